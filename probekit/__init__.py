@@ -1,0 +1,1 @@
+"""probekit: DTrace for a virtual machine that you do not have to change."""

@@ -1,0 +1,122 @@
+"""Errors that the machine raises, each with the facts as fields.
+
+Two channels never mix: what is wrong with the user's *script* is a
+:class:`probekit.lang.diagnostics.Diagnostic`; what is wrong with the world (a
+stub, a guest, a file) is a :class:`ProbekitError` from here. ``str()`` of an
+error is one readable paragraph; ``hint`` says what to do next.
+"""
+
+from __future__ import annotations
+
+__all__ = (
+    "BusyError",
+    "ConflictError",
+    "GuestError",
+    "JournalError",
+    "MemoryAccessError",
+    "ProbekitError",
+    "ProtocolError",
+    "SafePointTimeout",
+    "SymbolError",
+    "TargetError",
+    "TargetLost",
+    "TargetTimeout",
+    "UnsupportedError",
+)
+
+
+class ProbekitError(Exception):
+    """Base of every error that probekit raises on purpose.
+
+    ``hint``: what the user can do next, or empty.
+    """
+
+    exit_code: int = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class TargetError(ProbekitError):
+    """The hypervisor's stub refused or failed a request."""
+
+
+class TargetLost(TargetError):
+    """The connection to the stub is gone (closed, reset, QEMU ended)."""
+
+
+class TargetTimeout(TargetError):
+    """The stub did not answer in time. ``seconds``: how long was waited."""
+
+    def __init__(self, message: str, *, seconds: float, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.seconds = seconds
+
+
+class ProtocolError(TargetError):
+    """The stub answered something that is not the gdb remote protocol. ``reply``: the raw bytes (bounded)."""
+
+    def __init__(self, message: str, *, reply: bytes = b"", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.reply = reply[:256]
+
+
+class MemoryAccessError(TargetError):
+    """Guest memory could not be read or written. ``addr``: guest virtual address; ``size``: bytes."""
+
+    def __init__(self, message: str, *, addr: int, size: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.addr = addr
+        self.size = size
+
+
+class UnsupportedError(ProbekitError):
+    """The target or guest lacks a feature that was asked for. ``feature``: its name."""
+
+    def __init__(self, message: str, *, feature: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.feature = feature
+
+
+class SymbolError(ProbekitError):
+    """The kernel, its symbols or its types could not be found or do not fit."""
+
+
+class GuestError(ProbekitError):
+    """The guest is not in the state that an operation needs, or answered wrongly."""
+
+
+class SafePointTimeout(GuestError):
+    """No vCPU reached a place where a kernel function may be called. ``seconds``: the limit."""
+
+    def __init__(self, message: str, *, seconds: float, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.seconds = seconds
+
+
+class ConflictError(GuestError):
+    """Bytes in the guest are not what probekit expects. ``addr``, ``expected``, ``found``."""
+
+    def __init__(self, message: str, *, addr: int, expected: bytes, found: bytes, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.addr = addr
+        self.expected = expected
+        self.found = found
+
+
+class JournalError(ProbekitError):
+    """The undo journal could not be written, read or trusted. ``path``: the file."""
+
+    def __init__(self, message: str, *, path: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
+
+
+class BusyError(ProbekitError):
+    """Another probekit holds this guest. ``pid``: its process, or 0 when unknown."""
+
+    def __init__(self, message: str, *, pid: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.pid = pid

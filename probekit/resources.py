@@ -1,0 +1,19 @@
+"""Where the files that ship with the product are: ``grammar/`` and ``scripts/``.
+
+In a wheel they stand under ``probekit/_data``; in a checkout (or an editable
+install) beside the package.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+__all__ = ("data_dir",)
+
+
+def data_dir(name: str) -> Traversable:
+    """The folder ``grammar`` or ``scripts``, wherever this install keeps it."""
+    packaged = files("probekit").joinpath("_data", name)
+    return packaged if packaged.is_dir() else Path(__file__).resolve().parents[1] / name
