@@ -1,0 +1,115 @@
+"""Probe names and descriptions, as D writes them: ``provider:module:function:name``.
+
+A :class:`ProbeName` names one probe. A :class:`ProbeDescription` is a pattern:
+each field is a glob (``*``, ``?``, ``[...]``, ``[!...]``, ``\\`` escapes) and an
+empty field matches everything. Fields left out are left out on the left:
+``sys_read:entry`` is function and name.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+__all__ = ("BadDescription", "ProbeDescription", "ProbeName", "glob_regex", "is_glob")
+
+_GLOB_CHARS = frozenset("*?[\\")
+
+
+class BadDescription(ValueError):
+    """A probe description with more than four fields. ``text``: what was written."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"probe description has more than four fields: {text}")
+        self.text = text
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ProbeName:
+    """The full name of one probe."""
+
+    provider: str
+    module: str
+    function: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.provider}:{self.module}:{self.function}:{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeDescription:
+    """A pattern over probe names. ``probe_id``: set when an integer was written instead of names."""
+
+    provider: str = ""
+    module: str = ""
+    function: str = ""
+    name: str = ""
+    probe_id: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> ProbeDescription:
+        """Read ``a:b:c:d``, right-aligned; a bare integer is a probe ID. Raises :class:`BadDescription`."""
+        if text.isdecimal():
+            return cls(probe_id=int(text))
+        fields = text.split(":")
+        if len(fields) > 4:
+            raise BadDescription(text)
+        return cls(*[""] * (4 - len(fields)), *fields)
+
+    def __str__(self) -> str:
+        if self.probe_id is not None:
+            return str(self.probe_id)
+        return f"{self.provider}:{self.module}:{self.function}:{self.name}"
+
+    def matches(self, probe: ProbeName) -> bool:
+        """True when every field matches (probe IDs are the registry's affair and never match here)."""
+        return self.probe_id is None and all(
+            not pattern or glob_regex(pattern).fullmatch(field) is not None
+            for pattern, field in (
+                (self.provider, probe.provider),
+                (self.module, probe.module),
+                (self.function, probe.function),
+                (self.name, probe.name),
+            )
+        )
+
+
+def is_glob(pattern: str) -> bool:
+    """True when the pattern is empty or has a glob character, so may match more than its own text."""
+    return not pattern or any(c in _GLOB_CHARS for c in pattern)
+
+
+@lru_cache(maxsize=4096)
+def glob_regex(pattern: str) -> re.Pattern[str]:
+    """The pattern as a regular expression; an unclosed ``[`` stands for itself."""
+    out: list[str] = []
+    i = 0
+    while i < len(pattern):
+        c = pattern[i]
+        i += 1
+        if c == "*":
+            out.append(".*")
+        elif c == "?":
+            out.append(".")
+        elif c == "\\" and i < len(pattern):
+            out.append(re.escape(pattern[i]))
+            i += 1
+        elif c == "[":
+            end = pattern.find("]", i + 2 if pattern[i : i + 1] == "!" else i + 1)
+            if end < 0:
+                out.append(re.escape(c))
+                continue
+            inside = pattern[i:end]
+            negate = inside.startswith("!")
+            body = inside[1:] if negate else inside
+            body = body.replace("\\", "\\\\").replace("[", "\\[").replace("^", "\\^").replace("&&", "&\\&")
+            out.append(f"[{'^' if negate else ''}{body}]")
+            i = end + 1
+        else:
+            out.append(re.escape(c))
+    try:
+        return re.compile("".join(out), re.DOTALL)
+    except re.error:  # a reversed range such as [z-a]: matches nothing, as fnmatch(3) has it
+        return re.compile(r"(?!)")
