@@ -1,0 +1,187 @@
+"""Run a shell script in a guest through its exec agent (vm/rootfs/agent.c has the protocol).
+
+A guest has a few channels; a file lock on each gives it to one host process at a
+time, so commands of different processes run in parallel, and wait when all
+channels are taken. Scripts travel as base64 lines, so nothing needs quoting.
+"""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from vm.errors import ChannelError, ExecTimeoutError
+from vm.qemu import EXEC_CHANNELS
+
+__all__ = ("Completed", "Reply", "parse_reply", "run_script", "script_lines")
+
+_LINE_BYTES = 3000
+# Longest silence before an idle agent counts as gone. Under a heavy tracer a guest is slow, not dead.
+_AGENT_SECONDS = 30.0
+_MAX_OUTPUT = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A command that ended. ``status`` is the shell's: exit code, or 128 + signal."""
+
+    status: int
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One line from the agent."""
+
+    kind: str
+    id: str
+    payload: str
+
+
+def parse_reply(line: bytes) -> Reply | None:
+    """A line from the agent, or None if it is not one (the rest of a line that was cut)."""
+    words = line.decode("ascii", "replace").split(" ")
+    if len(words) not in (2, 3) or words[0] not in ("Y", "K", "O", "E"):
+        return None
+    return Reply(words[0], words[1], words[2] if len(words) == 3 else "")
+
+
+def script_lines(token: str, script: str) -> tuple[bytes, ...]:
+    """The lines that carry ``script`` to the agent."""
+    data = script.encode()
+    chunks = (data[at : at + _LINE_BYTES] for at in range(0, len(data), _LINE_BYTES))
+    return tuple(b"D %s %s\n" % (token.encode(), base64.b64encode(chunk)) for chunk in chunks)
+
+
+class _Channel:
+    """A connection to one agent, in one conversation."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.token = secrets.token_hex(8)
+        self._pending = b""
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._socket.connect(str(path))
+        except OSError as error:
+            self._socket.close()
+            raise ChannelError(f"cannot reach the guest's exec agent: {error}", socket=path) from error
+
+    def __enter__(self) -> _Channel:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._socket.close()
+
+    def send(self, data: bytes) -> None:
+        try:
+            self._socket.sendall(data)
+        except OSError as error:
+            raise ChannelError(f"lost the guest's exec agent: {error}", socket=self.path) from error
+
+    def receive(self, deadline: float) -> Reply:
+        """The next reply in our conversation; raise TimeoutError at ``deadline``."""
+        while True:
+            line, newline, rest = self._pending.partition(b"\n")
+            if newline:
+                self._pending = rest
+                reply = parse_reply(line)
+                if reply is not None and reply.id == self.token:
+                    return reply
+                continue
+            self._fill(deadline)
+
+    def _fill(self, deadline: float) -> None:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._socket.settimeout(left)
+        try:
+            data = self._socket.recv(65536)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise ChannelError(f"lost the guest's exec agent: {error}", socket=self.path) from error
+        if not data:
+            raise ChannelError("QEMU closed the exec channel", socket=self.path)
+        self._pending += data
+
+    def expect(self, kind: str) -> None:
+        """Wait for an acknowledgement."""
+        try:
+            while self.receive(time.monotonic() + _AGENT_SECONDS).kind != kind:
+                pass
+        except TimeoutError:
+            message = f"the guest's exec agent did not answer in {_AGENT_SECONDS:g} s"
+            raise ChannelError(message, socket=self.path) from None
+
+
+@contextmanager
+def _free_channel(directory: Path, deadline: float) -> Iterator[Path]:
+    """Lock a channel that nobody uses, waiting for one if need be; yields its socket."""
+    pause = 0.005
+    while True:
+        for number in range(1, EXEC_CHANNELS + 1):
+            with (directory / f"exec{number}.lock").open("w") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                yield directory / f"exec{number}.sock"
+                return
+        if time.monotonic() > deadline:
+            raise ChannelError(f"all {EXEC_CHANNELS} exec channels are busy", socket=directory / "exec1.sock")
+        time.sleep(pause)
+        pause = min(pause * 2, 0.2)
+
+
+def run_script(directory: Path, script: str, *, timeout: float) -> Completed:
+    """Run ``script`` with ``sh -c`` in the guest and wait for its end.
+
+    After ``timeout`` seconds it is killed with all it started in its process
+    group, and :class:`ExecTimeoutError` carries what it had written.
+    """
+    with _free_channel(directory, time.monotonic() + timeout) as path, _Channel(path) as channel:
+        token = channel.token.encode()
+        # The newline ends whatever a client that died had begun.
+        channel.send(b"\nS %s\n" % token)
+        channel.expect("Y")
+        for line in script_lines(channel.token, script):
+            channel.send(line)
+            channel.expect("K")
+        channel.send(b"R %s\n" % token)
+        return _collect(channel, script, timeout)
+
+
+def _collect(channel: _Channel, script: str, timeout: float) -> Completed:
+    output = bytearray()
+    deadline = time.monotonic() + timeout
+    expired = False
+    while True:
+        try:
+            reply = channel.receive(deadline)
+        except TimeoutError:
+            text = output.decode(errors="replace")
+            if expired:
+                raise ExecTimeoutError(script, seconds=timeout, output=text) from None
+            expired = True
+            channel.send(b"X %s\n" % channel.token.encode())
+            deadline = time.monotonic() + 5
+            continue
+        if reply.kind == "O":
+            output += base64.b64decode(reply.payload)
+            if len(output) > _MAX_OUTPUT:
+                raise ChannelError(f"a command wrote more than {_MAX_OUTPUT} bytes", socket=channel.path)
+        elif reply.kind == "E":
+            text = output.decode(errors="replace")
+            if expired:
+                raise ExecTimeoutError(script, seconds=timeout, output=text)
+            return Completed(int(reply.payload), text)

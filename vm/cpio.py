@@ -1,0 +1,64 @@
+"""The "newc" cpio archive, which the kernel unpacks into its root file system.
+
+Each entry is a 110-byte ASCII header (magic ``070701`` and 13 fields of eight
+hex digits), the name with its NUL, and the data, both padded to four bytes.
+Archives may simply be put one after the other. Owner is always root and the
+times are zero: equal contents make equal bytes.
+"""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+
+__all__ = ("Entry", "archive", "char_device", "directory", "regular", "symlink")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file. ``mode`` holds the type bits too; ``device`` is (major, minor) of a device node."""
+
+    name: str
+    mode: int
+    data: bytes = b""
+    device: tuple[int, int] = (0, 0)
+
+
+def regular(name: str, data: bytes, *, mode: int = 0o644) -> Entry:
+    """A plain file."""
+    return Entry(name, stat.S_IFREG | mode, data)
+
+
+def directory(name: str) -> Entry:
+    """A directory."""
+    return Entry(name, stat.S_IFDIR | 0o755)
+
+
+def symlink(name: str, target: str) -> Entry:
+    """A symbolic link; its target is its data."""
+    return Entry(name, stat.S_IFLNK | 0o777, target.encode())
+
+
+def char_device(name: str, major: int, minor: int) -> Entry:
+    """A character device."""
+    return Entry(name, stat.S_IFCHR | 0o600, b"", (major, minor))
+
+
+def _pad(length: int) -> bytes:
+    return bytes(-length % 4)
+
+
+def _encode(number: int, entry: Entry) -> bytes:
+    name = entry.name.encode() + b"\0"
+    links = 2 if stat.S_ISDIR(entry.mode) else 1
+    fields = (number, entry.mode, 0, 0, links, 0, len(entry.data), 0, 0, *entry.device, len(name), 0)
+    head = b"070701" + b"".join(b"%08x" % field for field in fields) + name
+    return head + _pad(len(head)) + entry.data + _pad(len(entry.data))
+
+
+def archive(entries: tuple[Entry, ...]) -> bytes:
+    """All entries and the trailer. The directories of a file must come before it."""
+    trailer = Entry("TRAILER!!!", 0)
+    body = b"".join(_encode(number, entry) for number, entry in enumerate((*entries, trailer), 1))
+    # The kernel wants the next archive of the same image at a multiple of four; 512 is what cpio does.
+    return body + bytes(-len(body) % 512)

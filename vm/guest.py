@@ -1,0 +1,271 @@
+"""Start, use and stop a guest.
+
+::
+
+    with Guest.start(kernel="6.1-cloud") as guest:
+        guest.exec("uname -r").output          # '6.1.0-56-cloud-amd64\\n'
+        probekit.attach(guest.gdb)             # unix:/tmp/probekit-vm-0/auto-…/gdb.sock
+
+A guest outlives the process that started it unless the ``with`` block (or
+:meth:`Guest.stop`) ends it.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shlex
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+from vm import host, initramfs, kernels, qemu, records
+from vm.channel import Completed, run_script
+from vm.errors import GuestExistsError, GuestNotReadyError, NoSuchGuestError, VmError
+from vm.paths import guest_dir, ram_path
+from vm.problems import find_problems, has_panicked
+from vm.records import Record
+
+__all__ = ("BOOT_SECONDS", "Background", "Guest", "parse_ready")
+
+BOOT_SECONDS = 120.0
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
+_READY = re.compile(r"^PROBEKIT-READY (.*)$", re.MULTILINE)
+_BPFTRACE_MEMORY = 1536
+
+
+def parse_ready(console: str) -> dict[str, str] | None:
+    """The facts in init's READY line, or None if it is not there yet."""
+    found = _READY.search(console)
+    # A line without its end may be half written.
+    if found is None or found.end() == len(console):
+        return None
+    return dict(word.split("=", 1) for word in found[1].split())
+
+
+def _console_tail(directory: Path) -> str:
+    parts = []
+    for name in ("console.log", "qemu.log"):
+        path = directory / name
+        if path.exists():
+            parts.append(path.read_text(errors="replace")[-4000:])
+    return "".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """A command that runs on in the guest; its output goes to a file there."""
+
+    guest: Guest
+    pid: int
+    output_path: str
+
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self.guest.exec(f"test ! -e {self.output_path}.status").status == 0
+
+    def output(self) -> str:
+        """What it has written so far."""
+        return self.guest.exec(f"cat {self.output_path}").output
+
+    def wait(self, timeout: float = 60) -> Completed:
+        """Wait for its end."""
+        path = self.output_path
+        done = self.guest.exec(f"while ! test -e {path}.status; do sleep 0.05; done; cat {path}.status", timeout)
+        return Completed(int(done.output), self.output())
+
+    def stop(self, signal: str = "TERM", timeout: float = 60) -> Completed:
+        """Send a signal to the command and its children, and wait for its end."""
+        self.guest.exec(f"kill -{signal} -- -{self.pid}")
+        return self.wait(timeout)
+
+
+class Guest:
+    """A running guest. ``record`` holds what ``vm.json`` holds."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.name = record.name
+        self.kernel = record.kernel
+        self.release = record.release
+        self.pid = record.pid
+        self.gdb = record.gdb
+        self.qmp = record.qmp
+        self.qmp2 = record.qmp2
+        self.ram = Path(record.ram)
+        self.console = Path(record.console)
+        self.memory = record.memory
+        self.smp = record.smp
+
+    @classmethod
+    def start(
+        cls,
+        *,
+        kernel: str = "6.1-cloud",
+        name: str | None = None,
+        smp: int = 2,
+        memory: int = 512,
+        bpftrace: bool = False,
+        append: str = "",
+        progress: Callable[[str], None] = lambda _: None,
+    ) -> Guest:
+        """Boot a guest and wait until its exec agent serves."""
+        name = name or f"auto-{secrets.token_hex(4)}"
+        if not _NAME.fullmatch(name):
+            raise VmError(f"{name!r} is not a guest name: letters, digits and ._- only, at most 32")
+        host.ensure()
+        fetched = kernels.fetch(kernel, progress=progress)
+        initrd = initramfs.image(fetched, with_bpftrace=bpftrace)
+        machine = qemu.Machine(
+            name=name,
+            directory=guest_dir(name),
+            kernel=fetched.image,
+            initrd=initrd,
+            ram=ram_path(name),
+            smp=smp,
+            memory=max(memory, _BPFTRACE_MEMORY) if bpftrace else memory,
+            append=append,
+        )
+        return cls(_boot(machine, kernel=kernel, bpftrace=bpftrace, progress=progress))
+
+    @classmethod
+    def attach(cls, name: str) -> Guest:
+        """A guest that was started before, perhaps by another process."""
+        record = records.load(name)
+        if not records.is_running(record):
+            raise NoSuchGuestError(name)
+        return cls(record)
+
+    def __enter__(self) -> Guest:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.stop()
+
+    def exec(self, cmd: str, timeout: float = 60) -> Completed:
+        """Run a shell command in the guest; its status and its standard output and error together."""
+        return run_script(guest_dir(self.name), cmd, timeout=timeout)
+
+    def check(self, cmd: str, timeout: float = 60) -> str:
+        """Like :meth:`exec`, but a status other than 0 raises; returns the output."""
+        done = self.exec(cmd, timeout)
+        if done.status != 0:
+            raise VmError(f"exit status {done.status} in guest {self.name!r}: {cmd}\n{done.output.strip()}")
+        return done.output
+
+    def spawn(self, cmd: str) -> Background:
+        """Start a shell command in the guest and leave it running."""
+        path = f"/tmp/bg.{secrets.token_hex(4)}"
+        # The inner shell leads a session of its own, so its pid is that of the process group.
+        inner = f"echo $$ >{path}.pid; ({cmd}\n) >{path} 2>&1; echo $? >{path}.s; mv {path}.s {path}.status"
+        wait = f"while ! test -s {path}.pid; do sleep 0.01; done; cat {path}.pid"
+        script = f": >{path}; setsid sh -c {shlex.quote(inner)} >/dev/null 2>&1 </dev/null & {wait}"
+        return Background(self, int(self.check(script)), path)
+
+    def running(self) -> bool:
+        """Whether its QEMU is there (the guest in it may have panicked)."""
+        return records.is_running(self.record)
+
+    def panicked(self) -> bool:
+        """Whether its kernel gave up."""
+        return has_panicked(self.console_text())
+
+    def console_text(self) -> str:
+        """Everything its console has shown."""
+        return self.console.read_text(errors="replace")
+
+    def console_problems(self) -> list[str]:
+        """The console's lines that mean a hurt kernel."""
+        return find_problems(self.console_text())
+
+    def stop(self) -> None:
+        """End its QEMU and remove all it has on the host. Stopping twice is fine."""
+        records.kill(self.record.pid, self.record.created)
+        records.forget(self.name)
+        records.remove_runtime_dir_if_empty()
+
+
+def _claim(machine: qemu.Machine) -> None:
+    """Make the guest's directory: whoever makes it has the name."""
+    try:
+        machine.directory.mkdir(mode=0o700)
+        return
+    except FileExistsError:
+        pass
+    try:
+        if records.is_running(records.load(machine.name)):
+            raise GuestExistsError(machine.name)
+    except NoSuchGuestError:
+        # No record yet: somebody may be starting it right now, or died while doing so.
+        if time.time() - machine.directory.stat().st_mtime < BOOT_SECONDS:
+            raise GuestExistsError(machine.name) from None
+    records.forget(machine.name)
+    machine.directory.mkdir(mode=0o700)
+
+
+def _boot(machine: qemu.Machine, *, kernel: str, bpftrace: bool, progress: Callable[[str], None]) -> Record:
+    _claim(machine)
+    process: subprocess.Popen[bytes] | None = None
+    try:
+        with (machine.directory / "qemu.log").open("wb") as log:
+            # A session of its own: the terminal's Ctrl-C and hang-up are not for the guest.
+            process = subprocess.Popen(
+                qemu.command_line(machine), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        created = psutil.Process(process.pid).create_time()
+        facts = _wait_ready(machine, process, progress)
+        record = Record(
+            name=machine.name,
+            kernel=kernel,
+            release=facts["release"],
+            pid=process.pid,
+            created=created,
+            **{name: f"unix:{machine.socket(name)}" for name in ("gdb", "qmp", "qmp2")},
+            console=str(machine.console),
+            ram=str(machine.ram),
+            memory=machine.memory,
+            smp=machine.smp,
+            append=machine.append,
+            bpftrace=bpftrace,
+        )
+        records.save(record)
+    except BaseException:
+        if process is not None:
+            process.kill()
+            process.wait()
+        records.forget(machine.name)
+        records.remove_runtime_dir_if_empty()
+        raise
+    return record
+
+
+def _wait_ready(
+    machine: qemu.Machine, process: subprocess.Popen[bytes], progress: Callable[[str], None]
+) -> dict[str, str]:
+    started = time.monotonic()
+    said = started
+    while True:
+        now = time.monotonic()
+        text = machine.console.read_text(errors="replace") if machine.console.exists() else ""
+        facts = parse_ready(text)
+        if facts is not None:
+            progress(f"{machine.name}: ready after {now - started:.1f} s")
+            return facts
+        reason = ""
+        if process.poll() is not None:
+            reason = f"did not start: QEMU ended with status {process.returncode}"
+        elif has_panicked(text):
+            reason = "panicked while booting"
+        elif now - started > BOOT_SECONDS:
+            reason = f"is not up after {BOOT_SECONDS:g} s"
+        if reason:
+            raise GuestNotReadyError(machine.name, reason, console=_console_tail(machine.directory))
+        if now - said > 2:
+            said = now
+            progress(f"{machine.name}: booting, {now - started:.0f} s")
+        time.sleep(0.02)

@@ -1,0 +1,79 @@
+"""What the host must have: commands and files, each from a Debian package."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vm.errors import CommandFailedError, MissingPackagesError
+
+__all__ = ("REQUIREMENTS", "Requirement", "busybox", "ensure", "missing_packages", "run")
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One Debian ``package``; ``present`` says whether what we need from it is there."""
+
+    package: str
+    why: str
+    present: Callable[[], bool]
+
+
+def _command(name: str) -> Callable[[], bool]:
+    return lambda: shutil.which(name) is not None
+
+
+def _static_libc() -> bool:
+    return any(Path(p).exists() for p in ("/usr/lib/x86_64-linux-gnu/libc.a", "/usr/lib/libc.a", "/usr/lib64/libc.a"))
+
+
+def busybox() -> Path | None:
+    """The host's busybox if it is a static one: it must run in a guest that has no libraries."""
+    found = shutil.which("busybox")
+    if found is None:
+        return None
+    with Path(found).open("rb") as stream:
+        head = stream.read(4096)
+    return None if b"ld-linux" in head else Path(found)
+
+
+REQUIREMENTS = (
+    Requirement("qemu-system-x86", "runs the guests", _command("qemu-system-x86_64")),
+    Requirement("busybox-static", "is the guests' user space", lambda: busybox() is not None),
+    Requirement("gcc", "builds the guests' init and workloads", _command("gcc")),
+    Requirement("libc6-dev", "is linked into them", _static_libc),
+    Requirement("dpkg", "unpacks kernel packages", _command("dpkg-deb")),
+    Requirement("apt", "downloads kernel packages", _command("apt-get")),
+)
+
+
+def missing_packages() -> tuple[str, ...]:
+    """The Debian packages that are missing here."""
+    return tuple(r.package for r in REQUIREMENTS if not r.present())
+
+
+def ensure() -> None:
+    """Install what is missing if we are root, else raise :class:`MissingPackagesError`."""
+    missing = missing_packages()
+    if not missing:
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise MissingPackagesError(missing)
+    run(("apt-get", "install", "-y", "--no-install-recommends", *missing), env={"DEBIAN_FRONTEND": "noninteractive"})
+    still = missing_packages()
+    if still:
+        raise MissingPackagesError(still)
+
+
+def run(argv: Sequence[str], *, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
+    """Run a host command and return its standard output; raise :class:`CommandFailedError`."""
+    done = subprocess.run(
+        argv, cwd=cwd, env={**os.environ, "LC_ALL": "C", **(env or {})}, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise CommandFailedError(tuple(argv), status=done.returncode, output=done.stderr or done.stdout)
+    return done.stdout

@@ -1,0 +1,179 @@
+"""The kernel matrix, and how a Debian kernel package becomes a directory in the cache.
+
+To add a kernel, add a row to :data:`KERNELS`. The package named there may be a
+metapackage: its ``Depends`` are followed to the concrete ``linux-image-*``,
+which is downloaded and unpacked, never installed. The result::
+
+    kernels/6.1-cloud/vmlinuz
+    kernels/6.1-cloud/config
+    kernels/6.1-cloud/modules/dummy.ko        uncompressed, only those of vm.modinfo
+    kernels/6.1-cloud/kernel.json             written last: its presence means complete
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vm.errors import UnknownKernelError, VmError
+from vm.host import run
+from vm.modinfo import BOOT_MODULES, SPARE_MODULES, load_order, read_modules
+from vm.paths import cache_dir, private_dir, write_atomic
+
+__all__ = ("KERNELS", "Kernel", "KernelSpec", "concrete_package", "fetch", "parse_depends_output", "spec")
+
+# Part of the cache key: raise it when the layout of a kernel's directory changes.
+_LAYOUT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSpec:
+    """One row of the matrix. ``package`` is Debian's, often a metapackage."""
+
+    name: str
+    package: str
+    what: str
+
+
+KERNELS = (
+    KernelSpec("6.1-cloud", "linux-image-cloud-amd64", "Debian 12's kernel for clouds"),
+    KernelSpec("6.12-cloud", "linux-image-6.12-cloud-amd64", "Debian 13's, rebuilt for Debian 12"),
+    KernelSpec("6.1-rt", "linux-image-rt-amd64", "PREEMPT_RT, fully preemptible"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A fetched kernel. ``modules``: file names in load order, of which ``boot_modules`` are loaded at boot."""
+
+    name: str
+    release: str
+    package: str
+    version: str
+    directory: Path
+    modules: tuple[str, ...]
+    boot_modules: tuple[str, ...]
+
+    @property
+    def image(self) -> Path:
+        """The bzImage."""
+        return self.directory / "vmlinuz"
+
+
+def spec(name: str) -> KernelSpec:
+    """The row called ``name``."""
+    for row in KERNELS:
+        if row.name == name:
+            return row
+    raise UnknownKernelError(name, known=tuple(row.name for row in KERNELS))
+
+
+_DEPENDS = re.compile(r"^\s*\|?(?:Pre)?Depends:\s+(\S+)", re.MULTILINE)
+# linux-image-6.1.0-56-cloud-amd64: a digit follows, and the kernel's own release is the rest.
+_IMAGE = re.compile(r"^linux-image-(\d+\.\d+\.\d+\S*)$")
+
+
+def parse_depends_output(text: str) -> tuple[str, ...]:
+    """The package names in the output of ``apt-cache depends``."""
+    return tuple(_DEPENDS.findall(text))
+
+
+def concrete_package(package: str) -> str:
+    """Follow metapackages to the package that holds a kernel."""
+    for _ in range(4):
+        if _IMAGE.match(package):
+            return package
+        listed = parse_depends_output(run(("apt-cache", "depends", "--important", package)))
+        images = [name for name in listed if name.startswith("linux-image-")]
+        if not images:
+            break
+        package = images[0]
+    if _IMAGE.match(package):
+        return package
+    raise VmError(f"apt knows no kernel image behind the package {package}; is `apt-get update` needed?")
+
+
+def download(package: str, directory: Path) -> Path:
+    """Download one package into ``directory`` and return the file."""
+    # As root, apt would drop to the user _apt, who may not write into our private directory.
+    sandbox = ("-o", "APT::Sandbox::User=root") if os.geteuid() == 0 else ()
+    before = set(directory.glob("*.deb"))
+    run(("apt-get", "download", *sandbox, package), cwd=directory)
+    (file,) = set(directory.glob("*.deb")) - before
+    return file
+
+
+def _load(directory: Path) -> Kernel | None:
+    try:
+        data = json.loads((directory / "kernel.json").read_text())
+    except FileNotFoundError:
+        return None
+    if data.pop("layout") != _LAYOUT:
+        return None
+    modules, boot_modules = (tuple(data.pop(key)) for key in ("modules", "boot_modules"))
+    return Kernel(**data, modules=modules, boot_modules=boot_modules, directory=directory)
+
+
+def _unpack(row: KernelSpec, package: str, work: Path) -> Kernel:
+    """Turn the package into a kernel directory at ``work / "kernel"``."""
+    file = download(package, work)
+    version = run(("dpkg-deb", "-f", str(file), "Version")).strip()
+    root = work / "root"
+    run(("dpkg-deb", "-x", str(file), str(root)))
+    (image,) = (root / "boot").glob("vmlinuz-*")
+    release = image.name.removeprefix("vmlinuz-")
+    target = work / "kernel"
+    (target / "modules").mkdir(parents=True)
+    image.rename(target / "vmlinuz")
+    (root / "boot" / f"config-{release}").rename(target / "config")
+    # Debian 12's System.map is a stub of one line; a real one is worth keeping.
+    system_map = root / "boot" / f"System.map-{release}"
+    if system_map.exists() and system_map.stat().st_size > 10_000:
+        system_map.rename(target / "System.map")
+    found = read_modules(root, (*BOOT_MODULES, *SPARE_MODULES))
+    for module in found.values():
+        (target / "modules" / f"{module.name}.ko").write_bytes(module.data)
+    depends = {name: module.depends for name, module in found.items()}
+    return Kernel(
+        name=row.name,
+        release=release,
+        package=package,
+        version=version,
+        directory=target,
+        modules=load_order(depends, sorted(found)),
+        boot_modules=load_order(depends, BOOT_MODULES),
+    )
+
+
+def fetch(name: str, *, refresh: bool = False, progress: Callable[[str], None] = lambda _: None) -> Kernel:
+    """The kernel called ``name``, downloaded if the cache lacks it or, with ``refresh``, if there is a newer one."""
+    row = spec(name)
+    final = cache_dir("kernels") / row.name
+    cached = _load(final)
+    if cached is not None and not refresh:
+        return cached
+    package = concrete_package(row.package)
+    if cached is not None and cached.package == package:
+        return cached
+    progress(f"{row.name}: downloading {package}")
+    with private_dir() as work:
+        kernel = _unpack(row, package, work)
+        data = {"layout": _LAYOUT, **asdict(kernel)}
+        del data["directory"]
+        write_atomic(kernel.directory / "kernel.json", json.dumps(data, indent=1).encode())
+        if final.exists():
+            shutil.rmtree(final)
+        try:
+            kernel.directory.rename(final)
+        except OSError:
+            # Another process fetched the same kernel meanwhile; its copy is as good.
+            if _load(final) is None:
+                raise
+    fetched = _load(final)
+    assert fetched is not None
+    return fetched

@@ -1,0 +1,67 @@
+"""QEMU's command line for a guest.
+
+The gdb stub, QMP (twice: one for the tracer, one for a test that watches it) and
+the exec channels are unix sockets in the guest's directory. The machine has no
+network. Its memory is a shared file, which a tracer may map. After a panic the
+guest reboots, which QEMU turns into a pause: the dead guest can be inspected.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ("EXEC_CHANNELS", "Machine", "command_line")
+
+PROGRAM = "qemu-system-x86_64"
+EXEC_CHANNELS = 3
+
+# loglevel=5 keeps warnings and worse on the console while booting; init raises it to 7. The console is a
+# polled serial port, slow under TCG, so the several hundred informational lines stay in dmesg.
+_APPEND = "console=ttyS0,115200 loglevel=5 panic=1 rdinit=/init 8250.nr_uarts=4"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What differs from guest to guest."""
+
+    name: str
+    directory: Path
+    kernel: Path
+    initrd: Path
+    ram: Path
+    smp: int
+    memory: int
+    append: str
+
+    @property
+    def console(self) -> Path:
+        """The console's log file."""
+        return self.directory / "console.log"
+
+    def socket(self, name: str) -> Path:
+        """The socket called ``name``."""
+        return self.directory / f"{name}.sock"
+
+
+def _unix(machine: Machine, name: str) -> tuple[str, ...]:
+    return ("-chardev", f"socket,id={name},path={machine.socket(name)},server=on,wait=off")
+
+
+def command_line(machine: Machine) -> tuple[str, ...]:
+    """The whole command line. The first serial port is the console, the others are exec channels."""
+    channels = [f"exec{n}" for n in range(1, EXEC_CHANNELS + 1)]
+    return (
+        *(PROGRAM, "-name", f"probekit-vm-{machine.name}", "-nodefaults", "-no-user-config", "-display", "none"),
+        *("-machine", "q35,memory-backend=ram", "-accel", "tcg,thread=multi", "-cpu", "max"),
+        *("-smp", str(machine.smp), "-m", str(machine.memory)),
+        *("-object", f"memory-backend-file,id=ram,share=on,mem-path={machine.ram},size={machine.memory}M"),
+        *("-kernel", str(machine.kernel), "-initrd", str(machine.initrd)),
+        *("-append", f"{_APPEND} {machine.append}".strip()),
+        *("-chardev", f"file,id=console,path={machine.console}", "-serial", "chardev:console"),
+        *(word for name in channels for word in (*_unix(machine, name), "-serial", f"chardev:{name}")),
+        *(*_unix(machine, "gdb"), "-gdb", "chardev:gdb"),
+        *(*_unix(machine, "qmp"), "-mon", "chardev=qmp,mode=control"),
+        *(*_unix(machine, "qmp2"), "-mon", "chardev=qmp2,mode=control"),
+        *("-action", "reboot=shutdown,shutdown=pause"),
+    )
