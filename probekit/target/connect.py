@@ -1,0 +1,75 @@
+"""From what the user wrote after ``-t`` to a connected :class:`~probekit.target.api.Target`.
+
+======================  ======================================================
+``HOST:PORT``           a stub on TCP (``tcp:HOST:PORT`` says the same)
+``unix:PATH``           a stub on a unix socket
+``gdb:TARGET-STRING``   through gdb: whatever its ``target remote`` takes
+``none``                no target (for what needs none, as listing a script)
+======================  ======================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, assert_never
+
+from probekit.errors import ProbekitError
+from probekit.target.api import Target
+from probekit.target.rsp import RspTarget
+from probekit.target.transport import open_tcp, open_unix
+
+__all__ = ("DEFAULT_TIMEOUT", "TargetSpec", "connect", "parse_spec")
+
+DEFAULT_TIMEOUT: Final = 5.0
+"""Seconds for connecting and for the handshake."""
+
+_FORMS: Final = "a target is HOST:PORT, tcp:HOST:PORT, unix:PATH, gdb:TARGET-STRING or none"
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSpec:
+    """A target as written, taken apart.
+
+    ``text``: as given. ``address``: the path, the host, or what gdb is given. ``port``: for TCP, else 0.
+    """
+
+    text: str
+    kind: Literal["tcp", "unix", "gdb", "none"]
+    address: str = ""
+    port: int = 0
+
+
+def parse_spec(spec: str) -> TargetSpec:
+    """Take ``spec`` apart. Raises :class:`ProbekitError`, which names the forms."""
+    scheme, _, rest = spec.partition(":")
+    if spec == "none":
+        return TargetSpec(spec, "none")
+    if scheme == "unix" and rest and "\0" not in rest:
+        return TargetSpec(spec, "unix", rest)
+    if scheme == "gdb" and rest.strip() and rest.isprintable():
+        return TargetSpec(spec, "gdb", rest.strip())
+    if scheme not in ("unix", "gdb"):
+        host, _, port = spec.removeprefix("tcp:").rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if port.isascii() and port.isdecimal() and 0 < int(port) < 65536 and host.isprintable():
+            return TargetSpec(spec, "tcp", host or "localhost", int(port))
+    raise ProbekitError(f"not a target: {spec!r}", hint=_FORMS)
+
+
+def connect(spec: str, timeout: float = DEFAULT_TIMEOUT) -> Target:
+    """Connect to the machine that ``spec`` names, which stops it.
+
+    Raises :class:`ProbekitError` for a bad ``spec`` and :class:`TargetError` (with a hint) when nothing answers.
+    """
+    parsed = parse_spec(spec)
+    match parsed.kind:
+        case "tcp":
+            return RspTarget(open_tcp(parsed.address, parsed.port, timeout=timeout), name=spec, timeout=timeout)
+        case "unix":
+            return RspTarget(open_unix(parsed.address, timeout=timeout), name=spec, timeout=timeout)
+        case "gdb":
+            raise ProbekitError("gdb: targets are not there yet")
+        case "none":
+            raise ProbekitError("this needs a target: none was chosen", hint=_FORMS)
+        case _ as never:
+            assert_never(never)

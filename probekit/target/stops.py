@@ -1,0 +1,51 @@
+"""Stop packets: ``T05thread:p01.02;watch:ffff...;`` and its relatives, read into a :class:`StopReason`.
+
+A *thread id* is hex, alone (``2``) or after its process (``p01.02``). The
+signal says why: 5 is a breakpoint, a watchpoint or a finished step; 2 an
+interrupt; QEMU uses others for a machine that shut down or failed.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from probekit.errors import ProtocolError
+from probekit.target.api import StopReason, Vcpu
+from probekit.target.packets import hex_field
+
+__all__ = ("SIGNAL_TRAP", "parse_stop", "thread_number")
+
+SIGNAL_TRAP: Final = 5
+_THREAD: Final = re.compile(rb"(?:p[0-9a-fA-F]{1,8}\.)?([0-9a-fA-F]{1,8})")
+_STOP: Final = re.compile(rb"[TS]([0-9a-fA-F]{2})(.*)", re.DOTALL)
+_WATCH: Final = (b"watch", b"rwatch", b"awatch")
+
+
+def thread_number(text: bytes) -> Vcpu:
+    """The vCPU in a thread id, ``2`` or ``p01.02``. Raises :class:`ProtocolError`."""
+    match = _THREAD.fullmatch(text)
+    if match is None:
+        raise ProtocolError("the stub sent a thread id that is none", reply=text)
+    return int(match[1], 16)
+
+
+def parse_stop(packet: bytes) -> tuple[StopReason, bytes | None]:
+    """The reason in a stop packet, and its thread id as sent (None: the packet names none, vCPU 1 is assumed).
+
+    Raises :class:`ProtocolError` for any other packet.
+    """
+    raw = packet[:512].decode("latin-1")
+    if packet[:1] in (b"W", b"X", b"N"):
+        return StopReason("exited", 0, 0, raw), None
+    match = _STOP.fullmatch(packet)
+    if match is None:
+        raise ProtocolError("the stub sent something that is not a stop packet", reply=packet)
+    signal = int(match[1], 16)
+    fields = dict(word.partition(b":")[::2] for word in match[2].split(b";") if word)
+    thread = fields.get(b"thread")
+    vcpu = 1 if thread is None else thread_number(thread)
+    for name in _WATCH:
+        if name in fields:
+            return StopReason("watch", signal, vcpu, raw, watch_addr=hex_field(fields[name])), thread
+    return StopReason("breakpoint" if signal == SIGNAL_TRAP else "interrupt", signal, vcpu, raw), thread
