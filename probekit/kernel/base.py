@@ -42,7 +42,7 @@ _HINT = "is the guest still in its firmware or boot loader? Let it boot Linux an
 
 @dataclass(frozen=True, slots=True)
 class KernelBase:
-    """``base``: address of ``_text``; ``end``: where the mapped image ends (a 2 MiB step); ``handlers``: IDT entries."""
+    """``base``: address of ``_text``; ``end``: where the mapped image ends (a 2 MiB step); ``handlers``: IDT."""
 
     base: int
     end: int

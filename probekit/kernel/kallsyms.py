@@ -36,6 +36,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 from probekit.errors import SymbolError
@@ -175,7 +176,7 @@ def _ascending(data: bytes, at: int, count: int) -> bool:
     if not 512 <= previous <= 256 * _MAX_NAME:
         return False
     words = array("I", data[at : at + 4 * count])
-    return all(512 <= b - a <= 256 * _MAX_NAME for a, b in zip(words, words[1:], strict=False))
+    return all(512 <= b - a <= 256 * _MAX_NAME for a, b in pairwise(words))
 
 
 def _find_names(data: bytes, markers: int, count: int) -> tuple[int, int, bool] | None:

@@ -53,7 +53,7 @@ class Image:
 
     def holds(self, addr: int, size: int) -> bool:
         """Whether the whole range is inside of this copy."""
-        return self.start <= addr and 0 <= size and addr + size <= self.end
+        return self.start <= addr and size >= 0 and addr + size <= self.end
 
     def read(self, addr: int, size: int) -> bytes:
         """A part of the copy, or :class:`MemoryAccessError` when it is not all there."""

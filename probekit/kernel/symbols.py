@@ -1,0 +1,203 @@
+"""The table of kernel and module symbols: compact, sorted by address, never changed.
+
+Symbols are columns (addresses, names, type letters, module numbers), and a
+:class:`Symbol` object exists only while someone looks at one. Terms:
+
+*alias*
+    One of several names at one address (``__x64_sys_read`` and ``__do_sys_read``).
+*duplicate*
+    One name at several addresses (static functions of different files).
+*type letter*
+    nm's: ``t T w W`` text, ``d D b B r R v V`` data, ``a A`` absolute. Capital: global.
+
+kallsyms has no sizes: a symbol reaches to the next address that has one, but
+not further than a cap, so that padding at a section's end is nobody's.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from probekit.errors import SymbolError
+from probekit.kernel.kallsyms import RawSymbols
+
+__all__ = ("ModuleSymbols", "Symbol", "SymbolTable", "is_padding_name")
+
+_TEXT_TYPES = frozenset("tTwW")
+_TEXT_CAP = 64 << 10
+_DATA_CAP = 4 << 20
+# CALL_PADDING (commit b341b20d648b, v6.2) and kCFI (commit 3c516f89e17e, v6.2) name the bytes *before* a function.
+_PADDING_PREFIXES = ("__pfx_", "__cfi_")
+
+
+def is_padding_name(name: str) -> bool:
+    """True for a name of the bytes before a function, which is not a function."""
+    return name.startswith(_PADDING_PREFIXES)
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """One symbol. ``module`` is empty for the kernel itself. ``size`` is 0 when nothing bounds it."""
+
+    addr: int
+    size: int
+    name: str
+    type_char: str
+    module: str = ""
+
+    @property
+    def is_text(self) -> bool:
+        return self.type_char in _TEXT_TYPES
+
+    @property
+    def end(self) -> int:
+        return self.addr + self.size
+
+    def __str__(self) -> str:
+        return f"{self.module}`{self.name}" if self.module else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleSymbols:
+    """A loaded module's table, in any order. ``sizes``: from its ELF symbols, 0 where unknown."""
+
+    module: str
+    addrs: Sequence[int]
+    names: Sequence[str]
+    types: str
+    sizes: Sequence[int]
+
+
+class SymbolTable:
+    """All symbols, sorted by address; equal addresses keep kallsyms order."""
+
+    __slots__ = ("_addrs", "_by_name", "_modules", "_names", "_owners", "_sizes", "_types")
+
+    def __init__(self, kernel: RawSymbols, modules: Sequence[ModuleSymbols] = ()) -> None:
+        addrs, names = list(kernel.addrs), list(kernel.names)
+        types, owners = [kernel.types], array("H", bytes(2 * len(kernel)))
+        sizes: dict[int, int] = {}
+        for number, module in enumerate(modules, 1):
+            sizes.update({len(addrs) + i: size for i, size in enumerate(module.sizes) if size})
+            addrs += module.addrs
+            names += module.names
+            types.append(module.types)
+            owners.extend([number] * len(module.addrs))
+        letters = "".join(types)
+        if modules:
+            order = sorted(range(len(addrs)), key=addrs.__getitem__)
+            place = {old: new for new, old in enumerate(order)} if sizes else {}
+            addrs, names = [addrs[i] for i in order], [names[i] for i in order]
+            letters = "".join([letters[i] for i in order])
+            owners = array("H", [owners[i] for i in order])
+            sizes = {place[old]: size for old, size in sizes.items()}
+        self._addrs = array("Q", addrs)
+        self._names = names
+        self._types = letters
+        self._owners = owners
+        self._sizes = sizes
+        self._modules = ("", *(module.module for module in modules))
+        self._by_name: dict[str, int | tuple[int, ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self._addrs)
+
+    def __getitem__(self, index: int) -> Symbol:
+        return Symbol(
+            addr=self._addrs[index],
+            size=self._size(index),
+            name=self._names[index],
+            type_char=self._types[index],
+            module=self._modules[self._owners[index]],
+        )
+
+    def __iter__(self) -> Iterator[Symbol]:
+        return map(self.__getitem__, range(len(self)))
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Names of the modules whose symbols are in the table."""
+        return self._modules[1:]
+
+    def find(self, name: str, module: str | None = None) -> tuple[Symbol, ...]:
+        """Every symbol with exactly this name, by address. ``module``: only there (empty: the kernel itself)."""
+        found = tuple(self[index] for index in self._indices(name))
+        return found if module is None else tuple(symbol for symbol in found if symbol.module == module)
+
+    def addr(self, name: str) -> int | None:
+        """The address of the kernel's first symbol with this name (a module's if the kernel has none)."""
+        indices = self._indices(name)
+        kernel = [index for index in indices if not self._owners[index]]
+        return self._addrs[(kernel or indices)[0]] if indices else None
+
+    def at(self, addr: int) -> tuple[Symbol, ...]:
+        """All aliases that begin exactly at ``addr``."""
+        first = bisect_left(self._addrs, addr)
+        return tuple(self[index] for index in range(first, bisect_right(self._addrs, addr, lo=first)))
+
+    def lookup(self, addr: int) -> tuple[Symbol, int] | None:
+        """The symbol that holds ``addr``, and the offset into it; of several aliases the first."""
+        index = bisect_right(self._addrs, addr) - 1
+        if index < 0:
+            return None
+        index = bisect_left(self._addrs, self._addrs[index])
+        offset = addr - self._addrs[index]
+        size = self._size(index)
+        return (self[index], offset) if offset < size or (size == 0 and offset == 0) else None
+
+    def text(self, module: str | None = None) -> Iterator[Symbol]:
+        """Text symbols by address, aliases included, names of padding excluded. ``module`` as in :meth:`find`."""
+        for index, letter in enumerate(self._types):
+            if letter not in _TEXT_TYPES or is_padding_name(self._names[index]):
+                continue
+            if module is None or self._modules[self._owners[index]] == module:
+                yield self[index]
+
+    def range(self, start: str, end: str) -> tuple[int, int] | None:
+        """The range between two boundary symbols such as ``__start_BTF`` and ``__stop_BTF``; None if one is absent."""
+        low, high = self.addr(start), self.addr(end)
+        return (low, high) if low is not None and high is not None and low <= high else None
+
+    def columns(self) -> tuple[array[int], list[str], str]:
+        """Addresses, names and type letters, for bulk work. Not to be changed."""
+        return self._addrs, self._names, self._types
+
+    def _indices(self, name: str) -> tuple[int, ...]:
+        if not self._by_name:
+            self._by_name = _name_index(self._names)
+        found = self._by_name.get(name, ())
+        return (found,) if isinstance(found, int) else found
+
+    def _size(self, index: int) -> int:
+        known = self._sizes.get(index)
+        if known:
+            return known
+        addr = self._addrs[index]
+        after = bisect_right(self._addrs, addr, lo=index)
+        if after == len(self._addrs):
+            return 0
+        return min(self._addrs[after] - addr, _TEXT_CAP if self._types[index] in _TEXT_TYPES else _DATA_CAP)
+
+
+def _name_index(names: Sequence[str]) -> dict[str, int | tuple[int, ...]]:
+    """Name to its index, or to all of them in order when it is a duplicate."""
+    index: dict[str, int | tuple[int, ...]] = dict(zip(reversed(names), range(len(names) - 1, -1, -1), strict=True))
+    if len(index) == len(names):
+        return index
+    for number, name in enumerate(names):
+        first = index[name]
+        if first != number:
+            index[name] = (*((first,) if isinstance(first, int) else first), number)
+    return index
+
+
+def require(table: SymbolTable, *names: str) -> int:
+    """The address of the first of ``names`` that exists, or :class:`SymbolError` naming them all."""
+    for name in names:
+        addr = table.addr(name)
+        if addr is not None:
+            return addr
+    raise SymbolError(f"this kernel has no symbol {' or '.join(names)}")

@@ -1,0 +1,117 @@
+"""The guest's tasks: walked from ``init_task.tasks`` and each group's threads.
+
+Used to prove that no sleeping thread will return into code that is to be
+changed, so a task carries its kernel stack and its saved stack pointer.
+
+``task_struct.tasks`` links group leaders; threads hang off
+``signal->thread_head`` by ``thread_node`` (commit 0c740d0afc3b, v3.14).
+``state`` became ``__state`` in commit 2f064a59a11f (v5.14). The stack's size is
+``THREAD_SIZE``, 16 KiB on x86-64 (32 KiB with KASAN): taken from BTF's
+``init_stack`` when possible, otherwise 16 KiB.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from probekit.errors import SymbolError
+from probekit.kernel.btf import Btf
+from probekit.kernel.memory import Memory
+from probekit.kernel.modules import walk_list
+from probekit.kernel.types import Field, StructType
+
+__all__ = ("THREAD_SIZE", "Task", "list_tasks", "read_task")
+
+_MAX_TASKS = 1 << 17
+THREAD_SIZE = 16 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One thread. ``state`` is the kernel's number (0: runnable). ``saved_sp``: valid while it is switched out."""
+
+    addr: int
+    pid: int
+    tgid: int
+    comm: str
+    state: int
+    stack_start: int
+    stack_end: int
+    saved_sp: int
+
+    @property
+    def is_switched_in(self) -> bool:
+        """Best guess from memory alone: its saved stack pointer is not in its own stack."""
+        return not self.stack_start <= self.saved_sp < self.stack_end
+
+
+class _Layout:
+    """The members of ``task_struct`` that are needed, found once."""
+
+    def __init__(self, btf: Btf) -> None:
+        task: StructType = btf.struct("task_struct")
+        self.tasks = task.field("tasks").offset
+        self.thread_node = task.field("thread_node").offset
+        self.signal = task.field("signal")
+        self.thread_head = btf.struct("signal_struct").field("thread_head").offset
+        self.wanted: dict[str, Field] = {
+            "pid": task.field("pid"),
+            "tgid": task.field("tgid"),
+            "state": task.find_field("__state") or task.field("state"),
+            "stack": task.field("stack"),
+            "sp": task.field("thread.sp"),
+            "comm": task.field("comm"),
+            "signal": self.signal,
+        }
+
+
+def list_tasks(memory: Memory, btf: Btf, init_task: int) -> tuple[Task, ...]:
+    """Every thread, the idle task of CPU 0 first. Other CPUs' idle tasks are on no list: see ``Kernel.idle_tasks``."""
+    layout = _Layout(btf)
+    leaders = [init_task] + [link - layout.tasks for link in walk_list(memory, init_task + layout.tasks, _MAX_TASKS)]
+    found: dict[int, Task] = {}
+    for leader, (task, signal) in zip(leaders, _read(memory, layout, leaders), strict=True):
+        found[leader] = task
+        # A group with one thread has a thread list of one: two reads tell.
+        head = signal + layout.thread_head
+        first, last = memory.u64s(head, 2)
+        if first == last:
+            continue
+        threads = [link - layout.thread_node for link in walk_list(memory, head, _MAX_TASKS)]
+        fresh = [thread for thread in threads if thread not in found]
+        found.update(zip(fresh, (item[0] for item in _read(memory, layout, fresh)), strict=True))
+        if len(found) > _MAX_TASKS:
+            raise SymbolError("the guest's task list does not end")
+    return tuple(found.values())
+
+
+def read_task(memory: Memory, btf: Btf, addr: int) -> Task:
+    """One task by the address of its ``task_struct``."""
+    return _read(memory, _Layout(btf), [addr])[0][0]
+
+
+def _read(memory: Memory, layout: _Layout, addrs: list[int]) -> list[tuple[Task, int]]:
+    fields = list(layout.wanted.items())
+    blobs = memory.read_many([(addr + at.offset, at.size) for addr in addrs for _, at in fields])
+    result = []
+    for number, addr in enumerate(addrs):
+        part = blobs[number * len(fields) : (number + 1) * len(fields)]
+        values: dict[str, bytes] = {}
+        for (name, _), blob in zip(fields, part, strict=True):
+            if blob is None:
+                raise SymbolError(f"the task list leads to unreadable memory at {addr:#x}")
+            values[name] = blob
+        number_of = {name: int.from_bytes(blob, "little") for name, blob in values.items()}
+        comm = "".join(chr(c) if 0x20 <= c < 0x7F else f"\\x{c:02x}" for c in values["comm"].split(b"\0", 1)[0])
+        task = Task(
+            addr=addr,
+            pid=number_of["pid"],
+            tgid=number_of["tgid"],
+            comm=comm,
+            state=number_of["state"],
+            stack_start=number_of["stack"],
+            stack_end=number_of["stack"] + THREAD_SIZE,
+            saved_sp=number_of["sp"],
+        )
+        result.append((task, number_of["signal"]))
+    return result
