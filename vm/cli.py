@@ -37,6 +37,7 @@ def _start(options: argparse.Namespace) -> int:
         memory=options.memory,
         bpftrace=options.with_bpftrace,
         append=append,
+        tcg=options.tcg,
         progress=_note,
     )
     if options.json:
@@ -48,7 +49,22 @@ def _start(options: argparse.Namespace) -> int:
     return 0
 
 
+def _add_exec_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--timeout", type=float, default=60, help="seconds before it is killed (default 60)")
+    command.add_argument(
+        "--background", action="store_true", help="leave it running, its output in a file in the guest"
+    )
+
+
 def _exec(options: argparse.Namespace) -> int:
+    if options.command[0].startswith("--"):
+        # Our options are welcome after the guest's name too; argparse has left them in the command.
+        late = argparse.ArgumentParser(prog="python -m vm exec NAME")
+        _add_exec_options(late)
+        late.add_argument("command", nargs=argparse.REMAINDER)
+        options = late.parse_args(options.command, argparse.Namespace(**vars(options)))
+        if not options.command:
+            late.error("nothing to run")
     guest = Guest.attach(options.name)
     # One word is a script; several are a command line that the host's shell has split already.
     command = options.command[0] if len(options.command) == 1 else shlex.join(options.command)
@@ -109,7 +125,8 @@ def _fetch(options: argparse.Namespace) -> int:
         _note(f"{name}: Linux {kernel.release} ({kernel.package} {kernel.version}), initramfs {size} MiB")
     _note(f"workloads: {', '.join(build.workloads())}")
     if options.with_bpftrace:
-        _note(f"bpftrace: {bpftrace.archive().stat().st_size >> 20} MiB")
+        archive = bpftrace.archive(refresh=options.refresh, progress=_note)
+        _note(f"bpftrace: {archive.stat().st_size >> 20} MiB")
     return 0
 
 
@@ -144,11 +161,11 @@ def parser() -> argparse.ArgumentParser:
     start.add_argument("--with-bpftrace", action="store_true", help="with Debian's bpftrace; at least 1.5 GiB memory")
     start.add_argument("--append", action="append", default=[], metavar="ARGS", help="more kernel arguments")
     start.add_argument("--pti", action="store_true", help="force kernel page table isolation on")
+    start.add_argument("--tcg", choices=["multi", "single"], help="threads (default multi; single with bpftrace)")
     start.add_argument("--json", action="store_true")
 
     run = add("exec", _exec, "run a shell command in a guest")
-    run.add_argument("--timeout", type=float, default=60, help="seconds before it is killed (default 60)")
-    run.add_argument("--background", action="store_true", help="leave it running, its output in a file in the guest")
+    _add_exec_options(run)
     run.add_argument("name")
     run.add_argument("command", nargs=argparse.REMAINDER)
 

@@ -27,6 +27,7 @@ import psutil
 from vm import host, initramfs, kernels, qemu, records
 from vm.channel import Completed, run_script
 from vm.errors import GuestExistsError, GuestNotReadyError, NoSuchGuestError, VmError
+from vm.kernels import Kernel
 from vm.paths import guest_dir, ram_path
 from vm.problems import find_problems, has_panicked
 from vm.records import Record
@@ -112,15 +113,20 @@ class Guest:
         memory: int = 512,
         bpftrace: bool = False,
         append: str = "",
+        tcg: qemu.Tcg | None = None,
         progress: Callable[[str], None] = lambda _: None,
     ) -> Guest:
-        """Boot a guest and wait until its exec agent serves."""
+        """Boot a guest and wait until its exec agent serves.
+
+        ``tcg``: ``multi`` or ``single`` (see :mod:`vm.qemu`). The default is
+        ``multi``, but ``single`` with bpftrace, whose probes would soon kill it.
+        """
         name = name or f"auto-{secrets.token_hex(4)}"
         if not _NAME.fullmatch(name):
             raise VmError(f"{name!r} is not a guest name: letters, digits and ._- only, at most 32")
         host.ensure()
         fetched = kernels.fetch(kernel, progress=progress)
-        initrd = initramfs.image(fetched, with_bpftrace=bpftrace)
+        initrd = initramfs.image(fetched, with_bpftrace=bpftrace, progress=progress)
         machine = qemu.Machine(
             name=name,
             directory=guest_dir(name),
@@ -130,8 +136,9 @@ class Guest:
             smp=smp,
             memory=max(memory, _BPFTRACE_MEMORY) if bpftrace else memory,
             append=append,
+            tcg=tcg or ("single" if bpftrace else "multi"),
         )
-        return cls(_boot(machine, kernel=kernel, bpftrace=bpftrace, progress=progress))
+        return cls(_boot(machine, fetched, bpftrace=bpftrace, progress=progress))
 
     @classmethod
     def attach(cls, name: str) -> Guest:
@@ -208,23 +215,24 @@ def _claim(machine: qemu.Machine) -> None:
     machine.directory.mkdir(mode=0o700)
 
 
-def _boot(machine: qemu.Machine, *, kernel: str, bpftrace: bool, progress: Callable[[str], None]) -> Record:
+def _boot(machine: qemu.Machine, kernel: Kernel, *, bpftrace: bool, progress: Callable[[str], None]) -> Record:
     _claim(machine)
     process: subprocess.Popen[bytes] | None = None
     try:
+        # Nobody else may have made, or may read, what will be the guest's memory.
+        machine.ram.unlink(missing_ok=True)
+        machine.ram.touch(mode=0o600, exist_ok=False)
         with (machine.directory / "qemu.log").open("wb") as log:
             # A session of its own: the terminal's Ctrl-C and hang-up are not for the guest.
             process = subprocess.Popen(
                 qemu.command_line(machine), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        created = psutil.Process(process.pid).create_time()
-        facts = _wait_ready(machine, process, progress)
         record = Record(
             name=machine.name,
-            kernel=kernel,
-            release=facts["release"],
+            kernel=kernel.name,
+            release=kernel.release,
             pid=process.pid,
-            created=created,
+            created=psutil.Process(process.pid).create_time(),
             **{name: f"unix:{machine.socket(name)}" for name in ("gdb", "qmp", "qmp2")},
             console=str(machine.console),
             ram=str(machine.ram),
@@ -232,8 +240,11 @@ def _boot(machine: qemu.Machine, *, kernel: str, bpftrace: bool, progress: Calla
             smp=machine.smp,
             append=machine.append,
             bpftrace=bpftrace,
+            tcg=machine.tcg,
         )
+        # Before it is up: if we are killed now, `stop` can still end it.
         records.save(record)
+        _wait_ready(machine, process, progress)
     except BaseException:
         if process is not None:
             process.kill()
@@ -244,20 +255,20 @@ def _boot(machine: qemu.Machine, *, kernel: str, bpftrace: bool, progress: Calla
     return record
 
 
-def _wait_ready(
-    machine: qemu.Machine, process: subprocess.Popen[bytes], progress: Callable[[str], None]
-) -> dict[str, str]:
+def _wait_ready(machine: qemu.Machine, process: subprocess.Popen[bytes], progress: Callable[[str], None]) -> None:
     started = time.monotonic()
     said = started
     while True:
         now = time.monotonic()
         text = machine.console.read_text(errors="replace") if machine.console.exists() else ""
         facts = parse_ready(text)
-        if facts is not None:
-            progress(f"{machine.name}: ready after {now - started:.1f} s")
-            return facts
         reason = ""
-        if process.poll() is not None:
+        if facts is not None and int(facts["cpus"]) == machine.smp:
+            progress(f"{machine.name}: ready after {now - started:.1f} s")
+            return
+        if facts is not None:
+            reason = f"has {facts['cpus']} of {machine.smp} CPUs up"
+        elif process.poll() is not None:
             reason = f"did not start: QEMU ended with status {process.returncode}"
         elif has_panicked(text):
             reason = "panicked while booting"

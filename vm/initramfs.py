@@ -7,6 +7,7 @@ than QEMU spends on loading it.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 from vm import bpftrace, build, cpio
@@ -21,6 +22,7 @@ _DIRECTORIES = (
     *("bin", "sbin", "dev", "etc", "lib", "proc", "root", "run", "sys", "tmp", "usr", "usr/bin", "usr/sbin"),
     *("lib/modules", "workloads", "mnt", "var", "var/tmp"),
 )
+_KEPT_IMAGES = 12
 _FILES = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
     "etc/group": "root:x:0:\nnogroup:x:65534:\n",
@@ -62,15 +64,25 @@ def _base(kernel: Kernel) -> bytes:
     )
 
 
-def image(kernel: Kernel, *, with_bpftrace: bool = False) -> Path:
+def image(kernel: Kernel, *, with_bpftrace: bool = False, progress: Callable[[str], None] = lambda _: None) -> Path:
     """The archive for this kernel, built if it is not in the cache."""
-    parts = [_base(kernel)]
-    if with_bpftrace:
-        parts.append(bpftrace.archive().read_bytes())
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
+    base = _base(kernel)
+    digest = hashlib.sha256(base)
+    extra = bpftrace.archive(progress=progress) if with_bpftrace else None
+    if extra is not None:
+        # It is written once and whole; hashing its 200 MiB at every start would take longer than booting.
+        facts = extra.stat()
+        digest.update(f"{extra.name} {facts.st_size} {facts.st_mtime_ns}".encode())
     path = cache_dir("initramfs") / f"{digest.hexdigest()[:32]}.cpio"
     if not path.exists():
-        write_atomic(path, b"".join(parts))
+        write_atomic(path, base + (extra.read_bytes() if extra is not None else b""))
+        _prune(path)
+    path.touch()
     return path
+
+
+def _prune(newest: Path) -> None:
+    """Drop the least recently used images; a guest that runs has its own copy already."""
+    by_use = sorted(newest.parent.glob("*.cpio"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in by_use[_KEPT_IMAGES:]:
+        path.unlink(missing_ok=True)

@@ -38,6 +38,7 @@ class Record:
     smp: int
     append: str
     bpftrace: bool
+    tcg: str
 
 
 def save(record: Record) -> None:
