@@ -12,12 +12,12 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-__all__ = ("BadDescription", "ProbeDescription", "ProbeName", "glob_regex", "is_glob")
+__all__ = ("DescriptionError", "ProbeDescription", "ProbeName", "glob_regex", "is_glob")
 
 _GLOB_CHARS = frozenset("*?[\\")
 
 
-class BadDescription(ValueError):
+class DescriptionError(ValueError):
     """A probe description with more than four fields. ``text``: what was written."""
 
     def __init__(self, text: str) -> None:
@@ -50,13 +50,14 @@ class ProbeDescription:
 
     @classmethod
     def parse(cls, text: str) -> ProbeDescription:
-        """Read ``a:b:c:d``, right-aligned; a bare integer is a probe ID. Raises :class:`BadDescription`."""
+        """Read ``a:b:c:d``, right-aligned; a bare integer is a probe ID. Raises :class:`DescriptionError`."""
         if text.isdecimal():
             return cls(probe_id=int(text))
         fields = text.split(":")
         if len(fields) > 4:
-            raise BadDescription(text)
-        return cls(*[""] * (4 - len(fields)), *fields)
+            raise DescriptionError(text)
+        provider, module, function, name = [""] * (4 - len(fields)) + fields
+        return cls(provider, module, function, name)
 
     def __str__(self) -> str:
         if self.probe_id is not None:
@@ -97,19 +98,30 @@ def glob_regex(pattern: str) -> re.Pattern[str]:
             out.append(re.escape(pattern[i]))
             i += 1
         elif c == "[":
+            # A "]" that comes first is a member of the class.
             end = pattern.find("]", i + 2 if pattern[i : i + 1] == "!" else i + 1)
-            if end < 0:
-                out.append(re.escape(c))
-                continue
-            inside = pattern[i:end]
-            negate = inside.startswith("!")
-            body = inside[1:] if negate else inside
-            body = body.replace("\\", "\\\\").replace("[", "\\[").replace("^", "\\^").replace("&&", "&\\&")
-            out.append(f"[{'^' if negate else ''}{body}]")
-            i = end + 1
+            out.append(re.escape(c) if end < 0 else _class_regex(pattern[i:end]))
+            i = i if end < 0 else end + 1
         else:
             out.append(re.escape(c))
-    try:
-        return re.compile("".join(out), re.DOTALL)
-    except re.error:  # a reversed range such as [z-a]: matches nothing, as fnmatch(3) has it
-        return re.compile(r"(?!)")
+    return re.compile("".join(out), re.DOTALL)
+
+
+def _class_regex(inside: str) -> str:
+    """What stands between brackets, as a regular expression that matches one character."""
+    negate = inside.startswith("!")
+    body = inside[1:] if negate else inside
+    members: list[str] = []
+    i = 0
+    while i < len(body):
+        if body[i + 1 : i + 2] == "-" and i + 2 < len(body):
+            low, high = body[i], body[i + 2]
+            if low <= high:  # a reversed range such as [z-a] has no members, as fnmatch(3) has it
+                members.append(f"{re.escape(low)}-{re.escape(high)}")
+            i += 3
+        else:
+            members.append(re.escape(body[i]))
+            i += 1
+    if not members:
+        return "." if negate else "(?!)"
+    return f"[{'^' if negate else ''}{''.join(members)}]"

@@ -1,0 +1,70 @@
+"""``-F``: which firings indent the output, which take the indentation back.
+
+    fbt::a:entry, fbt::b:entry, fbt::b:return, fbt::a:return   on one CPU
+    ->  " -> a"   "   -> b"   "   <- b"   " <- a"
+
+A probe is an entry or a return when its name is that word, or ends with it
+after a dash (``method-entry``). Several clauses at one probe indent once: the
+first of an entry, the last of a return. So a return is only drawn when it is
+known what comes next on its CPU, which is why this works on batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from probekit.consumer.events import Event, Flow, Probe, ProbeFired
+
+__all__ = ("FlowTracker",)
+
+_STEP = 2
+_NO_FLOW = "| "
+_ARROWS = {
+    ("entry", False): " -> ",
+    ("entry", True): " => ",
+    ("return", False): " <- ",
+    ("return", True): " <= ",
+}
+
+
+def _kind(probe: Probe) -> str:
+    """``entry``, ``return`` or nothing."""
+    last = probe.name.name.rpartition("-")[2]
+    return last if last in ("entry", "return") else ""
+
+
+class FlowTracker:
+    """The depth of each CPU, kept from batch to batch."""
+
+    def __init__(self) -> None:
+        self._depth: dict[int, int] = {}
+        self._last: dict[int, ProbeFired] = {}
+
+    def annotate(self, events: Sequence[Event]) -> list[Event]:
+        """The batch with ``flow`` set on each firing. Events of one CPU are in order of time."""
+        following: dict[int, ProbeFired] = {}
+        after: list[ProbeFired | None] = []
+        for event in reversed(events):
+            if isinstance(event, ProbeFired):
+                after.append(following.get(event.cpu))
+                following[event.cpu] = event
+        return [replace(e, flow=self._draw(e, after.pop())) if isinstance(e, ProbeFired) else e for e in events]
+
+    def _draw(self, fired: ProbeFired, following: ProbeFired | None) -> Flow:
+        cpu, kind = fired.cpu, _kind(fired.probe)
+        before = self._last.get(cpu)
+        self._last[cpu] = fired
+        depth = self._depth.get(cpu, 0)
+        if not kind or _same_firing(fired, before if kind == "entry" else following):
+            return Flow(indent=depth, prefix=_NO_FLOW, named=True)
+        prefix = _ARROWS[kind, fired.probe.name.provider == "syscall"]
+        if kind == "return":
+            depth = max(depth - _STEP, 0)
+        self._depth[cpu] = depth + _STEP if kind == "entry" else depth
+        return Flow(indent=depth, prefix=prefix, named=False)
+
+
+def _same_firing(fired: ProbeFired, other: ProbeFired | None) -> bool:
+    """True when the other is the same probe seen by another clause."""
+    return other is not None and other.probe.id == fired.probe.id and other.clause != fired.clause

@@ -1,0 +1,199 @@
+r"""``printf()`` as C and DTrace print, from a parsed :class:`Format` and the recorded arguments.
+
+    Format "%-8s|%5d|%x"  arguments "bash", int32 -1, int16 -1   ->  "bash    |   -1|ffff"
+
+An argument's own width decides what ``%d``, ``%u`` and ``%x`` make of it; the
+length modifier as written says nothing. Width and precision count characters,
+not bytes, so that columns line up. The compiler has checked the arguments;
+whatever still does not fit is printed as what it is and never raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+
+from probekit.buffers.formats import Conversion, Format
+from probekit.consumer.events import GuestText, Piece, Printed, TraceInt, TraceString
+from probekit.consumer.strings import c_escape
+
+__all__ = ("DEFAULT_CONTEXT", "MAX_STAR", "Argument", "Context", "render")
+
+Argument = TraceInt | TraceString
+
+MAX_STAR = 1 << 16
+"""The most columns that ``%*d`` may ask for: the guest supplies that number."""
+
+_NANOSECONDS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What some conversions need. ``symbol``: an address as ``module`name+0x10``, or None; ``zone``: None is local."""
+
+    symbol: Callable[[int], str | None] | None = None
+    zone: tzinfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Spec:
+    """A conversion whose ``*`` have been filled in."""
+
+    flags: str
+    width: int
+    precision: int | None
+    letter: str
+
+    def pad(self, text: str) -> str:
+        """The text in its column."""
+        return text.ljust(self.width) if "-" in self.flags else text.rjust(self.width)
+
+
+DEFAULT_CONTEXT = Context()
+"""No symbols, local time."""
+
+
+def render(form: Format, arguments: Sequence[Argument], context: Context = DEFAULT_CONTEXT) -> Printed:
+    """The printed text. Extra arguments are ignored, a missing one is printed as ``(missing)``."""
+    left = iter(arguments)
+    pieces: list[Piece] = []
+    for part in form.parts:
+        piece: Piece = part if isinstance(part, str) else _convert(part, left, context)
+        if pieces and isinstance(piece, str) and isinstance(pieces[-1], str):
+            pieces[-1] += piece
+        elif piece:
+            pieces.append(piece)
+    return Printed(tuple(pieces))
+
+
+def _convert(conversion: Conversion, left: Iterator[Argument], context: Context) -> Piece:
+    if conversion.letter == "%":
+        return "%"
+    spec = _fill(conversion, left)
+    argument = next(left, None)
+    if argument is None:
+        return "(missing)"
+    if isinstance(argument, TraceString):
+        return GuestText(_string(spec, argument.text))
+    if spec.letter in _INTEGERS:
+        return _integer(spec, argument)
+    special = _SPECIALS.get(spec.letter)
+    if special is not None:
+        return special(spec, argument, context)
+    return spec.pad(str(argument.value))
+
+
+def _fill(conversion: Conversion, left: Iterator[Argument]) -> _Spec:
+    """Take ``*`` from the arguments: a negative width means left-justified, a negative precision none."""
+    flags, width, precision = conversion.flags, conversion.width or 0, conversion.precision
+    if conversion.star_width:
+        width = _star(left)
+        if width < 0:
+            flags, width = flags + "-", -width
+    if conversion.star_precision:
+        precision = _star(left)
+        if precision < 0:
+            precision = None
+    return _Spec(flags=flags, width=width, precision=precision, letter=conversion.letter)
+
+
+def _star(left: Iterator[Argument]) -> int:
+    argument = next(left, None)
+    value = argument.value if isinstance(argument, TraceInt) else 0
+    return max(-MAX_STAR, min(value, MAX_STAR))
+
+
+def _string(spec: _Spec, text: str) -> str:
+    if spec.letter in "SC":
+        text = c_escape(text)
+    return spec.pad(text if spec.precision is None else text[: spec.precision])
+
+
+# letter: base, signed, prefix of the # flag
+_INTEGERS: dict[str, tuple[int, bool, str]] = {
+    "d": (10, True, ""),
+    "i": (10, True, ""),
+    "u": (10, False, ""),
+    "o": (8, False, ""),
+    "x": (16, False, "0x"),
+    "X": (16, False, "0X"),
+    "p": (16, False, "0x"),
+}
+_DIGITS = {8: "o", 10: "d", 16: "x"}
+
+
+def _reinterpret(argument: TraceInt, *, signed: bool) -> int:
+    """What C passes: a signed conversion promotes to int first, an unsigned one keeps the argument's own width."""
+    bits = max(argument.bits, 32) if signed else argument.bits
+    value = argument.value & ((1 << bits) - 1)
+    return value - (1 << bits) if signed and value >> (bits - 1) else value
+
+
+def _integer(spec: _Spec, argument: TraceInt) -> str:
+    base, signed, alternate = _INTEGERS[spec.letter]
+    value = _reinterpret(argument, signed=signed)
+    digits = format(abs(value), _DIGITS[base])
+    if spec.letter == "X":
+        digits = digits.upper()
+    if spec.precision is not None:
+        # C prints nothing at all for a zero with precision zero.
+        digits = "" if value == 0 and spec.precision == 0 else digits.zfill(spec.precision)
+    if "'" in spec.flags and base == 10:
+        digits = _grouped(digits)
+    if "#" in spec.flags and base == 8 and not digits.startswith("0"):
+        digits = "0" + digits
+    prefix = _sign(spec, value) if signed else alternate if "#" in spec.flags and value else ""
+    if "0" in spec.flags and "-" not in spec.flags and spec.precision is None:
+        digits = digits.zfill(spec.width - len(prefix))
+    return spec.pad(prefix + digits)
+
+
+def _sign(spec: _Spec, value: int) -> str:
+    if value < 0:
+        return "-"
+    return "+" if "+" in spec.flags else " " if " " in spec.flags else ""
+
+
+def _grouped(digits: str) -> str:
+    head = len(digits) % 3
+    groups = [digits[:head]] if head else []
+    return ",".join(groups + [digits[i : i + 3] for i in range(head, len(digits), 3)])
+
+
+def _character(spec: _Spec, argument: TraceInt, _: Context) -> Piece:
+    code = argument.value & 0xFF
+    # A byte above ASCII is no character of its own; it is spelled out, as in strings.
+    return GuestText(spec.pad(chr(code) if code < 0x80 else f"\\x{code:02x}"))
+
+
+def _escaped_character(spec: _Spec, argument: TraceInt, _: Context) -> Piece:
+    code = argument.value & 0xFF
+    return spec.pad(c_escape(chr(code)) if code < 0x80 else f"\\{code:03o}")
+
+
+def _symbol(spec: _Spec, argument: TraceInt, context: Context) -> Piece:
+    addr = argument.value & ((1 << argument.bits) - 1)
+    name = context.symbol(addr) if context.symbol is not None else None
+    return spec.pad(f"0x{addr:x}") if name is None else GuestText(spec.pad(name))
+
+
+def _time(form: str) -> Callable[[_Spec, TraceInt, Context], Piece]:
+    def convert(spec: _Spec, argument: TraceInt, context: Context) -> Piece:
+        try:
+            moment = datetime.fromtimestamp(argument.value // _NANOSECONDS, context.zone)
+            return spec.pad((moment if context.zone else moment.astimezone()).strftime(form))
+        except (OverflowError, ValueError, OSError):  # the guest's clock can say anything
+            return spec.pad(str(argument.value))
+
+    return convert
+
+
+_SPECIALS: dict[str, Callable[[_Spec, TraceInt, Context], Piece]] = {
+    "c": _character,
+    "C": _escaped_character,
+    "a": _symbol,
+    "A": _symbol,
+    "Y": _time("%Y %b %e %H:%M:%S"),
+    "T": _time("%a, %d %b %Y %H:%M:%S %Z"),
+}

@@ -1,0 +1,103 @@
+"""``-l``: the table of probes, and with ``-v`` what is known of each; functions that were refused, with the reason.
+
+ID   PROVIDER            MODULE                          FUNCTION NAME
+ 7        fbt           vmlinux                          vfs_read entry
+
+     Argument Types
+             args[0]: struct file *
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from probekit.consumer.events import Probe
+from probekit.consumer.strings import escape_controls
+from probekit.output.json_lines import Json, dump, probe_json
+from probekit.probe.names import ProbeName
+
+__all__ = ("LISTING_HEADER", "ListedProbe", "Refused", "listing_json", "listing_text")
+
+LISTING_HEADER = f"{'ID':>5} {'PROVIDER':>10} {'MODULE':>17} {'FUNCTION':>33} NAME"
+
+
+@dataclass(frozen=True, slots=True)
+class ListedProbe:
+    """One probe of the table.
+
+    ``arguments``: C types in order, None when unknown; ``stability``: its three attributes (name, data, class);
+    ``notes``: anything else worth a line, such as how the site is patched.
+    """
+
+    probe: Probe
+    arguments: tuple[str, ...] | None = None
+    stability: tuple[str, str, str] = ("Unstable", "Unstable", "Unknown")
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A probe that would exist but cannot be offered. ``reason``: one sentence."""
+
+    name: ProbeName
+    reason: str
+
+
+def listing_text(
+    probes: Iterable[ListedProbe], refused: Iterable[Refused] = (), *, verbose: bool = False
+) -> Iterator[str]:
+    """The lines of the table, without line ends. Names come from the guest and are made safe."""
+    yield LISTING_HEADER
+    for listed in probes:
+        yield _line(str(listed.probe.id), listed.probe.name)
+        if verbose:
+            yield from _details(listed)
+    for refusal in refused:
+        yield _line("-", refusal.name)
+        yield f"\t\tnot available: {escape_controls(refusal.reason)}"
+
+
+def _line(number: str, name: ProbeName) -> str:
+    provider, module, function, last = map(escape_controls, (name.provider, name.module, name.function, name.name))
+    return f"{number:>5} {provider:>10} {module:>17} {function:>33} {last}"
+
+
+def _details(listed: ListedProbe) -> Iterator[str]:
+    """As dtrace prints them, one attribute block for the probe and one for its arguments."""
+    for title in ("Probe Description Attributes", "Argument Attributes"):
+        yield ""
+        yield f"\t{title}"
+        for label, attribute in zip(
+            ("Identifier Names:", "Data Semantics:  ", "Dependency Class:"), listed.stability, strict=True
+        ):
+            yield f"\t\t{label} {attribute}"
+    yield ""
+    yield "\tArgument Types"
+    match listed.arguments:
+        case None:
+            yield "\t\tUnknown"
+        case ():
+            yield "\t\tNone"
+        case arguments:
+            for i, argument in enumerate(arguments):
+                yield f"\t\targs[{i}]: {escape_controls(argument)}"
+    if listed.notes:
+        yield ""
+        yield "\tNotes"
+        for note in listed.notes:
+            yield f"\t\t{escape_controls(note)}"
+    yield ""
+
+
+def listing_json(probes: Iterable[ListedProbe], refused: Iterable[Refused] = ()) -> Iterator[str]:
+    """One JSON object a line, line end included."""
+    for listed in probes:
+        entry: Json = {"type": "listing", "id": listed.probe.id, "probe": probe_json(listed.probe.name)}
+        if listed.arguments is not None:
+            entry["args"] = list(listed.arguments)
+        if listed.notes:
+            entry["notes"] = list(listed.notes)
+        yield dump(entry)
+    for refusal in refused:
+        yield dump({"type": "refused", "probe": probe_json(refusal.name), "reason": refusal.reason})
