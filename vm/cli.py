@@ -25,7 +25,9 @@ def _note(text: str) -> None:
 
 
 def _public(record: Record) -> dict[str, object]:
-    return {**asdict(record), "running": records.is_running(record)}
+    running = records.is_running(record)
+    state = "dead" if not running else "panicked" if Guest(record).panicked() else "running"
+    return {**asdict(record), "state": state}
 
 
 def _start(options: argparse.Namespace) -> int:
@@ -100,8 +102,7 @@ def _list(options: argparse.Namespace) -> int:
         print(json.dumps(found))
         return 0
     for row in found:
-        state = "running" if row["running"] else "dead"
-        print(f"{row['name']:16} {state:8} {row['release']:28} pid {row['pid']:<8} {row['gdb']}")
+        print(f"{row['name']:16} {row['state']:9} {row['release']:28} pid {row['pid']:<8} {row['gdb']}")
     return 0
 
 

@@ -168,10 +168,12 @@ class Guest:
     def spawn(self, cmd: str) -> Background:
         """Start a shell command in the guest and leave it running."""
         path = f"/tmp/bg.{secrets.token_hex(4)}"
-        # The inner shell leads a session of its own, so its pid is that of the process group.
-        inner = f"echo $$ >{path}.pid; ({cmd}\n) >{path} 2>&1; echo $? >{path}.s; mv {path}.s {path}.status"
+        # The command leads a session of its own, so its pid is that of a process group which can be
+        # signalled; the keeper around it is in another one and always lives to tell the status.
+        command = shlex.quote(f"echo $$ >{path}.pid\n{cmd}")
+        keeper = f"setsid sh -c {command} >{path} 2>&1; echo $? >{path}.s; mv {path}.s {path}.status"
         wait = f"while ! test -s {path}.pid; do sleep 0.01; done; cat {path}.pid"
-        script = f": >{path}; setsid sh -c {shlex.quote(inner)} >/dev/null 2>&1 </dev/null & {wait}"
+        script = f": >{path}; setsid sh -c {shlex.quote(keeper)} >/dev/null 2>&1 </dev/null & {wait}"
         return Background(self, int(self.check(script)), path)
 
     def running(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import psutil
@@ -38,7 +38,7 @@ class Record:
     smp: int
     append: str
     bpftrace: bool
-    tcg: str
+    tcg: str = "multi"
 
 
 def save(record: Record) -> None:
@@ -49,7 +49,9 @@ def save(record: Record) -> None:
 def load(name: str) -> Record:
     """The record of the guest called ``name``."""
     try:
-        return Record(**json.loads((guest_dir(name) / "vm.json").read_text()))
+        data = json.loads((guest_dir(name) / "vm.json").read_text())
+        # A guest may have been started by an older or a newer checkout: unknown fields do no harm.
+        return Record(**{field.name: data[field.name] for field in fields(Record) if field.name in data})
     except FileNotFoundError:
         raise NoSuchGuestError(name) from None
     except (ValueError, TypeError) as error:
