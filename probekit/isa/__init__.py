@@ -1,0 +1,9 @@
+"""x86-64 instructions: decode, assemble, relocate.
+
+The only package that uses capstone, keystone and iced. It knows bytes and
+addresses, and no guest.
+
+- ``decode``    facts about one instruction; a fast scan of a function's control flow (iced)
+- ``assemble``  text to bytes (keystone), each line decoded again and compared with what was asked
+- ``relocate``  the same effect from another address (iced's BlockEncoder), or a refusal with the reason
+"""

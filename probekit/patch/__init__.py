@@ -1,0 +1,12 @@
+"""Changing a live kernel's text, and changing it back.
+
+Knows bytes, addresses and the target; never the language. In reading order:
+
+- ``sites``    where a function can be probed: its entry pad and every way out, from live bytes
+- ``ranges``   sorted address ranges
+- ``detours``  the jump at a site and the stub it leads to; the copied instruction of the stop engine
+- ``edits``    verify, journal, write, read back; undo; restore
+- ``journal``  the undo journal on disk, complete before the first byte changes
+- ``lock``     one probekit per guest
+- ``quiesce``  when nothing can still execute what is about to be freed
+"""

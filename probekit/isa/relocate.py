@@ -1,0 +1,177 @@
+"""Moving instructions: the same effect from another address.
+
+The copied bytes do at ``new_addr`` what the originals did at ``addr``::
+
+    8b 05 rel32       mov eax, [rip+x]   the displacement is re-based
+    74 rel8           je target          becomes je rel32
+    e2 rel8           loop target        becomes loop L; jmp N; L: jmp target; N:
+    e8 rel32          call f             becomes push <original return address>; jmp f
+
+The callee of a moved call sees the *original* return address (unwinders and
+``__builtin_return_address`` depend on it), so it returns to the original code:
+a call can only be the last instruction of a run.
+
+iced's BlockEncoder does the encoding. It re-targets a RIP-relative *data*
+operand that points into the moved run, and turns a branch that does not reach
+into a jump through memory; both are refused here before it is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass
+
+from iced_x86 import BlockEncoder, Code, Decoder, Instruction, MemoryOperand, OpKind, Register
+
+from probekit.errors import ProbekitError
+from probekit.isa.decode import DecodeError, Insn, decode_run
+
+__all__ = ("RelocateError", "Relocated", "refusal", "relocate", "relocate_jump")
+
+_REACH = (1 << 31) - 4096  # rel32, less what the copy may grow by
+_STOPS = frozenset({"jump", "ret", "indirect_jump", "call", "indirect_call"})
+_MASK64 = (1 << 64) - 1
+
+_REFUSED = {
+    "sti": "opens an interrupt window of one instruction",
+    "swapgs": "changes the GS base under the probe",
+    "syscall": "enters the kernel",
+    "sysenter": "enters the kernel",
+    "xbegin": "names an abort address relative to itself",
+    "lss": "opens an interrupt window of one instruction",
+    "hlt": "pairs with the instruction before it",
+}
+_SS = frozenset({Register.SS})
+_RSP = frozenset({Register.RSP})
+
+
+class RelocateError(ProbekitError):
+    """An instruction that cannot be moved. ``addr``: where it is; ``reason``: why, as a clause."""
+
+    def __init__(self, reason: str, *, addr: int) -> None:
+        super().__init__(f"the instruction at {addr:#x} cannot be moved: {reason}")
+        self.addr = addr
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Relocated:
+    """A moved run. ``code``: its bytes for ``addr``; ``goes_on``: False when no execution reaches its end."""
+
+    addr: int
+    code: bytes
+    goes_on: bool
+
+
+def refusal(insn: Insn) -> str | None:
+    """Why ``insn`` must not be executed from a copy, or None. Its operands' reach is checked by :func:`relocate`."""
+    if insn.flow == "undefined":
+        return "it is no instruction"
+    if insn.flow == "trap":
+        return f"{insn.mnemonic} tells its handler its own address"
+    if insn.mnemonic in _REFUSED:
+        return f"{insn.mnemonic} {_REFUSED[insn.mnemonic]}"
+    if insn.flow == "system":
+        return f"{insn.mnemonic} changes privilege or segment"
+    if insn.mnemonic in ("mov", "pop") and _writes_ss(insn):
+        return f"{insn.mnemonic} ss opens an interrupt window of one instruction"
+    return None
+
+
+def _writes_ss(insn: Insn) -> bool:
+    decoded = Decoder(64, insn.raw, ip=insn.addr).decode()
+    return decoded.op0_kind == OpKind.REGISTER and decoded.op0_register in _SS
+
+
+def relocate(
+    code: bytes, addr: int, new_addr: int, *, jump_back: bool = True, faulting: Container[int] = ()
+) -> Relocated:
+    """Move the instructions ``code`` from ``addr`` to ``new_addr``.
+
+    ``jump_back``: end with a jump to what follows the originals, where control gets there.
+    ``faulting``: addresses with an exception-table entry: a fault in a copy would not find its fix-up.
+    """
+    try:
+        insns = list(decode_run(code, addr))
+    except DecodeError as error:
+        raise RelocateError("it is no instruction, or is cut short", addr=error.addr) from error
+    starts = frozenset(insn.addr for insn in insns)
+    for place, insn in enumerate(insns):
+        _check(insn, starts, addr, addr + len(code), new_addr)
+        if insn.addr in faulting:
+            raise RelocateError("a fault in it is handled by its address", addr=insn.addr)
+        if insn.flow in ("call", "indirect_call") and place + 1 < len(insns):
+            raise RelocateError("the call would return into the moved run", addr=insn.addr)
+    end = addr + len(code)
+    goes_on = not insns or insns[-1].flow not in _STOPS
+    block = BlockEncoder(64)
+    for decoded in Decoder(64, code, ip=addr):
+        block.add_many(_moved(decoded))
+    if jump_back and goes_on:
+        _check_reach(end, end, new_addr)
+        block.add(Instruction.create_branch(Code.JMP_REL32_64, end))
+    try:
+        return Relocated(new_addr, bytes(block.encode(new_addr)), goes_on)
+    except ValueError as error:
+        raise RelocateError(str(error), addr=addr) from error
+
+
+def relocate_jump(insn: bytes, addr: int, new_addr: int) -> bytes:
+    """One jump or branch, moved; nothing behind it."""
+    return relocate(insn, addr, new_addr, jump_back=False).code
+
+
+def _check(insn: Insn, starts: frozenset[int], lo: int, hi: int, new_addr: int) -> None:
+    reason = refusal(insn)
+    if reason is not None:
+        raise RelocateError(reason, addr=insn.addr)
+    if insn.rip_target is not None:
+        if lo <= insn.rip_target < hi:
+            raise RelocateError("it refers to the moved bytes as data", addr=insn.addr)
+        _check_reach(insn.addr, insn.rip_target, new_addr)
+    if insn.target is not None and insn.target not in starts:
+        if lo < insn.target < hi:
+            raise RelocateError("it jumps into the middle of a moved instruction", addr=insn.addr)
+        _check_reach(insn.addr, insn.target, new_addr)
+
+
+def _check_reach(addr: int, target: int, new_addr: int) -> None:
+    if not -_REACH <= target - new_addr < _REACH:
+        raise RelocateError(f"{target:#x} is out of reach from {new_addr:#x}", addr=addr)
+
+
+def _moved(insn: Instruction) -> list[Instruction]:
+    if insn.is_call_near:
+        jump = Instruction.create_branch(Code.JMP_REL32_64, insn.near_branch_target)
+        return [*_push_address(insn.next_ip, insn.ip), jump]
+    if insn.is_call_near_indirect:
+        return [*_push_address(insn.next_ip, insn.ip), _indirect_jump(insn)]
+    return [insn]
+
+
+def _push_address(value: int, ip: int) -> list[Instruction]:
+    # 68 imm32                   push imm32 (sign-extended): enough for every kernel-text address
+    # c7 44 24 04 imm32          mov dword ptr [rsp+4], high half: for the rest; flags stay as they are
+    low = value & 0xFFFFFFFF
+    signed = low - (1 << 32) if low >> 31 else low
+    push = Instruction.create_i32(Code.PUSHQ_IMM32, signed)
+    push.ip = ip  # branches within the run to the call now lead here
+    if signed & _MASK64 == value:
+        return [push]
+    upper = MemoryOperand(Register.RSP, displ=4, displ_size=1)
+    return [push, Instruction.create_mem_u32(Code.MOV_RM32_IMM32, upper, value >> 32)]
+
+
+def _indirect_jump(insn: Instruction) -> Instruction:
+    jump = insn.copy()
+    jump.code = Code.JMP_RM64
+    jump.ip = 0
+    if insn.op0_kind == OpKind.REGISTER:
+        if insn.op0_register in _RSP:
+            raise RelocateError("it calls through the stack pointer, which the push has moved", addr=insn.ip)
+        return jump
+    if insn.memory_base in _RSP:
+        # The pushed return address has moved RSP by 8.
+        jump.memory_displacement = (insn.memory_displacement + 8) & _MASK64
+        jump.memory_displ_size = 8
+    return jump

@@ -1,0 +1,146 @@
+"""Editing guest text: verify the old bytes, journal, write, read back; and the way back.
+
+An :class:`Edit` is (address, old bytes, new bytes). The order of
+:func:`apply_edits` is the whole point::
+
+    read every old  ->  any differs: ConflictError, nothing written
+    journal         ->  any failure: JournalError, nothing written
+    write every new ->  any failure: what was written is undone, then the error goes on
+    read every new  ->  any differs: the same
+
+:func:`revert_edits` restores only what is still ours, and says what is not.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from probekit.errors import ConflictError, MemoryAccessError, ProbekitError
+from probekit.target.api import Target
+
+__all__ = ("Edit", "RevertReport", "apply_edits", "check_edits", "revert_edits", "rips_inside")
+
+
+class Edit(NamedTuple):
+    """Bytes to replace at ``addr``; ``old`` and ``new`` are equally long. A tuple: there are 90,000 of them."""
+
+    addr: int
+    old: bytes
+    new: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RevertReport:
+    """What :func:`revert_edits` did, by address.
+
+    ``restored``: was ours, is the old bytes again. ``already``: had the old
+    bytes. ``conflicts``: (address, found) of bytes that are neither, and were
+    left alone. ``unreadable``: not mapped any more.
+    """
+
+    restored: tuple[int, ...]
+    already: tuple[int, ...]
+    conflicts: tuple[tuple[int, bytes], ...]
+    unreadable: tuple[int, ...]
+
+    @property
+    def clean(self) -> bool:
+        """True when every edited place holds its old bytes now."""
+        return not self.conflicts and not self.unreadable
+
+
+def check_edits(edits: Iterable[Edit]) -> None:
+    """Refuse a set that contradicts itself: lengths that differ, empty or overlapping edits."""
+    end = -1
+    for edit in sorted(edits):
+        if len(edit.old) != len(edit.new) or not edit.old:
+            raise ValueError(f"edit at {edit.addr:#x}: {len(edit.old)} old bytes, {len(edit.new)} new bytes")
+        if edit.addr < end:
+            raise ValueError(f"edit at {edit.addr:#x} overlaps the edit before it")
+        end = edit.addr + len(edit.old)
+
+
+def apply_edits(target: Target, edits: Sequence[Edit], journal: Callable[[Sequence[Edit]], None]) -> None:
+    """Make all ``edits`` or none. The target is stopped; no vCPU is inside a window (:func:`rips_inside`).
+
+    ``journal``: called once, after every old byte was verified and before any
+    is changed; it must have the edits on disk when it returns.
+    """
+    check_edits(edits)
+    _verify(target, edits, [edit.old for edit in edits])
+    journal(edits)
+    try:
+        target.write_many((edit.addr, edit.new) for edit in edits)
+        _verify(target, edits, [edit.new for edit in edits])
+    except BaseException as error:  # Ctrl-C in the middle must not leave half of it either
+        _undo(target, edits, error)
+        raise
+
+
+def _verify(target: Target, edits: Sequence[Edit], expected: Sequence[bytes]) -> None:
+    found = target.read_many([(edit.addr, len(edit.old)) for edit in edits])
+    if found == expected:  # one C-speed comparison for the usual case
+        return
+    for edit, want, have in zip(edits, expected, found, strict=True):
+        if have is None:
+            raise MemoryAccessError(f"cannot read {edit.addr:#x}", addr=edit.addr, size=len(edit.old))
+        if have != want:
+            raise ConflictError(
+                f"{edit.addr:#x} holds {have.hex(' ')}, not {want.hex(' ')}",
+                addr=edit.addr,
+                expected=want,
+                found=have,
+                hint="something else changes this text: the guest's own ftrace or kprobes, or another tracer",
+            )
+
+
+def _undo(target: Target, edits: Sequence[Edit], error: BaseException) -> None:
+    # The first error is the one to report; a failing undo is noted on it, and the journal still has everything.
+    try:
+        report = revert_edits(target, edits)
+    except ProbekitError as second:
+        error.add_note(f"undoing the edits failed too: {second}")
+        return
+    if not report.clean:
+        places = [addr for addr, _ in report.conflicts] + list(report.unreadable)
+        error.add_note(f"not undone, as these bytes are not ours: {', '.join(map(hex, places[:8]))}")
+
+
+def revert_edits(target: Target, edits: Sequence[Edit]) -> RevertReport:
+    """Put the old bytes back wherever the new ones still stand. Safe to repeat; the target is stopped."""
+    found = target.read_many([(edit.addr, len(edit.old)) for edit in edits])
+    ours: list[Edit] = []
+    already: list[int] = []
+    conflicts: list[tuple[int, bytes]] = []
+    unreadable: list[int] = []
+    for edit, have in zip(edits, found, strict=True):
+        if have == edit.old:
+            already.append(edit.addr)
+        elif have == edit.new:
+            ours.append(edit)
+        elif have is None:
+            unreadable.append(edit.addr)
+        else:
+            conflicts.append((edit.addr, have))
+    target.write_many((edit.addr, edit.old) for edit in ours)
+    _verify(target, ours, [edit.old for edit in ours])
+    return RevertReport(tuple(edit.addr for edit in ours), tuple(already), tuple(conflicts), tuple(unreadable))
+
+
+def rips_inside(rips: Iterable[int], edits: Sequence[Edit]) -> tuple[int, ...]:
+    """Those instruction pointers that stand strictly inside a window, where a jump's middle would be executed.
+
+    At a window's first byte a vCPU is safe: it has not begun the instruction.
+    The caller lets the guest run a little and asks again.
+    """
+    windows = sorted((edit.addr, edit.addr + len(edit.old)) for edit in edits)
+    starts = [start for start, _ in windows]
+    inside: list[int] = []
+    for rip in rips:
+        index = bisect_left(starts, rip) - 1  # the last window that begins before rip
+        if index >= 0 and rip < windows[index][1]:
+            inside.append(rip)
+    return tuple(inside)
