@@ -85,6 +85,8 @@ class Btf:
 
     def __init__(self, data: bytes, base: Btf | None = None) -> None:
         types, strings = _sections(data)
+        if base is None and strings[:1] not in (b"", b"\0"):
+            raise SymbolError("BTF's string section does not begin with the empty string")
         self.data = data
         self._base = base
         self._strings = strings
@@ -180,16 +182,19 @@ class Btf:
 
     def _find(self, kind: _NamedKind, name: str) -> CType | None:
         """By name: find the string, then the type that bears it (strings are unique in BTF)."""
-        if name and "\0" not in name:
-            at = self._strings.find(b"\0" + name.encode() + b"\0")
-            type_id = self._names[kind].get(self._first_string + at + 1) if at >= 0 else None
-            if type_id is None and self._base:
-                # A module may name its own type with a string of the kernel.
-                at = self._base._strings.find(b"\0" + name.encode() + b"\0")
-                type_id = self._names[kind].get(at + 1) if at >= 0 else None
-            if type_id is not None:
-                return self.type(self._first_id + type_id)
+        type_id = self._names[kind].get(self._string_offset(name)) if name and "\0" not in name else None
+        if type_id is not None:
+            return self.type(self._first_id + type_id)
         return self._base._find(kind, name) if self._base else None
+
+    def _string_offset(self, name: str) -> int:
+        """The offset of a string, here or in the base (which a module's own types use too); -1 when absent."""
+        wanted = name.encode() + b"\0"
+        # A module's strings have no leading empty one.
+        at = 0 if self._strings.startswith(wanted) else self._strings.find(b"\0" + wanted) + 1
+        if at or self._strings.startswith(wanted):
+            return self._first_string + at
+        return self._base._string_offset(name) if self._base else -1
 
     def _string(self, offset: int) -> str:
         if offset < self._first_string and self._base:
@@ -325,7 +330,7 @@ def _sections(data: bytes) -> tuple[bytes, bytes]:
     if header < _HEADER.size or type_size % 4 or type_at + type_size > len(data) or string_at + string_size > len(data):
         raise SymbolError("BTF's sections do not fit its size")
     strings = data[string_at : string_at + string_size]
-    if strings[:1] not in (b"", b"\0") or strings[-1:] not in (b"", b"\0"):
+    if strings[-1:] not in (b"", b"\0"):
         raise SymbolError("BTF's string section is not NUL-terminated")
     return data[type_at : type_at + type_size], strings
 

@@ -24,7 +24,7 @@ from probekit.kernel.memory import PAGE_SIZE, Memory
 from probekit.kernel.symbols import ModuleSymbols
 from probekit.kernel.types import StructType
 
-__all__ = ("Module", "list_modules", "module_btf", "module_symbols", "walk_list")
+__all__ = ("Module", "list_modules", "module_btf_data", "module_symbols", "walk_list")
 
 _MAX_MODULES = 4096
 _MAX_SYMBOLS = 1 << 18
@@ -168,21 +168,22 @@ def _table(
     return ModuleSymbols(module, addrs, names, "".join(types), sizes)
 
 
-def module_btf(memory: Memory, btf: Btf, module: Module) -> Btf | None:
-    """The module's own types, or None when it has none that can be read here.
+def module_btf_data(memory: Memory, btf: Btf, head: int) -> dict[int, tuple[int, int]]:
+    """Where each module's BTF is: ``struct module`` address to (address, size), from the list ``btf_modules``.
 
-    ``btf_data`` (commit 36e68442d1af, v5.11). A module with a distilled base
-    (``btf_base_data``, commit 8646db238997, v6.11) is numbered differently: skipped.
+    ``module->btf_data`` is of no use: it points into the loader's copy of the file, which is gone once the
+    module lives (commit 36e68442d1af, v5.11). The list holds the kernel's own, already relocated copy.
     """
-    layout = btf.struct("module")
-    if layout.find_field("btf_data") is None:
-        return None
-    if layout.find_field("btf_base_data") is not None and _number(module.data, layout, "btf_base_data"):
-        return None
-    addr, size = _number(module.data, layout, "btf_data"), _number(module.data, layout, "btf_data_size")
-    if not addr or not 0 < size <= _MAX_BTF:
-        return None
-    try:
-        return Btf(memory.read(addr, size), base=btf)
-    except MemoryAccessError:
-        return None
+    entry, inner = btf.find_struct("btf_module"), btf.find_struct("btf")
+    if entry is None or inner is None:
+        return {}
+    link, owner, pointer = (entry.field(name).offset for name in ("list", "module", "btf"))
+    data, size = inner.field("data"), inner.field("data_size")
+    found: dict[int, tuple[int, int]] = {}
+    for at in walk_list(memory, head, _MAX_MODULES):
+        start = at - link
+        described = memory.u64(start + pointer)
+        length = memory.u32(described + size.offset)
+        if 0 < length <= _MAX_BTF:
+            found[memory.u64(start + owner)] = (memory.u64(described + data.offset), length)
+    return found

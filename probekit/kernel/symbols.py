@@ -29,7 +29,7 @@ __all__ = ("ModuleSymbols", "Symbol", "SymbolTable", "is_padding_name")
 _TEXT_TYPES = frozenset("tTwW")
 _TEXT_CAP = 64 << 10
 _DATA_CAP = 4 << 20
-# CALL_PADDING (commit b341b20d648b, v6.2) and kCFI (commit 3c516f89e17e, v6.2) name the bytes *before* a function.
+# CALL_PADDING (commit b341b20d648b, v6.2) and kCFI (commit 3c516f89e17e, v6.1) name the bytes *before* a function.
 _PADDING_PREFIXES = ("__pfx_", "__cfi_")
 
 

@@ -28,7 +28,7 @@ THREAD_SIZE = 16 << 10
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One thread. ``state`` is the kernel's number (0: runnable). ``saved_sp``: valid while it is switched out."""
+    """One thread. ``state`` is the kernel's number (0: runnable). ``saved_sp``: meaningful while not ``on_cpu``."""
 
     addr: int
     pid: int
@@ -38,11 +38,7 @@ class Task:
     stack_start: int
     stack_end: int
     saved_sp: int
-
-    @property
-    def is_switched_in(self) -> bool:
-        """Best guess from memory alone: its saved stack pointer is not in its own stack."""
-        return not self.stack_start <= self.saved_sp < self.stack_end
+    on_cpu: bool
 
 
 class _Layout:
@@ -63,6 +59,9 @@ class _Layout:
             "comm": task.field("comm"),
             "signal": self.signal,
         }
+        on_cpu = task.find_field("on_cpu")  # CONFIG_SMP only
+        if on_cpu is not None:
+            self.wanted["on_cpu"] = on_cpu
 
 
 def list_tasks(memory: Memory, btf: Btf, init_task: int) -> tuple[Task, ...]:
@@ -112,6 +111,7 @@ def _read(memory: Memory, layout: _Layout, addrs: list[int]) -> list[tuple[Task,
             stack_start=number_of["stack"],
             stack_end=number_of["stack"] + THREAD_SIZE,
             saved_sp=number_of["sp"],
+            on_cpu=bool(number_of.get("on_cpu")),
         )
         result.append((task, number_of["signal"]))
     return result

@@ -58,6 +58,7 @@ class KernelView:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._tables: Tables | None = None
+        self._own_root: int | None = None
         self._fixed = False
 
     @property
@@ -87,24 +88,27 @@ class KernelView:
             return translate_many(self._target, tables, [addr])[addr]
 
     def adopt_root(self, init_top_pgt: int) -> None:
-        """From now on walk the kernel's own tables, whose virtual address is ``init_top_pgt``."""
-        root = self.translate(init_top_pgt)
-        tables = self._tables
-        if root is not None and tables is not None:
-            self._tables = Tables(root, tables.levels)
-            self._fixed = True
+        """From now on walk the kernel's own tables, whose virtual address is ``init_top_pgt``, when walking at all."""
+        self._own_root = init_top_pgt
 
     def _usable_tables(self) -> Tables | None:
         """The tables to walk. Until the kernel's own are known they are chosen anew: a process's may be gone."""
         target = self._target
-        if not self._fixed and isinstance(target, PhysicalMemory):
-            try:
-                regs = [target.regs(vcpu) for vcpu in target.vcpus()]
-                with target.physical_memory():
-                    self._tables = _best(target, root_candidates(regs))
-            except UnsupportedError:
-                self._tables = None
-        return self._tables
+        if self._fixed or not isinstance(target, PhysicalMemory):
+            return self._tables
+        regs = [target.regs(vcpu) for vcpu in target.vcpus()]
+        try:
+            with target.physical_memory():
+                tables = _best(target, root_candidates(regs))
+                if tables is not None and self._own_root is not None:
+                    root = translate_many(target, tables, [self._own_root])[self._own_root]
+                    if root is not None:
+                        tables = Tables(root, tables.levels)
+                        self._fixed = True
+        except UnsupportedError:
+            tables = None
+        self._tables = tables
+        return tables
 
     def _walk(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
         target = self._target
@@ -170,7 +174,7 @@ def _best(target: Target, candidates: Sequence[Tables]) -> Tables | None:
 def translate_many(target: Target, tables: Tables, addrs: Iterable[int]) -> dict[int, int | None]:
     """Physical addresses of many virtual ones. ``target`` must be in physical mode; tables are read level by level."""
     result: dict[int, int | None] = {}
-    pending = {addr: tables.root for addr in addrs}
+    pending = dict.fromkeys(addrs, tables.root)
     for level in range(tables.levels, 0, -1):
         shift = 12 + 9 * (level - 1)
         nodes = list(dict.fromkeys(pending.values()))

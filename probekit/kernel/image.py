@@ -1,0 +1,333 @@
+"""The facade: :func:`open_kernel` finds everything, :class:`Kernel` holds it.
+
+Cold: find the base, read the read-only data until the symbol table is whole,
+decode it, read BTF, write the cache. Warm: find the base, compare the cache's
+witnesses, load. Modules are read anew each time: they change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from probekit.errors import ProbekitError, SymbolError, TargetError, UnsupportedError
+from probekit.kernel import cache as disk
+from probekit.kernel import kallsyms, sections, symfiles
+from probekit.kernel.base import KernelBase, find_banner, find_base, idt_bases
+from probekit.kernel.btf import Btf
+from probekit.kernel.kallsyms import RawSymbols
+from probekit.kernel.memory import Image, Memory
+from probekit.kernel.modules import Module, list_modules, module_btf_data, module_symbols
+from probekit.kernel.notes import build_id, clean_text, release_of
+from probekit.kernel.percpu import CpuLayout, CurrentAccess, cpu_layout, current_access
+from probekit.kernel.sections import Exclusion, JumpSite
+from probekit.kernel.symbols import SymbolTable, require
+from probekit.kernel.tasks import Task, list_tasks, read_task
+from probekit.kernel.view import KernelView, check_long_mode
+from probekit.target.api import Target
+
+__all__ = ("Kernel", "TextRange", "open_kernel")
+
+Progress = Callable[[str], None]
+
+_GROW = 8 << 20
+_MAX_BTF = 64 << 20
+_MAX_NOTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class TextRange:
+    """Executable memory of the kernel (``module`` empty) or of one module."""
+
+    start: int
+    end: int
+    module: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What does not change while the kernel runs."""
+
+    image: KernelBase
+    raw: RawSymbols = field(repr=False)
+    btf_data: bytes = field(repr=False)
+    witnesses: tuple[tuple[int, bytes], ...] = ()
+
+
+class Kernel:
+    """A running kernel. Methods that read guest memory need the target stopped."""
+
+    def __init__(self, *, target: Target, view: KernelView, memory: Memory, found: _Found, from_cache: bool) -> None:
+        self.target = target
+        self.view = view
+        self.memory = memory
+        self.image = found.image
+        self.from_cache = from_cache
+        self._raw = found.raw
+        self.btf: Btf | None = Btf(found.btf_data) if found.btf_data else None
+        self.modules: tuple[Module, ...] = ()
+        self.module_error: SymbolError | None = None
+        self._core = SymbolTable(found.raw)
+        self.symbols = self._core
+        self._module_btf: dict[int, tuple[int, int]] = {}
+        root = self._core.addr("init_top_pgt") or self._core.addr("swapper_pg_dir")
+        if root is not None:
+            view.adopt_root(root)
+        self.version, self.build_id = _identity(memory, self._core)
+        self.release = release_of(self.version)
+        self.refresh_modules()
+
+    @property
+    def base(self) -> int:
+        """The address of ``_text``."""
+        return self.image.base
+
+    def refresh_modules(self) -> None:
+        """Read the module list and symbols again. A list in flux leaves no modules and ``module_error``."""
+        head = self._core.addr("modules")
+        self.modules, self.symbols, self._module_btf, self.module_error = (), self._core, {}, None
+        if head is None or self.btf is None:
+            self.module_error = SymbolError("modules cannot be listed: no BTF or no symbol 'modules' in this kernel")
+            return
+        try:
+            with self.memory.cached():
+                modules = list_modules(self.memory, self.btf, head)
+                tables = [module_symbols(self.memory, self.btf, module) for module in modules]
+                types = self._core.addr("btf_modules")
+                if types is not None and modules:
+                    self._module_btf = module_btf_data(self.memory, self.btf, types)
+        except (SymbolError, TargetError) as error:
+            self.module_error = SymbolError(f"modules cannot be listed: {error}")
+            return
+        self.modules = modules
+        if any(table.names for table in tables):
+            self.symbols = SymbolTable(self._raw, tables)
+
+    def btf_of(self, module: str) -> Btf | None:
+        """A module's own types on top of the kernel's; None when it has none. Empty name: the kernel's."""
+        if not module:
+            return self.btf
+        for item in self.modules:
+            where = self._module_btf.get(item.addr) if item.name == module else None
+            if where is not None:
+                return Btf(self.memory.read(*where), base=self.btf)
+        return None
+
+    def symbol(self, name: str) -> int:
+        """The address of a symbol, or :class:`SymbolError`."""
+        return require(self.symbols, name)
+
+    def find(self, *names: str) -> int | None:
+        """The address of the first of ``names`` that exists."""
+        found = (self.symbols.addr(name) for name in names)
+        return next((addr for addr in found if addr is not None), None)
+
+    @cached_property
+    def text(self) -> TextRange:
+        """The kernel's own ``.text``."""
+        bounds = self._core.range("_stext", "_etext") or self._core.range("_text", "_etext")
+        if bounds is None or not self.image.base <= bounds[0] < bounds[1] <= self.image.end:
+            raise SymbolError("the kernel's text has no bounds (_stext, _etext)")
+        return TextRange(*bounds)
+
+    def text_ranges(self) -> tuple[TextRange, ...]:
+        """The kernel's text, then each live module's."""
+        live = (m for m in self.modules if m.state == "live" and m.text_start < m.text_end)
+        return (self.text, *(TextRange(m.text_start, m.text_end, m.name) for m in live))
+
+    def read_text(self, module: str | None = None) -> tuple[Image, ...]:
+        """Live text, one image per range. ``module``: only that one's (empty: only the kernel's)."""
+        wanted = (part for part in self.text_ranges() if module is None or part.module == module)
+        return tuple(self.memory.image(part.start, part.end) for part in wanted)
+
+    def cpus(self) -> CpuLayout:
+        """Per-CPU offsets and which CPUs are possible and online, read now."""
+        return cpu_layout(self.memory, self._core)
+
+    @property
+    def percpu_offsets(self) -> tuple[int, ...]:
+        """``__per_cpu_offset[]`` up to ``nr_cpu_ids``."""
+        return self.cpus().offsets
+
+    @cached_property
+    def current(self) -> CurrentAccess:
+        """Where code finds the running task and the CPU number (GS-relative)."""
+        return current_access(self._core, self.btf)
+
+    def exclusions(self) -> tuple[Exclusion, ...]:
+        """Text that must not be probed, sorted by start; ranges may overlap."""
+        found = sections.boundary_exclusions(self._core)
+        found += sections.kprobe_blacklist(self.memory, self._core, self.btf)
+        return tuple(sorted(found, key=lambda item: (item.start, item.end)))
+
+    def ex_table(self) -> tuple[int, ...]:
+        """Addresses of instructions that may fault and be fixed up (``__ex_table``), sorted, modules included."""
+        return tuple(self._table(("__start___ex_table", "__stop___ex_table"), ("extable", "num_exentries"), 12))
+
+    def jump_sites(self) -> tuple[JumpSite, ...]:
+        """Instructions that the kernel itself rewrites: static keys and static calls, sorted."""
+        keys = self._table(("__start___jump_table", "__stop___jump_table"), ("jump_entries", "num_jump_entries"), 16)
+        calls = self._table(
+            ("__start_static_call_sites", "__stop_static_call_sites"),
+            ("static_call_sites", "num_static_call_sites"),
+            8,
+        )
+        sites = [JumpSite(addr, "static_key") for addr in keys] + [JumpSite(addr, "static_call") for addr in calls]
+        return tuple(sorted(sites, key=lambda site: site.addr))
+
+    def ftrace_sites(self) -> array[int]:
+        """Addresses of the patchable nops at function entries, sorted; empty for a kernel without ftrace."""
+        return sections.ftrace_sites(self.memory, self._core, self.btf)
+
+    def tasks(self) -> tuple[Task, ...]:
+        """Every thread, and the idle task of each online CPU."""
+        btf = self._need_btf()
+        listed = list_tasks(self.memory, btf, self.symbol("init_task"))
+        return (*listed, *self._idle_tasks(btf, {task.addr for task in listed}))
+
+    def _idle_tasks(self, btf: Btf, known: set[int]) -> list[Task]:
+        """Idle tasks are on no list but in ``runqueues.idle`` of each CPU."""
+        queues, layout = self._core.addr("runqueues"), btf.find_struct("rq")
+        if queues is None or layout is None:
+            return []
+        cpus = self.cpus()
+        at = queues + layout.field("idle").offset
+        addrs = [self.memory.u64((cpus.offsets[cpu] + at) & (1 << 64) - 1) for cpu in cpus.online]
+        return [read_task(self.memory, btf, addr) for addr in addrs if addr and addr not in known]
+
+    def _need_btf(self) -> Btf:
+        if self.btf is None:
+            raise UnsupportedError("this kernel carries no types (BTF)", feature="BTF")
+        return self.btf
+
+    def _table(self, bounds: tuple[str, str], members: tuple[str, str], entry_size: int) -> list[int]:
+        return sections.table(
+            self.memory, self._core, self.modules, self.btf, bounds=bounds, members=members, entry_size=entry_size
+        )
+
+
+def open_kernel(
+    target: Target,
+    *,
+    symbols_file: str | Path | None = None,
+    cache: bool = True,
+    progress: Progress | None = None,
+) -> Kernel:
+    """Find the Linux kernel in a stopped target, or raise :class:`SymbolError` saying what does not fit."""
+    say = progress or _silent
+    say("finding the kernel")
+    check_long_mode(target)
+    view = KernelView(target)
+    memory = Memory(view)
+    image = find_base(memory, idts=idt_bases(_registers(target)))
+    if symbols_file is not None:
+        found, from_cache = _from_file(memory, image, Path(symbols_file), say), False
+    else:
+        entry = disk.find(memory, image.base) if cache else None
+        from_cache = entry is not None
+        found = _Found(image, entry.symbols, entry.btf) if entry else _from_memory(memory, image, say)
+    kernel = Kernel(target=target, view=view, memory=memory, found=found, from_cache=from_cache)
+    if cache and not from_cache and symbols_file is None:
+        key = kernel.build_id or _fingerprint(found)
+        disk.store(disk.CacheEntry(key, found.witnesses, found.raw, found.btf_data), image.base)
+    return kernel
+
+
+def _silent(_: str) -> None:
+    """No progress wanted."""
+
+
+def _registers(target: Target) -> str:
+    """The monitor's register dump; empty where the stub has no monitor."""
+    try:
+        return target.monitor("info registers -a")
+    except (UnsupportedError, TargetError):
+        return ""
+
+
+def _from_memory(memory: Memory, image: KernelBase, say: Progress) -> _Found:
+    """Symbols and types out of guest memory."""
+    say("reading the symbol table from guest memory")
+    copy, layout, raw = _scan(memory, image)
+    table = SymbolTable(raw)
+    say("reading types (BTF) from guest memory")
+    bounds = table.range("__start_BTF", "__stop_BTF")
+    btf_data = b""
+    if bounds is not None and 0 < bounds[1] - bounds[0] <= _MAX_BTF:
+        size = bounds[1] - bounds[0]
+        btf_data = copy.read(bounds[0], size) if copy.holds(bounds[0], size) else memory.read(bounds[0], size)
+    tokens = copy.start + layout.token_table
+    wanted = [(tokens, 512)]
+    banner = table.addr("linux_banner")
+    if banner is not None:
+        wanted.append((banner, len(memory.cstring(banner, 512))))
+    notes = table.range("__start_notes", "__stop_notes")
+    if notes is not None and 0 < notes[1] - notes[0] <= _MAX_NOTES:
+        wanted.append((notes[0], min(notes[1] - notes[0], 1024)))
+    blobs = memory.read_many(wanted)
+    witnesses = tuple(
+        (addr - image.base, blob) for (addr, _), blob in zip(wanted, blobs, strict=True) if blob and addr > image.base
+    )
+    return _Found(image, raw, btf_data, witnesses)
+
+
+def _scan(memory: Memory, image: KernelBase) -> tuple[Image, kallsyms.Layout, RawSymbols]:
+    """Grow a copy of the likeliest part until the symbol table is whole in it."""
+    failure: SymbolError | None = None
+    banner = False
+    for start, end in image.scan_order():
+        copy = Image(start, b"")
+        while copy.end < end:
+            more = memory.image(copy.end, min(copy.end + _GROW, end))
+            copy = Image(start, copy.data + more.data, copy.holes | more.holes)
+            banner = banner or find_banner(more) is not None
+            try:
+                layout = kallsyms.find_layout(copy)
+                return copy, layout, kallsyms.decode(copy, layout, image.base)
+            except SymbolError as error:
+                failure = error
+    if failure is None or not banner:
+        raise SymbolError(
+            f"the code at {image.base:#x} does not call itself Linux: another operating system, or still booting"
+        )
+    raise failure
+
+
+def _from_file(memory: Memory, image: KernelBase, path: Path, say: Progress) -> _Found:
+    """Symbols out of a file; types out of memory when the file says where they are."""
+    say(f"reading symbols from {path}")
+    raw = symfiles.load_file(path, image.base)
+    symfiles.check_against_memory(memory, raw, str(path))
+    bounds = SymbolTable(raw).range("__start_BTF", "__stop_BTF")
+    data: bytes | None = None
+    if bounds is not None and 0 < bounds[1] - bounds[0] <= _MAX_BTF:
+        data = memory.read_many([(bounds[0], bounds[1] - bounds[0])])[0]
+    return _Found(image, raw, data or b"")
+
+
+def _identity(memory: Memory, symbols: SymbolTable) -> tuple[str, str | None]:
+    """The version banner (escaped) and the build id."""
+    version, number = "", None
+    banner = symbols.addr("linux_banner")
+    notes = symbols.range("__start_notes", "__stop_notes")
+    try:
+        if banner is not None:
+            version = clean_text(memory.cstring(banner, 512).rstrip(b"\n"))
+        if notes is not None and notes[1] - notes[0] <= _MAX_NOTES:
+            number = build_id(memory.read(notes[0], notes[1] - notes[0]))
+    except ProbekitError as error:
+        raise SymbolError(f"the kernel's own description cannot be read: {error}") from error
+    return version, number
+
+
+def _fingerprint(found: _Found) -> str:
+    """A cache key for a kernel without a build id: its banner and its symbols' names."""
+    digest = hashlib.sha256()
+    for _, data in found.witnesses:
+        digest.update(data)
+    digest.update("\n".join(found.raw.names).encode())
+    return digest.hexdigest()
