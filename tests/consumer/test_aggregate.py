@@ -1,0 +1,177 @@
+"""Aggregations: keys, merging, finishing, order."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from probekit.buffers.aggs import AGG_FUNCS, AggPlan, KeyPart
+from probekit.buffers.quantize import BUCKETS, bucket_of
+from probekit.consumer.aggregate import (
+    JoinedRow,
+    SortOrder,
+    finish,
+    join,
+    key_of_bytes,
+    key_of_probe,
+    merge,
+    truncate,
+    weight,
+)
+from probekit.consumer.events import Aggregation, Average, KeyKind, Probe, Quantize, Row
+from probekit.probe.names import ProbeName
+
+READ = Probe(7, ProbeName("fbt", "vmlinux", "vfs_read", "entry"))
+BACK = Probe(8, ProbeName("fbt", "vmlinux", "vfs_read", "return"))
+PROBES = {0: READ, 1: BACK}
+
+
+def plan(func: Any, *keys: KeyPart) -> AggPlan:
+    return AggPlan(index=0, name="a", func=func, keys=keys)
+
+
+def quantized(*values: int) -> Quantize:
+    buckets = [0] * BUCKETS
+    for value in values:
+        buckets[bucket_of(value)] += 1
+    return Quantize(tuple(buckets))
+
+
+def test_keys_from_guest_memory() -> None:
+    parts = (KeyPart("int", bits=32), KeyPart("string", size=12), KeyPart("probe", detail="probefunc"))
+    data = struct.pack("<q16sQ", -3, b"bash\0junk", 1)
+    assert key_of_bytes(parts, data, PROBES) == (-3, b"bash", "vfs_read")
+    assert key_of_bytes(parts, data[:-1], PROBES) is None
+    assert key_of_bytes(parts, struct.pack("<q16sQ", 0, b"", 2), PROBES) is None
+    assert key_of_bytes((), b"", PROBES) == ()
+
+
+def test_an_integer_key_keeps_its_own_width() -> None:
+    word = struct.pack("<Q", 0xDEADBEEF_FFFFFFFF)
+    assert key_of_bytes((KeyPart("int", bits=32),), word, {}) == (-1,)
+    assert key_of_bytes((KeyPart("uint", bits=32),), word, {}) == (0xFFFFFFFF,)
+    assert key_of_bytes((KeyPart("uint", bits=8),), word, {}) == (0xFF,)
+    assert key_of_bytes((KeyPart("int", bits=64),), struct.pack("<q", -9), {}) == (-9,)
+
+
+@given(data=st.binary(max_size=64), kinds=st.lists(st.sampled_from(("int", "uint", "string", "probe")), max_size=4))
+def test_no_bytes_make_the_key_reader_raise(data: bytes, kinds: list[Any]) -> None:
+    key_of_bytes([KeyPart(kind, size=16 if kind == "string" else 8) for kind in kinds], data, PROBES)
+
+
+def test_a_key_that_the_probe_decides() -> None:
+    parts = (KeyPart("probe", detail="probemod"), KeyPart("probe", detail="probename"))
+    assert key_of_probe(parts, BACK) == ("vmlinux", "return")
+    assert key_of_probe((), BACK) == ()
+
+
+def test_two_probes_of_one_function_are_one_row() -> None:
+    parts = (KeyPart("probe", detail="probefunc"),)
+    merged = merge("count", [[(key_of_probe(parts, READ), (2,)), (key_of_probe(parts, BACK), (3,))]])
+    assert finish(plan("count", *parts), merged).rows == (Row(("vfs_read",), 5),)
+
+
+def test_merging_each_function() -> None:
+    a, b = (4, 2), (-6, 1)
+    assert merge("avg", [{(): a}, {(): b}]) == {(): (-2, 3)}
+    assert merge("count", [{(1,): (1,)}, {(1,): (2,), (2,): (5,)}]) == {(1,): (3,), (2,): (5,)}
+    assert merge("min", [{(): (4,)}, {(): (-6,)}]) == {(): (-6,)}
+    assert merge("max", [{(): (4,)}, {(): (-6,)}]) == {(): (4,)}
+    assert merge("sum", []) == {}
+
+
+def test_a_row_of_the_wrong_length_is_left_out() -> None:
+    assert merge("avg", [{(): (1,)}, {(): (1, 1, 1)}]) == {}
+
+
+TABLES = st.lists(
+    st.dictionaries(
+        st.tuples(st.integers(-3, 3)), st.tuples(st.integers(-(1 << 63), (1 << 63) - 1), st.integers(0, 9)), max_size=4
+    ),
+    max_size=5,
+)
+
+
+@given(tables=TABLES, func=st.sampled_from(("count", "sum", "min", "max", "avg")), seed=st.randoms())
+def test_merging_does_not_depend_on_the_order(tables: list[Any], func: Any, seed: Any) -> None:
+    words = AGG_FUNCS[func].words
+    cut = [{key: value[:words] for key, value in table.items()} for table in tables]
+    shuffled = list(cut)
+    seed.shuffle(shuffled)
+    assert merge(func, cut) == merge(func, shuffled)
+    assert finish(plan(func, KeyPart("int")), merge(func, cut)) == finish(
+        plan(func, KeyPart("int")), merge(func, shuffled)
+    )
+
+
+def test_values_are_finished() -> None:
+    assert finish(plan("avg"), {(): (-7, 2)}).rows == (Row((), Average(-7, 2)),)
+    assert Average(-7, 2).value == -3
+    assert Average(7, 2).value == 3
+    assert Average(7, 0).value == 0
+    assert finish(plan("quantize"), {(): quantized(1).buckets}).rows == (Row((), quantized(1)),)
+    assert finish(plan("count"), {}).rows == ()
+
+
+def test_keys_are_decoded_last() -> None:
+    done = finish(plan("count", KeyPart("string", size=16), KeyPart("uint", bits=16)), {(b"a\xff", 1): (1,)})
+    assert done.keys == (KeyKind("string"), KeyKind("uint", 16))
+    assert done.rows == (Row(("a\\xff", 1), 1),)
+
+
+def test_rows_ascend_by_value_then_by_key() -> None:
+    table = {(b"b",): (1,), (b"a",): (1,), (b"z",): (-5,), (b"big",): (9,)}
+    done = finish(plan("sum", KeyPart("string", size=8)), table)
+    assert [row.key[0] for row in done.rows] == ["z", "a", "b", "big"]
+
+
+def test_sort_options() -> None:
+    table = {(1, 3): (10,), (2, 2): (30,), (3, 1): (20,), (-1, 5): (20,)}
+    keys = (KeyPart("int"), KeyPart("int"))
+
+    def keys_in(order: SortOrder) -> list[Any]:
+        return [row.key for row in finish(plan("sum", *keys), table, order=order).rows]
+
+    assert keys_in(SortOrder()) == [(1, 3), (-1, 5), (3, 1), (2, 2)]
+    assert keys_in(SortOrder(by_key=True)) == [(-1, 5), (1, 3), (2, 2), (3, 1)]
+    assert keys_in(SortOrder(by_key=True, key_position=1)) == [(3, 1), (2, 2), (1, 3), (-1, 5)]
+    assert keys_in(SortOrder(by_key=True, key_position=9)) == [(-1, 5), (1, 3), (2, 2), (3, 1)]
+    assert keys_in(SortOrder(reverse=True)) == [(2, 2), (3, 1), (-1, 5), (1, 3)]
+    assert keys_in(SortOrder(key_position=1)) == [(1, 3), (3, 1), (-1, 5), (2, 2)]
+
+
+def test_quantize_weighs_as_its_buckets_do() -> None:
+    assert weight(quantized(1, 2, 3)) == (1 + 2 + 2, 0)
+    assert weight(quantized(-5, 0, 0)) == (-4, 2)
+    table = {(1,): quantized(100).buckets, (2,): quantized(1, 1).buckets, (3,): quantized(0).buckets, (4,): ()}
+    table[4,] = quantized().buckets
+    done = finish(plan("quantize", KeyPart("int")), table)
+    assert [row.key for row in done.rows] == [(4,), (3,), (2,), (1,)]
+
+
+def test_average_sorts_by_its_quotient() -> None:
+    done = finish(plan("avg", KeyPart("int")), {(1,): (100, 100), (2,): (6, 2)})
+    assert [row.key for row in done.rows] == [(1,), (2,)]
+
+
+def test_truncate() -> None:
+    done = finish(plan("sum", KeyPart("int")), {(i,): (i * 10,) for i in range(5)}, order=SortOrder(reverse=True))
+    assert [row.value for row in truncate(done, 2).rows] == [40, 30]
+    assert [row.value for row in truncate(done, -2).rows] == [10, 0]
+    assert truncate(done, 0).rows == ()
+    assert truncate(done, 99).rows == done.rows
+    assert truncate(done, -99).rows == done.rows
+
+
+def test_join() -> None:
+    def agg(name: str, rows: dict[int, int]) -> Aggregation:
+        return Aggregation(name, "sum", (KeyKind("int"),), tuple(Row((k,), v) for k, v in rows.items()))
+
+    a, b = agg("a", {1: 5, 2: 1}), agg("b", {1: 0, 3: 7})
+    assert join([a, b]) == [JoinedRow((3,), (None, 7)), JoinedRow((2,), (1, None)), JoinedRow((1,), (5, 0))]
+    assert [row.key for row in join([a, b], SortOrder(position=1))] == [(2,), (1,), (3,)]
+    assert [row.key for row in join([a, b], SortOrder(by_key=True))] == [(1,), (2,), (3,)]
+    assert join([]) == []
