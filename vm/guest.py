@@ -38,6 +38,8 @@ BOOT_SECONDS = 120.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 _READY = re.compile(r"^PROBEKIT-READY (.*)$", re.MULTILINE)
 _BPFTRACE_MEMORY = 1536
+# The QEMU processes that this process started: only their parent can reap them.
+_children: dict[int, subprocess.Popen[bytes]] = {}
 
 
 def parse_ready(console: str) -> dict[str, str] | None:
@@ -195,6 +197,10 @@ class Guest:
     def stop(self) -> None:
         """End its QEMU and remove all it has on the host. Stopping twice is fine."""
         records.kill(self.record.pid, self.record.created)
+        child = _children.pop(self.record.pid, None)
+        if child is not None:
+            child.wait()
+        self.ram.unlink(missing_ok=True)
         records.forget(self.name)
         records.remove_runtime_dir_if_empty()
 
@@ -254,6 +260,7 @@ def _boot(machine: qemu.Machine, kernel: Kernel, *, bpftrace: bool, progress: Ca
         records.forget(machine.name)
         records.remove_runtime_dir_if_empty()
         raise
+    _children[process.pid] = process
     return record
 
 

@@ -4,7 +4,7 @@
 
     ~/.cache/probekit/vm/kernels/6.1-cloud/…      kept between runs, never in the checkout
     /tmp/probekit-vm-0/NAME/gdb.sock               one directory for each guest, removed by stop
-    /dev/shm/probekit-vm-0-NAME.ram                its memory
+    /dev/shm/probekit-vm-0-NAME-1f2e3d4c.ram       its memory
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,7 +57,9 @@ def ram_path(name: str) -> Path:
     """The file that is the guest's memory: in /dev/shm, so that it never reaches a disk."""
     shm = Path("/dev/shm")
     if os.access(shm, os.W_OK):
-        return shm / f"probekit-vm-{os.getuid()}-{name}.ram"
+        # Guests of two runtime directories may have the same name, but not the same memory.
+        place = zlib.crc32(os.fsencode(guest_dir(name)))
+        return shm / f"probekit-vm-{os.getuid()}-{name}-{place:08x}.ram"
     return guest_dir(name) / "ram"
 
 

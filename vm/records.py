@@ -19,6 +19,8 @@ from vm.paths import guest_dir, ram_path, runtime_dir, write_atomic
 
 __all__ = ("Record", "all_records", "directory", "forget", "is_running", "kill", "load", "process_of", "save")
 
+_END_SECONDS = 10.0
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -86,14 +88,16 @@ def kill(pid: int, created: float) -> None:
     if process is None:
         return
     try:
-        process.terminate()
-        try:
-            process.wait(3)
-        except psutil.TimeoutExpired:
-            process.kill()
-            process.wait(10)
+        # Not SIGTERM: after a panic QEMU would only pause, and it has nothing to save.
+        process.kill()
     except psutil.NoSuchProcess:
         return
+    deadline = time.monotonic() + _END_SECONDS
+    # Its parent may be another process, which reaps it when it likes: a zombie counts as gone.
+    while process_of(pid, created) is not None:
+        if time.monotonic() > deadline:
+            raise VmError(f"QEMU, process {pid}, does not end")
+        time.sleep(0.005)
 
 
 def forget(name: str) -> None:
