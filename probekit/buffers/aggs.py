@@ -23,6 +23,7 @@ AggFuncName = Literal["count", "sum", "avg", "min", "max", "quantize"]
 Words = tuple[int, ...]
 
 _MASK = (1 << 64) - 1
+_MAX, _MIN = (1 << 63) - 1, -(1 << 63)
 
 
 def as_signed(word: int) -> int:
@@ -32,7 +33,9 @@ def as_signed(word: int) -> int:
 
 
 def _add(a: Sequence[int], b: Sequence[int]) -> Words:
-    return tuple(as_signed(x + y) for x, y in zip(a, b, strict=True))
+    sums = tuple(x + y for x, y in zip(a, b, strict=True))
+    # Wrapping is rare; 127 buckets of each of many keys are not wrapped one by one for nothing.
+    return sums if min(sums) >= _MIN and max(sums) <= _MAX else tuple(map(as_signed, sums))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +48,6 @@ class AggFunc:
     merge: Callable[[Sequence[int], Sequence[int]], Words]
     takes_value: bool
 
-
-_MAX, _MIN = (1 << 63) - 1, -(1 << 63)
 
 AGG_FUNCS: dict[str, AggFunc] = {
     f.name: f

@@ -66,8 +66,7 @@ class HeaderWord(IntEnum):
     PRINCIPAL_DROPS = 4
     RECURSION_DROPS = 5
     FAULTS = 6
-    FIRINGS = 7
-    AGG_DROPS = 8
+    AGG_DROPS = 7
     """First of one word for each aggregation."""
 
 
@@ -88,12 +87,26 @@ class FaultKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class DenseStore:
-    """Values of one aggregation in a row: site ``s`` is at ``offset + s * words * 8`` (one value if ``single``)."""
+    """Values of one aggregation in a row: site ``s`` is at ``offset + s * stride`` (one value if ``single``).
+
+    ``presence``: a last word of each value is not 0 once it has had a datum; a ``count()`` needs none.
+    """
 
     agg: int
     offset: int
     words: int
     count: int
+    presence: bool
+
+    @property
+    def stride(self) -> int:
+        """Bytes from one site's value to the next."""
+        return (self.words + self.presence) * _WORD
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole store."""
+        return self.count * self.stride
 
     @property
     def single(self) -> bool:
@@ -115,6 +128,11 @@ class TableStore:
     def stride(self) -> int:
         """Bytes of an entry: tag, key, value."""
         return (1 + self.key_words + self.words) * _WORD
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole store."""
+        return self.capacity * self.stride
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +169,9 @@ def _store(agg: AggPlan, sites: int, aggsize: int, offset: int) -> tuple[DenseSt
     """The store of one aggregation and the offset behind it."""
     words = AGG_FUNCS[agg.func].words
     count = max(sites, 1) if agg.keys else 1
-    if agg.constant_keyed and count * words * _WORD <= _DENSE_LIMIT:
-        return DenseStore(agg=agg.index, offset=offset, words=words, count=count), offset + count * words * _WORD
+    dense = DenseStore(agg.index, offset, words, count, presence=agg.func != "count")
+    if agg.constant_keyed and dense.size <= _DENSE_LIMIT:
+        return dense, offset + dense.size
     stride = (1 + agg.key_words + words) * _WORD
     capacity = max(_power_of_two_at_most(aggsize // stride), 8)
     return (
@@ -179,17 +198,17 @@ def plan_block(aggs: Sequence[AggPlan], *, sites: int, aggsize: int, bufsize: in
 
 
 def read_dense(store: DenseStore, data: bytes) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """``(site, words)`` of each value that is not all zero. ``data``: the store's own bytes, signed words."""
-    values = struct.unpack_from(f"<{store.count * store.words}q", data)
-    if store.words == 1:
+    """``(site, words)`` of each value that has had a datum. ``data``: the store's own bytes."""
+    row = store.stride // _WORD
+    values = struct.unpack_from(f"<{store.count * row}q", data)
+    if row == 1:
         for site, value in enumerate(values):
             if value:
                 yield site, (value,)
         return
     for site in range(store.count):
-        words = values[site * store.words : (site + 1) * store.words]
-        if any(words):
-            yield site, words
+        if values[(site + 1) * row - 1]:
+            yield site, values[site * row : site * row + store.words]
 
 
 def read_table(store: TableStore, data: bytes) -> Iterator[tuple[bytes, tuple[int, ...]]]:
@@ -209,7 +228,8 @@ def read_records(ring: bytes, head: int, tail: int) -> tuple[list[RawRecord], bo
     """
     size = len(ring)
     records: list[RawRecord] = []
-    if not 0 <= head - tail <= size:
+    # A tail that is not aligned could leave less than a header before the ring's end.
+    if not 0 <= head - tail <= size or tail % _WORD:
         return records, head == tail
     while tail < head:
         at = tail % size

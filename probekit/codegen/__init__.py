@@ -1,0 +1,21 @@
+"""IR to x86-64 code that runs inside the guest.
+
+    site stub        push site; call thunk; (the displaced instruction); jump back
+    thunk            save registers, interrupts off, recursion guard, the clauses in order, restore
+    clause           straight-line code and forward jumps on frame slots
+    runtime          the few shared routines: ring space, table lookup, string copy and compare
+
+A probe whose clauses are all constant-keyed ``count()`` needs no thunk: its stub
+holds one increment for each (``inline``).
+
+- ``context``    the facts of one guest and one enabling that code depends on
+- ``demand``     what a program needs at run time: constants, the site table
+- ``inline``     which clauses are a single increment, and that increment
+- ``clause``     one clause's blocks and ops as assembly
+- ``aggregate``  aggregation updates as assembly
+- ``runtime``    the shared routines
+- ``thunk``      the frame around a list of clauses
+- ``frame``      the frame of one firing on the kernel stack
+- ``routines``   where the shared routines are
+- ``image``      everything assembled at its address
+"""

@@ -16,12 +16,19 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from probekit.errors import ConflictError, MemoryAccessError, ProbekitError
-from probekit.target.api import Target
 
-__all__ = ("Edit", "RevertReport", "apply_edits", "check_edits", "revert_edits", "rips_inside")
+__all__ = ("Edit", "RevertReport", "TextMemory", "apply_edits", "check_edits", "revert_edits", "rips_inside")
+
+
+class TextMemory(Protocol):
+    """The two calls that editing needs of a stopped machine; a :class:`probekit.target.api.Target` has them."""
+
+    def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]: ...
+
+    def write_many(self, edits: Iterable[tuple[int, bytes]]) -> None: ...
 
 
 class Edit(NamedTuple):
@@ -63,7 +70,7 @@ def check_edits(edits: Iterable[Edit]) -> None:
         end = edit.addr + len(edit.old)
 
 
-def apply_edits(target: Target, edits: Sequence[Edit], journal: Callable[[Sequence[Edit]], None]) -> None:
+def apply_edits(target: TextMemory, edits: Sequence[Edit], journal: Callable[[Sequence[Edit]], None]) -> None:
     """Make all ``edits`` or none. The target is stopped; no vCPU is inside a window (:func:`rips_inside`).
 
     ``journal``: called once, after every old byte was verified and before any
@@ -80,7 +87,7 @@ def apply_edits(target: Target, edits: Sequence[Edit], journal: Callable[[Sequen
         raise
 
 
-def _verify(target: Target, edits: Sequence[Edit], expected: Sequence[bytes]) -> None:
+def _verify(target: TextMemory, edits: Sequence[Edit], expected: Sequence[bytes]) -> None:
     found = target.read_many([(edit.addr, len(edit.old)) for edit in edits])
     if found == expected:  # one C-speed comparison for the usual case
         return
@@ -97,7 +104,7 @@ def _verify(target: Target, edits: Sequence[Edit], expected: Sequence[bytes]) ->
             )
 
 
-def _undo(target: Target, edits: Sequence[Edit], error: BaseException) -> None:
+def _undo(target: TextMemory, edits: Sequence[Edit], error: BaseException) -> None:
     # The first error is the one to report; a failing undo is noted on it, and the journal still has everything.
     try:
         report = revert_edits(target, edits)
@@ -109,7 +116,7 @@ def _undo(target: Target, edits: Sequence[Edit], error: BaseException) -> None:
         error.add_note(f"not undone, as these bytes are not ours: {', '.join(map(hex, places[:8]))}")
 
 
-def revert_edits(target: Target, edits: Sequence[Edit]) -> RevertReport:
+def revert_edits(target: TextMemory, edits: Sequence[Edit]) -> RevertReport:
     """Put the old bytes back wherever the new ones still stand. Safe to repeat; the target is stopped."""
     found = target.read_many([(edit.addr, len(edit.old)) for edit in edits])
     ours: list[Edit] = []

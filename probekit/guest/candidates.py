@@ -1,0 +1,69 @@
+"""Where a Linux kernel function may be called from outside.
+
+A *safe point* is the entry of a function that always runs in process context,
+with interrupts on, holding no lock and allowed to sleep: system calls, and the
+work functions that the kernel runs by itself even in an idle guest. All of
+them begin with ``endbr64`` or the 5-byte nop, so that a task which merely
+passes by can be moved past the breakpoint by its instruction pointer alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+__all__ = ("CANDIDATE_NAMES", "PADS", "safe_point_candidates")
+
+PADS = {
+    b"\xf3\x0f\x1e\xfa": 4,  # endbr64
+    b"\x0f\x1f\x44\x00\x00": 5,  # nop dword ptr [rax + rax]
+}
+
+_SYSCALLS = (
+    "read write open openat close newfstat newstat statx newfstatat lseek mmap munmap mprotect brk ioctl poll ppoll "
+    "select pselect6 epoll_wait epoll_pwait futex nanosleep clock_nanosleep getpid getppid gettid getuid getgid "
+    "sched_yield wait4 exit_group pipe2 pread64 pwrite64 readv writev sendto recvfrom sendmsg recvmsg accept4 "
+    "rt_sigaction rt_sigprocmask rt_sigreturn getdents64 access faccessat2 fcntl dup2 kill clock_gettime getrandom "
+    "epoll_ctl socket connect umask times sysinfo uname set_tid_address getcwd chdir unlink madvise clone execve"
+).split()
+
+_WORKERS = (
+    # Work functions of kworkers: process context, no lock held. vmstat's runs about once a second.
+    "vmstat_shepherd",
+    "vmstat_update",
+    "wb_workfn",
+    "neigh_managed_work",
+    "neigh_periodic_work",
+    "flush_to_ldisc",
+    "psi_avgs_work",
+    "kfree_rcu_monitor",
+    "blk_mq_run_work_fn",
+    "disk_events_workfn",
+    "check_lifetime",
+    "sync_hw_clock",
+    "clocksource_watchdog_work",
+    "lru_add_drain_per_cpu",
+    "delayed_fput",
+)
+
+CANDIDATE_NAMES: tuple[str, ...] = (
+    "x64_sys_call",  # one entry for all system calls since kernel commit 1e3ad78334a6 (v6.9)
+    *(f"__x64_sys_{name}" for name in _SYSCALLS),
+    *_WORKERS,
+)
+
+
+def safe_point_candidates(
+    find: Callable[[str], int | None], read_many: Callable[[Sequence[tuple[int, int]]], list[bytes | None]]
+) -> dict[int, int]:
+    """The candidates of this kernel: address to the length of the pad there.
+
+    ``find``: symbol name to address; ``read_many``: ``(addr, size)`` ranges of guest memory. Functions that do not
+    begin with a known pad (somebody traces them) are left out.
+    """
+    addrs = sorted({addr for name in CANDIDATE_NAMES if (addr := find(name)) is not None})
+    found: dict[int, int] = {}
+    for addr, code in zip(addrs, read_many([(addr, 5) for addr in addrs]), strict=True):
+        for pad, size in PADS.items():
+            if code is not None and code.startswith(pad):
+                found[addr] = size
+    return found

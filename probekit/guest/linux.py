@@ -1,0 +1,115 @@
+"""A Linux guest's services, found by feature: memory of each kind, and waiting for readers.
+
+Which function gives what, newest first; the kernel is asked what it has, never its version:
+
+    executable  execmem_alloc (kernel commit 12af2b83d0b1, v6.10), module_alloc before; then set_memory_x
+    data        vzalloc_noprof (2c321f3f70bc, v6.10), vzalloc before
+    per-CPU     pcpu_alloc_noprof (24e44cc22aa3, v6.10), __alloc_percpu before
+    readers     synchronize_rcu_tasks where the kernel has it (preemptible kernels), synchronize_rcu
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from probekit.errors import UnsupportedError
+from probekit.guest.safepoint import SafePoint
+
+__all__ = ("Allocation", "LinuxServices", "MemoryKind", "find_services")
+
+MemoryKind = Literal["exec", "data", "percpu"]
+
+_PAGE = 4096
+_GFP_KERNEL = 0xCC0  # the same bits on every kernel that has the symbols below
+_EXECMEM_DEFAULT = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """Guest memory of ours. ``addr``: a kernel virtual address, or for ``percpu`` the kernel's per-CPU pointer."""
+
+    kind: MemoryKind
+    addr: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Maker:
+    """One way to get memory: the function, its arguments before and after the size, and the matching free."""
+
+    alloc: str
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    free: str
+
+
+_MAKERS: dict[MemoryKind, tuple[_Maker, ...]] = {
+    "exec": (
+        _Maker("execmem_alloc", (_EXECMEM_DEFAULT,), (), "execmem_free"),
+        _Maker("module_alloc", (), (), "module_memfree"),
+        _Maker("module_alloc", (), (), "vfree"),
+    ),
+    "data": (_Maker("vzalloc_noprof", (), (), "vfree"), _Maker("vzalloc", (), (), "vfree")),
+    "percpu": (
+        _Maker("pcpu_alloc_noprof", (), (64, 0, _GFP_KERNEL), "free_percpu"),
+        _Maker("__alloc_percpu", (), (64,), "free_percpu"),
+    ),
+}
+_READERS = ("synchronize_rcu_tasks", "synchronize_rcu")
+
+
+@dataclass(frozen=True, slots=True)
+class LinuxServices:
+    """Addresses of the guest's own functions. Every call needs a :class:`SafePoint`."""
+
+    makers: dict[MemoryKind, tuple[_Maker, int, int]]
+    set_memory_x: int | None
+    readers: tuple[int, ...]
+
+    def allocate(self, point: SafePoint, kind: MemoryKind, size: int) -> Allocation:
+        """``size`` bytes, whole pages but for ``percpu``. ``data`` and ``percpu`` are zeroed by the guest.
+
+        Raises :class:`probekit.errors.GuestError` when the guest has none.
+        """
+        maker, alloc, _ = self.makers[kind]
+        if kind != "percpu":
+            size = -(-size // _PAGE) * _PAGE
+        what = f"{size} bytes of {kind} memory"
+        addr = point.call_pointer(alloc, *maker.before, size, *maker.after, what=what)
+        return Allocation(kind=kind, addr=addr, size=size)
+
+    def make_executable(self, point: SafePoint, memory: Allocation) -> None:
+        """Let the guest run code in ``exec`` memory (kernels hand it out non-executable)."""
+        if self.set_memory_x is not None:
+            point.call(self.set_memory_x, memory.addr, memory.size // _PAGE)
+
+    def free(self, point: SafePoint, memory: Allocation) -> None:
+        """Give memory back to the guest kernel."""
+        point.call(self.makers[memory.kind][2], memory.addr)
+
+    def synchronize(self, point: SafePoint, *, timeout: float = 60.0) -> None:
+        """Wait until no task can still be inside code that was reachable before this call."""
+        for function in self.readers:
+            point.call(function, timeout=timeout)
+
+
+def find_services(find: Callable[[str], int | None]) -> LinuxServices:
+    """Look up every service by name. Raises :class:`UnsupportedError` naming what the kernel lacks."""
+    makers: dict[MemoryKind, tuple[_Maker, int, int]] = {}
+    for kind, choices in _MAKERS.items():
+        for maker in choices:
+            alloc, free = find(maker.alloc), find(maker.free)
+            if alloc is not None and free is not None:
+                makers[kind] = (maker, alloc, free)
+                break
+        else:
+            names = ", ".join(m.alloc for m in choices)
+            raise UnsupportedError(
+                f"this kernel has no known way to allocate {kind} memory (looked for {names})",
+                feature=f"{kind} memory",
+                hint="--engine stop works without it for function entries",
+            )
+    readers = tuple(addr for name in _READERS if (addr := find(name)) is not None)
+    return LinuxServices(makers=makers, set_memory_x=find("set_memory_x"), readers=readers)

@@ -1,0 +1,194 @@
+"""Reach a safe point in a live guest, call kernel functions there, and give everything back.
+
+    with SafePoint(target, candidates) as point:     # guest runs until some task is at a candidate
+        page = point.call(vzalloc, 4096)             # guest runs inside vzalloc, comes back, is stopped again
+                                                     # the task goes on as if nothing had been
+
+A call borrows the stopped task: its registers are saved, RIP is set to the
+function, and the return address on its own stack is the candidate itself, where
+our breakpoint stands. The function may sleep and the task may come back on
+another vCPU, so its return is known by its stack pointer, not by its vCPU; any
+other task that reaches the breakpoint meanwhile is moved past the pad there.
+Below the stack pointer nothing is alive: Linux kernels are built without a red
+zone, and 256 bytes are skipped all the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Protocol
+
+from probekit.errors import GuestError, SafePointTimeout, TargetError
+from probekit.target.api import Regs, StopReason, Target, Vcpu
+
+__all__ = ("CallLog", "NoCallLog", "SafePoint", "finish_call")
+
+_GENERAL = (
+    "rax rbx rcx rdx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15 rip eflags".split()
+)  # what belongs to the task; segment and control registers belong to the vCPU and are never copied
+_ARGS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
+_SKIP = 256
+_IF = 0x200
+_DF_TF = 0x500
+_ERR_MIN = (1 << 64) - 4095
+
+
+class CallLog(Protocol):
+    """Told of every borrowed task before it is touched, so that a later run can give it back."""
+
+    def call_started(self, *, vcpu: Vcpu, regs: Mapping[str, int], return_addr: int, rsp: int) -> None: ...
+
+    def call_done(self) -> None: ...
+
+
+class NoCallLog:
+    """For reading-only uses and tests: nothing is kept."""
+
+    def call_started(self, *, vcpu: Vcpu, regs: Mapping[str, int], return_addr: int, rsp: int) -> None:
+        """Nothing to keep."""
+
+    def call_done(self) -> None:
+        """Nothing to keep."""
+
+
+def finish_call(target: Target, vcpu: Vcpu, saved: Mapping[str, int]) -> None:
+    """Put a borrowed task's own registers back on the vCPU where it returned."""
+    target.set_regs(vcpu, target.regs(vcpu).replace(**{name: saved[name] for name in _GENERAL}))
+
+
+class SafePoint:
+    """A stopped task at a candidate, ready to be borrowed. A context manager; leaves the guest stopped.
+
+    ``candidates``: address to pad length (:mod:`probekit.guest.candidates`).
+    ``timeout``: seconds until :class:`SafePointTimeout`. ``log``: see :class:`CallLog`.
+    """
+
+    def __init__(
+        self, target: Target, candidates: Mapping[int, int], *, log: CallLog | None = None, timeout: float = 20.0
+    ) -> None:
+        self._target = target
+        self._candidates = dict(candidates)
+        self._log: CallLog = log or NoCallLog()
+        self._timeout = timeout
+        self._addr = 0
+        self._vcpu: Vcpu = 0
+        self._saved: dict[str, int] = {}
+        self._borrowed = False
+
+    def __enter__(self) -> SafePoint:
+        if not self._candidates:
+            raise GuestError(
+                "no function of this kernel is known to be a safe place for a call",
+                hint="the kernel's symbols may be incomplete: give them with --symbols",
+            )
+        if self._target.running:
+            self._target.stop()
+        for addr in self._candidates:
+            self._target.set_breakpoint(addr)
+        try:
+            vcpu, regs = self._reach()
+        except BaseException:
+            self._clear(self._candidates)
+            raise
+        self._addr, self._vcpu = regs["rip"], vcpu
+        self._saved = {name: regs[name] for name in _GENERAL}
+        self._clear(addr for addr in self._candidates if addr != self._addr)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # A task that is still inside a call cannot be given back: its log entry stays, for `recover`.
+        if self._borrowed or self._target.running:
+            return
+        self._clear((self._addr,))
+
+    def call(self, function: int, *args: int, timeout: float = 60.0) -> int:
+        """Call a guest function of at most six integer arguments; returns RAX, unsigned.
+
+        Raises :class:`GuestError` when it does not return in ``timeout`` seconds; the task is then still inside.
+        """
+        if len(args) > len(_ARGS):
+            raise ValueError("at most six arguments go in registers")
+        frame = (self._saved["rsp"] - _SKIP) & ~15
+        changes = dict(zip(_ARGS, (a & (1 << 64) - 1 for a in args), strict=False))
+        regs = self._target.regs(self._vcpu).replace(
+            **changes, rip=function, rsp=frame - 8, rax=0, eflags=(self._saved["eflags"] | _IF) & ~_DF_TF
+        )
+        self._log.call_started(vcpu=self._vcpu, regs=self._saved, return_addr=self._addr, rsp=frame)
+        self._borrowed = True
+        self._target.write(frame - 8, self._addr.to_bytes(8, "little"))
+        self._target.set_regs(self._vcpu, regs)
+        result = self._await_return(function, frame, timeout)
+        finish_call(self._target, self._vcpu, self._saved)
+        self._borrowed = False
+        self._log.call_done()
+        return result
+
+    def call_pointer(self, function: int, *args: int, what: str) -> int:
+        """:meth:`call` for functions that return a pointer: NULL and error pointers raise :class:`GuestError`."""
+        value = self.call(function, *args)
+        if value == 0 or value >= _ERR_MIN:
+            raise GuestError(
+                f"the guest kernel could not allocate {what} (returned {value:#x})",
+                hint="the guest may be short of memory; enable fewer probes or lower -x aggsize and bufsize",
+            )
+        return value
+
+    def _reach(self) -> tuple[Vcpu, Regs]:
+        deadline = time.monotonic() + self._timeout
+        while (left := deadline - time.monotonic()) > 0:
+            self._target.resume()
+            stop = self._target.wait(left)
+            if stop is None:
+                self._target.stop()
+                continue
+            self._check(stop)
+            for vcpu in self._target.vcpus():
+                regs = self._target.regs(vcpu)
+                if regs["rip"] in self._candidates and not regs.in_user_mode:
+                    if regs["eflags"] & _IF:
+                        return vcpu, regs
+                    self._pass(vcpu, regs)
+        raise SafePointTimeout(
+            f"no task of the guest reached a system call or a kernel worker in {self._timeout:g} s",
+            seconds=self._timeout,
+            hint="run something in the guest (any system call will do), or raise the limit with -x safepoint=SECONDS",
+        )
+
+    def _await_return(self, function: int, frame: int, timeout: float) -> int:
+        deadline = time.monotonic() + timeout
+        while (left := deadline - time.monotonic()) > 0:
+            self._target.resume()
+            stop = self._target.wait(left)
+            if stop is None:
+                break
+            self._check(stop)
+            for vcpu in self._target.vcpus():
+                regs = self._target.regs(vcpu)
+                if regs["rip"] != self._addr or regs.in_user_mode:
+                    continue
+                if regs["rsp"] == frame:
+                    self._vcpu = vcpu
+                    return regs["rax"]
+                self._pass(vcpu, regs)
+        if self._target.running:
+            self._target.stop()
+        raise GuestError(
+            f"the guest function at {function:#x} did not return in {timeout:g} s",
+            hint="the borrowed guest task is still inside it; `probekit recover` gives it back when it returns",
+        )
+
+    def _pass(self, vcpu: Vcpu, regs: Regs) -> None:
+        """Move another task past the pad under our breakpoint: the pad does nothing, so neither does this."""
+        self._target.set_regs(vcpu, regs.replace(rip=regs["rip"] + self._candidates[regs["rip"]]))
+
+    def _check(self, stop: StopReason) -> None:
+        if stop.kind == "exited":
+            raise TargetError("the guest ended while probekit was waiting for a safe point")
+
+    def _clear(self, addrs: Iterable[int]) -> None:
+        for addr in list(addrs):
+            self._target.clear_breakpoint(addr)

@@ -1,0 +1,59 @@
+"""Kernel text and data of a stopped guest, whatever its vCPUs were doing when it stopped.
+
+With page-table isolation a vCPU in user mode maps almost nothing of the kernel.
+Reads and writes then go by physical address, through the kernel's own page
+tables (:class:`probekit.kernel.view.KernelView`); otherwise straight through
+the stub.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from probekit.errors import MemoryAccessError, UnsupportedError
+from probekit.kernel.view import KernelView, PhysicalMemory
+from probekit.target.api import Target
+
+__all__ = ("KernelText",)
+
+_PAGE = 4096
+
+
+class KernelText:
+    """``read_many``/``write_many`` on kernel addresses. ``witness``: an address that only kernel page tables map."""
+
+    def __init__(self, target: Target, view: KernelView, witness: int) -> None:
+        self._target = target
+        self._view = view
+        self._witness = witness
+
+    def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
+        """``(addr, size)`` ranges to bytes; None where unreadable."""
+        return self._view.read_many(ranges)
+
+    def write_many(self, edits: Iterable[tuple[int, bytes]]) -> None:
+        """Write ``(addr, data)`` in order. Raises :class:`MemoryAccessError` before anything is written if it can."""
+        if self._target.read_many([(self._witness, 1)])[0] is not None:
+            self._target.write_many(edits)
+            return
+        pieces = [piece for addr, data in edits for piece in _by_page(addr, data)]
+        frames: dict[int, int] = {}
+        for addr, data in pieces:
+            page = addr & -_PAGE
+            if page not in frames:
+                frame = self._view.translate(page)
+                if frame is None:
+                    raise MemoryAccessError(f"kernel page {page:#x} is not mapped", addr=addr, size=len(data))
+                frames[page] = frame
+        if not isinstance(self._target, PhysicalMemory):
+            raise UnsupportedError("every vCPU is in user mode and maps no kernel memory", feature="physical memory")
+        with self._target.physical_memory():
+            self._target.write_many((frames[a & -_PAGE] + (a & (_PAGE - 1)), d) for a, d in pieces)
+
+
+def _by_page(addr: int, data: bytes) -> Iterable[tuple[int, bytes]]:
+    offset = 0
+    while offset < len(data):
+        length = min(_PAGE - ((addr + offset) & (_PAGE - 1)), len(data) - offset)
+        yield addr + offset, data[offset : offset + length]
+        offset += length

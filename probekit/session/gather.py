@@ -1,0 +1,103 @@
+"""The facts of one guest, read once while it is stopped."""
+
+from __future__ import annotations
+
+import struct
+
+from probekit.codegen.context import TaskOffsets
+from probekit.enabling.facts import GuestFacts
+from probekit.errors import SymbolError, UnsupportedError
+from probekit.guest.candidates import safe_point_candidates
+from probekit.guest.linux import find_services
+from probekit.kernel.image import Kernel
+from probekit.patch.ranges import Ranges
+from probekit.patch.sites import TextFacts
+from probekit.providers.api import Function
+from probekit.providers.fbt import functions
+
+__all__ = ("gather_guest", "gather_text", "guest_functions")
+
+# The kernel replaces the compiler's return thunk by one of these (x86_return_thunk, kernel commit 15e67227c49a and
+# later mitigations); which names exist differs from kernel to kernel.
+_RETURN_THUNKS = (
+    "__x86_return_thunk",
+    "zen_untrain_ret",
+    "srso_return_thunk",
+    "srso_alias_return_thunk",
+    "retbleed_return_thunk",
+    "its_return_thunk",
+    "call_depth_return_thunk",
+)
+_RETPOLINE = ("__x86_indirect_thunk_array", "__x86_indirect_thunk_rax")
+_MAX_TABLE = 8 << 20
+
+
+def guest_functions(kernel: Kernel) -> tuple[Function, ...]:
+    """Every function of the kernel and its modules; init text, which is gone, left out."""
+    gone = [r for pair in (("__init_begin", "__init_end"),) if (r := kernel.symbols.range(*pair)) is not None]
+    return functions(kernel.symbols.text(), gone)
+
+
+def gather_text(kernel: Kernel, table: tuple[Function, ...]) -> TextFacts:
+    """What site analysis needs beyond a function's own bytes."""
+    thunks = frozenset(addr for name in _RETURN_THUNKS if (addr := kernel.symbols.addr(name)) is not None)
+    sites = kernel.jump_sites()
+    return TextFacts(
+        starts=frozenset(f.addr for f in table),
+        return_thunks=thunks,
+        reserved=Ranges.of((site.addr, site.addr + 5) for site in sites),
+        hidden_jumps=tuple(sorted(_hidden_jumps(kernel))),
+        jump_tables=all(kernel.symbols.addr(name) is None for name in _RETPOLINE),
+    )
+
+
+def _hidden_jumps(kernel: Kernel) -> list[tuple[int, int]]:
+    """``(from, to)`` of static keys (struct jump_entry) and of exception fix-ups (struct exception_table_entry)."""
+    jumps: list[tuple[int, int]] = []
+    for start, end, entry_size in (
+        ("__start___jump_table", "__stop___jump_table", 16),
+        ("__start___ex_table", "__stop___ex_table", 12),
+    ):
+        bounds = kernel.symbols.range(start, end)
+        if bounds is None or not 0 < bounds[1] - bounds[0] <= _MAX_TABLE:
+            continue
+        size = (bounds[1] - bounds[0]) // entry_size * entry_size
+        data = kernel.memory.read(bounds[0], size)
+        for offset in range(0, size, entry_size):
+            code, target = struct.unpack_from("<ii", data, offset)
+            at = bounds[0] + offset
+            jumps.append((at + code, at + 4 + target))
+    return jumps
+
+
+def _task_offsets(kernel: Kernel) -> TaskOffsets | None:
+    if kernel.btf is None:
+        return None
+    try:
+        task = kernel.btf.struct("task_struct")
+        current = kernel.current
+        return TaskOffsets(
+            current=current.task,
+            cpu=current.cpu,
+            pid=task.field("pid").offset,
+            tgid=task.field("tgid").offset,
+            comm=task.field("comm").offset,
+        )
+    except (SymbolError, UnsupportedError):
+        return None
+
+
+def gather_guest(kernel: Kernel) -> GuestFacts:
+    """Services, safe points, per-CPU layout, task offsets. Raises :class:`UnsupportedError` naming what is missing."""
+    cpus = kernel.cpus()
+    tsc = kernel.symbols.addr("tsc_khz")
+    return GuestFacts(
+        services=find_services(kernel.symbols.addr),
+        candidates=safe_point_candidates(kernel.symbols.addr, kernel.memory.read_many),
+        cpu_offsets={cpu: cpus.offsets[cpu] for cpu in cpus.possible},
+        task=_task_offsets(kernel),
+        clock=kernel.symbols.addr("ktime_get_mono_fast_ns"),
+        # Only built into kernels that can preempt kernel code (CONFIG_PREEMPTION).
+        preemptible=kernel.symbols.addr("preempt_schedule_irq") is not None,
+        tsc_khz=kernel.memory.u32(tsc) if tsc is not None else 0,
+    )
