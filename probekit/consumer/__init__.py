@@ -10,5 +10,5 @@
 - ``strings``    guest strings decoded and escaped
 
     read_records() -> record_events() -> Renderer.event()
-    read_dense(), read_table() -> merge() -> finish() -> Renderer.aggregations()
+    stored_rows() -> merge() -> finish() -> Renderer.aggregations()
 """

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, assert_never
 
 from probekit.buffers.aggs import AGG_FUNCS, AggFuncName, AggKey, AggPlan, KeyPart
+from probekit.buffers.layout import DenseStore, TableStore, read_dense, read_table
 from probekit.buffers.quantize import ZERO_BUCKET, bucket_value
 from probekit.consumer.events import Aggregation, Average, KeyKind, KeyValue, Probe, Quantize, Row, Value
 from probekit.consumer.records import probe_field
@@ -31,6 +32,7 @@ __all__ = (
     "key_of_bytes",
     "key_of_probe",
     "merge",
+    "stored_rows",
     "truncate",
     "weight",
 )
@@ -87,6 +89,37 @@ def _integer(part: KeyPart, stored: bytes) -> int:
     """The stored word at the part's own width, so that garbage above it cannot widen a column."""
     size = min(max(part.bits // 8, 1), 8)
     return int.from_bytes(stored[:size], "little", signed=part.kind == "int")
+
+
+def stored_rows(
+    plan: AggPlan, store: DenseStore | TableStore, data: bytes, probes: Mapping[int, Probe]
+) -> tuple[list[tuple[AggKey, Words]], int]:
+    """What one CPU's store holds, and how many of its entries made no sense. ``probes``: by site number.
+
+    A key may come more than once (two probes of one function): :func:`merge` adds them up.
+    """
+    rows: list[tuple[AggKey, Words]] = []
+    corrupt = 0
+    match store:
+        case TableStore():
+            for stored, words in read_table(store, data):
+                key = key_of_bytes(plan.keys, stored, probes)
+                if key is None:
+                    corrupt += 1
+                else:
+                    rows.append((key, words))
+        case DenseStore():
+            for site, words in read_dense(store, data):
+                probe = probes.get(site)
+                if not plan.keys:
+                    rows.append(((), words))
+                elif probe is None:
+                    corrupt += 1
+                else:
+                    rows.append((key_of_probe(plan.keys, probe), words))
+        case _:
+            assert_never(store)
+    return rows, corrupt
 
 
 def key_of_probe(parts: Sequence[KeyPart], probe: Probe) -> AggKey:

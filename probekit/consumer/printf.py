@@ -22,7 +22,7 @@ __all__ = ("DEFAULT_CONTEXT", "MAX_STAR", "Argument", "Context", "render")
 
 Argument = TraceInt | TraceString
 
-MAX_STAR = 1 << 16
+MAX_STAR = 4096
 """The most columns that ``%*d`` may ask for: the guest supplies that number."""
 
 _NANOSECONDS = 1_000_000_000

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from probekit.buffers.aggs import AGG_FUNCS, AggPlan, KeyPart
+from probekit.buffers.layout import DenseStore, TableStore
 from probekit.buffers.quantize import BUCKETS, bucket_of
 from probekit.consumer.aggregate import (
     JoinedRow,
@@ -18,6 +19,7 @@ from probekit.consumer.aggregate import (
     key_of_bytes,
     key_of_probe,
     merge,
+    stored_rows,
     truncate,
     weight,
 )
@@ -66,6 +68,29 @@ def test_a_key_that_the_probe_decides() -> None:
     parts = (KeyPart("probe", detail="probemod"), KeyPart("probe", detail="probename"))
     assert key_of_probe(parts, BACK) == ("vmlinux", "return")
     assert key_of_probe((), BACK) == ()
+
+
+def test_rows_of_a_dense_store() -> None:
+    by_function = plan("sum", KeyPart("probe", detail="probefunc"))
+    store = DenseStore(agg=0, offset=0, words=1, count=3, presence=True)
+    data = struct.pack("<6q", 5, 1, 0, 0, -7, 1)
+    assert stored_rows(by_function, store, data, PROBES) == ([(("vfs_read",), (5,))], 1)
+    assert stored_rows(by_function, store, data, {2: BACK, 0: READ})[0] == [
+        (("vfs_read",), (5,)),
+        (("vfs_read",), (-7,)),
+    ]
+
+
+def test_rows_of_a_store_without_keys() -> None:
+    store = DenseStore(agg=0, offset=0, words=1, count=1, presence=False)
+    assert stored_rows(plan("count"), store, struct.pack("<q", 4), {}) == ([((), (4,))], 0)
+
+
+def test_rows_of_a_table() -> None:
+    store = TableStore(agg=0, offset=0, key_words=1, words=1, capacity=8)
+    data = struct.pack("<3Q", 9, 0, 11) + struct.pack("<3Q", 9, 77, 12) + bytes(store.size - 48)
+    by_function = plan("count", KeyPart("probe", detail="probefunc"))
+    assert stored_rows(by_function, store, data, PROBES) == ([(("vfs_read",), (11,))], 1)
 
 
 def test_two_probes_of_one_function_are_one_row() -> None:
