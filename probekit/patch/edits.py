@@ -20,7 +20,16 @@ from typing import NamedTuple, Protocol
 
 from probekit.errors import ConflictError, MemoryAccessError, ProbekitError
 
-__all__ = ("Edit", "RevertReport", "TextMemory", "apply_edits", "check_edits", "revert_edits", "rips_inside")
+__all__ = (
+    "Edit",
+    "RevertReport",
+    "TextMemory",
+    "apply_edits",
+    "check_edits",
+    "revert_batches",
+    "revert_edits",
+    "rips_inside",
+)
 
 
 class TextMemory(Protocol):
@@ -135,6 +144,17 @@ def revert_edits(target: TextMemory, edits: Sequence[Edit]) -> RevertReport:
     target.write_many((edit.addr, edit.old) for edit in ours)
     _verify(target, ours, [edit.old for edit in ours])
     return RevertReport(tuple(edit.addr for edit in ours), tuple(already), tuple(conflicts), tuple(unreadable))
+
+
+def revert_batches(target: Target, batches: Sequence[Sequence[Edit]]) -> RevertReport:
+    """Undo several batches, newest first, so that an edit of an edited place is undone through both."""
+    reports = [revert_edits(target, batch) for batch in reversed(batches)]
+    return RevertReport(
+        restored=tuple(addr for report in reports for addr in report.restored),
+        already=tuple(addr for report in reports for addr in report.already),
+        conflicts=tuple(conflict for report in reports for conflict in report.conflicts),
+        unreadable=tuple(addr for report in reports for addr in report.unreadable),
+    )
 
 
 def rips_inside(rips: Iterable[int], edits: Sequence[Edit]) -> tuple[int, ...]:

@@ -1,0 +1,357 @@
+"""The undo journal: on disk, complete, before the first guest byte changes.
+
+Whatever kills the host process, the journal says what stands in the guest that
+was not there before: which bytes replaced which, what was allocated, which
+vCPU was borrowed for a call and where it was. ``probekit recover`` reads it
+and puts everything back; a clean end removes it.
+
+    journal = Journal.create(default_dir(), header)
+    batch = journal.edits(edits)          # fsync'ed when it returns
+    ...
+    journal.close_clean()                 # nothing of ours is left in the guest
+
+Batches of edits are undone newest first, so that an edit of an edited place
+is undone through both. A journal's tail may be torn (the process died while
+writing): that record's work had not begun, as every record comes before the
+deed. Damage anywhere else is a :class:`~probekit.errors.JournalError`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Self
+
+from probekit.errors import JournalError
+from probekit.patch.edits import Edit
+from probekit.patch.records import (
+    MAGIC,
+    RecordError,
+    Facts,
+    Kind,
+    Record,
+    decode_edits,
+    decode_facts,
+    encode_edits,
+    encode_facts,
+    encode_record,
+    read_records,
+)
+
+__all__ = ("Allocation", "Call", "Journal", "JournalHeader", "JournalState", "default_dir", "find_journals", "load")
+
+_SUFFIX = ".journal"
+_MAX_FILE = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class JournalHeader:
+    """Which guest, which kernel, which host process.
+
+    ``target``: as the user gave it. ``build_id``, ``base``: of the guest kernel.
+    ``cookie``: bytes that differ after a guest reboot. ``host_start``: the host
+    process's start in seconds, so that a reused pid is not taken for it.
+    """
+
+    target: str
+    host_pid: int
+    host_start: float
+    build_id: bytes
+    base: int
+    cookie: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """Guest memory that is ours. ``kind``: how it is freed; ``detail``: what that needs to know."""
+
+    kind: str
+    addr: int
+    size: int
+    detail: Mapping[str, int | str]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A vCPU borrowed for a guest call, and everything needed to put it back.
+
+    ``raw``: the stub's whole register packet; ``regs``: the named ones.
+    ``return_addr``: where the call comes back to, recognised by ``rsp``.
+    """
+
+    vcpu: int
+    raw: bytes
+    regs: Mapping[str, int]
+    return_addr: int
+    rsp: int
+
+
+@dataclass(frozen=True, slots=True)
+class JournalState:
+    """What a journal says is in the guest. ``batches``: edits not reverted, oldest first; undo them newest first.
+
+    ``allocations``: not freed. ``call``: begun and not done, or None.
+    ``notes``: phases passed, in order. ``torn``: the last record was incomplete and is ignored.
+    """
+
+    path: Path
+    header: JournalHeader
+    batches: tuple[tuple[Edit, ...], ...]
+    allocations: tuple[Allocation, ...]
+    call: Call | None
+    notes: tuple[str, ...]
+    torn: bool
+
+
+def default_dir() -> Path:
+    """``$XDG_STATE_HOME/probekit/journals``, or the same under ``~/.local/state``."""
+    state = os.environ.get("XDG_STATE_HOME", "")
+    root = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
+    return root / "probekit" / "journals"
+
+
+def find_journals(directory: Path) -> list[Path]:
+    """The journals in ``directory``, oldest first; none when there is no such directory."""
+    return sorted(directory.glob(f"*{_SUFFIX}")) if directory.is_dir() else []
+
+
+class Journal:
+    """An open journal. Every method returns after its record is on disk, or raises :class:`JournalError`."""
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self.path = path
+        self._fd = fd
+        self._size = 0
+        self._batches = 0
+
+    @classmethod
+    def create(cls, directory: Path, header: JournalHeader) -> Self:
+        """A new journal in ``directory`` (made, for the owner only, if it is not there)."""
+        stamp = f"{time.time_ns():020d}-{sha256(header.target.encode()).hexdigest()[:12]}-{header.host_pid}"
+        path = directory / f"{stamp}{_SUFFIX}"
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _failed("created", path, error) from error
+        journal = cls(path, fd)
+        try:
+            journal._write(MAGIC)
+            journal._record(Kind.HEADER, _header_facts(header))
+            _sync_directory(directory)
+        except (JournalError, OSError) as error:
+            os.close(fd)
+            path.unlink(missing_ok=True)
+            raise error if isinstance(error, JournalError) else _failed("created", path, error) from error
+        return journal
+
+    def edits(self, edits: Sequence[Edit]) -> int:
+        """Edits about to be made; all of them, in one batch. Returns the batch's number."""
+        self._write(encode_record(Kind.EDITS, encode_edits(edits)))
+        self._batches += 1
+        return self._batches - 1
+
+    def reverted(self, batch: int) -> None:
+        """The edits of ``batch`` are undone."""
+        self._record(Kind.EDITS_REVERTED, {"batch": batch})
+
+    def allocated(self, allocation: Allocation) -> None:
+        self._record(
+            Kind.ALLOCATED,
+            {
+                "kind": allocation.kind,
+                "addr": allocation.addr,
+                "size": allocation.size,
+                "detail": dict(allocation.detail),
+            },
+        )
+
+    def freed(self, addr: int) -> None:
+        self._record(Kind.FREED, {"addr": addr})
+
+    def call_started(self, call: Call) -> None:
+        self._record(
+            Kind.CALL_STARTED,
+            {
+                "vcpu": call.vcpu,
+                "raw": call.raw.hex(),
+                "regs": dict(call.regs),
+                "return_addr": call.return_addr,
+                "rsp": call.rsp,
+            },
+        )
+
+    def call_done(self) -> None:
+        self._record(Kind.CALL_DONE, {})
+
+    def note(self, text: str) -> None:
+        """A phase that was passed, for the reader of a recovery."""
+        self._record(Kind.NOTE, {"text": text})
+
+    def close(self) -> None:
+        """Close the file and leave it: something of ours is still in the guest."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def close_clean(self) -> None:
+        """Nothing of ours is left in the guest: remove the file."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+    def _record(self, kind: Kind, facts: Facts) -> None:
+        self._write(encode_record(kind, encode_facts(facts)))
+
+    def _write(self, data: bytes) -> None:
+        if self._fd < 0:
+            raise JournalError("the journal is closed", path=str(self.path))
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._fd, view) :]
+            os.fsync(self._fd)
+        except OSError as error:
+            self._cut()
+            raise _failed("written", self.path, error) from error
+        self._size += len(data)
+
+    def _cut(self) -> None:
+        # Half a record must not stand before a later whole one. If even this fails, the tail is torn and tolerated.
+        try:
+            os.ftruncate(self._fd, self._size)
+            os.lseek(self._fd, self._size, os.SEEK_SET)
+        except OSError:
+            self.close()
+
+
+def _failed(verb: str, path: Path, error: OSError) -> JournalError:
+    return JournalError(
+        f"the undo journal could not be {verb}: {path}: {error.strerror}",
+        path=str(path),
+        hint="nothing was changed in the guest; free some space or set XDG_STATE_HOME to a writable place",
+    )
+
+
+def _sync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _header_facts(header: JournalHeader) -> Facts:
+    return {
+        "target": header.target,
+        "host_pid": header.host_pid,
+        "host_start": float(header.host_start),
+        "build_id": header.build_id.hex(),
+        "base": header.base,
+        "cookie": header.cookie.hex(),
+    }
+
+
+def load(path: Path) -> JournalState:
+    """Read a journal that another process left. :class:`JournalError` for anything that is not one, or is damaged."""
+    try:
+        if path.stat().st_size > _MAX_FILE:
+            raise JournalError(f"{path} is too large to be a journal", path=str(path))
+        data = path.read_bytes()
+    except OSError as error:
+        raise JournalError(f"{path} cannot be read: {error.strerror}", path=str(path)) from error
+    try:
+        records, torn = read_records(data)
+        return _replay(path, records, torn)
+    except RecordError as error:
+        raise JournalError(f"{path} is no journal that can be trusted: {error}", path=str(path)) from error
+
+
+def _replay(path: Path, records: list[Record], torn: bool) -> JournalState:
+    if not records or records[0].kind != Kind.HEADER:
+        raise RecordError("it has no header")
+    header = _header(records[0].payload)
+    batches: list[tuple[Edit, ...]] = []
+    gone: set[int] = set()
+    allocations: dict[int, Allocation] = {}
+    call: Call | None = None
+    notes: list[str] = []
+    for kind, payload in records[1:]:
+        match kind:
+            case Kind.EDITS:
+                batches.append(decode_edits(payload))
+            case Kind.EDITS_REVERTED:
+                gone.add(_number(decode_facts(payload, {"batch": int}), "batch"))
+            case Kind.ALLOCATED:
+                allocation = _allocation(payload)
+                allocations[allocation.addr] = allocation
+            case Kind.FREED:
+                allocations.pop(_number(decode_facts(payload, {"addr": int}), "addr"), None)
+            case Kind.CALL_STARTED:
+                call = _call(payload)
+            case Kind.CALL_DONE:
+                call = None
+            case Kind.NOTE:
+                notes.append(str(decode_facts(payload, {"text": str})["text"]))
+            case _:
+                raise RecordError(f"a record of unknown kind {kind}")
+    standing = tuple(batch for number, batch in enumerate(batches) if number not in gone)
+    return JournalState(path, header, standing, tuple(allocations.values()), call, tuple(notes), torn)
+
+
+def _number(facts: Facts, key: str) -> int:
+    value = facts[key]
+    if not isinstance(value, int) or not 0 <= value < 1 << 64:
+        raise RecordError(f"a record's {key!r} is out of range")
+    return value
+
+
+def _hex(facts: Facts, key: str) -> bytes:
+    try:
+        return bytes.fromhex(str(facts[key]))
+    except ValueError as error:
+        raise RecordError(f"a record's {key!r} is not hex") from error
+
+
+def _header(payload: bytes) -> JournalHeader:
+    shape: dict[str, type | tuple[type, ...]] = {
+        "target": str, "host_pid": int, "host_start": (int, float), "build_id": str, "base": int, "cookie": str,
+    }  # fmt: skip
+    facts = decode_facts(payload, shape)
+    start = facts["host_start"]
+    assert isinstance(start, int | float)
+    return JournalHeader(
+        target=str(facts["target"]),
+        host_pid=_number(facts, "host_pid"),
+        host_start=float(start),
+        build_id=_hex(facts, "build_id"),
+        base=_number(facts, "base"),
+        cookie=_hex(facts, "cookie"),
+    )
+
+
+def _allocation(payload: bytes) -> Allocation:
+    facts = decode_facts(payload, {"kind": str, "addr": int, "size": int, "detail": dict})
+    detail = facts["detail"]
+    assert isinstance(detail, dict)
+    if not all(isinstance(value, int | str) for value in detail.values()):
+        raise RecordError("an allocation's detail is neither number nor text")
+    return Allocation(str(facts["kind"]), _number(facts, "addr"), _number(facts, "size"), detail)
+
+
+def _call(payload: bytes) -> Call:
+    facts = decode_facts(payload, {"vcpu": int, "raw": str, "regs": dict, "return_addr": int, "rsp": int})
+    regs = facts["regs"]
+    assert isinstance(regs, dict)
+    if not all(isinstance(value, int) for value in regs.values()):
+        raise RecordError("a call's register is no number")
+    return Call(
+        vcpu=_number(facts, "vcpu"),
+        raw=_hex(facts, "raw"),
+        regs=regs,
+        return_addr=_number(facts, "return_addr"),
+        rsp=_number(facts, "rsp"),
+    )

@@ -1,0 +1,103 @@
+"""One probekit per guest: a lock file held with ``flock``.
+
+The kernel releases the lock when the holder ends, however it ends, so a file
+that is left behind means nothing by itself. Files are never removed: another
+process may be about to lock the very inode. ::
+
+    lock = acquire("unix:/run/gdb.sock")      BusyError(pid) when another holds it
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sys
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from probekit.errors import BusyError, JournalError
+from probekit.patch.journal import default_dir
+
+__all__ = ("Lock", "acquire", "default_lock_dir")
+
+_MAX_TEXT = 4096
+
+
+def default_lock_dir() -> Path:
+    """Beside the journals."""
+    return default_dir().parent / "locks"
+
+
+class Lock:
+    """A held lock; a context manager. Released by :meth:`release` or by the end of the process."""
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self.path = path
+        self._fd = fd
+
+    def release(self) -> None:
+        """Give the guest free. Safe to call twice."""
+        if self._fd >= 0:
+            os.ftruncate(self._fd, 0)
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def acquire(key: str, *, directory: Path | None = None, command: str | None = None) -> Lock:
+    """Lock the guest that ``key`` names (a canonical target: two spellings of one socket must give one key).
+
+    ``command``: what to tell others that we are; our own command line by default.
+    """
+    folder = directory or default_lock_dir()
+    path = folder / f"{sha256(key.encode()).hexdigest()[:24]}.lock"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise JournalError(f"the lock file {path} cannot be opened: {error.strerror}", path=str(path)) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid, other = _holder(fd)
+        os.close(fd)
+        who = f"process {pid} ({other})" if pid else "another process"
+        raise BusyError(
+            f"{key} is already being traced by {who}",
+            pid=pid,
+            hint="end it first; its probes are removed when it ends",
+        ) from None
+    except OSError as error:
+        os.close(fd)
+        raise JournalError(f"the lock file {path} cannot be locked: {error.strerror}", path=str(path)) from error
+    _sign(fd, key, " ".join(sys.argv) if command is None else command)
+    return Lock(path, fd)
+
+
+def _sign(fd: int, key: str, command: str) -> None:
+    # For people only: the lock is the flock, not the text.
+    text = json.dumps({"pid": os.getpid(), "key": key[:512], "command": command[:512]})
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, text.encode(), 0)
+
+
+def _holder(fd: int) -> tuple[int, str]:
+    # (pid, command) of who signed the file; (0, "") when it has not signed yet, or the file is not ours.
+    try:
+        facts = json.loads(os.pread(fd, _MAX_TEXT, 0))
+        pid, command = facts["pid"], facts["command"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return 0, ""
+    if not isinstance(pid, int) or not isinstance(command, str):
+        return 0, ""
+    return pid, "".join(c for c in command if c.isprintable())
