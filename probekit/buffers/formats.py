@@ -1,6 +1,6 @@
 """``printf()`` format strings, parsed once at compile time and rendered by the consumer.
 
-    "%-5d|%s\\n"   ->   Conversion("-", 5, None, "", "d"), "|", Conversion("", None, None, "", "s"), "\\n"
+"%-5d|%s\\n"   ->   Conversion("-", 5, None, "", "d"), "|", Conversion("", None, None, "", "s"), "\\n"
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ("MAX_WIDTH", "BadFormat", "Conversion", "Format", "parse_format")
+__all__ = ("MAX_WIDTH", "Conversion", "Format", "FormatError", "parse_format")
 
 MAX_WIDTH = 4096
 """The largest width or precision that a format may ask for."""
@@ -18,10 +18,10 @@ _POINTER_WIDTH = 16
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """One ``%`` conversion. ``flags``: of ``#0-+ '@``; ``width``/``precision``: None unless given; ``letter``: the verb.
+    """One ``%`` conversion. ``flags``: of ``#0-+ '@``; ``width``/``precision``: None unless given.
 
-    ``star_width``/``star_precision``: taken from an argument. ``length``: ``h hh l ll L w`` as written (no effect:
-    the argument's own type decides). The width ``?`` is a pointer's (16).
+    ``letter``: the verb. ``star_width``/``star_precision``: taken from an argument. The width ``?`` is a pointer's
+    (16). ``length``: ``h hh l ll L w`` as written (no effect: the argument's own type decides).
     """
 
     flags: str
@@ -46,7 +46,7 @@ class Format:
         return tuple(part for part in self.parts if isinstance(part, Conversion))
 
 
-class BadFormat(ValueError):
+class FormatError(ValueError):
     """A format string that means nothing. ``offset``: where in it."""
 
     def __init__(self, message: str, offset: int) -> None:
@@ -62,7 +62,7 @@ _CONVERSION = re.compile(
 
 
 def parse_format(text: str) -> Format:
-    """Read a format string. Raises :class:`BadFormat`; which letters and types fit is the compiler's affair."""
+    """Read a format string. Raises :class:`FormatError`; which letters and types fit is the compiler's affair."""
     parts: list[str | Conversion] = []
     literal: list[str] = []
     done = 0
@@ -70,7 +70,7 @@ def parse_format(text: str) -> Format:
         literal.append(text[done:at])
         found = _CONVERSION.match(text, at)
         if found is None:
-            raise BadFormat(f"{text[at : at + 8]!r} is not a conversion", at)
+            raise FormatError(f"{text[at : at + 8]!r} is not a conversion", at)
         done = found.end()
         if found["letter"] == "%":
             literal.append("%")
@@ -87,7 +87,7 @@ def parse_format(text: str) -> Format:
 
 def _conversion(found: re.Match[str]) -> Conversion:
     if found["position"]:
-        raise BadFormat(f"{found[0]!r}: positional arguments are not implemented yet", found.start())
+        raise FormatError(f"{found[0]!r}: positional arguments are not implemented yet", found.start())
     width, precision = found["width"], found["precision"]
     return Conversion(
         flags=found["flags"] + found["late"],
@@ -102,5 +102,5 @@ def _conversion(found: re.Match[str]) -> Conversion:
 
 def _number(digits: str, found: re.Match[str]) -> int:
     if len(digits) > 9 or int(digits) > MAX_WIDTH:
-        raise BadFormat(f"{found[0][:24]!r}: width or precision above {MAX_WIDTH}", found.start())
+        raise FormatError(f"{found[0][:24]!r}: width or precision above {MAX_WIDTH}", found.start())
     return int(digits)

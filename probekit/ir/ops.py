@@ -49,9 +49,9 @@ __all__ = (
     "Program",
     "Reg",
     "Return",
+    "StoreVar",
     "Str",
     "StrCmp",
-    "StoreVar",
     "Terminator",
     "Variable",
 )

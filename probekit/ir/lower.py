@@ -1,0 +1,247 @@
+"""Expressions to operations: destination-driven, so that no move is ever needed.
+
+:class:`ClauseBuilder` holds the blocks of one clause while they grow. Every value
+is computed straight into the register that wants it; ``?:`` gives both arms the
+same one. Labels are placed in order, so control only moves forward.
+
+    a && b   (value)        branch a, L1, L2
+                        L1: branch b, L3, L2
+                        L2: r = int 0; jump end
+                        L3: r = int 1
+                        end:
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from probekit.ir import ops
+from probekit.ir.ops import BinOp, Block, CmpOp, Op, Reg, Terminator
+from probekit.lang import typed
+from probekit.lang.types import IntType, StringType
+
+__all__ = ("ClauseBuilder", "Label", "needs_ext")
+
+
+@dataclass(slots=True, eq=False)
+class Label:
+    """A place that code jumps to: a block's index once placed."""
+
+    block: int = -1
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A block whose targets are still labels."""
+
+    ops: list[Op] = field(default_factory=list)
+    end: tuple[Label, ...] | None = None
+    cond: Reg | None = None
+
+
+_BIN: dict[tuple[str, bool], BinOp] = {
+    **{(op, signed): BinOp(op) for op in ("add", "sub", "mul", "and", "or", "xor", "shl") for signed in (True, False)},
+    ("div", True): BinOp.SDIV,
+    ("div", False): BinOp.UDIV,
+    ("rem", True): BinOp.SREM,
+    ("rem", False): BinOp.UREM,
+    ("shr", True): BinOp.SAR,
+    ("shr", False): BinOp.SHR,
+}
+
+_CMP: dict[tuple[str, bool], CmpOp] = {
+    (op, signed): CmpOp(op if op in ("eq", "ne") else f"{'s' if signed else 'u'}{op}")
+    for op in ("eq", "ne", "lt", "le", "gt", "ge")
+    for signed in (True, False)
+}
+
+_STAYS_EXTENDED = frozenset(("and", "or", "xor", "rem", "shr"))
+"""Operations that cannot leave the range of their type when both operands are in it."""
+
+
+def needs_ext(old: IntType, new: IntType) -> bool:
+    """True when a register that holds ``old``, extended, does not hold its conversion to ``new``."""
+    if new.bits == 64:
+        return False
+    if old.bits < new.bits:
+        return old.signed and not new.signed
+    return old.bits > new.bits or old.signed != new.signed
+
+
+@dataclass(slots=True)
+class ClauseBuilder:
+    """The blocks and registers of one clause."""
+
+    registers: int = 0
+    _drafts: list[_Draft] = field(default_factory=lambda: [_Draft()])
+
+    # Blocks.
+
+    def label(self) -> Label:
+        """A place to jump to, not placed yet."""
+        return Label()
+
+    @property
+    def position(self) -> int:
+        """The index of the block being filled."""
+        return len(self._drafts) - 1
+
+    def place(self, label: Label) -> None:
+        """Start a block here; the one before falls into it."""
+        assert label.block < 0, "label placed twice"
+        if self._drafts[-1].end is None:
+            self._drafts[-1].end = (label,)
+        self._drafts.append(_Draft())
+        label.block = self.position
+
+    def jump(self, label: Label) -> None:
+        """End the block with a jump."""
+        self._drafts[-1].end = (label,)
+
+    def branch(self, cond: Reg, then: Label, orelse: Label) -> None:
+        """End the block with a branch."""
+        self._drafts[-1].cond = cond
+        self._drafts[-1].end = (then, orelse)
+
+    def finish(self, end: Label) -> None:
+        """Place the last block, which returns."""
+        self.place(end)
+
+    def blocks(self) -> tuple[Block, ...]:
+        """The finished blocks."""
+        return tuple(Block(tuple(draft.ops), self._terminator(draft)) for draft in self._drafts)
+
+    @staticmethod
+    def _terminator(draft: _Draft) -> Terminator:
+        match draft.end, draft.cond:
+            case None, _:
+                return ops.Return()
+            case (target,), _:
+                return ops.Jump(target.block)
+            case (then, orelse), int(cond):
+                return ops.Branch(cond, then.block, orelse.block)
+        raise AssertionError("a draft ends in nothing known")
+
+    # Effects.
+
+    def emit(self, index: int, src: Reg) -> None:
+        """Record a field."""
+        self._add(ops.Emit(index, src))
+
+    def aggregate(self, agg: int, keys: tuple[Reg | None, ...], value: Reg | None) -> None:
+        """Feed an aggregation."""
+        self._add(ops.Aggregate(agg, keys, value))
+
+    def branch_on(self, cond: typed.TypedExpr, then: Label, orelse: Label) -> None:
+        """Go to ``then`` or ``orelse``; both are placed later. ``&&`` and ``||`` become control flow."""
+        if isinstance(cond, typed.Logic):
+            middle = self.label()
+            if cond.op == "and":
+                self.branch_on(cond.left, middle, orelse)
+            else:
+                self.branch_on(cond.left, then, middle)
+            self.place(middle)
+            self.branch_on(cond.right, then, orelse)
+        else:
+            self.branch(self.value(cond), then, orelse)
+
+    # Values.
+
+    def value(self, expr: typed.TypedExpr) -> Reg:
+        """Compute into a new register."""
+        dst = self._register()
+        self._into(expr, dst)
+        return dst
+
+    def _register(self) -> Reg:
+        self.registers += 1
+        return self.registers - 1
+
+    def _add(self, op: Op) -> None:
+        self._drafts[-1].ops.append(op)
+
+    def _into(self, expr: typed.TypedExpr, dst: Reg) -> None:
+        match expr:
+            case typed.Const():
+                self._add(ops.Int(dst, expr.value))
+            case typed.Text():
+                self._add(ops.Str(dst, expr.value))
+            case typed.Builtin():
+                self._add(ops.Builtin(dst, expr.name))
+            case typed.Arg():
+                self._add(ops.Arg(dst, expr.index))
+            case typed.Load():
+                self._add(ops.LoadVar(dst, expr.var.index))
+            case typed.Arith():
+                self._arith(expr, dst)
+            case typed.Compare():
+                left = self.value(expr.left)
+                self._add(ops.Cmp(dst, _CMP[expr.op, expr.signed], left, self.value(expr.right)))
+            case typed.CompareText():
+                left = self.value(expr.left)
+                self._add(ops.StrCmp(dst, _CMP[expr.op, True], left, self.value(expr.right)))
+            case typed.Convert():
+                self._convert(expr, dst)
+            case typed.Choose():
+                self._either(expr.cond, lambda: self._into(expr.then, dst), lambda: self._into(expr.orelse, dst))
+            case typed.Logic():
+                self._either(expr, lambda: self._add(ops.Int(dst, 1)), lambda: self._add(ops.Int(dst, 0)))
+            case typed.Sequence():
+                self.value(expr.first)
+                self._into(expr.second, dst)
+            case typed.Store():
+                self._into(expr.value, dst)
+                self._add(ops.StoreVar(expr.var.index, dst))
+            case typed.Step():
+                self._step(expr, dst)
+            case _:
+                assert_never(expr)
+
+    def _arith(self, expr: typed.Arith, dst: Reg) -> None:
+        t = expr.type
+        left, right = self.value(expr.left), self.value(expr.right)
+        op = _BIN[expr.op, t.signed]
+        if t.bits == 64 or expr.op in _STAYS_EXTENDED:
+            self._add(ops.Bin(dst, op, left, right))
+            return
+        wide = self._register()
+        self._add(ops.Bin(wide, op, left, right))
+        self._add(ops.Ext(dst, wide, t.bits, t.signed))
+
+    def _convert(self, expr: typed.Convert, dst: Reg) -> None:
+        assert not isinstance(expr.operand.type, StringType)
+        if needs_ext(expr.operand.type, expr.type):
+            self._add_ext(dst, self.value(expr.operand), expr.type)
+        else:
+            self._into(expr.operand, dst)
+
+    def _add_ext(self, dst: Reg, src: Reg, t: IntType) -> None:
+        self._add(ops.Ext(dst, src, t.bits, t.signed))
+
+    def _either(self, cond: typed.TypedExpr, then: Callable[[], None], orelse: Callable[[], None]) -> None:
+        yes, no, end = self.label(), self.label(), self.label()
+        self.branch_on(cond, yes, no)
+        self.place(yes)
+        then()
+        self.jump(end)
+        self.place(no)
+        orelse()
+        self.place(end)
+
+    def _step(self, expr: typed.Step, dst: Reg) -> None:
+        t = expr.type
+        old, new, one = (
+            (self._register(), dst, self._register()) if expr.prefix else (dst, self._register(), self._register())
+        )
+        self._add(ops.LoadVar(old, expr.var.index))
+        self._add(ops.Int(one, 1))
+        op = BinOp.ADD if expr.delta > 0 else BinOp.SUB
+        if t.bits == 64:
+            self._add(ops.Bin(new, op, old, one))
+        else:
+            wide = self._register()
+            self._add(ops.Bin(wide, op, old, one))
+            self._add_ext(new, wide, t)
+        self._add(ops.StoreVar(expr.var.index, new))

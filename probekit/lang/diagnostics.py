@@ -1,0 +1,98 @@
+"""What is wrong with a script: data first, text last.
+
+A pass that cannot go on with a construct raises :class:`Refusal`; whoever can go
+on with the next one catches it and collects its :class:`Diagnostic`. The end of
+the front end raises one :class:`CompileError` with all of them.
+
+    [D_IDENT_UNDEF] line 2: pd is not defined       (errtags)
+
+    test.d:2:9: pd is not defined [D_IDENT_UNDEF]
+      2 | BEGIN / pd == 7 / { }
+        |         ^^
+      hint: did you mean pid?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from probekit.errors import ProbekitError
+from probekit.lang.source import Source, Span
+
+__all__ = ("CompileError", "Diagnostic", "Refusal", "did_you_mean", "not_yet", "refuse", "render")
+
+_WIDEST = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One fault in a script. ``tag``: DTrace's name for it; ``hints``: what to do next."""
+
+    tag: str
+    span: Span
+    message: str
+    hints: tuple[str, ...] = ()
+
+
+class Refusal(Exception):  # noqa: N818 - it never leaves the front end; CompileError does
+    """A construct cannot be compiled. ``diagnostic`` says why."""
+
+    def __init__(self, diagnostic: Diagnostic) -> None:
+        super().__init__(diagnostic.message)
+        self.diagnostic = diagnostic
+
+
+class CompileError(ProbekitError):
+    """The script is wrong. ``diagnostics``: each fault; ``source``: where their spans point."""
+
+    exit_code = 1
+
+    def __init__(self, diagnostics: Iterable[Diagnostic], source: Source) -> None:
+        self.diagnostics = tuple(diagnostics)
+        self.source = source
+        super().__init__("\n".join(render(d, source) for d in self.diagnostics))
+
+    def text(self, *, errtags: bool = False) -> str:
+        """All faults as text; ``errtags`` is DTrace's one-line form."""
+        return "\n".join(render(d, self.source, errtags=errtags) for d in self.diagnostics)
+
+
+def refuse(tag: str, span: Span, message: str, *hints: str) -> Refusal:
+    """The exception for one fault, to be raised."""
+    return Refusal(Diagnostic(tag, span, message, tuple(h for h in hints if h)))
+
+
+def not_yet(span: Span, what: str, *, tag: str = "D_SYNTAX") -> Refusal:
+    """The exception for a part of D that probekit knows by name but does not implement."""
+    return refuse(tag, span, f"{what} not implemented yet")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint that names the closest known word, or an empty string."""
+    close = get_close_matches(word[:64], sorted(known), n=1, cutoff=0.7)
+    return f"did you mean {close[0]}?" if close else ""
+
+
+def render(diagnostic: Diagnostic, source: Source, *, errtags: bool = False) -> str:
+    """One fault as text: DTrace's form, or the line with a caret under the place."""
+    line, column = source.place(min(diagnostic.span.start, len(source.text)))
+    if errtags:
+        return f"[{diagnostic.tag}] line {line}: {diagnostic.message}"
+    where = f"{source.name}:" if source.name else ""
+    head = f"{where}{line}:{column}: {diagnostic.message} [{diagnostic.tag}]"
+    raw = source.line(line)
+    first = max(0, column - 1 - _WIDEST // 2)  # a very long line: only the part around the place
+    shown = raw[first : first + _WIDEST]
+    before, width = column - 1 - first, max(1, diagnostic.span.end - diagnostic.span.start)
+    marks = " " * before + "^" * max(1, min(width, len(shown) - before))
+    gutter = str(line)
+    lines = [head, f"  {gutter} | {_plain(shown)}", f"  {' ' * len(gutter)} | {marks}"]
+    lines.extend(f"  hint: {hint}" for hint in diagnostic.hints)
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    # One column for each character: tabs and control characters would move the caret, or the terminal.
+    return "".join(c if c.isprintable() else " " if c == "\t" else "?" for c in text)

@@ -1,0 +1,89 @@
+"""Macro variables: ``$1`` and ``$$1``, ``$pid``, ``$target`` and their like.
+
+``$name`` stands for an integer, ``$1`` for the token that the argument spells (an
+integer, a word, a quoted string), ``$$1`` for the argument as a string. Inside a
+probe description they are replaced as text.
+
+    probekit -n 'BEGIN /$target/ { trace($$1); }' hello
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from probekit.lang.diagnostics import Diagnostic, did_you_mean, refuse
+from probekit.lang.source import NOWHERE, Span
+
+__all__ = ("MacroUses", "Macros", "expand_text", "expand_token")
+
+_IN_TEXT = re.compile(r"\$\$?(?:[0-9]+|[a-zA-Z_][0-9a-zA-Z_]*)")
+_INTEGER = re.compile(r"[-+]?[0-9]\w*")
+_WORD = re.compile(r"[a-zA-Z_][0-9a-zA-Z_]*")
+_STRING = re.compile(r'"(?:[^"\\\n]|\\.)*"')
+
+
+@dataclass(frozen=True, slots=True)
+class Macros:
+    """``args``: the script's arguments, ``$0`` first; ``values``: ``pid`` ... ``target``.
+
+    ``default_args``: the option ``defaultargs``: an argument that was not given is 0 or "".
+    """
+
+    args: tuple[str, ...] = ()
+    values: Mapping[str, int] = field(default_factory=dict)
+    default_args: bool = False
+
+
+@dataclass(slots=True)
+class MacroUses:
+    """Which arguments a script referred to."""
+
+    used: set[int] = field(default_factory=set)
+
+    def unused(self, macros: Macros) -> list[Diagnostic]:
+        """A fault for each argument that the script never names (``$0`` may stay unnamed)."""
+        if macros.default_args:
+            return []
+        return [
+            Diagnostic("D_MACRO_UNUSED", NOWHERE, f"extraneous argument '{arg}' (${i} is not referenced)")
+            for i, arg in enumerate(macros.args)
+            if i and i not in self.used
+        ]
+
+
+def expand_token(text: str, span: Span, macros: Macros, uses: MacroUses) -> list[tuple[str, str]]:
+    """The tokens (terminal, text) that a macro variable stands for."""
+    value = _value(text, span, macros, uses)
+    if text.startswith("$$"):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        return [("STRING", f'"{escaped}"')]
+    if _INTEGER.fullmatch(value):
+        signs = {"-": [("MINUS", "-")], "+": []}.get(value[0], [])
+        return [*signs, ("INT", value.lstrip("+-"))]
+    if _WORD.fullmatch(value):
+        return [("IDENT", value)]
+    if _STRING.fullmatch(value):
+        return [("STRING", value)]
+    raise refuse("D_SYNTAX", span, f"{text} stands for {value!r}, which is no integer, word or string", "use $" + text)
+
+
+def expand_text(text: str, span: Span, macros: Macros, uses: MacroUses) -> str:
+    """A probe description with its macro variables replaced."""
+    return _IN_TEXT.sub(lambda m: _value(m[0], span, macros, uses), text) if "$" in text else text
+
+
+def _value(text: str, span: Span, macros: Macros, uses: MacroUses) -> str:
+    name = text.lstrip("$")
+    if name.isdecimal():
+        number = int(name[:9])
+        if number < len(macros.args):
+            uses.used.add(number)
+            return macros.args[number]
+        if not macros.default_args:
+            raise refuse("D_MACRO_UNDEF", span, f"macro argument {text} is not defined")
+        return "" if text.startswith("$$") else "0"
+    if name not in macros.values:
+        raise refuse("D_MACRO_UNDEF", span, f"macro variable {text} is not defined", did_you_mean(name, macros.values))
+    return str(macros.values[name])
