@@ -146,7 +146,7 @@ def revert_edits(target: TextMemory, edits: Sequence[Edit]) -> RevertReport:
     return RevertReport(tuple(edit.addr for edit in ours), tuple(already), tuple(conflicts), tuple(unreadable))
 
 
-def revert_batches(target: Target, batches: Sequence[Sequence[Edit]]) -> RevertReport:
+def revert_batches(target: TextMemory, batches: Sequence[Sequence[Edit]]) -> RevertReport:
     """Undo several batches, newest first, so that an edit of an edited place is undone through both."""
     reports = [revert_edits(target, batch) for batch in reversed(batches)]
     return RevertReport(

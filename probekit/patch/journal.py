@@ -30,10 +30,10 @@ from probekit.errors import JournalError
 from probekit.patch.edits import Edit
 from probekit.patch.records import (
     MAGIC,
-    RecordError,
     Facts,
     Kind,
     Record,
+    RecordError,
     decode_edits,
     decode_facts,
     encode_edits,

@@ -27,9 +27,9 @@ from probekit.patch.edits import Edit
 
 __all__ = (
     "MAGIC",
-    "RecordError",
     "Kind",
     "Record",
+    "RecordError",
     "decode_edits",
     "decode_facts",
     "encode_edits",
