@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vm import cpio
 from vm.errors import VmError
-from vm.host import run
+from vm.host import apt, run
 from vm.kernels import download, parse_depends_output
 from vm.paths import cache_dir, private_dir, write_atomic
 
@@ -50,7 +50,7 @@ def needed_closure(first: tuple[str, ...], needs: Callable[[str], tuple[str, ...
 def _packages() -> tuple[str, ...]:
     """bpftrace and all libraries it depends on, directly or not."""
     flags = (f"--no-{relation}" for relation in _SKIPPED_RELATIONS)
-    text = run(("apt-cache", "depends", "--recurse", "--important", *flags, "bpftrace"))
+    text = apt("apt-cache", "depends", "--recurse", "--important", *flags, "bpftrace")
     libraries = {name for name in parse_depends_output(text) if name.startswith(("lib", "zlib"))}
     # Virtual packages are shown as <name>; :i386 and the like are other machines'.
     return ("bpftrace", *sorted(name for name in libraries if ":" not in name))

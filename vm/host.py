@@ -7,11 +7,15 @@ import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from vm.errors import CommandFailedError, MissingPackagesError
 
-__all__ = ("REQUIREMENTS", "Requirement", "busybox", "ensure", "missing_packages", "run")
+__all__ = ("REQUIREMENTS", "Requirement", "apt", "busybox", "ensure", "missing_packages", "run")
+
+
+_QUIET = {"DEBIAN_FRONTEND": "noninteractive"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +67,27 @@ def ensure() -> None:
         return
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise MissingPackagesError(missing)
-    run(("apt-get", "install", "-y", "--no-install-recommends", *missing), env={"DEBIAN_FRONTEND": "noninteractive"})
+    apt("apt-get", "install", "-y", "--no-install-recommends", *missing)
     still = missing_packages()
     if still:
         raise MissingPackagesError(still)
+
+
+def apt(*argv: str, cwd: Path | None = None) -> str:
+    """Run an apt command. Its package lists may be absent or old: as root, update them once and try again."""
+    try:
+        return run(argv, cwd=cwd, env=_QUIET)
+    except CommandFailedError:
+        if os.geteuid() != 0 or not _update_lists():
+            raise
+    return run(argv, cwd=cwd, env=_QUIET)
+
+
+@cache
+def _update_lists() -> bool:
+    # Cached for its effect: once in a process is enough.
+    run(("apt-get", "update"), env=_QUIET)
+    return True
 
 
 def run(argv: Sequence[str], *, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vm.errors import UnknownKernelError, VmError
-from vm.host import run
+from vm.host import apt, run
 from vm.modinfo import BOOT_MODULES, SPARE_MODULES, load_order, read_modules
 from vm.paths import cache_dir, private_dir, write_atomic
 
@@ -33,17 +33,18 @@ _LAYOUT = 1
 
 @dataclass(frozen=True, slots=True)
 class KernelSpec:
-    """One row of the matrix. ``package`` is Debian's, often a metapackage."""
+    """One row of the matrix. ``package`` is Debian's, often a metapackage; its release starts with ``series``."""
 
     name: str
+    series: str
     package: str
     what: str
 
 
 KERNELS = (
-    KernelSpec("6.1-cloud", "linux-image-cloud-amd64", "Debian 12's kernel for clouds"),
-    KernelSpec("6.12-cloud", "linux-image-6.12-cloud-amd64", "Debian 13's, rebuilt for Debian 12"),
-    KernelSpec("6.1-rt", "linux-image-rt-amd64", "PREEMPT_RT, fully preemptible"),
+    KernelSpec("6.1-cloud", "6.1.", "linux-image-cloud-amd64", "Debian 12's kernel for clouds"),
+    KernelSpec("6.12-cloud", "6.12.", "linux-image-6.12-cloud-amd64", "Debian 13's, rebuilt for Debian 12"),
+    KernelSpec("6.1-rt", "6.1.", "linux-image-rt-amd64", "PREEMPT_RT, fully preemptible"),
 )
 
 
@@ -88,7 +89,7 @@ def concrete_package(package: str) -> str:
     for _ in range(4):
         if _IMAGE.match(package):
             return package
-        listed = parse_depends_output(run(("apt-cache", "depends", "--important", package)))
+        listed = parse_depends_output(apt("apt-cache", "depends", "--important", package))
         images = [name for name in listed if name.startswith("linux-image-")]
         if not images:
             break
@@ -103,7 +104,7 @@ def download(package: str, directory: Path) -> Path:
     # As root, apt would drop to the user _apt, who may not write into our private directory.
     sandbox = ("-o", "APT::Sandbox::User=root") if os.geteuid() == 0 else ()
     before = set(directory.glob("*.deb"))
-    run(("apt-get", "download", *sandbox, package), cwd=directory)
+    apt("apt-get", "download", *sandbox, package, cwd=directory)
     (file,) = set(directory.glob("*.deb")) - before
     return file
 
@@ -160,6 +161,11 @@ def fetch(name: str, *, refresh: bool = False, progress: Callable[[str], None] =
     package = concrete_package(row.package)
     if cached is not None and cached.package == package:
         return cached
+    if not package.startswith(f"linux-image-{row.series}"):
+        # On another Debian release the metapackage leads to another kernel.
+        raise VmError(
+            f"{row.package} is {package} here, not a {row.series}* kernel; its place is a new row in vm.kernels"
+        )
     progress(f"{row.name}: downloading {package}")
     with private_dir() as work:
         kernel = _unpack(row, package, work)
