@@ -36,7 +36,7 @@ class Diagnostic:
     hints: tuple[str, ...] = ()
 
 
-class Refusal(Exception):  # noqa: N818 - it never leaves the front end; CompileError does
+class Refusal(Exception):
     """A construct cannot be compiled. ``diagnostic`` says why."""
 
     def __init__(self, diagnostic: Diagnostic) -> None:

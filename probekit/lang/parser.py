@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from lark import Lark, Token
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
@@ -132,7 +132,7 @@ def _unexpected(error: UnexpectedInput, text: str) -> Refusal:
             word = text[span.start : span.end]
             return refuse("D_SYNTAX", span, f"syntax error near {_quoted(word)}", *_missing(error.expected, word))
         case UnexpectedCharacters():
-            at = error.pos_in_stream
+            at = cast(int, error.pos_in_stream)  # Lark types it as None
             return refuse("D_SYNTAX", Span(at, at + 1), f"character {_quoted(text[at])} cannot stand here")
         case _:
             return refuse("D_SYNTAX", Span(len(text), len(text)), "script ends too early")
