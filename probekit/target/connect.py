@@ -68,7 +68,9 @@ def connect(spec: str, timeout: float = DEFAULT_TIMEOUT) -> Target:
         case "unix":
             return RspTarget(open_unix(parsed.address, timeout=timeout), name=spec, timeout=timeout)
         case "gdb":
-            raise ProbekitError("gdb: targets are not there yet")
+            from probekit.target.gdbmi import GdbTarget  # pygdbmi is loaded for those who ask for it
+
+            return GdbTarget(parsed.address, name=spec, timeout=timeout)
         case "none":
             raise ProbekitError("this needs a target: none was chosen", hint=_FORMS)
         case _ as never:

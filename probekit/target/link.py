@@ -12,12 +12,13 @@ acknowledgement of the reply before it. Others (gdbsx) are asked one at a time.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Sequence
 from typing import Final
 
-from probekit.errors import ProtocolError, TargetTimeout
+from probekit.errors import ProtocolError, TargetLost, TargetTimeout
 from probekit.target.packets import OK_REPLY, Mark, expand_rle, frame, frame_many, unframe
 from probekit.target.transport import Stream
 
@@ -64,6 +65,16 @@ class PacketLink:
 
     def close(self) -> None:
         """Close the stream. Safe to call twice."""
+        self.stream.close()
+
+    def abandon(self) -> None:
+        """Close, leaving a request to detach behind, without waiting for anything.
+
+        A stub that is busy with another client reads what we sent once that one has left, and connecting stops the
+        machine: this lets it run again.
+        """
+        with contextlib.suppress(TargetLost):
+            self.stream.send(bytes(self._out) + frame(b"D;1"))
         self.stream.close()
 
     def request(self, payload: bytes, *, timeout: float | None = None) -> bytes:

@@ -17,28 +17,25 @@ Rules kept here, each learnt from a stub:
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from probekit.errors import MemoryAccessError, ProtocolError, TargetError, TargetLost, TargetTimeout, UnsupportedError
+from probekit.errors import MemoryAccessError, TargetError, TargetLost, TargetTimeout, UnsupportedError
 from probekit.target import breakpoints
 from probekit.target.api import BreakKind, Regs, StopReason, Vcpu
 from probekit.target.handshake import Features, negotiate, read_layout
 from probekit.target.link import PacketLink
 from probekit.target.memory import join_replies, plan_reads, plan_writes
 from probekit.target.packets import from_hex, to_hex
+from probekit.target.queries import is_error, list_vcpus, run_monitor, shown
 from probekit.target.registers import Layout, changes, decode, encode, layout_of_size
-from probekit.target.stops import parse_stop, thread_number
+from probekit.target.stops import parse_stop
 from probekit.target.transport import Stream
 
 __all__ = ("RspTarget",)
 
 _STEP_SECONDS: Final = 10.0
-_MAX_MONITOR: Final = 16 << 20
-_MAX_VCPUS: Final = 4096
-_ERROR: Final = re.compile(rb"E[0-9a-fA-F]{2}|E\..*", re.DOTALL)
 
 
 class RspTarget:
@@ -66,7 +63,7 @@ class RspTarget:
             if self._last.kind == "exited":
                 raise TargetError(f"{name}: the virtual machine has ended")
         except BaseException:
-            stream.close()
+            self._link.abandon()
             raise
 
     @property
@@ -133,7 +130,7 @@ class RspTarget:
         for (addr, data), reply in zip(pieces, replies, strict=True):
             if reply != b"OK":
                 raise MemoryAccessError(
-                    f"guest memory {addr:#x} ({len(data)} bytes) cannot be written: {_text(reply)}",
+                    f"guest memory {addr:#x} ({len(data)} bytes) cannot be written: {shown(reply)}",
                     addr=addr,
                     size=len(data),
                 )
@@ -170,22 +167,8 @@ class RspTarget:
     def vcpus(self) -> tuple[Vcpu, ...]:
         """See :meth:`Target.vcpus`. The stub is asked each time."""
         self._need_stopped()
-        found: dict[Vcpu, bytes] = {}
-        reply = self._link.request(b"qfThreadInfo")
-        while reply[:1] == b"m" and len(found) < _MAX_VCPUS:
-            for word in reply[1:].split(b","):
-                # gdbsx ends its list with an "l" of its own: "m0,1l".
-                text = word.rstrip(b"l")
-                found[thread_number(text)] = text
-            if reply.endswith(b"l"):
-                break
-            before, reply = len(found), self._link.request(b"qsThreadInfo")
-            if reply[:1] == b"m" and len(found) == before and before == 0:
-                break
-        if not found:
-            raise UnsupportedError(f"{self._name}: the stub lists no vCPUs: {_text(reply)}", feature="thread list")
-        self._ids = found
-        return tuple(found)
+        self._ids = list_vcpus(self._link)
+        return tuple(self._ids)
 
     def regs(self, vcpu: Vcpu) -> Regs:
         """See :meth:`Target.regs`."""
@@ -213,8 +196,8 @@ class RspTarget:
 
     def _raw_registers(self) -> bytes:
         reply = self._link.request(b"g")
-        if _ERROR.fullmatch(reply) or not reply:
-            raise TargetError(f"{self._name}: the stub refused to read registers: {_text(reply)}")
+        if is_error(reply) or not reply:
+            raise TargetError(f"{self._name}: the stub refused to read registers: {shown(reply)}")
         # A register that the stub cannot read is "xx": zero for us.
         return from_hex(reply.replace(b"x", b"0"))
 
@@ -335,22 +318,7 @@ class RspTarget:
     def monitor(self, command: str) -> str:
         """See :meth:`Target.monitor`. A command that resumes the machine must not be given."""
         self._need_stopped()
-        request = b"qRcmd," + to_hex(command.encode())
-        reply = self._link.request(request)
-        text, size = [], 0
-        while reply[:1] == b"O" and reply != b"OK":
-            text.append(from_hex(reply[1:]))
-            size += len(reply)
-            if size > _MAX_MONITOR:
-                raise ProtocolError(f"{self._name}: the monitor does not stop talking", reply=reply)
-            reply = self._link.request_more(request)
-        if reply == b"":
-            raise UnsupportedError(f"{self._name}: the stub has no monitor", feature="monitor")
-        if reply != b"OK":
-            if _ERROR.fullmatch(reply):
-                raise TargetError(f"{self._name}: the monitor refused {command!r}: {_text(reply)}")
-            text.append(from_hex(reply))
-        return b"".join(text).decode("utf-8", "replace").replace("\r\n", "\n")
+        return run_monitor(self._link, command)
 
     def detach(self) -> None:
         """See :meth:`Target.detach`."""
@@ -367,9 +335,9 @@ class RspTarget:
             self._close()
 
     def _restore_and_leave(self) -> None:
-        self._look()
         problem: TargetError | None = None
         try:
+            self._look()
             self._breakpoints.clear_all(self)
             if self._features.step_mask is not None:
                 self._link.request(b"Qqemu.sstep=%x" % self._features.step_mask)
@@ -422,9 +390,4 @@ class RspTarget:
         if reply == b"":
             raise UnsupportedError(f"{self._name}: the stub cannot do this: {doing}", feature=doing)
         if reply != b"OK":
-            raise TargetError(f"{self._name}: {doing}: the stub answered {_text(reply)}")
-
-
-def _text(reply: bytes) -> str:
-    """A stub's reply, safe to show."""
-    return ascii(reply[:40].decode("latin-1")) if reply else "nothing"
+            raise TargetError(f"{self._name}: {doing}: the stub answered {shown(reply)}")

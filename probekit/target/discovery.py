@@ -1,0 +1,241 @@
+"""The QEMU process behind a local target: its pid, monitor sockets and memory file, from its command line.
+
+An *option group* is QEMU's ``kind,key=value,key=value`` (a comma in a value is
+doubled). A *chardev* is a named socket that ``-gdb``, ``-qmp`` and ``-mon``
+may refer to; each of them may also name the socket itself.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from probekit.target.connect import TargetSpec
+
+__all__ = ("QemuProcess", "find_qemu", "parse_argv")
+
+_SIZE: Final = re.compile(r"([0-9]{1,18})([kKmMgGtT]?)[bB]?")
+_UNITS: Final = {"": 20, "k": 10, "m": 20, "g": 30, "t": 40}
+_BYTE_UNITS: Final = {**_UNITS, "": 0}
+_DEFAULT_GDB_PORT: Final = 1234
+
+
+@dataclass(frozen=True, slots=True)
+class QemuProcess:
+    """What a QEMU command line says; None for what it does not.
+
+    ``gdb``: its stub's address, ``unix:PATH`` or ``tcp:PORT``. ``qmp``: paths of its QMP sockets.
+    ``memory_backend``: id of the backend, which is its region's name in the memory map. ``memory_shared``: others
+    who map ``memory_path`` see the guest's memory. Paths are as written: relative ones belong to the process's folder.
+    """
+
+    pid: int | None
+    gdb: str | None
+    qmp: tuple[str, ...]
+    memory_backend: str | None
+    memory_path: str | None
+    memory_size: int | None
+    memory_shared: bool
+
+
+def parse_argv(argv: Sequence[str], pid: int | None = None) -> QemuProcess:
+    """Read a QEMU command line. Nothing is looked up: it is only text."""
+    groups = list(_groups(argv))
+    chardevs = {g["id"]: g for option, g in groups if option == "chardev" and "id" in g}
+    gdb: str | None = None
+    qmp: list[str] = []
+    backends: list[dict[str, str]] = []
+    wanted: str | None = None
+    for option, group in groups:
+        match option:
+            case "s":
+                gdb = f"tcp:{_DEFAULT_GDB_PORT}"
+            case "gdb":
+                gdb = _address(group, chardevs) or gdb
+            case "qmp" | "qmp-pretty":
+                qmp += _unix_path(_address(group, chardevs))
+            case "mon" if group.get("mode", group.get("")) == "control":
+                named = chardevs.get(group.get("chardev", group.get("", "")))
+                qmp += _unix_path(_socket_address(named) if named else None)
+            case "object" if group.get("") in ("memory-backend-file", "memory-backend-memfd", "memory-backend-ram"):
+                backends.append(group)
+            case "machine" | "M":
+                wanted = group.get("memory-backend", wanted)
+    memory = _choose(backends, wanted)
+    return QemuProcess(
+        pid=pid,
+        gdb=gdb,
+        qmp=tuple(dict.fromkeys(qmp)),
+        memory_backend=memory.get("id"),
+        memory_path=memory.get("mem-path"),
+        memory_size=parse_size(memory["size"]) if "size" in memory else _ram_size(groups),
+        memory_shared=memory.get("share", "off") in ("on", "yes", "true", "y"),
+    )
+
+
+def parse_size(text: str, *, bytes_by_default: bool = True) -> int | None:
+    """``512M`` in bytes; a bare number is bytes (for ``-m``: mebibytes). None when it is no size."""
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        return None
+    return int(match[1]) << (_BYTE_UNITS if bytes_by_default else _UNITS)[match[2].lower()]
+
+
+def _ram_size(groups: Sequence[tuple[str, dict[str, str]]]) -> int | None:
+    for option, group in groups:
+        if option == "m":
+            return parse_size(group.get("size", group.get("", "")), bytes_by_default=False)
+    return None
+
+
+def _choose(backends: Sequence[dict[str, str]], wanted: str | None) -> dict[str, str]:
+    """The backend of the machine's RAM: the named one, or the only one. With several the map is not simple."""
+    named = [one for one in backends if wanted is not None and one.get("id") == wanted]
+    found = named or (list(backends) if len(backends) == 1 else [])
+    one = found[0] if found else {}
+    return one if one.get("") == "memory-backend-file" else {}
+
+
+def _groups(argv: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Each option with its group; the value without a key has the key ``""``."""
+    index = 1
+    while index < len(argv):
+        word = argv[index]
+        index += 1
+        if not word.startswith("-") or word in ("-", "--"):
+            continue
+        option = word.lstrip("-")
+        value = ""
+        if index < len(argv) and not argv[index].startswith("-"):
+            value = argv[index]
+            index += 1
+        yield option, _group(value)
+
+
+def _group(text: str) -> dict[str, str]:
+    if text.startswith("{"):
+        return _json_group(text)
+    group: dict[str, str] = {}
+    for number, item in enumerate(part.replace("\0", ",") for part in text.replace(",,", "\0").split(",")):
+        key, equals, value = item.partition("=")
+        if equals:
+            group["" if number == 0 and key in ("driver", "qom-type", "backend", "type") else key] = value
+        elif number == 0:
+            group[""] = item
+        elif item:
+            # "server", "nowait", "share": a flag.
+            group[key] = "on"
+    return group
+
+
+def _json_group(text: str) -> dict[str, str]:
+    import json  # only command lines written by libvirt have it
+
+    try:
+        data = json.loads(text)
+    except ValueError:
+        return {}
+    if not isinstance(data, dict):
+        return {}
+    group = {str(k): str(v).lower() if isinstance(v, bool) else str(v) for k, v in data.items()}
+    if "qom-type" in group:
+        group[""] = group["qom-type"]
+    return group
+
+
+def _address(group: dict[str, str], chardevs: dict[str, dict[str, str]]) -> str | None:
+    """``unix:PATH`` or ``tcp:PORT`` of a device text like ``unix:/p,server``, ``tcp::1234`` or ``chardev:id``."""
+    first = group.get("", "")
+    scheme, _, rest = first.partition(":")
+    if scheme == "chardev":
+        return _socket_address(chardevs.get(rest, {}))
+    if scheme == "unix" and rest:
+        return f"unix:{rest}"
+    port = rest.rpartition(":")[2] if scheme == "tcp" else first
+    return f"tcp:{port}" if port.isdecimal() else None
+
+
+def _socket_address(chardev: dict[str, str]) -> str | None:
+    if chardev.get("") != "socket":
+        return None
+    if "path" in chardev:
+        return f"unix:{chardev['path']}"
+    return f"tcp:{chardev['port']}" if chardev.get("port", "").isdecimal() else None
+
+
+def _unix_path(address: str | None) -> list[str]:
+    return [address.removeprefix("unix:")] if address is not None and address.startswith("unix:") else []
+
+
+def find_qemu(spec: TargetSpec) -> QemuProcess | None:
+    """The local QEMU that serves ``spec``, with absolute paths, or None.
+
+    A unix path is compared with each QEMU's command line; a TCP port also with the sockets that processes listen on
+    (other users' processes are seen only as root).
+    """
+    address = _local_address(spec)
+    if address is None:
+        return None
+    for process in psutil.process_iter():
+        try:
+            argv = process.cmdline()
+            if not argv or "qemu" not in Path(argv[0]).name:
+                continue
+            found = _absolute(parse_argv(argv, process.pid), process.cwd())
+            if found.gdb == address or _listens(process, address):
+                return found
+        except psutil.Error:
+            continue
+    return None
+
+
+def _local_address(spec: TargetSpec) -> str | None:
+    kind, address = spec.kind, spec.address
+    if kind == "gdb":
+        address = address.removeprefix("extended-remote ").removeprefix("remote ").strip()
+        host, _, port = address.rpartition(":")
+        if port.isdecimal():
+            return f"tcp:{port}" if _is_local(host.removeprefix("tcp:")) else None
+        kind, address = "unix", address.removeprefix("unix:")
+    if kind == "unix":
+        return f"unix:{Path(address).resolve()}"
+    if kind == "tcp" and _is_local(address):
+        return f"tcp:{spec.port}"
+    return None
+
+
+def _is_local(host: str) -> bool:
+    return host in ("", "localhost", "::1", socket.gethostname()) or host.startswith("127.")
+
+
+def _absolute(found: QemuProcess, folder: str) -> QemuProcess:
+    def whole(path: str) -> str:
+        return str((Path(folder) / path).resolve())
+
+    gdb = found.gdb
+    if gdb is not None and gdb.startswith("unix:"):
+        gdb = "unix:" + whole(gdb.removeprefix("unix:"))
+    return QemuProcess(
+        pid=found.pid,
+        gdb=gdb,
+        qmp=tuple(whole(path) for path in found.qmp),
+        memory_backend=found.memory_backend,
+        memory_path=None if found.memory_path is None else whole(found.memory_path),
+        memory_size=found.memory_size,
+        memory_shared=found.memory_shared,
+    )
+
+
+def _listens(process: psutil.Process, address: str) -> bool:
+    if not address.startswith("tcp:"):
+        return False
+    port = int(address.removeprefix("tcp:"))
+    return any(
+        one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in process.net_connections(kind="tcp")
+    )
