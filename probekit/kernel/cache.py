@@ -1,6 +1,6 @@
 """What was read from a kernel once, on disk for the next attach.
 
-Files stand in ``$XDG_CACHE_HOME/probekit`` (``~/.cache/probekit``), one per
+Files stand in ``$XDG_CACHE_HOME/probekit/symbols`` (``~/.cache/...``), one per
 kernel build, named by its build id. Nothing in them depends on KASLR:
 addresses are offsets from ``_text``. A file holds *witnesses*, (offset,
 bytes) pairs of read-only data such as the ELF notes, the banner and the token
@@ -52,7 +52,7 @@ def cache_dir() -> Path:
     """The folder of the cache; it may not exist yet."""
     home = os.environ.get("XDG_CACHE_HOME", "")
     # The specification: a relative path is to be ignored.
-    return (Path(home) if home.startswith("/") else Path.home() / ".cache") / "probekit"
+    return (Path(home) if home.startswith("/") else Path.home() / ".cache") / "probekit" / "symbols"
 
 
 def find(memory: Memory, base: int, folder: Path | None = None) -> CacheEntry | None:

@@ -43,6 +43,9 @@ __all__ = (
 )
 
 _MAX_DEPTH = 32
+_MAX_SHOWN = 48
+# Also keeps the recursion below Python's own limit.
+_MAX_NESTED = 256
 POINTER_SIZE = 8
 
 
@@ -167,7 +170,7 @@ class StructType:
     def find_field(self, path: str) -> Field | None:
         """As :meth:`field`, or None: for features that some kernels lack."""
         head, _, rest = path.partition(".")
-        found = _find_member(self, head, 0, _MAX_DEPTH)
+        found = _find_member(self, head, 0, _Budget(_MAX_NESTED))
         if found is None or not rest:
             return found
         inner = strip(found.type)
@@ -178,7 +181,7 @@ class StructType:
 
     def fields(self) -> Iterator[Field]:
         """Every named member, those of anonymous members included, in declaration order."""
-        yield from _flatten(self, 0, _MAX_DEPTH)
+        yield from _flatten(self, 0, _Budget(_MAX_NESTED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,26 +292,39 @@ def sizeof(ctype: CType) -> int:
 
 
 def display(ctype: CType) -> str:
-    """C spelling for messages, such as ``struct task_struct *``."""
-    return _display(ctype, _MAX_DEPTH)
+    """C spelling for messages, such as ``struct task_struct *``; cut off where it would get long."""
+    return _display(ctype, _Budget(_MAX_SHOWN))
 
 
-def _display(ctype: CType, depth: int) -> str:
-    if depth == 0:
+class _Budget:
+    """How much may still be visited: hostile types can branch at every level of a loop."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def take(self) -> bool:
+        self.left -= 1
+        return self.left >= 0
+
+
+def _display(ctype: CType, budget: _Budget) -> str:
+    if not budget.take():
         return "..."
     if isinstance(ctype, PtrType):
-        return f"{_display(ctype.target, depth - 1)} *".replace("* *", "**")
+        return f"{_display(ctype.target, budget)} *".replace("* *", "**")
     if isinstance(ctype, ArrayType):
-        return f"{_display(ctype.element, depth - 1)}[{ctype.count}]"
+        return f"{_display(ctype.element, budget)}[{ctype.count}]"
     if isinstance(ctype, StructType):
         return f"{ctype.kind} {ctype.name or '(anonymous)'}"
     if isinstance(ctype, EnumType):
         return f"enum {ctype.name or '(anonymous)'}"
     if isinstance(ctype, QualifiedType):
-        return f"{ctype.qualifier} {_display(ctype.target, depth - 1)}"
+        return f"{ctype.qualifier} {_display(ctype.target, budget)}"
     if isinstance(ctype, FuncType):
-        params = ", ".join(_display(param.type, depth - 1) for param in ctype.params) or "void"
-        return f"{_display(ctype.returns, depth - 1)} ({params}{', ...' if ctype.variadic else ''})"
+        shown = [_display(param.type, budget) for param in ctype.params[:_MAX_SHOWN]] or ["void"]
+        return f"{_display(ctype.returns, budget)} ({', '.join(shown)}{', ...' if ctype.variadic else ''})"
     return ctype.name
 
 
@@ -325,27 +341,33 @@ def _to_field(member: Member, base: int) -> Field:
     )
 
 
-def _find_member(outer: StructType, name: str, base: int, depth: int) -> Field | None:
+def _find_member(outer: StructType, name: str, base: int, budget: _Budget) -> Field | None:
     for member in outer.members:
         if member.name == name and name:
             return _to_field(member, base)
-    if depth == 0:
-        raise SymbolError("the guest's types nest anonymous structs too deeply")
     for member in outer.members:
-        inner = strip(member.type) if not member.name else None
-        if isinstance(inner, StructType):
-            found = _find_member(inner, name, base + member.bit_offset, depth - 1)
+        inner = _anonymous(member, budget)
+        if inner is not None:
+            found = _find_member(inner, name, base + member.bit_offset, budget)
             if found is not None:
                 return found
     return None
 
 
-def _flatten(outer: StructType, base: int, depth: int) -> Iterator[Field]:
-    if depth == 0:
-        raise SymbolError("the guest's types nest anonymous structs too deeply")
+def _flatten(outer: StructType, base: int, budget: _Budget) -> Iterator[Field]:
     for member in outer.members:
-        inner = strip(member.type) if not member.name else None
-        if isinstance(inner, StructType):
-            yield from _flatten(inner, base + member.bit_offset, depth - 1)
+        inner = _anonymous(member, budget)
+        if inner is not None:
+            yield from _flatten(inner, base + member.bit_offset, budget)
         elif member.name:
             yield _to_field(member, base)
+
+
+def _anonymous(member: Member, budget: _Budget) -> StructType | None:
+    """The struct or union whose members count as the outer one's, if ``member`` is one."""
+    inner = strip(member.type) if not member.name else None
+    if not isinstance(inner, StructType):
+        return None
+    if not budget.take():
+        raise SymbolError("the guest's types nest anonymous structs without end")
+    return inner

@@ -81,11 +81,15 @@ class KernelView:
 
     def translate(self, addr: int) -> int | None:
         """The guest physical address of a kernel address, or None. For writes where the direct way is closed."""
+        return self.translate_many([addr])[addr]
+
+    def translate_many(self, addrs: Iterable[int]) -> dict[int, int | None]:
+        """The guest physical address of each kernel address, None where it has none or none can be known."""
         tables = self._usable_tables()
         if tables is None or not isinstance(self._target, PhysicalMemory):
-            return None
+            return dict.fromkeys(addrs)
         with self._target.physical_memory():
-            return translate_many(self._target, tables, [addr])[addr]
+            return translate_many(self._target, tables, addrs)
 
     def adopt_root(self, init_top_pgt: int) -> None:
         """From now on walk the kernel's own tables, whose virtual address is ``init_top_pgt``, when walking at all."""

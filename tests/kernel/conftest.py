@@ -1,0 +1,64 @@
+"""Live kernels for these tests: one guest of each version, booted once."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from probekit.kernel.image import Kernel, open_kernel
+from probekit.target.api import Target
+from probekit.target.connect import connect
+from vm.guest import Guest
+
+KERNELS = ("6.1-cloud", "6.12-cloud")
+Row = tuple[int, str, str, str]
+
+
+@dataclass(frozen=True)
+class Live:
+    """A guest that was asked about itself first, then stopped and opened from outside."""
+
+    guest: Guest
+    target: Target
+    kernel: Kernel
+    rows: list[Row]
+    """/proc/kallsyms: (address, type letter, name, module)."""
+
+
+def kallsyms_rows(guest: Guest) -> list[Row]:
+    rows = []
+    packed = guest.check("gzip -c /proc/kallsyms | base64", timeout=120)
+    for line in gzip.decompress(base64.b64decode(packed)).decode().splitlines():
+        addr, letter, name, *module = line.split()
+        rows.append((int(addr, 16), letter, name, module[0][1:-1] if module else ""))
+    return rows
+
+
+@pytest.fixture(scope="session", params=KERNELS)
+def live_guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
+    with Guest.start(kernel=request.param) as guest:
+        yield guest
+        assert guest.console_problems() == []
+
+
+@pytest.fixture(scope="session")
+def live(live_guest: Guest) -> Iterator[Live]:
+    rows = kallsyms_rows(live_guest)
+    target = connect(live_guest.gdb)
+    try:
+        yield Live(live_guest, target, open_kernel(target, cache=False), rows)
+    finally:
+        target.detach()
+
+
+@pytest.fixture
+def private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of this test's own."""
+    folder = tmp_path / "symbols"
+    monkeypatch.setattr("probekit.kernel.cache.cache_dir", lambda: folder)
+    return folder

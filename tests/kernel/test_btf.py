@@ -1,0 +1,153 @@
+"""BTF: layouts read back; cycles, wild numbers and cut data end in SymbolError."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from probekit.errors import SymbolError
+from probekit.kernel.btf import Btf
+from probekit.kernel.types import ArrayType, EnumType, IntType, PtrType, StructType, display, sizeof, strip
+
+from .fakes import BtfWriter
+
+
+def _sample() -> BtfWriter:
+    w = BtfWriter()
+    integer = w.int("int", 4)
+    char = w.int("char", 1, char=True)
+    comm = w.array(char, 16)
+    inner = w.struct("", 8, [("low", integer, 0), ("flag_a", integer, 32, 1), ("flag_b", integer, 33, 3)])
+    either = w.struct("", 8, [("", inner, 0), ("whole", integer, 0)], union=True)
+    task = 8  # forward reference to itself
+    pointer = w.ptr(task)
+    w.raw("pid_t", 8, 0, integer)
+    assert w.struct("task", 64, [("next", pointer, 0), ("comm", comm, 64), ("", either, 192), ("pid", 7, 256)]) == task
+    w.raw("color", 6, 2, 4, w.string("RED"), 0, w.string("GREEN"), 0xFFFFFFFF)
+    w.raw("wide", 19, 1, 8, w.string("BIG"), 1, 2)
+    w.func("do_it", integer, [("task", pointer), ("", 0)])
+    w.raw("lost", 7, 0, 0)
+    return w
+
+
+def test_struct_layout() -> None:
+    task = Btf(_sample().data()).struct("task")
+    places = {field.name: (field.offset, field.bit_shift, field.bit_size, field.size) for field in task.fields()}
+    assert places == {
+        "next": (0, 0, None, 8),
+        "comm": (8, 0, None, 16),
+        "low": (24, 0, None, 4),
+        "flag_a": (28, 0, 1, 4),
+        "flag_b": (28, 1, 3, 4),
+        "whole": (24, 0, None, 4),
+        "pid": (32, 0, None, 4),
+    }
+    assert task.field("flag_b").bit_size == 3
+    assert task.find_field("nothing") is None
+    with pytest.raises(SymbolError, match="no member nothing"):
+        task.field("nothing")
+
+
+def test_types_and_names() -> None:
+    btf = Btf(_sample().data())
+    task = btf.struct("task")
+    target = task.field("next").type
+    assert isinstance(target, PtrType) and target.target is task
+    comm = task.field("comm").type
+    assert isinstance(comm, ArrayType) and comm.element == IntType("char", 1, True, is_char=True)
+    assert isinstance(strip(task.field("pid").type), IntType)
+    function = btf.function("do_it")
+    assert function is not None and function.variadic and [param.name for param in function.params] == ["task"]
+    assert display(function) == "int (struct task *, ...)"
+    assert [(v.name, v.value) for v in btf.enum("color").values] == [("RED", 0), ("GREEN", -1)]
+    assert btf.constant("BIG") == 1 | 2 << 32 and btf.constant("GREEN") == -1
+    assert btf.constant("NOT") is None and btf.function("task") is None
+    assert "task" in set(btf.names("struct"))
+    with pytest.raises(SymbolError, match="no struct color"):
+        btf.struct("color")
+
+
+def test_split_btf() -> None:
+    base = Btf(_sample().data())
+    w = BtfWriter(first_id=base.type_count, first_string=base.string_size)
+    own = w.ptr(8)
+    w.struct("module_thing", 16, [("owner", own, 0)])
+    split = Btf(w.data(), base=base)
+    owner = split.struct("module_thing").field("owner").type
+    assert isinstance(owner, PtrType) and owner.target is base.struct("task")
+    assert split.struct("task") is base.struct("task")
+    assert split.constant("BIG") == base.constant("BIG")
+
+
+def _touch(btf: Btf) -> None:
+    """Use everything a caller may."""
+    for type_id in range(btf.type_count):
+        made = btf.type(type_id)
+        display(made)
+        sizeof(made)
+        strip(made)
+        if isinstance(made, StructType):
+            made.find_field("no.such")
+            for number, _ in enumerate(made.fields()):
+                if number > 1000:
+                    break
+    btf.constant("x")
+    for kind in ("struct", "func", "typedef"):
+        for name in btf.names(kind):
+            assert name.isprintable()
+
+
+@settings(max_examples=300, deadline=3000)
+@given(st.lists(st.tuples(st.integers(24, 1 << 16), st.integers(0, 255)), min_size=1, max_size=12))
+def test_damage_is_symbol_error(edits: list[tuple[int, int]]) -> None:
+    data = bytearray(_sample().data())
+    for at, value in edits:
+        data[24 + at % (len(data) - 24)] = value
+    btf = None
+    try:
+        btf = Btf(bytes(data))
+        _touch(btf)
+    except SymbolError:
+        return
+
+
+@given(st.binary(max_size=200))
+def test_noise_is_symbol_error(data: bytes) -> None:
+    with pytest.raises(SymbolError):
+        Btf(data)
+
+
+def test_cycles() -> None:
+    w = BtfWriter()
+    w.raw("loop", 8, 0, 2)
+    w.raw("loop2", 8, 0, 1)
+    w.array(3, 0xFFFFFFFF)
+    w.struct("self", 8, [("", 4, 0), ("", 4, 0), ("", 4, 0)])
+    w.raw("", 13, 3, 5, *[w.string("a"), 5] * 3)
+    w.raw("", 18, 0, 6)
+    w.ptr(6)
+    btf = Btf(w.data())
+    for call in (
+        lambda: strip(btf.typedef("loop")),
+        lambda: sizeof(btf.type(3)),
+        lambda: btf.struct("self").find_field("x"),
+        lambda: list(btf.struct("self").fields()),
+        lambda: btf.type(6),
+        lambda: btf.type(7),
+        lambda: btf.type(99),
+    ):
+        with pytest.raises(SymbolError):
+            call()
+    assert len(display(btf.type(5))) < 2000
+
+
+def test_hostile_name_is_escaped() -> None:
+    w = BtfWriter()
+    w.raw("evil\x1b[31m", 8, 0, 0)
+    assert list(Btf(w.data()).names("typedef")) == ["evil\\x1b[31m"]
+
+
+def test_enum_signed() -> None:
+    made = Btf(_sample().data()).enum("color")
+    assert isinstance(made, EnumType) and made.signed
