@@ -38,7 +38,7 @@ class Ranges:
     def overlap(self, start: int, end: int) -> tuple[int, int] | None:
         """The first range that shares a byte with ``[start, end)``."""
         index = bisect_right(self.ends, start)
-        if index < len(self.starts) and self.starts[index] < end:
+        if index < len(self.starts) and self.starts[index] < end and start < end:
             return self.starts[index], self.ends[index]
         return None
 

@@ -171,7 +171,10 @@ class _Walk:
     strayed: bool = False
 
     def owns(self, addr: int) -> bool:
-        return any(start <= addr < start + len(code) for start, code in self.parts)
+        for start, code in self.parts:  # one or two; faster than any()
+            if start <= addr < start + len(code):
+                return True
+        return False
 
     def adopt(self, target: int) -> None:
         """If ``target`` lies in a cold part of this function, take that part in."""
