@@ -148,13 +148,20 @@ def revert_edits(target: TextMemory, edits: Sequence[Edit]) -> RevertReport:
 
 def revert_batches(target: TextMemory, batches: Sequence[Sequence[Edit]]) -> RevertReport:
     """Undo several batches, newest first, so that an edit of an edited place is undone through both."""
-    reports = [revert_edits(target, batch) for batch in reversed(batches)]
-    return RevertReport(
-        restored=tuple(addr for report in reports for addr in report.restored),
-        already=tuple(addr for report in reports for addr in report.already),
-        conflicts=tuple(conflict for report in reports for conflict in report.conflicts),
-        unreadable=tuple(addr for report in reports for addr in report.unreadable),
-    )
+    restored: list[int] = []
+    already: list[int] = []
+    conflicts: dict[int, bytes] = {}
+    unreadable: list[int] = []
+    for batch in reversed(batches):
+        report = revert_edits(target, batch)
+        restored += report.restored
+        already += report.already
+        unreadable += report.unreadable
+        # What a newer edit does not know may be what an older one expects: the newer was never made.
+        for addr in (*report.restored, *report.already):
+            conflicts.pop(addr, None)
+        conflicts.update(report.conflicts)
+    return RevertReport(tuple(restored), tuple(already), tuple(conflicts.items()), tuple(unreadable))
 
 
 def rips_inside(rips: Iterable[int], edits: Sequence[Edit]) -> tuple[int, ...]:

@@ -1,0 +1,228 @@
+"""The undo journal: what is written is read back; a torn or damaged file is never believed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from probekit.errors import JournalError
+from probekit.patch import journal as module
+from probekit.patch.edits import Edit
+from probekit.patch.journal import Allocation, Call, Journal, JournalHeader, default_dir, find_journals, load
+from probekit.patch.records import Kind, encode_facts, encode_record
+
+HEADER = JournalHeader("unix:/run/gdb.sock", os.getpid(), 1234.5, b"\x01\xab", 0xFFFFFFFF81000000, b"boot-1")
+NOP5 = bytes.fromhex("0f1f440000")  # nop5
+JMP = bytes.fromhex("e911223344")  # jmp rel32
+CALL = Call(1, b"\0\1\2", {"rip": 5, "rsp": 1 << 63}, 0xFFFFFFFF81000010, 0xFFFFC90000000000)
+
+
+def edits(count: int = 3) -> list[Edit]:
+    return [Edit(0xFFFFFFFF81000000 + 16 * i, NOP5[: 1 + i % 5], JMP[: 1 + i % 5]) for i in range(count)]
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path / "deep" / "er", HEADER)
+    memory = Allocation("vmalloc", 0xFFFFC90000001000, 4096, {"free": "vfree", "n": 7})
+    assert journal.edits(edits()) == 0
+    assert journal.edits(edits(1)) == 1
+    journal.allocated(memory)
+    journal.allocated(Allocation("percpu", 0x1000, 8, {}))
+    journal.freed(0x1000)
+    journal.call_started(CALL)
+    journal.note("enabled")
+    journal.close()
+    state = load(journal.path)
+    assert state.header == HEADER
+    assert state.batches == (tuple(edits()), tuple(edits(1)))
+    assert state.allocations == (memory,)
+    assert (state.call, state.notes, state.torn) == (CALL, ("enabled",), False)
+
+
+def test_what_is_done_is_gone(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path, HEADER)
+    for _ in range(3):
+        journal.edits(edits())
+    journal.reverted(1)
+    journal.call_started(CALL)
+    journal.call_done()
+    state = load(journal.path)
+    assert len(state.batches) == 2 and state.call is None
+
+
+def test_private_and_found_and_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "journals"
+    assert find_journals(folder) == []
+    first, second = Journal.create(folder, HEADER), Journal.create(folder, HEADER)
+    assert folder.stat().st_mode & 0o777 == 0o700 and first.path.stat().st_mode & 0o777 == 0o600
+    assert find_journals(folder) == [first.path, second.path]
+    first.close_clean()
+    assert find_journals(folder) == [second.path]
+    first.close_clean()  # twice is harmless
+    with pytest.raises(JournalError):
+        first.note("too late")
+
+
+def test_default_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert default_dir() == tmp_path / "probekit" / "journals"
+    monkeypatch.setenv("XDG_STATE_HOME", "relative/is/ignored")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_dir() == tmp_path / ".local" / "state" / "probekit" / "journals"
+
+
+def test_unwritable_place(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no directory")
+    with pytest.raises(JournalError) as caught:
+        Journal.create(tmp_path / "file", HEADER)
+    assert str(tmp_path / "file") in caught.value.path
+
+
+def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal.create(tmp_path, HEADER)
+    journal.note("before")
+    real = os.write
+
+    def half(fd: int, data: memoryview) -> int:
+        if len(data) < 8:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(fd, data[: len(data) // 2])
+
+    monkeypatch.setattr(module.os, "write", half)
+    with pytest.raises(JournalError, match="No space left"):
+        journal.edits(edits())
+    monkeypatch.setattr(module.os, "write", real)
+    # The half record is gone; the journal goes on.
+    journal.note("after")
+    state = load(journal.path)
+    assert (state.notes, state.batches, state.torn) == (("before", "after"), (), False)
+
+
+def test_full_disk_at_the_start_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(fd: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module.os, "fsync", full)
+    with pytest.raises(JournalError):
+        Journal.create(tmp_path, HEADER)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _sample(path: Path) -> bytes:
+    journal = Journal.create(path, HEADER)
+    journal.edits(edits(5))
+    journal.allocated(Allocation("text", 0xFFFFFFFFC0000000, 4096, {"pages": 1}))
+    journal.call_started(CALL)
+    journal.edits(edits(2))
+    journal.note("enabled")
+    journal.close()
+    data = journal.path.read_bytes()
+    journal.path.unlink()
+    return data
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return _sample(tmp_path_factory.mktemp("sample"))
+
+
+def _is_prefix(path: Path, whole: module.JournalState) -> None:
+    state = load(path)
+    assert state.header == whole.header
+    assert state.batches == whole.batches[: len(state.batches)]
+    assert state.allocations in ((), whole.allocations)
+    assert state.call in (None, whole.call)
+    assert state.notes in ((), whole.notes)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@given(data=st.data())
+def test_truncated_anywhere(sample: bytes, tmp_path: Path, data: st.DataObject) -> None:
+    path = tmp_path / "x.journal"
+    path.write_bytes(sample)
+    whole = load(path)
+    path.write_bytes(sample[: data.draw(st.integers(0, len(sample)))])
+    with suppress(JournalError):
+        _is_prefix(path, whole)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@given(data=st.data(), bit=st.integers(0, 7))
+def test_flipped_anywhere(sample: bytes, tmp_path: Path, data: st.DataObject, bit: int) -> None:
+    path = tmp_path / "x.journal"
+    path.write_bytes(sample)
+    whole = load(path)
+    damaged = bytearray(sample)
+    damaged[data.draw(st.integers(0, len(sample) - 1))] ^= 1 << bit
+    path.write_bytes(damaged)
+    with suppress(JournalError):
+        _is_prefix(path, whole)
+
+
+def test_torn_tail_is_said(sample: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.journal"
+    path.write_bytes(sample[:-1])
+    state = load(path)
+    assert state.torn and state.notes == () and len(state.batches) == 2
+
+
+def test_damage_in_the_middle_is_refused(sample: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.journal"
+    damaged = bytearray(sample)
+    damaged[300] ^= 1  # inside the first edits
+    path.write_bytes(damaged)
+    with pytest.raises(JournalError, match="damaged"):
+        load(path)
+
+
+_ODD = (
+    b"{}",
+    b"[]",
+    b"1e999",
+    b"[" * 5000,
+    b'{"batch":true}',
+    b'{"batch":-1}',
+    b'{"addr":1e30}',
+    b'{"kind":"a","addr":1,"size":1,"detail":{"x":[]}}',
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kind=st.sampled_from([0, *Kind, 99]), payload=st.one_of(st.binary(max_size=60), st.sampled_from(_ODD)))
+def test_hostile_records(tmp_path: Path, kind: int, payload: bytes) -> None:
+    """Well-formed records with any content: JournalError, or a state without surprises."""
+    path = tmp_path / "x.journal"
+    facts = module._header_facts(HEADER)
+    path.write_bytes(
+        module.MAGIC + encode_record(Kind.HEADER, encode_facts(facts)) + encode_record(kind, payload)  # type: ignore[arg-type]
+    )
+    try:
+        load(path)
+    except JournalError as error:
+        assert error.path == str(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", module.MAGIC, module.MAGIC + b"\0" * 12])
+def test_not_a_journal(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.journal"
+    path.write_bytes(content)
+    with pytest.raises(JournalError):
+        load(path)
+    with pytest.raises(JournalError):
+        load(tmp_path / "missing.journal")
+
+
+def test_speed_of_everything(tmp_path: Path) -> None:
+    many = [Edit(0xFFFFFFFF81000000 + 16 * i, NOP5, JMP) for i in range(90_000)]
+    journal = Journal.create(tmp_path, HEADER)
+    began = time.perf_counter()
+    journal.edits(many)
+    assert time.perf_counter() - began < 1.5  # 0.03 s on a quiet machine
+    assert load(journal.path).batches == (tuple(many),)
