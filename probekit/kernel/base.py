@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 from probekit.errors import SymbolError
 from probekit.kernel.memory import Image, Memory
@@ -24,6 +25,7 @@ __all__ = (
     "KERNEL_MAP_SIZE",
     "STEP",
     "KernelBase",
+    "find_banner",
     "find_base",
     "gate_handlers",
     "idt_bases",
@@ -135,8 +137,16 @@ def _handlers(memory: Memory, idts: Iterable[int]) -> tuple[int, ...]:
 def find_banner(image: Image) -> tuple[int, bytes] | None:
     """Address and text of ``linux_banner`` in ``image``, or None.
 
-    The banner is the only "Linux version" followed by a digit that ends in a
-    newline; ``linux_proc_banner`` is a format with ``%s``.
+    A kernel may hold a second one that was linked before the build got its
+    number ("... # SMP"); the real one has it ("... #1 SMP").
     """
-    match = re.search(rb"Linux version [0-9][\x20-\x7e]{8,480}\n\x00", image.data)
-    return (image.start + match.start(), match.group()[:-1]) if match else None
+    found = None
+    for match in islice(_BANNER.finditer(image.data), 8):
+        if re.search(rb"#[0-9]", match.group()):
+            found = match
+            break
+        found = found or match
+    return (image.start + found.start(), found.group()[:-1]) if found else None
+
+
+_BANNER = re.compile(rb"Linux version [0-9][\x20-\x7e]{8,480}\n\x00")

@@ -14,20 +14,22 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from probekit.errors import ProbekitError, SymbolError, TargetError, UnsupportedError
+from probekit.errors import SymbolError, TargetError, UnsupportedError
 from probekit.kernel import cache as disk
 from probekit.kernel import kallsyms, sections, symfiles
 from probekit.kernel.base import KernelBase, find_banner, find_base, idt_bases
 from probekit.kernel.btf import Btf
+from probekit.kernel.drive import bring_into_kernel, in_kernel_tables
 from probekit.kernel.kallsyms import RawSymbols
-from probekit.kernel.memory import Image, Memory
+from probekit.kernel.memory import PAGE_SIZE, Image, Memory
 from probekit.kernel.modules import Module, list_modules, module_btf_data, module_symbols
-from probekit.kernel.notes import build_id, clean_text, release_of
+from probekit.kernel.notes import build_id, release_of
 from probekit.kernel.percpu import CpuLayout, CurrentAccess, cpu_layout, current_access
+from probekit.kernel.places import Places, by_search, by_symbols, identity
 from probekit.kernel.sections import Exclusion, JumpSite
 from probekit.kernel.symbols import SymbolTable, require
 from probekit.kernel.tasks import Task, list_tasks, read_task
-from probekit.kernel.view import KernelView, check_long_mode
+from probekit.kernel.view import KernelView, PhysicalMemory, check_long_mode
 from probekit.target.api import Target
 
 __all__ = ("Kernel", "TextRange", "open_kernel")
@@ -35,8 +37,6 @@ __all__ = ("Kernel", "TextRange", "open_kernel")
 Progress = Callable[[str], None]
 
 _GROW = 8 << 20
-_MAX_BTF = 64 << 20
-_MAX_NOTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Kernel:
         root = self._core.addr("init_top_pgt") or self._core.addr("swapper_pg_dir")
         if root is not None:
             view.adopt_root(root)
-        self.version, self.build_id = _identity(memory, self._core)
+        self.version, self.build_id = identity(found.witnesses)
         self.release = release_of(self.version)
         self.refresh_modules()
 
@@ -221,15 +221,21 @@ def open_kernel(
     say = progress or _silent
     say("finding the kernel")
     check_long_mode(target)
+    idts = idt_bases(_registers(target))
+    if not isinstance(target, PhysicalMemory) and idts:
+        states = [target.regs(vcpu) for vcpu in target.vcpus()]
+        if all(regs.values.get("cr3", 0) & PAGE_SIZE for regs in states) and not any(map(in_kernel_tables, states)):
+            say("waiting for a vCPU to enter the kernel")
+            bring_into_kernel(target, idts)
     view = KernelView(target)
     memory = Memory(view)
-    image = find_base(memory, idts=idt_bases(_registers(target)))
+    image = find_base(memory, idts=idts)
     if symbols_file is not None:
         found, from_cache = _from_file(memory, image, Path(symbols_file), say), False
     else:
         entry = disk.find(memory, image.base) if cache else None
         from_cache = entry is not None
-        found = _Found(image, entry.symbols, entry.btf) if entry else _from_memory(memory, image, say)
+        found = _Found(image, entry.symbols, entry.btf, entry.witnesses) if entry else _from_memory(memory, image, say)
     kernel = Kernel(target=target, view=view, memory=memory, found=found, from_cache=from_cache)
     if cache and not from_cache and symbols_file is None:
         key = kernel.build_id or _fingerprint(found)
@@ -255,24 +261,31 @@ def _from_memory(memory: Memory, image: KernelBase, say: Progress) -> _Found:
     copy, layout, raw = _scan(memory, image)
     table = SymbolTable(raw)
     say("reading types (BTF) from guest memory")
-    bounds = table.range("__start_BTF", "__stop_BTF")
+    places = by_symbols(table)
+    if places.banner is None:
+        # Without data symbols: look for the same things by their looks.
+        for start, end in image.scan_order():
+            places = places.or_else(by_search(memory.image(start, end)))
     btf_data = b""
-    if bounds is not None and 0 < bounds[1] - bounds[0] <= _MAX_BTF:
-        size = bounds[1] - bounds[0]
-        btf_data = copy.read(bounds[0], size) if copy.holds(bounds[0], size) else memory.read(bounds[0], size)
-    tokens = copy.start + layout.token_table
-    wanted = [(tokens, 512)]
-    banner = table.addr("linux_banner")
-    if banner is not None:
-        wanted.append((banner, len(memory.cstring(banner, 512))))
-    notes = table.range("__start_notes", "__stop_notes")
-    if notes is not None and 0 < notes[1] - notes[0] <= _MAX_NOTES:
-        wanted.append((notes[0], min(notes[1] - notes[0], 1024)))
-    blobs = memory.read_many(wanted)
-    witnesses = tuple(
-        (addr - image.base, blob) for (addr, _), blob in zip(wanted, blobs, strict=True) if blob and addr > image.base
-    )
+    if places.btf is not None:
+        start, size = places.btf
+        btf_data = copy.read(start, size) if copy.holds(start, size) else memory.read(start, size)
+    witnesses = _witnesses(memory, image, places, [(copy.start + layout.token_table, 512)])
     return _Found(image, raw, btf_data, witnesses)
+
+
+def _witnesses(
+    memory: Memory, image: KernelBase, places: Places, more: list[tuple[int, int]]
+) -> tuple[tuple[int, bytes], ...]:
+    """(offset, bytes) of read-only data that tells this build from every other."""
+    wanted = list(more)
+    if places.banner is not None:
+        wanted.append((places.banner, len(memory.cstring(places.banner, 512))))
+    if places.notes is not None:
+        wanted.append(places.notes)
+    blobs = memory.read_many([(addr, size) for addr, size in wanted if image.holds(addr)])
+    inside = [addr for addr, _ in wanted if image.holds(addr)]
+    return tuple((addr - image.base, blob) for addr, blob in zip(inside, blobs, strict=True) if blob)
 
 
 def _scan(memory: Memory, image: KernelBase) -> tuple[Image, kallsyms.Layout, RawSymbols]:
@@ -300,28 +313,16 @@ def _scan(memory: Memory, image: KernelBase) -> tuple[Image, kallsyms.Layout, Ra
 def _from_file(memory: Memory, image: KernelBase, path: Path, say: Progress) -> _Found:
     """Symbols out of a file; types out of memory when the file says where they are."""
     say(f"reading symbols from {path}")
-    raw = symfiles.load_file(path, image.base)
+    live = Places()
+    for start, end in image.scan_order():
+        live = live.or_else(by_search(memory.image(start, end)))
+        if live.notes is not None:
+            break
+    raw = symfiles.load_file(path, image.base, live_build_id=build_id(memory.read(*live.notes)) if live.notes else None)
     symfiles.check_against_memory(memory, raw, str(path))
-    bounds = SymbolTable(raw).range("__start_BTF", "__stop_BTF")
-    data: bytes | None = None
-    if bounds is not None and 0 < bounds[1] - bounds[0] <= _MAX_BTF:
-        data = memory.read_many([(bounds[0], bounds[1] - bounds[0])])[0]
-    return _Found(image, raw, data or b"")
-
-
-def _identity(memory: Memory, symbols: SymbolTable) -> tuple[str, str | None]:
-    """The version banner (escaped) and the build id."""
-    version, number = "", None
-    banner = symbols.addr("linux_banner")
-    notes = symbols.range("__start_notes", "__stop_notes")
-    try:
-        if banner is not None:
-            version = clean_text(memory.cstring(banner, 512).rstrip(b"\n"))
-        if notes is not None and notes[1] - notes[0] <= _MAX_NOTES:
-            number = build_id(memory.read(notes[0], notes[1] - notes[0]))
-    except ProbekitError as error:
-        raise SymbolError(f"the kernel's own description cannot be read: {error}") from error
-    return version, number
+    places = by_symbols(SymbolTable(raw)).or_else(live)
+    data = memory.read_many([places.btf])[0] if places.btf is not None else None
+    return _Found(image, raw, data or b"", _witnesses(memory, image, places, []))
 
 
 def _fingerprint(found: _Found) -> str:

@@ -32,6 +32,8 @@ _MAX_SYMBOLS = 1 << 21
 _SAMPLES = 400
 _SHN_ABS = 0xFFF1
 _PADDING = frozenset(b"\xcc\x90\xc3\x00")
+# int3 padding, zeros: no function begins so
+_NO_CODE = frozenset(b"\xcc\x00")
 # nopl 0(%rax,%rax,1) | endbr64 | call rel32 (not yet patched) | xchg %ax,%ax of a static key
 _ENTRIES = (b"\x0f\x1f\x44\x00\x00", b"\xf3\x0f\x1e\xfa", b"\xe8", b"\x66\x90")
 
@@ -163,7 +165,7 @@ def check_against_memory(memory: Memory, symbols: RawSymbols, name: str) -> None
     text = [a for a, t in zip(symbols.addrs, symbols.types, strict=True) if t in "tT" and KERNEL_MAP < a < end]
     sample = text[:: max(1, len(text) // _SAMPLES)][1:]
     heads = [head for head in memory.read_many([(addr - 1, 6) for addr in sample]) if head is not None]
-    good = sum(head[0] in _PADDING or head[1:].startswith(_ENTRIES) for head in heads)
+    good = sum(head[1:].startswith(_ENTRIES) or (head[0] in _PADDING and head[1] not in _NO_CODE) for head in heads)
     if not heads or 10 * good < 7 * len(sample):
         raise SymbolError(
             f"{name} is of another kernel: only {good} of {len(sample)} of its functions look like functions in memory",

@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from probekit.errors import MemoryAccessError
+from probekit.errors import MemoryAccessError, UnsupportedError
 from probekit.kernel.memory import Image
+from probekit.target.api import Regs
 
 BASE = 0xFFFFFFFF81000000
 
@@ -215,3 +216,60 @@ class BtfWriter:
     def data(self) -> bytes:
         types, strings = b"".join(self._types), bytes(self._strings)
         return struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(strings)) + types + strings
+
+
+class FakeTarget(FakeMemory):
+    """Enough of a Target to be opened: memory, one vCPU in 64-bit mode, a monitor that tells the IDT."""
+
+    name = "fake"
+    running = False
+
+    def __init__(self, *segments: tuple[int, bytes], idt: int = 0, efer: int = 0xD01) -> None:
+        super().__init__(*segments)
+        self.idt = idt
+        self.efer = efer
+
+    def vcpus(self) -> tuple[int, ...]:
+        return (1,)
+
+    def regs(self, vcpu: int) -> Regs:
+        return Regs(values={"rip": 0, "cs": 0x10, "cr3": 0x2000, "cr4": 0, "efer": self.efer}, raw=b"")
+
+    def monitor(self, command: str) -> str:
+        if not self.idt:
+            raise UnsupportedError("no monitor", feature="monitor")
+        return f"GDT=     0000000000000000 0000007f\nIDT=     {self.idt:016x} 00000fff\n"
+
+
+def fake_kernel(*, data_symbols: bool = True, banner: bytes = b"Linux version 9.9.9-fake (x) #1 SMP\n") -> FakeTarget:
+    """A small kernel: text, banner, notes, symbol table, BTF, interrupt table."""
+    rodata = BASE + (2 << 20)
+    note = struct.pack("<III", 4, 20, 3) + b"GNU\0" + bytes(range(20))
+    w = BtfWriter()
+    w.struct("thing", 8, [("x", w.int("int", 4), 0)])
+    btf = w.data()
+    page = bytearray(8192)
+    page[64 : 64 + len(banner) + 1] = banner + b"\0"
+    page[1024 : 1024 + len(note)] = note
+    page[2048 : 2048 + len(btf)] = btf
+    rows = [(BASE, "T", "_text"), (BASE, "T", "_stext")]
+    rows += [(BASE + 64 * i, "t" if i % 3 else "T", f"func_{i}") for i in range(1, 700)]
+    rows.append((BASE + (1 << 20), "T", "_etext"))
+    if data_symbols:
+        rows += [
+            (rodata + 64, "R", "linux_banner"),
+            (rodata + 1024, "R", "__start_notes"),
+            (rodata + 1024 + len(note), "R", "__stop_notes"),
+            (rodata + 2048, "R", "__start_BTF"),
+            (rodata + 2048 + len(btf), "R", "__stop_BTF"),
+        ]
+    tables = encode_kallsyms(rows, STYLES[5], start=rodata + len(page)).data
+    text = bytearray(b"\xcc" * (2 << 20))
+    for addr, letter, _ in rows:
+        if letter in "tT":
+            text[addr - BASE : addr - BASE + 5] = bytes.fromhex("0f1f440000")
+    rest = bytes(page) + tables
+    idt = 0xFFFFFE0000000000
+    handler = BASE + 0x4000
+    gate = struct.pack("<HHBBHII", handler & 0xFFFF, 0x10, 0, 0x8E, handler >> 16 & 0xFFFF, handler >> 32, 0)
+    return FakeTarget((BASE, bytes(text) + rest + bytes(-len(rest) % (2 << 20))), (idt, gate * 32), idt=idt)
