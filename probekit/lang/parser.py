@@ -63,7 +63,8 @@ def parse(text: str, macros: Macros, uses: MacroUses) -> ast.Script:
             last = token
         script = machine.feed_eof(last)  # type: ignore[no-untyped-call]
     except UnexpectedInput as error:
-        raise _unexpected(error, text) from error
+        accepted: set[str] = machine.accepts()  # type: ignore[no-untyped-call]
+        raise _unexpected(error, text, accepted) from error
     assert isinstance(script, ast.Script)
     _check_depth(script)
     return script
@@ -121,16 +122,16 @@ def _reserved(word: str, span: Span) -> Refusal:
     return refuse("D_SYNTAX", span, f"{word} cannot stand here")
 
 
-def _unexpected(error: UnexpectedInput, text: str) -> Refusal:
-    """Lark's error as ours: it knows the place and what was acceptable."""
+def _unexpected(error: UnexpectedInput, text: str, accepted: set[str]) -> Refusal:
+    """Lark's error as ours. ``accepted``: the terminals that could have stood there."""
     match error:
         case UnexpectedToken(token=Token() as token):
             if token.type == "$END":
                 end = len(text.rstrip())
-                return refuse("D_SYNTAX", Span(end, end), "script ends too early", *_missing(error.expected))
+                return refuse("D_SYNTAX", Span(end, end), "script ends too early", *_missing(accepted))
             span = _span(token)
             word = text[span.start : span.end]
-            return refuse("D_SYNTAX", span, f"syntax error near {_quoted(word)}", *_missing(error.expected, word))
+            return refuse("D_SYNTAX", span, f"syntax error near {_quoted(word)}", *_missing(accepted, word))
         case UnexpectedCharacters():
             at = cast(int, error.pos_in_stream)  # Lark types it as None
             return refuse("D_SYNTAX", Span(at, at + 1), f"character {_quoted(text[at])} cannot stand here")
@@ -141,14 +142,13 @@ def _unexpected(error: UnexpectedInput, text: str) -> Refusal:
 _PLAIN = {"RBRACE": "}", "RPAR": ")", "RSQB": "]", "SEMI": ";", "PRED_END": "/", "LBRACE": "{"}
 
 
-def _missing(expected: object, word: str = "") -> list[str]:
-    names = expected if isinstance(expected, (set, frozenset, list)) else set()
+def _missing(accepted: set[str], word: str = "") -> list[str]:
     hints = [did_you_mean(word, KEYWORDS)] if word.isidentifier() and word not in KEYWORDS else []
-    if "PRED_END" in names and "SEMI" not in names:
+    if "PRED_END" in accepted and word:
         hints.append("a predicate ends with / before {")
-    if "SEMI" in names and "RBRACE" not in names and word not in ("", "}", ")", "]"):
+    if "SEMI" in accepted and word and (word[0].isalnum() or word[0] in "_@`\"'"):
         hints.append("is a ; missing before it?")
-    wanted = [text for name, text in _PLAIN.items() if name in names]
+    wanted = [text for name, text in _PLAIN.items() if name in accepted]
     return [h for h in hints if h] or ([f"expected {' or '.join(wanted)}"] if 0 < len(wanted) <= 3 else [])
 
 

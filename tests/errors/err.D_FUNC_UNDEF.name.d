@@ -1,0 +1,1 @@
+BEGIN { prinf(1); }

@@ -1,0 +1,1 @@
+translator a < b *c > { d = c->e; };

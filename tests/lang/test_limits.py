@@ -1,0 +1,47 @@
+"""The nesting that is allowed must also compile, from deep inside another program's stack."""
+
+from __future__ import annotations
+
+import pytest
+
+from probekit.ir.build import compile_program
+from probekit.lang.diagnostics import CompileError
+from probekit.lang.parser import MAX_DEPTH
+
+_DEEPEST = MAX_DEPTH - 6
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "BEGIN { x = " + "arg0 + " * _DEEPEST + "1; }",
+        "BEGIN { x = " + "arg0 / (" * _DEEPEST + "1" + ")" * _DEEPEST + "; }",
+        "BEGIN { x = " + "!" * _DEEPEST + "arg0; }",
+        "BEGIN { x = " + "(char)(short)" * (_DEEPEST // 2) + "arg0; }",
+        "BEGIN { x = " + "arg0 ? 1 : " * _DEEPEST + "1; }",
+        "BEGIN { x = " + "arg0 && (" * _DEEPEST + "1" + ")" * _DEEPEST + "; }",
+        "BEGIN { x = " + "(1, " * _DEEPEST + "1" + ")" * _DEEPEST + "; }",
+        "BEGIN { x = 0; " + "if (arg0) " * _DEEPEST + "x = 1; }",
+        "BEGIN { x = 0; x = " + "x = " * _DEEPEST + "1; }",
+    ],
+    ids=range(9),
+)
+def test_deep_but_allowed(text: str) -> None:
+    def deeper(frames: int) -> None:
+        if frames:
+            deeper(frames - 1)
+        else:
+            compile_program(text)
+
+    deeper(200)
+
+
+def test_too_deep_is_refused() -> None:
+    with pytest.raises(CompileError, match="levels deep"):
+        compile_program("BEGIN { x = " + "arg0 + " * (MAX_DEPTH + 1) + "1; }")
+
+
+def test_many_faults_are_bounded() -> None:
+    with pytest.raises(CompileError) as caught:
+        compile_program("BEGIN { trace(nosuch); }\n" * 1000)
+    assert len(caught.value.diagnostics) <= 25
