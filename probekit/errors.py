@@ -10,6 +10,7 @@ from __future__ import annotations
 
 __all__ = (
     "BusyError",
+    "Cancelled",
     "ConflictError",
     "GuestError",
     "JournalError",
@@ -86,6 +87,12 @@ class SymbolError(ProbekitError):
 
 class GuestError(ProbekitError):
     """The guest is not in the state that an operation needs, or answered wrongly."""
+
+
+class Cancelled(ProbekitError):
+    """The user interrupted an operation before it had changed anything."""
+
+    exit_code = 130
 
 
 class SafePointTimeout(GuestError):

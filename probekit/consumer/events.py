@@ -36,6 +36,7 @@ __all__ = (
     "ProbeFired",
     "Quantize",
     "Row",
+    "Stats",
     "TraceInt",
     "TraceString",
     "Value",
@@ -212,4 +213,11 @@ class Message:
     details: dict[str, str | int] = field(default_factory=dict)
 
 
-Event = ProbeFired | Aggregation | Drop | Fault | ExitRequested | Attached | Message
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What enabling, tracing and restoring took. ``values``: seconds end in ``_s``, counts and bytes are plain."""
+
+    values: dict[str, float | int]
+
+
+Event = ProbeFired | Aggregation | Drop | Fault | ExitRequested | Attached | Message | Stats

@@ -6,21 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from probekit.buffers.aggs import AggKey
 from probekit.buffers.layout import RawRecord
 from probekit.guest.linux import Allocation
 from probekit.guest.safepoint import CallLog
 from probekit.patch.edits import Edit
 
-__all__ = ("Drained", "Engine", "EngineLog", "EngineOptions", "Globals", "RawTable")
+__all__ = ("Drained", "Engine", "EngineLog", "EngineOptions", "Globals", "Rows")
 
-RawTable = list[tuple[int | bytes, tuple[int, ...]]]
-"""One CPU's values of one aggregation: a site number (dense) or key bytes (hashed), and the value words."""
+Rows = list[tuple[AggKey, Sequence[int]]]
+"""Values of one aggregation: keys may come more than once, :func:`probekit.consumer.aggregate.merge` adds them up."""
 
 
 class EngineLog(CallLog, Protocol):
     """Told of everything that is about to change in the guest, in time to be undone by another process."""
 
     def edits(self, edits: Sequence[Edit]) -> None: ...
+
+    def reverted(self) -> None: ...
 
     def allocated(self, memory: Allocation) -> None: ...
 
@@ -64,6 +67,11 @@ class Engine(Protocol):
     @property
     def globals_(self) -> Globals: ...
 
+    @property
+    def guest_bytes(self) -> int:
+        """Guest memory in use."""
+        ...
+
     def enable(self) -> None:
         """Make every site live. All or nothing; raises :class:`probekit.errors.ProbekitError`."""
         ...
@@ -72,8 +80,8 @@ class Engine(Protocol):
         """Wait up to ``timeout`` seconds for something to read, and take it."""
         ...
 
-    def aggregations(self) -> list[tuple[int, int, RawTable]]:
-        """``(cpu, aggregation, values)``: everything so far."""
+    def aggregations(self) -> dict[int, Rows]:
+        """Everything so far, by aggregation number."""
         ...
 
     def silence(self) -> None:

@@ -13,22 +13,20 @@ from collections.abc import Callable, Sequence
 
 from probekit.buffers.layout import (
     BLOCK_MAGIC,
-    DenseStore,
     HeaderWord,
     RawRecord,
-    TableStore,
     plan_block,
-    read_dense,
     read_records,
-    read_table,
 )
 from probekit.codegen.context import Context
-from probekit.enabling.api import Drained, EngineLog, EngineOptions, RawTable
+from probekit.consumer.aggregate import stored_rows
+from probekit.consumer.events import Probe
+from probekit.enabling.api import Drained, EngineLog, EngineOptions, Rows
 from probekit.enabling.data import DataPlan, plan_data
 from probekit.enabling.facts import GuestFacts
 from probekit.enabling.sites import EnabledSite
 from probekit.enabling.stubs import build_code, code_size, plan_stubs
-from probekit.errors import ConflictError, GuestError, SafePointTimeout
+from probekit.errors import ConflictError, GuestError
 from probekit.guest.linux import Allocation
 from probekit.guest.memory import DataMemory, PauseClock
 from probekit.guest.safepoint import SafePoint
@@ -61,6 +59,7 @@ class GuestEngine:
         log: EngineLog,
         clock: PauseClock,
         make_memory: MemoryFactory,
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         self._target = target
         self._text = text
@@ -71,6 +70,7 @@ class GuestEngine:
         self._log = log
         self._clock = clock
         self._make_memory = make_memory
+        self._cancelled = cancelled
         self._cpus = tuple(sorted(facts.cpu_offsets))
         self._layout = plan_block(
             program.aggregations, sites=len(self._sites), aggsize=options.aggsize, bufsize=options.bufsize
@@ -80,9 +80,12 @@ class GuestEngine:
         self._allocations: list[Allocation] = []
         self._edits: list[Edit] = []
         self._live = False
-        self._last: list[tuple[int, int, RawTable]] | None = None
+        self._final: Drained | None = None
+        self._last: dict[int, Rows] | None = None
+        self._probes = {s.index: Probe(s.probe.id, s.probe.name) for s in self._sites}
+        self._corrupt = 0
         self._saved_globals: dict[int, int] = {}
-        self.bytes_a_site = 0.0
+        self.guest_bytes = 0
 
     # -- Engine -----------------------------------------------------------------------------------------------------
 
@@ -102,7 +105,7 @@ class GuestEngine:
             image, edits, _ = build_code(self._program, self._sites, stubs, context, code.addr)
             if len(image) > code.size:
                 raise AssertionError("the code is larger than its upper bound")
-            self.bytes_a_site = (len(image) + data.size) / len(self._sites)
+            self.guest_bytes = sum(memory.size for memory in self._allocations)
             self._write(data, code, image)
             self._patch(edits)
         except BaseException:
@@ -111,6 +114,9 @@ class GuestEngine:
 
     def poll(self, timeout: float) -> Drained:
         """Take what is in the rings; waits in small steps while they are empty."""
+        if self._final is not None:
+            final, self._final = self._final, Drained((), {}, {}, {})
+            return final
         deadline = time.monotonic() + timeout
         step = 0.02 if self._memory is not None and self._memory.live else min(0.25, timeout)
         while True:
@@ -120,20 +126,22 @@ class GuestEngine:
                 return drained
             self._watch(min(step, left))
 
-    def aggregations(self) -> list[tuple[int, int, RawTable]]:
+    def aggregations(self) -> dict[int, Rows]:
         """All values of all CPUs as they are now, or as they were when probing ended."""
         if self._last is not None:
             return self._last
+        rows: dict[int, Rows] = {}
         if self._memory is None:
-            return []
-        values: list[tuple[int, int, RawTable]] = []
+            return rows
         with self._reading() as memory:
-            for index, cpu in enumerate(self._cpus):
+            for index in range(len(self._cpus)):
                 block = self._base() + self._plan.block(index)
-                for store in self._layout.stores:
+                for plan, store in zip(self._program.aggregations, self._layout.stores, strict=True):
                     data = memory.read(block + store.offset, store.size)
-                    values.append((cpu, store.agg, _decode(store, data)))
-        return values
+                    found, corrupt = stored_rows(plan, store, data, self._probes)
+                    rows.setdefault(store.agg, []).extend(found)
+                    self._corrupt += corrupt
+        return rows
 
     def silence(self) -> None:
         """Set the activity word; thunks look at it before anything else."""
@@ -149,15 +157,11 @@ class GuestEngine:
             problems += [f"{addr:#x} was changed by somebody else and is left alone" for addr, _ in report.conflicts]
             problems += [f"{addr:#x} is not mapped any more" for addr in report.unreadable]
             self._edits = []
+            if report.clean:
+                self._log.reverted()
         if self._allocations:
             problems += self._release()
         return problems
-
-    def final_drain(self) -> Drained:
-        """The records that were written after the last :meth:`poll`; call it between restoring and forgetting."""
-        return self._final if self._final is not None else self._drain()
-
-    _final: Drained | None = None
 
     # -- enabling ---------------------------------------------------------------------------------------------------
 
@@ -259,7 +263,7 @@ class GuestEngine:
         principal: dict[int, int] = {}
         recursion: dict[int, int] = {}
         aggregation: dict[int, int] = {}
-        corrupt = 0
+        corrupt, self._corrupt = self._corrupt, 0
         with self._reading() as memory:
             for index, cpu in enumerate(self._cpus):
                 block = self._base() + self._plan.block(index)
@@ -320,7 +324,7 @@ class GuestEngine:
                     self._log.freed(memory)
             self._allocations = []
             self._target.resume()
-        except (SafePointTimeout, GuestError) as error:
+        except GuestError as error:
             self._keep_last()
             if not self._target.running:
                 self._target.resume()
@@ -389,11 +393,3 @@ class _GuestGlobals:
     def store(self, var: int, value: int) -> None:
         """Set it."""
         self._engine.store_global(var, value)
-
-
-def _decode(store: DenseStore | TableStore, data: bytes) -> RawTable:
-    match store:
-        case DenseStore():
-            return [(site, words) for site, words in read_dense(store, data)]
-        case TableStore():
-            return [(key, words) for key, words in read_table(store, data)]

@@ -16,11 +16,11 @@ zone, and 256 bytes are skipped all the same.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Protocol
 
-from probekit.errors import GuestError, SafePointTimeout, TargetError
+from probekit.errors import Cancelled, GuestError, SafePointTimeout, TargetError
 from probekit.target.api import Regs, StopReason, Target, Vcpu
 
 __all__ = ("CallLog", "NoCallLog", "SafePoint", "finish_call")
@@ -32,6 +32,7 @@ _ARGS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
 _SKIP = 256
 _IF = 0x200
 _DF_TF = 0x500
+_SLICE = 0.1  # seconds between two looks at whether the user wants to stop
 _ERR_MIN = (1 << 64) - 4095
 
 
@@ -62,16 +63,24 @@ class SafePoint:
     """A stopped task at a candidate, ready to be borrowed. A context manager; leaves the guest stopped.
 
     ``candidates``: address to pad length (:mod:`probekit.guest.candidates`).
-    ``timeout``: seconds until :class:`SafePointTimeout`. ``log``: see :class:`CallLog`.
+    ``timeout``: seconds until :class:`SafePointTimeout`. ``log``: see :class:`CallLog`. ``cancelled``: asked while
+    waiting; when it says so, :class:`Cancelled` is raised (never inside a call: a borrowed task is given back first).
     """
 
     def __init__(
-        self, target: Target, candidates: Mapping[int, int], *, log: CallLog | None = None, timeout: float = 20.0
+        self,
+        target: Target,
+        candidates: Mapping[int, int],
+        *,
+        log: CallLog | None = None,
+        timeout: float = 20.0,
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         self._target = target
         self._candidates = dict(candidates)
         self._log: CallLog = log or NoCallLog()
         self._timeout = timeout
+        self._cancelled = cancelled
         self._addr = 0
         self._vcpu: Vcpu = 0
         self._saved: dict[str, int] = {}
@@ -139,24 +148,37 @@ class SafePoint:
 
     def _reach(self) -> tuple[Vcpu, Regs]:
         deadline = time.monotonic() + self._timeout
-        while (left := deadline - time.monotonic()) > 0:
-            self._target.resume()
-            stop = self._target.wait(left)
-            if stop is None:
-                self._target.stop()
-                continue
-            self._check(stop)
-            for vcpu in self._target.vcpus():
-                regs = self._target.regs(vcpu)
-                if regs["rip"] in self._candidates and not regs.in_user_mode:
-                    if regs["eflags"] & _IF:
-                        return vcpu, regs
-                    self._pass(vcpu, regs)
+        while True:
+            if not _runs(self._target):
+                self._target.resume()
+            stop = self._target.wait(_SLICE)
+            if stop is None and (self._cancelled() or time.monotonic() > deadline):
+                stop = self._target.stop()  # a task may arrive at this very moment: then it is as good as any other
+                found = self._at_candidate(stop)
+                if found is None and self._cancelled():
+                    raise Cancelled("interrupted while waiting for a safe point in the guest")
+                if found is None:
+                    break
+                return found
+            found = self._at_candidate(stop) if stop is not None else None
+            if found is not None:
+                return found
         raise SafePointTimeout(
             f"no task of the guest reached a system call or a kernel worker in {self._timeout:g} s",
             seconds=self._timeout,
-            hint="run something in the guest (any system call will do), or raise the limit with -x safepoint=SECONDS",
+            hint="run something in the guest (any system call will do), or raise the limit with -x safepoint=60s",
         )
+
+    def _at_candidate(self, stop: StopReason) -> tuple[Vcpu, Regs] | None:
+        """The vCPU that can be borrowed, if one can; any other at a candidate is moved on."""
+        self._check(stop)
+        for vcpu in self._target.vcpus():
+            regs = self._target.regs(vcpu)
+            if regs["rip"] in self._candidates and not regs.in_user_mode:
+                if regs["eflags"] & _IF:
+                    return vcpu, regs
+                self._pass(vcpu, regs)
+        return None
 
     def _await_return(self, function: int, frame: int, timeout: float) -> int:
         deadline = time.monotonic() + timeout
@@ -192,3 +214,7 @@ class SafePoint:
     def _clear(self, addrs: Iterable[int]) -> None:
         for addr in list(addrs):
             self._target.clear_breakpoint(addr)
+
+
+def _runs(target: Target) -> bool:
+    return target.running

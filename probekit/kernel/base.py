@@ -39,6 +39,8 @@ STEP = 2 << 20
 # free_kernel_image_pages() may unmap what was .init (commit c40a56a7818c, v4.19): holes of a few steps.
 _MAX_GAP = 4
 _GATES = 32
+# Several times the largest distribution kernel; a guest that maps the whole GiB shall not make us read it.
+_MAX_IMAGE = 256 << 20
 _HINT = "is the guest still in its firmware or boot loader? Let it boot Linux and attach again"
 
 
@@ -108,7 +110,7 @@ def find_base(memory: Memory, *, idts: Iterable[int] = ()) -> KernelBase:
     base = steps[0]
     end = base
     for step in steps:
-        if step - end > _MAX_GAP * STEP:
+        if step - end > _MAX_GAP * STEP or step - base >= _MAX_IMAGE:
             break
         end = step + STEP
     handlers = _handlers(memory, idts)

@@ -27,6 +27,7 @@ __all__ = ("PAGE_SIZE", "Image", "Memory", "Source")
 
 PAGE_SIZE = 4096
 _MAX_READ = 64 << 20
+_MAX_IMAGE = 256 << 20
 _IMAGE_BATCH = 2 << 20
 _TOP = 1 << 64
 
@@ -138,7 +139,7 @@ class Memory:
         """A copy of ``start..end`` (page-aligned outwards) that tolerates holes."""
         start &= -PAGE_SIZE
         end = min((end + PAGE_SIZE - 1) & -PAGE_SIZE, _TOP)
-        _check_range(start, end - start)
+        _check_range(start, end - start, _MAX_IMAGE)
         parts: list[bytes] = []
         holes: set[int] = set()
         batches = [(at, min(_IMAGE_BATCH, end - at)) for at in range(start, end, _IMAGE_BATCH)]
@@ -173,9 +174,9 @@ class Memory:
         return data.split(b"\0", 1)[0]
 
 
-def _check_range(addr: int, size: int) -> None:
+def _check_range(addr: int, size: int, limit: int = _MAX_READ) -> None:
     """Sizes come from the guest: an absurd one is a wrong structure, not a reason to allocate."""
-    if not 0 <= size <= _MAX_READ:
+    if not 0 <= size <= limit:
         raise SymbolError(f"refusing to read {size:#x} bytes at {addr:#x}: not a plausible size")
     if not 0 <= addr < _TOP:
         raise MemoryAccessError(f"{addr:#x} is not an address", addr=addr, size=size)

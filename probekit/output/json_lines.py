@@ -30,6 +30,7 @@ from probekit.consumer.events import (
     ProbeFired,
     Quantize,
     Row,
+    Stats,
     TraceInt,
     TraceString,
 )
@@ -104,6 +105,8 @@ def event_json(event: Event) -> Json:
             return _known(type="attached", probes=probes, what=what, refused=refused, seconds=seconds)
         case Message(text=text, details=details):
             return {"type": "message", "text": text, **({"details": details} if details else {})}
+        case Stats(values=values):
+            return {"type": "stats", **values}
         case _:
             assert_never(event)
 

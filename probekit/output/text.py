@@ -11,7 +11,7 @@ supplied has its control characters spelled out unless ``escape`` is off.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO, assert_never
 
@@ -33,6 +33,7 @@ from probekit.consumer.events import (
     ProbeFired,
     Quantize,
     Row,
+    Stats,
     TraceInt,
     TraceString,
     Value,
@@ -53,11 +54,15 @@ _INT_COLUMNS = {8: 3, 16: 5, 32: 8, 64: 16}
 
 @dataclass(frozen=True, slots=True)
 class TextStyle:
-    """``quiet``: only what the script prints (``-q``); ``flow``: indented (``-F``); ``escape``: guest text defused."""
+    """``quiet``: only what the script prints (``-q``); ``flow``: indented (``-F``); ``escape``: guest text defused.
+
+    ``verbose``: figures of what enabling and restoring took (``-v``).
+    """
 
     quiet: bool = False
     flow: bool = False
     escape: bool = True
+    verbose: bool = False
 
     def guest(self, text: str) -> str:
         """Text from the guest as it may be written."""
@@ -93,6 +98,10 @@ class TextRenderer:
                     self._say(attached_text(event))
             case Message(text=text):
                 self._say(escape_controls(text))
+            case Stats(values=values):
+                if self._style.verbose:
+                    for line in stats_lines(values):
+                        self._say(line)
             case ExitRequested():
                 pass
             case _:
@@ -116,6 +125,16 @@ class TextRenderer:
         # What came before belongs before it, also when both streams are one terminal.
         self._out.flush()
         self._messages.write(f"{PROGRAM}: {text}\n")
+
+
+def stats_lines(values: Mapping[str, float | int]) -> Iterator[str]:
+    """``-v``: each figure on a line, times in milliseconds."""
+    for name, value in values.items():
+        label = name.removesuffix("_s").replace("_", " ")
+        if name.endswith("_s"):
+            yield f"{label}: {value * 1000:.1f} ms"
+        else:
+            yield f"{label}: {value:,.1f}" if isinstance(value, float) else f"{label}: {value:,}"
 
 
 def attached_text(attached: Attached) -> str:

@@ -40,6 +40,7 @@ from probekit.patch.records import (
     encode_facts,
     encode_record,
     read_records,
+    whole_size,
 )
 
 __all__ = ("Allocation", "Call", "Journal", "JournalHeader", "JournalState", "default_dir", "find_journals", "load")
@@ -147,6 +148,21 @@ class Journal:
             os.close(fd)
             path.unlink(missing_ok=True)
             raise error if isinstance(error, JournalError) else _failed("created", path, error) from error
+        return journal
+
+    @classmethod
+    def reopen(cls, state: JournalState) -> Self:
+        """Go on with a journal that another process left; a torn tail is cut off first."""
+        try:
+            records, _ = read_records(state.path.read_bytes())
+            fd = os.open(state.path, os.O_WRONLY | os.O_CLOEXEC)
+            journal = cls(state.path, fd)
+            journal._size = whole_size(records)
+            journal._batches = sum(record.kind == Kind.EDITS for record in records)
+            os.ftruncate(fd, journal._size)
+            os.lseek(fd, journal._size, os.SEEK_SET)
+        except (OSError, RecordError) as error:
+            raise JournalError(f"{state.path} cannot be continued: {error}", path=str(state.path)) from error
         return journal
 
     def edits(self, edits: Sequence[Edit]) -> int:

@@ -98,6 +98,11 @@ def read_records(data: bytes) -> tuple[list[Record], bool]:
     return records, False
 
 
+def whole_size(records: Sequence[Record]) -> int:
+    """How many bytes of a file these first records of it take: where a torn tail begins."""
+    return len(MAGIC) + sum(_HEAD.size + len(record.payload) for record in records)
+
+
 def encode_edits(edits: Sequence[Edit]) -> bytes:
     """u32 count, u64 addresses, u16 sizes, the old bytes one after another, the new bytes likewise."""
     count = len(edits)

@@ -1,0 +1,48 @@
+"""``-l``: the probes that match, or all of them."""
+
+from __future__ import annotations
+
+from typing import TextIO
+
+from probekit.consumer import events as model
+from probekit.enabling.ecb import Ecb, match_program
+from probekit.enabling.sites import find_sites
+from probekit.errors import ProbekitError
+from probekit.ir.ops import Program
+from probekit.output.listing import ListedProbe, Refused, listing_json, listing_text
+from probekit.probe.names import ProbeDescription
+from probekit.providers.registry import make_registry
+from probekit.session.attach import Attachment
+
+__all__ = ("list_probes",)
+
+
+def list_probes(guest: Attachment | None, program: Program | None, out: TextIO, *, verbose: bool, json: bool) -> None:
+    """Write the table. Probes without a usable site are left out, and with ``verbose`` listed with the reason."""
+    registry = guest.registry if guest is not None else make_registry(())
+    if program is None:
+        ecbs = tuple(Ecb(probe, ()) for probe in registry.match(ProbeDescription()))
+    else:
+        matching = match_program(program, registry)
+        ecbs = matching.ecbs
+        if matching.unmatched and not ecbs:
+            description = matching.unmatched[0][1]
+            raise ProbekitError(f"probe description {description} does not match any probes")
+    sites = find_sites(ecbs, guest.read_code, guest.text_facts) if guest is not None else None
+    gone = {r.probe.id: r for r in sites.refused if not r.partial} if sites is not None else {}
+    notes: dict[int, list[str]] = {}
+    if verbose and sites is not None:
+        for site in sites.sites:
+            notes.setdefault(site.probe.id, []).append(f"site {site.site.addr:#x} (+{site.offset:#x})")
+        for refused in sites.refused:
+            if refused.partial:
+                notes.setdefault(refused.probe.id, []).append(f"not seen: exit at {refused.addr:#x}: {refused.reason}")
+    listed = [
+        ListedProbe(model.Probe(e.probe.id, e.probe.name), notes=tuple(notes.get(e.probe.id, ())))
+        for e in ecbs
+        if e.probe.id not in gone
+    ]
+    left_out = [Refused(r.probe.name, r.reason) for r in gone.values()] if verbose else []
+    lines = listing_json(listed, left_out) if json else listing_text(listed, left_out, verbose=verbose)
+    for line in lines:
+        out.write(line + "\n")

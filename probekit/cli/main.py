@@ -1,0 +1,51 @@
+"""Dispatch, and the one place where errors become words and exit statuses."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from probekit.cli.args import UsageError, parse
+from probekit.errors import ProbekitError
+
+__all__ = ("main", "run")
+
+
+def main(argv: list[str]) -> int:
+    """Run a command line; returns the exit status. Nothing that goes wrong is shown as a traceback."""
+    try:
+        command, arguments = parse(argv)
+        if command == "recover":
+            from probekit.cli.recover import recover_command
+
+            return recover_command(arguments)
+        if arguments.version:
+            from importlib.metadata import version
+
+            sys.stdout.write(f"probekit: version {version('probekit')}\n")
+            return 0
+        from probekit.cli.trace import trace
+
+        return trace(arguments)
+    except UsageError as error:
+        usage = f"\n{error.usage.rstrip()}" if error.usage else ""
+        sys.stderr.write(f"probekit: {error}{usage}\nTry `probekit --help`.\n")
+        return 2
+    except BrokenPipeError:
+        # The reader of our output went away; the guest has been restored on the way here.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ProbekitError as error:
+        sys.stderr.write(f"probekit: {error.message}\n")
+        for note in getattr(error, "__notes__", ()):
+            sys.stderr.write(f"probekit: {note}\n")
+        if error.hint:
+            sys.stderr.write(f"probekit: hint: {error.hint}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def run() -> None:
+    """Entry point of the ``probekit`` command."""
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,46 @@
+"""``probekit recover``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+
+from probekit.cli.args import UsageError
+from probekit.cli.progress import Progress
+from probekit.cli.trace import attach_options, target_of
+from probekit.session.recover import Recovered, recover
+
+__all__ = ("recover_command",)
+
+
+def recover_command(arguments: argparse.Namespace) -> int:
+    """Restore, and say what was done. 0 when the guest is right, 1 when something could not be put right."""
+    spec = target_of(arguments)
+    if not spec or spec == "none":
+        raise UsageError("no guest: name its gdb stub with -r", "")
+    progress = Progress(verbose=arguments.verbose, silent=arguments.json)
+    done = recover(spec, attach_options(arguments, progress))
+    progress.done()
+    if arguments.json:
+        sys.stdout.write(json.dumps({"type": "recovered", "clean": done.clean, **asdict(done)}) + "\n")
+    else:
+        for line in _words(done):
+            sys.stdout.write(f"probekit: {line}\n")
+    return 1 if done.problems else 0
+
+
+def _words(done: Recovered) -> list[str]:
+    if done.clean:
+        return ["nothing to recover: no probekit left anything in this guest"]
+    lines: list[str] = []
+    if done.rebooted:
+        lines.append(f"{done.rebooted} journal(s) of a guest that has been rebooted since: nothing is left of it")
+    if done.journals > done.rebooted:
+        lines.append(f"{done.restored} sites restored, {done.already} had their original bytes already")
+        if done.tasks:
+            lines.append(f"{done.tasks} borrowed task(s) given back")
+        lines.append(f"{done.freed} bytes of guest memory freed")
+    lines += [f"could not be put right: {problem}" for problem in done.problems]
+    return lines

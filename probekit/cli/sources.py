@@ -1,0 +1,87 @@
+"""``-n`` and ``-s`` into one program: each is compiled, their clauses run in the order of the command line.
+
+Global variables and aggregations are shared, as in dtrace(1).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from probekit.errors import ProbekitError
+from probekit.ir.build import compile_program
+from probekit.ir.ops import Program
+from probekit.lang.diagnostics import CompileError
+
+__all__ = ("ScriptError", "Source", "compile_sources", "read_sources")
+
+
+class ScriptError(ProbekitError):
+    """A script that cannot be compiled or read; the message is complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One ``-n`` or ``-s``. ``what``: as messages name it."""
+
+    text: str
+    what: str
+    filename: str | None
+
+    @property
+    def failed(self) -> str:
+        """How a message about a failure begins."""
+        if self.filename is not None:
+            return f"failed to compile script {self.filename}"
+        return f"invalid probe specifier {self.text}"
+
+
+def read_sources(names: Sequence[str], scripts: Sequence[str]) -> list[Source]:
+    """The sources in order: all of ``-n``, then all of ``-s``. Raises :class:`ScriptError`."""
+    sources = [
+        Source(text, f"description '{text.partition('{')[0].partition('/')[0].strip()}'", None) for text in names
+    ]
+    for name in scripts:
+        try:
+            data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        except OSError as error:
+            raise ScriptError(f"failed to open script {name}: {error.strerror}") from error
+        sources.append(Source(data.decode("utf-8", "replace"), f"script '{name}'", name))
+    return sources
+
+
+def compile_sources(
+    sources: Sequence[Source], args: Sequence[str], *, default_args: bool, errtags: bool
+) -> tuple[Program, list[int]]:
+    """One program of all sources, and how many clauses each gave it. Raises :class:`ScriptError`."""
+    programs: list[Program] = []
+    for source in sources:
+        programs.append(_compile(source, source.text, args, default_args=default_args, errtags=errtags))
+    counts = [len(program.clauses) for program in programs]
+    if len(programs) == 1:
+        return programs[0], counts
+    joined = Source("\n".join(_closed(s) for s in sources), "program", None)
+    return _compile(joined, joined.text, args, default_args=default_args, errtags=errtags), counts
+
+
+def _closed(source: Source) -> str:
+    """A bare probe followed by another source would read as a list of two: give it its empty body."""
+    text = source.text.rstrip()
+    return text if text.endswith(("}", ";")) or source.filename is not None else text + " {}"
+
+
+def _compile(source: Source, text: str, args: Sequence[str], *, default_args: bool, errtags: bool) -> Program:
+    try:
+        return compile_program(
+            text,
+            filename=source.filename,
+            allow_bare=source.filename is None,
+            args=(source.filename or "probekit", *args),
+            macros={"pid": os.getpid(), "ppid": os.getppid(), "uid": os.getuid(), "euid": os.geteuid()},
+            default_args=default_args,
+        )
+    except CompileError as error:
+        raise ScriptError(f"{source.failed}: {error.text(errtags=errtags)}") from error

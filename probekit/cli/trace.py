@@ -1,0 +1,157 @@
+"""Run a program and render its events; also ``-l`` and ``-e``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from probekit.cli.args import UsageError
+from probekit.cli.listing import list_probes
+from probekit.cli.progress import Progress
+from probekit.cli.sources import Source, compile_sources, read_sources
+from probekit.consumer.events import Attached, Message
+from probekit.errors import ProbekitError
+from probekit.output.api import Renderer
+from probekit.output.json_lines import JsonRenderer
+from probekit.output.text import TextRenderer, TextStyle
+from probekit.session.attach import Attachment, AttachOptions, attach
+from probekit.session.options import Options, apply_options, environment_options
+from probekit.session.run import Trace
+from probekit.session.signals import Interrupts
+from probekit.target.connect import parse_spec
+
+__all__ = ("attach_options", "target_of", "trace")
+
+
+def target_of(arguments: argparse.Namespace) -> str:
+    """The target of ``-r`` or the environment; empty when there is none. A malformed one raises."""
+    spec = str(arguments.remote or os.environ.get("PROBEKIT_TARGET", ""))
+    if spec:
+        parse_spec(spec)
+    return spec
+
+
+def attach_options(arguments: argparse.Namespace, progress: Progress) -> AttachOptions:
+    """What the guest group of arguments says."""
+    return AttachOptions(
+        symbols=Path(arguments.symbols) if arguments.symbols else None,
+        cache=not arguments.no_cache,
+        ram=arguments.ram,
+        progress=progress,
+        timeout=arguments.timeout,
+    )
+
+
+def trace(arguments: argparse.Namespace) -> int:
+    """``probekit`` without a subcommand. Returns the exit status."""
+    options = _options(arguments)
+    sources = read_sources(arguments.names, arguments.scripts)
+    if not sources and not arguments.list:
+        raise UsageError("no probes: give some with -n or -s", "")
+    program, counts = (
+        compile_sources(sources, arguments.args, default_args=options.defaultargs, errtags=options.errtags)
+        if sources
+        else (None, [])
+    )
+    if program is not None:
+        options = apply_options(options, program.options)
+    spec = target_of(arguments)
+    if arguments.compile_only and not spec:
+        return 0
+    if not spec:
+        raise UsageError("no guest: name its gdb stub with -r, or use -r none", "")
+    progress = Progress(verbose=arguments.verbose, silent=arguments.json)
+    with ExitStack() as stack:
+        interrupts = stack.enter_context(Interrupts())
+        guest = _attach(spec, arguments, progress, interrupts, stack)
+        if arguments.list:
+            progress.done()
+            with _output(arguments) as out:
+                list_probes(guest, program, out, verbose=arguments.verbose, json=arguments.json)
+            return 0
+        if program is None:
+            raise AssertionError("without -l there are sources")
+        with Trace(guest, program, options, engine=arguments.engine, interrupts=interrupts) as run:
+            if arguments.compile_only:
+                return 0
+            return _render(run, sources, counts, arguments, options, progress, stack)
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    settings = [tuple(text.partition("=")[::2]) for text in arguments.options]
+    options = apply_options(Options(), [*environment_options(os.environ), *((a, b) for a, b in settings)])
+    changes = [("quiet", "yes")] * arguments.quiet + [("zdefs", "yes")] * arguments.zdefs
+    return apply_options(options, changes)
+
+
+def _attach(
+    spec: str, arguments: argparse.Namespace, progress: Progress, interrupts: Interrupts, stack: ExitStack
+) -> Attachment | None:
+    if parse_spec(spec).kind == "none":
+        return None
+    guest = stack.enter_context(attach(spec, attach_options(arguments, progress)))
+    guest.interrupts = interrupts
+    return guest
+
+
+@contextmanager
+def _output(arguments: argparse.Namespace) -> Iterator[TextIO]:
+    if arguments.output is None:
+        yield sys.stdout
+        return
+    with ExitStack() as stack:
+        try:
+            out = stack.enter_context(Path(arguments.output).open("a", encoding="utf-8"))
+        except OSError as error:
+            raise ProbekitError(f"cannot write {arguments.output}: {error.strerror}") from error
+        yield out
+
+
+def _render(
+    run: Trace,
+    sources: list[Source],
+    counts: list[int],
+    arguments: argparse.Namespace,
+    options: Options,
+    progress: Progress,
+    stack: ExitStack,
+) -> int:
+    out = stack.enter_context(_output(arguments))
+    escape = out.isatty()
+    style = TextStyle(quiet=options.quiet, verbose=arguments.verbose, escape=escape)
+    renderer: Renderer = JsonRenderer(out) if arguments.json else TextRenderer(out, sys.stderr, style)
+    renderer.header()
+    for event in run.events():
+        progress.done()
+        if isinstance(event, Attached):
+            for announced in _announce(event, run, sources, counts):
+                renderer.event(announced)
+            if arguments.verbose:
+                for refused in run.refused:
+                    renderer.event(Message(f"{refused.probe.name}: {refused.reason}"))
+        else:
+            renderer.event(event)
+        out.flush()
+    progress.done()
+    aggregations = run.aggregations()
+    if aggregations:
+        renderer.aggregations(aggregations)
+    renderer.close()
+    return run.status
+
+
+def _announce(event: Attached, run: Trace, sources: list[Source], counts: list[int]) -> Iterator[Attached]:
+    """dtrace's ``description 'x' matched N probes``, a line for each source."""
+    gone = {refused.probe.id for refused in run.refused if not refused.partial}
+    first = 0
+    for source, count in zip(sources, counts, strict=True):
+        own = set(range(first, first + count))
+        first += count
+        probes = [ecb.probe for ecb in run.matching.ecbs if own & set(ecb.clauses)]
+        refused = sum(probe.id in gone for probe in probes)
+        yield Attached(what=source.what, probes=len(probes) - refused, refused=refused, seconds=event.seconds)

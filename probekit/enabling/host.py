@@ -1,0 +1,135 @@
+"""Clauses evaluated on the host: those of BEGIN, END and tick-N, and with the stop engine all of them.
+
+They see the same global variables as clauses in the guest, and their records
+go through the same consumer. What differs is where arguments and built-ins
+come from: :class:`HostWorld` is this process, the stop engine's is a stopped vCPU.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from probekit.buffers.aggs import AggKey
+from probekit.buffers.layout import RawRecord
+from probekit.enabling.api import Globals
+from probekit.interp.aggs import Aggregations
+from probekit.interp.run import Value, run_clause
+from probekit.ir.ops import Clause, Program
+from probekit.providers.api import Probe
+
+__all__ = ("Firing", "HostGlobals", "HostWorld", "World", "fire")
+
+
+class World(Protocol):
+    """Where a firing's arguments and its task's built-ins come from."""
+
+    def arg(self, index: int) -> int: ...
+
+    def fact(self, name: str) -> Value:
+        """``cpu``, ``execname``, ``pid``, ``tid``, ``timestamp``."""
+        ...
+
+
+class HostGlobals:
+    """Global variables that live in this process: see :class:`probekit.enabling.api.Globals`."""
+
+    def __init__(self) -> None:
+        self.values: dict[int, int] = {}
+
+    def load(self, var: int) -> int:
+        """The value; 0 before the first store."""
+        return self.values.get(var, 0)
+
+    def store(self, var: int, value: int) -> None:
+        """Set it."""
+        self.values[var] = value
+
+
+class HostWorld:
+    """This process, for probes that belong to no guest task. They have no arguments."""
+
+    def arg(self, index: int) -> int:
+        """Host probes have no arguments."""
+        return 0
+
+    def fact(self, name: str) -> Value:
+        """This process's own facts."""
+        match name:
+            case "execname":
+                return b"probekit"
+            case "pid":
+                return os.getpid()
+            case "tid":
+                return threading.get_native_id()
+            case "timestamp":
+                return time.monotonic_ns()
+            case _:
+                return 0
+
+
+class Firing:
+    """One firing of one probe, for all its clauses: a :class:`probekit.interp.run.Context`."""
+
+    def __init__(
+        self, probe: Probe, program: Program, world: World, globals_: Globals, aggregations: Aggregations
+    ) -> None:
+        self._probe = probe
+        self._program = program
+        self._world = world
+        self._globals = globals_
+        self._aggregations = aggregations
+        self._locals: dict[int, Value] = {}
+        self.clause = 0
+
+    def arg(self, index: int) -> int:
+        """The probe's argument."""
+        return self._world.arg(index)
+
+    def builtin(self, name: str) -> Value:
+        """A built-in of the probe, or of the world."""
+        probe = self._probe.name
+        own: dict[str, Value] = {
+            "epid": self.clause + 1,
+            "id": self._probe.id,
+            "probefunc": probe.function.encode(),
+            "probemod": probe.module.encode(),
+            "probename": probe.name.encode(),
+            "probeprov": probe.provider.encode(),
+        }
+        return own[name] if name in own else self._world.fact(name)
+
+    def load(self, var: int) -> Value:
+        """A global from wherever it lives, or this firing's own variable."""
+        if self._program.variables[var].scope == "local":
+            return self._locals.get(var, 0)
+        return self._globals.load(var)
+
+    def store(self, var: int, value: Value) -> None:
+        """Assign a variable."""
+        if self._program.variables[var].scope == "local":
+            self._locals[var] = value
+        elif isinstance(value, int):
+            self._globals.store(var, value)
+        else:
+            raise AssertionError("global variables are integers")
+
+    def aggregate(self, agg: int, key: AggKey, value: int | None) -> None:
+        """Feed the host's own table."""
+        self._aggregations.feed(agg, key, value)
+
+
+def fire(clauses: Sequence[Clause], program: Program, firing: Firing, site: int, timestamp: int) -> list[RawRecord]:
+    """Run the clauses of one firing in order; their records as code in a guest would have left them."""
+    records: list[RawRecord] = []
+    for clause in clauses:
+        firing.clause = clause.index
+        outcome = run_clause(clause, program, firing)
+        if outcome.fault is not None:
+            records.append(RawRecord(clause.index, timestamp, site, int(outcome.fault.kind), b""))
+        elif outcome.record is not None:
+            records.append(RawRecord(clause.index, timestamp, site, 0, outcome.record))
+    return records

@@ -1,0 +1,194 @@
+"""From a target string to a guest that programs can be run on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+
+from probekit.enabling.facts import GuestFacts
+from probekit.errors import GuestError, MemoryAccessError, ProbekitError, TargetError
+from probekit.guest.linux import Allocation
+from probekit.guest.memory import DataMemory, PauseClock, RamData, StubData
+from probekit.guest.text import KernelText
+from probekit.kernel.image import Kernel, open_kernel
+from probekit.patch.lock import Lock, acquire
+from probekit.patch.sites import TextFacts
+from probekit.providers.api import Function
+from probekit.providers.registry import Registry, make_registry
+from probekit.session.gather import gather_guest, gather_text, guest_functions
+from probekit.session.signals import Interrupts
+from probekit.session.state import boot_cookie, journals_of, target_key
+from probekit.target.api import Target
+from probekit.target.connect import connect, parse_spec
+from probekit.target.discovery import find_qemu
+from probekit.target.ram import GuestRam, parse_ram_ranges
+
+__all__ = ("AttachOptions", "Attachment", "attach")
+
+_PAGE = 4096
+_BULK = 2000  # more functions than this are read as whole text sections
+
+
+def _silent(_: str) -> None:
+    """No progress wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttachOptions:
+    """``symbols``: an ELF, System.map or kallsyms file. ``cache``: use the symbol cache on disk.
+
+    ``ram``: the guest's RAM file, None to look for it, ``none`` to do without. ``progress``: told of slow steps.
+    ``timeout``: seconds for connecting.
+    """
+
+    symbols: Path | None = None
+    cache: bool = True
+    ram: str | None = None
+    progress: Callable[[str], None] = _silent
+    timeout: float = 5.0
+
+
+class Attachment:
+    """A guest in our hands. It runs between operations. A context manager; leaving it lets the guest go.
+
+    ``spec``: the target as given; ``interrupts``: pending signals; ``clock``: how long the guest was paused;
+    ``guest_cookie``: bytes that identify this boot of the guest.
+    """
+
+    def __init__(self, spec: str, target: Target, kernel: Kernel, lock: Lock, options: AttachOptions) -> None:
+        self.spec = spec
+        self.target = target
+        self.kernel = kernel
+        self.clock = PauseClock(target)
+        self.interrupts = Interrupts()
+        self.guest_cookie = boot_cookie(kernel)
+        self.text = KernelText(target, kernel.view, kernel.symbol("init_task"))
+        self.progress = options.progress
+        self._lock = lock
+        self._options = options
+        self.functions: tuple[Function, ...] = guest_functions(kernel)
+        self.registry: Registry = make_registry(self.functions)
+
+    def __enter__(self) -> Attachment:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.detach()
+
+    def detach(self) -> None:
+        """Let the guest run and close the connection. Safe to call twice."""
+        try:
+            with self.interrupts:
+                self.target.detach()
+        finally:
+            if self.ram is not None:
+                self.ram.close()
+            self._lock.release()
+
+    @cached_property
+    def facts(self) -> GuestFacts:
+        """What the engines need; read at first use, in one pause."""
+        with self.clock.paused():
+            return gather_guest(self.kernel)
+
+    @cached_property
+    def text_facts(self) -> TextFacts:
+        """What site analysis needs; read at first use, in one pause."""
+        with self.clock.paused():
+            return gather_text(self.kernel, self.functions)
+
+    @cached_property
+    def ram(self) -> GuestRam | None:
+        """The guest's RAM as a shared file, where there is one."""
+        if self._options.ram == "none":
+            return None
+        found = find_qemu(parse_spec(self.spec))
+        path = self._options.ram or (found.memory_path if found is not None and found.memory_shared else None)
+        if path is None:
+            return None
+        try:
+            with self.clock.paused():
+                layout = self.target.monitor("info mtree -f")
+            return GuestRam(path, parse_ram_ranges(layout, (found and found.memory_backend) or Path(path).name))
+        except ProbekitError as error:
+            if self._options.ram:
+                raise
+            self.progress(f"guest RAM file {path} is not used: {error}")
+            return None
+
+    def read_code(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
+        """Live text of many functions, in one pause."""
+        with self.clock.paused():
+            if len(ranges) <= _BULK:
+                return self.text.read_many(ranges)
+            images = self.kernel.read_text()
+        found: list[bytes | None] = []
+        for addr, size in ranges:
+            image = next((i for i in images if i.holds(addr, size)), None)
+            found.append(image.read(addr, size) if image is not None else None)
+        return found
+
+    def data_memory(self, memory: Allocation) -> DataMemory:
+        """The best way to our data memory: the RAM file if the guest's pages can be found in it. Guest stopped."""
+        ram = self.ram
+        if ram is None:
+            return StubData(self.target, self.clock)
+        pages = self.kernel.view.translate_many(range(memory.addr, memory.addr + memory.size, _PAGE))
+        live = RamData(ram, {page: phys for page, phys in pages.items() if phys is not None})
+        # The mapping must be this guest's memory and not another's: the stub and the file have to agree.
+        try:
+            live.write(memory.addr, b"probekit")
+            same = self.text.read_many([(memory.addr, 8)])[0] == b"probekit"
+            live.write(memory.addr, bytes(8))
+            live.read(memory.addr, memory.size)
+        except MemoryAccessError:
+            same = False
+        return live if same else StubData(self.target, self.clock)
+
+
+def attach(spec: str, options: AttachOptions | None = None) -> Attachment:
+    """Connect to a guest, find its kernel, and let it run on.
+
+    Raises :class:`probekit.errors.BusyError` when another probekit holds it, and any other
+    :class:`probekit.errors.ProbekitError` with the guest as it was.
+    """
+    options = options or AttachOptions()
+    lock = acquire(target_key(spec))
+    target: Target | None = None
+    try:
+        options.progress(f"connecting to {spec}")
+        target = connect(spec, timeout=options.timeout)
+        kernel = open_kernel(target, symbols_file=options.symbols, cache=options.cache, progress=options.progress)
+        attachment = Attachment(spec, target, kernel, lock, options)
+        _check_leftovers(attachment)
+        target.resume()
+        return attachment
+    except BaseException:
+        if target is not None:
+            _let_go(target)
+        lock.release()
+        raise
+
+
+def _let_go(target: Target) -> None:
+    """The guest runs again, whatever happened; a second error must not hide the first."""
+    with suppress(TargetError):
+        target.detach()
+
+
+def _check_leftovers(attachment: Attachment) -> None:
+    """Refuse to work on a guest that a killed probekit left changed."""
+    for state in journals_of(attachment.spec):
+        if state.header.cookie != attachment.guest_cookie:
+            state.path.unlink(missing_ok=True)  # that guest is gone: it rebooted or was another one
+        elif state.batches or state.call is not None:
+            raise GuestError(
+                f"an earlier probekit (process {state.header.host_pid}) was killed and left this guest changed",
+                hint=f"run `probekit recover -r {attachment.spec}` first",
+            )

@@ -1,0 +1,193 @@
+"""Put a guest right after a probekit that was killed: from its journal.
+
+    borrowed task    wait until its call returns, give its registers back
+    edited text      old bytes back wherever ours still stand, newest batch first
+    memory           wait for readers, free
+
+Everything is checked against the live guest first; on a guest that was rebooted
+since, the journal is only put away.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from probekit.enabling.facts import GuestFacts
+from probekit.errors import GuestError
+from probekit.guest.linux import Allocation, MemoryKind
+from probekit.guest.memory import PauseClock
+from probekit.guest.safepoint import SafePoint, finish_call
+from probekit.guest.text import KernelText
+from probekit.kernel.image import Kernel, open_kernel
+from probekit.patch.edits import revert_edits
+from probekit.patch.journal import Call, Journal, JournalState
+from probekit.patch.lock import acquire
+from probekit.session.attach import AttachOptions
+from probekit.session.gather import gather_guest
+from probekit.session.signals import Interrupts
+from probekit.session.state import JournalLog, boot_cookie, journals_of, target_key
+from probekit.target.api import Target
+from probekit.target.connect import connect
+
+__all__ = ("Recovered", "recover")
+
+_KINDS: dict[str, MemoryKind] = {"exec": "exec", "data": "data", "percpu": "percpu"}
+_RETURN_LIMIT = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What one recovery did. ``journals``: how many there were; counts are of sites, ``freed`` of bytes.
+
+    ``rebooted``: journals of a guest that is gone. ``problems``: what could not be put right, in words.
+    """
+
+    journals: int = 0
+    restored: int = 0
+    already: int = 0
+    freed: int = 0
+    tasks: int = 0
+    rebooted: int = 0
+    problems: tuple[str, ...] = ()
+
+    @property
+    def clean(self) -> bool:
+        """True when nothing was left to put right."""
+        return not self.journals
+
+
+def recover(spec: str, options: AttachOptions | None = None) -> Recovered:
+    """Restore the guest at ``spec`` from every journal that names it. Raises :class:`probekit.errors.ProbekitError`."""
+    options = options or AttachOptions()
+    with acquire(target_key(spec)), Interrupts():
+        states = journals_of(spec)
+        options.progress(f"connecting to {spec}")
+        target = connect(spec, timeout=options.timeout)
+        try:
+            if not states:
+                return Recovered()
+            kernel = open_kernel(target, symbols_file=options.symbols, cache=options.cache, progress=options.progress)
+            return _recover_all(target, kernel, states)
+        finally:
+            target.detach()
+
+
+def _recover_all(target: Target, kernel: Kernel, states: list[JournalState]) -> Recovered:
+    cookie = boot_cookie(kernel)
+    total = Recovered(journals=len(states))
+    for state in reversed(states):
+        if state.header.cookie != cookie:
+            state.path.unlink(missing_ok=True)
+            total = _add(total, Recovered(rebooted=1))
+            continue
+        total = _add(total, _Recovery(target, kernel, state).run())
+    return total
+
+
+def _add(a: Recovered, b: Recovered) -> Recovered:
+    return Recovered(
+        journals=a.journals,
+        restored=a.restored + b.restored,
+        already=a.already + b.already,
+        freed=a.freed + b.freed,
+        tasks=a.tasks + b.tasks,
+        rebooted=a.rebooted + b.rebooted,
+        problems=a.problems + b.problems,
+    )
+
+
+class _Recovery:
+    """One journal of this very boot of the guest."""
+
+    def __init__(self, target: Target, kernel: Kernel, state: JournalState) -> None:
+        self._target = target
+        self._kernel = kernel
+        self._state = state
+        self._text = KernelText(target, kernel.view, kernel.symbol("init_task"))
+        self._clock = PauseClock(target)
+        self._problems: list[str] = []
+        self._log = JournalLog(Journal.reopen(state))
+
+    def run(self) -> Recovered:
+        """Task, text, memory, in that order; the journal goes when all of it is done."""
+        tasks = self._give_back(self._state.call) if self._state.call is not None else 0
+        restored = already = 0
+        with self._clock.paused():
+            for batch in reversed(self._state.batches):
+                report = revert_edits(self._text, batch)
+                restored += len(report.restored)
+                already += len(report.already)
+                self._problems += [
+                    f"{addr:#x} holds {found.hex(' ')}, which is not ours, and is left alone"
+                    for addr, found in report.conflicts
+                ]
+                self._problems += [f"{addr:#x} is not mapped any more" for addr in report.unreadable]
+        freed = self._free()
+        self._log.close(keep=bool(self._problems))
+        return Recovered(restored=restored, already=already, freed=freed, tasks=tasks, problems=tuple(self._problems))
+
+    def _give_back(self, call: Call) -> int:
+        """Let the borrowed task come back to our breakpoint, and put its registers back."""
+        if self._waiting(call) is None:
+            self._target.set_breakpoint(call.return_addr)
+            try:
+                deadline = time.monotonic() + _RETURN_LIMIT
+                while self._waiting(call) is None and time.monotonic() < deadline:
+                    self._step_past(call)
+                    self._target.resume()
+                    if self._target.wait(1.0) is None:
+                        self._target.stop()
+            finally:
+                self._target.clear_breakpoint(call.return_addr)
+        vcpu = self._waiting(call)
+        if vcpu is None:
+            self._problems.append(f"the guest task borrowed at {call.return_addr:#x} has not come back")
+            return 0
+        finish_call(self._target, vcpu, call.regs)
+        self._log.call_done()
+        return 1
+
+    def _waiting(self, call: Call) -> int | None:
+        """The vCPU where the borrowed task stands: back from its call, or not yet sent off."""
+        for vcpu in self._target.vcpus():
+            regs = self._target.regs(vcpu)
+            if regs["rip"] == call.return_addr and regs["rsp"] in (call.rsp, call.regs["rsp"]):
+                return vcpu
+        return None
+
+    def _step_past(self, call: Call) -> None:
+        """Other tasks that stand at the breakpoint go on behind the pad there."""
+        facts = self._facts()
+        pad = facts.candidates.get(call.return_addr)
+        for vcpu in self._target.vcpus():
+            regs = self._target.regs(vcpu)
+            if pad is not None and regs["rip"] == call.return_addr and regs["rsp"] != call.rsp:
+                self._target.set_regs(vcpu, regs.replace(rip=regs["rip"] + pad))
+
+    def _facts(self) -> GuestFacts:
+        return gather_guest(self._kernel)
+
+    def _free(self) -> int:
+        """Free what is still allocated, behind a wait for readers."""
+        memory = [
+            Allocation(kind=_KINDS[item.kind], addr=item.addr, size=item.size)
+            for item in self._state.allocations
+            if item.kind in _KINDS
+        ]
+        if not memory or self._problems:
+            return 0  # text that still leads into our memory keeps it alive
+        facts = self._facts()
+        freed = 0
+        try:
+            with SafePoint(self._target, facts.candidates, log=self._log) as point:
+                facts.services.synchronize(point)
+                for item in reversed(memory):
+                    facts.services.free(point, item)
+                    self._log.freed(item)
+                    freed += item.size
+        except GuestError as error:
+            self._problems.append(
+                f"{sum(m.size for m in memory) - freed} bytes are left behind, inert: {error.message}"
+            )
+        return freed

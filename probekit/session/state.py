@@ -1,0 +1,123 @@
+"""What this machine's disk knows of one guest: the lock while we hold it, the journal while we change it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from probekit.errors import ProbekitError, SymbolError
+from probekit.guest.linux import Allocation
+from probekit.kernel.image import Kernel
+from probekit.patch import journal as disk
+from probekit.patch.edits import Edit
+from probekit.patch.journal import Journal, JournalHeader, JournalState, default_dir, find_journals
+from probekit.target.connect import parse_spec
+
+__all__ = ("JournalLog", "boot_cookie", "journals_of", "new_journal", "target_key")
+
+_LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
+# Random at every boot with CONFIG_RANDOMIZE_MEMORY (kernel commit 0483e1fa6e09, v4.8).
+_RANDOM_BASES = ("page_offset_base", "vmalloc_base", "vmemmap_base")
+
+
+def target_key(spec: str) -> str:
+    """One name for one guest, however the user spelled the target (``gdb:`` in front of a plain one included)."""
+    parsed = parse_spec(spec)
+    match parsed.kind:
+        case "unix":
+            return f"unix:{Path(parsed.address).resolve()}"
+        case "tcp":
+            host = "localhost" if parsed.address in _LOOPBACK else parsed.address
+            return f"tcp:{host}:{parsed.port}"
+        case "gdb":
+            if parsed.address.startswith("/"):
+                return f"unix:{Path(parsed.address).resolve()}"
+            try:
+                return target_key(parsed.address)
+            except ProbekitError:
+                return spec
+        case _:
+            return spec
+
+
+def boot_cookie(kernel: Kernel) -> bytes:
+    """Bytes that differ after the guest booted again: its random addresses and the first task's stack canary."""
+    parts = [kernel.base, *kernel.percpu_offsets[:1]]
+    memory = kernel.memory
+    parts += [memory.u64(addr) for name in _RANDOM_BASES if (addr := kernel.symbols.addr(name)) is not None]
+    init = kernel.symbols.addr("init_task")
+    if kernel.btf is not None and init is not None:
+        with suppress(SymbolError):  # built without CONFIG_STACKPROTECTOR: the addresses have to do
+            parts.append(memory.u64(init + kernel.btf.struct("task_struct").field("stack_canary").offset))
+    return hashlib.sha256(struct.pack(f"<{len(parts)}Q", *parts)).digest()[:16]
+
+
+class JournalLog:
+    """An :class:`probekit.enabling.api.EngineLog` on disk."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._batches: list[int] = []
+        self._standing: dict[int, Allocation] = {}
+
+    def edits(self, edits: Sequence[Edit]) -> None:
+        """Before the first byte of them is written."""
+        self._batches.append(self._journal.edits(edits))
+
+    def reverted(self) -> None:
+        """All edits are undone."""
+        for batch in self._batches:
+            self._journal.reverted(batch)
+        self._batches = []
+
+    def allocated(self, memory: Allocation) -> None:
+        """Guest memory is ours."""
+        self._standing[memory.addr] = memory
+        self._journal.allocated(disk.Allocation(memory.kind, memory.addr, memory.size, {}))
+
+    def freed(self, memory: Allocation) -> None:
+        """And no longer."""
+        self._standing.pop(memory.addr, None)
+        self._journal.freed(memory.addr)
+
+    def call_started(self, *, vcpu: int, regs: Mapping[str, int], return_addr: int, rsp: int) -> None:
+        """A guest task is borrowed."""
+        self._journal.call_started(disk.Call(vcpu=vcpu, raw=b"", regs=regs, return_addr=return_addr, rsp=rsp))
+
+    def call_done(self) -> None:
+        """It has been given back."""
+        self._journal.call_done()
+
+    def close(self, *, keep: bool = False) -> None:
+        """Remove the journal when nothing of ours is left in the guest; keep it otherwise, or if asked to."""
+        if keep or self._batches or self._standing:
+            self._journal.close()
+        else:
+            self._journal.close_clean()
+
+
+def new_journal(spec: str, kernel: Kernel, cookie: bytes) -> JournalLog:
+    """A journal for one enabling. Raises :class:`probekit.errors.JournalError` before anything is changed."""
+    process = psutil.Process()
+    header = JournalHeader(
+        target=target_key(spec),
+        host_pid=os.getpid(),
+        host_start=process.create_time(),
+        build_id=bytes.fromhex(kernel.build_id or ""),
+        base=kernel.base,
+        cookie=cookie,
+    )
+    return JournalLog(Journal.create(default_dir(), header))
+
+
+def journals_of(spec: str) -> list[JournalState]:
+    """The journals that are left for a target, oldest first. A damaged one raises JournalError."""
+    key = target_key(spec)
+    states = [disk.load(path) for path in find_journals(default_dir())]
+    return [state for state in states if state.header.target == key]
