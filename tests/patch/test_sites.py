@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from probekit.patch.ranges import Ranges
-from probekit.patch.sites import EntrySite, ExitSite, FunctionExits, Refusal, TextFacts, entry_site, exit_sites
+from probekit.patch.sites import (
+    EntrySite,
+    ExitSite,
+    FunctionExits,
+    Refusal,
+    TextFacts,
+    entry_site,
+    exit_sites,
+    rewritten_size,
+)
 
 F = 0xFFFFFFFF81000000  # the function
 G = 0xFFFFFFFF81008000  # another one
@@ -257,6 +266,14 @@ def test_reserved_exit() -> None:
     facts = TextFacts(starts=FACTS.starts, reserved=Ranges.of([(F + 5, F + 10)]))
     found = exits(NOP5 + "e9" + rel32(F + 5, 5, G), facts)
     assert not found.sites and "itself rewrites" in reasons(found)[0]
+
+
+@pytest.mark.parametrize(
+    ("code", "size"),
+    [("eb10", 2), ("6690", 2), (NOP5, 5), ("e900000000", 5), ("e800000000", 5), ("c3cccccccc", 5)],
+)
+def test_rewritten_size(code: str, size: int) -> None:
+    assert rewritten_size(bytes.fromhex(code)) == size
 
 
 def test_breakpoint_in_the_code_hides_everything_behind_it() -> None:
