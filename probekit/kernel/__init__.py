@@ -1,13 +1,29 @@
 """The guest's Linux kernel, found and described from its memory alone.
 
-No debug files, KASLR on, an untrusted guest. Reading order:
+No debug files, KASLR on, an untrusted guest. Start at :func:`image.open_kernel`;
+the reading order below is also the order of work:
 
-``memory``    bounded, cacheable reads over anything with ``read``/``read_many``
-``base``      where the image is (first mapped 2 MiB step, checked against the IDT)
+``memory``    bounded reads with a scoped page cache over anything with ``read``/``read_many``
+``view``      reads that reach the kernel wherever the vCPUs stopped (PTI: own page walk)
+``drive``     the way in when even that is impossible: run until a vCPU enters the kernel
+``base``      where the image is: first mapped 2 MiB step, checked against the IDT
 ``kallsyms``  the kernel's own symbol table, decoded by structure
+``symbols``   the table others use: by name, by address, text, ranges
+``places``    banner, build id, BTF: by symbol or by looks (``notes``, ``text`` help)
+``types``     the C type model, independent of any format; all that ``lang`` sees
+``btf``       reads the kernel's and modules' BTF into that model
+``modules``   the module list, module symbols, module BTF
+``percpu``    per-CPU offsets, CPU masks, where ``current`` is kept
+``tasks``     every thread with its stack and saved stack pointer
+``sections``  text not to probe, text that the kernel rewrites, text that may fault
+``symfiles``  symbols from a file, proved against memory
+``cache``     the above on disk, keyed by build id, independent of KASLR
+``image``     :class:`~probekit.kernel.image.Kernel`, which holds it all
 
 Rules of the layer: every count, length and pointer read from the guest is
 bounded and checked; what does not fit is a
-:class:`~probekit.errors.SymbolError`; layouts are told apart by features,
-never by version, and each branch names the commit that made it.
+:class:`~probekit.errors.SymbolError` (or a ``TargetError`` when memory cannot
+be read); layouts are told apart by features, never by version, and each
+branch names the commit or version that made it; text from the guest is
+escaped before anyone can print it.
 """

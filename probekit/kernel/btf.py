@@ -21,6 +21,7 @@ from functools import partial
 from typing import Literal
 
 from probekit.errors import SymbolError
+from probekit.kernel.text import clean_text
 from probekit.kernel.types import (
     ArrayType,
     CType,
@@ -204,9 +205,7 @@ class Btf:
             raise SymbolError(f"BTF string {offset:#x} is outside of the string section")
         end = self._strings.find(b"\0", offset, offset + _MAX_NAME)
         raw = self._strings[offset : end if end >= 0 else offset + _MAX_NAME]
-        text = raw.decode("latin-1")
-        # The guest chose these bytes: no control character may reach a terminal.
-        return text if text.isascii() and text.isprintable() else _clean(raw)
+        return clean_text(raw)
 
     def _start(self, type_id: int) -> int:
         index = type_id - self._first_id
@@ -313,10 +312,6 @@ class Btf:
         variadic = bool(pairs) and pairs[-1] == (0, 0)
         params = tuple(Param(self._string(n), self._ref(t)) for n, t in (pairs[:-1] if variadic else pairs))
         return FuncType(name, self._ref(words[at + 2]), params, variadic)
-
-
-def _clean(raw: bytes) -> str:
-    return "".join(chr(c) if 0x20 <= c < 0x7F else f"\\x{c:02x}" for c in raw)
 
 
 def _sections(data: bytes) -> tuple[bytes, bytes]:

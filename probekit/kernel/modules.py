@@ -22,6 +22,7 @@ from probekit.errors import MemoryAccessError, SymbolError
 from probekit.kernel.btf import Btf
 from probekit.kernel.memory import PAGE_SIZE, Memory
 from probekit.kernel.symbols import ModuleSymbols
+from probekit.kernel.text import clean_text
 from probekit.kernel.types import StructType
 
 __all__ = ("Module", "list_modules", "module_btf_data", "module_symbols", "walk_list")
@@ -81,7 +82,7 @@ def list_modules(memory: Memory, btf: Btf, head: int) -> tuple[Module, ...]:
 def _module(layout: StructType, btf: Btf, addr: int, blob: bytes) -> Module:
     name_at = layout.field("name")
     raw = blob[name_at.offset : name_at.offset + name_at.size].split(b"\0", 1)[0]
-    name = "".join(chr(c) if 0x20 < c < 0x7F else f"\\x{c:02x}" for c in raw)
+    name = clean_text(raw)
     state = _number(blob, layout, "state")
     start, size = _text_range(layout, btf, blob)
     if not name or size > _MAX_TEXT or start + size > 1 << 64:
@@ -159,9 +160,7 @@ def _table(
             continue
         letter = chr(letters[number] if letters is not None else info)
         addrs.append(value)
-        names.append(
-            "".join(chr(c) if 0x20 < c < 0x7F else f"\\x{c:02x}" for c in strings[name_at : min(end, name_at + 512)])
-        )
+        names.append(clean_text(strings[name_at : min(end, name_at + 512)]))
         types.append(letter if letter.isascii() and letter.isalpha() else "?")
         # Before typetab the letter replaced st_info, later st_size (commits 5439c985c5a8, v5.0; 1c7651f43777, v5.2).
         sizes.append(size if letters is not None and size < 1 << 32 else 0)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import struct
 
-__all__ = ("build_id", "clean_text", "release_of")
+__all__ = ("build_id", "release_of")
 
 _NOTE = struct.Struct("<III")
 _BUILD_ID = 3
@@ -34,11 +34,6 @@ def build_id(notes: bytes) -> str | None:
             return notes[data_at : data_at + size].hex()
         at = data_at + (size + 3 & -4)
     return None
-
-
-def clean_text(raw: bytes) -> str:
-    """Guest bytes as printable ASCII; anything else escaped, so that it can go to a terminal."""
-    return "".join(chr(c) if 0x20 <= c < 0x7F else f"\\x{c:02x}" for c in raw)
 
 
 def release_of(banner: str) -> str:

@@ -13,8 +13,9 @@ from probekit.errors import SymbolError
 from probekit.kernel.base import find_banner
 from probekit.kernel.btf import Btf
 from probekit.kernel.memory import Image
-from probekit.kernel.notes import build_id, clean_text
+from probekit.kernel.notes import build_id
 from probekit.kernel.symbols import SymbolTable
+from probekit.kernel.text import clean_text
 
 __all__ = ("Places", "by_search", "by_symbols", "identity")
 

@@ -20,6 +20,8 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
+from operator import itemgetter
 
 from probekit.errors import SymbolError
 from probekit.kernel.kallsyms import RawSymbols
@@ -77,28 +79,22 @@ class SymbolTable:
     __slots__ = ("_addrs", "_by_name", "_modules", "_names", "_owners", "_sizes", "_types")
 
     def __init__(self, kernel: RawSymbols, modules: Sequence[ModuleSymbols] = ()) -> None:
-        addrs, names = list(kernel.addrs), list(kernel.names)
-        types, owners = [kernel.types], array("H", bytes(2 * len(kernel)))
-        sizes: dict[int, int] = {}
-        for number, module in enumerate(modules, 1):
-            sizes.update({len(addrs) + i: size for i, size in enumerate(module.sizes) if size})
-            addrs += module.addrs
-            names += module.names
-            types.append(module.types)
-            owners.extend([number] * len(module.addrs))
-        letters = "".join(types)
-        if modules:
-            order = sorted(range(len(addrs)), key=addrs.__getitem__)
-            place = {old: new for new, old in enumerate(order)} if sizes else {}
-            addrs, names = [addrs[i] for i in order], [names[i] for i in order]
-            letters = "".join([letters[i] for i in order])
-            owners = array("H", [owners[i] for i in order])
-            sizes = {place[old]: size for old, size in sizes.items()}
-        self._addrs = array("Q", addrs)
-        self._names = names
-        self._types = letters
-        self._owners = owners
-        self._sizes = sizes
+        rows = [
+            (addr, name, letter, number, size)
+            for number, module in enumerate(modules, 1)
+            for addr, name, letter, size in zip(module.addrs, module.names, module.types, module.sizes, strict=True)
+        ]
+        if rows and len(kernel) and min(rows)[0] < kernel.addrs[-1]:
+            # Never on x86-64, where modules are above the kernel; but the guest says where they are.
+            rows += zip(kernel.addrs, kernel.names, kernel.types, repeat(0), repeat(0), strict=False)
+            kernel = RawSymbols(array("Q"), [], "", kernel.encoding)
+        rows.sort(key=itemgetter(0))
+        first = len(kernel)
+        self._addrs = kernel.addrs + array("Q", [row[0] for row in rows])
+        self._names = kernel.names + [row[1] for row in rows]
+        self._types = kernel.types + "".join([row[2] for row in rows])
+        self._owners = array("H", bytes(2 * first)) + array("H", [row[3] for row in rows])
+        self._sizes = {first + i: row[4] for i, row in enumerate(rows) if row[4]}
         self._modules = ("", *(module.module for module in modules))
         self._by_name: dict[str, int | tuple[int, ...]] = {}
 

@@ -18,6 +18,7 @@ from probekit.errors import SymbolError
 from probekit.kernel.btf import Btf
 from probekit.kernel.memory import Memory
 from probekit.kernel.modules import walk_list
+from probekit.kernel.text import clean_text
 from probekit.kernel.types import Field, StructType
 
 __all__ = ("THREAD_SIZE", "Task", "list_tasks", "read_task")
@@ -101,7 +102,7 @@ def _read(memory: Memory, layout: _Layout, addrs: list[int]) -> list[tuple[Task,
                 raise SymbolError(f"the task list leads to unreadable memory at {addr:#x}")
             values[name] = blob
         number_of = {name: int.from_bytes(blob, "little") for name, blob in values.items()}
-        comm = "".join(chr(c) if 0x20 <= c < 0x7F else f"\\x{c:02x}" for c in values["comm"].split(b"\0", 1)[0])
+        comm = clean_text(values["comm"].split(b"\0", 1)[0])
         task = Task(
             addr=addr,
             pid=number_of["pid"],

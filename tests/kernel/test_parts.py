@@ -15,8 +15,9 @@ from probekit.kernel.base import gate_handlers, idt_bases
 from probekit.kernel.kallsyms import RawSymbols
 from probekit.kernel.memory import PAGE_SIZE, Memory
 from probekit.kernel.modules import walk_list
-from probekit.kernel.notes import build_id, clean_text, release_of
+from probekit.kernel.notes import build_id, release_of
 from probekit.kernel.symbols import ModuleSymbols, SymbolTable
+from probekit.kernel.text import clean_text
 from probekit.kernel.view import KernelView, Tables, root_candidates
 from probekit.target.api import Regs
 
