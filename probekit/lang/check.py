@@ -20,6 +20,7 @@ from probekit.lang.parser import parse
 from probekit.lang.scan import Option, scan
 from probekit.lang.scope import Scope
 from probekit.lang.source import NOWHERE, Source
+from probekit.lang.split import split_clauses
 from probekit.lang.typed import CheckedClause, CheckedProgram, TypedStatement
 from probekit.lang.typenames import resolve
 from probekit.lang.types import IntType, StringType, same
@@ -50,12 +51,13 @@ def check_program(source: Source, *, allow_bare: bool = False, macros: Macros | 
         scope.diagnostics.extend(uses.unused(_with_options(macros, scanned.options)))
     if scope.diagnostics:
         raise CompileError(scope.diagnostics, source)
-    return CheckedProgram(
+    checked = CheckedProgram(
         clauses=tuple(clauses),
         variables=tuple(scope.variables.values()),
         aggregations=tuple(a.plan() for a in scope.aggregations.values()),
         options=scanned.options,
     )
+    return split_clauses(checked)
 
 
 def _with_options(macros: Macros, options: tuple[Option, ...]) -> Macros:
@@ -172,15 +174,9 @@ def _statement(statement: ast.Statement, scope: Scope) -> list[TypedStatement]:
 
 def _if(statement: ast.If, scope: Scope) -> TypedStatement:
     cond = check_scalar(statement.cond, scope, "D_OP_SCALAR", "the condition of if")
-    then, orelse = _branch(statement.then, scope), _branch(statement.orelse, scope) if statement.orelse else []
+    then = _statement(statement.then, scope)
+    orelse = _statement(statement.orelse, scope) if statement.orelse else []
     return typed.IfElse(cond, tuple(then), tuple(orelse))
-
-
-def _branch(statement: ast.Statement, scope: Scope) -> list[TypedStatement]:
-    out = _statement(statement, scope)
-    if any(isinstance(s, (typed.Trace, typed.Printf, typed.Exit)) for s in out):
-        raise not_yet(statement.span, "data-recording actions inside if/else are")
-    return out
 
 
 def _expression(expr: ast.Expr, scope: Scope) -> TypedStatement:

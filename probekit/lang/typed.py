@@ -270,7 +270,7 @@ class Aggregate:
 @final
 @dataclass(frozen=True, slots=True)
 class IfElse:
-    """``if``: nothing in it records data."""
+    """``if``; once ``split`` has run, nothing in it records data."""
 
     cond: TypedExpr
     then: tuple[TypedStatement, ...]

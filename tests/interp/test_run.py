@@ -159,3 +159,40 @@ def test_sums_wrap() -> None:
     w.run()
     w.run()
     assert dict(w.aggs.table(0)) == {(): (-2,)}
+
+
+def _records(script: str, *args: int) -> list[bytes]:
+    return [outcome.record for outcome in world(script, *args).run() if outcome.record is not None]
+
+
+def test_conditional_actions_record_when_their_branch_runs() -> None:
+    script = """BEGIN /arg9 == 0/
+    {
+        trace('a');
+        if (arg0) { trace('b'); if (arg1) trace('c'); else if (arg2) trace('d'); trace('e'); }
+        else if (arg3) trace('f');
+        if (arg4) ; else trace('g');
+        trace('h');
+    }"""
+
+    def shown(*args: int) -> str:
+        return b"".join(record.replace(b"\0", b"") for record in _records(script, *args)).decode()
+
+    assert shown(0, 0, 0, 0, 0) == "agh"
+    assert shown(1, 0, 0, 0, 0) == "abegh"
+    assert shown(1, 1, 1, 1, 1) == "abceh"
+    assert shown(1, 0, 1, 1, 1) == "abdeh"
+    assert shown(0, 1, 1, 1, 0) == "afgh"
+    assert shown(0, 0, 0, 0, 0, 0, 0, 0, 0, 1) == ""
+
+
+def test_a_fault_in_a_branch_ends_the_clause() -> None:
+    script = "BEGIN { trace(1); if (arg0) trace(1 / arg1); else trace(2); trace(3); }"
+    assert len(_records(script, 0, 0)) == 3
+    assert len(_records(script, 1, 1)) == 3
+    assert len(_records(script, 1, 0)) == 1
+
+
+def test_many_conditional_actions() -> None:
+    script = "BEGIN { " + "if (arg0) trace(1); " * 1500 + "}"
+    assert len(_records(script, 1)) == 1500

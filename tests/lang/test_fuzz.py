@@ -46,8 +46,8 @@ def test_any_bytes(data: bytes) -> None:
     _try(data.decode("utf-8", "surrogateescape"))
 
 
-_WORDS = """BEGIN END fbt::f*:entry tick-1s 42 { } ( ) [ ] ; , . -> ? : / /= // + - * % ++ -- ! ~ & && | || ^ ^^ << >> < <=
-    > >= == != = += <<= @ @a @b[ self this self->x this->y x y z pid arg0 arg1 execname probefunc args curthread
+_WORDS = """BEGIN END fbt::f*:entry tick-1s 42 { } ( ) [ ] ; , . -> ? : / /= // + - * % ++ -- ! ~ & && | || ^ ^^ << >> <
+    <= > >= == != = += <<= @ @a @b[ self this self->x this->y x y z pid arg0 arg1 execname probefunc args curthread
     count sum quantize trace printf exit printa if else sizeof stringof offsetof xlate int char unsigned long string
     struct uint64_t size_t inline typedef for while 0 1 7u 0x1f 'a' 1.5 08 `sym m`s $1 $$1 $target $0 #"""
 _PIECES = ('"a"', '"%d"', '"%s %d"', '"%"', '"%*d"', "\n", "/* c */", "\n#pragma D option quiet\n")

@@ -1,0 +1,100 @@
+"""``if`` around data-recording actions: one clause becomes several, as dtrace(1) does it.
+
+A clause leaves at most one record, with all its fields; an action that may or may
+not run needs a clause of its own. The parts pass control through one hidden
+clause-local variable, which holds the number of the part to run next:
+
+    P /p/ { a; if (c) trace(1); else trace(2); b; }
+
+    P /p/              { a; %next = c ? 2 : 3; }
+    P /%next == 2/     { trace(1); %next = 1; }
+    P /%next == 3/     { trace(2); %next = 1; }
+    P /%next == 1/     { b; }
+
+Clause-local variables are zero when a probe fires, and a part names its successor
+last: so a predicate that does not hold, or a fault, leaves the later parts unrun.
+An ``if`` with no such action inside stays where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from probekit.lang import typed
+from probekit.lang.typed import CheckedClause, CheckedProgram, TypedExpr, TypedStatement
+from probekit.lang.types import INT
+
+__all__ = ("split_clauses",)
+
+_NOWHERE = 0
+
+
+def split_clauses(program: CheckedProgram) -> CheckedProgram:
+    """The program with every clause recording either all of its fields or none."""
+    if not any(_records_inside(s) for clause in program.clauses for s in clause.statements):
+        return program
+    splitter = _Splitter(typed.Var(len(program.variables), "%next", "local", INT))
+    clauses = [part for clause in program.clauses for part in splitter.split(clause)]
+    return replace(program, clauses=tuple(clauses), variables=(*program.variables, splitter.next))
+
+
+def _records_inside(statement: TypedStatement) -> bool:
+    """True for an ``if`` that has a data-recording action anywhere in it."""
+    return isinstance(statement, typed.IfElse) and any(
+        isinstance(s, (typed.Trace, typed.Printf, typed.Exit)) or _records_inside(s)
+        for s in (*statement.then, *statement.orelse)
+    )
+
+
+@dataclass(slots=True)
+class _Splitter:
+    next: typed.Var
+    numbers: int = _NOWHERE
+    parts: list[CheckedClause] = field(default_factory=list)
+
+    def split(self, clause: CheckedClause) -> list[CheckedClause]:
+        if not any(_records_inside(s) for s in clause.statements):
+            return [clause]
+        self.parts = []
+        self._walk(clause, clause.predicate, clause.statements, _NOWHERE)
+        return self.parts
+
+    def _walk(
+        self, clause: CheckedClause, gate: TypedExpr | None, statements: Sequence[TypedStatement], successor: int
+    ) -> None:
+        """Make the parts of a list of statements, after which ``successor`` runs."""
+        part: list[TypedStatement] = []
+        for index, statement in enumerate(statements):
+            if not isinstance(statement, typed.IfElse) or not _records_inside(statement):
+                part.append(statement)
+                continue
+            last = index == len(statements) - 1
+            after = successor if last else self._number()
+            then = self._number()
+            orelse = self._number() if statement.orelse else after
+            self._part(clause, gate, [*part, self._go(statement.cond, then, orelse)])
+            self._walk(clause, self._at(then), statement.then, after)
+            if statement.orelse:
+                self._walk(clause, self._at(orelse), statement.orelse, after)
+            if last:
+                return
+            gate, part = self._at(after), []
+        if successor != _NOWHERE:
+            part.append(typed.Do(typed.Store(self.next, typed.Const(successor, INT), INT)))
+        if part:
+            self._part(clause, gate, part)
+
+    def _part(self, clause: CheckedClause, gate: TypedExpr | None, statements: list[TypedStatement]) -> None:
+        self.parts.append(replace(clause, predicate=gate, statements=tuple(statements)))
+
+    def _number(self) -> int:
+        self.numbers += 1
+        return self.numbers
+
+    def _at(self, number: int) -> TypedExpr:
+        return typed.Compare("eq", typed.Load(self.next, INT), typed.Const(number, INT), signed=True)
+
+    def _go(self, cond: TypedExpr, then: int, orelse: int) -> TypedStatement:
+        target = typed.Choose(cond, typed.Const(then, INT), typed.Const(orelse, INT), INT)
+        return typed.Do(typed.Store(self.next, target, INT))
