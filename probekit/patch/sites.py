@@ -53,6 +53,7 @@ _ENDBRS = (
     b"\x66\x0f\x1f\x00",  # nop word ptr [rax]       gen_endbr_poison() of Linux 6.1
     b"\x0f\x1f\x40\xd6",  # nop dword ptr [rax-42]   the later form of the same
 )
+_NO_PAD = "no nop pad: notrace or assembly code"
 _RET_INT3 = b"\xc3\xcc\xcc\xcc\xcc"  # ret; int3 x 4
 
 
@@ -125,6 +126,7 @@ class TextFacts:
     ``reserved``: ranges the guest itself rewrites (static keys and calls, alternatives).
     ``hidden_jumps``: sorted (from, to): jumps not to be seen in the text, as static keys and exception fix-ups.
     ``jump_tables``: False for a kernel built with retpolines (``-fno-jump-tables``): ``jmp rax`` is then a tail call.
+    ``pads``: addresses of all of ftrace's pads, or None: tells a pad that is in use from code that begins with a call.
     """
 
     starts: frozenset[int] = frozenset()
@@ -132,6 +134,7 @@ class TextFacts:
     reserved: Ranges = NO_RANGES
     hidden_jumps: tuple[tuple[int, int], ...] = ()
     jump_tables: bool = True
+    pads: frozenset[int] | None = None
 
 
 _NO_FACTS = TextFacts()
@@ -153,6 +156,8 @@ def entry_site(addr: int, code: bytes, facts: TextFacts = _NO_FACTS) -> EntrySit
     offset = 4 if code[:4] in _ENDBRS else 0
     pad = code[offset : offset + JUMP_SIZE]
     if pad != NOP5:
+        if facts.pads is not None and addr + offset not in facts.pads:
+            return Refusal(addr, _NO_PAD)
         return Refusal(addr, _why_no_pad(pad))
     if facts.reserved and facts.reserved.overlap(addr + offset, addr + offset + JUMP_SIZE):
         return Refusal(addr, "the guest itself rewrites this place (a static key or static call)")
@@ -166,7 +171,7 @@ def _why_no_pad(pad: bytes) -> str:
         return f"site is already changed ({pad.hex(' ')}): an optimised kprobe, a live patch or another tracer"
     if pad[:1] == b"\xcc":  # int3
         return f"site is already changed ({pad.hex(' ')}): a kprobe or a debugger's breakpoint"
-    return "no nop pad: notrace or assembly code"
+    return _NO_PAD
 
 
 @dataclass(slots=True)

@@ -71,6 +71,14 @@ def test_entry_refused(code: str, reason: str) -> None:
     assert isinstance(found, Refusal) and reason in found.reason and found.addr == F
 
 
+def test_entry_that_never_had_a_pad() -> None:
+    """Half of the kernel's trampolines begin with a jump; where the pads are known, nobody is blamed for those."""
+    code = bytes.fromhex("e911223344 55555555")  # jmp rel32
+    unused, used = (entry_site(F, code, TextFacts(pads=pads)) for pads in (frozenset({G}), frozenset({F})))
+    assert isinstance(unused, Refusal) and "no nop pad" in unused.reason
+    assert isinstance(used, Refusal) and "already changed" in used.reason
+
+
 def test_entry_in_a_reserved_range() -> None:
     found = entry_site(F, bytes.fromhex(NOP5 + "90909090"), TextFacts(reserved=Ranges.of([(F + 4, F + 6)])))
     assert isinstance(found, Refusal) and "itself rewrites" in found.reason
