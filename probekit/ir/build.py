@@ -14,7 +14,7 @@ BEGIN /pid == 7/ { trace(arg0); }
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from probekit.buffers.actions import Action, Default, Exit, FieldKind, Printf, RecordPlan, Trace, field_layout
@@ -52,9 +52,16 @@ def compile_program(
 
 def build_program(program: typed.CheckedProgram, source: Source) -> Program:
     """Lower every clause of a checked program."""
+    # One string for each clause as written: the parts of a split clause share it.
+    texts = {clause.span: source.slice(clause.span) for clause in program.clauses}
     return Program(
         clauses=tuple(
-            _clause(index, clause, program.aggregations, source) for index, clause in enumerate(program.clauses)
+            replace(
+                _clause(index, clause, program.aggregations),
+                text=texts[clause.span],
+                line=source.place(clause.span.start)[0],
+            )
+            for index, clause in enumerate(program.clauses)
         ),
         variables=tuple(
             Variable(v.index, v.name, v.scope, "int", bits=v.type.bits, signed=v.type.signed) for v in program.variables
@@ -78,7 +85,7 @@ class _Record:
         return RecordPlan(fields, tuple(self.actions), size)
 
 
-def _clause(index: int, clause: typed.CheckedClause, aggs: tuple[AggPlan, ...], source: Source) -> Clause:
+def _clause(index: int, clause: typed.CheckedClause, aggs: tuple[AggPlan, ...]) -> Clause:
     builder, record = ClauseBuilder(), _Record()
     end = builder.label()
     if clause.predicate is not None:
@@ -98,8 +105,6 @@ def _clause(index: int, clause: typed.CheckedClause, aggs: tuple[AggPlan, ...], 
         body=body_block,
         record=record.plan(),
         registers=builder.registers,
-        text=source.slice(clause.span),
-        line=source.place(clause.span.start)[0],
     )
 
 

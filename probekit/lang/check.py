@@ -31,6 +31,8 @@ __all__ = ("MAX_DIAGNOSTICS", "check_program")
 MAX_DIAGNOSTICS = 20
 """After so many faults the rest is not looked at: they are rarely independent."""
 
+_LONGEST_ID = 10
+
 
 def check_program(source: Source, *, allow_bare: bool = False, macros: Macros | None = None) -> CheckedProgram:
     """Parse and check a script. ``allow_bare``: probes without a clause are allowed (``-n``).
@@ -140,6 +142,8 @@ def _clause(clause: ast.Clause, scope: Scope, *, allow_bare: bool) -> CheckedCla
 
 
 def _probe(probe: ast.ProbeText) -> ProbeDescription:
+    if probe.text.isdecimal() and len(probe.text) > _LONGEST_ID:
+        raise refuse("D_PDESC_INVAL", probe.span, "probe ID is too large")
     try:
         return ProbeDescription.parse(probe.text)
     except DescriptionError as error:
