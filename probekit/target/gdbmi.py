@@ -215,7 +215,11 @@ class GdbTarget:
     def wait(self, timeout: float) -> StopReason | None:
         """See :meth:`Target.wait`."""
         if self._running:
-            stop = self._gdb.next_stop(timeout)
+            try:
+                stop = self._gdb.next_stop(timeout)
+            except TargetLost:
+                self._close()
+                raise
             if stop is None:
                 return None
             self._running = False

@@ -50,6 +50,7 @@ _SETUP: Final = (
 )
 _IN_FLIGHT_BYTES: Final = 24_000  # less than a pipe's 64 KiB, so that gdb and we never both wait to write
 _IN_FLIGHT: Final = 64
+_SLICE_SECONDS: Final = 0.1
 _EXIT_SECONDS: Final = 2.0
 _MAX_QUEUED: Final = 10_000
 
@@ -68,6 +69,7 @@ class GdbProcess:
         self.timeout = timeout
         self._gdb = GdbController(command=list(_COMMAND), time_to_check_for_additional_output_sec=1e-6)
         self._token = 0
+        self._gone = False
         self._results: dict[int, Record] = {}
         self._stops: deque[Record] = deque(maxlen=_MAX_QUEUED)
         self._texts: deque[str] = deque(maxlen=_MAX_QUEUED)
@@ -121,6 +123,8 @@ class GdbProcess:
         """The next ``*stopped`` payload, or None after ``seconds``."""
         deadline = time.monotonic() + seconds
         while not self._stops:
+            if self._gone:
+                raise TargetLost("gdb lost the machine", hint="did the virtual machine end?")
             remaining = deadline - time.monotonic()
             if not self._read(remaining) and remaining <= 0:
                 return None
@@ -135,7 +139,7 @@ class GdbProcess:
         process = self._gdb.gdb_process
         if process is None:
             return
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(TargetLost):
             self._write("-gdb-exit\n")
         try:
             process.wait(_EXIT_SECONDS)
@@ -175,8 +179,10 @@ class GdbProcess:
     def _read(self, seconds: float) -> bool:
         """Sort what gdb says next into results, stops and texts. False when it said nothing for ``seconds``."""
         process = self._process()
+        # In slices: pygdbmi does not notice that gdb has ended, and spins until the limit.
+        wait = min(max(seconds, 1e-6), _SLICE_SECONDS)
         try:
-            records = self._gdb.io_manager.get_gdb_response(max(seconds, 1e-6), raise_error_on_timeout=False)
+            records = self._gdb.io_manager.get_gdb_response(wait, raise_error_on_timeout=False)
         except (GdbTimeoutError, ValueError, OSError) as problem:
             raise TargetLost("gdb has ended") from problem
         if not records and process.poll() is not None:
@@ -186,6 +192,9 @@ class GdbProcess:
                 self._results[record["token"]] = record
             elif record["type"] == "notify" and record["message"] == "stopped":
                 self._stops.append(record["payload"] or {})
+            elif record["type"] == "notify" and record["message"] == "thread-group-exited":
+                # All that gdb says in MI when the connection breaks while the machine runs.
+                self._gone = True
             elif record["type"] in ("console", "target"):
                 self._texts.append(str(record["payload"] or ""))
         return bool(records)
@@ -193,6 +202,6 @@ class GdbProcess:
     def _error(self, result: Record, text: str) -> TargetError:
         payload = result["payload"]
         words = str(payload.get("msg", "") if isinstance(payload, dict) else payload)
-        if "Remote connection closed" in words or "Remote communication error" in words:
+        if self._gone or "Remote connection closed" in words or "Remote communication error" in words:
             return TargetLost(f"gdb: {words}", hint="did the virtual machine end?")
         return TargetError(f"gdb: {words or 'refused'} (command {text[:60]!r})")

@@ -236,7 +236,12 @@ class RspTarget:
         """See :meth:`Target.wait`."""
         deadline = time.monotonic() + timeout
         while self._running:
-            packet = self._link.next_packet(deadline - time.monotonic())
+            try:
+                packet = self._link.next_packet(deadline - time.monotonic())
+            except TargetLost:
+                self._exited = True
+                self._close()
+                raise
             if packet is None:
                 return None
             if packet[:1] in (b"O", b"F") and packet != b"OK":

@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from probekit.errors import ProtocolError
-from probekit.target.packets import Mark, checksum, expand_rle, frame, frame_many, from_hex, hex_field, unescape, unframe
+from probekit.target.packets import (
+    Mark,
+    checksum,
+    expand_rle,
+    frame,
+    frame_many,
+    from_hex,
+    hex_field,
+    unescape,
+    unframe,
+)
 
 
 def test_frame() -> None:

@@ -206,7 +206,12 @@ def test_running(connect: Connect) -> None:
     target, stub = connect()
     target.resume()
     assert target.running and target.wait(0.05) is None
-    for forbidden in (lambda: target.read(0x1000, 1), lambda: target.regs(1), target.resume, lambda: target.monitor("x")):
+    for forbidden in (
+        lambda: target.read(0x1000, 1),
+        lambda: target.regs(1),
+        target.resume,
+        lambda: target.monitor("x"),
+    ):
         with pytest.raises(TargetError, match="running"):
             forbidden()
     assert stub.running, "nothing may be sent to a running machine"

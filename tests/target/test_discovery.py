@@ -1,0 +1,81 @@
+"""QEMU command lines, read as text."""
+
+from __future__ import annotations
+
+import pytest
+
+from probekit.target.discovery import parse_argv, parse_size
+
+
+def test_a_full_command_line() -> None:
+    found = parse_argv(
+        "qemu-system-x86_64 -machine q35,memory-backend=ram0 -nodefaults -m 512 -snapshot"
+        " -object memory-backend-file,id=ram0,size=512M,mem-path=/dev/shm/r,share=on"
+        " -chardev socket,path=/run/g,server=on,wait=off,id=gdb0 -gdb chardev:gdb0"
+        " -qmp unix:/run/q,server=on,wait=off"
+        " -chardev socket,id=mon1,path=/run/q2,server,nowait -mon chardev=mon1,mode=control".split(),
+        7,
+    )
+    assert (found.pid, found.gdb, found.qmp) == (7, "unix:/run/g", ("/run/q", "/run/q2"))
+    assert (found.memory_backend, found.memory_path, found.memory_size) == ("ram0", "/dev/shm/r", 512 << 20)
+    assert found.memory_shared
+
+
+@pytest.mark.parametrize(
+    ("words", "gdb"),
+    [
+        ("-s", "tcp:1234"),
+        ("-S -s -nographic", "tcp:1234"),
+        ("-gdb tcp::4321", "tcp:4321"),
+        ("-gdb tcp:127.0.0.1:4321,server=on", "tcp:4321"),
+        ("--gdb unix:/a,,b,server=on", "unix:/a,b"),
+        ("-chardev socket,id=x,host=localhost,port=77,server=on -gdb chardev:x", "tcp:77"),
+        ("-chardev backend=socket,id=x,path=/p -gdb chardev:x", "unix:/p"),
+        ("-gdb chardev:missing", None),
+        ("-gdb none", None),
+        ("", None),
+        ("-gdb", None),
+    ],
+)
+def test_gdb(words: str, gdb: str | None) -> None:
+    assert parse_argv(["qemu", *words.split()]).gdb == gdb
+
+
+@pytest.mark.parametrize(
+    ("words", "qmp"),
+    [
+        ("-qmp unix:/q", ("/q",)),
+        ("-qmp tcp:localhost:4444", ()),
+        ("-mon chardev=m,mode=readline -chardev socket,id=m,path=/q", ()),
+        ("-mon m,mode=control -chardev socket,id=m,path=/q", ("/q",)),
+        ("-qmp unix:/q -qmp unix:/q", ("/q",)),
+    ],
+)
+def test_qmp(words: str, qmp: tuple[str, ...]) -> None:
+    assert parse_argv(["qemu", *words.split()]).qmp == qmp
+
+
+def test_memory_forms() -> None:
+    json = parse_argv(
+        [
+            "qemu",
+            "-object",
+            '{"qom-type":"memory-backend-file","id":"pc.ram","mem-path":"/m","size":1073741824,"share":true}',
+        ]
+    )
+    assert (json.memory_path, json.memory_size, json.memory_shared) == ("/m", 1 << 30, True)
+    private = parse_argv(["qemu", "-m", "2G", "-object", "memory-backend-file,id=a,mem-path=/m,size=2G"])
+    assert (private.memory_path, private.memory_shared) == ("/m", False)
+    plain = parse_argv(["qemu", "-m", "size=256,slots=2"])
+    assert (plain.memory_path, plain.memory_size) == (None, 256 << 20)
+    backends = [f"-object memory-backend-file,id={x},mem-path=/{x},size=1G,share=on" for x in "ab"]
+    two = parse_argv(["qemu", *" ".join(backends).split()])
+    assert two.memory_path is None
+    hidden = parse_argv(["qemu", "-object", "memory-backend-memfd,id=a,size=1G,share=on"])
+    assert hidden.memory_path is None
+    assert parse_argv(["qemu", "-object", "{broken"]).memory_path is None
+
+
+def test_sizes() -> None:
+    assert [parse_size(s) for s in ("1", "4K", "2m", "1GB", "x", "")] == [1, 4096, 2 << 20, 1 << 30, None, None]
+    assert parse_size("128", bytes_by_default=False) == 128 << 20
