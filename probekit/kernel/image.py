@@ -68,12 +68,19 @@ class Kernel:
         self.image = found.image
         self.from_cache = from_cache
         self._raw = found.raw
-        self.btf: Btf | None = Btf(found.btf_data) if found.btf_data else None
+        self.btf: Btf | None = None
+        self.btf_error: SymbolError | None = None
+        try:
+            self.btf = Btf(found.btf_data) if found.btf_data else None
+        except SymbolError as error:
+            # Symbols are worth having without types.
+            self.btf_error = error
         self.modules: tuple[Module, ...] = ()
         self.module_error: SymbolError | None = None
         self._core = SymbolTable(found.raw)
         self.symbols = self._core
         self._module_btf: dict[int, tuple[int, int]] = {}
+        self._module_types: dict[str, Btf] = {}
         root = self._core.addr("init_top_pgt") or self._core.addr("swapper_pg_dir")
         if root is not None:
             view.adopt_root(root)
@@ -90,6 +97,7 @@ class Kernel:
         """Read the module list and symbols again. A list in flux leaves no modules and ``module_error``."""
         head = self._core.addr("modules")
         self.modules, self.symbols, self._module_btf, self.module_error = (), self._core, {}, None
+        self._module_types.clear()
         if head is None or self.btf is None:
             self.module_error = SymbolError("modules cannot be listed: no BTF or no symbol 'modules' in this kernel")
             return
@@ -109,13 +117,13 @@ class Kernel:
 
     def btf_of(self, module: str) -> Btf | None:
         """A module's own types on top of the kernel's; None when it has none. Empty name: the kernel's."""
-        if not module:
-            return self.btf
+        if not module or self.btf is None:
+            return self.btf if not module else None
         for item in self.modules:
             where = self._module_btf.get(item.addr) if item.name == module else None
-            if where is not None:
-                return Btf(self.memory.read(*where), base=self.btf)
-        return None
+            if where is not None and module not in self._module_types:
+                self._module_types[module] = Btf(self.memory.read(*where), base=self.btf)
+        return self._module_types.get(module)
 
     def symbol(self, name: str) -> int:
         """The address of a symbol, or :class:`SymbolError`."""

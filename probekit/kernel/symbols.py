@@ -20,8 +20,8 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
-from operator import itemgetter
+from itertools import groupby, repeat
+from operator import attrgetter, itemgetter
 
 from probekit.errors import SymbolError
 from probekit.kernel.kallsyms import RawSymbols
@@ -151,6 +151,11 @@ class SymbolTable:
                 continue
             if module is None or self._modules[self._owners[index]] == module:
                 yield self[index]
+
+    def functions(self, module: str | None = None) -> Iterator[tuple[Symbol, ...]]:
+        """Text symbols grouped by address: one group per place, its aliases in kallsyms order."""
+        for _, group in groupby(self.text(module), key=attrgetter("addr")):
+            yield tuple(group)
 
     def range(self, start: str, end: str) -> tuple[int, int] | None:
         """The range between two boundary symbols such as ``__start_BTF`` and ``__stop_BTF``; None if one is absent."""

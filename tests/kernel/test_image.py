@@ -120,3 +120,12 @@ def test_symbol_files(tmp_path: Path) -> None:
             open_kernel(target, symbols_file=path)
     with pytest.raises(SymbolError, match="No such file"):
         open_kernel(target, symbols_file=tmp_path / "absent")
+
+
+def test_broken_types_leave_the_symbols() -> None:
+    target = fake_kernel()
+    data = next(iter(target.segments.values()))
+    at = data.find(b"\x9f\xeb\x01\x00")
+    data[at + 24 + 7] = 0x1E
+    kernel = open_kernel(target, cache=False)
+    assert kernel.btf is None and kernel.btf_error is not None and kernel.symbol("func_1")

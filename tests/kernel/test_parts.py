@@ -84,6 +84,7 @@ def test_symbol_table() -> None:
     assert table.lookup(BASE + (90 << 10)) is None, "padding beyond the cap is nobody's"
     assert table.lookup(BASE + (9 << 20) + 7) is None and str(table.find("dup", "mod")[0]) == "mod`dup"
     assert [s.name for s in table.text("")] == ["_text", "_stext", "dup", "other", "dup"]
+    assert [[s.name for s in group] for group in table.functions("")][:2] == [["_text", "_stext"], ["dup"]]
     assert [s.name for s in table.text()][-1] == "dup" and table.modules == ("mod",)
     assert table.range("_text", "other") == (BASE, BASE + 64) and table.range("_text", "nope") is None
     assert len(table) == 10 and len(list(table)) == 10
