@@ -231,13 +231,14 @@ class GuestEngine:
                     )
 
     def _patch(self, edits: list[Edit]) -> None:
-        """All sites in one pause, at a moment when no vCPU stands inside a window."""
+        """All sites in one pause, at a moment when no vCPU stands inside a window. The journal has them before it."""
+        self._log.edits(edits)
         for _ in range(_WINDOW_TRIES):
             with self._clock.paused():
                 rips = [self._target.regs(vcpu)["rip"] for vcpu in self._target.vcpus()]
                 if not rips_inside(rips, edits):
                     self._edits = edits
-                    apply_edits(self._text, edits, self._log.edits)
+                    apply_edits(self._text, edits, lambda _: None)
                     self._live = True
                     return
             time.sleep(0.001)

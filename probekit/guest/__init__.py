@@ -3,6 +3,7 @@
 - ``candidates``  places in a Linux kernel where a function may be called from outside
 - ``safepoint``   reach such a place, call functions there, give everything back
 - ``linux``       the services by feature: allocate, make executable, per-CPU storage, free, synchronize
+- ``ramtext``     kernel memory read through the shared RAM file
 - ``text``        kernel text and data while the guest is stopped, page-table isolation or not
 - ``memory``      guest data memory while the guest runs: by the shared RAM file, or by short stops
 """

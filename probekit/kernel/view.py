@@ -28,7 +28,7 @@ from probekit.kernel.base import KERNEL_MAP, KERNEL_MAP_SIZE, STEP
 from probekit.kernel.memory import PAGE_SIZE
 from probekit.target.api import Regs, Target
 
-__all__ = ("KernelView", "PhysicalMemory", "Tables", "root_candidates", "translate_many")
+__all__ = ("KernelView", "PhysicalMemory", "PhysicalSource", "Tables", "root_candidates", "translate_many")
 
 _PRESENT, _LARGE = 1, 1 << 7
 _ADDRESS = 0x000FFFFFFFFFF000
@@ -94,6 +94,11 @@ class KernelView:
     def adopt_root(self, init_top_pgt: int) -> None:
         """From now on walk the kernel's own tables, whose virtual address is ``init_top_pgt``, when walking at all."""
         self._own_root = init_top_pgt
+
+    def tables(self) -> Tables | None:
+        """The kernel's own page tables, None until :meth:`adopt_root` and where they cannot be found."""
+        tables = self._usable_tables()
+        return tables if self._fixed else None
 
     def _usable_tables(self) -> Tables | None:
         """The tables to walk. Until the kernel's own are known they are chosen anew: a process's may be gone."""
@@ -175,14 +180,20 @@ def _best(target: Target, candidates: Sequence[Tables]) -> Tables | None:
     return best
 
 
-def translate_many(target: Target, tables: Tables, addrs: Iterable[int]) -> dict[int, int | None]:
-    """Physical addresses of many virtual ones. ``target`` must be in physical mode; tables are read level by level."""
+class PhysicalSource(Protocol):
+    """Reads of guest physical memory; None where there is none."""
+
+    def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]: ...
+
+
+def translate_many(source: PhysicalSource, tables: Tables, addrs: Iterable[int]) -> dict[int, int | None]:
+    """Physical addresses of many virtual ones, level by level. ``source``: such as a target in physical mode."""
     result: dict[int, int | None] = {}
     pending = dict.fromkeys(addrs, tables.root)
     for level in range(tables.levels, 0, -1):
         shift = 12 + 9 * (level - 1)
         nodes = list(dict.fromkeys(pending.values()))
-        contents = dict(zip(nodes, target.read_many([(node, PAGE_SIZE) for node in nodes]), strict=True))
+        contents = dict(zip(nodes, source.read_many([(node, PAGE_SIZE) for node in nodes]), strict=True))
         following: dict[int, int] = {}
         for addr, node in pending.items():
             table = contents[node]

@@ -1,5 +1,6 @@
 """Attach to a guest, run programs on it, leave it as it was.
 
+- ``api``       what `import probekit` offers
 - ``attach``    from a target string to an :class:`~probekit.session.attach.Attachment`
 - ``gather``    the facts of one guest that the engines need
 - ``state``     the undo journal and the lock on this machine's disk, for one guest

@@ -13,6 +13,7 @@ from probekit.enabling.facts import GuestFacts
 from probekit.errors import GuestError, MemoryAccessError, ProbekitError, TargetError
 from probekit.guest.linux import Allocation
 from probekit.guest.memory import DataMemory, PauseClock, RamData, StubData
+from probekit.guest.ramtext import RamText
 from probekit.guest.text import KernelText
 from probekit.kernel.image import Kernel, open_kernel
 from probekit.patch.lock import Lock, acquire
@@ -66,10 +67,12 @@ class Attachment:
         self.clock = PauseClock(target)
         self.interrupts = Interrupts()
         self.guest_cookie = boot_cookie(kernel)
-        self.text = KernelText(target, kernel.view, kernel.symbol("init_task"))
         self.progress = options.progress
         self._lock = lock
         self._options = options
+        self.ram = self._open_ram()
+        self._ram_text = RamText(self.ram, tables) if self.ram and (tables := kernel.view.tables()) else None
+        self.text = KernelText(target, kernel.view, kernel.symbol("init_task"), self._ram_text)
         self.functions: tuple[Function, ...] = guest_functions(kernel)
         self.registry: Registry = make_registry(self.functions)
 
@@ -103,9 +106,8 @@ class Attachment:
         with self.clock.paused():
             return gather_text(self.kernel, self.functions)
 
-    @cached_property
-    def ram(self) -> GuestRam | None:
-        """The guest's RAM as a shared file, where there is one."""
+    def _open_ram(self) -> GuestRam | None:
+        """The guest's RAM as a shared file, where there is one. The guest is stopped."""
         if self._options.ram == "none":
             return None
         found = find_qemu(parse_spec(self.spec))
@@ -113,8 +115,7 @@ class Attachment:
         if path is None:
             return None
         try:
-            with self.clock.paused():
-                layout = self.target.monitor("info mtree -f")
+            layout = self.target.monitor("info mtree -f")
             return GuestRam(path, parse_ram_ranges(layout, (found and found.memory_backend) or Path(path).name))
         except ProbekitError as error:
             if self._options.ram:
@@ -123,7 +124,9 @@ class Attachment:
             return None
 
     def read_code(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
-        """Live text of many functions, in one pause."""
+        """Live text of many functions: without a stop from the RAM file, else in one pause."""
+        if self._ram_text is not None:
+            return self.text.read_many(ranges)
         with self.clock.paused():
             if len(ranges) <= _BULK:
                 return self.text.read_many(ranges)
@@ -139,6 +142,8 @@ class Attachment:
         ram = self.ram
         if ram is None:
             return StubData(self.target, self.clock)
+        if self._ram_text is not None:
+            self._ram_text.forget()  # where our memory is now, something else may have been before
         pages = self.kernel.view.translate_many(range(memory.addr, memory.addr + memory.size, _PAGE))
         live = RamData(ram, {page: phys for page, phys in pages.items() if phys is not None})
         # The mapping must be this guest's memory and not another's: the stub and the file have to agree.

@@ -1,0 +1,92 @@
+"""Kernel memory read through the shared RAM file: no packets, and the guest may run.
+
+    virtual page -> (the kernel's own page tables, read from the same file) -> physical page -> mapping
+
+Text is only *read* this way. It is written through the stub, which tells an
+emulator that code has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from probekit.errors import MemoryAccessError
+from probekit.guest.memory import RamBytes
+from probekit.kernel.view import PhysicalSource, Tables, translate_many
+
+__all__ = ("RamText",)
+
+_PAGE = 4096
+_KERNEL_HALF = 1 << 63
+
+
+class _RamFrames:
+    """Page-table frames out of the RAM file: a :class:`probekit.kernel.view.PhysicalSource`."""
+
+    def __init__(self, ram: RamBytes) -> None:
+        self._ram = ram
+
+    def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
+        """Physical ranges; None outside RAM."""
+        found: list[bytes | None] = []
+        for addr, size in ranges:
+            try:
+                found.append(self._ram.read(addr, size))
+            except MemoryAccessError:
+                found.append(None)
+        return found
+
+
+class RamText:
+    """``read_many`` on kernel addresses. ``tables``: the kernel's own page tables.
+
+    Where a page is, is remembered: for text and for memory of ours that does not change while we are attached.
+    """
+
+    def __init__(self, ram: RamBytes, tables: Tables) -> None:
+        self._frames: PhysicalSource = _RamFrames(ram)
+        self._ram = ram
+        self._tables = tables
+        self._where: dict[int, int | None] = {}
+
+    def forget(self) -> None:
+        """Look every page up anew: memory was mapped or unmapped."""
+        self._where.clear()
+
+    def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
+        """``(addr, size)`` ranges to bytes; None where a page is not mapped, not RAM, or not the kernel's."""
+        pages = {p for addr, size in ranges for p in range(addr & -_PAGE, addr + size, _PAGE)}
+        missing = [page for page in pages if page not in self._where and page & _KERNEL_HALF]
+        if missing:
+            self._where.update(translate_many(self._frames, self._tables, missing))
+        copies: dict[int, bytes | None] = {page: self._page(page) for page in pages}
+        found: list[bytes | None] = []
+        for addr, size in ranges:
+            offset = addr & (_PAGE - 1)
+            page = copies[addr - offset] if size else b""
+            if page is not None and offset + size <= _PAGE:
+                found.append(page[offset : offset + size])
+            else:
+                found.append(_join(copies, addr, size))
+        return found
+
+    def _page(self, page: int) -> bytes | None:
+        frame = self._where.get(page)
+        if frame is None:
+            return None
+        try:
+            return self._ram.read(frame, _PAGE)
+        except MemoryAccessError:
+            return None
+
+
+def _join(copies: dict[int, bytes | None], addr: int, size: int) -> bytes | None:
+    """A range that crosses pages, or None when one of them is missing."""
+    parts: list[bytes] = []
+    for page in range(addr & -_PAGE, addr + size, _PAGE):
+        copy = copies[page]
+        if copy is None:
+            return None
+        parts.append(copy)
+    offset = addr & (_PAGE - 1)
+    return b"".join(parts)[offset : offset + size]

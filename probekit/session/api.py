@@ -1,0 +1,86 @@
+"""The Python API: attach, run programs, read what they found as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from probekit.ir.build import compile_program
+from probekit.probe.names import ProbeDescription
+from probekit.providers.api import Probe
+from probekit.session.attach import Attachment, AttachOptions
+from probekit.session.attach import attach as attach_guest
+from probekit.session.options import Options, apply_options
+from probekit.session.run import EngineName, Trace
+
+__all__ = ("Guest", "attach")
+
+
+class Guest:
+    """An attached guest. A context manager; leaving it lets the guest go as it was."""
+
+    def __init__(self, attachment: Attachment) -> None:
+        self._attachment = attachment
+
+    def __enter__(self) -> Guest:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.detach()
+
+    def detach(self) -> None:
+        """Let the guest go. Safe to call twice."""
+        self._attachment.detach()
+
+    @property
+    def release(self) -> str:
+        """The kernel's release, such as ``6.1.0-56-cloud-amd64``."""
+        return self._attachment.kernel.release
+
+    @property
+    def longest_pause(self) -> float:
+        """Seconds of the longest time that we held the guest."""
+        return self._attachment.clock.longest
+
+    def probes(self, description: str = "") -> Iterator[Probe]:
+        """The probes that match a description, as ``-l`` lists them. Whether each can be enabled is seen later."""
+        return self._attachment.registry.match(ProbeDescription.parse(description))
+
+    def trace(
+        self,
+        script: str,
+        *,
+        args: Sequence[str] = (),
+        options: Mapping[str, str] | None = None,
+        engine: EngineName = "guest",
+    ) -> Trace:
+        """A program to run; nothing changes in the guest before :meth:`Trace.events` is read.
+
+        Raises :class:`probekit.lang.diagnostics.CompileError`, :class:`probekit.session.run.NoMatchError` and
+        :class:`probekit.session.options.OptionError`.
+        """
+        program = compile_program(script, allow_bare=True, args=("probekit", *args))
+        settings = apply_options(apply_options(Options(), program.options), (options or {}).items())
+        what = f"description '{script.partition('{')[0].strip()}'"
+        return Trace(self._attachment, program, settings, engine=engine, what=what)
+
+
+def attach(
+    spec: str,
+    *,
+    symbols: str | Path | None = None,
+    cache: bool = True,
+    ram: str | None = None,
+    timeout: float = 5.0,
+) -> Guest:
+    """Attach to the guest behind a gdb stub; see ``probekit --help`` for the forms of ``spec``.
+
+    ``symbols``: an ELF, System.map or kallsyms file; ``cache``: use the symbol cache; ``ram``: the guest's shared RAM
+    file (found by itself on this host; ``none`` to do without); ``timeout``: seconds for connecting.
+    Raises :class:`probekit.errors.ProbekitError`, with the guest as it was.
+    """
+    options = AttachOptions(symbols=Path(symbols) if symbols else None, cache=cache, ram=ram, timeout=timeout)
+    return Guest(attach_guest(spec, options))
