@@ -5,5 +5,7 @@ addresses, and no guest.
 
 - ``decode``    facts about one instruction; a fast scan of a function's control flow (iced)
 - ``assemble``  text to bytes (keystone), each line decoded again and compared with what was asked
+- ``asmtext``   the assembly text that is accepted, parsed before keystone sees it
+- ``compare``   is a decoded instruction the one that was asked for?
 - ``relocate``  the same effect from another address (iced's BlockEncoder), or a refusal with the reason
 """

@@ -7,6 +7,7 @@ Knows bytes, addresses and the target; never the language. In reading order:
 - ``detours``  the jump at a site and the stub it leads to; the copied instruction of the stop engine
 - ``edits``    verify, journal, write, read back; undo; restore
 - ``journal``  the undo journal on disk, complete before the first byte changes
+- ``records``  the journal's records as bytes, read without trusting them
 - ``lock``     one probekit per guest
 - ``quiesce``  when nothing can still execute what is about to be freed
 """
