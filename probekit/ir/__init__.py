@@ -4,8 +4,10 @@ A clause is a list of basic blocks of typed, flat operations on virtual
 registers; control only moves forward. The host evaluator (``interp``) and the
 in-guest code generator (``codegen``) both start here.
 
-- ``ops``     the operations and the containers
-- ``build``   typed AST to IR
-- ``verify``  what every program must satisfy
-- ``pprint``  IR as text, for ``-S`` and the golden tests
+- ``ops``       the operations and the containers
+- ``operands``  which registers each operation reads and writes
+- ``build``     a script, or a typed program, to IR: :func:`build.compile_program` is the compiler's entry point
+- ``lower``     expressions to operations
+- ``verify``    what every program must satisfy
+- ``pprint``    IR as text, for ``-S`` and the golden tests
 """

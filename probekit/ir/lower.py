@@ -70,6 +70,16 @@ def needs_ext(old: IntType, new: IntType) -> bool:
     return old.bits > new.bits or old.signed != new.signed
 
 
+def _operands(expr: typed.Logic) -> list[typed.TypedExpr]:
+    """The operands of ``a && b && c`` (the front end bounds nesting, not the length of such a chain)."""
+    out: list[typed.TypedExpr] = [expr.right]
+    left = expr.left
+    while isinstance(left, typed.Logic) and left.op == expr.op:
+        out.append(left.right)
+        left = left.left
+    return [left, *reversed(out)]
+
+
 @dataclass(slots=True)
 class ClauseBuilder:
     """The blocks and registers of one clause."""
@@ -136,16 +146,18 @@ class ClauseBuilder:
 
     def branch_on(self, cond: typed.TypedExpr, then: Label, orelse: Label) -> None:
         """Go to ``then`` or ``orelse``; both are placed later. ``&&`` and ``||`` become control flow."""
-        if isinstance(cond, typed.Logic):
+        if not isinstance(cond, typed.Logic):
+            self.branch(self.value(cond), then, orelse)
+            return
+        *others, last = _operands(cond)
+        for operand in others:
             middle = self.label()
             if cond.op == "and":
-                self.branch_on(cond.left, middle, orelse)
+                self.branch_on(operand, middle, orelse)
             else:
-                self.branch_on(cond.left, then, middle)
+                self.branch_on(operand, then, middle)
             self.place(middle)
-            self.branch_on(cond.right, then, orelse)
-        else:
-            self.branch(self.value(cond), then, orelse)
+        self.branch_on(last, then, orelse)
 
     # Values.
 

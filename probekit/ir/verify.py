@@ -125,39 +125,42 @@ def _check_registers(clause: Clause, program: Program) -> _Found:
                 continue
             if not 0 <= written.dst < clause.registers:
                 yield index, at, f"r{written.dst} is not one of {clause.registers} registers"
+                return
             if kinds.setdefault(written.dst, written.kind) != written.kind:
                 yield index, at, f"r{written.dst} holds both integers and strings"
     known = _defined_at_entry(clause, program)
     for index, block in enumerate(clause.blocks):
-        defined = set(known[index] or ())
+        defined = known[index] or 0
         for at, op in enumerate(block.ops):
             for reg, kind in _reads(op, clause, program):
                 yield from ((index, at, text) for text in _bad_read(reg, kind, defined, kinds))
             if (dst := operands(op, program).dst) is not None:
-                defined.add(dst)
+                defined |= 1 << dst
         if isinstance(block.end, ops.Branch):
             yield from ((index, None, text) for text in _bad_read(block.end.cond, "int", defined, kinds))
 
 
-def _bad_read(reg: Reg, kind: Kind | None, defined: set[Reg], kinds: dict[Reg, Kind]) -> Iterator[str]:
-    if reg not in defined:
+def _bad_read(reg: Reg, kind: Kind | None, defined: int, kinds: dict[Reg, Kind]) -> Iterator[str]:
+    if not defined >> reg & 1:
         yield f"r{reg} is read before it is written on every path"
     elif kind is not None and kinds[reg] != kind:
         yield f"r{reg} is {kinds[reg]}, wanted {kind}"
 
 
-def _defined_at_entry(clause: Clause, program: Program) -> list[set[Reg] | None]:
-    """Registers written on every path to each block; None for a block that nothing reaches."""
-    known: list[set[Reg] | None] = [None] * len(clause.blocks)
-    known[0] = set()
+def _defined_at_entry(clause: Clause, program: Program) -> list[int | None]:
+    """Registers written on every path to each block, one bit each; None for a block that nothing reaches."""
+    known: list[int | None] = [None] * len(clause.blocks)
+    known[0] = 0
     for index, block in enumerate(clause.blocks):
-        before = known[index]
-        if before is None:
+        after = known[index]
+        if after is None:
             continue
-        after = before | {dst for op in block.ops if (dst := operands(op, program).dst) is not None}
+        for op in block.ops:
+            if (dst := operands(op, program).dst) is not None:
+                after |= 1 << dst
         for target in _targets(block.end):
             there = known[target]
-            known[target] = set(after) if there is None else there & after
+            known[target] = after if there is None else there & after
     return known
 
 

@@ -50,6 +50,7 @@ __all__ = (
     "TypeName",
     "Unary",
     "Xlate",
+    "chain",
     "children",
 )
 
@@ -385,6 +386,18 @@ class Script:
 
 
 Node = Expr | Statement | Clause
+
+
+def chain(expr: Binary) -> tuple[Expr, list[Binary]]:
+    """``a || b || c`` taken apart: its first operand, and the nodes that add the others, innermost first.
+
+    Only ``||`` and ``&&`` make chains (a script made by a program may list a thousand process IDs); passes walk
+    them in a loop, so that they do not count as nesting.
+    """
+    nodes = [expr]
+    while expr.op in ("||", "&&") and isinstance(left := nodes[-1].left, Binary) and left.op == expr.op:
+        nodes.append(left)
+    return nodes[-1].left, nodes[::-1]
 
 
 def children(node: Node) -> Iterator[Expr | Statement]:

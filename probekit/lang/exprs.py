@@ -203,7 +203,14 @@ def _unary(expr: ast.Unary, scope: Scope) -> TypedExpr:
 
 
 def _binary(expr: ast.Binary, scope: Scope) -> TypedExpr:
-    left, right = check(expr.left, scope), check(expr.right, scope)
+    first, nodes = ast.chain(expr)
+    left = check(first, scope)
+    for node in nodes:
+        left = _combine(node, left, check(node.right, scope))
+    return left
+
+
+def _combine(expr: ast.Binary, left: TypedExpr, right: TypedExpr) -> TypedExpr:
     op = expr.op
     if op in _COMPARE:
         return _comparison(op, left, right, expr.span)

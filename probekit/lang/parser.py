@@ -139,7 +139,7 @@ def _unexpected(error: UnexpectedInput, text: str, accepted: set[str]) -> Refusa
             return refuse("D_SYNTAX", Span(len(text), len(text)), "script ends too early")
 
 
-_PLAIN = {"RBRACE": "}", "RPAR": ")", "RSQB": "]", "SEMI": ";", "PRED_END": "/", "LBRACE": "{"}
+_PLAIN = {"COLON": ":", "RBRACE": "}", "RPAR": ")", "RSQB": "]", "SEMI": ";", "PRED_END": "/", "LBRACE": "{"}
 
 
 def _missing(accepted: set[str], word: str = "") -> list[str]:
@@ -148,6 +148,8 @@ def _missing(accepted: set[str], word: str = "") -> list[str]:
         hints.append("a predicate ends with / before {")
     if "SEMI" in accepted and word and (word[0].isalnum() or word[0] in "_@`\"'"):
         hints.append("is a ; missing before it?")
+    if word.startswith("/") and "DIV" not in accepted:
+        hints.append("a comment is written /* ... */")
     wanted = [text for name, text in _PLAIN.items() if name in accepted]
     return [h for h in hints if h] or ([f"expected {' or '.join(wanted)}"] if 0 < len(wanted) <= 3 else [])
 
@@ -162,4 +164,8 @@ def _check_depth(script: ast.Script) -> None:
         node, depth = todo.pop()
         if depth > MAX_DEPTH:
             raise refuse("D_SYNTAX", node.span, f"nested more than {MAX_DEPTH} levels deep")
-        todo.extend((child, depth + 1) for child in ast.children(node))
+        if isinstance(node, ast.Binary):
+            first, nodes = ast.chain(node)
+            todo.extend((child, depth + 1) for child in (first, *(n.right for n in nodes)))
+        else:
+            todo.extend((child, depth + 1) for child in ast.children(node))

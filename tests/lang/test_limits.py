@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from probekit.ir.build import compile_program
+from probekit.ir.verify import verify_program
 from probekit.lang.diagnostics import CompileError
 from probekit.lang.parser import MAX_DEPTH
 
@@ -45,3 +46,10 @@ def test_many_faults_are_bounded() -> None:
     with pytest.raises(CompileError) as caught:
         compile_program("BEGIN { trace(nosuch); }\n" * 1000)
     assert len(caught.value.diagnostics) <= 25
+
+
+@pytest.mark.parametrize("op", ["||", "&&"])
+def test_a_long_chain_is_not_nesting(op: str) -> None:
+    chain = f" {op} ".join(f"pid == {n}" for n in range(3000))
+    program = compile_program(f"BEGIN /{chain}/ {{ x = {chain}; }}")
+    assert verify_program(program) == []
