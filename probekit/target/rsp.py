@@ -213,14 +213,22 @@ class RspTarget:
     def resume(self) -> None:
         """See :meth:`Target.resume`. A breakpoint at the place where the last stop was is stepped over first."""
         self._need_stopped()
-        self._step_off_breakpoint()
+        if self._standing_on(self._last.vcpu) is not None:
+            self.step(self._last.vcpu)
         if not self._running:
             self._go(b"vCont;c" if self._features.vcont else b"c")
 
     def step(self, vcpu: Vcpu) -> StopReason:
-        """See :meth:`Target.step`. Raises :class:`TargetTimeout` (the machine is then stopped again) when the
+        """See :meth:`Target.step`. A breakpoint of ours under the vCPU does not hold it up. Raises :class:`TargetTimeout` (the machine is then stopped again) when the
         instruction does not end, as a halted vCPU's does not."""
         self._need_stopped()
+        rip = self._standing_on(vcpu)
+        if rip is None:
+            return self._step(vcpu)
+        with self._breakpoints.lifted(self, rip):
+            return self._step(vcpu)
+
+    def _step(self, vcpu: Vcpu) -> StopReason:
         if self._features.vcont:
             self._go(b"vCont;s:" + self._thread(vcpu))
         else:
@@ -286,17 +294,13 @@ class RspTarget:
             self._ids.setdefault(reason.vcpu, thread)
         return reason
 
-    def _step_off_breakpoint(self) -> None:
-        """A breakpoint under the vCPU that stopped last would stop it again at once: step it with that one out."""
+    def _standing_on(self, vcpu: Vcpu) -> int | None:
+        """The address of a breakpoint of ours that ``vcpu`` is about to execute."""
         here = self._breakpoints.code_addresses()
-        if not here or self._last.kind == "exited":
-            return
-        vcpu = self._last.vcpu
+        if not here:
+            return None
         rip = self.regs(vcpu)["rip"]
-        if rip not in here:
-            return
-        with self._breakpoints.lifted(self, rip):
-            self.step(vcpu)
+        return rip if rip in here else None
 
     # Breakpoints
 
