@@ -21,6 +21,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -89,7 +90,8 @@ def table(comparison: Comparison) -> str:
         lines.append(f"  {call:<16}{seen:>10,}{made:>11,}  {'✓' if seen == made else '✗ differs'}")
     if comparison.uncounted:
         names = ", ".join(f"{call} {count:,}" for call, count in comparison.uncounted)
-        lines += ["", f"  Not counted by the workload, its start and its end: {names}."]
+        said = f"Also seen, and not in the workload's own account (its start, its end, its clock): {names}."
+        lines += ["", *textwrap.wrap(said, 100, initial_indent="  ", subsequent_indent="  ")]
     return "\n".join(lines)
 
 
