@@ -7,9 +7,8 @@ stopped in user mode may not map the kernel at all (page-table isolation):
 
 Rules kept here, each learnt from a stub:
 
-- nothing but 0x03 is sent to a running machine (any byte stops QEMU's);
-- ``?`` is sent once, before any breakpoint exists (it removes them all), and
-  so clears what a dead client left behind;
+- only 0x03 is sent to a running machine (any byte stops QEMU's);
+- ``?`` is sent once, first: it removes all breakpoints, a dead client's too;
 - never ``k`` or ``vKill`` (they end the virtual machine), never a bare close
   while stopped (QEMU would leave the guest stopped for ever).
 """
@@ -83,7 +82,7 @@ class RspTarget:
 
     @property
     def last_stop(self) -> StopReason:
-        """Why the machine stopped most recently."""
+        """Why it stopped most recently."""
         return self._last
 
     # Memory
@@ -96,12 +95,9 @@ class RspTarget:
         """See :meth:`Target.read`."""
         data = self.read_many([(addr, size)])[0]
         if data is None:
-            raise MemoryAccessError(
-                f"guest memory {addr:#x} ({size} bytes) cannot be read",
-                addr=addr,
-                size=size,
-                hint="not mapped in the address space of the vCPU looked through",
-            )
+            hint = "not mapped in the address space of the vCPU looked through"
+            message = f"guest memory {addr:#x} ({size} bytes) cannot be read"
+            raise MemoryAccessError(message, addr=addr, size=size, hint=hint)
         return data
 
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
@@ -219,8 +215,10 @@ class RspTarget:
             self._go(b"vCont;c" if self._features.vcont else b"c")
 
     def step(self, vcpu: Vcpu) -> StopReason:
-        """See :meth:`Target.step`. A breakpoint of ours under the vCPU does not hold it up. Raises :class:`TargetTimeout` (the machine is then stopped again) when the
-        instruction does not end, as a halted vCPU's does not."""
+        """See :meth:`Target.step`. A breakpoint of ours under the vCPU does not hold it up.
+
+        Raises :class:`TargetTimeout`, the machine stopped, when the instruction does not end (a halted vCPU's).
+        """
         self._need_stopped()
         rip = self._standing_on(vcpu)
         if rip is None:
