@@ -13,15 +13,16 @@ from typing import TextIO
 from probekit.cli.args import UsageError
 from probekit.cli.listing import list_probes
 from probekit.cli.progress import Progress
-from probekit.cli.sources import Source, compile_sources, read_sources
+from probekit.cli.sources import ScriptError, Source, compile_sources, read_sources
 from probekit.consumer.events import Attached, Message
 from probekit.errors import ProbekitError
+from probekit.ir.ops import Program
 from probekit.output.api import Renderer
 from probekit.output.json_lines import JsonRenderer
 from probekit.output.text import TextRenderer, TextStyle
 from probekit.session.attach import Attachment, AttachOptions, attach
 from probekit.session.options import Options, apply_options, environment_options
-from probekit.session.run import Trace
+from probekit.session.run import NoMatchError, Trace
 from probekit.session.signals import Interrupts
 from probekit.target.connect import parse_spec
 
@@ -76,10 +77,28 @@ def trace(arguments: argparse.Namespace) -> int:
             return 0
         if program is None:
             raise AssertionError("without -l there are sources")
-        with Trace(guest, program, options, engine=arguments.engine, interrupts=interrupts) as run:
-            if arguments.compile_only:
-                return 0
-            return _render(run, sources, counts, arguments, options, progress, stack)
+        try:
+            run = stack.enter_context(Trace(guest, program, options, engine=arguments.engine, interrupts=interrupts))
+        except NoMatchError as error:
+            raise _no_match(error, program, sources, counts, errtags=options.errtags) from error
+        if arguments.compile_only:
+            return 0
+        return _render(run, sources, counts, arguments, options, progress, stack)
+
+
+def _no_match(
+    error: NoMatchError, program: Program, sources: list[Source], counts: list[int], *, errtags: bool
+) -> ScriptError:
+    """The error in dtrace's words: which source, which line."""
+    first = 0
+    for source, count in zip(sources, counts, strict=True):
+        if first <= error.clause < first + count:
+            line = program.clauses[error.clause].line
+            tag = "[D_PDESC_ZERO] " if errtags else ""
+            where = f"line {line}: " if source.filename is not None or errtags else ""
+            return ScriptError(f"{source.failed}: {tag}{where}{error.message}", hint=error.hint)
+        first += count
+    return ScriptError(error.message, hint=error.hint)
 
 
 def _options(arguments: argparse.Namespace) -> Options:
@@ -152,6 +171,8 @@ def _announce(event: Attached, run: Trace, sources: list[Source], counts: list[i
     for source, count in zip(sources, counts, strict=True):
         own = set(range(first, first + count))
         first += count
-        probes = [ecb.probe for ecb in run.matching.ecbs if own & set(ecb.clauses)]
-        refused = sum(probe.id in gone for probe in probes)
-        yield Attached(what=source.what, probes=len(probes) - refused, refused=refused, seconds=event.seconds)
+        # As dtrace counts: a probe once for each clause that is enabled at it.
+        matches = [(ecb.probe.id, len(own.intersection(ecb.clauses))) for ecb in run.matching.ecbs]
+        refused = sum(times for number, times in matches if number in gone)
+        total = sum(times for _, times in matches)
+        yield Attached(what=source.what, probes=total - refused, refused=refused, seconds=event.seconds)

@@ -319,6 +319,7 @@ class GuestEngine:
                 self._target, self._facts.candidates, log=self._log, timeout=self._options.safepoint_s
             ) as point:
                 services.synchronize(point)
+                self._leave_quietly()
                 self._keep_last()
                 for memory in reversed(self._allocations):
                     services.free(point, memory)
@@ -333,6 +334,16 @@ class GuestEngine:
             self._allocations = []
             return [f"{size} bytes of guest memory are left behind, inert: {error.message}"]
         return []
+
+    def _leave_quietly(self) -> None:
+        """Nobody came back to our code after the wait for readers; a vCPU in it now is an idle one, for an instant."""
+        code = next((m for m in self._allocations if m.kind == "exec"), None)
+        if code is None:
+            return
+        for vcpu in self._target.vcpus():
+            rip = self._target.regs(vcpu)["rip"]
+            if code.addr <= rip < code.addr + code.size:
+                raise GuestError(f"vCPU {vcpu} is still inside probekit's code at {rip:#x}")
 
     def _keep_last(self) -> None:
         if self._memory is None or self._last is not None or not self._live:

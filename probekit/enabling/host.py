@@ -50,11 +50,14 @@ class HostGlobals:
 
 
 class HostWorld:
-    """This process, for probes that belong to no guest task. They have no arguments."""
+    """This process, for probes that belong to no guest task. ``args``: only ERROR has some."""
+
+    def __init__(self, args: Sequence[int] = ()) -> None:
+        self._args = args
 
     def arg(self, index: int) -> int:
-        """Host probes have no arguments."""
-        return 0
+        """argN, 0 where there is none."""
+        return self._args[index] if index < len(self._args) else 0
 
     def fact(self, name: str) -> Value:
         """This process's own facts."""

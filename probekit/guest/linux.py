@@ -2,7 +2,8 @@
 
 Which function gives what, newest first; the kernel is asked what it has, never its version:
 
-    executable  execmem_alloc (kernel commit 12af2b83d0b1, v6.10), module_alloc before; then set_memory_x
+    executable  execmem_alloc (kernel commit 12af2b83d0b1, v6.10), module_alloc before; then set_memory_rox
+                (60463628c9e0, v6.2), set_memory_ro and set_memory_x before
     data        vzalloc_noprof (2c321f3f70bc, v6.10), vzalloc before
     per-CPU     pcpu_alloc_noprof (24e44cc22aa3, v6.10), __alloc_percpu before
     readers     synchronize_rcu_tasks where the kernel has it (preemptible kernels), synchronize_rcu
@@ -57,6 +58,7 @@ _MAKERS: dict[MemoryKind, tuple[_Maker, ...]] = {
         _Maker("__alloc_percpu", (), (64,), "free_percpu"),
     ),
 }
+_PROTECT = ("set_memory_ro", "set_memory_x")
 _READERS = ("synchronize_rcu_tasks", "synchronize_rcu")
 
 
@@ -65,7 +67,7 @@ class LinuxServices:
     """Addresses of the guest's own functions. Every call needs a :class:`SafePoint`."""
 
     makers: dict[MemoryKind, tuple[_Maker, int, int]]
-    set_memory_x: int | None
+    protect: tuple[int, ...]
     readers: tuple[int, ...]
 
     def allocate(self, point: SafePoint, kind: MemoryKind, size: int) -> Allocation:
@@ -81,9 +83,9 @@ class LinuxServices:
         return Allocation(kind=kind, addr=addr, size=size)
 
     def make_executable(self, point: SafePoint, memory: Allocation) -> None:
-        """Let the guest run code in ``exec`` memory (kernels hand it out non-executable)."""
-        if self.set_memory_x is not None:
-            point.call(self.set_memory_x, memory.addr, memory.size // _PAGE)
+        """Make ``exec`` memory read-only and executable, as kernels want it; the stub can write it all the same."""
+        for function in self.protect:
+            point.call(function, memory.addr, memory.size // _PAGE)
 
     def free(self, point: SafePoint, memory: Allocation) -> None:
         """Give memory back to the guest kernel."""
@@ -112,4 +114,7 @@ def find_services(find: Callable[[str], int | None]) -> LinuxServices:
                 hint="--engine stop works without it for function entries",
             )
     readers = tuple(addr for name in _READERS if (addr := find(name)) is not None)
-    return LinuxServices(makers=makers, set_memory_x=find("set_memory_x"), readers=readers)
+    both = find("set_memory_rox")
+    # Both kinds of executable memory get their old permissions back when they are freed (VM_FLUSH_RESET_PERMS).
+    protect = (both,) if both is not None else tuple(a for name in _PROTECT if (a := find(name)) is not None)
+    return LinuxServices(makers=makers, protect=protect, readers=readers)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal
 
+import psutil
+
 from probekit.buffers.actions import RecordPlan
 from probekit.buffers.layout import RawRecord
 from probekit.consumer import events as model
@@ -32,6 +34,7 @@ from probekit.enabling.stop import StopEngine
 from probekit.errors import ProbekitError, TargetLost
 from probekit.interp.aggs import Aggregations
 from probekit.ir.ops import Program
+from probekit.providers.dtrace import ERROR
 from probekit.providers.registry import Registry, make_registry
 from probekit.session.attach import Attachment
 from probekit.session.options import Options
@@ -160,7 +163,12 @@ class Trace:
         yield from self._fire_all("begin")
         if not self._exited and sites.sites:
             self._enable(sites)
-        self.stats |= {"probes": probes, "sites": len(sites.sites), "enable_s": time.monotonic() - begin}
+        self.stats |= {
+            "probes": probes,
+            "sites": len(sites.sites),
+            "enable_s": time.monotonic() - begin,
+            "first_data_s": time.time() - psutil.Process().create_time(),
+        }
         now = time.monotonic_ns()
         self._timers = [_Timer(ecb, now + ecb.probe.period_ns) for ecb in self.matching.of_kind("tick")]
 
@@ -262,8 +270,8 @@ class Trace:
             yield from self._fire(ecb)
         self._exited = self._exited or exited
 
-    def _fire(self, ecb: Ecb) -> Iterator[Event]:
-        firing = Firing(ecb.probe, self._program, HostWorld(), self._globals, self._host_aggs)
+    def _fire(self, ecb: Ecb, args: Sequence[int] = ()) -> Iterator[Event]:
+        firing = Firing(ecb.probe, self._program, HostWorld(args), self._globals, self._host_aggs)
         clauses = [self._program.clauses[number] for number in ecb.clauses]
         records = fire(clauses, self._program, firing, self._site_of[ecb.probe.id], time.monotonic_ns())
         yield from self._events_of([(0, record) for record in records], ticks_per_ns=1.0)
@@ -274,8 +282,6 @@ class Trace:
 
     def _read(self, drained: Drained) -> Iterator[Event]:
         ordered = sorted(drained.records, key=lambda item: item[1].timestamp)
-        if ordered and "first_record_s" not in self.stats:
-            self.stats["first_record_s"] = time.monotonic()
         khz = self._attachment.facts.tsc_khz if self._attachment is not None else 0
         yield from self._events_of(ordered, ticks_per_ns=khz / 1e6 if khz else 1.0)
         for kind, totals in (
@@ -307,6 +313,15 @@ class Trace:
                     self.status = event.status
                     self._exited = True
                 yield event
+                if isinstance(event, model.Fault):
+                    yield from self._fire_error(event, record)
+
+    def _fire_error(self, fault: model.Fault, record: RawRecord) -> Iterator[Event]:
+        """ERROR: arg1 the EPID, arg2 the action, arg3 the offset, arg4 the kind of fault, arg5 its value."""
+        if fault.probe.id == ERROR.id:
+            return  # a fault in ERROR itself fires nothing: it would never end
+        for ecb in self.matching.of_kind("error"):
+            yield from self._fire(ecb, (0, record.clause + 1, 0, 0, fault.kind, fault.value or 0))
 
     def _give_up(self) -> None:
         """The connection is gone, so nothing can be restored over it; the journal stays for another one."""
