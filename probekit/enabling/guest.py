@@ -27,6 +27,7 @@ from probekit.enabling.facts import GuestFacts
 from probekit.enabling.sites import EnabledSite
 from probekit.enabling.stubs import build_code, code_size, plan_stubs
 from probekit.errors import ConflictError, GuestError
+from probekit.guest.health import check_status
 from probekit.guest.linux import Allocation
 from probekit.guest.memory import DataMemory, PauseClock
 from probekit.guest.safepoint import SafePoint
@@ -110,6 +111,8 @@ class GuestEngine:
             self._patch(edits)
         except BaseException:
             self.disable()
+            if not self._target.running:
+                self._target.resume()
             raise
 
     def poll(self, timeout: float) -> Drained:
@@ -306,7 +309,8 @@ class GuestEngine:
             time.sleep(seconds)
             return
         stop = self._target.wait(seconds)
-        if stop is not None and stop.kind != "exited":
+        if stop is not None:
+            check_status(self._target)  # paused by somebody else: it goes on; dead: it is said
             self._target.resume()
 
     # -- disabling --------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from probekit.enabling.facts import GuestFacts
 from probekit.enabling.host import Firing, HostGlobals, fire
 from probekit.enabling.sites import EnabledSite
 from probekit.errors import GuestError, ProbekitError, UnsupportedError
+from probekit.guest.health import check_status
 from probekit.guest.linux import Allocation
 from probekit.guest.memory import PauseClock
 from probekit.guest.safepoint import SafePoint
@@ -152,6 +153,8 @@ class StopEngine:
             self._target.resume()
         except BaseException:
             self.disable()
+            if not self._target.running:
+                self._target.resume()
             raise
 
     def poll(self, timeout: float) -> Drained:
@@ -164,7 +167,10 @@ class StopEngine:
                 break
             if stop.kind == "exited":
                 raise GuestError("the guest ended while it was traced")
-            records += self._serve()
+            served = self._serve()
+            if not served:  # not a site of ours: somebody else stopped it
+                check_status(self._target)
+            records += served
             self._target.resume()
         return Drained(tuple(records), {}, {}, {})
 

@@ -5,5 +5,6 @@
 - ``linux``       the services by feature: allocate, make executable, per-CPU storage, free, synchronize
 - ``ramtext``     kernel memory read through the shared RAM file
 - ``text``        kernel text and data while the guest is stopped, page-table isolation or not
+- ``health``      a guest that rebooted, panicked or was shut down under us
 - ``memory``      guest data memory while the guest runs: by the shared RAM file, or by short stops
 """

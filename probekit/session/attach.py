@@ -10,7 +10,8 @@ from pathlib import Path
 from types import TracebackType
 
 from probekit.enabling.facts import GuestFacts
-from probekit.errors import GuestError, MemoryAccessError, ProbekitError, TargetError
+from probekit.errors import GuestError, MemoryAccessError, ProbekitError, SymbolError, TargetError
+from probekit.guest.health import Heartbeat, check_status
 from probekit.guest.linux import Allocation
 from probekit.guest.memory import DataMemory, PauseClock, RamData, StubData
 from probekit.guest.ramtext import RamText
@@ -73,6 +74,7 @@ class Attachment:
         self.ram = self._open_ram()
         self._ram_text = RamText(self.ram, tables) if self.ram and (tables := kernel.view.tables()) else None
         self.text = KernelText(target, kernel.view, kernel.symbol("init_task"), self._ram_text)
+        self._heartbeat = Heartbeat(self._ticks, self.same_boot)
         self.functions: tuple[Function, ...] = guest_functions(kernel)
         self.registry: Registry = make_registry(self.functions)
 
@@ -122,6 +124,27 @@ class Attachment:
                 raise
             self.progress(f"guest RAM file {path} is not used: {error}")
             return None
+
+    def same_boot(self) -> bool:
+        """Whether the kernel that we know is still the one in memory. The guest is stopped."""
+        try:
+            return boot_cookie(self.kernel) == self.guest_cookie
+        except (MemoryAccessError, SymbolError):
+            return False
+
+    def check_alive(self) -> None:
+        """Raise :class:`GuestError` when the guest was rebooted or died; costs it nothing as long as it ticks."""
+        if self._heartbeat.due():
+            with self.clock.paused():
+                check_status(self.target)
+                self._heartbeat.look()
+
+    def _ticks(self) -> int | None:
+        jiffies = self.kernel.find("jiffies_64", "jiffies")
+        if jiffies is None or self._ram_text is None:
+            return None
+        data = self._ram_text.read_many([(jiffies, 8)])[0]
+        return int.from_bytes(data, "little") if data is not None else None
 
     def read_code(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
         """Live text of many functions: without a stop from the RAM file, else in one pause."""

@@ -235,6 +235,8 @@ class Trace:
         end = None if seconds is None else time.monotonic() + seconds
         while not self._over(end):
             yield from self._fire_due()
+            if self._attachment is not None:
+                self._attachment.check_alive()
             timeout = self._patience(end)
             if self._engine is not None:
                 yield from self._read(self._engine.poll(0 if self._exited else timeout))
@@ -329,6 +331,11 @@ class Trace:
             self._log.close()
         self._engine = self._log = None
 
+    def _still_there(self, attachment: Attachment) -> bool:
+        """Never restore into another kernel: after a reboot the same addresses hold something else."""
+        with attachment.clock.paused():
+            return attachment.same_boot()
+
     # -- the end ----------------------------------------------------------------------------------------------------
 
     def _disable(self) -> list[Event]:
@@ -339,6 +346,10 @@ class Trace:
         attachment.progress("restoring the guest")
         clock, begin = attachment.clock, time.monotonic()
         clock.longest, longest = 0.0, clock.longest
+        if not self._still_there(attachment):
+            log.forget()
+            self._engine = self._log = None
+            return [model.Message("the guest is not the one that was traced any more: nothing is left to restore")]
         problems = engine.disable()
         log.close()
         self.stats |= {

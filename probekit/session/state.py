@@ -94,6 +94,10 @@ class JournalLog:
         """It has been given back."""
         self._journal.call_done()
 
+    def forget(self) -> None:
+        """Remove the journal: the guest that it speaks of is gone."""
+        self._journal.close_clean()
+
     def close(self, *, keep: bool = False) -> None:
         """Remove the journal when nothing of ours is left in the guest; keep it otherwise, or if asked to."""
         if keep or self._batches or self._standing:
