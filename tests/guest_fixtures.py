@@ -1,0 +1,183 @@
+"""Live guests for tests: one boot for each kind, shared by all modules that take it, checked after every test.
+
+    pytestmark = pytest.mark.guest              # both kernels of the matrix
+
+    @only(PTI)                                  # or only some kinds
+    def test_something(guest: Guest, probekit: Probekit) -> None: ...
+
+A guest is unharmed when its kernel's text is byte for byte what it was (read from
+its memory file after each test; text of kernel and modules through the stub, by a
+reader of the tests' own, after each module) and its console shows no trouble.
+A guest that was harmed is not used again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.guest.snapshot import TextSnapshot
+from tests.guest.tool import Probekit
+from vm.guest import Guest
+from vm.text import KernelText, differences
+
+__all__ = ("K61", "K612", "KERNELS", "PTI", "Kind", "only")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What distinguishes one guest from another."""
+
+    kernel: str
+    append: str = ""
+    tcg: str = "multi"
+
+    def __str__(self) -> str:
+        return "-".join(filter(None, (self.kernel, self.append.replace("=", "_"), "" if self.tcg == "multi" else "st")))
+
+    def boot(self) -> Guest:
+        """A new guest of this kind."""
+        return Guest.start(kernel=self.kernel, append=self.append, tcg=self.tcg)  # type: ignore[arg-type]
+
+
+K61 = Kind("6.1-cloud")
+K612 = Kind("6.12-cloud")
+PTI = Kind("6.1-cloud", append="pti=on")
+KERNELS = (K61, K612)
+
+
+def only(*kinds: Kind) -> pytest.MarkDecorator:
+    """Run a test on these kinds of guest and not on the whole matrix."""
+    return pytest.mark.parametrize("guest", kinds, indirect=True, ids=str, scope="module")
+
+
+@dataclass
+class _Shared:
+    """A booted guest and how it looked at its first use."""
+
+    guest: Guest
+    text: KernelText
+    before: bytes
+    snapshot: TextSnapshot
+    reported: set[str] = field(default_factory=set)
+
+    def changed_text(self) -> list[str]:
+        """Differences of the kernel's own text, by its memory file. The guest may run."""
+        return [f"{self.snapshot.kernel_start + at:#x}" for at in differences(self.before, self.text.read())[:20]]
+
+    def new_problems(self) -> list[str]:
+        """Console lines that report trouble, each once."""
+        found = [line for line in self.guest.console_problems() if line not in self.reported]
+        self.reported.update(found)
+        return found
+
+
+@dataclass
+class GuestPool:
+    """Booted guests by kind; at most ``most`` at a time, the longest unused goes first."""
+
+    most: int = 3
+    guests: dict[Kind, _Shared] = field(default_factory=dict)
+
+    def take(self, kind: Kind) -> _Shared:
+        """The guest of this kind, booted if need be."""
+        shared = self.guests.pop(kind, None)
+        if shared is None or not shared.guest.running():
+            while len(self.guests) >= self.most:
+                self.drop(next(iter(self.guests)))
+            guest = kind.boot()
+            try:
+                text = KernelText.locate(guest)
+                shared = _Shared(guest, text, text.read(), TextSnapshot.take(guest))
+            except BaseException:
+                guest.stop()
+                raise
+        self.guests[kind] = shared
+        return shared
+
+    def drop(self, kind: Kind) -> None:
+        """End it."""
+        shared = self.guests.pop(kind, None)
+        if shared is not None:
+            shared.guest.stop()
+
+
+@pytest.fixture(scope="session")
+def guest_pool() -> Iterator[GuestPool]:
+    pool = GuestPool()
+    yield pool
+    for kind in list(pool.guests):
+        pool.drop(kind)
+
+
+@pytest.fixture(scope="module", params=KERNELS, ids=str)
+def guest(request: pytest.FixtureRequest, guest_pool: GuestPool) -> Iterator[Guest]:
+    """A guest of each kernel of the matrix, unharmed behind the module's tests."""
+    shared = guest_pool.take(request.param)
+    yield shared.guest
+    harm = [] if shared.guest.panicked() else shared.snapshot.changes(shared.guest)
+    harm += shared.guest.console_problems()
+    if harm:
+        guest_pool.drop(request.param)
+    assert harm == [], f"the guest {shared.guest.name} was left changed"
+
+
+@pytest.fixture(autouse=True)
+def unharmed(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Behind each test that takes ``guest``: kernel text as it was, nothing new on the console."""
+    if "guest" not in request.fixturenames or "guest_pool" not in request.fixturenames:
+        yield
+        return
+    guest: Guest = request.getfixturevalue("guest")
+    pool: GuestPool = request.getfixturevalue("guest_pool")
+    yield
+    kind, shared = next(((k, s) for k, s in pool.guests.items() if s.guest is guest), (None, None))
+    if kind is None or shared is None:
+        return
+    harm = shared.changed_text() + shared.new_problems()
+    if harm:
+        # Let the next test begin from what is there now, or every one of them would fail for this one.
+        shared.before = shared.text.read()
+    assert harm == [], "the test left the guest changed"
+
+
+@pytest.fixture(scope="session")
+def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A symbol cache that all live tests share, and nobody else."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def homes(tmp_path: Path, cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """This test's own state directory, for this process and in the environment for others."""
+    wanted = {"XDG_STATE_HOME": str(tmp_path / "state"), "XDG_CACHE_HOME": str(cache_home)}
+    for name, value in wanted.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("PROBEKIT_TARGET", raising=False)
+    return wanted
+
+
+@pytest.fixture
+def probekit(guest: Guest, homes: dict[str, str]) -> Iterator[Probekit]:
+    """The command line, aimed at the guest."""
+    tool = Probekit(guest.gdb, {**os.environ, **homes})
+    yield tool
+    tool.end_all()
+
+
+@pytest.fixture
+def tool(homes: dict[str, str]) -> Iterator[Callable[[str], Probekit]]:
+    """The command line, aimed at a target of the test's choice."""
+    made: list[Probekit] = []
+
+    def make(spec: str) -> Probekit:
+        made.append(Probekit(spec, {**os.environ, **homes}))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.end_all()
