@@ -100,7 +100,7 @@ def _probekit(guest: Guest, case: Case, calls: int, times: int) -> float:
 
 
 def _bpftrace(guest: Guest, case: Case, calls: int, times: int) -> float:
-    with Bpftrace(guest, case.scripts[1], FUNCTION) as tracer:
+    with Bpftrace(guest, case.scripts[1]) as tracer:
         ns = loops(guest, calls, times)
     _check("bpftrace", case, tracer.count, calls_made(calls, times))
     return ns
