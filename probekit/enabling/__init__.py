@@ -8,7 +8,8 @@ A probe and the clauses enabled at it are an ECB list; a probe has one or more
 - ``facts``    what the engines need to know of the guest, gathered once
 - ``data``     our data memory in the guest: activity word, globals, site table, strings, per-CPU blocks
 - ``stubs``    inline increment or call of a thunk, for each site; the stubs laid out behind the shared code
-- ``guest``    the guest engine: allocate, write, patch, drain, restore, free
+- ``guest``    the guest engine: allocate, write, patch, restore, free
+- ``blocks``   its data memory, read: records, counters, aggregations, globals
 - ``stop``     the stop engine: breakpoints through the stub, clauses evaluated on the host
 - ``host``     clauses that the host fires itself: BEGIN, END, tick-N
 """

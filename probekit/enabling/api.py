@@ -72,8 +72,11 @@ class Engine(Protocol):
         """Guest memory in use."""
         ...
 
-    def enable(self) -> None:
-        """Make every site live. All or nothing; raises :class:`probekit.errors.ProbekitError`."""
+    def enable(self, initial: Mapping[int, int]) -> None:
+        """Make every site live. All or nothing; raises :class:`probekit.errors.ProbekitError`.
+
+        ``initial``: values of global variables that BEGIN has set, by index.
+        """
         ...
 
     def poll(self, timeout: float) -> Drained:

@@ -21,7 +21,6 @@ from probekit.ir.ops import Program
 __all__ = ("DataPlan", "plan_data")
 
 _PAGE = 4096
-_POOL_TAIL = 256  # strings are copied by their field's size, which may run past a short one
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ def plan_data(program: Program, sites: Sequence[EnabledSite], layout: BlockLayou
     if demand.site_table:
         for site in sites:
             head += _site_entry(site, pool if demand.names else None)
-    head += pool.data + bytes(_POOL_TAIL)
+    head += pool.data
     return DataPlan(
         variables=variables,
         sites=site_table,
@@ -78,16 +77,19 @@ def plan_data(program: Program, sites: Sequence[EnabledSite], layout: BlockLayou
 
 
 class _Pool:
-    """NUL-terminated strings, each once; offset 0 is the empty string."""
+    """NUL-terminated strings, each once; offset 0 is the empty string.
+
+    Each is padded to 16 bytes: where ``?:`` chooses between a constant and a task's name, 16 bytes are copied.
+    """
 
     def __init__(self) -> None:
-        self.data = bytearray(b"\0")
+        self.data = bytearray(16)
         self._places: dict[bytes, int] = {b"": 0}
 
     def intern(self, text: bytes) -> int:
         if text not in self._places:
             self._places[text] = len(self.data)
-            self.data += text + b"\0"
+            self.data += (text + b"\0").ljust(16, b"\0")
         return self._places[text]
 
 

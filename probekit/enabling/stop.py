@@ -127,8 +127,9 @@ class StopEngine:
         self.globals_ = HostGlobals()
         self.guest_bytes = 0
 
-    def enable(self) -> None:
+    def enable(self, initial: Mapping[int, int]) -> None:
         """Allocate and write the slots, then set every breakpoint."""
+        self.globals_.values.update(initial)
         if len(self._sites) > MAX_STOP_SITES:
             raise UnsupportedError(
                 f"{len(self._sites)} sites are too many for breakpoints (the limit is {MAX_STOP_SITES})",
@@ -212,6 +213,7 @@ class StopEngine:
             log=self._log,
             timeout=self._options.safepoint_s,
             cancelled=cancelled or self._cancelled,
+            clock=self._clock,
         )
 
     def _serve(self) -> list[tuple[int, RawRecord]]:

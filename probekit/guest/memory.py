@@ -33,7 +33,6 @@ class PauseClock:
         self.longest = 0.0
         self.total = 0.0
         self.count = 0
-        self.last = 0.0
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -48,10 +47,13 @@ class PauseClock:
         finally:
             if not _runs(self._target):
                 self._target.resume()
-            self.last = self._clock() - start
-            self.longest = max(self.longest, self.last)
-            self.total += self.last
-            self.count += 1
+            self.note(self._clock() - start)
+
+    def note(self, seconds: float) -> None:
+        """Somebody else held the guest for that long."""
+        self.longest = max(self.longest, seconds)
+        self.total += seconds
+        self.count += 1
 
 
 def _runs(target: Target) -> bool:

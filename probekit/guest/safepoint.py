@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Protocol
 
 from probekit.errors import Cancelled, GuestError, SafePointTimeout, TargetError
+from probekit.guest.memory import PauseClock
 from probekit.target.api import Regs, StopReason, Target, Vcpu
 
 __all__ = ("CallLog", "NoCallLog", "SafePoint", "finish_call")
@@ -65,6 +66,7 @@ class SafePoint:
     ``candidates``: address to pad length (:mod:`probekit.guest.candidates`).
     ``timeout``: seconds until :class:`SafePointTimeout`. ``log``: see :class:`CallLog`. ``cancelled``: asked while
     waiting; when it says so, :class:`Cancelled` is raised (never inside a call: a borrowed task is given back first).
+    ``clock``: hears of every pause.
     """
 
     def __init__(
@@ -75,12 +77,15 @@ class SafePoint:
         log: CallLog | None = None,
         timeout: float = 20.0,
         cancelled: Callable[[], bool] = lambda: False,
+        clock: PauseClock | None = None,
     ) -> None:
         self._target = target
         self._candidates = dict(candidates)
         self._log: CallLog = log or NoCallLog()
         self._timeout = timeout
         self._cancelled = cancelled
+        self._clock = clock
+        self._since = 0.0
         self._addr = 0
         self._vcpu: Vcpu = 0
         self._saved: dict[str, int] = {}
@@ -113,6 +118,8 @@ class SafePoint:
         if self._borrowed or self._target.running:
             return
         self._clear((self._addr,))
+        if self._clock is not None and self._since:
+            self._clock.note(time.monotonic() - self._since)  # the caller lets the guest run next
 
     def call(self, function: int, *args: int, timeout: float = 60.0) -> int:
         """Call a guest function of at most six integer arguments; returns RAX, unsigned.
@@ -149,9 +156,7 @@ class SafePoint:
     def _reach(self) -> tuple[Vcpu, Regs]:
         deadline = time.monotonic() + self._timeout
         while True:
-            if not _runs(self._target):
-                self._target.resume()
-            stop = self._target.wait(_SLICE)
+            stop = self._run(_SLICE)
             if stop is None and (self._cancelled() or time.monotonic() > deadline):
                 stop = self._target.stop()  # a task may arrive at this very moment: then it is as good as any other
                 found = self._at_candidate(stop)
@@ -169,6 +174,16 @@ class SafePoint:
             hint="run something in the guest (any system call will do), or raise the limit with -x safepoint=60s",
         )
 
+    def _run(self, seconds: float) -> StopReason | None:
+        """Let the guest run until it stops by itself; None when it still runs after ``seconds``."""
+        if not _runs(self._target):
+            if self._clock is not None and self._since:
+                self._clock.note(time.monotonic() - self._since)
+            self._target.resume()
+        stop = self._target.wait(seconds)
+        self._since = time.monotonic() if stop is not None else 0.0
+        return stop
+
     def _at_candidate(self, stop: StopReason) -> tuple[Vcpu, Regs] | None:
         """The vCPU that can be borrowed, if one can; any other at a candidate is moved on."""
         self._check(stop)
@@ -183,8 +198,7 @@ class SafePoint:
     def _await_return(self, function: int, frame: int, timeout: float) -> int:
         deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
-            self._target.resume()
-            stop = self._target.wait(left)
+            stop = self._run(left)
             if stop is None:
                 break
             self._check(stop)

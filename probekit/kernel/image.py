@@ -58,6 +58,22 @@ class _Found:
     witnesses: tuple[tuple[int, bytes], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A table of relative addresses: its symbols in the kernel, its members in ``struct module``, bytes an entry."""
+
+    bounds: tuple[str, str]
+    members: tuple[str, str]
+    entry_size: int
+
+
+_EX_TABLE = _Table(("__start___ex_table", "__stop___ex_table"), ("extable", "num_exentries"), 12)
+_JUMP_TABLE = _Table(("__start___jump_table", "__stop___jump_table"), ("jump_entries", "num_jump_entries"), 16)
+_STATIC_CALLS = _Table(
+    ("__start_static_call_sites", "__stop_static_call_sites"), ("static_call_sites", "num_static_call_sites"), 8
+)
+
+
 class Kernel:
     """A running kernel. Methods that read guest memory need the target stopped."""
 
@@ -174,18 +190,21 @@ class Kernel:
 
     def ex_table(self) -> tuple[int, ...]:
         """Addresses of instructions that may fault and be fixed up (``__ex_table``), sorted, modules included."""
-        return tuple(self._table(("__start___ex_table", "__stop___ex_table"), ("extable", "num_exentries"), 12))
+        return tuple(sorted(self._sites(_EX_TABLE)))
 
     def jump_sites(self) -> tuple[JumpSite, ...]:
         """Instructions that the kernel itself rewrites: static keys and static calls, sorted."""
-        keys = self._table(("__start___jump_table", "__stop___jump_table"), ("jump_entries", "num_jump_entries"), 16)
-        calls = self._table(
-            ("__start_static_call_sites", "__stop_static_call_sites"),
-            ("static_call_sites", "num_static_call_sites"),
-            8,
-        )
-        sites = [JumpSite(addr, "static_key") for addr in keys] + [JumpSite(addr, "static_call") for addr in calls]
+        sites = [JumpSite(addr, "static_key") for addr in self._sites(_JUMP_TABLE)]
+        sites += [JumpSite(addr, "static_call") for addr in self._sites(_STATIC_CALLS)]
         return tuple(sorted(sites, key=lambda site: site.addr))
+
+    def hidden_jumps(self) -> tuple[tuple[int, int], ...]:
+        """Jumps that are not in the text, sorted ``(from, to)``: static keys that may be on, exception fix-ups."""
+        found: list[tuple[int, int]] = []
+        for which in (_JUMP_TABLE, _EX_TABLE):
+            for start, data in self._table(which):
+                found += sections.relative_pairs(data, start, which.entry_size)
+        return tuple(sorted(found))
 
     def ftrace_sites(self) -> array[int]:
         """Addresses of the patchable nops at function entries, sorted; empty for a kernel without ftrace."""
@@ -212,9 +231,22 @@ class Kernel:
             raise UnsupportedError("this kernel carries no types (BTF)", feature="BTF")
         return self.btf
 
-    def _table(self, bounds: tuple[str, str], members: tuple[str, str], entry_size: int) -> list[int]:
+    def _sites(self, which: _Table) -> list[int]:
+        return [
+            addr
+            for start, data in self._table(which)
+            for addr in sections.relative_sites(data, start, which.entry_size)
+        ]
+
+    def _table(self, which: _Table) -> list[tuple[int, bytes]]:
         return sections.table(
-            self.memory, self._core, self.modules, self.btf, bounds=bounds, members=members, entry_size=entry_size
+            self.memory,
+            self._core,
+            self.modules,
+            self.btf,
+            bounds=which.bounds,
+            members=which.members,
+            entry_size=which.entry_size,
         )
 
 

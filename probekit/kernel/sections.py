@@ -127,6 +127,17 @@ def relative_sites(data: bytes, start: int, entry_size: int) -> list[int]:
     return [start + 4 * at + words[at] & (1 << 64) - 1 for at in range(0, len(words), step)]
 
 
+def relative_pairs(data: bytes, start: int, entry_size: int) -> list[tuple[int, int]]:
+    """Where control comes from and where it may go: the first two words of each entry of the same tables."""
+    words = array("i", data[: len(data) // entry_size * entry_size])
+    step = entry_size // 4
+    mask = (1 << 64) - 1
+    return [
+        (start + 4 * at + words[at] & mask, start + 4 * at + 4 + words[at + 1] & mask)
+        for at in range(0, len(words), step)
+    ]
+
+
 def table(
     memory: Memory,
     symbols: SymbolTable,
@@ -136,14 +147,14 @@ def table(
     bounds: tuple[str, str],
     members: tuple[str, str],
     entry_size: int,
-) -> list[int]:
-    """Sites of one table, the kernel's (between ``bounds``) and the modules' (``members``: pointer, count)."""
-    found: list[int] = []
+) -> list[tuple[int, bytes]]:
+    """``(address, bytes)`` of one table's parts: the kernel's (between ``bounds``), the modules' (pointer, count)."""
+    found: list[tuple[int, bytes]] = []
     kernel = symbols.range(*bounds)
     if kernel is not None:
         if (kernel[1] - kernel[0]) // entry_size > _MAX_ENTRIES:
             raise SymbolError(f"the table at {bounds[0]} is implausibly long")
-        found += relative_sites(memory.read(kernel[0], kernel[1] - kernel[0]), kernel[0], entry_size)
+        found.append((kernel[0], memory.read(kernel[0], kernel[1] - kernel[0])))
     layout = btf.find_struct("module") if btf is not None else None
     pointer = layout.find_field(members[0]) if layout is not None else None
     count = layout.find_field(members[1]) if layout is not None else None
@@ -152,8 +163,8 @@ def table(
             at = int.from_bytes(module.data[pointer.offset : pointer.offset + 8], "little")
             number = int.from_bytes(module.data[count.offset : count.offset + count.size], "little")
             if at and 0 < number <= _MAX_ENTRIES and module.state == "live":
-                found += relative_sites(memory.read(at, number * entry_size), at, entry_size)
-    return sorted(found)
+                found.append((at, memory.read(at, number * entry_size)))
+    return found
 
 
 def ftrace_sites(memory: Memory, symbols: SymbolTable, btf: Btf | None) -> array[int]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-
 from probekit.codegen.context import TaskOffsets
 from probekit.enabling.facts import GuestFacts
 from probekit.errors import SymbolError, UnsupportedError
@@ -11,7 +9,7 @@ from probekit.guest.candidates import safe_point_candidates
 from probekit.guest.linux import find_services
 from probekit.kernel.image import Kernel
 from probekit.patch.ranges import Ranges
-from probekit.patch.sites import TextFacts
+from probekit.patch.sites import TextFacts, rewritten_size
 from probekit.providers.api import Function
 from probekit.providers.fbt import functions
 
@@ -29,7 +27,6 @@ _RETURN_THUNKS = (
     "call_depth_return_thunk",
 )
 _RETPOLINE = ("__x86_indirect_thunk_array", "__x86_indirect_thunk_rax")
-_MAX_TABLE = 8 << 20
 
 
 def guest_functions(kernel: Kernel) -> tuple[Function, ...]:
@@ -41,33 +38,20 @@ def guest_functions(kernel: Kernel) -> tuple[Function, ...]:
 def gather_text(kernel: Kernel, table: tuple[Function, ...]) -> TextFacts:
     """What site analysis needs beyond a function's own bytes."""
     thunks = frozenset(addr for name in _RETURN_THUNKS if (addr := kernel.symbols.addr(name)) is not None)
-    sites = kernel.jump_sites()
+    rewritten = [site.addr for site in kernel.jump_sites()]
+    live = kernel.memory.read_many([(addr, 2) for addr in rewritten])
+    pads = kernel.ftrace_sites()
     return TextFacts(
-        starts=frozenset(f.addr for f in table),
+        # Init functions are gone, but jumps to them are still in the text.
+        starts=frozenset(f.addr for f in table) | {s.addr for s in kernel.symbols.text()},
         return_thunks=thunks,
-        reserved=Ranges.of((site.addr, site.addr + 5) for site in sites),
-        hidden_jumps=tuple(sorted(_hidden_jumps(kernel))),
+        reserved=Ranges.of(
+            (addr, addr + rewritten_size(code)) for addr, code in zip(rewritten, live, strict=True) if code is not None
+        ),
+        hidden_jumps=kernel.hidden_jumps(),
         jump_tables=all(kernel.symbols.addr(name) is None for name in _RETPOLINE),
+        pads=frozenset(pads) if len(pads) else None,
     )
-
-
-def _hidden_jumps(kernel: Kernel) -> list[tuple[int, int]]:
-    """``(from, to)`` of static keys (struct jump_entry) and of exception fix-ups (struct exception_table_entry)."""
-    jumps: list[tuple[int, int]] = []
-    for start, end, entry_size in (
-        ("__start___jump_table", "__stop___jump_table", 16),
-        ("__start___ex_table", "__stop___ex_table", 12),
-    ):
-        bounds = kernel.symbols.range(start, end)
-        if bounds is None or not 0 < bounds[1] - bounds[0] <= _MAX_TABLE:
-            continue
-        size = (bounds[1] - bounds[0]) // entry_size * entry_size
-        data = kernel.memory.read(bounds[0], size)
-        for offset in range(0, size, entry_size):
-            code, target = struct.unpack_from("<ii", data, offset)
-            at = bounds[0] + offset
-            jumps.append((at + code, at + 4 + target))
-    return jumps
 
 
 def _task_offsets(kernel: Kernel) -> TaskOffsets | None:

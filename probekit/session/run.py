@@ -199,13 +199,11 @@ class Trace:
         self._log = new_journal(attachment.spec, attachment.kernel, attachment.guest_cookie)
         try:
             engine = self._make_engine(attachment, sites, self._log)
-            engine.enable()
+            engine.enable(self._host_globals.values)
         except BaseException:
             self._log.close()
             self._log = None
             raise
-        for var, value in self._host_globals.values.items():
-            engine.globals_.store(var, value)
         self._engine = engine
         self.stats |= {"enable_pause_s": clock.longest, "guest_bytes": engine.guest_bytes}
 

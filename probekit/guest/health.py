@@ -1,0 +1,72 @@
+"""Is the guest still the one that we attached to, and does it still run?
+
+A reset does not show on a gdb connection, and neither does a panic while
+nobody waits for a stop. :class:`Heartbeat` looks at the kernel's tick counter
+in the shared RAM file, which costs the guest nothing; only when that stands
+still is the guest stopped for a closer look.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from probekit.errors import GuestError, TargetError, UnsupportedError
+from probekit.target.api import Target
+
+__all__ = ("Heartbeat", "check_status")
+
+_DEAD = {
+    "shutdown": "the guest has shut down or panicked",
+    "guest-panicked": "the guest's kernel has panicked",
+    "internal-error": "the hypervisor met an internal error and stopped the guest",
+}
+_EVERY = 2.0
+
+
+def check_status(target: Target) -> None:
+    """Raise :class:`GuestError` when the stopped guest will never run again."""
+    try:
+        status = target.monitor("info status")
+    except (UnsupportedError, TargetError):
+        return  # a stub without a monitor does not say
+    for word, meaning in _DEAD.items():
+        if f"({word})" in status:
+            raise GuestError(meaning, hint="nothing can be restored in it; its console tells what happened")
+
+
+class Heartbeat:
+    """Asks now and then. ``ticks``: the guest's tick counter, or None when it cannot be read without a stop.
+
+    ``same_boot``: whether the kernel in memory is still the one that we know; called with the guest stopped.
+    """
+
+    def __init__(
+        self,
+        ticks: Callable[[], int | None],
+        same_boot: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ticks = ticks
+        self._same_boot = same_boot
+        self._clock = clock
+        self._last: int | None = None
+        self._next = clock() + _EVERY
+
+    def due(self) -> bool:
+        """Whether a look with the guest stopped is called for: the counter did not move for a while."""
+        if self._clock() < self._next:
+            return False
+        self._next = self._clock() + _EVERY
+        now = self._ticks()
+        moved = now is not None and now != self._last
+        self._last = now
+        return not moved
+
+    def look(self) -> None:
+        """The closer look. Raises :class:`GuestError` when the guest was rebooted."""
+        if not self._same_boot():
+            raise GuestError(
+                "the guest was rebooted while it was traced",
+                hint="nothing is left to restore in the new kernel; attach again",
+            )
