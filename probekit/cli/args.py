@@ -59,6 +59,9 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--ram", metavar="FILE", help="the guest's shared RAM file (found by itself on this host; `none`: do without)"
     )
+    group.add_argument(
+        "--qmp", metavar="PATH", help="QEMU's QMP socket, to hear at once when the guest reboots or dies"
+    )
     group.add_argument("--no-cache", action="store_true", help="read symbols and types from the guest anew")
     group.add_argument(
         "--timeout", metavar="SECONDS", type=float, default=5.0, help="limit for connecting (default: 5)"

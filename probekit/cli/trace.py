@@ -45,6 +45,7 @@ def attach_options(arguments: argparse.Namespace, progress: Progress) -> AttachO
         ram=arguments.ram,
         progress=progress,
         timeout=arguments.timeout,
+        qmp=arguments.qmp,
     )
 
 

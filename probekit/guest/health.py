@@ -9,17 +9,23 @@ still is the guest stopped for a closer look.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from probekit.errors import GuestError, TargetError, UnsupportedError
 from probekit.target.api import Target
 
-__all__ = ("Heartbeat", "check_status")
+__all__ = ("Heartbeat", "check_events", "check_status")
 
 _DEAD = {
     "shutdown": "the guest has shut down or panicked",
     "guest-panicked": "the guest's kernel has panicked",
     "internal-error": "the hypervisor met an internal error and stopped the guest",
+}
+_EVENTS = {
+    "RESET": "the guest was rebooted while it was traced",
+    "SHUTDOWN": _DEAD["shutdown"],
+    "GUEST_PANICKED": _DEAD["guest-panicked"],
 }
 _EVERY = 2.0
 
@@ -33,6 +39,14 @@ def check_status(target: Target) -> None:
     for word, meaning in _DEAD.items():
         if f"({word})" in status:
             raise GuestError(meaning, hint="nothing can be restored in it; its console tells what happened")
+
+
+def check_events(events: Iterable[Mapping[str, Any]]) -> None:
+    """Raise :class:`GuestError` for a QMP event after which there is nothing left to trace."""
+    for event in events:
+        meaning = _EVENTS.get(str(event.get("event")))
+        if meaning is not None:
+            raise GuestError(meaning, hint="nothing is left to restore in it; attach again when it is up")
 
 
 class Heartbeat:

@@ -75,12 +75,14 @@ def attach(
     cache: bool = True,
     ram: str | None = None,
     timeout: float = 5.0,
+    qmp: str | None = None,
 ) -> Guest:
     """Attach to the guest behind a gdb stub; see ``probekit --help`` for the forms of ``spec``.
 
     ``symbols``: an ELF, System.map or kallsyms file; ``cache``: use the symbol cache; ``ram``: the guest's shared RAM
-    file (found by itself on this host; ``none`` to do without); ``timeout``: seconds for connecting.
+    file (found by itself on this host; ``none`` to do without); ``timeout``: seconds for connecting;
+    ``qmp``: QEMU's QMP socket, to hear at once when the guest reboots or dies.
     Raises :class:`probekit.errors.ProbekitError`, with the guest as it was.
     """
-    options = AttachOptions(symbols=Path(symbols) if symbols else None, cache=cache, ram=ram, timeout=timeout)
+    options = AttachOptions(symbols=Path(symbols) if symbols else None, cache=cache, ram=ram, timeout=timeout, qmp=qmp)
     return Guest(attach_guest(spec, options))

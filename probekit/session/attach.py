@@ -11,7 +11,7 @@ from types import TracebackType
 
 from probekit.enabling.facts import GuestFacts
 from probekit.errors import GuestError, MemoryAccessError, ProbekitError, SymbolError, TargetError
-from probekit.guest.health import Heartbeat, check_status
+from probekit.guest.health import Heartbeat, check_events, check_status
 from probekit.guest.linux import Allocation
 from probekit.guest.memory import DataMemory, PauseClock, RamData, StubData
 from probekit.guest.ramtext import RamText
@@ -27,6 +27,7 @@ from probekit.session.state import boot_cookie, journals_of, target_key
 from probekit.target.api import Target
 from probekit.target.connect import connect, parse_spec
 from probekit.target.discovery import find_qemu
+from probekit.target.qmp import Qmp
 from probekit.target.ram import GuestRam, parse_ram_ranges
 
 __all__ = ("AttachOptions", "Attachment", "attach")
@@ -44,7 +45,7 @@ class AttachOptions:
     """``symbols``: an ELF, System.map or kallsyms file. ``cache``: use the symbol cache on disk.
 
     ``ram``: the guest's RAM file, None to look for it, ``none`` to do without. ``progress``: told of slow steps.
-    ``timeout``: seconds for connecting.
+    ``timeout``: seconds for connecting. ``qmp``: QEMU's QMP socket, to hear of resets and panics at once.
     """
 
     symbols: Path | None = None
@@ -52,6 +53,7 @@ class AttachOptions:
     ram: str | None = None
     progress: Callable[[str], None] = _silent
     timeout: float = 5.0
+    qmp: str | None = None
 
 
 class Attachment:
@@ -74,6 +76,7 @@ class Attachment:
         self.ram = self._open_ram()
         self._ram_text = RamText(self.ram, tables) if self.ram and (tables := kernel.view.tables()) else None
         self.text = KernelText(target, kernel.view, kernel.symbol("init_task"), self._ram_text)
+        self._qmp = Qmp(options.qmp.removeprefix("unix:"), timeout=options.timeout) if options.qmp else None
         self._heartbeat = Heartbeat(self._ticks, self.same_boot)
         self.functions: tuple[Function, ...] = guest_functions(kernel)
         self.registry: Registry = make_registry(self.functions)
@@ -94,6 +97,8 @@ class Attachment:
         finally:
             if self.ram is not None:
                 self.ram.close()
+            if self._qmp is not None:
+                self._qmp.close()
             self._lock.release()
 
     @cached_property
@@ -134,6 +139,8 @@ class Attachment:
 
     def check_alive(self) -> None:
         """Raise :class:`GuestError` when the guest was rebooted or died; costs it nothing as long as it ticks."""
+        if self._qmp is not None:
+            check_events(self._qmp.events())
         if self._heartbeat.due():
             with self.clock.paused():
                 check_status(self.target)
