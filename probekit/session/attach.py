@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from probekit.enabling.facts import GuestFacts
 from probekit.errors import GuestError, MemoryAccessError, ProbekitError, SymbolError, TargetError
@@ -27,8 +28,10 @@ from probekit.session.state import boot_cookie, journals_of, target_key
 from probekit.target.api import Target
 from probekit.target.connect import connect, parse_spec
 from probekit.target.discovery import find_qemu
-from probekit.target.qmp import Qmp
 from probekit.target.ram import GuestRam, parse_ram_ranges
+
+if TYPE_CHECKING:
+    from probekit.target.qmp import Qmp
 
 __all__ = ("AttachOptions", "Attachment", "attach")
 
@@ -76,7 +79,7 @@ class Attachment:
         self.ram = self._open_ram()
         self._ram_text = RamText(self.ram, tables) if self.ram and (tables := kernel.view.tables()) else None
         self.text = KernelText(target, kernel.view, kernel.symbol("init_task"), self._ram_text)
-        self._qmp = Qmp(options.qmp.removeprefix("unix:"), timeout=options.timeout) if options.qmp else None
+        self._qmp = _open_qmp(options)
         self._heartbeat = Heartbeat(self._ticks, self.same_boot)
         self.functions: tuple[Function, ...] = guest_functions(kernel)
         self.registry: Registry = make_registry(self.functions)
@@ -209,6 +212,14 @@ def attach(spec: str, options: AttachOptions | None = None) -> Attachment:
             _let_go(target)
         lock.release()
         raise
+
+
+def _open_qmp(options: AttachOptions) -> Qmp | None:
+    if options.qmp is None:
+        return None
+    from probekit.target.qmp import Qmp  # asyncio and all: only for those who ask for it
+
+    return Qmp(options.qmp.removeprefix("unix:"), timeout=options.timeout)
 
 
 def _let_go(target: Target) -> None:
