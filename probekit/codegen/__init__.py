@@ -11,6 +11,8 @@ holds one increment for each (``inline``).
 - ``context``    the facts of one guest and one enabling that code depends on
 - ``demand``     what a program needs at run time: constants, the site table
 - ``inline``     which clauses are a single increment, and that increment
+- ``values``     which registers need memory, and which are constants or passed on
+- ``operands``   reading and setting registers, wherever they are
 - ``clause``     one clause's blocks and ops as assembly
 - ``aggregate``  aggregation updates as assembly
 - ``runtime``    the shared routines

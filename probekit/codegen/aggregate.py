@@ -9,12 +9,14 @@ from probekit.buffers.layout import DenseStore, TableStore
 from probekit.buffers.quantize import ZERO_BUCKET
 from probekit.codegen.context import FRAME_SITE, Context
 from probekit.codegen.frame import Frame
+from probekit.codegen.operands import Operands
 from probekit.codegen.routines import Routines
 from probekit.ir.ops import Aggregate
 
 __all__ = ("aggregate",)
 
 _HASH_MULTIPLIER = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd: Knuth's multiplicative hashing
+_WORD = 8
 
 
 def _min(label: str) -> Iterator[str]:
@@ -63,28 +65,33 @@ _UPDATES: dict[str, Callable[[str], Iterator[str]]] = {
 
 
 def _dense(store: DenseStore, plan: AggPlan, label: str) -> Iterator[str]:
-    """rdi = the site's value; a value that has had no datum yet is started."""
+    """rdi = the site's value; one that has had no datum yet is started. Keeps rax."""
     if store.single:
         yield f"lea rdi, [rbx + {store.offset:#x}]"
     else:
-        yield f"mov eax, dword ptr [rbp + {FRAME_SITE}]"
-        yield f"imul rax, rax, {store.stride:#x}"
-        yield f"lea rdi, [rbx + rax + {store.offset:#x}]"
-    if not store.presence:
-        return
+        yield f"mov ecx, dword ptr [rbp + {FRAME_SITE}]"
+        if store.stride == _WORD:
+            yield f"lea rdi, [rbx + rcx*8 + {store.offset:#x}]"
+        else:
+            yield f"imul rcx, rcx, {store.stride:#x}"
+            yield f"lea rdi, [rbx + rcx + {store.offset:#x}]"
     initial = AGG_FUNCS[plan.func].initial
-    flag = f"qword ptr [rdi + {store.words * 8:#x}]"
     if any(initial):
-        yield f"cmp {flag}, 0"
+        yield f"cmp {_flag(store)}, 0"
         yield f"jne {label}_present"
         for i, word in enumerate(initial):
             yield f"mov rcx, {word & (1 << 64) - 1:#x}"
-            yield f"mov qword ptr [rdi + {i * 8}], rcx"
+            yield f"mov qword ptr [rdi + {i * _WORD}], rcx"
         yield f"{label}_present:"
-    yield f"mov {flag}, 1"
 
 
-def _key_part(part: KeyPart, reg: int | None, at: int, frame: Frame, routines: Routines) -> Iterator[str]:
+def _flag(store: DenseStore) -> str:
+    return f"qword ptr [rdi + {store.words * _WORD:#x}]"
+
+
+def _key_part(
+    part: KeyPart, reg: int | None, at: int, operands: Operands, routines: Routines, *, first: bool
+) -> Iterator[str]:
     """Store one part of the key at ``rsp + at``."""
     if part.kind == "probe":
         yield f"mov eax, dword ptr [rbp + {FRAME_SITE}]"
@@ -92,37 +99,38 @@ def _key_part(part: KeyPart, reg: int | None, at: int, frame: Frame, routines: R
         return
     if reg is None:
         raise AssertionError("only a probe key has no register")
+    if not first:
+        operands.held = None
     if part.kind != "string":
-        yield f"mov rax, {frame.reg(reg)}"
-        yield f"mov qword ptr [rsp + {at:#x}], rax"
-    elif part.size == 16:  # a task's name: two words of a buffer that is that long
-        yield f"mov rsi, {frame.reg(reg)}"
+        yield from operands.store(f"[rsp + {at:#x}]", reg)
+        return
+    yield from operands.take("rsi", reg)
+    if part.size == 16:  # a task's name: two words of a buffer that is that long
         for offset in (0, 8):
             yield f"mov rax, qword ptr [rsi + {offset}]"
             yield f"mov qword ptr [rsp + {at + offset:#x}], rax"
     else:
         yield f"lea rdi, [rsp + {at:#x}]"
-        yield f"mov rsi, {frame.reg(reg)}"
-        yield f"mov ecx, {part.words * 8:#x}"
+        yield f"mov ecx, {part.words * _WORD:#x}"
         yield f"call {routines.copy:#x}"
 
 
 def _table(
-    store: TableStore, plan: AggPlan, op: Aggregate, frame: Frame, routines: Routines, label: str
+    store: TableStore, plan: AggPlan, op: Aggregate, frame: Frame, operands: Operands, routines: Routines, label: str
 ) -> Iterator[str]:
     """rdi = the value of the key, or on to ``label_end`` when the table is full."""
     at = frame.key
-    for part, reg in zip(plan.keys, op.keys, strict=True):
-        yield from _key_part(part, reg, at, frame, routines)
-        at += part.words * 8
-    yield "xor eax, eax"
+    for number, (part, reg) in enumerate(zip(plan.keys, op.keys, strict=True)):
+        yield from _key_part(part, reg, at, operands, routines, first=number == 0)
+        at += part.words * _WORD
+    yield f"mov rax, qword ptr [rsp + {frame.key:#x}]"
     yield f"mov r8, {_HASH_MULTIPLIER:#x}"
-    for word in range(plan.key_words):
-        yield f"xor rax, qword ptr [rsp + {frame.key + word * 8:#x}]"
+    for word in range(1, plan.key_words):
         yield "imul rax, r8"
-        yield "mov rcx, rax"
-        yield "shr rcx, 32"
-        yield "xor rax, rcx"
+        yield "ror rax, 32"
+        yield f"xor rax, qword ptr [rsp + {frame.key + word * _WORD:#x}]"
+    yield "imul rax, r8"
+    yield "ror rax, 32"
     yield "imul rax, r8"
     yield f"lea rdi, [rsp + {frame.key:#x}]"
     yield f"call {routines.find[store.agg]:#x}"
@@ -131,16 +139,23 @@ def _table(
     yield "mov rdi, rax"
 
 
-def aggregate(op: Aggregate, context: Context, frame: Frame, routines: Routines, label: str) -> Iterator[str]:
+def aggregate(
+    op: Aggregate, context: Context, frame: Frame, operands: Operands, routines: Routines, label: str
+) -> Iterator[str]:
     """Assembly for one :class:`Aggregate`; ``label`` makes its labels unique."""
     plan = context.aggregations[op.agg]
     store = context.store(op.agg)
-    match store:
-        case DenseStore():
-            yield from _dense(store, plan, label)
-        case TableStore():
-            yield from _table(store, plan, op, frame, routines, label)
+    if isinstance(store, TableStore):
+        yield from _table(store, plan, op, frame, operands, routines, label)
+        operands.held = None
     if op.value is not None:
-        yield f"mov rax, {frame.reg(op.value)}"
-    yield from _UPDATES[plan.func](label)
+        yield from operands.take("rax", op.value)
+    if isinstance(store, DenseStore):
+        yield from _dense(store, plan, label)
+    if plan.func == "count" and isinstance(store, DenseStore) and context.preemptible:
+        yield "lock inc qword ptr [rdi]"  # another CPU's inline increment may hit the same word
+    else:
+        yield from _UPDATES[plan.func](label)
+    if isinstance(store, DenseStore) and store.presence:
+        yield f"mov {_flag(store)}, 1"  # last: a reader meets no value that has had no datum
     yield f"{label}_end:"

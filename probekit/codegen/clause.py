@@ -1,6 +1,8 @@
-"""One clause as assembly: every op works on frame slots through ``rax`` and friends; jumps only go forward.
+"""One clause as assembly: every op works through ``rax`` and friends; jumps only go forward.
 
-r2 = cmp eq r0, r1      mov rax, [rsp]; cmp rax, [rsp+8]; sete al; movzx eax, al; mov [rsp+0x10], rax
+r2 = cmp slt r0, r1     mov rax, [rsp]; cmp rax, [rsp+8]; setl al; movzx eax, al; mov [rsp+0x10], rax
+r2 = cmp slt r0, r1     mov rax, [rsp]; cmp rax, [rsp+8]; jge b2          when only a branch reads r2
+branch r2, b1, b2
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import assert_never
 
-from probekit.buffers.actions import Field
+from probekit.buffers.actions import Exit, Field
 from probekit.buffers.layout import RECORD_HEADER, FaultKind, HeaderWord
 from probekit.codegen.aggregate import aggregate
 from probekit.codegen.context import (
@@ -21,10 +23,11 @@ from probekit.codegen.context import (
     Context,
     ProbeKind,
 )
-from probekit.codegen.demand import idle_registers
 from probekit.codegen.frame import Frame
+from probekit.codegen.operands import Operands
 from probekit.codegen.routines import Routines
 from probekit.codegen.runtime import header
+from probekit.codegen.values import has_code, plan_values
 from probekit.errors import UnsupportedError
 from probekit.ir.ops import (
     BUILTINS,
@@ -58,36 +61,50 @@ _SIMPLE = {BinOp.ADD: "add", BinOp.SUB: "sub", BinOp.AND: "and", BinOp.OR: "or",
 _SHIFTS = {BinOp.SHL: "shl", BinOp.SAR: "sar", BinOp.SHR: "shr"}
 _DIVISIONS = {BinOp.SDIV: "rax", BinOp.UDIV: "rax", BinOp.SREM: "rdx", BinOp.UREM: "rdx"}
 
-_SETCC = {
-    CmpOp.EQ: "sete",
-    CmpOp.NE: "setne",
-    CmpOp.SLT: "setl",
-    CmpOp.SLE: "setle",
-    CmpOp.SGT: "setg",
-    CmpOp.SGE: "setge",
-    CmpOp.ULT: "setb",
-    CmpOp.ULE: "setbe",
-    CmpOp.UGT: "seta",
-    CmpOp.UGE: "setae",
+_CONDITIONS = {
+    CmpOp.EQ: "e",
+    CmpOp.NE: "ne",
+    CmpOp.SLT: "l",
+    CmpOp.SLE: "le",
+    CmpOp.SGT: "g",
+    CmpOp.SGE: "ge",
+    CmpOp.ULT: "b",
+    CmpOp.ULE: "be",
+    CmpOp.UGT: "a",
+    CmpOp.UGE: "ae",
 }
+_OPPOSITE = {"e": "ne", "l": "ge", "le": "g", "b": "ae", "be": "a"}
+_OPPOSITE |= {other: condition for condition, other in _OPPOSITE.items()}
 
 _EXTEND = {
-    (8, True): "movsx rax, byte ptr [rsp + {0:#x}]",
-    (16, True): "movsx rax, word ptr [rsp + {0:#x}]",
-    (32, True): "movsxd rax, dword ptr [rsp + {0:#x}]",
-    (8, False): "movzx eax, byte ptr [rsp + {0:#x}]",
-    (16, False): "movzx eax, word ptr [rsp + {0:#x}]",
-    (32, False): "mov eax, dword ptr [rsp + {0:#x}]",
+    (8, True): "movsx rax, al",
+    (16, True): "movsx rax, ax",
+    (32, True): "movsxd rax, eax",
+    (8, False): "movzx eax, al",
+    (16, False): "movzx eax, ax",
+    (32, False): "mov eax, eax",
 }
 
-_STORE = {1: "mov byte ptr [rdi], al", 2: "mov word ptr [rdi], ax", 4: "mov dword ptr [rdi], eax"}
+_LOW = {1: "mov byte ptr {}, al", 2: "mov word ptr {}, ax", 4: "mov dword ptr {}, eax"}
 
 
 class ClauseEmitter:
-    """Writes the assembly of one clause into one thunk. ``kind``: what the probed sites are, for the arguments."""
+    """Writes the assembly of one clause into one thunk.
+
+    ``kind``: what the probed sites are, for the arguments. ``label``: begins all of its labels. ``leave``: the label
+    where the firing ends.
+    """
 
     def __init__(
-        self, clause: Clause, *, kind: ProbeKind, context: Context, frame: Frame, routines: Routines, label: str
+        self,
+        clause: Clause,
+        *,
+        kind: ProbeKind,
+        context: Context,
+        frame: Frame,
+        routines: Routines,
+        label: str,
+        leave: str,
     ) -> None:
         self._clause = clause
         self._kind = kind
@@ -95,76 +112,106 @@ class ClauseEmitter:
         self._frame = frame
         self._routines = routines
         self._label = label
+        self._leave = leave
         self._serial = 0
-        self._idle = idle_registers(clause)
+        self._values = plan_values(clause)
+        self._operands = Operands(self._values, context)
+        self._flags: str | None = (
+            None  # the condition in which a comparison for the branch behind it has left the flags
+        )
+
+    @property
+    def _always_records(self) -> bool:
+        """True when no predicate stands between the clause's start and its record."""
+        return self._clause.body == 0
 
     def lines(self) -> Iterator[str]:
         """The clause; control leaves at its end. A fault jumps to the same end."""
-        if self._clause.record is not None:
+        if self._clause.record is not None and not self._always_records:
             yield f"mov qword ptr [rsp + {self._frame.record:#x}], 0"
-        for index, block in enumerate(self._clause.blocks):
-            yield f"{self._label}_b{index}:"
-            if index == self._clause.body:
-                yield from self._open_record()
-            for op in block.ops:
-                yield from self._op(op)
-            yield from self._terminator(block.end)
+        for index in range(len(self._clause.blocks)):
+            yield from self._block(index)
         yield from self._close_record()
         yield from self._faults()
         yield f"{self._label}_end:"
+
+    def _block(self, index: int) -> Iterator[str]:
+        block, values = self._clause.blocks[index], self._values
+        self._operands.held = self._flags = None
+        yield f"{self._label}_b{index}:"
+        if index == self._clause.body:
+            yield from self._open_record()
+        ops = [op for op in block.ops if has_code(op, values.constants, values.dead)]
+        for number, op in enumerate(ops):
+            passed = number == len(ops) - 1 and isinstance(block.end, Branch) and self._is_passed(block.end.cond)
+            if passed and isinstance(op, (Cmp, StrCmp)) and isinstance(block.end, Branch) and op.dst == block.end.cond:
+                yield from self._compare(op)
+                self._flags = _CONDITIONS[op.op]
+            else:
+                yield from self._op(op)
+        yield from self._terminator(block.end, index)
+
+    def _is_passed(self, reg: int) -> bool:
+        return reg not in self._values.slots and reg not in self._values.constants
 
     def _unique(self) -> str:
         self._serial += 1
         return f"{self._label}_u{self._serial}"
 
-    def _set(self, dst: int) -> str:
-        return f"mov {self._frame.reg(dst)}, rax"
-
     def _op(self, op: Op) -> Iterator[str]:
-        reg = self._frame.reg
+        operands = self._operands
         match op:
             case Int(dst=dst, value=value):
                 yield f"mov rax, {value & _MASK:#x}"
-                yield self._set(dst)
+                yield from operands.set(dst)
             case Str(dst=dst, value=value):
                 yield f"mov rax, {self._context.strings + self._context.constants[value]:#x}"
-                yield self._set(dst)
+                yield from operands.set(dst)
             case Arg(dst=dst, index=index):
                 yield from self._arg(index)
-                yield self._set(dst)
+                yield from operands.set(dst)
             case Builtin(dst=dst, name=name):
-                if dst not in self._idle:
-                    yield from self._builtin(name)
-                    yield self._set(dst)
+                yield from self._builtin(name)
+                yield from operands.set(dst)
             case Bin():
                 yield from self._bin(op)
-                yield self._set(op.dst)
-            case Cmp(dst=dst, op=cmp_op, left=left, right=right):
-                yield f"mov rax, {reg(left)}"
-                yield f"cmp rax, {reg(right)}"
-                yield from (f"{_SETCC[cmp_op]} al", "movzx eax, al", self._set(dst))
-            case StrCmp(dst=dst, op=cmp_op, left=left, right=right):
-                yield f"mov rdi, {reg(left)}"
-                yield f"mov rsi, {reg(right)}"
-                yield f"call {self._routines.compare:#x}"
-                yield from ("cmp eax, 0", f"{_SETCC[cmp_op]} al", "movzx eax, al", self._set(dst))
+                yield from operands.set(op.dst)
+            case Cmp(dst=dst) | StrCmp(dst=dst):
+                yield from self._compare(op)
+                yield from (f"set{_CONDITIONS[op.op]} al", "movzx eax, al")
+                yield from operands.set(dst)
             case Ext(dst=dst, src=src, bits=bits, signed=signed):
-                yield _EXTEND[bits, signed].format(src * 8)
-                yield self._set(dst)
+                yield from operands.take("rax", src)
+                yield _EXTEND[bits, signed]
+                yield from operands.set(dst)
             case LoadVar(dst=dst, var=var):
                 yield from self._variable(var)
                 yield f"mov rax, qword ptr {self._variable_operand(var)}"
-                yield self._set(dst)
+                yield from operands.set(dst)
             case StoreVar(var=var, src=src):
                 yield from self._variable(var)
-                yield f"mov rax, {reg(src)}"
-                yield f"mov qword ptr {self._variable_operand(var)}, rax"
+                yield from operands.store(self._variable_operand(var), src)
+                operands.held = None
             case Emit(field=field, src=src):
                 yield from self._emit(field, src)
+                operands.held = None
             case Aggregate():
-                yield from aggregate(op, self._context, self._frame, self._routines, self._unique())
+                yield from aggregate(op, self._context, self._frame, operands, self._routines, self._unique())
+                operands.held = None
             case _:
                 assert_never(op)
+
+    def _compare(self, op: Cmp | StrCmp) -> Iterator[str]:
+        """Set the flags for ``op.op``."""
+        operands = self._operands
+        if isinstance(op, Cmp):
+            yield from operands.take("rax", op.left)
+            yield from operands.right("cmp", op.right)
+        else:
+            yield from operands.take("rdi", op.left)
+            yield from operands.load("rsi", op.right)
+            yield f"call {self._routines.compare:#x}"
+            yield "test eax, eax"
 
     def _arg(self, index: int) -> Iterator[str]:
         """rax = argN. At a return (FBT): arg0 is the exit's offset in the function, arg1 the returned value."""
@@ -228,19 +275,23 @@ class ClauseEmitter:
                 raise UnsupportedError(f"{name} is not implemented in the guest engine", feature=name)
 
     def _bin(self, op: Bin) -> Iterator[str]:
-        reg = self._frame.reg
-        yield f"mov rax, {reg(op.left)}"
+        operands = self._operands
+        yield from operands.take("rax", op.left)
         if op.op in _SIMPLE:
-            yield f"{_SIMPLE[op.op]} rax, {reg(op.right)}"
+            yield from operands.right(_SIMPLE[op.op], op.right)
         elif op.op in _SHIFTS:
-            yield f"mov rcx, {reg(op.right)}"
-            yield f"{_SHIFTS[op.op]} rax, cl"
+            count = operands.constant(op.right)
+            if count is not None:
+                yield f"{_SHIFTS[op.op]} rax, {count & 63}"
+            else:
+                yield from operands.load("rcx", op.right)
+                yield f"{_SHIFTS[op.op]} rax, cl"
         else:
             yield from self._divide(op)
 
     def _divide(self, op: Bin) -> Iterator[str]:
         """Division: by zero is a fault; -2**63 / -1 wraps instead of trapping."""
-        yield f"mov rcx, {self._frame.reg(op.right)}"
+        yield from self._operands.load("rcx", op.right)
         yield "test rcx, rcx"
         yield f"jz {self._label}_divzero"
         if op.op in (BinOp.UDIV, BinOp.UREM):
@@ -300,40 +351,64 @@ class ClauseEmitter:
         field: Field = self._clause.record.fields[index]
         if field.kind == "probe":
             return
-        yield f"mov rdi, qword ptr [rsp + {self._frame.record:#x}]"
-        yield f"add rdi, {RECORD_HEADER.size + field.offset:#x}"
+        operands = self._operands
+        place = RECORD_HEADER.size + field.offset
         if field.kind != "string":
-            yield f"mov rax, {self._frame.reg(src)}"
-            yield _STORE.get(field.size, "mov qword ptr [rdi], rax")
-        elif field.size == 16:
-            yield f"mov rsi, {self._frame.reg(src)}"
+            yield from operands.take("rax", src)
+            yield f"mov rdi, qword ptr [rsp + {self._frame.record:#x}]"
+            yield _LOW.get(field.size, "mov qword ptr {}, rax").format(f"[rdi + {place:#x}]")
+            return
+        yield from operands.take("rsi", src)
+        yield f"mov rdi, qword ptr [rsp + {self._frame.record:#x}]"
+        if field.size == 16:  # a task's name, or a constant of the pool: both are that long in memory
             yield from ("mov rax, qword ptr [rsi]", "mov rcx, qword ptr [rsi + 8]")
-            yield from ("mov qword ptr [rdi], rax", "mov qword ptr [rdi + 8], rcx")
+            yield f"mov qword ptr [rdi + {place:#x}], rax"
+            yield f"mov qword ptr [rdi + {place + 8:#x}], rcx"
         else:
-            yield f"mov rsi, {self._frame.reg(src)}"
+            yield f"add rdi, {place:#x}"
             yield f"mov ecx, {field.size:#x}"
             yield f"call {self._routines.copy:#x}"
 
-    def _terminator(self, end: Terminator) -> Iterator[str]:
+    def _terminator(self, end: Terminator, index: int) -> Iterator[str]:
+        """Go on: nothing is said where control falls into the block that is meant."""
         match end:
             case Jump(target=target):
-                yield f"jmp {self._label}_b{target}"
+                if target != index + 1:
+                    yield f"jmp {self._label}_b{target}"
             case Branch(cond=cond, then=then, orelse=orelse):
-                yield f"cmp {self._frame.reg(cond)}, 0"
-                yield f"jne {self._label}_b{then}"
-                yield f"jmp {self._label}_b{orelse}"
+                condition = self._flags or "ne"
+                if self._flags is None:
+                    yield from self._operands.take("rax", cond)
+                    yield "test rax, rax"
+                if then == index + 1:
+                    yield f"j{_OPPOSITE[condition]} {self._label}_b{orelse}"
+                    return
+                yield f"j{condition} {self._label}_b{then}"
+                if orelse != index + 1:
+                    yield f"jmp {self._label}_b{orelse}"
             case Return():
-                yield f"jmp {self._label}_return"
+                if index != len(self._clause.blocks) - 1:
+                    yield f"jmp {self._label}_return"
             case _:
                 assert_never(end)
 
     def _close_record(self) -> Iterator[str]:
-        """Publish the open record, if there is one: the head moves behind it, after all of it is written."""
+        """Publish the open record, if there is one: the head moves behind it, after all of it is written.
+
+        Where the record says ``exit()``, from now on nothing fires: no later clause of this firing, no other CPU.
+        """
         yield f"{self._label}_return:"
-        if self._clause.record is not None:
+        record = self._clause.record
+        if record is None:
+            return
+        if not self._always_records:
             yield f"cmp qword ptr [rsp + {self._frame.record:#x}], 0"
             yield f"je {self._label}_end"
-            yield f"add {header(HeaderWord.HEAD)}, {RECORD_HEADER.size + self._clause.record.size:#x}"
+        yield f"add {header(HeaderWord.HEAD)}, {RECORD_HEADER.size + record.size:#x}"
+        if any(isinstance(action, Exit) for action in record.actions):
+            yield f"mov rcx, {self._context.activity:#x}"
+            yield "mov qword ptr [rcx], 1"
+            yield f"jmp {self._leave}"
 
     def _faults(self) -> Iterator[str]:
         """The one fault there is: the open record is abandoned and a fault record takes its place."""

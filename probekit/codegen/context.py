@@ -1,10 +1,11 @@
 """The facts that generated code depends on, and the frame that a thunk builds.
 
 Registers inside a thunk: ``rbx`` this CPU's block, ``rbp`` the saved registers,
-``rsp`` the virtual registers; everything else is scratch.
+``rsp`` the frame; everything that was saved is scratch.
 
-    rbp +0 rbp  +8 rbx  +16 r11 +24 r10 +32 r9 +40 r8 +48 rdi +56 rsi +64 rdx +72 rcx +80 rax
-        +88 rflags  +96 return to the stub  +104 site number  +112 the probed function's own stack
+    rbp +0 rbp  +8 rbx  +16 rdi +24 rsi +32 rdx +40 rcx +48 rax
+        +56 rflags  +64 return to the stub  +72 site number  +80 the probed function's own stack
+        -8 r8  -16 r9  -24 r10  -32 r11      as many of them as the clauses need
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ __all__ = (
     "FRAME_SITE",
     "FRAME_STACK_ARGS",
     "SAVED",
+    "SAVED_MORE",
     "SITE_ENTRY_SIZE",
     "SITE_FIELDS",
     "Context",
@@ -31,16 +33,19 @@ __all__ = (
 
 ProbeKind = Literal["entry", "return"]
 
-SAVED = ("rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "rbx", "rbp")
+SAVED = ("rax", "rcx", "rdx", "rsi", "rdi", "rbx", "rbp")
 """Pushed in this order behind the flags."""
 
-ARG_FRAME = (48, 56, 64, 72, 40, 32)
+SAVED_MORE = ("r8", "r9", "r10", "r11")
+"""Pushed below ``rbp``, the first so many as something uses."""
+
+ARG_FRAME = (16, 24, 32, 40, -8, -16)
 """rbp offsets of the System V argument registers rdi rsi rdx rcx r8 r9."""
 
-FRAME_RAX = 80
-FRAME_SITE = 104
-FRAME_STACK_ARGS = 120
-"""rbp offset of the seventh argument at a function's entry: behind the return address at +112."""
+FRAME_RAX = 48
+FRAME_SITE = 72
+FRAME_STACK_ARGS = 88
+"""rbp offset of the seventh argument at a function's entry: behind the return address at +80."""
 
 SITE_ENTRY_SIZE = 32
 SITE_FIELDS = {"offset": 0, "id": 4, "probeprov": 8, "probemod": 12, "probefunc": 16, "probename": 20}

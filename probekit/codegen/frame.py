@@ -1,6 +1,6 @@
-"""A thunk's frame below ``rbp``: virtual registers, clause-local variables, key scratch, the open record.
+"""A thunk's frame below ``rbp``: registers, clause-local variables, key scratch, the open record.
 
-rsp + 0                    virtual registers of the clause that runs, 8 bytes each
+rsp + 0                    registers of the clause that runs, 8 bytes each, of those that need a slot
     + locals               this-> variables, shared by the clauses of one firing
     + key                  the aggregation key being built
     + record               address of the open record
@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from probekit.ir.ops import Clause, Variable
+from probekit.codegen.values import plan_values
+from probekit.ir.ops import Clause, LoadVar, StoreVar, Variable
 
 __all__ = ("MAX_FRAME", "Frame", "plan_frame")
 
@@ -30,17 +31,14 @@ class Frame:
     key: int
     record: int
 
-    def reg(self, reg: int) -> str:
-        """The operand of a virtual register."""
-        return f"qword ptr [rsp + {reg * _WORD:#x}]"
-
 
 def plan_frame(clauses: Sequence[Clause], variables: Sequence[Variable], key_words: int) -> Frame:
     """The frame that serves all of ``clauses``. ``key_words``: of the longest aggregation key they use."""
-    offset = max((c.registers for c in clauses), default=0) * _WORD
+    offset = max((len(plan_values(c).slots) for c in clauses), default=0) * _WORD
+    used = {op.var for c in clauses for block in c.blocks for op in block.ops if isinstance(op, (LoadVar, StoreVar))}
     local_slots: dict[int, int] = {}
     for variable in variables:
-        if variable.scope == "local":
+        if variable.scope == "local" and variable.index in used:
             local_slots[variable.index] = offset
             offset += _WORD
     key = offset

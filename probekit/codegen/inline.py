@@ -17,7 +17,7 @@ from functools import lru_cache
 
 from probekit.buffers.layout import DenseStore
 from probekit.codegen.context import Context
-from probekit.ir.ops import Aggregate, Clause, Return
+from probekit.ir.ops import Aggregate, Branch, Clause
 from probekit.isa.assemble import assemble
 
 __all__ = ("inline_aggregation", "inline_body", "inline_body_size")
@@ -27,11 +27,10 @@ _MARK = 0x11223344
 
 def inline_aggregation(clause: Clause, context: Context) -> int | None:
     """The aggregation that the clause does nothing but count in, or None when it needs a thunk."""
-    if clause.record is not None or len(clause.blocks) != 1:
+    if clause.record is not None or any(isinstance(block.end, Branch) for block in clause.blocks):
         return None
-    block = clause.blocks[0]
-    match block.ops, block.end:
-        case (Aggregate(agg=agg, value=None),), Return() if isinstance(context.store(agg), DenseStore):
+    match [op for block in clause.blocks for op in block.ops]:  # jumps only go forward, and none is conditional
+        case [Aggregate(agg=agg, value=None)] if isinstance(context.store(agg), DenseStore):
             return agg if context.aggregations[agg].func == "count" else None
     return None
 

@@ -25,8 +25,15 @@ def header(word: int) -> str:
 
 
 def reserve(layout: BlockLayout) -> str:
-    """Make room in the ring, writing a pad record first where the room at its end is too small."""
+    """Make room in the ring, writing a pad record first where the room at its end is too small.
+
+    The pad is written also when what lies behind it is not free yet: a large record fits as soon as the reader is
+    through. Without a ring everything is a drop.
+    """
     size, ring = layout.ring_size, layout.ring_offset
+    drop = f"inc {header(HeaderWord.PRINCIPAL_DROPS)}; xor eax, eax; ret"
+    if not size:
+        return drop
     return f"""
         mov rax, {header(HeaderWord.HEAD)}
         mov rdx, rax
@@ -37,17 +44,15 @@ def reserve(layout: BlockLayout) -> str:
         sub edi, esi
         cmp edi, ecx
         jae fits
-        lea r8, [rdx + rdi]
-        add r8, rcx
-        cmp r8, {size:#x}
+        add rdx, rdi
+        cmp rdx, {size:#x}
         ja drop
-        lea r8, [rbx + rsi + {ring:#x}]
-        mov dword ptr [r8], edi
-        mov dword ptr [r8 + 4], {PAD_CLAUSE:#x}
+        lea rsi, [rbx + rsi + {ring:#x}]
+        mov dword ptr [rsi], edi
+        mov dword ptr [rsi + 4], {PAD_CLAUSE:#x}
         add rax, rdi
         mov {header(HeaderWord.HEAD)}, rax
-        lea rax, [rbx + {ring:#x}]
-        ret
+        xor esi, esi
     fits:
         add rdx, rcx
         cmp rdx, {size:#x}
@@ -55,9 +60,7 @@ def reserve(layout: BlockLayout) -> str:
         lea rax, [rbx + rsi + {ring:#x}]
         ret
     drop:
-        inc {header(HeaderWord.PRINCIPAL_DROPS)}
-        xor eax, eax
-        ret
+        {drop}
     """
 
 

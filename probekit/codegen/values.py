@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from probekit.ir.ops import (
     Aggregate,
@@ -26,9 +27,11 @@ from probekit.ir.ops import (
     Emit,
     Ext,
     Int,
+    Jump,
     LoadVar,
     Op,
     Reg,
+    Return,
     StoreVar,
     Str,
     StrCmp,
@@ -70,12 +73,14 @@ def reads(op: Op | Terminator, clause: Clause) -> Iterator[Reg]:
 
 def _first(op: Op | Terminator, clause: Clause) -> Reg | None:
     """The register that the code of ``op`` takes before it changes ``rax``."""
+    if isinstance(op, Aggregate) and op.keys:
+        return op.keys[0]  # the value comes after the look-up of the key
     return next(reads(op, clause), None)
 
 
-def _defined(op: Op) -> Reg | None:
+def _defined(op: Op | Terminator) -> Reg | None:
     match op:
-        case StoreVar() | Emit() | Aggregate():
+        case StoreVar() | Emit() | Aggregate() | Jump() | Branch() | Return():
             return None
         case _:
             return op.dst
@@ -95,7 +100,7 @@ def plan_values(clause: Clause) -> Values:
     passed: set[Reg] = set()
     for block in clause.blocks:
         coded = [op for op in block.ops if has_code(op, constants, dead)]
-        for op, after in zip(coded, (*coded[1:], block.end), strict=True):
+        for op, after in pairwise((*coded, block.end)):
             dst = _defined(op)
             if dst is not None and definitions[dst] == uses[dst] == 1 and _first(after, clause) == dst:
                 passed.add(dst)

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from probekit.buffers.actions import Exit
 from probekit.codegen.context import Context, ProbeKind
 from probekit.codegen.image import Image, ThunkKey, build_image
 from probekit.codegen.inline import inline_aggregation, inline_body, inline_body_size
 from probekit.codegen.thunk import CALL_BODY_SIZE, call_body
 from probekit.enabling.sites import EnabledSite
-from probekit.ir.ops import Program
+from probekit.ir.ops import Clause, Program
 from probekit.patch.detours import compose, site_edit, stub_shape
 from probekit.patch.edits import Edit
 
@@ -33,9 +34,17 @@ def _kind(site: EnabledSite) -> ProbeKind:
     return "entry" if site.probe.kind == "entry" else "return"
 
 
+def _exits(clause: Clause) -> bool:
+    return clause.record is not None and any(isinstance(action, Exit) for action in clause.record.actions)
+
+
 def plan_stubs(program: Program, sites: Sequence[EnabledSite], context: Context) -> StubPlan:
-    """Decide for every site. A site is inline only when all its clauses are single increments."""
-    single = {clause.index: inline_aggregation(clause, context) for clause in program.clauses}
+    """Decide for every site. A site is inline only when all its clauses are single increments.
+
+    Increments do not look at the activity word, so there are none beside a clause that sets it by ``exit()``.
+    """
+    exits = any(_exits(program.clauses[number]) for number in {n for site in sites for n in site.clauses})
+    single = {c.index: None if exits else inline_aggregation(c, context) for c in program.clauses}
     decided: dict[tuple[int, ...], tuple[int, ...] | None] = {}
     inline: list[tuple[int, ...] | None] = []
     thunks: set[ThunkKey] = set()
