@@ -28,7 +28,7 @@ from probekit.guest.linux import Allocation
 from probekit.guest.memory import DataMemory, PauseClock
 from probekit.guest.safepoint import SafePoint
 from probekit.ir.ops import Program
-from probekit.patch.edits import Edit, TextMemory, apply_edits, revert_edits, rips_inside
+from probekit.patch.edits import Edit, EditSet, TextMemory, apply_edits, revert_edits, rips_inside
 from probekit.target.api import Target
 
 __all__ = ("GuestEngine", "MemoryFactory")
@@ -77,7 +77,7 @@ class GuestEngine:
         self._plan = plan_data(program, self._sites, self._layout, len(self._cpus))
         self._blocks: Blocks | None = None
         self._allocations: list[Allocation] = []
-        self._edits: list[Edit] = []
+        self._edits: EditSet | None = None
 
     # -- Engine -----------------------------------------------------------------------------------------------------
 
@@ -136,12 +136,12 @@ class GuestEngine:
     def disable(self) -> list[str]:
         """Restore, wait until nobody is inside our code, copy what is left to read, free."""
         problems: list[str] = []
-        if self._edits:
+        if self._edits is not None:
             with self._clock.paused():
                 report = revert_edits(self._text, self._edits)
             problems += [f"{addr:#x} was changed by somebody else and is left alone" for addr, _ in report.conflicts]
             problems += [f"{addr:#x} is not mapped any more" for addr in report.unreadable]
-            self._edits = []
+            self._edits = None
             if report.clean:
                 self._log.reverted()
         if self._allocations:
@@ -236,13 +236,14 @@ class GuestEngine:
 
     def _patch(self, edits: list[Edit]) -> None:
         """All sites in one pause, at a moment when no vCPU stands inside a window. The journal has them before it."""
-        self._log.edits(edits)
-        self._edits = edits
+        ready = EditSet(edits)
+        self._log.edits(ready.edits)
+        self._edits = ready
         for _ in range(_WINDOW_TRIES):
             with self._clock.paused():
                 rips = [self._target.regs(vcpu)["rip"] for vcpu in self._target.vcpus()]
-                if not rips_inside(rips, edits):
-                    apply_edits(self._text, edits, lambda _: None)
+                if not rips_inside(rips, ready):
+                    apply_edits(self._text, ready, lambda _: None)
                     return
             time.sleep(0.001)
         raise GuestError("a vCPU stayed inside the bytes to be patched", hint="try again, or probe fewer functions")
