@@ -43,6 +43,7 @@ def list_probes(guest: Attachment | None, program: Program | None, out: TextIO, 
         if e.probe.id not in gone
     ]
     left_out = [Refused(r.probe.name, r.reason) for r in gone.values()] if verbose else []
-    lines = listing_json(listed, left_out) if json else listing_text(listed, left_out, verbose=verbose)
-    for line in lines:
-        out.write(line + "\n")
+    if json:
+        out.writelines(listing_json(listed, left_out))
+    else:
+        out.writelines(line + "\n" for line in listing_text(listed, left_out, verbose=verbose))

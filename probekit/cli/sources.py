@@ -8,13 +8,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from probekit.errors import ProbekitError
 from probekit.ir.build import compile_program
 from probekit.ir.ops import Program
-from probekit.lang.diagnostics import CompileError
+from probekit.lang.diagnostics import CompileError, Diagnostic
+from probekit.lang.source import Source as Text
+from probekit.lang.source import Span
 
 __all__ = ("ScriptError", "Source", "compile_sources", "read_sources")
 
@@ -56,15 +58,19 @@ def read_sources(names: Sequence[str], scripts: Sequence[str]) -> list[Source]:
 def compile_sources(
     sources: Sequence[Source], args: Sequence[str], *, default_args: bool, errtags: bool
 ) -> tuple[Program, list[int]]:
-    """One program of all sources, and how many clauses each gave it. Raises :class:`ScriptError`."""
-    programs: list[Program] = []
+    """One program of all sources, and how many clauses each gave it. Raises :class:`ScriptError`.
+
+    A source sees what those before it declared, as in dtrace(1), so each is compiled behind them.
+    """
+    before, counts = "", list[int]()
+    program: Program | None = None
     for source in sources:
-        programs.append(_compile(source, source.text, args, default_args=default_args, errtags=errtags))
-    counts = [len(program.clauses) for program in programs]
-    if len(programs) == 1:
-        return programs[0], counts
-    joined = Source("\n".join(_closed(s) for s in sources), "program", None)
-    return _compile(joined, joined.text, args, default_args=default_args, errtags=errtags), counts
+        program = _compile(source, before, args, default_args=default_args, errtags=errtags)
+        counts.append(len(program.clauses) - sum(counts))
+        before += _closed(source) + "\n"
+    if program is None:
+        raise AssertionError("there is no source")
+    return program, counts
 
 
 def _closed(source: Source) -> str:
@@ -73,10 +79,10 @@ def _closed(source: Source) -> str:
     return text if text.endswith(("}", ";")) or source.filename is not None else text + " {}"
 
 
-def _compile(source: Source, text: str, args: Sequence[str], *, default_args: bool, errtags: bool) -> Program:
+def _compile(source: Source, before: str, args: Sequence[str], *, default_args: bool, errtags: bool) -> Program:
     try:
         return compile_program(
-            text,
+            before + source.text,
             filename=source.filename,
             allow_bare=source.filename is None,
             args=(source.filename or "probekit", *args),
@@ -84,4 +90,11 @@ def _compile(source: Source, text: str, args: Sequence[str], *, default_args: bo
             default_args=default_args,
         )
     except CompileError as error:
-        raise ScriptError(f"{source.failed}: {error.text(errtags=errtags)}") from error
+        own = CompileError([_moved(d, len(before)) for d in error.diagnostics], Text(source.text, source.filename))
+        raise ScriptError(f"{source.failed}: {own.text(errtags=errtags)}") from error
+
+
+def _moved(diagnostic: Diagnostic, offset: int) -> Diagnostic:
+    """The same fault, placed in the source that begins at ``offset``."""
+    span = diagnostic.span
+    return replace(diagnostic, span=Span(max(span.start - offset, 0), max(span.end - offset, 0)))

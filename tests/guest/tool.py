@@ -116,6 +116,9 @@ class Running:
             raise AssertionError(f"probekit does not end\n{''.join(self.errors)}") from None
         for reader in self._readers:
             reader.join(10)
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
         return Result(status, "".join(self.lines), "".join(self.errors))
 
 
@@ -166,4 +169,4 @@ class Probekit:
                     running.process.wait(30)
                 except subprocess.TimeoutExpired:
                     running.process.kill()
-                    running.process.wait()
+            running.finish()
