@@ -119,7 +119,7 @@ def find(store: TableStore, context: Context) -> str:
         or rax, 1
         mov rcx, rax
         shr rcx, {shift}
-        mov edx, {MAX_PROBES_PER_LOOKUP}
+        mov edx, {min(MAX_PROBES_PER_LOOKUP, store.capacity)}
     visit:
         imul r8, rcx, {store.stride:#x}
         lea r8, [rbx + r8 + {store.offset:#x}]

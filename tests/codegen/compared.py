@@ -49,9 +49,16 @@ class Compared:
         world.variables = {v: x for v, x in world.variables.items() if machine.program.variables[v].scope == "global"}
         name = site.probe.name
         world.builtins |= {
-            "execname": machine.comm, "pid": machine.pid, "tid": machine.tid, "cpu": machine.cpu,
-            "timestamp": TIME, "id": site.probe.id, "probeprov": name.provider.encode(),
-            "probemod": name.module.encode(), "probefunc": name.function.encode(), "probename": name.name.encode(),
+            "execname": machine.comm,
+            "pid": machine.pid,
+            "tid": machine.tid,
+            "cpu": machine.cpu,
+            "timestamp": TIME,
+            "id": site.probe.id,
+            "probeprov": name.provider.encode(),
+            "probemod": name.module.encode(),
+            "probefunc": name.function.encode(),
+            "probename": name.name.encode(),
         }
         records: Records = []
         for number in site.clauses:

@@ -112,7 +112,7 @@ class Fired:
 
 @dataclass
 class Machine:
-    """``text`` or ``program``; ``functions``: one or more, probed in this order."""
+    """``functions``: one or more, probed in this order. ``told_sites``: for the layout, if not as many as there are."""
 
     text: str
     functions: Sequence[Function] = (Function(),)
@@ -127,6 +127,7 @@ class Machine:
     tid: int = 8
     cpu: int = 1
     gs_base: int = GS_BASE
+    told_sites: int = 0
     program: Program = field(init=False)
     image: Image = field(init=False)
     code: bytes = field(init=False)
@@ -137,7 +138,10 @@ class Machine:
         assert verify_program(self.program) == []
         self.sites = self._find_sites()
         self.layout = plan_block(
-            self.program.aggregations, sites=len(self.sites), aggsize=self.aggsize, bufsize=self.bufsize
+            self.program.aggregations,
+            sites=self.told_sites or len(self.sites),
+            aggsize=self.aggsize,
+            bufsize=self.bufsize,
         )
         self.plan = plan_data(self.program, self.sites, self.layout, 2)
         self.context = self._context(DATA, self.slot)
@@ -273,8 +277,24 @@ class Machine:
             bad=tuple(self._bad),
         )
 
+    def fire_unpatched(self, function: int = 0, *, flags: int = IF | 2, rsp: int = STACK_TOP, **regs: int) -> Fired:
+        """The same call as if no site were patched."""
+        self._patch([(edit.addr, edit.old) for edit in self.edits])
+        fired = self.fire(function, flags=flags, rsp=rsp, **regs)
+        self._patch([(edit.addr, edit.new) for edit in self.edits])
+        return fired
+
+    def _patch(self, writes: Sequence[tuple[int, bytes]]) -> None:
+        for addr, data in writes:
+            self._uc.mem_write(addr, data)
+        self._uc.ctl_remove_cache(TEXT, TEXT + TEXT_SIZE)
+
     def _on_code(self, uc: unicorn.Uc, addr: int, size: int, user: object) -> None:
         self._steps += 1
+
+    def memory(self) -> bytes:
+        """All of our data memory."""
+        return self.read(DATA, self.plan.size)
 
     def read(self, addr: int, size: int) -> bytes:
         """Guest memory."""
