@@ -71,6 +71,18 @@ def _task_offsets(kernel: Kernel) -> TaskOffsets | None:
         return None
 
 
+def _preemptible(kernel: Kernel) -> bool:
+    """Whether a task may lose its CPU inside kernel code, as the kernel runs now.
+
+    ``preempt_schedule_irq`` is only built with CONFIG_PREEMPTION; with PREEMPT_DYNAMIC (kernel commit 826bfeb37bb4,
+    v5.12) the mode is chosen at boot: 0 none, 1 voluntary, and from 2 on preemptible.
+    """
+    if kernel.symbols.addr("preempt_schedule_irq") is None:
+        return False
+    mode = kernel.symbols.addr("preempt_dynamic_mode")
+    return mode is None or kernel.memory.u32(mode) not in (0, 1)
+
+
 def gather_guest(kernel: Kernel) -> GuestFacts:
     """Services, safe points, per-CPU layout, task offsets. Raises :class:`UnsupportedError` naming what is missing."""
     cpus = kernel.cpus()
@@ -81,7 +93,6 @@ def gather_guest(kernel: Kernel) -> GuestFacts:
         cpu_offsets={cpu: cpus.offsets[cpu] for cpu in cpus.possible},
         task=_task_offsets(kernel),
         clock=kernel.symbols.addr("ktime_get_mono_fast_ns"),
-        # Only built into kernels that can preempt kernel code (CONFIG_PREEMPTION).
-        preemptible=kernel.symbols.addr("preempt_schedule_irq") is not None,
+        preemptible=_preemptible(kernel),
         tsc_khz=kernel.memory.u32(tsc) if tsc is not None else 0,
     )
