@@ -12,8 +12,9 @@ __all__ = ("GuestFacts",)
 
 @dataclass(frozen=True, slots=True)
 class GuestFacts:
-    """``cpu_offsets``: per-CPU base of each possible CPU, by CPU number. ``candidates``: safe points with their pads.
+    """``cpu_offsets``: per-CPU base of each possible CPU, by CPU number. ``online``: those that run now.
 
+    ``candidates``: safe points with their pads.
     ``task``: None when the kernel has no types. ``clock``: ``ktime_get_mono_fast_ns`` or None.
     ``preemptible``: kernel code may lose its CPU between two instructions.
     ``tsc_khz``: time stamp counter ticks a millisecond, 0 when unknown.
@@ -22,6 +23,7 @@ class GuestFacts:
     services: LinuxServices
     candidates: dict[int, int]
     cpu_offsets: dict[int, int]
+    online: tuple[int, ...]
     task: TaskOffsets | None
     clock: int | None
     preemptible: bool

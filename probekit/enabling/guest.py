@@ -70,7 +70,7 @@ class GuestEngine:
         self._clock = clock
         self._make_memory = make_memory
         self._cancelled = cancelled
-        self._cpus = tuple(sorted(facts.cpu_offsets))
+        self._cpus = _block_owners(facts)
         self._layout = plan_block(
             program.aggregations, sites=len(self._sites), aggsize=options.aggsize, bufsize=options.bufsize
         )
@@ -212,11 +212,13 @@ class GuestEngine:
             blocks.memory.write(data.addr, self._plan.head)
             for var, value in initial.items():
                 blocks.store(var, value)
+            for index in range(len(self._cpus)):
+                blocks.memory.write(data.addr + self._plan.block(index), DataPlan.block_head())
+            index_of = {cpu: index for index, cpu in enumerate(self._cpus)}
             slots: list[tuple[int, bytes]] = []
-            for index, cpu in enumerate(self._cpus):
-                block = data.addr + self._plan.block(index)
-                blocks.memory.write(block, DataPlan.block_head())
-                slots.append(((slot.addr + self._facts.cpu_offsets[cpu]) & _MASK, struct.pack("<Q", block)))
+            for cpu, offset in self._facts.cpu_offsets.items():
+                block = data.addr + self._plan.block(index_of.get(cpu, len(self._cpus) - 1))
+                slots.append(((slot.addr + offset) & _MASK, struct.pack("<Q", block)))
             self._text.write_many(slots)
 
     def _write_code(self, code: Allocation, image: bytes) -> None:
@@ -297,3 +299,12 @@ class GuestEngine:
             rip = self._target.regs(vcpu)["rip"]
             if code.addr <= rip < code.addr + code.size:
                 raise GuestError(f"vCPU {vcpu} is still inside probekit's code at {rip:#x}")
+
+
+def _block_owners(facts: GuestFacts) -> tuple[int, ...]:
+    """The CPUs that get a block: those online, and one that all CPUs share which may come online later.
+
+    A machine may have many more possible CPUs than it has; a block for each would take their memory for nothing.
+    """
+    spare = sorted(facts.cpu_offsets.keys() - set(facts.online))[:1]
+    return (*sorted(facts.online), *spare)

@@ -91,6 +91,7 @@ def gather_guest(kernel: Kernel) -> GuestFacts:
         services=find_services(kernel.symbols.addr),
         candidates=safe_point_candidates(kernel.symbols.addr, kernel.memory.read_many),
         cpu_offsets={cpu: cpus.offsets[cpu] for cpu in cpus.possible},
+        online=cpus.online,
         task=_task_offsets(kernel),
         clock=kernel.symbols.addr("ktime_get_mono_fast_ns"),
         preemptible=_preemptible(kernel),
