@@ -8,16 +8,13 @@ branch r2, b1, b2
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import assert_never
+from typing import TypeGuard, assert_never
 
 from probekit.buffers.actions import Exit, Field
 from probekit.buffers.layout import RECORD_HEADER, FaultKind, HeaderWord
 from probekit.codegen.aggregate import aggregate
 from probekit.codegen.context import (
-    ARG_FRAME,
-    FRAME_RAX,
     FRAME_SITE,
-    FRAME_STACK_ARGS,
     SITE_ENTRY_SIZE,
     SITE_FIELDS,
     Context,
@@ -27,7 +24,7 @@ from probekit.codegen.frame import Frame
 from probekit.codegen.operands import Operands
 from probekit.codegen.routines import Routines
 from probekit.codegen.runtime import header
-from probekit.codegen.values import has_code, plan_values
+from probekit.codegen.values import plan_values
 from probekit.errors import UnsupportedError
 from probekit.ir.ops import (
     BUILTINS,
@@ -114,8 +111,8 @@ class ClauseEmitter:
         self._label = label
         self._leave = leave
         self._serial = 0
-        self._values = plan_values(clause)
-        self._operands = Operands(self._values, context)
+        self._values = plan_values(clause, kind)
+        self._operands = Operands(self._values, context, kind)
         self._flags: str | None = (
             None  # the condition in which a comparison for the branch behind it has left the flags
         )
@@ -136,23 +133,28 @@ class ClauseEmitter:
         yield f"{self._label}_end:"
 
     def _block(self, index: int) -> Iterator[str]:
-        block, values = self._clause.blocks[index], self._values
+        block = self._clause.blocks[index]
         self._operands.held = self._flags = None
         yield f"{self._label}_b{index}:"
         if index == self._clause.body:
             yield from self._open_record()
-        ops = [op for op in block.ops if has_code(op, values.constants, values.dead)]
-        for number, op in enumerate(ops):
-            passed = number == len(ops) - 1 and isinstance(block.end, Branch) and self._is_passed(block.end.cond)
-            if passed and isinstance(op, (Cmp, StrCmp)) and isinstance(block.end, Branch) and op.dst == block.end.cond:
+        ops = [op for op in block.ops if self._values.has_code(op)]
+        for op in ops:
+            if op is ops[-1] and self._decides(op, block.end):
                 yield from self._compare(op)
                 self._flags = _CONDITIONS[op.op]
             else:
                 yield from self._op(op)
         yield from self._terminator(block.end, index)
 
-    def _is_passed(self, reg: int) -> bool:
-        return reg not in self._values.slots and reg not in self._values.constants
+    def _decides(self, op: Op, end: Terminator) -> TypeGuard[Cmp | StrCmp]:
+        """True for a comparison that only the branch behind it reads."""
+        return (
+            isinstance(op, (Cmp, StrCmp))
+            and isinstance(end, Branch)
+            and op.dst == end.cond
+            and op.dst not in self._values.slots
+        )
 
     def _unique(self) -> str:
         self._serial += 1
@@ -214,19 +216,11 @@ class ClauseEmitter:
             yield "test eax, eax"
 
     def _arg(self, index: int) -> Iterator[str]:
-        """rax = argN. At a return (FBT): arg0 is the exit's offset in the function, arg1 the returned value."""
-        if self._kind == "return":
-            match index:
-                case 0:
-                    yield from self._site_field("offset")
-                case 1:
-                    yield f"mov rax, qword ptr [rbp + {FRAME_RAX}]"
-                case _:
-                    yield "xor eax, eax"
-        elif index < len(ARG_FRAME):
-            yield f"mov rax, qword ptr [rbp + {ARG_FRAME[index]}]"
+        """rax = argN. At a return (FBT), arg0 is the exit's offset in the function."""
+        if self._kind == "return" and index == 0:
+            yield from self._site_field("offset")
         else:
-            yield f"mov rax, qword ptr [rbp + {FRAME_STACK_ARGS + 8 * (index - len(ARG_FRAME))}]"
+            yield from self._operands.argument(index)
 
     def _site_field(self, field: str) -> Iterator[str]:
         """eax = a field of this site's entry in the site table."""
@@ -250,29 +244,7 @@ class ClauseEmitter:
                 raise UnsupportedError("this kernel has no clock that a probe may read", feature="timestamp")
             yield f"call {self._context.clock:#x}"
         else:
-            yield from self._task_fact(name)
-
-    def _task_fact(self, name: str) -> Iterator[str]:
-        task = self._context.task
-        if task is None:
-            raise UnsupportedError(
-                f"{name} needs the kernel's type information, which this guest does not have",
-                feature=name,
-                hint="its kernel was built without CONFIG_DEBUG_INFO_BTF",
-            )
-        if name == "cpu":
-            yield f"movsxd rax, dword ptr gs:[{task.cpu:#x}]"
-            return
-        yield f"mov rax, qword ptr gs:[{task.current:#x}]"
-        match name:
-            case "pid":
-                yield f"movsxd rax, dword ptr [rax + {task.tgid:#x}]"
-            case "tid":
-                yield f"movsxd rax, dword ptr [rax + {task.pid:#x}]"
-            case "execname":
-                yield f"add rax, {task.comm:#x}"
-            case _:
-                raise UnsupportedError(f"{name} is not implemented in the guest engine", feature=name)
+            yield from self._operands.fact(name)
 
     def _bin(self, op: Bin) -> Iterator[str]:
         operands = self._operands

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from probekit.codegen.values import plan_values
+from probekit.codegen.values import dead_registers
 from probekit.ir.ops import BUILTINS, Arg, Builtin, Program, Str
 
 __all__ = ("Demand", "program_demand")
@@ -33,7 +33,7 @@ def program_demand(program: Program) -> Demand:
     constants: set[bytes] = set()
     site_table = names = False
     for clause in program.clauses:
-        dead = plan_values(clause).dead
+        dead = dead_registers(clause)
         for op in (op for block in clause.blocks for op in block.ops):
             match op:
                 case Str(value=value):

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from probekit.codegen.context import ProbeKind
 from probekit.codegen.values import plan_values
 from probekit.ir.ops import Clause, LoadVar, StoreVar, Variable
 
@@ -32,9 +33,9 @@ class Frame:
     record: int
 
 
-def plan_frame(clauses: Sequence[Clause], variables: Sequence[Variable], key_words: int) -> Frame:
+def plan_frame(clauses: Sequence[Clause], kind: ProbeKind, variables: Sequence[Variable], key_words: int) -> Frame:
     """The frame that serves all of ``clauses``. ``key_words``: of the longest aggregation key they use."""
-    offset = max((len(plan_values(c).slots) for c in clauses), default=0) * _WORD
+    offset = max((len(plan_values(c, kind).slots) for c in clauses), default=0) * _WORD
     used = {op.var for c in clauses for block in c.blocks for op in block.ops if isinstance(op, (LoadVar, StoreVar))}
     local_slots: dict[int, int] = {}
     for variable in variables:

@@ -75,7 +75,7 @@ def build_image(program: Program, keys: Iterable[ThunkKey], context: Context, ad
             clauses = [program.clauses[n] for n in numbers]
             aggs = {o.agg for c in clauses for b in c.blocks for o in b.ops if isinstance(o, Aggregate)}
             key_words = max((program.aggregations[a].key_words for a in aggs), default=0)
-            frame = plan_frame(clauses, program.variables, key_words)
+            frame = plan_frame(clauses, kind, program.variables, key_words)
             at = writer.here
             writer.add(thunk(clauses, kind, context, frame, routines, at))
             thunks[kind, numbers] = at

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from probekit.codegen.context import Context
+from probekit.codegen.context import ARG_FRAME, FRAME_RAX, FRAME_STACK_ARGS, Context, ProbeKind
 from probekit.codegen.values import Values
-from probekit.ir.ops import Reg
+from probekit.errors import UnsupportedError
+from probekit.ir.ops import Arg, Builtin, Reg
 
 __all__ = ("Operands", "fits")
 
@@ -27,10 +28,14 @@ def _signed(value: int) -> int:
 
 @dataclass(slots=True)
 class Operands:
-    """The registers of one clause. ``held``: the one whose value is in ``rax`` now, if any."""
+    """The registers of one clause. ``held``: the one whose value is in ``rax`` now, if any.
+
+    ``kind``: what the probed sites are, for the arguments.
+    """
 
     values: Values
     context: Context
+    kind: ProbeKind
     held: Reg | None = None
 
     def slot(self, reg: Reg) -> str:
@@ -52,24 +57,69 @@ class Operands:
 
     def load(self, into: str, reg: Reg) -> Iterator[str]:
         """``into`` = a register that an op reads later."""
-        match self.values.constants.get(reg):
+        match self.values.constants.get(reg, self.values.fetched.get(reg)):
             case None:
                 yield f"mov {into}, {self.slot(reg)}"
             case bytes() as text:
                 yield f"mov {into}, {self.context.strings + self.context.constants[text]:#x}"
-            case value:
+            case int() as value:
                 yield f"mov {into}, {value & _MASK:#x}"
+            case Arg(index=index):
+                place = self._argument(index)
+                yield f"mov {into}, {place if place is not None else 0}"
+            case Builtin(name=name):
+                yield from self._task_fact(into, name)
+
+    def _argument(self, index: int) -> str | None:
+        """Where ``argN`` is; None where it is always 0. At a return (FBT), arg1 is the returned value."""
+        if self.kind == "return":
+            return f"qword ptr [rbp + {FRAME_RAX}]" if index == 1 else None
+        place = ARG_FRAME[index] if index < len(ARG_FRAME) else FRAME_STACK_ARGS + _WORD * (index - len(ARG_FRAME))
+        return f"qword ptr [rbp + {place}]" if place >= 0 else f"qword ptr [rbp - {-place}]"
+
+    def _task_fact(self, into: str, name: str) -> Iterator[str]:
+        task = self.context.task
+        if task is None:
+            raise UnsupportedError(
+                f"{name} needs the kernel's type information, which this guest does not have",
+                feature=name,
+                hint="its kernel was built without CONFIG_DEBUG_INFO_BTF",
+            )
+        if name == "cpu":
+            yield f"movsxd {into}, dword ptr gs:[{task.cpu:#x}]"
+            return
+        yield f"mov {into}, qword ptr gs:[{task.current:#x}]"
+        match name:
+            case "pid":
+                yield f"movsxd {into}, dword ptr [{into} + {task.tgid:#x}]"
+            case "tid":
+                yield f"movsxd {into}, dword ptr [{into} + {task.pid:#x}]"
+            case "execname":
+                yield f"add {into}, {task.comm:#x}"
+            case _:
+                raise UnsupportedError(f"{name} is not implemented in the guest engine", feature=name)
+
+    def fact(self, name: str) -> Iterator[str]:
+        """``rax`` = a fact of the current task."""
+        return self._task_fact("rax", name)
+
+    def argument(self, index: int) -> Iterator[str]:
+        """``rax`` = ``argN``."""
+        place = self._argument(index)
+        yield f"mov rax, {place if place is not None else 0}"
 
     def right(self, instruction: str, reg: Reg) -> Iterator[str]:
-        """``instruction rax, reg``; spoils ``rcx`` when the register is a constant that no instruction holds."""
-        value = self.constant(reg)
+        """``instruction rax, reg``; may spoil ``rcx``."""
+        value, fetched = self.constant(reg), self.values.fetched.get(reg)
         if value is not None:
             yield f"{instruction} {'rax, ' if instruction == 'imul' else ''}rax, {value:#x}"
-        elif reg in self.values.constants:
+        elif isinstance(fetched, Arg) and (place := self._argument(fetched.index)) is not None:
+            yield f"{instruction} rax, {place}"
+        elif reg in self.values.slots:
+            yield f"{instruction} rax, {self.slot(reg)}"
+        else:
             yield from self.load("rcx", reg)
             yield f"{instruction} rax, rcx"
-        else:
-            yield f"{instruction} rax, {self.slot(reg)}"
 
     def store(self, place: str, reg: Reg) -> Iterator[str]:
         """A word in memory = the register that an op reads first."""

@@ -93,9 +93,9 @@ def test_one_pair_of_interrupt_flag_changes() -> None:
 STEPS = {
     "fbt::: { @ = count(); }": 5,
     "fbt::: { @ = quantize(arg0); }": 43,
-    "fbt::: { @[probefunc] = quantize(arg0); }": 44,
-    "fbt::: { @[pid, execname] = count(); }": 90,
-    "fbt::: { @[execname] = quantize(arg0); }": 89,
+    "fbt::: { @[probefunc] = quantize(arg0); }": 43,
+    "fbt::: { @[pid, execname] = count(); }": 86,
+    "fbt::: { @[execname] = quantize(arg0); }": 85,
     "fbt::: /pid == 7/ { @ = sum(arg0); }": 40,
     "fbt::: { trace(arg0); }": 64,
     "int64_t x; fbt::: { x++; } fbt::: /x > 3 && arg0 < 100/ { trace(x); }": 44,

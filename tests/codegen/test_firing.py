@@ -208,6 +208,13 @@ def test_facts_of_the_task() -> None:
         )
 
 
+def test_short_constants_beside_a_task_s_name() -> None:
+    """As long as a name in memory: what lies behind a short constant is not recorded with it."""
+    text = """fbt::: { trace("b"); trace("c"); trace(arg0 ? "a" : execname); }
+        fbt::: { @[arg0 ? "a" : execname] = count(); trace(arg0 ? execname : "fifteen letters"); }"""
+    compare(text, (0,), (1,), (0,))
+
+
 @pytest.mark.parametrize("name", ["pid", "tid", "cpu", "execname"])
 def test_no_types_no_task(name: str) -> None:
     with pytest.raises(UnsupportedError) as caught:
