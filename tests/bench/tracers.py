@@ -215,12 +215,16 @@ class Bpftrace:
         try:
             self.guest.check(wait, timeout=120)
         except BaseException:
-            self._running.stop("INT")
+            self._running.stop("KILL")
             raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        done = self._running.stop("INT", timeout=_END_SECONDS)
+        # bpftrace 0.17 loses a signal that comes between two of its polls, so one is sent each second.
+        status = f"{self._running.output_path}.status"
+        asking = f"kill -INT -- -{self._running.pid}; for i in 1 2 3 4 5; do test -e {status} && exit; sleep 0.2; done"
+        self.guest.check(f"while ! test -e {status}; do ({asking}) 2>/dev/null; done", timeout=_END_SECONDS)
+        done = self._running.wait()
         if error is not None:
             return
         if done.status != 0:
