@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 from probekit.buffers.layout import plan_block
 from probekit.codegen.context import Context
@@ -280,7 +281,9 @@ class GuestEngine:
         except GuestError as error:
             self._freeze()
             if not self._target.running:
-                self._target.resume()
+                with suppress(GuestError):  # a dead guest stays as it is
+                    check_status(self._target)
+                    self._target.resume()
             size = self.guest_bytes
             self._allocations = []
             return [f"{size} bytes of guest memory are left behind, inert: {error.message}"]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from probekit.buffers.layout import RawRecord
@@ -203,7 +204,9 @@ class StopEngine:
             return [f"{memory.size} bytes of guest memory are left behind, inert: {error.message}"]
         finally:
             if not self._target.running:
-                self._target.resume()
+                with suppress(GuestError):  # a dead guest stays as it is
+                    check_status(self._target)
+                    self._target.resume()
         return []
 
     def _safe_point(self, cancelled: Callable[[], bool] | None = None) -> SafePoint:

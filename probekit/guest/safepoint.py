@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Protocol
 
 from probekit.errors import Cancelled, GuestError, SafePointTimeout, TargetError
+from probekit.guest.health import check_status
 from probekit.guest.memory import PauseClock
 from probekit.target.api import Regs, StopReason, Target, Vcpu
 
@@ -35,6 +36,7 @@ _IF = 0x200
 _DF_TF = 0x500
 _SLICE = 0.1  # seconds between two looks at whether the user wants to stop
 _ERR_MIN = (1 << 64) - 4095
+_ALIVE = (2, 5)  # SIGINT, SIGTRAP; a machine that has shut down or panicked stops with another signal
 
 
 class CallLog(Protocol):
@@ -99,6 +101,7 @@ class SafePoint:
             )
         if self._target.running:
             self._target.stop()
+        check_status(self._target)
         for addr in self._candidates:
             self._target.set_breakpoint(addr)
         try:
@@ -224,6 +227,8 @@ class SafePoint:
     def _check(self, stop: StopReason) -> None:
         if stop.kind == "exited":
             raise TargetError("the guest ended while probekit was waiting for a safe point")
+        if stop.signal not in _ALIVE:
+            check_status(self._target)
 
     def _clear(self, addrs: Iterable[int]) -> None:
         for addr in list(addrs):

@@ -202,6 +202,7 @@ def attach(spec: str, options: AttachOptions | None = None) -> Attachment:
     try:
         options.progress(f"connecting to {spec}")
         target = connect(spec, timeout=options.timeout)
+        check_status(target)
         kernel = open_kernel(target, symbols_file=options.symbols, cache=options.cache, progress=options.progress)
         attachment = Attachment(spec, target, kernel, lock, options)
         _check_leftovers(attachment)

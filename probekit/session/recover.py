@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from probekit.enabling.facts import GuestFacts
 from probekit.errors import GuestError
+from probekit.guest.health import check_status
 from probekit.guest.linux import Allocation, MemoryKind
 from probekit.guest.memory import PauseClock
 from probekit.guest.safepoint import SafePoint, finish_call
@@ -67,6 +68,7 @@ def recover(spec: str, options: AttachOptions | None = None) -> Recovered:
         try:
             if not states:
                 return Recovered()
+            check_status(target)
             kernel = open_kernel(target, symbols_file=options.symbols, cache=options.cache, progress=options.progress)
             return _recover_all(target, kernel, states)
         finally:
