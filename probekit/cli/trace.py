@@ -121,15 +121,19 @@ def _attach(
 
 @contextmanager
 def _output(arguments: argparse.Namespace) -> Iterator[TextIO]:
-    if arguments.output is None:
-        yield sys.stdout
-        return
-    with ExitStack() as stack:
-        try:
-            out = stack.enter_context(Path(arguments.output).open("a", encoding="utf-8"))
-        except OSError as error:
-            raise ProbekitError(f"cannot write {arguments.output}: {error.strerror}") from error
-        yield out
+    """Where output goes. What cannot be written is an error; a reader that went away stays a BrokenPipeError."""
+    try:
+        if arguments.output is None:
+            yield sys.stdout
+        else:
+            with Path(arguments.output).open("a", encoding="utf-8") as out:
+                yield out
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if arguments.output is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter would try again
+        raise ProbekitError(f"cannot write {arguments.output or 'the output'}: {error.strerror}") from error
 
 
 def _render(
