@@ -8,6 +8,7 @@ many as its time allows.
 from __future__ import annotations
 
 import statistics
+import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -17,19 +18,18 @@ from typing import Any
 
 from tests.bench.guestload import steady_work
 from tests.bench.pauses import PauseWatch
-from tests.bench.tracers import BenchError, Outcome, Probekit
+from tests.bench.tracers import BenchError, Outcome, Probekit, probekit_command
 from vm.errors import ExecTimeoutError
 from vm.guest import Guest
 
 __all__ = ("KPROBE_SECONDS", "EnableRow", "KprobeRow", "measure_enabling", "measure_kprobes")
 
 KPROBE_SECONDS = 60.0
-_EVERY = {"every entry": "fbt:::entry", "every entry and return": "fbt:::"}
 
 
 @dataclass(frozen=True, slots=True)
 class EnableRow:
-    """Medians. ``enable_pause_s`` and ``disable_pause_s``: the longest pause that QEMU told of.
+    """Medians. ``attach_pause_s``, ``enable_pause_s`` and ``disable_pause_s``: the longest pause that QEMU told of.
 
     ``typing_s``: from the start of the process to live probes; ``ending_s``: from Ctrl-C to its end.
     ``enable_s``, ``disable_s``, ``own_*`` and ``guest_bytes`` (of guest memory) are probekit's own word.
@@ -43,6 +43,8 @@ class EnableRow:
     ending_s: float
     enable_s: float
     disable_s: float
+    attach_pause_s: float
+    attach_paused_total_s: float
     enable_pause_s: float
     enable_paused_total_s: float
     disable_pause_s: float
@@ -70,21 +72,26 @@ class KprobeRow:
 
 
 def _kernel_functions(guest: Guest) -> list[str]:
-    """Functions that can be traced, by the kernel's own list; only names that it has once."""
-    text = guest.check("cat /sys/kernel/tracing/available_filter_functions")
-    times = Counter(line.split()[0] for line in text.splitlines())
-    return [name for name, count in times.items() if count == 1 and name.isidentifier()]
+    """The functions of the kernel that probekit can probe at their entry."""
+    argv = (*probekit_command(), "-r", guest.gdb, "-l", "-n", "fbt:vmlinux::entry")
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
+    if done.returncode != 0:
+        raise BenchError(f"{' '.join(argv)}: status {done.returncode}\n{done.stderr}")
+    return [line.split()[3] for line in done.stdout.splitlines()[1:]]
+
+
+def _prefix(functions: Sequence[str], wanted: int) -> str:
+    """The beginning of a name that picks out about that many functions."""
+    counts = Counter(name[:length] for name in functions for length in range(1, 9))
+    return min(counts, key=lambda prefix: abs(counts[prefix] - wanted))
 
 
 def _scripts(guest: Guest) -> dict[str, str]:
     """What to enable, by name."""
     functions = _kernel_functions(guest)
-    clause = "{ @[probefunc] = count(); }"
-    scripts = {}
-    for count in (10, 1000):
-        spread = [functions[at * len(functions) // count] for at in range(count)]
-        scripts[f"{count:,} entries"] = ",\n".join(f"fbt::{name}:entry" for name in spread) + clause
-    return scripts | {what: f"{description} {clause}" for what, description in _EVERY.items()}
+    few = {f"about {count:,}": f"fbt::{_prefix(functions, count)}*:entry" for count in (10, 1000)}
+    descriptions = few | {"every entry": "fbt:::entry", "every entry and return": "fbt:::"}
+    return {what: f"{description} {{ @[probefunc] = count(); }}" for what, description in descriptions.items()}
 
 
 def _once_enabled(guest: Guest, script: str, watch: PauseWatch, cache: str | None) -> tuple[Outcome, EnableRow]:
@@ -92,7 +99,9 @@ def _once_enabled(guest: Guest, script: str, watch: PauseWatch, cache: str | Non
     with Probekit(guest, script, environment=environment) as tracer:
         time.sleep(1)
     outcome, stats = tracer.result, tracer.result.stats
-    on, off = watch.between(outcome.started, outcome.live), watch.between(outcome.interrupted, outcome.ended)
+    attach = watch.between(outcome.started, outcome.attached)
+    enable = watch.between(outcome.attached, outcome.live)
+    disable = watch.between(outcome.interrupted, outcome.ended)
     row = EnableRow(
         what="",
         probes=outcome.probes,
@@ -102,10 +111,12 @@ def _once_enabled(guest: Guest, script: str, watch: PauseWatch, cache: str | Non
         ending_s=outcome.disable_s,
         enable_s=stats.get("enable_s", 0.0),
         disable_s=stats.get("disable_s", 0.0),
-        enable_pause_s=on.longest,
-        enable_paused_total_s=on.total,
-        disable_pause_s=off.longest,
-        disable_paused_total_s=off.total,
+        attach_pause_s=attach.longest,
+        attach_paused_total_s=attach.total,
+        enable_pause_s=enable.longest,
+        enable_paused_total_s=enable.total,
+        disable_pause_s=disable.longest,
+        disable_paused_total_s=disable.total,
         own_enable_pause_s=stats.get("enable_pause_s", 0.0),
         own_disable_pause_s=stats.get("disable_pause_s", 0.0),
         guest_bytes=int(stats.get("guest_bytes", 0)),

@@ -134,16 +134,17 @@ def _enabling(report: Report) -> str:
             f"{r.probes:,}",
             f"{r.sites:,}",
             f"{r.typing_s:.2f} s",
-            f"{r.enable_pause_s:.2f} s",
             f"{r.ending_s:.2f} s",
+            f"{r.attach_pause_s:.2f} s",
+            f"{r.enable_pause_s:.2f} s",
             f"{r.disable_pause_s:.2f} s",
             f"{r.guest_bytes / max(r.probes, 1):,.0f}",
         )
         for r in report.enabling
     ]
     return _table(
-        "probekit, enabling and disabling (a pause is the longest stop of the guest, by QEMU's events):",
-        ("", "probes", "sites", "typed to live", "pause", "Ctrl-C to end", "pause", "bytes a probe"),
+        "probekit, enabling and disabling; on the right the longest stop of the guest in each phase, by QEMU's events:",
+        ("", "probes", "sites", "typed to live", "Ctrl-C to end", "attach", "enable", "disable", "bytes a probe"),
         rows,
     )
 

@@ -54,12 +54,16 @@ def probekit_command() -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run of probekit said: its statistics, its aggregations, how many probes, and when (``time.time()``)."""
+    """What a run of probekit said: its statistics, its aggregations, how many probes, and when (``time.time()``).
+
+    ``attached``: it has read what it needs from the guest; ``live``: its probes are enabled.
+    """
 
     stats: Mapping[str, float]
     aggregations: Sequence[Mapping[str, Any]]
     probes: int
     started: float
+    attached: float
     live: float
     interrupted: float
     ended: float
@@ -95,6 +99,7 @@ class Probekit:
 
     def __enter__(self) -> Probekit:
         self._live = threading.Event()
+        self._attached_at = self._live_at = 0.0
         self._lines: list[Mapping[str, Any]] = []
         self._messages = tempfile.TemporaryFile("w+")
         # A script file, for a list of a thousand functions; a tick fires only once all probes are live.
@@ -130,6 +135,8 @@ class Probekit:
                     self._live_at = time.time() - _TICK_SECONDS
                     self._live.set()
             else:
+                if event.get("type") == "attached":
+                    self._attached_at = self._attached_at or time.time()
                 self._lines.append(event)
 
     def _wait_live(self) -> None:
@@ -176,6 +183,7 @@ class Probekit:
             aggregations=kinds.get("aggregation", ()),
             probes=sum(event["probes"] for event in kinds.get("attached", ())),
             started=self._started,
+            attached=self._attached_at,
             live=self._live_at,
             interrupted=interrupted,
             ended=ended,
