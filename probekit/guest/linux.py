@@ -79,7 +79,8 @@ class LinuxServices:
         if kind != "percpu":
             size = -(-size // _PAGE) * _PAGE
         what = f"{size} bytes of {kind} memory"
-        addr = point.call_pointer(alloc, *maker.before, size, *maker.after, what=what)
+        purpose = f"allocate {kind} {size}"
+        addr = point.call_pointer(alloc, *maker.before, size, *maker.after, what=what, purpose=purpose)
         return Allocation(kind=kind, addr=addr, size=size)
 
     def make_executable(self, point: SafePoint, memory: Allocation) -> None:
@@ -89,7 +90,7 @@ class LinuxServices:
 
     def free(self, point: SafePoint, memory: Allocation) -> None:
         """Give memory back to the guest kernel."""
-        point.call(self.makers[memory.kind][2], memory.addr)
+        point.call(self.makers[memory.kind][2], memory.addr, purpose=f"free {memory.addr:#x}")
 
     def synchronize(self, point: SafePoint, *, timeout: float = 60.0) -> None:
         """Wait until no task can still be inside code that was reachable before this call."""

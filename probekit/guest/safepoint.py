@@ -25,7 +25,7 @@ from probekit.guest.health import check_status
 from probekit.guest.memory import PauseClock
 from probekit.target.api import Regs, StopReason, Target, Vcpu
 
-__all__ = ("CallLog", "NoCallLog", "SafePoint", "finish_call")
+__all__ = ("CallLog", "NoCallLog", "SafePoint", "finish_call", "is_pointer")
 
 _GENERAL = (
     "rax rbx rcx rdx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15 rip eflags".split()
@@ -40,9 +40,17 @@ _ALIVE = (2, 5)  # SIGINT, SIGTRAP; a machine that has shut down or panicked sto
 
 
 class CallLog(Protocol):
-    """Told of every borrowed task before it is touched, so that a later run can give it back."""
+    """Told of every borrowed task before it is touched, so that a later run can give it back.
 
-    def call_started(self, *, vcpu: Vcpu, regs: Mapping[str, int], return_addr: int, rsp: int) -> None: ...
+    ``purpose``: what the call does to memory of ours, in words of the caller's. Whether it was done is known for
+    certain at any moment: not when the task still has its own registers, and from :meth:`call_returned` on.
+    """
+
+    def call_started(
+        self, *, vcpu: Vcpu, regs: Mapping[str, int], return_addr: int, rsp: int, purpose: str
+    ) -> None: ...
+
+    def call_returned(self, value: int) -> None: ...
 
     def call_done(self) -> None: ...
 
@@ -50,11 +58,19 @@ class CallLog(Protocol):
 class NoCallLog:
     """For reading-only uses and tests: nothing is kept."""
 
-    def call_started(self, *, vcpu: Vcpu, regs: Mapping[str, int], return_addr: int, rsp: int) -> None:
+    def call_started(self, *, vcpu: Vcpu, regs: Mapping[str, int], return_addr: int, rsp: int, purpose: str) -> None:
+        """Nothing to keep."""
+
+    def call_returned(self, value: int) -> None:
         """Nothing to keep."""
 
     def call_done(self) -> None:
         """Nothing to keep."""
+
+
+def is_pointer(value: int) -> bool:
+    """Whether a returned value is an address: neither NULL nor an error pointer."""
+    return 0 < value < _ERR_MIN
 
 
 def finish_call(target: Target, vcpu: Vcpu, saved: Mapping[str, int]) -> None:
@@ -124,8 +140,8 @@ class SafePoint:
         if self._clock is not None and self._since:
             self._clock.note(time.monotonic() - self._since)  # the caller lets the guest run next
 
-    def call(self, function: int, *args: int, timeout: float = 60.0) -> int:
-        """Call a guest function of at most six integer arguments; returns RAX, unsigned.
+    def call(self, function: int, *args: int, timeout: float = 60.0, purpose: str = "") -> int:
+        """Call a guest function of at most six integer arguments; returns RAX, unsigned. ``purpose``: for the log.
 
         Raises :class:`GuestError` when it does not return in ``timeout`` seconds; the task is then still inside.
         """
@@ -136,20 +152,21 @@ class SafePoint:
         regs = self._target.regs(self._vcpu).replace(
             **changes, rip=function, rsp=frame - 8, rax=0, eflags=(self._saved["eflags"] | _IF) & ~_DF_TF
         )
-        self._log.call_started(vcpu=self._vcpu, regs=self._saved, return_addr=self._addr, rsp=frame)
+        self._log.call_started(vcpu=self._vcpu, regs=self._saved, return_addr=self._addr, rsp=frame, purpose=purpose)
         self._borrowed = True
         self._target.write(frame - 8, self._addr.to_bytes(8, "little"))
         self._target.set_regs(self._vcpu, regs)
         result = self._await_return(function, frame, timeout)
+        self._log.call_returned(result)
         finish_call(self._target, self._vcpu, self._saved)
         self._borrowed = False
         self._log.call_done()
         return result
 
-    def call_pointer(self, function: int, *args: int, what: str) -> int:
+    def call_pointer(self, function: int, *args: int, what: str, purpose: str = "") -> int:
         """:meth:`call` for functions that return a pointer: NULL and error pointers raise :class:`GuestError`."""
-        value = self.call(function, *args)
-        if value == 0 or value >= _ERR_MIN:
+        value = self.call(function, *args, purpose=purpose)
+        if not is_pointer(value):
             raise GuestError(
                 f"the guest kernel could not allocate {what} (returned {value:#x})",
                 hint="the guest may be short of memory; enable fewer probes or lower -x aggsize and bufsize",

@@ -18,7 +18,7 @@ from probekit.errors import GuestError
 from probekit.guest.health import check_status
 from probekit.guest.linux import Allocation, MemoryKind
 from probekit.guest.memory import PauseClock
-from probekit.guest.safepoint import SafePoint, finish_call
+from probekit.guest.safepoint import SafePoint, finish_call, is_pointer
 from probekit.guest.text import KernelText
 from probekit.kernel.image import Kernel, open_kernel
 from probekit.patch.edits import revert_edits
@@ -27,7 +27,7 @@ from probekit.patch.lock import acquire
 from probekit.session.attach import AttachOptions
 from probekit.session.gather import gather_guest
 from probekit.session.signals import Interrupts
-from probekit.session.state import JournalLog, boot_cookie, journals_of, target_key
+from probekit.session.state import JournalLog, boot_cookie, journals_of, last_call, target_key
 from probekit.target.api import Target
 from probekit.target.connect import connect
 
@@ -113,7 +113,12 @@ class _Recovery:
 
     def run(self) -> Recovered:
         """Task, text, memory, in that order; the journal goes when all of it is done."""
-        tasks = self._give_back(self._state.call) if self._state.call is not None else 0
+        purpose, value = last_call(self._state.notes)
+        tasks = 0
+        if self._state.call is not None:
+            tasks, returned = self._give_back(self._state.call)
+            value = returned if value is None else value
+        memory = self._memory(purpose, value)
         restored = already = 0
         with self._clock.paused():
             for batch in reversed(self._state.batches):
@@ -125,12 +130,31 @@ class _Recovery:
                     for addr, found in report.conflicts
                 ]
                 self._problems += [f"{addr:#x} is not mapped any more" for addr in report.unreadable]
-        freed = self._free()
+        freed = self._free(memory)
         self._log.close(keep=bool(self._problems))
         return Recovered(restored=restored, already=already, freed=freed, tasks=tasks, problems=tuple(self._problems))
 
-    def _give_back(self, call: Call) -> int:
-        """Let the borrowed task come back to our breakpoint, and put its registers back."""
+    def _memory(self, purpose: str, value: int | None) -> list[Allocation]:
+        """What is still ours, the last call's doing included: it may have ended and not been journaled as done."""
+        memory = {
+            item.addr: Allocation(kind=_KINDS[item.kind], addr=item.addr, size=item.size)
+            for item in self._state.allocations
+            if item.kind in _KINDS
+        }
+        match purpose.split():
+            case ["free", addr] if value is not None and int(addr, 16) in memory:
+                self._log.freed(memory.pop(int(addr, 16)))
+            case ["allocate", kind, size] if kind in _KINDS and value is not None and is_pointer(value):
+                if value not in memory:
+                    memory[value] = Allocation(kind=_KINDS[kind], addr=value, size=int(size))
+                    self._log.allocated(memory[value])
+        return list(memory.values())
+
+    def _give_back(self, call: Call) -> tuple[int, int | None]:
+        """Let the borrowed task come back to our breakpoint, and put its registers back.
+
+        How many tasks that were, and what the call returned; None when it had not begun or does not come back.
+        """
         if self._waiting(call) is None:
             self._target.set_breakpoint(call.return_addr)
             try:
@@ -145,10 +169,14 @@ class _Recovery:
         vcpu = self._waiting(call)
         if vcpu is None:
             self._problems.append(f"the guest task borrowed at {call.return_addr:#x} has not come back")
-            return 0
+            return 0, None
+        regs = self._target.regs(vcpu)
+        returned = regs["rax"] if regs["rsp"] == call.rsp else None
+        if returned is not None:
+            self._log.call_returned(returned)
         finish_call(self._target, vcpu, call.regs)
         self._log.call_done()
-        return 1
+        return 1, returned
 
     def _waiting(self, call: Call) -> int | None:
         """The vCPU where the borrowed task stands: back from its call, or not yet sent off."""
@@ -170,13 +198,8 @@ class _Recovery:
     def _facts(self) -> GuestFacts:
         return gather_guest(self._kernel)
 
-    def _free(self) -> int:
+    def _free(self, memory: list[Allocation]) -> int:
         """Free what is still allocated, behind a wait for readers."""
-        memory = [
-            Allocation(kind=_KINDS[item.kind], addr=item.addr, size=item.size)
-            for item in self._state.allocations
-            if item.kind in _KINDS
-        ]
         if not memory or self._problems:
             return 0  # text that still leads into our memory keeps it alive
         facts = self._facts()

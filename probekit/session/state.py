@@ -17,10 +17,14 @@ from probekit.kernel.image import Kernel
 from probekit.patch import journal as disk
 from probekit.patch.edits import Edit
 from probekit.patch.journal import Journal, JournalHeader, JournalState, default_dir, find_journals
+from probekit.patch.records import MAGIC, RecordError, read_records
 from probekit.target.connect import parse_spec
 
-__all__ = ("JournalLog", "boot_cookie", "journals_of", "new_journal", "target_key")
+__all__ = ("JournalLog", "boot_cookie", "journals_of", "last_call", "new_journal", "target_key")
 
+_HEADER_LIMIT = 1 << 16
+_CALL = "call: "
+_RETURNED = "returned: "
 _LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 # Random at every boot with CONFIG_RANDOMIZE_MEMORY (kernel commit 0483e1fa6e09, v4.8).
 _RANDOM_BASES = ("page_offset_base", "vmalloc_base", "vmemmap_base")
@@ -58,6 +62,17 @@ def boot_cookie(kernel: Kernel) -> bytes:
     return hashlib.sha256(struct.pack(f"<{len(parts)}Q", *parts)).digest()[:16]
 
 
+def last_call(notes: Sequence[str]) -> tuple[str, int | None]:
+    """The purpose of the last guest call that a journal knows of, and what it returned, None if it did not yet."""
+    purpose, value = "", None
+    for note in notes:
+        if note.startswith(_CALL):
+            purpose, value = note.removeprefix(_CALL), None
+        elif note.startswith(_RETURNED):
+            value = int(note.removeprefix(_RETURNED), 16)
+    return purpose, value
+
+
 class JournalLog:
     """An :class:`probekit.enabling.api.EngineLog` on disk."""
 
@@ -86,9 +101,14 @@ class JournalLog:
         self._standing.pop(memory.addr, None)
         self._journal.freed(memory.addr)
 
-    def call_started(self, *, vcpu: int, regs: Mapping[str, int], return_addr: int, rsp: int) -> None:
+    def call_started(self, *, vcpu: int, regs: Mapping[str, int], return_addr: int, rsp: int, purpose: str) -> None:
         """A guest task is borrowed."""
+        self._journal.note(f"{_CALL}{purpose}")
         self._journal.call_started(disk.Call(vcpu=vcpu, raw=b"", regs=regs, return_addr=return_addr, rsp=rsp))
+
+    def call_returned(self, value: int) -> None:
+        """What it was borrowed for is done."""
+        self._journal.note(f"{_RETURNED}{value:#x}")
 
     def call_done(self) -> None:
         """It has been given back."""
@@ -123,5 +143,15 @@ def new_journal(spec: str, kernel: Kernel, cookie: bytes) -> JournalLog:
 def journals_of(spec: str) -> list[JournalState]:
     """The journals that are left for a target, oldest first. A damaged one raises JournalError."""
     key = target_key(spec)
-    states = [disk.load(path) for path in find_journals(default_dir())]
+    states = [disk.load(path) for path in find_journals(default_dir()) if _has_header(path)]
     return [state for state in states if state.header.target == key]
+
+
+def _has_header(path: Path) -> bool:
+    """False for one that was just being made: its process died, or is about to write on, before it did anything."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(_HEADER_LIMIT)
+        return bool(read_records(start)[0]) if len(start) >= len(MAGIC) else not MAGIC.startswith(start)
+    except (OSError, RecordError):
+        return True  # who loads it says what is wrong

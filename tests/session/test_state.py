@@ -1,0 +1,78 @@
+"""What the disk knows of a guest: journals that are left, and what their last call did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from probekit.errors import JournalError
+from probekit.patch.journal import Journal, JournalHeader
+from probekit.patch.records import MAGIC
+from probekit.session.state import journals_of, last_call, target_key
+
+SPEC = "unix:/no/such/stub"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    folder = tmp_path / "probekit" / "journals"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _journal(folder: Path, spec: str = SPEC) -> Path:
+    header = JournalHeader(target_key(spec), 1, 2.0, b"id", 0xFFFFFFFF81000000, b"cookie")
+    journal = Journal.create(folder, header)
+    journal.close()
+    return journal.path
+
+
+def test_only_those_of_the_target(folder: Path) -> None:
+    mine = _journal(folder)
+    _journal(folder, "unix:/another")
+    assert [state.path for state in journals_of(SPEC)] == [mine]
+
+
+@pytest.mark.parametrize("size", [0, 1, len(MAGIC) - 1, len(MAGIC), len(MAGIC) + 5, -1])
+def test_one_without_a_whole_header_did_nothing_yet(folder: Path, size: int) -> None:
+    mine = _journal(folder)
+    whole = mine.read_bytes()
+    (folder / "0-torn-0.journal").write_bytes(whole[:size])
+    assert [state.path for state in journals_of(SPEC)] == [mine]
+
+
+@pytest.mark.parametrize("data", [b"x", b"no journal at all", MAGIC + bytes(100)])
+def test_one_that_is_damaged_is_not_passed_over(folder: Path, data: bytes) -> None:
+    (folder / "0-damaged-0.journal").write_bytes(data)
+    with pytest.raises(JournalError):
+        journals_of(SPEC)
+
+
+@pytest.mark.parametrize(
+    ("notes", "expected"),
+    [
+        ([], ("", None)),
+        (["something else"], ("", None)),
+        (["call: allocate exec 4096"], ("allocate exec 4096", None)),
+        (["call: allocate exec 4096", "returned: 0xffffffffc0000000"], ("allocate exec 4096", 0xFFFFFFFFC0000000)),
+        (["call: free 0x10", "returned: 0x0", "call: "], ("", None)),
+        (["call: ", "returned: 0x1", "call: free 0x10"], ("free 0x10", None)),
+    ],
+)
+def test_the_last_call(notes: list[str], expected: tuple[str, int | None]) -> None:
+    assert last_call(notes) == expected
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("localhost:1234", "tcp:127.0.0.1:1234"),
+        ("unix:/tmp/./a/../s", "unix:/tmp/s"),
+        ("gdb:localhost:1234", "localhost:1234"),
+        ("gdb:/tmp/s", "unix:/tmp/s"),
+    ],
+)
+def test_one_guest_has_one_name(one: str, other: str) -> None:
+    assert target_key(one) == target_key(other)
