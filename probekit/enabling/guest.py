@@ -274,8 +274,8 @@ class GuestEngine:
                 self._leave_quietly()
                 self._freeze()
                 for memory in reversed(self._allocations):
-                    self._log.freed(memory)  # first: what is freed twice does more harm than what is never freed
                     services.free(point, memory)
+                    self._log.freed(memory)  # killed in between: the log has the call, and that it returned
                 self._allocations = []
             self._target.resume()
         except GuestError as error:

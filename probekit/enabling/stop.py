@@ -198,8 +198,8 @@ class StopEngine:
         try:
             with self._safe_point(cancelled=lambda: False) as point:
                 self._facts.services.synchronize(point)
-                self._log.freed(memory)  # first: what is freed twice does more harm than what is never freed
                 self._facts.services.free(point, memory)
+                self._log.freed(memory)
         except ProbekitError as error:
             return [f"{memory.size} bytes of guest memory are left behind, inert: {error.message}"]
         finally:

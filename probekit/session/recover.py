@@ -208,8 +208,8 @@ class _Recovery:
             with SafePoint(self._target, facts.candidates, log=self._log) as point:
                 facts.services.synchronize(point)
                 for item in reversed(memory):
-                    self._log.freed(item)
                     facts.services.free(point, item)
+                    self._log.freed(item)
                     freed += item.size
         except GuestError as error:
             self._problems.append(
