@@ -1,6 +1,6 @@
 """Random scripts: the code in the guest and the host's evaluator leave the same records, tables, globals and faults.
 
-The normal run does some hundreds; ``PROBEKIT_FUZZ=5000 pytest tests/codegen/test_differential.py`` does thousands.
+The normal run does some hundreds; ``PROBEKIT_FUZZ=5000 pytest --timeout 0 tests/codegen`` does thousands.
 """
 
 from __future__ import annotations
