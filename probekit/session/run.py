@@ -127,8 +127,8 @@ class Trace:
             try:
                 yield from self._start()
                 yield from self._consume(seconds)
-            except TargetLost:
-                self._give_up()
+            except TargetLost as error:
+                self._give_up(error)
                 raise
             finally:
                 ended = self._disable()
@@ -200,6 +200,9 @@ class Trace:
         try:
             engine = self._make_engine(attachment, sites, self._log)
             engine.enable(self._host_globals.values)
+        except TargetLost as error:
+            self._give_up(error)
+            raise
         except BaseException:
             self._log.close()
             self._log = None
@@ -323,9 +326,14 @@ class Trace:
         for ecb in self.matching.of_kind("error"):
             yield from self._fire(ecb, (0, record.clause + 1, 0, 0, fault.kind, fault.value or 0))
 
-    def _give_up(self) -> None:
+    def _give_up(self, error: TargetLost) -> None:
         """The connection is gone, so nothing can be restored over it; the journal stays for another one."""
         if self._log is not None:
+            if self._log.needed and self._attachment is not None:
+                error.add_note(
+                    "if the guest still runs, its probes are still in place: "
+                    f"`probekit recover -r {self._attachment.spec}` removes them"
+                )
             self._log.close()
         self._engine = self._log = None
 
@@ -344,11 +352,15 @@ class Trace:
         attachment.progress("restoring the guest")
         clock, begin = attachment.clock, time.monotonic()
         clock.longest, longest = 0.0, clock.longest
-        if not self._still_there(attachment):
-            log.forget()
-            self._engine = self._log = None
-            return [model.Message("the guest is not the one that was traced any more: nothing is left to restore")]
-        problems = engine.disable()
+        try:
+            if not self._still_there(attachment):
+                log.forget()
+                self._engine = self._log = None
+                return [model.Message("the guest is not the one that was traced any more: nothing is left to restore")]
+            problems = engine.disable()
+        except TargetLost as error:
+            self._give_up(error)
+            raise
         log.close()
         self.stats |= {
             "disable_s": time.monotonic() - begin,

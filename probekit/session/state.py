@@ -80,6 +80,12 @@ class JournalLog:
         self._journal = journal
         self._batches: list[int] = []
         self._standing: dict[int, Allocation] = {}
+        self._borrowed = False
+
+    @property
+    def needed(self) -> bool:
+        """Something of ours is in the guest."""
+        return bool(self._batches or self._standing or self._borrowed)
 
     def edits(self, edits: Sequence[Edit]) -> None:
         """Before the first byte of them is written."""
@@ -104,6 +110,7 @@ class JournalLog:
     def call_started(self, *, vcpu: int, regs: Mapping[str, int], return_addr: int, rsp: int, purpose: str) -> None:
         """A guest task is borrowed."""
         self._journal.note(f"{_CALL}{purpose}")
+        self._borrowed = True
         self._journal.call_started(disk.Call(vcpu=vcpu, raw=b"", regs=regs, return_addr=return_addr, rsp=rsp))
 
     def call_returned(self, value: int) -> None:
@@ -113,6 +120,7 @@ class JournalLog:
     def call_done(self) -> None:
         """It has been given back."""
         self._journal.call_done()
+        self._borrowed = False
 
     def forget(self) -> None:
         """Remove the journal: the guest that it speaks of is gone."""
@@ -120,7 +128,7 @@ class JournalLog:
 
     def close(self, *, keep: bool = False) -> None:
         """Remove the journal when nothing of ours is left in the guest; keep it otherwise, or if asked to."""
-        if keep or self._batches or self._standing:
+        if keep or self.needed:
             self._journal.close()
         else:
             self._journal.close_clean()

@@ -12,13 +12,16 @@ __all__ = ("Proxy",)
 
 
 class Proxy:
-    """Listens at ``spec`` and passes everything on, until :meth:`cut`. ``limit``: cut by itself after so many bytes."""
+    """Listens at ``spec`` and passes everything on, until :meth:`cut`. ``limit``: cut by itself after so many bytes.
+
+    ``passed``: bytes so far, both ways.
+    """
 
     def __init__(self, path: Path, stub: str, limit: int | None = None) -> None:
         self.spec = f"unix:{path}"
         self._stub = stub.removeprefix("unix:")
         self._limit = limit
-        self._passed = 0
+        self.passed = 0
         self._ends: list[socket.socket] = []
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
@@ -40,6 +43,10 @@ class Proxy:
             end.close()
         self._ends.clear()
 
+    def forget_limit(self) -> None:
+        """From now on nothing is cut."""
+        self._limit = None
+
     def _serve(self) -> None:
         while True:
             try:
@@ -55,10 +62,10 @@ class Proxy:
     def _pass(self, source: socket.socket, sink: socket.socket) -> None:
         try:
             while data := source.recv(65536):
-                if self._limit is not None and self._passed + len(data) > self._limit:
-                    sink.sendall(data[: max(self._limit - self._passed, 0)])
+                if self._limit is not None and self.passed + len(data) > self._limit:
+                    sink.sendall(data[: max(self._limit - self.passed, 0)])
                     break
-                self._passed += len(data)
+                self.passed += len(data)
                 sink.sendall(data)
         except OSError:
             pass
