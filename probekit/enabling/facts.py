@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from probekit.codegen.context import TaskOffsets
+from probekit.guest.candidates import CallPlaces
 from probekit.guest.linux import LinuxServices
 
 __all__ = ("GuestFacts",)
@@ -14,14 +15,14 @@ __all__ = ("GuestFacts",)
 class GuestFacts:
     """``cpu_offsets``: per-CPU base of each possible CPU, by CPU number. ``online``: those that run now.
 
-    ``candidates``: safe points with their pads.
+    ``places``: where guest functions may be called.
     ``task``: None when the kernel has no types. ``clock``: ``ktime_get_mono_fast_ns`` or None.
     ``preemptible``: kernel code may lose its CPU between two instructions.
     ``tsc_khz``: time stamp counter ticks a millisecond, 0 when unknown.
     """
 
     services: LinuxServices
-    candidates: dict[int, int]
+    places: CallPlaces
     cpu_offsets: dict[int, int]
     online: tuple[int, ...]
     task: TaskOffsets | None

@@ -153,7 +153,7 @@ class GuestEngine:
 
     def _allocate(self) -> tuple[Allocation, Allocation, Allocation]:
         """Per-CPU slot, data and code memory, at one safe point. The code's size is known only as a bound yet."""
-        near = next(iter(self._facts.candidates), 0)
+        near = self._facts.places.landings[0]
         rough = self._context(data=1 << 62, slot=_FAR_SLOT)
         bound = code_size(self._program, self._sites, plan_stubs(self._program, self._sites, rough), rough, near)
         services = self._facts.services
@@ -178,7 +178,7 @@ class GuestEngine:
     def _safe_point(self, cancelled: Callable[[], bool]) -> SafePoint:
         return SafePoint(
             self._target,
-            self._facts.candidates,
+            self._facts.places,
             log=self._log,
             timeout=self._options.safepoint_s,
             cancelled=cancelled,

@@ -212,7 +212,7 @@ class StopEngine:
     def _safe_point(self, cancelled: Callable[[], bool] | None = None) -> SafePoint:
         return SafePoint(
             self._target,
-            self._facts.candidates,
+            self._facts.places,
             log=self._log,
             timeout=self._options.safepoint_s,
             cancelled=cancelled or self._cancelled,

@@ -5,13 +5,23 @@ with interrupts on, holding no lock and allowed to sleep: system calls, and the
 work functions that the kernel runs by itself even in an idle guest. All of
 them begin with ``endbr64`` or the 5-byte nop, so that a task which merely
 passes by can be moved past the breakpoint by its instruction pointer alone.
+
+A called function comes back to the *landing*: two bytes ``eb fe`` somewhere in
+kernel text, which the processor reads as ``jmp .`` whatever they are part of.
+Our breakpoint stands there, and nobody else ever comes by. Should it be gone,
+because this process was killed, the borrowed task waits there and does no harm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-__all__ = ("CANDIDATE_NAMES", "PADS", "safe_point_candidates")
+__all__ = ("CANDIDATE_NAMES", "LANDING", "PADS", "CallPlaces", "find_landings", "safe_point_candidates")
+
+LANDING = b"\xeb\xfe"  # jmp .
+_CHUNK = 256 << 10  # such a pair comes by chance about four times in as much text
+_ENOUGH = 8
 
 PADS = {
     b"\xf3\x0f\x1e\xfa": 4,  # endbr64
@@ -50,6 +60,31 @@ CANDIDATE_NAMES: tuple[str, ...] = (
     *(f"__x64_sys_{name}" for name in _SYSCALLS),
     *_WORKERS,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class CallPlaces:
+    """``candidates``: address of each safe point to the length of the pad there.
+
+    ``landings``: where calls may come back; several, because a probe's site may cover one.
+    """
+
+    candidates: Mapping[int, int]
+    landings: tuple[int, ...]
+
+
+def find_landings(read: Callable[[int, int], bytes], start: int, end: int) -> tuple[int, ...]:
+    """The first few landings in ``start..end`` of live text. ``read``: ``(addr, size)`` to bytes."""
+    found: list[int] = []
+    for at in range(start, end, _CHUNK):
+        text = read(at, min(_CHUNK, end - at))
+        place = text.find(LANDING)
+        while place >= 0 and len(found) < _ENOUGH:
+            found.append(at + place)
+            place = text.find(LANDING, place + 2)
+        if len(found) >= _ENOUGH:
+            break
+    return tuple(found)
 
 
 def safe_point_candidates(

@@ -1,14 +1,14 @@
 """Reach a safe point in a live guest, call kernel functions there, and give everything back.
 
-    with SafePoint(target, candidates) as point:     # guest runs until some task is at a candidate
+    with SafePoint(target, places) as point:         # guest runs until some task is at a candidate
         page = point.call(vzalloc, 4096)             # guest runs inside vzalloc, comes back, is stopped again
                                                      # the task goes on as if nothing had been
 
 A call borrows the stopped task: its registers are saved, RIP is set to the
-function, and the return address on its own stack is the candidate itself, where
-our breakpoint stands. The function may sleep and the task may come back on
-another vCPU, so its return is known by its stack pointer, not by its vCPU; any
-other task that reaches the breakpoint meanwhile is moved past the pad there.
+function, and the return address on its own stack is the *landing*, where our
+breakpoint stands (:mod:`probekit.guest.candidates`). The function may sleep and
+the task may come back on another vCPU, so its return is known by its stack
+pointer, not by its vCPU.
 Below the stack pointer nothing is alive: Linux kernels are built without a red
 zone, and 256 bytes are skipped all the same.
 """
@@ -16,16 +16,17 @@ zone, and 256 bytes are skipped all the same.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Protocol
 
 from probekit.errors import Cancelled, GuestError, SafePointTimeout, TargetError
+from probekit.guest.candidates import LANDING, CallPlaces
 from probekit.guest.health import check_status
 from probekit.guest.memory import PauseClock
 from probekit.target.api import Regs, StopReason, Target, Vcpu
 
-__all__ = ("CallLog", "NoCallLog", "SafePoint", "finish_call", "is_pointer")
+__all__ = ("CallLog", "NoCallLog", "SafePoint", "finish_call", "is_pointer", "returned_on")
 
 _GENERAL = (
     "rax rbx rcx rdx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15 rip eflags".split()
@@ -78,10 +79,20 @@ def finish_call(target: Target, vcpu: Vcpu, saved: Mapping[str, int]) -> None:
     target.set_regs(vcpu, target.regs(vcpu).replace(**{name: saved[name] for name in _GENERAL}))
 
 
+def returned_on(target: Target, landing: int, rsp: int) -> Vcpu | None:
+    """The vCPU where a borrowed task stands at the landing, its call behind it; None while it is inside."""
+    for vcpu in target.vcpus():
+        regs = target.regs(vcpu)
+        # Without the breakpoint it goes round the landing's one instruction: there is no other place to see it.
+        if regs["rip"] == landing and regs["rsp"] == rsp and not regs.in_user_mode:
+            return vcpu
+    return None
+
+
 class SafePoint:
     """A stopped task at a candidate, ready to be borrowed. A context manager; leaves the guest stopped.
 
-    ``candidates``: address to pad length (:mod:`probekit.guest.candidates`).
+    ``places``: where a task may be borrowed, and where its calls come back.
     ``timeout``: seconds until :class:`SafePointTimeout`. ``log``: see :class:`CallLog`. ``cancelled``: asked while
     waiting; when it says so, :class:`Cancelled` is raised (never inside a call: a borrowed task is given back first).
     ``clock``: hears of every pause.
@@ -90,7 +101,7 @@ class SafePoint:
     def __init__(
         self,
         target: Target,
-        candidates: Mapping[int, int],
+        places: CallPlaces,
         *,
         log: CallLog | None = None,
         timeout: float = 20.0,
@@ -98,13 +109,13 @@ class SafePoint:
         clock: PauseClock | None = None,
     ) -> None:
         self._target = target
-        self._candidates = dict(candidates)
+        self._candidates = dict(places.candidates)
+        self._landings = places.landings
         self._log: CallLog = log or NoCallLog()
         self._timeout = timeout
         self._cancelled = cancelled
         self._clock = clock
         self._since = 0.0
-        self._addr = 0
         self._vcpu: Vcpu = 0
         self._saved: dict[str, int] = {}
         self._borrowed = False
@@ -118,16 +129,14 @@ class SafePoint:
         if self._target.running:
             self._target.stop()
         check_status(self._target)
-        for addr in self._candidates:
-            self._target.set_breakpoint(addr)
         try:
-            vcpu, regs = self._reach()
-        except BaseException:
-            self._clear(self._candidates)
-            raise
-        self._addr, self._vcpu = regs["rip"], vcpu
+            for addr in self._candidates:
+                self._target.set_breakpoint(addr)
+            self._vcpu, regs = self._reach()
+        finally:
+            for addr in self._candidates:
+                self._target.clear_breakpoint(addr)
         self._saved = {name: regs[name] for name in _GENERAL}
-        self._clear(addr for addr in self._candidates if addr != self._addr)
         return self
 
     def __exit__(
@@ -136,7 +145,6 @@ class SafePoint:
         # A task that is still inside a call cannot be given back: its log entry stays, for `recover`.
         if self._borrowed or self._target.running:
             return
-        self._clear((self._addr,))
         if self._clock is not None and self._since:
             self._clock.note(time.monotonic() - self._since)  # the caller lets the guest run next
 
@@ -147,16 +155,22 @@ class SafePoint:
         """
         if len(args) > len(_ARGS):
             raise ValueError("at most six arguments go in registers")
+        landing = self._landing()
         frame = (self._saved["rsp"] - _SKIP) & ~15
         changes = dict(zip(_ARGS, (a & (1 << 64) - 1 for a in args), strict=False))
         regs = self._target.regs(self._vcpu).replace(
             **changes, rip=function, rsp=frame - 8, rax=0, eflags=(self._saved["eflags"] | _IF) & ~_DF_TF
         )
-        self._log.call_started(vcpu=self._vcpu, regs=self._saved, return_addr=self._addr, rsp=frame, purpose=purpose)
+        self._log.call_started(vcpu=self._vcpu, regs=self._saved, return_addr=landing, rsp=frame, purpose=purpose)
         self._borrowed = True
-        self._target.write(frame - 8, self._addr.to_bytes(8, "little"))
-        self._target.set_regs(self._vcpu, regs)
-        result = self._await_return(function, frame, timeout)
+        self._target.write(frame - 8, landing.to_bytes(8, "little"))
+        self._target.set_breakpoint(landing)
+        try:
+            self._target.set_regs(self._vcpu, regs)
+            result = self._await_return(function, landing, frame, timeout)
+        finally:
+            if not _runs(self._target):
+                self._target.clear_breakpoint(landing)
         self._log.call_returned(result)
         finish_call(self._target, self._vcpu, self._saved)
         self._borrowed = False
@@ -172,6 +186,14 @@ class SafePoint:
                 hint="the guest may be short of memory; enable fewer probes or lower -x aggsize and bufsize",
             )
         return value
+
+    def _landing(self) -> int:
+        """A landing that is one now: probes may have covered some."""
+        found = self._target.read_many([(addr, len(LANDING)) for addr in self._landings])
+        for addr, code in zip(self._landings, found, strict=True):
+            if code == LANDING:
+                return addr
+        raise GuestError("every place in the kernel's text where a guest call could come back to was changed")
 
     def _reach(self) -> tuple[Vcpu, Regs]:
         deadline = time.monotonic() + self._timeout
@@ -215,21 +237,17 @@ class SafePoint:
                 self._pass(vcpu, regs)
         return None
 
-    def _await_return(self, function: int, frame: int, timeout: float) -> int:
+    def _await_return(self, function: int, landing: int, frame: int, timeout: float) -> int:
         deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
             stop = self._run(left)
             if stop is None:
                 break
             self._check(stop)
-            for vcpu in self._target.vcpus():
-                regs = self._target.regs(vcpu)
-                if regs["rip"] != self._addr or regs.in_user_mode:
-                    continue
-                if regs["rsp"] == frame:
-                    self._vcpu = vcpu
-                    return regs["rax"]
-                self._pass(vcpu, regs)
+            vcpu = returned_on(self._target, landing, frame)
+            if vcpu is not None:
+                self._vcpu = vcpu
+                return self._target.regs(vcpu)["rax"]
         if self._target.running:
             self._target.stop()
         raise GuestError(
@@ -246,10 +264,6 @@ class SafePoint:
             raise TargetError("the guest ended while probekit was waiting for a safe point")
         if stop.signal not in _ALIVE:
             check_status(self._target)
-
-    def _clear(self, addrs: Iterable[int]) -> None:
-        for addr in list(addrs):
-            self._target.clear_breakpoint(addr)
 
 
 def _runs(target: Target) -> bool:

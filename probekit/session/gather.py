@@ -5,7 +5,7 @@ from __future__ import annotations
 from probekit.codegen.context import TaskOffsets
 from probekit.enabling.facts import GuestFacts
 from probekit.errors import SymbolError, UnsupportedError
-from probekit.guest.candidates import safe_point_candidates
+from probekit.guest.candidates import CallPlaces, find_landings, safe_point_candidates
 from probekit.guest.linux import find_services
 from probekit.kernel.image import Kernel
 from probekit.patch.ranges import Ranges
@@ -83,13 +83,20 @@ def _preemptible(kernel: Kernel) -> bool:
     return mode is None or kernel.memory.u32(mode) not in (0, 1)
 
 
+def _call_places(kernel: Kernel) -> CallPlaces:
+    landings = find_landings(kernel.memory.read, kernel.text.start, kernel.text.end)
+    if not landings:
+        raise UnsupportedError("this kernel's text has no place where a call could come back to", feature="landing")
+    return CallPlaces(safe_point_candidates(kernel.symbols.addr, kernel.memory.read_many), landings)
+
+
 def gather_guest(kernel: Kernel) -> GuestFacts:
     """Services, safe points, per-CPU layout, task offsets. Raises :class:`UnsupportedError` naming what is missing."""
     cpus = kernel.cpus()
     tsc = kernel.symbols.addr("tsc_khz")
     return GuestFacts(
         services=find_services(kernel.symbols.addr),
-        candidates=safe_point_candidates(kernel.symbols.addr, kernel.memory.read_many),
+        places=_call_places(kernel),
         cpu_offsets={cpu: cpus.offsets[cpu] for cpu in cpus.possible},
         online=cpus.online,
         task=_task_offsets(kernel),

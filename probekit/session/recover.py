@@ -13,12 +13,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from probekit.enabling.facts import GuestFacts
 from probekit.errors import GuestError
 from probekit.guest.health import check_status
 from probekit.guest.linux import Allocation, MemoryKind
 from probekit.guest.memory import PauseClock
-from probekit.guest.safepoint import SafePoint, finish_call, is_pointer
+from probekit.guest.safepoint import SafePoint, finish_call, is_pointer, returned_on
 from probekit.guest.text import KernelText
 from probekit.kernel.image import Kernel, open_kernel
 from probekit.patch.edits import revert_edits
@@ -151,61 +150,59 @@ class _Recovery:
         return list(memory.values())
 
     def _give_back(self, call: Call) -> tuple[int, int | None]:
-        """Let the borrowed task come back to our breakpoint, and put its registers back.
+        """Let the borrowed task come back to the landing, and put its registers back.
 
         How many tasks that were, and what the call returned; None when it had not begun or does not come back.
         """
-        if self._waiting(call) is None:
-            self._target.set_breakpoint(call.return_addr)
-            try:
-                deadline = time.monotonic() + _RETURN_LIMIT
-                while self._waiting(call) is None and time.monotonic() < deadline:
-                    self._step_past(call)
-                    self._target.resume()
-                    if self._target.wait(1.0) is None:
-                        self._target.stop()
-            finally:
-                self._target.clear_breakpoint(call.return_addr)
-        vcpu = self._waiting(call)
+        if self._untouched(call):
+            self._log.call_done()
+            return 1, None
+        vcpu = self._await(call)
         if vcpu is None:
-            self._problems.append(f"the guest task borrowed at {call.return_addr:#x} has not come back")
+            self._problems.append(f"the borrowed guest task has not come back to {call.return_addr:#x}")
             return 0, None
-        regs = self._target.regs(vcpu)
-        returned = regs["rax"] if regs["rsp"] == call.rsp else None
-        if returned is not None:
-            self._log.call_returned(returned)
+        returned = self._target.regs(vcpu)["rax"]
+        self._log.call_returned(returned)
         finish_call(self._target, vcpu, call.regs)
         self._log.call_done()
         return 1, returned
 
-    def _waiting(self, call: Call) -> int | None:
-        """The vCPU where the borrowed task stands: back from its call, or not yet sent off."""
+    def _untouched(self, call: Call) -> bool:
+        """Whether the task has its own registers: it was not sent off yet, or it was given back already."""
         for vcpu in self._target.vcpus():
             regs = self._target.regs(vcpu)
-            if regs["rip"] == call.return_addr and regs["rsp"] in (call.rsp, call.regs["rsp"]):
-                return vcpu
-        return None
+            if all(regs[name] == value for name, value in call.regs.items()):
+                return True
+        # The guest may have run since. A task inside its call has the landing as its return address.
+        slot = self._text.read_many([(call.rsp - 8, 8)])[0]
+        inside = slot == call.return_addr.to_bytes(8, "little")
+        return not inside and returned_on(self._target, call.return_addr, call.rsp) is None
 
-    def _step_past(self, call: Call) -> None:
-        """Other tasks that stand at the breakpoint go on behind the pad there."""
-        facts = self._facts()
-        pad = facts.candidates.get(call.return_addr)
-        for vcpu in self._target.vcpus():
-            regs = self._target.regs(vcpu)
-            if pad is not None and regs["rip"] == call.return_addr and regs["rsp"] != call.rsp:
-                self._target.set_regs(vcpu, regs.replace(rip=regs["rip"] + pad))
-
-    def _facts(self) -> GuestFacts:
-        return gather_guest(self._kernel)
+    def _await(self, call: Call) -> int | None:
+        """The vCPU where the task stands when its call is over; None when that takes too long."""
+        deadline = time.monotonic() + _RETURN_LIMIT
+        vcpu = returned_on(self._target, call.return_addr, call.rsp)
+        if vcpu is not None:
+            return vcpu
+        self._target.set_breakpoint(call.return_addr)
+        try:
+            while vcpu is None and time.monotonic() < deadline:
+                self._target.resume()
+                if self._target.wait(1.0) is None:
+                    self._target.stop()
+                vcpu = returned_on(self._target, call.return_addr, call.rsp)
+        finally:
+            self._target.clear_breakpoint(call.return_addr)
+        return vcpu
 
     def _free(self, memory: list[Allocation]) -> int:
         """Free what is still allocated, behind a wait for readers."""
         if not memory or self._problems:
             return 0  # text that still leads into our memory keeps it alive
-        facts = self._facts()
+        facts = gather_guest(self._kernel)
         freed = 0
         try:
-            with SafePoint(self._target, facts.candidates, log=self._log) as point:
+            with SafePoint(self._target, facts.places, log=self._log) as point:
                 facts.services.synchronize(point)
                 for item in reversed(memory):
                     facts.services.free(point, item)
