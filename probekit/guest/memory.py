@@ -9,14 +9,14 @@ an emulator must see code change.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
 from probekit.errors import MemoryAccessError
 from probekit.target.api import Target
 
-__all__ = ("DataMemory", "PauseClock", "RamBytes", "RamData", "StubData")
+__all__ = ("DataMemory", "PauseClock", "RamBytes", "RamData", "StoppedMemory", "StubData")
 
 PAGE_SIZE = 4096
 
@@ -120,11 +120,19 @@ class RamData:
         return runs
 
 
+class StoppedMemory(Protocol):
+    """Kernel memory of a stopped guest, whatever its vCPUs map (:class:`probekit.guest.text.KernelText`)."""
+
+    def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]: ...
+
+    def write_many(self, edits: Iterable[tuple[int, bytes]]) -> None: ...
+
+
 class StubData:
     """Our memory through the stub, one short stop for each access (or one for many, inside ``clock.paused()``)."""
 
-    def __init__(self, target: Target, clock: PauseClock) -> None:
-        self._target = target
+    def __init__(self, memory: StoppedMemory, clock: PauseClock) -> None:
+        self._memory = memory
         self._clock = clock
 
     @property
@@ -133,9 +141,14 @@ class StubData:
         return False
 
     def read(self, addr: int, size: int) -> bytes:
+        """Exactly ``size`` bytes; raises :class:`MemoryAccessError`."""
         with self._clock.paused():
-            return self._target.read(addr, size)
+            data = self._memory.read_many([(addr, size)])[0]
+        if data is None:
+            raise MemoryAccessError(f"memory of probekit at {addr:#x} cannot be read", addr=addr, size=size)
+        return data
 
     def write(self, addr: int, data: bytes) -> None:
+        """Raises :class:`MemoryAccessError`."""
         with self._clock.paused():
-            self._target.write(addr, data)
+            self._memory.write_many([(addr, data)])

@@ -174,7 +174,7 @@ class Attachment:
         """The best way to our data memory: the RAM file if the guest's pages can be found in it. Guest stopped."""
         ram = self.ram
         if ram is None:
-            return StubData(self.target, self.clock)
+            return StubData(self.text, self.clock)
         if self._ram_text is not None:
             self._ram_text.forget()  # where our memory is now, something else may have been before
         pages = self.kernel.view.translate_many(range(memory.addr, memory.addr + memory.size, _PAGE))
@@ -187,7 +187,7 @@ class Attachment:
             live.read(memory.addr, memory.size)
         except MemoryAccessError:
             same = False
-        return live if same else StubData(self.target, self.clock)
+        return live if same else StubData(self.text, self.clock)
 
 
 def attach(spec: str, options: AttachOptions | None = None) -> Attachment:
