@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -156,8 +157,8 @@ def _render(
             for announced in _announce(event, run, sources, counts):
                 renderer.event(announced)
             if arguments.verbose:
-                for refused in run.refused:
-                    renderer.event(Message(f"{refused.probe.name}: {refused.reason}"))
+                for text in _refusals(run):
+                    renderer.event(Message(text))
         else:
             renderer.event(event)
         out.flush()
@@ -167,6 +168,18 @@ def _render(
         renderer.aggregations(aggregations)
     renderer.close()
     return run.status
+
+
+_NAMED = 10  # refused probes that are named one by one; of more only how many there are for each reason
+
+
+def _refusals(run: Trace) -> Iterator[str]:
+    """What cannot be enabled, and why; ``-l -v`` names them all."""
+    if len(run.refused) <= _NAMED:
+        yield from (f"{refused.probe.name}: {refused.reason}" for refused in run.refused)
+        return
+    for reason, count in Counter(refused.reason.partition(" (")[0] for refused in run.refused).most_common():
+        yield f"{count} not available: {reason}"
 
 
 def _announce(event: Attached, run: Trace, sources: list[Source], counts: list[int]) -> Iterator[Attached]:
