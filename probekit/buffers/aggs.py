@@ -57,9 +57,13 @@ def _add(a: Sequence[int], b: Sequence[int]) -> Words:
     return sums if min(sums) >= _MIN and max(sums) <= _MAX else tuple(map(as_signed, sums))
 
 
+def _wide(low: int, high: int) -> int:
+    return (low & _MASK) | (high & _MASK) << 64
+
+
 def _add_stddev(a: Sequence[int], b: Sequence[int]) -> Words:
     """Counts and sums as 64-bit words; the sum of squares carries from its low word into the high one."""
-    squares = ((a[2] & _MASK) | (a[3] & _MASK) << 64) + ((b[2] & _MASK) | (b[3] & _MASK) << 64)
+    squares = _wide(a[2], a[3]) + _wide(b[2], b[3])
     return as_signed(a[0] + b[0]), as_signed(a[1] + b[1]), as_signed(squares), as_signed(squares >> 64)
 
 
@@ -154,6 +158,18 @@ class AggPlan:
     def merge(self, a: Sequence[int], b: Sequence[int]) -> Words:
         """Two values as one."""
         return AGG_FUNCS[self.func].merge(a, b)
+
+    def since(self, now: Sequence[int], before: Sequence[int]) -> Words:
+        """What came to a value between two readings. Of ``min`` and ``max`` that is the whole value."""
+        match self.func:
+            case "min" | "max":
+                return tuple(now)
+            case "stddev":
+                squares = _wide(now[2], now[3]) - _wide(before[2], before[3])
+                counts = (as_signed(now[i] - before[i]) for i in (0, 1))
+                return (*counts, as_signed(squares), as_signed(squares >> 64))
+            case _:
+                return tuple(as_signed(a - b) for a, b in zip(now, before, strict=True))
 
     @property
     def key_words(self) -> int:

@@ -10,15 +10,17 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from probekit.buffers.aggs import AggKey
 from probekit.buffers.layout import RawRecord
 from probekit.enabling.api import Globals
+from probekit.enabling.speculation import Speculations
 from probekit.interp.aggs import Aggregations
 from probekit.interp.run import Value, run_clause
-from probekit.ir.ops import Clause, Program
+from probekit.ir.ops import BUILTINS, Clause, Program
 from probekit.providers.api import Probe
 
 __all__ = ("Firing", "HostGlobals", "HostWorld", "World", "fire")
@@ -50,7 +52,7 @@ class HostGlobals:
 
 
 class HostWorld:
-    """This process, for probes that belong to no guest task. ``args``: only ERROR has some."""
+    """This process, for probes that belong to no guest task. ``args``: those of ERROR and of timed probes."""
 
     def __init__(self, args: Sequence[int] = ()) -> None:
         self._args = args
@@ -60,27 +62,46 @@ class HostWorld:
         return self._args[index] if index < len(self._args) else 0
 
     def fact(self, name: str) -> Value:
-        """This process's own facts."""
-        match name:
-            case "execname":
-                return b"probekit"
-            case "pid":
-                return os.getpid()
-            case "tid":
-                return threading.get_native_id()
-            case "timestamp":
-                return time.monotonic_ns()
-            case _:
-                return 0
+        """This process's own facts; what only a guest's task has is 0 or empty."""
+        ask = _FACTS.get(name)
+        if ask is not None:
+            return ask()
+        info = BUILTINS.get(name)
+        return b"" if info is not None and info.kind == "string" else 0
+
+
+_FACTS: dict[str, Callable[[], Value]] = {
+    "cwd": lambda: os.fsencode(Path.cwd()),
+    "egid": os.getegid,
+    "euid": os.geteuid,
+    "execname": lambda: b"probekit",
+    "gid": os.getgid,
+    "pid": os.getpid,
+    "ppid": os.getppid,
+    "root": lambda: b"/",
+    "tid": threading.get_native_id,
+    "timestamp": time.monotonic_ns,
+    "uid": os.getuid,
+    "vtimestamp": time.thread_time_ns,
+    "walltimestamp": time.time_ns,
+    "zonename": lambda: b"global",
+}
 
 
 class Firing:
     """One firing of one probe, for all its clauses: a :class:`probekit.interp.run.Context`."""
 
     def __init__(
-        self, probe: Probe, program: Program, world: World, globals_: Globals, aggregations: Aggregations
+        self,
+        probe: Probe,
+        program: Program,
+        world: World,
+        globals_: Globals,
+        aggregations: Aggregations,
+        speculations: Speculations | None = None,
     ) -> None:
         self._probe = probe
+        self._speculations = speculations
         self._program = program
         self._world = world
         self._globals = globals_
@@ -123,6 +144,10 @@ class Firing:
     def aggregate(self, agg: int, key: AggKey, value: int | None) -> None:
         """Feed the host's own table."""
         self._aggregations.feed(agg, key, value)
+
+    def speculation(self) -> int:
+        """``speculation()``: 0 when there is none to be had."""
+        return self._speculations.acquire() if self._speculations is not None else 0
 
 
 def fire(clauses: Sequence[Clause], program: Program, firing: Firing, site: int, timestamp: int) -> list[RawRecord]:

@@ -1,0 +1,140 @@
+"""The probes that the host fires itself, BEGIN, END, ERROR, tick-N and profile-N, with what a clause does at once.
+
+What DTrace does where a probe fires happens here: ``exit()`` ends tracing,
+speculative records wait, a fault fires ERROR, ``chill()`` and ``raise()`` act.
+What it does when a record is read is :mod:`probekit.consumer.records`' affair.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from probekit.buffers import actions as acts
+from probekit.buffers.actions import Action, RecordPlan
+from probekit.buffers.layout import RECORD_HEADER, RawRecord
+from probekit.enabling.api import Globals
+from probekit.enabling.ecb import Ecb
+from probekit.enabling.host import Firing, HostWorld
+from probekit.enabling.speculation import Speculations
+from probekit.interp.aggs import Aggregations
+from probekit.interp.run import Fault, run_clause
+from probekit.ir.ops import Clause, Program
+
+__all__ = ("CPU", "HostProbes")
+
+CPU = 0
+"""The CPU that the host's own probes are said to fire on."""
+
+_LONGEST_CHILL_NS = 500_000_000
+
+
+class HostProbes:
+    """Fires host probes and keeps their records until they are read.
+
+    ``site_of``: the site number of each host probe, by ID; ``globals_``: where globals live now;
+    ``errors``: the ECBs of ERROR; ``bufsize``: records that are larger are dropped, and counted in ``drops``.
+    ``exited``: a clause has called ``exit()``; ``double_errors``: faults in ERROR itself.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        *,
+        aggregations: Aggregations,
+        globals_: Callable[[], Globals],
+        site_of: Mapping[int, int],
+        errors: Sequence[Ecb],
+        speculations: Speculations,
+        bufsize: int,
+    ) -> None:
+        self._program = program
+        self._aggregations = aggregations
+        self._globals = globals_
+        self._site_of = site_of
+        self._errors = errors
+        self._speculations = speculations
+        self._bufsize = bufsize
+        self._records: list[tuple[int, RawRecord]] = []
+        self.exited = False
+        self.drops = 0
+        self.double_errors = 0
+
+    def take(self) -> list[tuple[int, RawRecord]]:
+        """The records so far, oldest first."""
+        records, self._records = self._records, []
+        return records
+
+    def fire(self, ecb: Ecb, args: Sequence[int] = (), *, timestamp: int | None = None) -> None:
+        """Run the clauses of one probe. After an ``exit()`` only those of END and ERROR run."""
+        now = time.monotonic_ns() if timestamp is None else timestamp
+        firing = Firing(
+            ecb.probe, self._program, HostWorld(args), self._globals(), self._aggregations, self._speculations
+        )
+        for number in ecb.clauses:
+            if self.exited and ecb.probe.kind not in ("end", "error"):
+                return
+            clause = self._program.clauses[number]
+            firing.clause = clause.index
+            outcome = run_clause(clause, self._program, firing)
+            if outcome.fault is not None:
+                self._fault(ecb, clause, outcome.fault, now)
+            elif outcome.record is not None and clause.record is not None:
+                self._record(
+                    clause.record, RawRecord(clause.index, now, self._site_of[ecb.probe.id], 0, outcome.record)
+                )
+
+    def error(self, record: RawRecord, value: int, *, offset: int = 0) -> None:
+        """Fire ERROR: arg1 the EPID, arg2 the action, arg3 the offset, arg4 the kind of fault, arg5 its value."""
+        for ecb in self._errors:
+            self.fire(ecb, (0, record.clause + 1, 1, offset, record.fault, value), timestamp=record.timestamp)
+
+    def _fault(self, ecb: Ecb, clause: Clause, fault: Fault, now: int) -> None:
+        if ecb.probe.kind == "error":
+            self.double_errors += 1
+            return
+        value = fault.value or 0
+        payload = b"" if fault.value is None else (value & ((1 << 64) - 1)).to_bytes(8, "little")
+        record = RawRecord(clause.index, now, self._site_of[ecb.probe.id], int(fault.kind), payload)
+        self._records.append((CPU, record))
+        self.error(record, value, offset=4 * fault.op)
+
+    def _record(self, plan: RecordPlan, record: RawRecord) -> None:
+        if RECORD_HEADER.size + len(record.payload) > self._bufsize:
+            self.drops += 1
+            return
+        for action in plan.actions:
+            match action:
+                case acts.Speculate(field=number):
+                    self._speculations.hold(_integer(plan, record, number), CPU, record)
+                    return
+                case acts.Commit(field=number):
+                    self._records += self._speculations.commit(_integer(plan, record, number))
+                case acts.Discard(field=number):
+                    self._speculations.discard(_integer(plan, record, number))
+                case acts.Exit():
+                    self.exited = True
+                case acts.Chill() | acts.Raise() | acts.Stop():
+                    _act(action, plan, record)
+        self._records.append((CPU, record))
+
+
+def _integer(plan: RecordPlan, record: RawRecord, number: int) -> int:
+    field = plan.fields[number]
+    data = record.payload[field.offset : field.offset + field.size]
+    return int.from_bytes(data, "little", signed=field.kind == "int")
+
+
+def _act(action: Action, plan: RecordPlan, record: RawRecord) -> None:
+    """The process that fired the probe is this one."""
+    match action:
+        case acts.Chill(field=number):
+            time.sleep(max(min(_integer(plan, record, number), _LONGEST_CHILL_NS), 0) / 1e9)
+        case acts.Raise(field=number):
+            wanted = _integer(plan, record, number)
+            if wanted in set(signal.valid_signals()):
+                os.kill(os.getpid(), wanted)
+        case acts.Stop():
+            os.kill(os.getpid(), signal.SIGSTOP)
