@@ -10,7 +10,6 @@ whatever still does not fit is printed as what it is and never raises.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
@@ -211,6 +210,8 @@ def _user_symbol(spec: _Spec, argument: TraceInt, _: Context) -> Piece:
 
 def _port(spec: _Spec, argument: TraceInt, _: Context) -> Piece:
     """``%P``: a TCP port in network byte order, by service name if it has one."""
+    import socket
+
     port = int.from_bytes((argument.value & 0xFFFF).to_bytes(2, "little"), "big")
     try:
         return spec.pad(socket.getservbyport(port))

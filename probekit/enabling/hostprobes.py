@@ -11,17 +11,21 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from probekit.buffers import actions as acts
 from probekit.buffers.actions import Action, RecordPlan
 from probekit.buffers.layout import RECORD_HEADER, RawRecord
-from probekit.enabling.api import Globals
 from probekit.enabling.ecb import Ecb
 from probekit.enabling.host import Firing, HostWorld
 from probekit.enabling.speculation import Speculations
 from probekit.interp.aggs import Aggregations
 from probekit.interp.run import Fault, run_clause
+from probekit.interp.state import Limits, State
 from probekit.ir.ops import Clause, Program
+
+if TYPE_CHECKING:
+    from probekit.enabling.api import Globals
 
 __all__ = ("CPU", "HostProbes")
 
@@ -36,6 +40,7 @@ class HostProbes:
 
     ``site_of``: the site number of each host probe, by ID; ``globals_``: where globals live now;
     ``errors``: the ECBs of ERROR; ``bufsize``: records that are larger are dropped, and counted in ``drops``.
+    ``limits``: of what the program keeps; ``dynamic_drops``: variables that found no room.
     ``exited``: a clause has called ``exit()``; ``double_errors``: faults in ERROR itself.
     """
 
@@ -49,6 +54,7 @@ class HostProbes:
         errors: Sequence[Ecb],
         speculations: Speculations,
         bufsize: int,
+        limits: Limits | None = None,
     ) -> None:
         self._program = program
         self._aggregations = aggregations
@@ -57,10 +63,16 @@ class HostProbes:
         self._errors = errors
         self._speculations = speculations
         self._bufsize = bufsize
+        self._state = State(program, limits or Limits())
         self._records: list[tuple[int, RawRecord]] = []
         self.exited = False
         self.drops = 0
         self.double_errors = 0
+
+    @property
+    def dynamic_drops(self) -> int:
+        """How many assignments found no room for a dynamic variable; only grows."""
+        return self._state.drops
 
     def take(self) -> list[tuple[int, RawRecord]]:
         """The records so far, oldest first."""
@@ -71,20 +83,27 @@ class HostProbes:
         """Run the clauses of one probe. After an ``exit()`` only those of END and ERROR run."""
         now = time.monotonic_ns() if timestamp is None else timestamp
         firing = Firing(
-            ecb.probe, self._program, HostWorld(args), self._globals(), self._aggregations, self._speculations
+            ecb.probe,
+            self._program,
+            HostWorld(args),
+            self._globals(),
+            self._aggregations,
+            self._speculations,
+            self._state,
         )
         for number in ecb.clauses:
             if self.exited and ecb.probe.kind not in ("end", "error"):
-                return
+                break
             clause = self._program.clauses[number]
             firing.clause = clause.index
-            outcome = run_clause(clause, self._program, firing)
+            outcome = run_clause(clause, self._program, firing, self._state)
             if outcome.fault is not None:
                 self._fault(ecb, clause, outcome.fault, now)
             elif outcome.record is not None and clause.record is not None:
                 self._record(
                     clause.record, RawRecord(clause.index, now, self._site_of[ecb.probe.id], 0, outcome.record)
                 )
+        self._state.end_firing()
 
     def error(self, record: RawRecord, value: int, *, offset: int = 0) -> None:
         """Fire ERROR: arg1 the EPID, arg2 the action, arg3 the offset, arg4 the kind of fault, arg5 its value."""

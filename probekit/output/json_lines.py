@@ -72,6 +72,10 @@ class JsonRenderer:
         for aggregation in aggregations:
             self.event(aggregation)
 
+    def flush(self) -> None:
+        """Let what was written be seen."""
+        self._out.flush()
+
     def close(self) -> None:
         """Flush."""
         self._out.flush()

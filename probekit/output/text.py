@@ -61,8 +61,8 @@ _INT_COLUMNS = {8: 3, 16: 5, 32: 8, 64: 16}
 class TextStyle:
     """``quiet``: only what the script prints (``-q``); ``flow``: indented (``-F``); ``escape``: guest text defused.
 
-    ``verbose``: figures of what enabling and restoring took (``-v``). ``stack_indent``, ``raw_bytes``, ``zoom``: the
-    options ``stackindent``, ``rawbytes``, ``aggzoom``.
+    ``verbose``: figures of what enabling and restoring took (``-v``). ``stack_indent``, ``raw_bytes``, ``zoom``,
+    ``drop_tags``: the options ``stackindent``, ``rawbytes``, ``aggzoom``, ``droptags``.
     """
 
     quiet: bool = False
@@ -72,6 +72,7 @@ class TextStyle:
     stack_indent: int = STACK_INDENT
     raw_bytes: bool = False
     zoom: bool = False
+    drop_tags: bool = False
 
     def guest(self, text: str) -> str:
         """Text from the guest as it may be written."""
@@ -107,7 +108,8 @@ class TextRenderer:
             case Aggregation():
                 self._out.write("\n" + aggregation_text(event, self._style))
             case Drop():
-                self._say(drop_text(event))
+                tag = f"[DTRACEDROP_{event.kind.upper()}] " if self._style.drop_tags else ""
+                self._say(tag + drop_text(event))
             case Fault():
                 self._say(escape_controls(fault_text(event)))
             case Attached():
@@ -132,7 +134,6 @@ class TextRenderer:
 
     def _fired(self, fired: ProbeFired) -> None:
         """A line, or with ``quiet`` only its items. What the script does to the output happens in its place."""
-        quiet = self._style.quiet
         self._out.write(_lead(fired, self._style))
         for item in fired.items:
             match item:
@@ -149,7 +150,7 @@ class TextRenderer:
                     self._style = self._effects.restyle(self._style, name, value)
                 case _:
                     self._out.write(_item(item, self._style))
-        if not quiet:
+        if not self._style.quiet:
             self._out.write("\n")
 
     def _reopen(self, path: str) -> None:
@@ -157,6 +158,10 @@ class TextRenderer:
             self._out = self._effects.reopen(path)
         except OSError as error:
             self._say(f"failed to freopen {escape_controls(path)}: {error.strerror}")
+
+    def flush(self) -> None:
+        """Let what was written be seen."""
+        self._out.flush()
 
     def close(self) -> None:
         """Flush both streams."""
