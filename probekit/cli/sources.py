@@ -157,6 +157,7 @@ def _compile(
                 args=(source.filename or "probekit", *args),
                 macros=macros,
                 default_args=options.defaultargs or lenient,
+                string_size=options.strsize,
             )
         except CompileError as error:
             unused = all(d.tag == "D_MACRO_UNUSED" for d in error.diagnostics)

@@ -17,7 +17,7 @@ from probekit.buffers import actions as acts
 from probekit.buffers.actions import Action, RecordPlan
 from probekit.buffers.layout import RECORD_HEADER, RawRecord
 from probekit.enabling.ecb import Ecb
-from probekit.enabling.host import Firing, HostWorld
+from probekit.enabling.host import FAULT_WORDS, Firing, HostWorld
 from probekit.enabling.speculation import Speculations
 from probekit.interp.aggs import Aggregations
 from probekit.interp.run import Fault, run_clause
@@ -105,20 +105,24 @@ class HostProbes:
                 )
         self._state.end_firing()
 
-    def error(self, record: RawRecord, value: int, *, offset: int = 0) -> None:
-        """Fire ERROR: arg1 the EPID, arg2 the action, arg3 the offset, arg4 the kind of fault, arg5 its value."""
+    def error(self, record: RawRecord) -> None:
+        """Fire ERROR for a faulted record: arg1 is the EPID, then the action, the offset, the fault and its value.
+
+        The payload is :data:`probekit.enabling.host.FAULT_WORDS`, or less.
+        """
+        value, action, offset = FAULT_WORDS.unpack(record.payload[: FAULT_WORDS.size].ljust(FAULT_WORDS.size, b"\0"))
         for ecb in self._errors:
-            self.fire(ecb, (0, record.clause + 1, 1, offset, record.fault, value), timestamp=record.timestamp)
+            args = (0, record.clause + 1, action, offset, record.fault, value)
+            self.fire(ecb, args, timestamp=record.timestamp)
 
     def _fault(self, ecb: Ecb, clause: Clause, fault: Fault, now: int) -> None:
         if ecb.probe.kind == "error":
             self.double_errors += 1
             return
-        value = fault.value or 0
-        payload = b"" if fault.value is None else (value & ((1 << 64) - 1)).to_bytes(8, "little")
+        payload = FAULT_WORDS.pack((fault.value or 0) & ((1 << 64) - 1), fault.action, 4 * fault.op)
         record = RawRecord(clause.index, now, self._site_of[ecb.probe.id], int(fault.kind), payload)
         self._records.append((CPU, record))
-        self.error(record, value, offset=4 * fault.op)
+        self.error(record)
 
     def _record(self, plan: RecordPlan, record: RawRecord) -> None:
         if RECORD_HEADER.size + len(record.payload) > self._bufsize:

@@ -37,6 +37,7 @@ from probekit.enabling.hostprobes import CPU, HostProbes
 from probekit.enabling.speculation import Speculations
 from probekit.errors import ProbekitError, TargetLost
 from probekit.interp.aggs import Aggregations
+from probekit.interp.state import Limits
 from probekit.ir.ops import Program
 from probekit.providers.dtrace import ERROR
 from probekit.providers.registry import Registry, make_registry
@@ -131,6 +132,7 @@ class Trace:
             errors=self.matching.of_kind("error"),
             speculations=self._speculations,
             bufsize=options.bufsize,
+            limits=Limits(options.dynvarsize, options.scratchsize),
         )
         symbols = _symbols(attachment)
         self._store = AggregationStore(program.aggregations, order=_order(options), symbols=symbols)
@@ -300,6 +302,7 @@ class Trace:
         totals: tuple[tuple[DropKind, int], ...] = (
             ("principal", self._host.drops),
             ("aggregation", self._aggregations.drops),
+            ("dynamic", self._host.dynamic_drops),
             ("spec", self._speculations.drops),
             ("specunavail", self._speculations.unavailable),
             ("dblerror", self._host.double_errors),
@@ -347,7 +350,7 @@ class Trace:
                     self.status = event.status
                     self._host.exited = True
                 elif isinstance(event, model.Fault) and record.site not in self._site_of.values():
-                    self._host.error(record, event.value or 0)
+                    self._host.error(record)
                     found += self._errors_of_guest(event)
         yield from self._flow.annotate(found) if self._options.flowindent else found
 

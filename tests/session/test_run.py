@@ -149,6 +149,7 @@ def test_setopt_changes_what_comes_after() -> None:
     out, messages, _ = run(made, Options())
     assert out.splitlines()[1:] == ["  0      1                           :BEGIN ab", ""]
     assert messages == (
+        "probekit: script matched 1 probe\n"
         'probekit: couldn\'t set option "bufsize" to "4m": Option cannot be set while tracing is active\n'
     )
 
