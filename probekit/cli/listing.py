@@ -28,8 +28,7 @@ def list_probes(guest: Attachment | None, program: Program | None, out: TextIO, 
         matching = match_program(program, registry)
         ecbs = matching.ecbs
         if matching.unmatched and not ecbs:
-            description = matching.unmatched[0][1]
-            raise ProbekitError(f"probe description {description} does not match any probes")
+            raise ProbekitError(f"failed to match {matching.unmatched[0][1]}: No probe matches description")
     sites = _sites(ecbs, guest) if guest is not None else None
     gone = {r.probe.id: r for r in sites.refused if not r.partial} if sites is not None else {}
     notes: dict[int, list[str]] = {}

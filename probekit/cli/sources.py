@@ -137,7 +137,7 @@ def _macros(target: int | None) -> dict[str, int]:
         "euid": os.geteuid(),
         "gid": os.getgid(),
         "egid": os.getegid(),
-        "target": target if target is not None else -1,
+        "target": target or 0,
     }
     values["projid"] = values["taskid"] = 0
     return values
