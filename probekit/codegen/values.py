@@ -24,7 +24,9 @@ from probekit.ir.ops import (
     Builtin,
     Clause,
     Cmp,
+    CopyMem,
     Emit,
+    EmitMem,
     Ext,
     Int,
     Jump,
@@ -32,6 +34,9 @@ from probekit.ir.ops import (
     Op,
     Reg,
     Return,
+    StoreElem,
+    StoreMem,
+    StoreStr,
     StoreVar,
     Str,
     StrCmp,
@@ -82,6 +87,8 @@ def _defined(op: Op | Terminator) -> Reg | None:
     match op:
         case StoreVar() | Emit() | Aggregate() | Jump() | Branch() | Return():
             return None
+        case StoreElem() | StoreMem() | StoreStr() | CopyMem() | EmitMem():
+            return None  # of clauses for the host: no code is made of them, see support
         case _:
             return op.dst
 
