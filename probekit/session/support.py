@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from probekit.buffers import actions as acts
+from probekit.codegen.support import missing
 from probekit.enabling.ecb import Matching
 from probekit.errors import UnsupportedError
 from probekit.ir.ops import Aggregate, Clause, Program
@@ -29,18 +30,18 @@ def refuse_for_guest(program: Program, matching: Matching, engine: str) -> None:
 
 
 def _missing(program: Program, clause: Clause, engine: str) -> list[str]:
-    missing: list[str] = []
+    found: list[str] = missing(clause, program) if engine == "guest" else []
     for action in clause.record.actions if clause.record is not None else ():
         if not isinstance(action, _READ):
-            missing.append(f"{type(action).__name__.lower()}()")
+            found.append(f"{type(action).__name__.lower()}()")
         elif isinstance(action, acts.Clear | acts.Trunc) and program.aggregations[action.agg].func in ("min", "max"):
-            missing.append(f"{type(action).__name__.lower()}() of a min() or max()")
+            found.append(f"{type(action).__name__.lower()}() of a min() or max()")
     for field in clause.record.fields if clause.record is not None else ():
         if field.kind not in _FIELDS:
-            missing.append(f"recording {field.kind}")
+            found.append(f"recording {field.kind}")
     for block in clause.blocks:
         for op in block.ops:
             if engine == "guest" and isinstance(op, Aggregate):
                 func = program.aggregations[op.agg].func
-                missing += [f"{func}()"] if func not in _GUEST_FUNCTIONS else []
-    return missing
+                found += [f"{func}()"] if func not in _GUEST_FUNCTIONS else []
+    return found
