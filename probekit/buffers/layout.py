@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from probekit.buffers.aggs import AGG_FUNCS, AggPlan
+from probekit.buffers.aggs import AggPlan
 
 __all__ = (
     "BLOCK_MAGIC",
@@ -83,6 +83,8 @@ class FaultKind(IntEnum):
     UPRIV = 7
     TUPOFLOW = 8
     BADSTACK = 9
+    BADSIZE = 10
+    BADINDEX = 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +169,7 @@ def _power_of_two_at_most(value: int) -> int:
 
 def _store(agg: AggPlan, sites: int, aggsize: int, offset: int) -> tuple[DenseStore | TableStore, int]:
     """The store of one aggregation and the offset behind it."""
-    words = AGG_FUNCS[agg.func].words
+    words = agg.words
     count = max(sites, 1) if agg.keys else 1
     dense = DenseStore(agg.index, offset, words, count, presence=agg.func != "count")
     if agg.constant_keyed and dense.size <= _DENSE_LIMIT:

@@ -1,16 +1,26 @@
-"""Bucket arithmetic of ``quantize()``: powers of two, both signs.
+"""Bucket arithmetic of ``quantize()``, ``lquantize()`` and ``llquantize()``.
 
-127 buckets, as DTrace has them (DTRACE_QUANTIZE_NBUCKETS): index 63 is zero,
-64 holds 1, 65 holds 2..3, 66 holds 4..7; 62 holds -1, 61 holds -3..-2. The
-value printed beside a bucket is the one nearest zero: 0, 1, 2, 4 ... -1, -2, -4.
+``quantize``: powers of two, both signs, 127 buckets as DTrace has them
+(DTRACE_QUANTIZE_NBUCKETS): index 63 is zero, 64 holds 1, 65 holds 2..3, 66
+holds 4..7; 62 holds -1, 61 holds -3..-2. The value printed beside a bucket is
+the one nearest zero: 0, 1, 2, 4 ... -1, -2, -4.
+
+    Linear(base=0, limit=100, step=10)     bucket 0: < 0, 1: 0..9, ... 10: 90..99, 11: >= 100
+    LogLinear(factor=10, low=0, high=1, steps=10)
+        bucket 0: < 1, 1: 1, 2: 2, ... 9: 9, 10: 10..19, ... 18: 90..99, 19: >= 100
 """
 
 from __future__ import annotations
 
-__all__ = ("BUCKETS", "ZERO_BUCKET", "bucket_of", "bucket_value")
+from dataclasses import dataclass
+from functools import cached_property
+
+__all__ = ("BUCKETS", "ZERO_BUCKET", "Linear", "LogLinear", "bucket_of", "bucket_value")
 
 BUCKETS = 127
 ZERO_BUCKET = 63
+
+_MAX = (1 << 63) - 1
 
 
 def bucket_of(value: int) -> int:
@@ -29,3 +39,102 @@ def bucket_value(index: int) -> int:
     if index > ZERO_BUCKET:
         return 1 << (index - ZERO_BUCKET - 1)
     return -(1 << (ZERO_BUCKET - index - 1))
+
+
+@dataclass(frozen=True)
+class Linear:
+    """``lquantize(v, base, limit, step)``; the compiler has seen to it that the step divides the range."""
+
+    base: int
+    limit: int
+    step: int = 1
+
+    @property
+    def levels(self) -> int:
+        """Buckets between base and limit."""
+        return (self.limit - self.base) // self.step
+
+    @property
+    def buckets(self) -> int:
+        """All of them: the first is below the base, the last at the limit and above."""
+        return self.levels + 2
+
+    def bucket_of(self, value: int) -> int:
+        """The bucket of a value."""
+        if value < self.base:
+            return 0
+        return min((value - self.base) // self.step, self.levels) + 1
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What is printed beside each bucket."""
+        inner = (str(self.base + i * self.step) for i in range(self.levels))
+        return (f"< {self.base}", *inner, f">= {self.base + self.levels * self.step}")
+
+    @property
+    def weights(self) -> tuple[int, ...]:
+        """What one datum of each bucket weighs when rows are sorted."""
+        inner = (self.base + i * self.step for i in range(self.levels))
+        return (self.base - 1, *inner, self.base + self.levels * self.step + 1)
+
+    @property
+    def zero(self) -> int | None:
+        """The bucket that decides between equal weights, None when no bucket holds 0 alone."""
+        return self.bucket_of(0) if self.base <= 0 < self.limit else None
+
+
+@dataclass(frozen=True)
+class LogLinear:
+    """``llquantize(v, factor, low, high, steps)``: from ``factor**low`` up to below ``factor**(high+1)``."""
+
+    factor: int
+    low: int
+    high: int
+    steps: int
+
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """The lowest value of each bucket but the first, and of the last one (at ``factor**(high+1)``)."""
+        starts: list[int] = []
+        value = self.factor**self.low
+        for _ in range(self.low, self.high + 1):
+            end = value * self.factor
+            step = end // self.steps if end > self.steps else 1
+            if value > _MAX:
+                break
+            while value < end:
+                starts.append(value)
+                value += step
+            value = end
+        return (*starts, value)
+
+    @property
+    def buckets(self) -> int:
+        """All of them."""
+        return len(self.starts) + 1
+
+    def bucket_of(self, value: int) -> int:
+        """The bucket of a value: how many starts are not above it."""
+        low, high = 0, len(self.starts)
+        while low < high:
+            middle = (low + high) // 2
+            if self.starts[middle] <= value:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What is printed beside each bucket."""
+        return (f"< {self.starts[0]}", *map(str, self.starts[:-1]), f">= {self.starts[-1]}")
+
+    @property
+    def weights(self) -> tuple[int, ...]:
+        """What one datum of each bucket weighs when rows are sorted."""
+        return (self.starts[0] - 1, *self.starts[:-1], self.starts[-1] + 1)
+
+    @property
+    def zero(self) -> int | None:
+        """No bucket holds 0 alone."""
+        return None

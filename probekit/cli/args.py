@@ -1,124 +1,197 @@
-"""The argument tree. dtrace(1)'s letters mean what they mean there; words are ours."""
+"""The command line read as getopt(3) reads dtrace's: letters mean what they mean there, words are ours.
+
+Options and arguments may be mixed; ``--`` ends the options. Repeatable ones keep
+their order across letters: ``-n A -s F -n B`` is three programs in that order.
+"""
 
 from __future__ import annotations
 
-import argparse
-from typing import NoReturn
+import getopt
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
-__all__ = ("UsageError", "parse")
+from probekit.cli.help import RECOVER_HELP, RECOVER_USAGE, TRACE_HELP, TRACE_USAGE
 
-_DESCRIPTION = """\
-DTrace for a virtual machine that you do not have to change: attach to a running
-QEMU guest through its gdb stub, trace its kernel with D, leave it as it was."""
-
-_EXAMPLES = """\
-examples:
-  probekit -r unix:/run/vm/gdb.sock -n 'fbt::sys_*:entry { @[probefunc] = count(); }'
-        count system calls by function until Ctrl-C
-  probekit -r localhost:1234 -n 'fbt::vfs_read:return { @[execname] = quantize(arg1); }'
-        sizes of reads, by program
-  probekit -r localhost:1234 -n 'fbt::tcp_*:' -n 'tick-5s { exit(0); }'
-        a line for every TCP function that is entered or left, for five seconds
-  probekit -r localhost:1234 -l -n 'fbt::*read*:entry'
-        which probes there are
-  probekit recover -r localhost:1234
-        put a guest right after a probekit that was killed
-
-targets (-r):
-  HOST:PORT, tcp:HOST:PORT   QEMU's -s or -gdb tcp::PORT
-  unix:PATH                  a gdb stub on a unix socket
-  gdb:TARGET-STRING          through gdb, whatever its `target remote` takes
-  none                       no guest: BEGIN, END and tick-N only
-
-exit status: 0, or what exit() was given; 1 on errors; 2 on a wrong command line.
-Environment: PROBEKIT_TARGET stands in for -r; DTRACE_OPT_name=value for -x."""
-
-_RECOVER = """\
-Restore a guest that a killed probekit left changed: every site gets its original
-bytes back, borrowed tasks their registers, and probekit's memory is freed. On a
-guest that is clean it says so. Safe to run at any time, and again."""
+__all__ = ("Arguments", "HelpWanted", "UsageError", "parse")
 
 
 class UsageError(Exception):
     """A command line that makes no sense. ``usage``: the one line that helps."""
 
-    def __init__(self, message: str, usage: str) -> None:
+    def __init__(self, message: str, usage: str = "") -> None:
         super().__init__(message)
         self.usage = usage
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message, self.format_usage())
+class HelpWanted(Exception):
+    """``--help``: ``str()`` of it is the text."""
 
 
-def _add_target(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("the guest")
-    group.add_argument("-r", "--remote", metavar="TARGET", help="the guest's gdb stub; see targets below")
-    group.add_argument("--symbols", metavar="FILE", help="an ELF with symbols, a System.map or a saved kallsyms")
-    group.add_argument(
-        "--ram", metavar="FILE", help="the guest's shared RAM file (found by itself on this host; `none`: do without)"
-    )
-    group.add_argument(
-        "--qmp", metavar="PATH", help="QEMU's QMP socket, to hear at once when the guest reboots or dies"
-    )
-    group.add_argument("--no-cache", action="store_true", help="read symbols and types from the guest anew")
-    group.add_argument(
-        "--timeout", metavar="SECONDS", type=float, default=5.0, help="limit for connecting (default: 5)"
-    )
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """What the command line says.
+
+    ``programs``: (letter, text) of ``-n -f -m -P -i -s`` in order; ``options``: (name, value) of ``-x`` and of the
+    letters that are one; ``args``: what ``$1``, ``$2`` ... stand for.
+    """
+
+    programs: tuple[tuple[str, str], ...] = ()
+    options: tuple[tuple[str, str], ...] = ()
+    args: tuple[str, ...] = ()
+    list: bool = False
+    compile_only: bool = False
+    version: bool = False
+    verbose: bool = False
+    disasm: bool = False
+    output: str | None = None
+    json: bool = False
+    command: str | None = None
+    pid: str | None = None
+    engine: str = "guest"
+    remote: str | None = None
+    symbols: str | None = None
+    ram: str | None = None
+    qmp: str | None = None
+    no_cache: bool = False
+    timeout: float = 5.0
 
 
-def _trace_parser() -> _Parser:
-    parser = _Parser(
-        prog="probekit",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="probekit -r TARGET [-leqvVZ] [-n PROBE[{CLAUSE}]] [-s FILE] [-x OPT[=VAL]] [-o FILE] [ARG...]\n"
-        "       probekit recover -r TARGET",
-        allow_abbrev=False,
-    )
-    program = parser.add_argument_group("the program")
-    program.add_argument("-n", dest="names", action="append", default=[], metavar="PROBE", help="a probe, or a clause")
-    program.add_argument("-s", dest="scripts", action="append", default=[], metavar="FILE", help="a D script")
-    program.add_argument("-x", dest="options", action="append", default=[], metavar="OPT[=VAL]", help="set an option")
-    program.add_argument("-Z", dest="zdefs", action="store_true", help="allow probe descriptions that match nothing")
-    program.add_argument(
-        "--engine", choices=("guest", "stop"), default="guest", help="run clauses in the guest, or stop it each time"
-    )
-    program.add_argument("args", nargs="*", metavar="ARG", help="what $1, $2 ... stand for")
-    what = parser.add_argument_group("what to do")
-    what.add_argument("-l", dest="list", action="store_true", help="list matching probes instead of enabling them")
-    what.add_argument("-e", dest="compile_only", action="store_true", help="end when the program is compiled")
-    what.add_argument("-V", dest="version", action="store_true", help="print the version")
-    output = parser.add_argument_group("output")
-    output.add_argument("-q", dest="quiet", action="store_true", help="print only what the program prints")
-    output.add_argument(
-        "-v", dest="verbose", action="store_true", help="more: refused probes with reasons, what things took"
-    )
-    output.add_argument("-o", dest="output", metavar="FILE", help="append the output to a file")
-    output.add_argument("--json", action="store_true", help="one JSON object a line")
-    _add_target(parser)
-    return parser
+Change = Callable[[Arguments, str], dict[str, Any]]
 
 
-def _recover_parser() -> _Parser:
-    parser = _Parser(
-        prog="probekit recover",
-        description=_RECOVER,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--json", action="store_true", help="the result as a JSON object")
-    parser.add_argument("-v", dest="verbose", action="store_true", help="say what is going on")
-    _add_target(parser)
-    return parser
+def _flag(name: str) -> Change:
+    return lambda arguments, value: {name: True}
 
 
-def parse(argv: list[str]) -> tuple[str, argparse.Namespace]:
-    """The command, ``trace`` or ``recover``, and its arguments. Raises :class:`UsageError`."""
+def _text(name: str) -> Change:
+    return lambda arguments, value: {name: value}
+
+
+def _option(name: str) -> Change:
+    return lambda arguments, value: {"options": (*arguments.options, (name, value))}
+
+
+def _program(letter: str) -> Change:
+    return lambda arguments, value: {"programs": (*arguments.programs, (letter, value))}
+
+
+def _x(arguments: Arguments, value: str) -> dict[str, Any]:
+    name, _, setting = value.partition("=")
+    return {"options": (*arguments.options, (name, setting))}
+
+
+def _engine(arguments: Arguments, value: str) -> dict[str, Any]:
+    if value not in ("guest", "stop"):
+        raise UsageError(f"--engine is guest or stop, not {value}", TRACE_USAGE)
+    return {"engine": value}
+
+
+def _timeout(arguments: Arguments, value: str) -> dict[str, Any]:
+    try:
+        return {"timeout": float(value)}
+    except ValueError:
+        raise UsageError(f"--timeout takes seconds, not {value}", TRACE_USAGE) from None
+
+
+def _nothing(arguments: Arguments, value: str) -> dict[str, Any]:
+    return {}
+
+
+def _refused(why: str) -> Change:
+    def refuse(arguments: Arguments, value: str) -> dict[str, Any]:
+        raise UsageError(why, TRACE_USAGE)
+
+    return refuse
+
+
+def _help(text: str) -> Change:
+    def show(arguments: Arguments, value: str) -> dict[str, Any]:
+        raise HelpWanted(text)
+
+    return show
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """``takes``: it has an argument."""
+
+    change: Change
+    takes: bool = False
+
+
+_ANONYMOUS = "{} (anonymous tracing) has no meaning for a guest that is traced from outside"
+_USDT = "{} (user-side static probes) has no meaning here: probekit traces a guest's kernel"
+
+_GUEST: dict[str, _Option] = {
+    "-r": _Option(_text("remote"), True),
+    "--remote": _Option(_text("remote"), True),
+    "--symbols": _Option(_text("symbols"), True),
+    "--ram": _Option(_text("ram"), True),
+    "--qmp": _Option(_text("qmp"), True),
+    "--no-cache": _Option(_flag("no_cache")),
+    "--timeout": _Option(_timeout, True),
+    "--json": _Option(_flag("json")),
+    "-v": _Option(_flag("verbose")),
+}
+
+_TRACE: dict[str, _Option] = {
+    **_GUEST,
+    **{f"-{letter}": _Option(_program(letter), True) for letter in "nfmPis"},
+    "-x": _Option(_x, True),
+    "-b": _Option(_option("bufsize"), True),
+    "-C": _Option(_option("cpp")),
+    "-D": _Option(_option("define"), True),
+    "-U": _Option(_option("undef"), True),
+    "-I": _Option(_option("incdir"), True),
+    "-H": _Option(_option("cpphdrs")),
+    "-X": _Option(_option("stdc"), True),
+    "-L": _Option(_option("libdir"), True),
+    "-q": _Option(_option("quiet")),
+    "-F": _Option(_option("flowindent")),
+    "-w": _Option(_option("destructive")),
+    "-Z": _Option(_option("zdefs")),
+    "-l": _Option(_flag("list")),
+    "-e": _Option(_flag("compile_only")),
+    "-V": _Option(_flag("version")),
+    "-S": _Option(_flag("disasm")),
+    "-o": _Option(_text("output"), True),
+    "-c": _Option(_text("command"), True),
+    "-p": _Option(_text("pid"), True),
+    "--engine": _Option(_engine, True),
+    "-3": _Option(_nothing, True),  # -32
+    "-6": _Option(_nothing, True),  # -64
+    "-a": _Option(_refused(_ANONYMOUS.format("-a"))),
+    "-A": _Option(_refused(_ANONYMOUS.format("-A"))),
+    "-h": _Option(_refused(_USDT.format("-h"))),
+    "-G": _Option(_refused(_USDT.format("-G"))),
+    "--help": _Option(_help(TRACE_HELP)),
+}
+
+_RECOVER: dict[str, _Option] = {**_GUEST, "--help": _Option(_help(RECOVER_HELP)), "-h": _Option(_help(RECOVER_HELP))}
+
+
+def parse(argv: list[str]) -> tuple[str, Arguments]:
+    """The command, ``trace`` or ``recover``, and its arguments. Raises :class:`UsageError` and :class:`HelpWanted`."""
     if argv[:1] == ["recover"]:
-        return "recover", _recover_parser().parse_args(argv[1:])
+        arguments = _parse(argv[1:], _RECOVER, RECOVER_USAGE)
+        if arguments.args:
+            raise UsageError(f"recover takes no argument {arguments.args[0]}", RECOVER_USAGE)
+        return "recover", arguments
     if not argv:
-        raise UsageError("nothing to do", _trace_parser().format_usage())
-    return "trace", _trace_parser().parse_intermixed_args(argv)
+        raise UsageError("nothing to do", TRACE_USAGE)
+    return "trace", _parse(argv, _TRACE, TRACE_USAGE)
+
+
+def _parse(argv: list[str], table: dict[str, _Option], usage: str) -> Arguments:
+    short = "".join(name[1] + ":" * option.takes for name, option in table.items() if not name.startswith("--"))
+    long = [name[2:] + "=" * option.takes for name, option in table.items() if name.startswith("--")]
+    try:
+        found, rest = getopt.gnu_getopt(argv, short, long)
+    except getopt.GetoptError as error:
+        raise UsageError(error.msg, usage) from None
+    arguments = Arguments()
+    for name, value in found:
+        changes = table[name].change(arguments, value)
+        arguments = replace(arguments, **changes)
+    return replace(arguments, args=tuple(rest))

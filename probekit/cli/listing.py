@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from probekit.consumer import events as model
 from probekit.enabling.ecb import Ecb, match_program
-from probekit.enabling.sites import find_sites
 from probekit.errors import ProbekitError
 from probekit.ir.ops import Program
-from probekit.output.listing import ListedProbe, Refused, listing_json, listing_text
+from probekit.output.listing import STABILITY, ListedProbe, Refused, listing_json, listing_text
 from probekit.probe.names import ProbeDescription
 from probekit.providers.registry import make_registry
-from probekit.session.attach import Attachment
+
+if TYPE_CHECKING:
+    from probekit.enabling.sites import SiteSet
+    from probekit.session.attach import Attachment
 
 __all__ = ("list_probes",)
 
@@ -26,9 +28,8 @@ def list_probes(guest: Attachment | None, program: Program | None, out: TextIO, 
         matching = match_program(program, registry)
         ecbs = matching.ecbs
         if matching.unmatched and not ecbs:
-            description = matching.unmatched[0][1]
-            raise ProbekitError(f"probe description {description} does not match any probes")
-    sites = find_sites(ecbs, guest.read_code, guest.text_facts) if guest is not None else None
+            raise ProbekitError(f"failed to match {matching.unmatched[0][1]}: No probe matches description")
+    sites = _sites(ecbs, guest) if guest is not None else None
     gone = {r.probe.id: r for r in sites.refused if not r.partial} if sites is not None else {}
     notes: dict[int, list[str]] = {}
     if verbose and sites is not None:
@@ -38,7 +39,12 @@ def list_probes(guest: Attachment | None, program: Program | None, out: TextIO, 
             if refused.partial:
                 notes.setdefault(refused.probe.id, []).append(f"not seen: exit at {refused.addr:#x}: {refused.reason}")
     listed = [
-        ListedProbe(model.Probe(e.probe.id, e.probe.name), notes=tuple(notes.get(e.probe.id, ())))
+        ListedProbe(
+            model.Probe(e.probe.id, e.probe.name),
+            arguments=() if e.probe.function is None else None,
+            stability=STABILITY.get(e.probe.name.provider, STABILITY[""]),
+            notes=tuple(notes.get(e.probe.id, ())),
+        )
         for e in ecbs
         if e.probe.id not in gone
     ]
@@ -47,3 +53,9 @@ def list_probes(guest: Attachment | None, program: Program | None, out: TextIO, 
         out.writelines(listing_json(listed, left_out))
     else:
         out.writelines(line + "\n" for line in listing_text(listed, left_out, verbose=verbose))
+
+
+def _sites(ecbs: tuple[Ecb, ...], guest: Attachment) -> SiteSet:
+    from probekit.enabling.sites import find_sites
+
+    return find_sites(ecbs, guest.read_code, guest.text_facts)

@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 
-from probekit.cli.args import UsageError, parse
+from probekit.cli.args import HelpWanted, UsageError, parse
 from probekit.errors import ProbekitError
 
 __all__ = ("main", "run")
@@ -23,11 +23,17 @@ def main(argv: list[str]) -> int:
         if arguments.version:
             from importlib.metadata import version
 
-            sys.stdout.write(f"probekit: version {version('probekit')}\n")
+            from probekit.cli.cpp import D_VERSION
+
+            language = ".".join(map(str, D_VERSION[:2]))
+            sys.stdout.write(f"probekit: version {version('probekit')}, D {language}\n")
             return 0
         from probekit.cli.trace import trace
 
         return trace(arguments)
+    except HelpWanted as wanted:
+        sys.stdout.write(str(wanted))
+        return 0
     except UsageError as error:
         usage = f"\n{error.usage.rstrip()}" if error.usage else ""
         sys.stderr.write(f"probekit: {error}{usage}\nTry `probekit --help`.\n")
@@ -37,6 +43,7 @@ def main(argv: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ProbekitError as error:
+        sys.stdout.flush()
         sys.stderr.write(f"probekit: {error.message}\n")
         for note in getattr(error, "__notes__", ()):
             sys.stderr.write(f"probekit: {note}\n")

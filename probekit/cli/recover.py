@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from dataclasses import asdict
 
-from probekit.cli.args import UsageError
+from probekit.cli.args import Arguments, UsageError
 from probekit.cli.progress import Progress
 from probekit.cli.trace import attach_options, target_of
 from probekit.session.recover import Recovered, recover
@@ -15,11 +14,11 @@ from probekit.session.recover import Recovered, recover
 __all__ = ("recover_command",)
 
 
-def recover_command(arguments: argparse.Namespace) -> int:
+def recover_command(arguments: Arguments) -> int:
     """Restore, and say what was done. 0 when the guest is right, 1 when something could not be put right."""
     spec = target_of(arguments)
     if not spec or spec == "none":
-        raise UsageError("no guest: name its gdb stub with -r", "")
+        raise UsageError("no guest: name its gdb stub with -r")
     progress = Progress(verbose=arguments.verbose, silent=arguments.json)
     done = recover(spec, attach_options(arguments, progress))
     progress.done()

@@ -1,100 +1,204 @@
-"""``-n`` and ``-s`` into one program: each is compiled, their clauses run in the order of the command line.
+"""``-n -f -m -P -i -s`` and ``-L`` into one program, compiled together in the order of the command line.
 
-Global variables and aggregations are shared, as in dtrace(1).
+Each sees the global variables and aggregations of those before it, as in
+dtrace(1). A mark before each keeps line numbers its own:
+
+    -n 'BEGIN { x = 1; }' -s end.d   ->   BEGIN { x = 1; }
+                                          # 1
+                                          END { trace(x); }
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from probekit.errors import ProbekitError
+from probekit.cli.cpp import preprocess
+from probekit.cli.errors import ScriptError
 from probekit.ir.build import compile_program
 from probekit.ir.ops import Program
-from probekit.lang.diagnostics import CompileError, Diagnostic
+from probekit.lang.diagnostics import CompileError
 from probekit.lang.source import Source as Text
 from probekit.lang.source import Span
+from probekit.session.options import OptionError, Options, set_option
 
-__all__ = ("ScriptError", "Source", "compile_sources", "read_sources")
+__all__ = ("Compiled", "Source", "compile_sources", "pragma_options", "read_sources")
 
-
-class ScriptError(ProbekitError):
-    """A script that cannot be compiled or read; the message is complete."""
+_CROPPED = re.compile(r"[{/;]")
+_BARE_END = re.compile(r"[^};\s]\s*\Z")
+_COMMENTS_AT_END = re.compile(r"(?:\s|/\*(?:[^*]|\*(?!/))*\*/)*\Z")
+_FEWER_FIELDS = {"f": ":", "m": "::", "P": ":::", "i": ""}
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One ``-n`` or ``-s``. ``what``: as messages name it."""
+    """One of the command line's programs. ``what``: as messages name it; ``filename``: None from the command line.
+
+    ``spec``: as it was given, for messages; ``library``: of ``-L``, in which clauses have no business.
+    """
 
     text: str
     what: str
-    filename: str | None
+    spec: str
+    filename: str | None = None
+    library: bool = False
 
     @property
     def failed(self) -> str:
         """How a message about a failure begins."""
+        if self.library:
+            return f"failed to compile library file {self.spec}"
         if self.filename is not None:
-            return f"failed to compile script {self.filename}"
-        return f"invalid probe specifier {self.text}"
+            return f"failed to compile script {self.spec}"
+        return f"invalid probe specifier {self.spec}"
 
 
-def read_sources(names: Sequence[str], scripts: Sequence[str]) -> list[Source]:
-    """The sources in order: all of ``-n``, then all of ``-s``. Raises :class:`ScriptError`."""
-    sources = [
-        Source(text, f"description '{text.partition('{')[0].partition('/')[0].strip()}'", None) for text in names
-    ]
-    for name in scripts:
-        try:
-            data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        except OSError as error:
-            raise ScriptError(f"failed to open script {name}: {error.strerror}") from error
-        sources.append(Source(data.decode("utf-8", "replace"), f"script '{name}'", name))
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """The program, and how many of its clauses come from each source."""
+
+    program: Program
+    counts: tuple[int, ...]
+
+
+def read_sources(programs: Sequence[tuple[str, str]], options: Options) -> list[Source]:
+    """The sources in order: libraries, then the command line's. Raises :class:`ScriptError`."""
+    sources = [source for directory in options.libdir for source in _library(directory)]
+    for letter, text in programs:
+        sources.append(_script(text, options) if letter == "s" else _specifier(letter, text))
     return sources
 
 
-def compile_sources(
-    sources: Sequence[Source], args: Sequence[str], *, default_args: bool, errtags: bool
-) -> tuple[Program, list[int]]:
-    """One program of all sources, and how many clauses each gave it. Raises :class:`ScriptError`.
-
-    A source sees what those before it declared, as in dtrace(1), so each is compiled behind them.
-    """
-    before, counts = "", list[int]()
-    program: Program | None = None
-    for source in sources:
-        program = _compile(source, before, args, default_args=default_args, errtags=errtags)
-        counts.append(len(program.clauses) - sum(counts))
-        before += _closed(source) + "\n"
-    if program is None:
-        raise AssertionError("there is no source")
-    return program, counts
-
-
-def _closed(source: Source) -> str:
-    """A bare probe followed by another source would read as a list of two: give it its empty body."""
-    text = source.text.rstrip()
-    return text if text.endswith(("}", ";")) or source.filename is not None else text + " {}"
-
-
-def _compile(source: Source, before: str, args: Sequence[str], *, default_args: bool, errtags: bool) -> Program:
+def _library(directory: str) -> list[Source]:
     try:
-        return compile_program(
-            before + source.text,
-            filename=source.filename,
-            allow_bare=source.filename is None,
-            args=(source.filename or "probekit", *args),
-            macros={"pid": os.getpid(), "ppid": os.getppid(), "uid": os.getuid(), "euid": os.geteuid()},
-            default_args=default_args,
-        )
-    except CompileError as error:
-        own = CompileError([_moved(d, len(before)) for d in error.diagnostics], Text(source.text, source.filename))
-        raise ScriptError(f"{source.failed}: {own.text(errtags=errtags)}") from error
+        files = sorted(path for path in Path(directory).iterdir() if path.suffix == ".d")
+        texts = [(path, path.read_text(encoding="utf-8", errors="replace")) for path in files]
+    except OSError as error:
+        raise ScriptError(f"failed to open library directory {directory}: {error.strerror}") from error
+    return [Source(text, f"library '{path}'", str(path), str(path), library=True) for path, text in texts]
 
 
-def _moved(diagnostic: Diagnostic, offset: int) -> Diagnostic:
-    """The same fault, placed in the source that begins at ``offset``."""
-    span = diagnostic.span
-    return replace(diagnostic, span=Span(max(span.start - offset, 0), max(span.end - offset, 0)))
+def _script(name: str, options: Options) -> Source:
+    try:
+        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise ScriptError(f"failed to open {name}: {getattr(error, 'strerror', error)}") from error
+    text = data.decode("utf-8", "replace")
+    if options.cpp:
+        text = preprocess(text, name, options)
+    return Source(text, f"script '{name}'", name, name)
+
+
+def _specifier(letter: str, text: str) -> Source:
+    """``-P fbt`` is ``fbt:::``, ``-m ext4`` is ``:ext4::``, ``-f vfs_read`` is ``vfs_read:``."""
+    cropped = _CROPPED.search(text)
+    end = cropped.start() if cropped is not None else len(text)
+    head, body = text[:end], text[end:]
+    if letter != "n":
+        descriptions = [part.strip() for part in head.split(",")]
+        if letter == "i" and not all(part.isdecimal() for part in descriptions):
+            raise ScriptError(f"invalid probe specifier {text}: not a probe ID")
+        head = ",".join(part + _FEWER_FIELDS[letter] for part in descriptions) + (" " if body else "")
+    return Source(_closed(head + body), f"description '{text[:end]}'", text)
+
+
+def _closed(text: str) -> str:
+    """A bare probe followed by another source would read as a list of two: give it its empty body."""
+    bare = _COMMENTS_AT_END.sub("", text)
+    return bare + "{}" if _BARE_END.search(bare) else text
+
+
+def compile_sources(sources: Sequence[Source], args: Sequence[str], options: Options, target: int | None) -> Compiled:
+    """One program of all sources. Raises :class:`ScriptError` about the first that cannot be compiled."""
+    macros = _macros(target)
+    libraries = [source for source in sources if source.library]
+    own = [source for source in sources if not source.library]
+    counts = [0] * len(libraries)
+    program: Program | None = None
+    for end in range(len(libraries) + 1, len(sources) + 1):
+        last = end == len(sources)
+        program = _compile([*libraries, *own][:end], args, options, macros, last=last)
+        counts.append(len(program.clauses) - sum(counts))
+    if program is None:
+        raise ScriptError("there is no program")
+    return Compiled(program, tuple(counts))
+
+
+def _macros(target: int | None) -> dict[str, int]:
+    values = {
+        "pid": os.getpid(),
+        "ppid": os.getppid(),
+        "pgid": os.getpgid(0),
+        "sid": os.getsid(0),
+        "uid": os.getuid(),
+        "euid": os.geteuid(),
+        "gid": os.getgid(),
+        "egid": os.getegid(),
+        "target": target or 0,
+    }
+    values["projid"] = values["taskid"] = 0
+    return values
+
+
+def _compile(
+    sources: Sequence[Source], args: Sequence[str], options: Options, macros: dict[str, int], *, last: bool
+) -> Program:
+    source = sources[-1]
+    text = _joined(sources)
+    for lenient in (False, True):
+        try:
+            return compile_program(
+                text,
+                filename=source.filename,
+                allow_bare=False,
+                args=(source.filename or "probekit", *args),
+                macros=macros,
+                default_args=options.defaultargs or lenient,
+                string_size=options.strsize,
+            )
+        except CompileError as error:
+            unused = all(d.tag == "D_MACRO_UNUSED" for d in error.diagnostics)
+            if lenient or last or not unused:
+                own = _own_fault(error, source, len(text) - len(source.text))
+                raise ScriptError(f"{source.failed}: {own.text(errtags=options.errtags)}") from error
+    raise AssertionError("compiled neither way")
+
+
+def _own_fault(error: CompileError, source: Source, offset: int) -> CompileError:
+    """The same faults, placed in the source itself, which begins at ``offset`` of what was compiled."""
+    moved = [
+        replace(d, span=Span(max(d.span.start - offset, 0), max(d.span.end - offset, 0))) for d in error.diagnostics
+    ]
+    return CompileError(moved, Text(source.text, source.filename))
+
+
+def _joined(sources: Sequence[Source]) -> str:
+    first, *others = (source.text for source in sources)
+    return first + "".join(f"\n# 1\n{text}" for text in others)
+
+
+def pragma_options(compiled: Compiled, sources: Sequence[Source], options: Options) -> Options:
+    """``options`` with those that the program sets. Raises :class:`ScriptError` where one is wrong."""
+    for name, value in compiled.program.options:
+        try:
+            options = set_option(options, name, value, "program")
+        except OptionError as error:
+            source, line = _pragma_place(name, value, sources)
+            head = f"[D_PRAGMA_OPTSET] line {line}: " if options.errtags else f"line {line}: "
+            tag = "" if options.errtags else " [D_PRAGMA_OPTSET]"
+            raise ScriptError(f"{source.failed}: {head}{error.message}{tag}", hint=error.hint) from error
+    return options
+
+
+def _pragma_place(name: str, value: str, sources: Sequence[Source]) -> tuple[Source, int]:
+    pragma = re.compile(rf"^[ \t]*#[ \t]*pragma\s+D\s+option\s+{re.escape(name)}\b.*{re.escape(value)}", re.MULTILINE)
+    for source in sources:
+        found = pragma.search(source.text)
+        if found is not None:
+            text = Text(source.text)
+            return source, text.named_line(text.place(found.start())[0])
+    return sources[-1], 1

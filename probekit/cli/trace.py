@@ -2,44 +2,50 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from probekit.cli.args import UsageError
-from probekit.cli.listing import list_probes
+from probekit.cli.args import Arguments, UsageError
+from probekit.cli.errors import ScriptError
 from probekit.cli.progress import Progress
-from probekit.cli.sources import ScriptError, Source, compile_sources, read_sources
+from probekit.cli.sources import Compiled, Source, compile_sources, pragma_options, read_sources
+from probekit.cli.victim import Victim
 from probekit.consumer.events import Attached, Message
 from probekit.errors import ProbekitError
-from probekit.ir.ops import Program
 from probekit.output.api import Renderer
-from probekit.output.json_lines import JsonRenderer
-from probekit.output.text import TextRenderer, TextStyle
-from probekit.session.attach import Attachment, AttachOptions, attach
+from probekit.output.effects import HostEffects
+from probekit.session.destructive import destructive_action
 from probekit.session.options import Options, apply_options, environment_options
-from probekit.session.run import NoMatchError, Trace
+from probekit.session.run import EngineName, NoMatchError, Trace
 from probekit.session.signals import Interrupts
-from probekit.target.connect import parse_spec
+
+if TYPE_CHECKING:
+    from probekit.session.attach import Attachment, AttachOptions
 
 __all__ = ("attach_options", "target_of", "trace")
 
+_NONE = "none"
 
-def target_of(arguments: argparse.Namespace) -> str:
+
+def target_of(arguments: Arguments) -> str:
     """The target of ``-r`` or the environment; empty when there is none. A malformed one raises."""
-    spec = str(arguments.remote or os.environ.get("PROBEKIT_TARGET", ""))
-    if spec:
+    spec = arguments.remote or os.environ.get("PROBEKIT_TARGET", "")
+    if spec and spec != _NONE:
+        from probekit.target.connect import parse_spec
+
         parse_spec(spec)
     return spec
 
 
-def attach_options(arguments: argparse.Namespace, progress: Progress) -> AttachOptions:
-    """What the guest group of arguments says."""
+def attach_options(arguments: Arguments, progress: Progress) -> AttachOptions:
+    """What the guest's options say."""
+    from probekit.session.attach import AttachOptions
+
     return AttachOptions(
         symbols=Path(arguments.symbols) if arguments.symbols else None,
         cache=not arguments.no_cache,
@@ -50,52 +56,107 @@ def attach_options(arguments: argparse.Namespace, progress: Progress) -> AttachO
     )
 
 
-def trace(arguments: argparse.Namespace) -> int:
+def trace(arguments: Arguments) -> int:
     """``probekit`` without a subcommand. Returns the exit status."""
-    options = _options(arguments)
-    sources = read_sources(arguments.names, arguments.scripts)
-    if not sources and not arguments.list:
-        raise UsageError("no probes: give some with -n or -s", "")
-    program, counts = (
-        compile_sources(sources, arguments.args, default_args=options.defaultargs, errtags=options.errtags)
-        if sources
-        else (None, [])
-    )
-    if program is not None:
-        options = apply_options(options, program.options)
+    options = apply_options(Options(), [*environment_options(os.environ), *arguments.options])
+    sources = read_sources(arguments.programs, options)
+    if not arguments.programs and not arguments.list:
+        raise UsageError("no probes: give some with -n or -s")
+    with ExitStack() as stack:
+        victim = _victim(arguments, stack)
+        compiled = None
+        if arguments.programs:
+            compiled = compile_sources(sources, arguments.args, options, victim.pid if victim else None)
+            options = pragma_options(compiled, sources, options)
+            if arguments.disasm:
+                _disassemble(compiled)
+        return _with_target(arguments, options, sources, compiled, victim, stack)
+
+
+def _with_target(
+    arguments: Arguments,
+    options: Options,
+    sources: list[Source],
+    compiled: Compiled | None,
+    victim: Victim | None,
+    stack: ExitStack,
+) -> int:
     spec = target_of(arguments)
     if arguments.compile_only and not spec:
         return 0
     if not spec:
-        raise UsageError("no guest: name its gdb stub with -r, or use -r none", "")
-    progress = Progress(verbose=arguments.verbose, silent=arguments.json)
-    with ExitStack() as stack:
-        interrupts = stack.enter_context(Interrupts())
-        guest = _attach(spec, arguments, progress, interrupts, stack)
-        if arguments.list:
-            progress.done()
-            with _output(arguments) as out:
-                list_probes(guest, program, out, verbose=arguments.verbose, json=arguments.json)
-            return 0
-        if program is None:
-            raise AssertionError("without -l there are sources")
-        try:
-            run = stack.enter_context(Trace(guest, program, options, engine=arguments.engine, interrupts=interrupts))
-        except NoMatchError as error:
-            raise _no_match(error, program, sources, counts, errtags=options.errtags) from error
-        if arguments.compile_only:
-            return 0
-        return _render(run, sources, counts, arguments, options, progress, stack)
+        raise UsageError("no guest: name its gdb stub with -r, or use -r none")
+    progress = Progress(verbose=arguments.verbose and spec != _NONE, silent=arguments.json)
+    interrupts = stack.enter_context(Interrupts())
+    guest = _attach(spec, arguments, progress, interrupts, stack)
+    if arguments.list:
+        from probekit.cli.listing import list_probes
+
+        progress.done()
+        program = compiled.program if compiled is not None else None
+        with _output(arguments) as out:
+            list_probes(guest, program, out, verbose=arguments.verbose, json=arguments.json)
+        return 0
+    if compiled is None:
+        raise AssertionError("without -l there are programs")
+    run = _prepare(arguments, options, sources, compiled, guest, interrupts, victim)
+    if arguments.compile_only:
+        return 0
+    stack.enter_context(run)
+    return _Rendering(run, sources, compiled, arguments, options, progress).run(stack)
 
 
-def _no_match(
-    error: NoMatchError, program: Program, sources: list[Source], counts: list[int], *, errtags: bool
-) -> ScriptError:
+def _prepare(
+    arguments: Arguments,
+    options: Options,
+    sources: Sequence[Source],
+    compiled: Compiled,
+    guest: Attachment | None,
+    interrupts: Interrupts,
+    victim: Victim | None,
+) -> Trace:
+    try:
+        run = Trace(
+            guest,
+            compiled.program,
+            options,
+            engine=_engine(arguments),
+            interrupts=interrupts,
+            started=victim.go if victim is not None else None,
+            ended=victim.gone if victim is not None else None,
+        )
+    except NoMatchError as error:
+        raise _no_match(error, compiled, sources, errtags=options.errtags) from error
+    action = destructive_action(compiled.program)
+    if action and not options.destructive and not arguments.compile_only:
+        raise ProbekitError(
+            "could not enable tracing: Destructive actions not allowed", hint=f"{action}() is one; -w allows them"
+        )
+    return run
+
+
+def _engine(arguments: Arguments) -> EngineName:
+    return "stop" if arguments.engine == "stop" else "guest"
+
+
+def _victim(arguments: Arguments, stack: ExitStack) -> Victim | None:
+    if arguments.command is None and arguments.pid is None:
+        return None
+    return stack.enter_context(Victim(arguments.command, arguments.pid))
+
+
+def _disassemble(compiled: Compiled) -> None:
+    from probekit.ir.pprint import format_program
+
+    sys.stderr.write(format_program(compiled.program))
+
+
+def _no_match(error: NoMatchError, compiled: Compiled, sources: Sequence[Source], *, errtags: bool) -> ScriptError:
     """The error in dtrace's words: which source, which line."""
     first = 0
-    for source, count in zip(sources, counts, strict=True):
+    for source, count in zip(sources, compiled.counts, strict=True):
         if first <= error.clause < first + count:
-            line = program.clauses[error.clause].line
+            line = compiled.program.clauses[error.clause].line
             tag = "[D_PDESC_ZERO] " if errtags else ""
             where = f"line {line}: " if source.filename is not None or errtags else ""
             return ScriptError(f"{source.failed}: {tag}{where}{error.message}", hint=error.hint)
@@ -103,71 +164,134 @@ def _no_match(
     return ScriptError(error.message, hint=error.hint)
 
 
-def _options(arguments: argparse.Namespace) -> Options:
-    settings = [tuple(text.partition("=")[::2]) for text in arguments.options]
-    options = apply_options(Options(), [*environment_options(os.environ), *((a, b) for a, b in settings)])
-    changes = [("quiet", "yes")] * arguments.quiet + [("zdefs", "yes")] * arguments.zdefs
-    return apply_options(options, changes)
-
-
 def _attach(
-    spec: str, arguments: argparse.Namespace, progress: Progress, interrupts: Interrupts, stack: ExitStack
+    spec: str, arguments: Arguments, progress: Progress, interrupts: Interrupts, stack: ExitStack
 ) -> Attachment | None:
-    if parse_spec(spec).kind == "none":
+    if spec == _NONE:
         return None
+    from probekit.session.attach import attach
+
     guest = stack.enter_context(attach(spec, attach_options(arguments, progress)))
     guest.interrupts = interrupts
     return guest
 
 
 @contextmanager
-def _output(arguments: argparse.Namespace) -> Iterator[TextIO]:
+def _output(arguments: Arguments) -> Iterator[TextIO]:
     """Where output goes. What cannot be written is an error; a reader that went away stays a BrokenPipeError."""
+    with ExitStack() as stack:
+        out = sys.stdout if arguments.output is None else stack.enter_context(_opened(arguments.output))
+        try:
+            yield out
+            out.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if arguments.output is None:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter would try again
+            raise ProbekitError(f"cannot write {arguments.output or 'the output'}: {error.strerror}") from error
+
+
+def _opened(path: str) -> TextIO:
     try:
-        if arguments.output is None:
-            yield sys.stdout
-        else:
-            with Path(arguments.output).open("a", encoding="utf-8") as out:
-                yield out
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        if arguments.output is None:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter would try again
-        raise ProbekitError(f"cannot write {arguments.output or 'the output'}: {error.strerror}") from error
+        return Path(path).open("a", encoding="utf-8", errors="surrogateescape")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise ProbekitError(f"failed to open output file '{path}': {reason}") from error
 
 
-def _render(
-    run: Trace,
-    sources: list[Source],
-    counts: list[int],
-    arguments: argparse.Namespace,
-    options: Options,
-    progress: Progress,
-    stack: ExitStack,
-) -> int:
-    out = stack.enter_context(_output(arguments))
-    escape = out.isatty()
-    style = TextStyle(quiet=options.quiet, verbose=arguments.verbose, escape=escape)
-    renderer: Renderer = JsonRenderer(out) if arguments.json else TextRenderer(out, sys.stderr, style)
-    renderer.header()
-    for event in run.events():
-        progress.done()
-        if isinstance(event, Attached):
-            for announced in _announce(event, run, sources, counts):
-                renderer.event(announced)
-            if arguments.verbose:
-                for text in _refusals(run):
-                    renderer.event(Message(text))
-        else:
-            renderer.event(event)
-        out.flush()
-    progress.done()
-    aggregations = run.aggregations()
-    if aggregations:
-        renderer.aggregations(aggregations)
-    renderer.close()
-    return run.status
+class _Rendering:
+    """A run on its way to the output."""
+
+    def __init__(
+        self,
+        run: Trace,
+        sources: Sequence[Source],
+        compiled: Compiled,
+        arguments: Arguments,
+        options: Options,
+        progress: Progress,
+    ) -> None:
+        self._run = run
+        self._sources = sources
+        self._compiled = compiled
+        self._arguments = arguments
+        self._options = options
+        self._progress = progress
+
+    def run(self, stack: ExitStack) -> int:
+        """Render everything; the program's exit status."""
+        out = stack.enter_context(_output(self._arguments))
+        effects = HostEffects(out)
+        stack.callback(effects.close)
+        renderer = self._renderer(out, effects)
+        renderer.header()
+        for event in self._run.events():
+            self._progress.done()
+            if isinstance(event, Attached):
+                self._announce(event, renderer, out)
+            else:
+                renderer.event(event)
+            renderer.flush()
+        self._progress.done()
+        renderer.aggregations(self._run.unprinted())
+        renderer.close()
+        return self._run.status & 0xFF
+
+    def _renderer(self, out: TextIO, effects: HostEffects) -> Renderer:
+        if self._arguments.json:
+            from probekit.output.json_lines import JsonRenderer
+
+            return JsonRenderer(out, effects=effects)
+        from probekit.output.text import TextRenderer, TextStyle
+
+        options = self._options
+        style = TextStyle(
+            quiet=options.quiet,
+            flow=options.flowindent,
+            verbose=self._arguments.verbose,
+            escape=out.isatty(),
+            stack_indent=options.stackindent,
+            raw_bytes=options.rawbytes,
+            zoom=options.aggzoom,
+            drop_tags=options.droptags,
+        )
+        return TextRenderer(out, sys.stderr, style, effects=effects)
+
+    def _announce(self, event: Attached, renderer: Renderer, out: TextIO) -> None:
+        """dtrace's ``description 'x' matched N probes`` for each source, and what ``-v`` adds."""
+        verbose = self._arguments.verbose
+        for announced in self._matched(event):
+            renderer.event(announced)
+            if verbose and not self._arguments.json:
+                from probekit.cli.stability import stability_text
+
+                out.write(stability_text(announced.what, self._clauses_of(announced.what), self._run.matching))
+        if verbose:
+            for text in _refusals(self._run):
+                renderer.event(Message(text))
+
+    def _clauses_of(self, what: str) -> set[int]:
+        first = 0
+        for source, count in zip(self._sources, self._compiled.counts, strict=True):
+            if source.what == what:
+                return set(range(first, first + count))
+            first += count
+        return set()
+
+    def _matched(self, event: Attached) -> Iterator[Attached]:
+        gone = {refused.probe.id for refused in self._run.refused if not refused.partial}
+        first = 0
+        for source, count in zip(self._sources, self._compiled.counts, strict=True):
+            own = set(range(first, first + count))
+            first += count
+            if source.library and not own:
+                continue
+            # As dtrace counts: a probe once for each clause that is enabled at it.
+            matches = [(ecb.probe.id, len(own.intersection(ecb.clauses))) for ecb in self._run.matching.ecbs]
+            refused = sum(times for number, times in matches if number in gone)
+            total = sum(times for _, times in matches)
+            yield Attached(what=source.what, probes=total - refused, refused=refused, seconds=event.seconds)
 
 
 _NAMED = 10  # refused probes that are named one by one; of more only how many there are for each reason
@@ -180,17 +304,3 @@ def _refusals(run: Trace) -> Iterator[str]:
         return
     for reason, count in Counter(refused.reason.partition(" (")[0] for refused in run.refused).most_common():
         yield f"{count} not available: {reason}"
-
-
-def _announce(event: Attached, run: Trace, sources: list[Source], counts: list[int]) -> Iterator[Attached]:
-    """dtrace's ``description 'x' matched N probes``, a line for each source."""
-    gone = {refused.probe.id for refused in run.refused if not refused.partial}
-    first = 0
-    for source, count in zip(sources, counts, strict=True):
-        own = set(range(first, first + count))
-        first += count
-        # As dtrace counts: a probe once for each clause that is enabled at it.
-        matches = [(ecb.probe.id, len(own.intersection(ecb.clauses))) for ecb in run.matching.ecbs]
-        refused = sum(times for number, times in matches if number in gone)
-        total = sum(times for _, times in matches)
-        yield Attached(what=source.what, probes=total - refused, refused=refused, seconds=event.seconds)

@@ -24,6 +24,7 @@ from probekit.codegen.frame import Frame
 from probekit.codegen.operands import Operands
 from probekit.codegen.routines import Routines
 from probekit.codegen.runtime import header
+from probekit.codegen.support import describe
 from probekit.codegen.values import plan_values
 from probekit.errors import UnsupportedError
 from probekit.ir.ops import (
@@ -201,7 +202,8 @@ class ClauseEmitter:
                 yield from aggregate(op, self._context, self._frame, operands, self._routines, self._unique())
                 operands.held = None
             case _:
-                assert_never(op)
+                what = describe(op)
+                raise UnsupportedError(f"{what} in the guest is not implemented yet", feature=what)
 
     def _compare(self, op: Cmp | StrCmp) -> Iterator[str]:
         """Set the flags for ``op.op``."""

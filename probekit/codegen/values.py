@@ -28,7 +28,9 @@ from probekit.ir.ops import (
     Builtin,
     Clause,
     Cmp,
+    CopyMem,
     Emit,
+    EmitMem,
     Ext,
     Int,
     Jump,
@@ -36,6 +38,9 @@ from probekit.ir.ops import (
     Op,
     Reg,
     Return,
+    StoreElem,
+    StoreMem,
+    StoreStr,
     StoreVar,
     Str,
     StrCmp,
@@ -98,6 +103,8 @@ def _defined(op: Op | Terminator) -> Reg | None:
     match op:
         case StoreVar() | Emit() | Aggregate() | Jump() | Branch() | Return():
             return None
+        case StoreElem() | StoreMem() | StoreStr() | CopyMem() | EmitMem():
+            return None  # of clauses for the host: no code is made of them, see support
         case _:
             return op.dst
 

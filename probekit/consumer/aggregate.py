@@ -16,31 +16,42 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
-from probekit.buffers.aggs import AGG_FUNCS, AggFuncName, AggKey, AggPlan, KeyPart
+from probekit.buffers.aggs import AGG_FUNCS, AggKey, AggPlan, KeyPart
 from probekit.buffers.layout import DenseStore, TableStore, read_dense, read_table
-from probekit.buffers.quantize import ZERO_BUCKET, bucket_value
-from probekit.consumer.events import Aggregation, Average, KeyKind, KeyValue, Probe, Quantize, Row, Value
-from probekit.consumer.records import probe_field
+from probekit.buffers.quantize import BUCKETS, ZERO_BUCKET, Linear, LogLinear, bucket_value
+from probekit.consumer.events import (
+    Aggregation,
+    Average,
+    Histogram,
+    JoinedRow,
+    KeyKind,
+    KeyValue,
+    Probe,
+    Quantize,
+    Row,
+    StdDev,
+    Value,
+)
 from probekit.consumer.strings import decode
+from probekit.consumer.symbols import Symbols, probe_field
 
 __all__ = (
-    "JoinedRow",
     "SortOrder",
     "Table",
     "finish",
     "join",
+    "kept",
     "key_of_bytes",
     "key_of_probe",
     "merge",
     "stored_rows",
-    "truncate",
     "weight",
 )
 
 Words = Sequence[int]
 Table = Mapping[AggKey, Words]
 
-_LABELS = tuple(bucket_value(i) for i in range(2 * ZERO_BUCKET + 1))
+_WEIGHTS = tuple(bucket_value(i) for i in range(BUCKETS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +62,6 @@ class SortOrder:
     key_position: int = 0
     position: int = 0
     reverse: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class JoinedRow:
-    """One key of several aggregations printed side by side; a value is None where that aggregation has no such key."""
-
-    key: tuple[KeyValue, ...]
-    values: tuple[Value | None, ...]
 
 
 def key_of_bytes(parts: Sequence[KeyPart], data: bytes, probes: Mapping[int, Probe]) -> AggKey | None:
@@ -75,6 +78,8 @@ def key_of_bytes(parts: Sequence[KeyPart], data: bytes, probes: Mapping[int, Pro
                 key.append(_integer(part, stored))
             case "string":
                 key.append(stored[: part.size].split(b"\0", 1)[0])
+            case "stack":
+                key.append(stored[: part.size])
             case "probe":
                 probe = probes.get(struct.unpack_from("<Q", stored)[0])
                 if probe is None:
@@ -127,10 +132,10 @@ def key_of_probe(parts: Sequence[KeyPart], probe: Probe) -> AggKey:
     return tuple(probe_field(probe.name, part.detail) for part in parts)
 
 
-def merge(func: AggFuncName, tables: Iterable[Table | Iterable[tuple[AggKey, Words]]]) -> dict[AggKey, Words]:
+def merge(plan: AggPlan, tables: Iterable[Table | Iterable[tuple[AggKey, Words]]]) -> dict[AggKey, Words]:
     """All tables as one. A table may also be pairs, in which a key may come more than once."""
-    combine = AGG_FUNCS[func].merge
-    words_count = AGG_FUNCS[func].words
+    combine = AGG_FUNCS[plan.func].merge
+    words_count = plan.words
     merged: dict[AggKey, Words] = {}
     for table in tables:
         for key, words in table.items() if isinstance(table, Mapping) else table:
@@ -141,32 +146,70 @@ def merge(func: AggFuncName, tables: Iterable[Table | Iterable[tuple[AggKey, Wor
     return merged
 
 
-def finish(plan: AggPlan, table: Table, *, order: SortOrder | None = None, normal: int = 1) -> Aggregation:
-    """The merged table as the model has it: strings decoded, values finished, rows sorted."""
-    kinds = tuple(_key_kind(part) for part in plan.keys)
+def finish(
+    plan: AggPlan,
+    table: Table,
+    *,
+    order: SortOrder | None = None,
+    normals: Mapping[AggKey, int] | None = None,
+    symbols: Symbols | None = None,
+) -> Aggregation:
+    """The merged table as the model has it: keys decoded, values finished, rows sorted. ``normals``: where not 1."""
+    symbols = symbols or Symbols()
+    normals = normals or {}
     rows = (
-        Row(tuple(decode(k) if isinstance(k, bytes) else k for k in key), _value(plan.func, words))
+        Row(
+            tuple(_key_value(part, k, symbols) for part, k in zip(plan.keys, key, strict=False)),
+            _value(plan, words),
+            normals.get(key, 1),
+        )
         for key, words in table.items()
     )
     order = order or SortOrder()
     ranked = sorted(rows, key=_ranking(order), reverse=order.reverse)
-    return Aggregation(name=plan.name, func=plan.func, keys=kinds, rows=tuple(ranked), normal=normal)
+    return Aggregation(name=plan.name, func=plan.func, keys=tuple(map(_key_kind, plan.keys)), rows=tuple(ranked))
 
 
 def _key_kind(part: KeyPart) -> KeyKind:
-    return KeyKind(part.kind, part.bits) if part.kind in ("int", "uint") else KeyKind("string")
+    match part.kind:
+        case "int" | "uint":
+            return KeyKind("symbol") if part.detail else KeyKind(part.kind, part.bits)
+        case "string" | "probe":
+            return KeyKind("string")
+        case "stack":
+            return KeyKind("stack")
+        case _:
+            assert_never(part.kind)
 
 
-def _value(func: AggFuncName, words: Words) -> Value:
-    match func:
+def _key_value(part: KeyPart, key: int | str | bytes, symbols: Symbols) -> KeyValue:
+    if isinstance(key, bytes):
+        return "\n".join(symbols.frames(key)) if part.kind == "stack" else decode(key)
+    if isinstance(key, int) and part.detail and part.kind in ("int", "uint"):
+        return symbols.named(part.detail, key)
+    return key
+
+
+def _value(plan: AggPlan, words: Words) -> Value:
+    match plan.func:
         case "count" | "sum" | "min" | "max":
             return words[0]
         case "avg":
             return Average(total=words[0], count=words[1])
+        case "stddev":
+            squares = (words[2] & _WORD_MASK) | (words[3] & _WORD_MASK) << 64
+            return StdDev(count=words[0], total=words[1], squares=squares)
         case "quantize":
             return Quantize(tuple(words))
+        case "lquantize":
+            return Histogram(Linear(*plan.params), tuple(words))
+        case "llquantize":
+            return Histogram(LogLinear(*plan.params), tuple(words))
         case _:
-            assert_never(func)
+            assert_never(plan.func)
+
+
+_WORD_MASK = (1 << 64) - 1
 
 
 def weight(value: Value | None) -> tuple[int, int]:
@@ -178,11 +221,19 @@ def weight(value: Value | None) -> tuple[int, int]:
             return value, 0
         case Average():
             return value.value, 0
+        case StdDev():
+            return value.value(), 0
         case Quantize(buckets=buckets):
-            total = sum(label * count for label, count in zip(_LABELS, buckets, strict=False) if count)
-            return total, buckets[ZERO_BUCKET] if len(buckets) > ZERO_BUCKET else 0
+            return _weigh(_WEIGHTS, buckets), buckets[ZERO_BUCKET] if len(buckets) > ZERO_BUCKET else 0
+        case Histogram(scale=scale, buckets=buckets):
+            zero = scale.zero
+            return _weigh(scale.weights, buckets), 0 if zero is None else buckets[zero]
         case _:
             assert_never(value)
+
+
+def _weigh(weights: Sequence[int], buckets: Sequence[int]) -> int:
+    return sum(each * count for each, count in zip(weights, buckets, strict=False) if count)
 
 
 def _key_rank(key: Sequence[KeyValue], position: int) -> tuple[Any, ...]:
@@ -200,17 +251,14 @@ def _ranking(order: SortOrder) -> Callable[[Row], Any]:
     return rank
 
 
-def truncate(aggregation: Aggregation, keep: int) -> Aggregation:
-    """``trunc(@a, keep)``: the ``keep`` greatest rows, or for a negative number the ``-keep`` smallest."""
-    ranked = sorted(aggregation.rows, key=_ranking(SortOrder()))
-    chosen = set(ranked[max(len(ranked) - keep, 0) :] if keep >= 0 else ranked[:-keep])
-    return Aggregation(
-        name=aggregation.name,
-        func=aggregation.func,
-        keys=aggregation.keys,
-        rows=tuple(row for row in aggregation.rows if row in chosen),
-        normal=aggregation.normal,
-    )
+def kept(plan: AggPlan, table: Table, keep: int) -> set[AggKey]:
+    """The keys that ``trunc(@a, keep)`` leaves: those of the ``keep`` greatest values, or the ``-keep`` smallest."""
+
+    def rank(key: AggKey) -> tuple[Any, ...]:
+        return weight(_value(plan, table[key])), _key_rank([decode(k) if isinstance(k, bytes) else k for k in key], 0)
+
+    ranked = sorted(table, key=rank)
+    return set(ranked[max(len(ranked) - keep, 0) :] if keep >= 0 else ranked[:-keep])
 
 
 def join(aggregations: Sequence[Aggregation], order: SortOrder | None = None) -> list[JoinedRow]:
@@ -218,9 +266,13 @@ def join(aggregations: Sequence[Aggregation], order: SortOrder | None = None) ->
     order = order or SortOrder()
     if not aggregations:
         return []
-    columns = [{row.key: row.value for row in a.rows} for a in aggregations]
+    columns = [{row.key: row for row in a.rows} for a in aggregations]
     rows = [
-        JoinedRow(key, tuple(column.get(key) for column in columns))
+        JoinedRow(
+            key,
+            tuple(column[key].value if key in column else None for column in columns),
+            tuple(column[key].normal if key in column else 1 for column in columns),
+        )
         for key in dict.fromkeys(key for column in columns for key in column)
     ]
     first = order.position if 0 <= order.position < len(columns) else 0

@@ -11,8 +11,11 @@ leave the other alone.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import isqrt
 
+from probekit.buffers.actions import PrintType
 from probekit.buffers.aggs import AggFuncName
+from probekit.buffers.quantize import Linear, LogLinear
 from probekit.consumer.drops import Drop
 from probekit.probe.names import ProbeName
 
@@ -20,26 +23,40 @@ __all__ = (
     "Aggregation",
     "Attached",
     "Average",
+    "Command",
     "Drop",
+    "Dump",
     "Event",
     "ExitRequested",
     "Fault",
     "Flow",
     "GuestText",
+    "Histogram",
     "Item",
+    "JoinedRow",
     "KeyKind",
     "KeyValue",
     "Message",
+    "OptionSet",
     "Piece",
     "Printed",
     "Probe",
     "ProbeFired",
     "Quantize",
+    "Reopened",
     "Row",
+    "StackFrames",
     "Stats",
+    "StdDev",
+    "SymbolName",
+    "Table",
+    "TraceBytes",
     "TraceInt",
     "TraceString",
+    "Truncated",
+    "TypedValue",
     "Value",
+    "divide",
 )
 
 
@@ -89,7 +106,95 @@ class Printed:
         return "".join(p if isinstance(p, str) else p.text for p in self.pieces)
 
 
-Item = TraceInt | TraceString | Printed
+@dataclass(frozen=True, slots=True)
+class TraceBytes:
+    """Memory that ``trace()`` recorded: a struct, an array. Shown as text when it looks like text."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Dump:
+    """Memory that ``tracemem()`` recorded: shown in hexadecimal, whatever it holds."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StackFrames:
+    """``stack()``: the frames, innermost first, as ``module`name+0x10`` or a bare address."""
+
+    frames: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolName:
+    """``sym()``, ``func()``, ``mod()``: an address by name."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TypedValue:
+    """``print()``: bytes and the type that makes sense of them. ``addr``: where they were, when a pointer was given."""
+
+    type: PrintType
+    data: bytes
+    addr: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """``system()``: a command that the script wants to be run now."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reopened:
+    """``freopen()``: from here on output goes to this file; an empty name is the first output again."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Truncated:
+    """``ftruncate()``: what was written to the output file so far is thrown away."""
+
+
+@dataclass(frozen=True, slots=True)
+class OptionSet:
+    """``setopt()``: the option has this value from here on (checked, and applied to what is ours)."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """``printa()`` without a format: one aggregation's rows, or several aggregations' joined by key."""
+
+    keys: tuple[KeyKind, ...]
+    rows: tuple[JoinedRow, ...]
+    names: tuple[str, ...]
+    funcs: tuple[AggFuncName, ...]
+
+
+Item = (
+    TraceInt
+    | TraceString
+    | TraceBytes
+    | Dump
+    | Printed
+    | StackFrames
+    | SymbolName
+    | TypedValue
+    | Table
+    | Command
+    | Reopened
+    | Truncated
+    | OptionSet
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +221,21 @@ class ProbeFired:
 
 @dataclass(frozen=True, slots=True)
 class KeyKind:
-    """The type of one key column. ``kind``: ``int``, ``uint`` or ``string``; ``bits``: an integer's D width."""
+    """The type of one key column. ``bits``: an integer's D width.
+
+    ``kind``: ``int``, ``uint``, ``string``, ``symbol`` (a name found for an address) or ``stack`` (a line a frame).
+    """
 
     kind: str
     bits: int = 64
+
+
+def divide(value: int, by: int) -> int:
+    """C's division, towards zero; by zero it is 0."""
+    if not by:
+        return 0
+    quotient = abs(value) // abs(by)
+    return quotient if (value < 0) == (by < 0) else -quotient
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +248,24 @@ class Average:
     @property
     def value(self) -> int:
         """The quotient, rounded towards zero as C divides."""
-        if not self.count:
+        return divide(self.total, self.count)
+
+
+@dataclass(frozen=True, slots=True)
+class StdDev:
+    """The value of ``stddev()``: how many data, their sum and the sum of their squares."""
+
+    count: int
+    total: int
+    squares: int
+
+    def value(self, normal: int = 1) -> int:
+        """The root of the average square minus the squared average, in integers as DTrace computes it."""
+        if not self.count or not normal:
             return 0
-        quotient = abs(self.total) // abs(self.count)
-        return quotient if (self.total < 0) == (self.count < 0) else -quotient
+        average = abs(divide(divide(self.total, normal), self.count))
+        squares = self.squares // normal // normal // self.count
+        return isqrt((squares - average * average) & ((1 << 128) - 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,30 +275,44 @@ class Quantize:
     buckets: tuple[int, ...]
 
 
-Value = int | Average | Quantize
+@dataclass(frozen=True)
+class Histogram:
+    """The value of ``lquantize()`` and ``llquantize()``: a count for each bucket of ``scale``."""
+
+    scale: Linear | LogLinear
+    buckets: tuple[int, ...]
+
+
+Value = int | Average | StdDev | Quantize | Histogram
 KeyValue = int | str
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One key and its value."""
+    """One key and its value. ``normal``: what the value is divided by when it is shown (``normalize()``)."""
 
     key: tuple[KeyValue, ...]
     value: Value
+    normal: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedRow:
+    """One key of several aggregations side by side: a value is None where that aggregation has no such key."""
+
+    key: tuple[KeyValue, ...]
+    values: tuple[Value | None, ...]
+    normals: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Aggregation:
-    """One aggregation, merged over all CPUs and sorted.
-
-    ``name``: without the ``@``; ``normal``: what values are divided by when printed (``normalize()``).
-    """
+    """One aggregation, merged over all CPUs and sorted. ``name``: without the ``@``."""
 
     name: str
     func: AggFuncName
     keys: tuple[KeyKind, ...]
     rows: tuple[Row, ...]
-    normal: int = 1
 
 
 @dataclass(frozen=True, slots=True)

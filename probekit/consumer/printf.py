@@ -11,16 +11,29 @@ whatever still does not fit is printed as what it is and never raises.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 
 from probekit.buffers.formats import Conversion, Format
-from probekit.consumer.events import GuestText, Piece, Printed, TraceInt, TraceString
-from probekit.consumer.strings import c_escape
+from probekit.consumer.events import (
+    GuestText,
+    Piece,
+    Printed,
+    StackFrames,
+    SymbolName,
+    TraceBytes,
+    TraceInt,
+    TraceString,
+)
+from probekit.consumer.strings import c_escape, decode
+from probekit.consumer.symbols import Symbols
 
-__all__ = ("DEFAULT_CONTEXT", "MAX_STAR", "Argument", "Context", "render")
+__all__ = ("DEFAULT_CONTEXT", "MAX_STAR", "STACK_INDENT", "Argument", "Context", "convert", "render")
 
-Argument = TraceInt | TraceString
+Argument = TraceInt | TraceString | TraceBytes | StackFrames | SymbolName
+
+STACK_INDENT = 14
+"""Columns before a frame, unless the option ``stackindent`` says otherwise."""
 
 MAX_STAR = 4096
 """The most columns that ``%*d`` may ask for: the guest supplies that number."""
@@ -30,10 +43,12 @@ _NANOSECONDS = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What some conversions need. ``symbol``: an address as ``module`name+0x10``, or None; ``zone``: None is local."""
+    """What some conversions need. ``zone``: None is local; ``zoom``: the option ``aggzoom``; ``indent``: of frames."""
 
-    symbol: Callable[[int], str | None] | None = None
+    symbols: Symbols = field(default_factory=Symbols)
     zone: tzinfo | None = None
+    zoom: bool = False
+    indent: int = STACK_INDENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +74,7 @@ def render(form: Format, arguments: Sequence[Argument], context: Context = DEFAU
     left = iter(arguments)
     pieces: list[Piece] = []
     for part in form.parts:
-        piece: Piece = part if isinstance(part, str) else _convert(part, left, context)
+        piece: Piece = part if isinstance(part, str) else convert(part, left, context)
         if pieces and isinstance(piece, str) and isinstance(pieces[-1], str):
             pieces[-1] += piece
         elif piece:
@@ -67,21 +82,36 @@ def render(form: Format, arguments: Sequence[Argument], context: Context = DEFAU
     return Printed(tuple(pieces))
 
 
-def _convert(conversion: Conversion, left: Iterator[Argument], context: Context) -> Piece:
+def convert(conversion: Conversion, left: Iterator[Argument], context: Context = DEFAULT_CONTEXT) -> Piece:
+    """One conversion, its ``*`` and its value taken from ``left``."""
     if conversion.letter == "%":
         return "%"
     spec = _fill(conversion, left)
     argument = next(left, None)
-    if argument is None:
-        return "(missing)"
-    if isinstance(argument, TraceString):
-        return GuestText(_string(spec, argument.text))
+    match argument:
+        case None:
+            return "(missing)"
+        case TraceString(text=text):
+            return GuestText(_string(spec, text))
+        case SymbolName(text=text):
+            return GuestText(spec.pad(text))
+        case TraceBytes(data=data):
+            return GuestText(_string(spec, decode(data)))
+        case StackFrames(frames=frames):
+            return GuestText(_stack(spec, frames, context))
     if spec.letter in _INTEGERS:
         return _integer(spec, argument)
     special = _SPECIALS.get(spec.letter)
     if special is not None:
         return special(spec, argument, context)
     return spec.pad(str(argument.value))
+
+
+def _stack(spec: _Spec, frames: Sequence[str], context: Context) -> str:
+    """``%k``: a frame on each line; with ``-`` the width is how far they are indented."""
+    indent = spec.width if "-" in spec.flags and spec.width else context.indent
+    width = 0 if "-" in spec.flags else spec.width
+    return "\n" + "".join(f"{'':{indent}}{frame:>{width}}\n" for frame in frames)
 
 
 def _fill(conversion: Conversion, left: Iterator[Argument]) -> _Spec:
@@ -93,8 +123,8 @@ def _fill(conversion: Conversion, left: Iterator[Argument]) -> _Spec:
             flags, width = flags + "-", -width
     if conversion.star_precision:
         precision = _star(left)
-        if precision < 0:
-            precision = None
+    # DTrace hands on a precision only when it is above 0.
+    precision = precision if precision is not None and precision > 0 else None
     return _Spec(flags=flags, width=width, precision=precision, letter=conversion.letter)
 
 
@@ -124,10 +154,9 @@ _DIGITS = {8: "o", 10: "d", 16: "x"}
 
 
 def _reinterpret(argument: TraceInt, *, signed: bool) -> int:
-    """What C passes: a signed conversion promotes to int first, an unsigned one keeps the argument's own width."""
-    bits = max(argument.bits, 32) if signed else argument.bits
-    value = argument.value & ((1 << bits) - 1)
-    return value - (1 << bits) if signed and value >> (bits - 1) else value
+    """What is printed: ``%d`` takes the argument's own signedness, an unsigned conversion its own width."""
+    value = argument.value & ((1 << argument.bits) - 1)
+    return value - (1 << argument.bits) if signed and argument.signed and value >> (argument.bits - 1) else value
 
 
 def _integer(spec: _Spec, argument: TraceInt) -> str:
@@ -137,8 +166,7 @@ def _integer(spec: _Spec, argument: TraceInt) -> str:
     if spec.letter == "X":
         digits = digits.upper()
     if spec.precision is not None:
-        # C prints nothing at all for a zero with precision zero.
-        digits = "" if value == 0 and spec.precision == 0 else digits.zfill(spec.precision)
+        digits = digits.zfill(spec.precision)
     if "'" in spec.flags and base == 10:
         digits = _grouped(digits)
     if "#" in spec.flags and base == 8 and not digits.startswith("0"):
@@ -173,9 +201,22 @@ def _escaped_character(spec: _Spec, argument: TraceInt, _: Context) -> Piece:
 
 
 def _symbol(spec: _Spec, argument: TraceInt, context: Context) -> Piece:
-    addr = argument.value & ((1 << argument.bits) - 1)
-    name = context.symbol(addr) if context.symbol is not None else None
-    return spec.pad(f"0x{addr:x}") if name is None else GuestText(spec.pad(name))
+    return GuestText(spec.pad(context.symbols.address(argument.value & ((1 << argument.bits) - 1))))
+
+
+def _user_symbol(spec: _Spec, argument: TraceInt, _: Context) -> Piece:
+    return spec.pad(f"0x{argument.value & ((1 << argument.bits) - 1):x}")
+
+
+def _port(spec: _Spec, argument: TraceInt, _: Context) -> Piece:
+    """``%P``: a TCP port in network byte order, by service name if it has one."""
+    import socket
+
+    port = int.from_bytes((argument.value & 0xFFFF).to_bytes(2, "little"), "big")
+    try:
+        return spec.pad(socket.getservbyport(port))
+    except OSError:
+        return spec.pad(str(port))
 
 
 def _time(form: str) -> Callable[[_Spec, TraceInt, Context], Piece]:
@@ -193,7 +234,8 @@ _SPECIALS: dict[str, Callable[[_Spec, TraceInt, Context], Piece]] = {
     "c": _character,
     "C": _escaped_character,
     "a": _symbol,
-    "A": _symbol,
+    "A": _user_symbol,
+    "P": _port,
     "Y": _time("%Y %b %e %H:%M:%S"),
     "T": _time("%a, %d %b %Y %H:%M:%S %Z"),
 }

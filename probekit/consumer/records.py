@@ -3,6 +3,9 @@
     RecordPlan: Trace(field 0: int, 4 bytes at 0)   payload ff ff ff ff 00 00 00 00
     ->  ProbeFired(..., items=(TraceInt(-1, bits=32, signed=True),))
 
+Actions happen here, in order, when their record is read: ``printa()`` takes the
+aggregations as they are at that moment, ``clear()`` and its kin change them.
+
 The guest is untrusted: a payload that does not hold the fields that its plan
 promises, a clause or a site that does not exist, all come out as
 :class:`Corrupt`, which the caller counts.
@@ -10,16 +13,19 @@ promises, a clause or a site that does not exist, all come out as
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import assert_never
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from probekit.buffers.actions import Action, Default, Exit, Field, Printf, RecordPlan, Trace
+from probekit.buffers import actions as acts
+from probekit.buffers.actions import Action, Field, RecordPlan
 from probekit.buffers.layout import RawRecord
-from probekit.consumer.events import Event, ExitRequested, Fault, Item, Probe, ProbeFired, TraceInt, TraceString
+from probekit.consumer import events as model
+from probekit.consumer.events import Event, ExitRequested, Fault, Item, Message, Probe, ProbeFired, TraceInt
+from probekit.consumer.printa import render_rows
 from probekit.consumer.printf import DEFAULT_CONTEXT, Argument, Context, render
+from probekit.consumer.store import AggregationStore
 from probekit.consumer.strings import decode
-from probekit.probe.names import ProbeName
+from probekit.consumer.symbols import probe_field
 
 __all__ = ("Clause", "Corrupt", "Decoded", "Program", "decode_record", "probe_field", "record_events")
 
@@ -35,10 +41,11 @@ class Corrupt:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """The items of one record in order, and the status if the clause called ``exit()``."""
+    """The items of one record in order, the status if the clause called ``exit()``, and what could not be done."""
 
     items: tuple[Item, ...]
     exit_status: int | None = None
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,79 +57,161 @@ class Clause:
     where: str = ""
 
 
+def _no_options(name: str, value: str) -> str:
+    return "options cannot be set here"
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A compiled program as its reader sees it. ``clauses``: by number; ``probes``: by site number."""
+    """A compiled program as its reader sees it. ``clauses``: by number; ``probes``: by site number.
+
+    ``store``: its aggregations; ``setopt``: sets an option, returns what is wrong with it or nothing.
+    """
 
     clauses: Sequence[Clause]
     probes: Mapping[int, Probe]
     context: Context = DEFAULT_CONTEXT
+    store: AggregationStore = field(default_factory=lambda: AggregationStore(()))
+    setopt: Callable[[str, str], str] = _no_options
 
 
 class _MisfitError(ValueError):
-    """A field that is not in the payload."""
+    """A field that is not in the payload, or an aggregation that is not there."""
 
 
-def probe_field(name: ProbeName, detail: str) -> str:
-    """The part of a probe's name that ``probeprov``, ``probemod``, ``probefunc`` or ``probename`` asks for."""
-    parts = {"probeprov": name.provider, "probemod": name.module, "probefunc": name.function, "probename": name.name}
-    return parts.get(detail) or ("" if detail in parts else str(name))
-
-
-def _argument(field: Field, payload: bytes, probe: Probe) -> Argument:
+def _argument(field: Field, payload: bytes, probe: Probe, context: Context) -> Argument:
     end = field.offset + field.size
     if field.offset < 0 or field.size < 0 or end > len(payload):
         raise _MisfitError(f"field at {field.offset}, {field.size} bytes, in a payload of {len(payload)}")
     data = payload[field.offset : end]
     match field.kind:
         case "probe":
-            return TraceString(probe_field(probe.name, field.detail))
+            return model.TraceString(probe_field(probe.name, field.detail))
         case "string":
-            return TraceString(decode(data))
-        case "int" | "uint":
-            if field.size not in _INT_SIZES:
-                raise _MisfitError(f"integer of {field.size} bytes")
-            signed = field.kind == "int"
-            return TraceInt(int.from_bytes(data, "little", signed=signed), bits=8 * field.size, signed=signed)
-        case _:
-            assert_never(field.kind)
+            return model.TraceString(decode(data))
+        case "bytes":
+            return model.TraceBytes(data)
+        case "stack":
+            return model.StackFrames(context.symbols.frames(data, user=field.detail == "ustack"))
+    if field.size not in _INT_SIZES:
+        raise _MisfitError(f"integer of {field.size} bytes")
+    signed = field.kind == "int"
+    value = int.from_bytes(data, "little", signed=signed)
+    if field.detail:
+        return model.SymbolName(context.symbols.named(field.detail, value))
+    return TraceInt(value, bits=8 * field.size, signed=signed)
 
 
 def decode_record(
-    plan: RecordPlan, payload: bytes, *, probe: Probe, context: Context = DEFAULT_CONTEXT
+    plan: RecordPlan, payload: bytes, *, probe: Probe, program: Program | None = None
 ) -> Decoded | Corrupt:
     """The items that ``plan`` finds in ``payload``. Never raises, whatever the bytes."""
-    items: list[Item] = []
-    exit_status: int | None = None
+    program = program or Program((), {})
     try:
-        arguments = [_argument(field, payload, probe) for field in plan.fields]
+        arguments = [_argument(field, payload, probe, program.context) for field in plan.fields]
+        reading = _Reading(plan, payload, arguments, program)
         for action in plan.actions:
-            item = _item(action, arguments, context)
-            if isinstance(action, Exit):
-                exit_status = item.value if isinstance(item, TraceInt) else 0
-            elif item is not None:
-                items.append(item)
+            reading.carry_out(action)
     except _MisfitError as misfit:
         return Corrupt(str(misfit))
-    return Decoded(tuple(items), exit_status)
+    return Decoded(tuple(reading.items), reading.exit_status, tuple(reading.problems))
 
 
-def _item(action: Action, arguments: Sequence[Argument], context: Context) -> Item | None:
-    match action:
-        case Trace(field=number) | Exit(field=number):
-            return _at(arguments, number)
-        case Printf(format=form, fields=numbers):
-            return render(form, [_at(arguments, n) for n in numbers], context)
-        case Default():
-            return None
-        case _:
-            assert_never(action)
+@dataclass(slots=True)
+class _Reading:
+    """One record while its actions are carried out."""
 
+    plan: RecordPlan
+    payload: bytes
+    arguments: Sequence[Argument]
+    program: Program
+    items: list[Item] = field(default_factory=list)
+    exit_status: int | None = None
+    problems: list[str] = field(default_factory=list)
 
-def _at(arguments: Sequence[Argument], number: int) -> Argument:
-    if not 0 <= number < len(arguments):
-        raise _MisfitError(f"no field {number}")
-    return arguments[number]
+    def carry_out(self, action: Action) -> None:
+        """Do what one action asks, or note what others shall do."""
+        item: Item | None = None
+        match action:
+            case acts.Trace(field=number):
+                item = self.at(number)
+            case acts.Exit(field=number):
+                self.exit_status = self.number(number)
+            case acts.Printf(format=form, fields=numbers):
+                item = render(form, [self.at(n) for n in numbers], self.program.context)
+            case acts.System(format=form, fields=numbers):
+                item = model.Command(render(form, [self.at(n) for n in numbers], self.program.context).text)
+            case acts.Freopen(format=form, fields=numbers):
+                item = model.Reopened(render(form, [self.at(n) for n in numbers], self.program.context).text)
+            case acts.Ftruncate():
+                item = model.Truncated()
+            case acts.Printa():
+                item = self.printa(action)
+            case acts.Stack(field=number) | acts.Symbol(field=number):
+                item = self.at(number)
+                if isinstance(action, acts.Symbol) and isinstance(item, TraceInt):
+                    item = model.SymbolName(self.program.context.symbols.named(action.kind, item.value))
+            case acts.Tracemem(field=number, size_field=size):
+                item = model.Dump(self.memory(number, size))
+            case acts.Print(field=number, type=kind, addr_field=addr):
+                data = self.memory(number, None)
+                item = model.TypedValue(kind, data, None if addr is None else self.number(addr) & ((1 << 64) - 1))
+            case acts.Setopt(name=name, value=value):
+                item = self.setopt(self.text(name), "" if value is None else self.text(value))
+            case _:
+                self.change(action)
+        if item is not None:
+            self.items.append(item)
+
+    def change(self, action: Action) -> None:
+        """The actions that change aggregations; the rest (speculation, destructive ones) happened where it fired."""
+        store = self.program.store
+        match action:
+            case acts.Clear(agg=agg):
+                store.clear(self.known(agg))
+            case acts.Trunc(agg=agg, field=number):
+                store.trunc(self.known(agg), None if number is None else self.number(number))
+            case acts.Normalize(agg=agg, field=number):
+                store.normalize(self.known(agg), self.number(number))
+            case acts.Denormalize(agg=agg):
+                store.denormalize(self.known(agg))
+
+    def at(self, number: int) -> Argument:
+        if not 0 <= number < len(self.arguments):
+            raise _MisfitError(f"no field {number}")
+        return self.arguments[number]
+
+    def number(self, number: int) -> int:
+        argument = self.at(number)
+        return argument.value if isinstance(argument, TraceInt) else 0
+
+    def text(self, number: int) -> str:
+        argument = self.at(number)
+        return argument.text if isinstance(argument, model.TraceString) else ""
+
+    def memory(self, number: int, size: int | None) -> bytes:
+        """A field's own bytes, cut to what an integer field says if that makes sense."""
+        self.at(number)
+        place = self.plan.fields[number]
+        wanted = place.size if size is None else self.number(size)
+        count = wanted if 0 <= wanted <= place.size else place.size
+        return self.payload[place.offset : place.offset + count]
+
+    def known(self, agg: int) -> int:
+        if not 0 <= agg < len(self.program.store.plans):
+            raise _MisfitError(f"no aggregation {agg}")
+        return agg
+
+    def printa(self, action: acts.Printa) -> Item:
+        table = self.program.store.printed([self.known(agg) for agg in action.aggs])
+        return table if action.format is None else render_rows(action.format, table, self.program.context)
+
+    def setopt(self, name: str, value: str) -> Item | None:
+        problem = self.program.setopt(name, value)
+        if not problem:
+            return model.OptionSet(name, value)
+        self.problems.append(f'couldn\'t set option "{name}" to "{value}": {problem}')
+        return None
 
 
 def record_events(program: Program, record: RawRecord, *, cpu: int, timestamp: int) -> list[Event] | Corrupt:
@@ -148,11 +237,11 @@ def record_events(program: Program, record: RawRecord, *, cpu: int, timestamp: i
                 timestamp=timestamp,
             )
         ]
-    decoded = decode_record(clause.plan, record.payload, probe=probe, context=program.context)
+    decoded = decode_record(clause.plan, record.payload, probe=probe, program=program)
     if isinstance(decoded, Corrupt):
         return decoded
-    events: list[Event] = []
-    if clause.plan.actions:
+    events: list[Event] = [Message(problem) for problem in decoded.problems]
+    if clause.plan.shown:
         events.append(ProbeFired(cpu=cpu, probe=probe, clause=record.clause, timestamp=timestamp, items=decoded.items))
     if decoded.exit_status is not None:
         events.append(ExitRequested(decoded.exit_status))

@@ -8,20 +8,32 @@ come from: :class:`HostWorld` is this process, the stop engine's is a stopped vC
 from __future__ import annotations
 
 import os
+import struct
+import sys
 import threading
 import time
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from probekit.buffers.aggs import AggKey
 from probekit.buffers.layout import RawRecord
-from probekit.enabling.api import Globals
+from probekit.enabling.speculation import Speculations
 from probekit.interp.aggs import Aggregations
 from probekit.interp.run import Value, run_clause
-from probekit.ir.ops import Clause, Program
+from probekit.interp.state import State
+from probekit.ir.ops import BUILTINS, Clause, Program
 from probekit.providers.api import Probe
 
-__all__ = ("Firing", "HostGlobals", "HostWorld", "World", "fire")
+if TYPE_CHECKING:
+    from probekit.enabling.api import Globals
+
+FAULT_WORDS = struct.Struct("<QQQ")
+"""The payload of a faulted clause's record: the word at fault, the action, the place of the operation."""
+
+_MASK = (1 << 64) - 1
+
+__all__ = ("FAULT_WORDS", "Firing", "HostGlobals", "HostWorld", "World", "fire")
 
 
 class World(Protocol):
@@ -30,7 +42,11 @@ class World(Protocol):
     def arg(self, index: int) -> int: ...
 
     def fact(self, name: str) -> Value:
-        """``cpu``, ``execname``, ``pid``, ``tid``, ``timestamp``."""
+        """``cpu``, ``execname``, ``pid``, ``tid``, ``timestamp`` and the other built-ins of a task."""
+        ...
+
+    def progenyof(self, pid: int) -> bool:
+        """Whether the task descends from process ``pid``."""
         ...
 
 
@@ -50,7 +66,7 @@ class HostGlobals:
 
 
 class HostWorld:
-    """This process, for probes that belong to no guest task. ``args``: only ERROR has some."""
+    """This process, for probes that belong to no guest task. ``args``: those of ERROR and of timed probes."""
 
     def __init__(self, args: Sequence[int] = ()) -> None:
         self._args = args
@@ -60,31 +76,61 @@ class HostWorld:
         return self._args[index] if index < len(self._args) else 0
 
     def fact(self, name: str) -> Value:
-        """This process's own facts."""
-        match name:
-            case "execname":
-                return b"probekit"
-            case "pid":
-                return os.getpid()
-            case "tid":
-                return threading.get_native_id()
-            case "timestamp":
-                return time.monotonic_ns()
-            case _:
-                return 0
+        """This process's own facts; what only a guest's task has is 0 or empty."""
+        ask = _FACTS.get(name)
+        if ask is not None:
+            return ask()
+        info = BUILTINS.get(name)
+        return b"" if info is not None and info.kind == "string" else 0
+
+    def progenyof(self, pid: int) -> bool:
+        """This process, or one that started it."""
+        import psutil  # slow to import, and hardly ever needed
+
+        ours = psutil.Process()
+        return pid == ours.pid or any(parent.pid == pid for parent in ours.parents())
+
+
+_FACTS: dict[str, Callable[[], Value]] = {
+    "cwd": lambda: os.fsencode(Path.cwd()),
+    "execargs": lambda: " ".join(sys.argv).encode("utf-8", "surrogateescape"),
+    "execname": lambda: b"probekit",
+    "gid": os.getgid,
+    "pid": os.getpid,
+    "ppid": os.getppid,
+    "root": lambda: b"/",
+    "tid": threading.get_native_id,
+    "timestamp": time.monotonic_ns,
+    "uid": os.getuid,
+    "vtimestamp": time.thread_time_ns,
+    "walltimestamp": time.time_ns,
+    "zonename": lambda: b"global",
+}
 
 
 class Firing:
-    """One firing of one probe, for all its clauses: a :class:`probekit.interp.run.Context`."""
+    """One firing of one probe, for all its clauses: a :class:`probekit.interp.run.Context`.
+
+    ``state``: what the program keeps from firing to firing; a new one when it keeps nothing.
+    """
 
     def __init__(
-        self, probe: Probe, program: Program, world: World, globals_: Globals, aggregations: Aggregations
+        self,
+        probe: Probe,
+        program: Program,
+        world: World,
+        globals_: Globals,
+        aggregations: Aggregations,
+        speculations: Speculations | None = None,
+        state: State | None = None,
     ) -> None:
         self._probe = probe
+        self._speculations = speculations
         self._program = program
         self._world = world
         self._globals = globals_
         self._aggregations = aggregations
+        self.state = state if state is not None else State(program)
         self._locals: dict[int, Value] = {}
         self.clause = 0
 
@@ -118,11 +164,19 @@ class Firing:
         elif isinstance(value, int):
             self._globals.store(var, value)
         else:
-            raise AssertionError("global variables are integers")
+            raise AssertionError("only integers are kept with the globals")
 
-    def aggregate(self, agg: int, key: AggKey, value: int | None) -> None:
+    def aggregate(self, agg: int, key: AggKey, value: int | None, weight: int = 1) -> None:
         """Feed the host's own table."""
-        self._aggregations.feed(agg, key, value)
+        self._aggregations.feed(agg, key, value, weight)
+
+    def progenyof(self, pid: int) -> bool:
+        """See :class:`World`."""
+        return self._world.progenyof(pid)
+
+    def speculation(self) -> int:
+        """``speculation()``: 0 when there is none to be had."""
+        return self._speculations.acquire() if self._speculations is not None else 0
 
 
 def fire(clauses: Sequence[Clause], program: Program, firing: Firing, site: int, timestamp: int) -> list[RawRecord]:
@@ -130,9 +184,12 @@ def fire(clauses: Sequence[Clause], program: Program, firing: Firing, site: int,
     records: list[RawRecord] = []
     for clause in clauses:
         firing.clause = clause.index
-        outcome = run_clause(clause, program, firing)
+        outcome = run_clause(clause, program, firing, firing.state)
         if outcome.fault is not None:
-            records.append(RawRecord(clause.index, timestamp, site, int(outcome.fault.kind), b""))
+            fault = outcome.fault
+            payload = FAULT_WORDS.pack((fault.value or 0) & _MASK, fault.action, fault.op)
+            records.append(RawRecord(clause.index, timestamp, site, int(fault.kind), payload))
         elif outcome.record is not None:
             records.append(RawRecord(clause.index, timestamp, site, 0, outcome.record))
+    firing.state.end_firing()
     return records

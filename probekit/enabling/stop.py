@@ -28,6 +28,7 @@ from probekit.guest.memory import PauseClock
 from probekit.guest.safepoint import SafePoint
 from probekit.interp.aggs import Aggregations
 from probekit.interp.run import Value
+from probekit.interp.state import State
 from probekit.ir.ops import Program
 from probekit.patch.detours import copied_slot
 from probekit.patch.edits import TextMemory
@@ -84,6 +85,10 @@ class _VcpuWorld:
             case _:
                 raise UnsupportedError(f"{name} is not implemented in the stop engine", feature=name)
 
+    def progenyof(self, pid: int) -> bool:
+        """Not known of a guest's task."""
+        raise UnsupportedError("progenyof() is not implemented in the stop engine", feature="progenyof")
+
     def _bytes(self, addr: int, size: int) -> bytes:
         data = self._text.read_many([(addr & _MASK, size)])[0]
         if data is None:
@@ -123,6 +128,7 @@ class StopEngine:
         self._slots: dict[int, int] = {}
         self._memory: Allocation | None = None
         self._aggregations = Aggregations(program.aggregations)
+        self._state = State(program)
         self._silent = False
         self._cpu_of: Mapping[int, int] = {}
         self.globals_ = HostGlobals()
@@ -229,7 +235,7 @@ class StopEngine:
                 continue
             if not self._silent:
                 world = _VcpuWorld(site, regs, self._text, self._facts.task)
-                firing = Firing(site.probe, self._program, world, self.globals_, self._aggregations)
+                firing = Firing(site.probe, self._program, world, self.globals_, self._aggregations, state=self._state)
                 clauses = [self._program.clauses[number] for number in site.clauses]
                 records = fire(clauses, self._program, firing, site.index, time.monotonic_ns())
                 found += [(vcpu - 1, record) for record in records]

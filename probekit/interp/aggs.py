@@ -3,41 +3,19 @@
     @a[execname] = avg(arg0)   fed 4, then 8 under "sh"   ->   {("sh",): (12, 2)}
 
 Beside the words of a plan nothing else is kept, so tables of the guest and of the
-host merge by ``AggFunc.merge`` alone.
+host merge by ``AggPlan.merge`` alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from probekit.buffers.aggs import AGG_FUNCS, AggFuncName, AggKey, AggPlan, as_signed
-from probekit.buffers.quantize import bucket_of
+from probekit.buffers.aggs import AggKey, AggPlan, datum
 
-__all__ = ("Aggregations", "datum")
+__all__ = ("Aggregations",)
 
 Words = tuple[int, ...]
-
-
-def _bucket(value: int) -> Words:
-    words = [0] * AGG_FUNCS["quantize"].words
-    words[bucket_of(value)] = 1
-    return tuple(words)
-
-
-_DATUM: dict[AggFuncName, Callable[[int], Words]] = {
-    "count": lambda _value: (1,),
-    "sum": lambda value: (value,),
-    "avg": lambda value: (value, 1),
-    "min": lambda value: (value,),
-    "max": lambda value: (value,),
-    "quantize": _bucket,
-}
-
-
-def datum(func: AggFuncName, value: int | None) -> Words:
-    """The words of one datum alone: merging it into a table is what feeding means."""
-    return _DATUM[func](as_signed(value or 0))
 
 
 @dataclass(slots=True)
@@ -52,16 +30,16 @@ class Aggregations:
     def __post_init__(self) -> None:
         self._tables = [{} for _ in self.plans]
 
-    def feed(self, agg: int, key: AggKey, value: int | None) -> None:
-        """One datum under one key."""
-        func, table = AGG_FUNCS[self.plans[agg].func], self._tables[agg]
+    def feed(self, agg: int, key: AggKey, value: int | None, weight: int = 1) -> None:
+        """One datum under one key; ``weight``: what a histogram's bucket grows by."""
+        plan, table = self.plans[agg], self._tables[agg]
         before = table.get(key)
         if before is None:
             if self.limit is not None and len(table) >= self.limit:
                 self.drops += 1
                 return
-            before = func.initial
-        table[key] = func.merge(before, datum(func.name, value))
+            before = plan.initial
+        table[key] = plan.merge(before, datum(plan, value, weight))
 
     def table(self, agg: int) -> Mapping[AggKey, Words]:
         """What one aggregation holds."""

@@ -9,22 +9,22 @@ bytes without NUL. What leaves is what the layout says, byte for byte:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, assert_never
+from typing import Any, Protocol, assert_never
 
 from probekit.buffers.actions import Field
 from probekit.buffers.aggs import AggKey, KeyPart
 from probekit.buffers.layout import FaultKind
+from probekit.interp.calls import Callee, Failed, call
+from probekit.interp.memory import BadAddress, NoScratch
+from probekit.interp.state import State, Value
 from probekit.ir import ops
 from probekit.ir.ops import BinOp, Clause, CmpOp, Op, Program
 from probekit.lang.arith import COMPARE, compute, signed64, unsigned64
 from probekit.lang.typed import ArithOp, CompareOp
 
 __all__ = ("Context", "Fault", "Outcome", "Value", "run_clause")
-
-Value = int | bytes
-"""What a register or variable holds: an integer, or a string without its NUL."""
 
 
 class Context(Protocol):
@@ -39,26 +39,38 @@ class Context(Protocol):
         ...
 
     def load(self, var: int) -> Value:
-        """A variable's value; 0 before the first store."""
+        """A global integer, or anything of ``this->`` that is no object; 0 before the first store."""
         ...
 
     def store(self, var: int, value: Value) -> None:
-        """Assign a variable."""
+        """Assign it."""
         ...
 
-    def aggregate(self, agg: int, key: AggKey, value: int | None) -> None:
+    def aggregate(self, agg: int, key: AggKey, value: int | None, weight: int = 1) -> None:
         """Feed an aggregation. ``key`` is as the consumer has it: text for the parts that the probe decides."""
+        ...
+
+    def progenyof(self, pid: int) -> bool:
+        """True when the process that fired the probe descends from ``pid``."""
+        ...
+
+    def speculation(self) -> int:
+        """The number of a free speculation, 0 when there is none."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why the clause was aborted. ``value``: the word at fault, or None. ``block`` and ``op``: where in the clause."""
+    """Why the clause was aborted. ``value``: the word at fault, or None. ``block`` and ``op``: where in the clause.
+
+    ``action``: how many actions had begun before it, which is what ERROR's ``arg2`` says.
+    """
 
     kind: FaultKind
     value: int | None = None
     block: int = 0
     op: int = 0
+    action: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +82,16 @@ class Outcome:
     fault: Fault | None = None
 
 
-class _Abort(Exception):
-    def __init__(self, kind: FaultKind) -> None:
-        super().__init__(kind.name)
-        self.kind = kind
-
-
 @dataclass(slots=True)
 class _Firing:
     clause: Clause
     program: Program
     context: Context
+    state: State
+    callee: Callee
     registers: dict[int, Value] = field(default_factory=dict)
     record: bytearray = field(default_factory=bytearray)
+    emitted: int = 0
 
     def integer(self, reg: int) -> int:
         value = self.registers[reg]
@@ -94,21 +103,39 @@ class _Firing:
         assert isinstance(value, bytes)
         return value
 
+    def key(self, keys: tuple[int, ...]) -> tuple[Value, ...]:
+        limit = self.program.string_size - 1
+        values = (self.registers[key] for key in keys)
+        return tuple(v if isinstance(v, int) else v[:limit] for v in values)
 
-def run_clause(clause: Clause, program: Program, context: Context) -> Outcome:
-    """Evaluate the clause: predicate, then body. A fault ends it; what it stored before that stays stored."""
-    firing = _Firing(clause, program, context)
+
+def run_clause(clause: Clause, program: Program, context: Context, state: State | None = None) -> Outcome:
+    """Evaluate the clause: predicate, then body. A fault ends it; what it stored before that stays stored.
+
+    ``state``: what the program keeps beside plain global integers; without it, it keeps nothing.
+    """
+    state = state if state is not None else State(program)
+    firing = _Firing(clause, program, context, state, Callee(state, context.progenyof, context.speculation))
     if clause.record is not None:
         firing.record = bytearray(clause.record.size)
+    try:
+        return _run(firing)
+    finally:
+        state.memory.end_clause()
+
+
+def _run(firing: _Firing) -> Outcome:
+    clause = firing.clause
     index, fired = 0, False
     while True:
         block = clause.blocks[index]
         fired = fired or index == clause.body
         for at, op in enumerate(block.ops):
             try:
-                _step(op, firing)
-            except _Abort as abort:
-                return Outcome(fired, fault=Fault(abort.kind, block=index, op=at))
+                _STEPS[type(op)](op, firing)
+            except (Failed, BadAddress, NoScratch) as failure:
+                kind, value = _fault(failure)
+                return Outcome(fired, fault=Fault(kind, value, index, at, firing.emitted))
         match block.end:
             case ops.Jump(target=target):
                 index = target
@@ -121,38 +148,183 @@ def run_clause(clause: Clause, program: Program, context: Context) -> Outcome:
     return Outcome(fired, record=bytes(firing.record) if fired and clause.record is not None else None)
 
 
-def _step(op: Op, firing: _Firing) -> None:
-    registers = firing.registers
-    match op:
-        case ops.Int():
-            registers[op.dst] = signed64(op.value)
-        case ops.Str():
-            registers[op.dst] = op.value
-        case ops.Arg():
-            registers[op.dst] = signed64(firing.context.arg(op.index))
-        case ops.Builtin():
-            registers[op.dst] = _clean(firing.context.builtin(op.name))
-        case ops.Bin():
-            registers[op.dst] = _bin(op.op, firing.integer(op.left), firing.integer(op.right))
-        case ops.Cmp():
-            registers[op.dst] = _cmp(op.op, firing.integer(op.left), firing.integer(op.right))
-        case ops.StrCmp():
-            # bytes compare as unsigned characters do, and a NUL that ends the shorter one is less than any of them
-            registers[op.dst] = int(COMPARE[_COMPARISONS[op.op][0]](*_ranks(firing, op.left, op.right)))
-        case ops.Ext():
-            registers[op.dst] = _extend(firing.integer(op.src), op.bits, signed=op.signed)
-        case ops.LoadVar():
-            registers[op.dst] = _clean(firing.context.load(op.var))
-        case ops.StoreVar():
-            firing.context.store(op.var, registers[op.src])
-        case ops.Emit():
-            assert firing.clause.record is not None
-            _emit(firing.clause.record.fields[op.field], registers[op.src], firing.record)
-        case ops.Aggregate():
-            value = None if op.value is None else firing.integer(op.value)
-            firing.context.aggregate(op.agg, _key(firing, op), value)
-        case _:
-            assert_never(op)
+def _fault(failure: Failed | BadAddress | NoScratch) -> tuple[FaultKind, int]:
+    match failure:
+        case Failed():
+            return failure.kind, failure.value
+        case BadAddress():
+            return FaultKind.BADADDR, failure.addr
+        case NoScratch():
+            return FaultKind.NOSCRATCH, 0
+    assert_never(failure)
+
+
+# Operations that compute.
+
+
+def _arg(op: ops.Arg, firing: _Firing) -> None:
+    firing.registers[op.dst] = signed64(firing.context.arg(op.index))
+
+
+def _builtin(op: ops.Builtin, firing: _Firing) -> None:
+    firing.registers[op.dst] = _clean(firing.context.builtin(op.name))
+
+
+def _int(op: ops.Int, firing: _Firing) -> None:
+    firing.registers[op.dst] = signed64(op.value)
+
+
+def _str(op: ops.Str | ops.Copy, firing: _Firing) -> None:
+    firing.registers[op.dst] = op.value if isinstance(op, ops.Str) else firing.registers[op.src]
+
+
+def _binary(op: ops.Bin, firing: _Firing) -> None:
+    firing.registers[op.dst] = _bin(op.op, firing.integer(op.left), firing.integer(op.right))
+
+
+def _compare(op: ops.Cmp, firing: _Firing) -> None:
+    firing.registers[op.dst] = _cmp(op.op, firing.integer(op.left), firing.integer(op.right))
+
+
+def _compare_text(op: ops.StrCmp, firing: _Firing) -> None:
+    # bytes compare as unsigned characters do, and a NUL that ends the shorter one is less than any of them
+    firing.registers[op.dst] = int(COMPARE[_COMPARISONS[op.op][0]](*_ranks(firing, op.left, op.right)))
+
+
+def _ext(op: ops.Ext, firing: _Firing) -> None:
+    firing.registers[op.dst] = _extend(firing.integer(op.src), op.bits, signed=op.signed)
+
+
+def _call(op: ops.Call, firing: _Firing) -> None:
+    firing.registers[op.dst] = call(op.name, [firing.registers[a] for a in op.args], firing.callee)
+
+
+# Variables.
+
+
+def _in_context(firing: _Firing, var: int) -> bool:
+    """True for what the context keeps: global integers, which a guest may share, and plain ``this->``."""
+    variable = firing.program.variables[var]
+    return variable.scope == "local" or (variable.scope == "global" and variable.kind == "int")
+
+
+def _load(op: ops.LoadVar, firing: _Firing) -> None:
+    value = _clean(firing.context.load(op.var) if _in_context(firing, op.var) else firing.state.load(op.var))
+    if value == 0 and firing.program.variables[op.var].kind == "string":
+        value = b""
+    firing.registers[op.dst] = value
+
+
+def _store(op: ops.StoreVar, firing: _Firing) -> None:
+    value = firing.registers[op.src]
+    if isinstance(value, bytes):
+        value = value[: firing.program.variables[op.var].size - 1]
+    (firing.context.store if _in_context(firing, op.var) else firing.state.store)(op.var, value)
+
+
+def _var_address(op: ops.VarAddr, firing: _Firing) -> None:
+    firing.registers[op.dst] = firing.state.address(op.var)
+
+
+def _load_element(op: ops.LoadElem, firing: _Firing) -> None:
+    firing.registers[op.dst] = firing.state.load_element(op.var, firing.key(op.keys))
+
+
+def _store_element(op: ops.StoreElem, firing: _Firing) -> None:
+    value = firing.registers[op.src]
+    if isinstance(value, bytes):
+        value = value[: firing.program.variables[op.var].size - 1]
+    firing.state.store_element(op.var, firing.key(op.keys), value)
+
+
+def _element_address(op: ops.ElemAddr, firing: _Firing) -> None:
+    firing.registers[op.dst] = firing.state.element_address(op.var, firing.key(op.keys), create=op.create)
+
+
+# Memory.
+
+
+def _load_memory(op: ops.LoadMem, firing: _Firing) -> None:
+    data = firing.state.memory.read(firing.integer(op.addr), op.size)
+    firing.registers[op.dst] = signed64(int.from_bytes(data, "little", signed=op.signed))
+
+
+def _store_memory(op: ops.StoreMem, firing: _Firing) -> None:
+    data = (firing.integer(op.src) & ((1 << 8 * op.size) - 1)).to_bytes(op.size, "little")
+    firing.state.memory.write(firing.integer(op.addr), data)
+
+
+def _load_text(op: ops.LoadStr, firing: _Firing) -> None:
+    most = firing.program.string_size - 1
+    limit = min(op.limit, most) if op.limit else most
+    firing.registers[op.dst] = firing.state.memory.string(firing.integer(op.addr), limit)
+
+
+def _store_text(op: ops.StoreStr, firing: _Firing) -> None:
+    data = firing.text(op.src)[: max(op.size - 1, 0)].ljust(op.size, b"\0")
+    firing.state.memory.write(firing.integer(op.addr), data)
+
+
+def _text_address(op: ops.StrAddr, firing: _Firing) -> None:
+    firing.registers[op.dst] = firing.state.memory.text(firing.text(op.src))
+
+
+def _copy_memory(op: ops.CopyMem, firing: _Firing) -> None:
+    memory, source = firing.state.memory, firing.integer(op.source)
+    # an element that is not there reads as zeros, as any variable does before its first assignment
+    memory.write(firing.integer(op.target), memory.read(source, op.size) if source else bytes(op.size))
+
+
+# Effects.
+
+
+def _emit_value(op: ops.Emit, firing: _Firing) -> None:
+    assert firing.clause.record is not None
+    firing.emitted += 1
+    _emit(firing.clause.record.fields[op.field], firing.registers[op.src], firing.record)
+
+
+def _emit_memory(op: ops.EmitMem, firing: _Firing) -> None:
+    assert firing.clause.record is not None
+    place = firing.clause.record.fields[op.field]
+    data = firing.state.memory.read(firing.integer(op.addr), place.size)
+    firing.emitted += 1
+    firing.record[place.offset : place.offset + place.size] = data
+
+
+def _aggregate(op: ops.Aggregate, firing: _Firing) -> None:
+    value = None if op.value is None else firing.integer(op.value)
+    weight = 1 if op.weight is None else firing.integer(op.weight)
+    firing.context.aggregate(op.agg, _key(firing, op), value, weight)
+
+
+_STEPS: dict[type[Op], Callable[[Any, _Firing], None]] = {
+    ops.Aggregate: _aggregate,
+    ops.Arg: _arg,
+    ops.Bin: _binary,
+    ops.Builtin: _builtin,
+    ops.Call: _call,
+    ops.Cmp: _compare,
+    ops.Copy: _str,
+    ops.CopyMem: _copy_memory,
+    ops.ElemAddr: _element_address,
+    ops.Emit: _emit_value,
+    ops.EmitMem: _emit_memory,
+    ops.Ext: _ext,
+    ops.Int: _int,
+    ops.LoadElem: _load_element,
+    ops.LoadMem: _load_memory,
+    ops.LoadStr: _load_text,
+    ops.LoadVar: _load,
+    ops.StoreElem: _store_element,
+    ops.StoreMem: _store_memory,
+    ops.StoreStr: _store_text,
+    ops.StoreVar: _store,
+    ops.Str: _str,
+    ops.StrAddr: _text_address,
+    ops.StrCmp: _compare_text,
+    ops.VarAddr: _var_address,
+}
 
 
 def _clean(value: Value) -> Value:
@@ -194,7 +366,7 @@ def _bin(op: BinOp, left: int, right: int) -> int:
     try:
         return signed64(compute(name, left, right, signed=signed))
     except ZeroDivisionError:
-        raise _Abort(FaultKind.DIVZERO) from None
+        raise Failed(FaultKind.DIVZERO) from None
 
 
 def _cmp(op: CmpOp, left: int, right: int) -> int:
@@ -237,6 +409,9 @@ def _key_part(firing: _Firing, part: KeyPart, reg: int | None) -> int | str | by
         case "string":
             assert reg is not None
             return firing.text(reg)[: part.size - 1]
+        case "stack":
+            assert reg is not None
+            return firing.text(reg)[: part.size].ljust(part.size, b"\0")
         case "int" | "uint":
             assert reg is not None
             return _extend(firing.integer(reg), part.bits, signed=part.kind == "int")

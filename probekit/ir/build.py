@@ -13,19 +13,22 @@ BEGIN /pid == 7/ { trace(arg0); }
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
-from probekit.buffers.actions import Action, Default, Exit, FieldKind, Printf, RecordPlan, Trace, field_layout
+from probekit.buffers.actions import Action, Default, FieldKind, RecordPlan, field_layout
 from probekit.buffers.aggs import AggPlan
+from probekit.ir.actions import make_action
 from probekit.ir.lower import ClauseBuilder
-from probekit.ir.ops import Clause, Program, Variable
+from probekit.ir.ops import Clause, Kind, Program, Variable
 from probekit.lang import typed
+from probekit.lang.builtins import DESTRUCTIVE
 from probekit.lang.check import check_program
 from probekit.lang.macros import Macros
 from probekit.lang.source import Source
-from probekit.lang.types import STRING_SIZE, IntType, StringType
+from probekit.lang.types import StringType, is_object, sizeof
+from probekit.lang.values import machine
 
 __all__ = ("build_program", "compile_program")
 
@@ -38,16 +41,19 @@ def compile_program(
     args: Iterable[str] = (),
     macros: Mapping[str, int] | None = None,
     default_args: bool = False,
+    string_size: int | None = None,
 ) -> Program:
     """Compile a script.
 
     ``filename``: for messages. ``allow_bare``: probes without a clause are allowed (``-n``). ``args``: what ``$0``,
     ``$1`` ... stand for, the script's name first. ``macros``: ``pid``, ``target`` ... and their numbers.
-    Raises :class:`probekit.lang.diagnostics.CompileError`, and nothing else, for any text at all.
+    ``string_size``: the option ``strsize``. Raises :class:`probekit.lang.diagnostics.CompileError`, and nothing else,
+    for any text at all.
     """
     source = Source(text, filename)
     given = Macros(args=tuple(args), values=dict(macros or {}), default_args=default_args)
-    return build_program(check_program(source, allow_bare=allow_bare, macros=given), source)
+    checked = check_program(source, allow_bare=allow_bare, macros=given, string_size=string_size)
+    return build_program(checked, source)
 
 
 def build_program(program: typed.CheckedProgram, source: Source) -> Program:
@@ -63,12 +69,35 @@ def build_program(program: typed.CheckedProgram, source: Source) -> Program:
             )
             for index, clause in enumerate(program.clauses)
         ),
-        variables=tuple(
-            Variable(v.index, v.name, v.scope, "int", bits=v.type.bits, signed=v.type.signed) for v in program.variables
-        ),
+        variables=tuple(_variable(v, program.string_size) for v in program.variables),
         aggregations=program.aggregations,
         options=tuple((option.name, option.value) for option in program.options),
+        string_size=program.string_size,
+        destructive=tuple(sorted({name for c in program.clauses for name in _destructive(c.statements)})),
     )
+
+
+def _variable(var: typed.Var, string_size: int) -> Variable:
+    keys: tuple[Kind, ...] | None = None
+    if var.keys is not None:
+        keys = tuple("string" if isinstance(k, StringType) else "int" for k in var.keys)
+    m = machine(var.type)
+    if is_object(var.type):
+        return Variable(var.index, var.name, var.scope, "object", size=sizeof(var.type, string_size), keys=keys)
+    if isinstance(m, StringType):
+        return Variable(var.index, var.name, var.scope, "string", size=string_size, keys=keys)
+    return Variable(var.index, var.name, var.scope, "int", bits=m.bits, signed=m.signed, keys=keys)
+
+
+def _destructive(statements: Iterable[typed.TypedStatement]) -> Iterator[str]:
+    for statement in statements:
+        match statement:
+            case typed.Act(action=name) | typed.Do(value=typed.Invoke(name=name)) if name in DESTRUCTIVE:
+                yield name
+            case typed.IfElse(then=then, orelse=orelse):
+                yield from _destructive((*then, *orelse))
+            case _:
+                pass
 
 
 @dataclass(slots=True)
@@ -114,20 +143,17 @@ def _statement(
     match statement:
         case typed.Do():
             builder.value(statement.value)
-        case typed.Trace():
-            record.actions.append(Trace(_field(statement.value, builder, record)))
-        case typed.Exit():
-            record.actions.append(Exit(_field(statement.status, builder, record)))
-        case typed.Printf():
-            fields = tuple(_field(arg, builder, record) for arg in statement.args)
-            record.actions.append(Printf(statement.format, fields))
+        case typed.Act():
+            _act(statement, builder, record)
         case typed.Aggregate():
             plan = aggs[statement.agg]
             keys = tuple(
                 None if part.kind == "probe" else builder.value(key)
                 for part, key in zip(plan.keys, statement.keys, strict=True)
             )
-            builder.aggregate(plan.index, keys, None if statement.value is None else builder.value(statement.value))
+            value = None if statement.value is None else builder.value(statement.value)
+            weight = None if statement.weight is None else builder.value(statement.weight)
+            builder.aggregate(plan.index, keys, value, weight)
         case typed.IfElse():
             _if_else(statement, builder, record, aggs)
         case _:
@@ -147,17 +173,16 @@ def _if_else(statement: typed.IfElse, builder: ClauseBuilder, record: _Record, a
     builder.place(end)
 
 
-def _field(value: typed.TypedExpr, builder: ClauseBuilder, record: _Record) -> int:
-    """Record one value; its field number."""
-    index = len(record.items)
-    match value:
-        case typed.Builtin(name=name, type=StringType()) if name.startswith("probe"):
-            record.items.append((0, "probe", name))  # the consumer knows the probe: no bytes, no work
-            return index
-    match value.type:
-        case IntType(bits=bits, signed=signed):
-            record.items.append((bits // 8, "int" if signed else "uint", ""))
-        case StringType(size=size):
-            record.items.append((min(size, STRING_SIZE), "string", ""))
-    builder.emit(index, builder.value(value))
-    return index
+def _act(act: typed.Act, builder: ClauseBuilder, record: _Record) -> None:
+    fields: list[int] = []
+    for item in act.items:
+        fields.append(len(record.items))
+        record.items.append((item.size, item.kind, item.detail))
+        if item.kind == "probe":
+            continue  # the consumer knows the probe: no bytes, no work
+        reg = builder.value(item.value)
+        if item.kind == "bytes":
+            builder.emit_memory(fields[-1], reg)
+        else:
+            builder.emit(fields[-1], reg)
+    record.actions.append(make_action(act, tuple(fields)))

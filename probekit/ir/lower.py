@@ -86,6 +86,7 @@ class ClauseBuilder:
 
     registers: int = 0
     _drafts: list[_Draft] = field(default_factory=lambda: [_Draft()])
+    _slots: dict[int, Reg] = field(default_factory=dict)
 
     # Blocks.
 
@@ -140,9 +141,13 @@ class ClauseBuilder:
         """Record a field."""
         self._add(ops.Emit(index, src))
 
-    def aggregate(self, agg: int, keys: tuple[Reg | None, ...], value: Reg | None) -> None:
+    def emit_memory(self, index: int, addr: Reg) -> None:
+        """Record a field that is bytes in memory."""
+        self._add(ops.EmitMem(index, addr))
+
+    def aggregate(self, agg: int, keys: tuple[Reg | None, ...], value: Reg | None, weight: Reg | None) -> None:
         """Feed an aggregation."""
-        self._add(ops.Aggregate(agg, keys, value))
+        self._add(ops.Aggregate(agg, keys, value, weight))
 
     def branch_on(self, cond: typed.TypedExpr, then: Label, orelse: Label) -> None:
         """Go to ``then`` or ``orelse``; both are placed later. ``&&`` and ``||`` become control flow."""
@@ -162,7 +167,9 @@ class ClauseBuilder:
     # Values.
 
     def value(self, expr: typed.TypedExpr) -> Reg:
-        """Compute into a new register."""
+        """Compute into a new register, or find the one that has it."""
+        if isinstance(expr, typed.Slot):
+            return self._slots[expr.number]
         dst = self._register()
         self._into(expr, dst)
         return dst
@@ -208,8 +215,91 @@ class ClauseBuilder:
                 self._add(ops.StoreVar(expr.var.index, dst))
             case typed.Step():
                 self._step(expr, dst)
+            case typed.Slot():
+                self._copy(dst, self._slots[expr.number], expr.type)
+            case typed.Bind():
+                self._slots[expr.number] = self.value(expr.value)
+                self._into(expr.body, dst)
+            case typed.Invoke():
+                args = tuple(self.value(arg) for arg in expr.args)
+                self._add(ops.Call(dst, expr.name, args))
+            case _:
+                self._memory(expr, dst)
+
+    def _copy(self, dst: Reg, src: Reg, t: IntType | StringType) -> None:
+        self._add(ops.Copy(dst, src) if isinstance(t, StringType) else ops.Bin(dst, BinOp.OR, src, src))
+
+    def _memory(
+        self,
+        expr: typed.VarAddr
+        | typed.ElemLoad
+        | typed.ElemAddr
+        | typed.ElemStore
+        | typed.MemLoad
+        | typed.MemStore
+        | typed.MemBits
+        | typed.MemText
+        | typed.MemTextStore
+        | typed.MemCopy
+        | typed.TextAddr,
+        dst: Reg,
+    ) -> None:
+        match expr:
+            case typed.VarAddr():
+                self._add(ops.VarAddr(dst, expr.var.index))
+            case typed.ElemLoad():
+                self._add(ops.LoadElem(dst, expr.var.index, self._keys(expr.keys)))
+            case typed.ElemAddr():
+                self._add(ops.ElemAddr(dst, expr.var.index, self._keys(expr.keys), expr.create))
+            case typed.ElemStore():
+                self._into(expr.value, dst)
+                self._add(ops.StoreElem(expr.var.index, self._keys(expr.keys), dst))
+            case typed.MemLoad():
+                addr = self.value(expr.addr)
+                self._add(ops.LoadMem(dst, addr, expr.type.bits // 8, expr.type.signed))
+            case typed.MemStore():
+                self._into(expr.value, dst)
+                self._add(ops.StoreMem(self.value(expr.addr), dst, expr.type.bits // 8))
+            case typed.MemBits():
+                self._bits(expr, dst)
+            case typed.MemText():
+                self._add(ops.LoadStr(dst, self.value(expr.addr), expr.limit))
+            case typed.MemTextStore():
+                self._into(expr.value, dst)
+                self._add(ops.StoreStr(self.value(expr.addr), dst, expr.size))
+            case typed.MemCopy():
+                source = self.value(expr.source)
+                self._into(expr.target, dst)
+                self._add(ops.CopyMem(dst, source, expr.size))
+            case typed.TextAddr():
+                self._add(ops.StrAddr(dst, self.value(expr.value)))
             case _:
                 assert_never(expr)
+
+    def _keys(self, keys: tuple[typed.TypedExpr, ...]) -> tuple[Reg, ...]:
+        return tuple(self.value(key) for key in keys)
+
+    def _bits(self, expr: typed.MemBits, dst: Reg) -> None:
+        """Read, replace the bits, write; the value is the bits as the member's type reads them."""
+        size, mask = expr.type.bits // 8, ((1 << expr.bits) - 1) << expr.shift
+        value, addr = self.value(expr.value), self.value(expr.addr)
+        old = self._register()
+        self._add(ops.LoadMem(old, addr, size, False))
+        kept = self._with(BinOp.AND, old, ~mask & ((1 << 64) - 1))
+        put = self._with(BinOp.AND, self._with(BinOp.SHL, value, expr.shift), mask)
+        new = self._register()
+        self._add(ops.Bin(new, BinOp.OR, kept, put))
+        self._add(ops.StoreMem(addr, new, size))
+        up = self._with(BinOp.SHL, value, 64 - expr.bits)
+        down = self._register()
+        self._add(ops.Int(down, 64 - expr.bits))
+        self._add(ops.Bin(dst, BinOp.SAR if expr.type.signed else BinOp.SHR, up, down))
+
+    def _with(self, op: BinOp, left: Reg, constant: int) -> Reg:
+        right, result = self._register(), self._register()
+        self._add(ops.Int(right, constant))
+        self._add(ops.Bin(result, op, left, right))
+        return result
 
     def _arith(self, expr: typed.Arith, dst: Reg) -> None:
         t = expr.type
@@ -248,7 +338,7 @@ class ClauseBuilder:
             (self._register(), dst, self._register()) if expr.prefix else (dst, self._register(), self._register())
         )
         self._add(ops.LoadVar(old, expr.var.index))
-        self._add(ops.Int(one, 1))
+        self._add(ops.Int(one, abs(expr.delta)))
         op = BinOp.ADD if expr.delta > 0 else BinOp.SUB
         if t.bits == 64:
             self._add(ops.Bin(new, op, old, one))

@@ -6,14 +6,12 @@ operands(Cmp(2, EQ, 0, 1))  ->  Operands(dst=2, kind="int", sources=((0, "int"),
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import assert_never
 
 from probekit.ir import ops
-from probekit.ir.ops import BUILTINS, Op, Program, Reg
+from probekit.ir.ops import BUILTINS, CALLS, Kind, Op, Program, Reg
 
 __all__ = ("Kind", "Operands", "operands")
-
-Kind = Literal["int", "string"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +42,77 @@ def operands(op: Op, program: Program) -> Operands:
         case ops.Ext():
             return Operands(op.dst, "int", ((op.src, "int"),))
         case ops.LoadVar():
-            return Operands(op.dst, program.variables[op.var].kind)
+            return Operands(op.dst, _value_kind(program, op.var))
         case ops.StoreVar():
-            return Operands(None, None, ((op.src, program.variables[op.var].kind),))
+            return Operands(None, None, ((op.src, _value_kind(program, op.var)),))
         case ops.Emit():
             return Operands(None, None, ((op.src, None),))
+        case ops.EmitMem():
+            return Operands(None, None, ((op.addr, "int"),))
         case ops.Aggregate():
             keys: list[tuple[Reg, Kind | None]] = [(key, None) for key in op.keys if key is not None]
             value: list[tuple[Reg, Kind | None]] = [] if op.value is None else [(op.value, "int")]
-            return Operands(None, None, (*keys, *value))
+            weight: list[tuple[Reg, Kind | None]] = [] if op.weight is None else [(op.weight, "int")]
+            return Operands(None, None, (*keys, *value, *weight))
+        case _:
+            return _memory(op, program)
+
+
+def _value_kind(program: Program, var: int) -> Kind:
+    return "string" if program.variables[var].kind == "string" else "int"
+
+
+def _elem_keys(program: Program, var: int, keys: tuple[Reg, ...]) -> tuple[tuple[Reg, Kind | None], ...]:
+    kinds = program.variables[var].keys or ()
+    return tuple(zip(keys, kinds, strict=False))
+
+
+def _memory(
+    op: ops.Copy
+    | ops.VarAddr
+    | ops.LoadElem
+    | ops.StoreElem
+    | ops.ElemAddr
+    | ops.LoadMem
+    | ops.StoreMem
+    | ops.LoadStr
+    | ops.StoreStr
+    | ops.StrAddr
+    | ops.CopyMem
+    | ops.Call,
+    program: Program,
+) -> Operands:
+    match op:
+        case ops.Copy():
+            return Operands(op.dst, "string", ((op.src, "string"),))
+        case ops.VarAddr():
+            return Operands(op.dst, "int")
+        case ops.LoadElem():
+            return Operands(op.dst, _value_kind(program, op.var), _elem_keys(program, op.var, op.keys))
+        case ops.StoreElem():
+            keys = _elem_keys(program, op.var, op.keys)
+            return Operands(None, None, (*keys, (op.src, _value_kind(program, op.var))))
+        case ops.ElemAddr():
+            return Operands(op.dst, "int", _elem_keys(program, op.var, op.keys))
+        case ops.LoadMem():
+            return Operands(op.dst, "int", ((op.addr, "int"),))
+        case ops.StoreMem():
+            return Operands(None, None, ((op.addr, "int"), (op.src, "int")))
+        case ops.LoadStr():
+            return Operands(op.dst, "string", ((op.addr, "int"),))
+        case ops.StoreStr():
+            return Operands(None, None, ((op.addr, "int"), (op.src, "string")))
+        case ops.StrAddr():
+            return Operands(op.dst, "int", ((op.src, "string"),))
+        case ops.CopyMem():
+            return Operands(None, None, ((op.target, "int"), (op.source, "int")))
+        case ops.Call():
+            info = CALLS[op.name]
+            return Operands(op.dst, info.kind, tuple(zip(op.args, _arg_kinds(op, info), strict=False)))
         case _:
             assert_never(op)
+
+
+def _arg_kinds(op: ops.Call, info: ops.CallInfo) -> tuple[Kind, ...]:
+    # strtok() without its string goes on with the one before: the delimiters are all it takes then
+    return info.args[1:] if op.name == "strtok" and len(op.args) == 1 else info.args

@@ -25,10 +25,12 @@ from typing import Literal, final
 
 from probekit.buffers.actions import RecordPlan
 from probekit.buffers.aggs import AggPlan
+from probekit.lang.types import STRING_SIZE
 from probekit.probe.names import ProbeDescription
 
 __all__ = (
     "BUILTINS",
+    "CALLS",
     "Aggregate",
     "Arg",
     "Bin",
@@ -37,24 +39,42 @@ __all__ = (
     "Branch",
     "Builtin",
     "BuiltinInfo",
+    "Call",
+    "CallInfo",
     "Clause",
     "Cmp",
     "CmpOp",
+    "Copy",
+    "CopyMem",
+    "ElemAddr",
     "Emit",
+    "EmitMem",
     "Ext",
     "Int",
     "Jump",
+    "Kind",
+    "LoadElem",
+    "LoadMem",
+    "LoadStr",
     "LoadVar",
     "Op",
     "Program",
     "Reg",
     "Return",
+    "StoreElem",
+    "StoreMem",
+    "StoreStr",
     "StoreVar",
     "Str",
+    "StrAddr",
     "StrCmp",
     "Terminator",
+    "VarAddr",
     "Variable",
 )
+
+Kind = Literal["int", "string"]
+"""What a register holds."""
 
 Reg = int
 
@@ -108,19 +128,104 @@ class BuiltinInfo:
 
 
 BUILTINS: dict[str, BuiltinInfo] = {
+    "caller": BuiltinInfo("int", signed=False),
     "cpu": BuiltinInfo("int", bits=32),
+    "curthread": BuiltinInfo("int", signed=False),
+    "cwd": BuiltinInfo("string", size=256),
     "epid": BuiltinInfo("int", bits=32, signed=False),
+    "errno": BuiltinInfo("int", bits=32),
+    "execargs": BuiltinInfo("string", size=256),
     "execname": BuiltinInfo("string", size=16),
+    "gid": BuiltinInfo("int", bits=32, signed=False),
     "id": BuiltinInfo("int", per_probe=True, bits=32, signed=False),
+    "ipl": BuiltinInfo("int", bits=32, signed=False),
     "pid": BuiltinInfo("int", bits=32),
+    "ppid": BuiltinInfo("int", bits=32),
     "probefunc": BuiltinInfo("string", size=256, per_probe=True),
     "probemod": BuiltinInfo("string", size=256, per_probe=True),
     "probename": BuiltinInfo("string", size=256, per_probe=True),
     "probeprov": BuiltinInfo("string", size=256, per_probe=True),
+    "root": BuiltinInfo("string", size=256),
+    "stackdepth": BuiltinInfo("int", bits=32, signed=False),
     "tid": BuiltinInfo("int", bits=32),
     "timestamp": BuiltinInfo("int", signed=False),
+    "ucaller": BuiltinInfo("int", signed=False),
+    "uid": BuiltinInfo("int", bits=32, signed=False),
+    "ustackdepth": BuiltinInfo("int", bits=32, signed=False),
+    "vtimestamp": BuiltinInfo("int", signed=False),
+    "walltimestamp": BuiltinInfo("int"),
+    "zonename": BuiltinInfo("string", size=256),
 }
 """The built-ins that the IR knows; ``arg0`` .. ``arg9`` are :class:`Arg`. The front end's table adds the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallInfo:
+    """A subroutine. ``kind``: of its value; ``args``: of its arguments; the last ``optional`` may be missing."""
+
+    kind: Kind
+    args: tuple[Kind, ...] = ()
+    optional: int = 0
+
+
+_I: Kind = "int"
+_S: Kind = "string"
+
+CALLS: dict[str, CallInfo] = {
+    "alloca": CallInfo(_I, (_I,)),
+    "basename": CallInfo(_S, (_S,)),
+    "bcopy": CallInfo(_I, (_I, _I, _I)),
+    "charat": CallInfo(_I, (_S, _I)),
+    "cleanpath": CallInfo(_S, (_S,)),
+    "copyin": CallInfo(_I, (_I, _I)),
+    "copyinstr": CallInfo(_S, (_I, _I), 1),
+    "copyinto": CallInfo(_I, (_I, _I, _I)),
+    "copyout": CallInfo(_I, (_I, _I, _I)),
+    "copyoutstr": CallInfo(_I, (_I, _I, _I)),
+    "d_path": CallInfo(_S, (_I,)),
+    "dirname": CallInfo(_S, (_S,)),
+    "getmajor": CallInfo(_I, (_I,)),
+    "getminor": CallInfo(_I, (_I,)),
+    "htonl": CallInfo(_I, (_I,)),
+    "htonll": CallInfo(_I, (_I,)),
+    "htons": CallInfo(_I, (_I,)),
+    "index": CallInfo(_I, (_S, _S, _I), 1),
+    "inet_ntoa": CallInfo(_S, (_I,)),
+    "inet_ntoa6": CallInfo(_S, (_I,)),
+    "inet_ntop": CallInfo(_S, (_I, _I)),
+    "json": CallInfo(_S, (_S, _S)),
+    "jstack": CallInfo(_S, (_I,)),
+    "link_ntop": CallInfo(_S, (_I, _I)),
+    "lltostr": CallInfo(_S, (_I, _I), 1),
+    "mutex_owned": CallInfo(_I, (_I,)),
+    "mutex_owner": CallInfo(_I, (_I,)),
+    "mutex_type_adaptive": CallInfo(_I, (_I,)),
+    "mutex_type_spin": CallInfo(_I, (_I,)),
+    "ntohl": CallInfo(_I, (_I,)),
+    "ntohll": CallInfo(_I, (_I,)),
+    "ntohs": CallInfo(_I, (_I,)),
+    "pcap": CallInfo(_I, (_I, _I)),
+    "progenyof": CallInfo(_I, (_I,)),
+    "rand": CallInfo(_I),
+    "rindex": CallInfo(_I, (_S, _S, _I), 1),
+    "rw_iswriter": CallInfo(_I, (_I,)),
+    "rw_read_held": CallInfo(_I, (_I,)),
+    "rw_write_held": CallInfo(_I, (_I,)),
+    "speculation": CallInfo(_I),
+    "stack": CallInfo(_S, (_I,)),
+    "strchr": CallInfo(_S, (_S, _I)),
+    "strjoin": CallInfo(_S, (_S, _S)),
+    "strlen": CallInfo(_I, (_S,)),
+    "strrchr": CallInfo(_S, (_S, _I)),
+    "strstr": CallInfo(_S, (_S, _S)),
+    "strtok": CallInfo(_S, (_S, _S), 1),
+    "strtoll": CallInfo(_I, (_S, _I), 1),
+    "substr": CallInfo(_S, (_S, _I, _I), 1),
+    "tolower": CallInfo(_S, (_S,)),
+    "toupper": CallInfo(_S, (_S,)),
+    "ustack": CallInfo(_S, (_I,)),
+}
+"""The subroutines. ``charat`` is a string's character by its index; the rest have D's names."""
 
 
 @final
@@ -232,15 +337,145 @@ class Emit:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Copy:
+    """``dst`` = ``src``, a string (an integer is copied by an ``or`` with itself)."""
+
+    dst: Reg
+    src: Reg
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class VarAddr:
+    """``dst`` = the address of variable ``var``, which is an object."""
+
+    dst: Reg
+    var: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class LoadElem:
+    """``dst`` = an element of the associative array ``var``; 0 or an empty string when there is none."""
+
+    dst: Reg
+    var: int
+    keys: tuple[Reg, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StoreElem:
+    """An element of the associative array ``var`` = ``src``; 0 or an empty string frees it."""
+
+    var: int
+    keys: tuple[Reg, ...]
+    src: Reg
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ElemAddr:
+    """``dst`` = the address of an element that is an object; made when ``create``, else 0 when there is none."""
+
+    dst: Reg
+    var: int
+    keys: tuple[Reg, ...]
+    create: bool
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class LoadMem:
+    """``dst`` = the integer of ``size`` bytes at ``addr``, extended. Where nothing is, the clause faults (BADADDR)."""
+
+    dst: Reg
+    addr: Reg
+    size: int
+    signed: bool
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StoreMem:
+    """The low ``size`` bytes of ``src`` to ``addr``."""
+
+    addr: Reg
+    src: Reg
+    size: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class LoadStr:
+    """``dst`` = the string at ``addr``, at most ``limit`` bytes of it (0: as long as strings may be)."""
+
+    dst: Reg
+    addr: Reg
+    limit: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StoreStr:
+    """The string ``src`` and its NUL to ``addr``, cut off to ``size`` bytes; the rest of them become 0."""
+
+    addr: Reg
+    src: Reg
+    size: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StrAddr:
+    """``dst`` = the address of a copy of the string ``src`` in scratch memory."""
+
+    dst: Reg
+    src: Reg
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CopyMem:
+    """``size`` bytes from ``source`` to ``target``, which may overlap."""
+
+    target: Reg
+    source: Reg
+    size: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Call:
+    """``dst`` = a subroutine of :data:`CALLS`."""
+
+    dst: Reg
+    name: str
+    args: tuple[Reg, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class EmitMem:
+    """Record the bytes at ``addr`` as field number ``field``."""
+
+    field: int
+    addr: Reg
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Aggregate:
     """Feed aggregation ``agg`` with ``value`` (None for ``count()``) under ``keys`` (``probe`` keys have no register).
 
-    ``keys``: one entry for each KeyPart of the plan; None stands for a ``probe`` part.
+    ``keys``: one entry for each KeyPart of the plan; None stands for a ``probe`` part. ``weight``: the increment of
+    a quantizing function, None for 1.
     """
 
     agg: int
     keys: tuple[Reg | None, ...]
     value: Reg | None
+    weight: Reg | None = None
 
 
 @final
@@ -267,7 +502,33 @@ class Return:
     """The clause ends."""
 
 
-Op = Int | Str | Arg | Builtin | Bin | Cmp | StrCmp | Ext | LoadVar | StoreVar | Emit | Aggregate
+Op = (
+    Int
+    | Str
+    | Arg
+    | Builtin
+    | Bin
+    | Cmp
+    | StrCmp
+    | Ext
+    | LoadVar
+    | StoreVar
+    | Copy
+    | VarAddr
+    | LoadElem
+    | StoreElem
+    | ElemAddr
+    | LoadMem
+    | StoreMem
+    | LoadStr
+    | StoreStr
+    | StrAddr
+    | CopyMem
+    | Call
+    | Emit
+    | EmitMem
+    | Aggregate
+)
 Terminator = Jump | Branch | Return
 
 
@@ -281,19 +542,25 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One D variable. ``scope``: ``global`` (all CPUs, guest memory), ``local`` (``this->``, one firing).
+    """One D variable. ``scope``: ``global`` (all CPUs), ``self`` (one thread), ``local`` (``this->``, one firing).
 
-    ``kind``: an integer of ``bits``/``signed``, or a string of ``size`` bytes with its NUL.
-    ``initial``: the value before the first store.
+    ``kind``: an integer of ``bits``/``signed``, a string of ``size`` bytes with its NUL, or an ``object`` of ``size``
+    bytes in memory. ``keys``: of an associative array, None for any other variable.
     """
 
     index: int
     name: str
-    scope: Literal["global", "local"]
-    kind: Literal["int", "string"]
+    scope: Literal["global", "self", "local"]
+    kind: Literal["int", "string", "object"]
     bits: int = 64
     signed: bool = True
     size: int = 8
+    keys: tuple[Kind, ...] | None = None
+
+    @property
+    def plain(self) -> bool:
+        """True for a scalar: one integer or string."""
+        return self.keys is None and self.kind != "object"
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,9 +584,14 @@ class Clause:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A compiled script: clauses in order, its variables and aggregations, and the options it set."""
+    """A compiled script: clauses in order, its variables and aggregations, and the options it set.
+
+    ``string_size``: bytes of a string with its NUL. ``destructive``: the actions in it that need ``-w``.
+    """
 
     clauses: tuple[Clause, ...]
     variables: tuple[Variable, ...]
     aggregations: tuple[AggPlan, ...]
     options: tuple[tuple[str, str], ...] = ()
+    string_size: int = STRING_SIZE
+    destructive: tuple[str, ...] = ()

@@ -11,10 +11,12 @@ record: none
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import assert_never
 
-from probekit.buffers.actions import Action, Default, Exit, Field, Printf, Trace
+from probekit.buffers.actions import Action, Field
 from probekit.buffers.aggs import AggPlan, KeyPart
+from probekit.buffers.formats import Format
 from probekit.ir import ops
 from probekit.ir.ops import Clause, Op, Program, Reg, Terminator, Variable
 
@@ -72,14 +74,65 @@ def format_op(op: Op, program: Program) -> str:
             return f"emit {op.field}, r{op.src}"
         case ops.Aggregate():
             return _aggregate(op, program)
+        case ops.EmitMem():
+            return f"emit {op.field}, bytes r{op.addr}"
+        case _:
+            return _memory_op(op, program)
+
+
+def _memory_op(
+    op: ops.Copy
+    | ops.VarAddr
+    | ops.LoadElem
+    | ops.StoreElem
+    | ops.ElemAddr
+    | ops.LoadMem
+    | ops.StoreMem
+    | ops.LoadStr
+    | ops.StoreStr
+    | ops.StrAddr
+    | ops.CopyMem
+    | ops.Call,
+    program: Program,
+) -> str:
+    match op:
+        case ops.Copy():
+            return f"r{op.dst} = r{op.src}"
+        case ops.VarAddr():
+            return f"r{op.dst} = address {_var_name(program, op.var)}"
+        case ops.LoadElem():
+            return f"r{op.dst} = load {_element(program, op.var, op.keys)}"
+        case ops.StoreElem():
+            return f"store {_element(program, op.var, op.keys)}, r{op.src}"
+        case ops.ElemAddr():
+            return f"r{op.dst} = address {_element(program, op.var, op.keys)}{' create' if op.create else ''}"
+        case ops.LoadMem():
+            return f"r{op.dst} = {'' if op.signed else 'u'}mem{8 * op.size} r{op.addr}"
+        case ops.StoreMem():
+            return f"mem{8 * op.size} r{op.addr}, r{op.src}"
+        case ops.LoadStr():
+            return f"r{op.dst} = memstr r{op.addr}{f' [{op.limit}]' if op.limit else ''}"
+        case ops.StoreStr():
+            return f"memstr r{op.addr}, r{op.src} [{op.size}]"
+        case ops.StrAddr():
+            return f"r{op.dst} = address r{op.src}"
+        case ops.CopyMem():
+            return f"copy r{op.target}, r{op.source} [{op.size}]"
+        case ops.Call():
+            return f"r{op.dst} = {op.name}({', '.join(f'r{a}' for a in op.args)})"
         case _:
             assert_never(op)
+
+
+def _element(program: Program, var: int, keys: tuple[Reg, ...]) -> str:
+    return f"{_var_name(program, var)}[{', '.join(f'r{k}' for k in keys)}]"
 
 
 def _aggregate(op: ops.Aggregate, program: Program) -> str:
     known = program.aggregations[op.agg].keys if op.agg < len(program.aggregations) else ()
     keys = [_key(reg, known[i] if i < len(known) else None) for i, reg in enumerate(op.keys)]
     value = "" if op.value is None else f" r{op.value}"
+    value += "" if op.weight is None else f" times r{op.weight}"
     return f"aggregate @{op.agg} [{', '.join(keys)}]{value}"
 
 
@@ -105,20 +158,25 @@ def _var_name(program: Program, index: int) -> str:
     if index >= len(program.variables):
         return f"v{index}"
     variable = program.variables[index]
-    return f"{'this->' if variable.scope == 'local' else ''}{variable.name}"
+    return f"{_PREFIXES[variable.scope]}{variable.name}"
+
+
+_PREFIXES = {"global": "", "self": "self->", "local": "this->"}
 
 
 def _variable(variable: Variable) -> str:
-    if variable.kind == "string":
-        t = f"string[{variable.size}]"
+    if variable.kind != "int":
+        t = f"{variable.kind}[{variable.size}]"
     else:
         t = f"{'' if variable.signed else 'u'}int{variable.bits}"
-    return f"variable {variable.index}: {variable.scope} {t} {variable.name}"
+    keys = "" if variable.keys is None else f"[{', '.join(variable.keys)}]"
+    return f"variable {variable.index}: {variable.scope} {t} {variable.name}{keys}"
 
 
 def _aggregation(agg: AggPlan) -> str:
     keys = ", ".join(_key_part(k) for k in agg.keys)
-    return f"aggregation {agg.index}: @{agg.name}[{keys}] = {agg.func}"
+    params = f"({', '.join(map(str, agg.params))})" if agg.params else ""
+    return f"aggregation {agg.index}: @{agg.name}[{keys}] = {agg.func}{params}"
 
 
 def _key_part(part: KeyPart) -> str:
@@ -138,14 +196,19 @@ def _field(field: Field) -> str:
 
 
 def _action(action: Action) -> str:
-    match action:
-        case Trace():
-            return f"trace {action.field}"
-        case Printf():
-            return f"printf {action.format.text!r} {list(action.fields)}"
-        case Exit():
-            return f"exit {action.field}"
-        case Default():
-            return "default"
-        case _:
-            assert_never(action)
+    """The action's name and what it holds: fields by number, formats as written."""
+    parts = [type(action).__name__.lower()]
+    for f in fields(action):
+        value = getattr(action, f.name)
+        match value:
+            case Format():
+                parts.append(repr(value.text))
+            case tuple():
+                parts.append(str(list(value)))
+            case None | False:
+                pass
+            case int() | str():
+                parts.append(str(value))
+            case _:
+                parts.append(type(value).__name__)
+    return " ".join(parts)

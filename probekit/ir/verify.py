@@ -11,13 +11,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from probekit.buffers.actions import Action, Default, Exit, Field, Printf, RecordPlan, Trace
+from probekit.buffers.actions import Action, Field, RecordPlan
 from probekit.buffers.aggs import AGG_FUNCS, KeyPart
 from probekit.ir import ops
-from probekit.ir.operands import Kind, operands
-from probekit.ir.ops import BUILTINS, Block, Clause, Op, Program, Reg, Terminator
+from probekit.ir.operands import operands
+from probekit.ir.ops import BUILTINS, CALLS, Block, Clause, Kind, Op, Program, Reg, Terminator
 
 __all__ = ("Violation", "verify_clause", "verify_program")
 
@@ -95,7 +95,7 @@ def _check_numbers(clause: Clause, program: Program) -> _Found:
 
 
 def _bad_number(op: Op, clause: Clause, program: Program) -> str:
-    fields = len(clause.record.fields) if clause.record else 0
+    count = len(clause.record.fields) if clause.record else 0
     match op:
         case ops.Int() if not -(1 << 63) <= op.value < 1 << 64:
             return f"{op.value} does not fit in 64 bits"
@@ -107,13 +107,44 @@ def _bad_number(op: Op, clause: Clause, program: Program) -> str:
             return f"no built-in {op.name}"
         case ops.Ext() if op.bits not in (8, 16, 32):
             return f"extension from {op.bits} bits"
-        case ops.LoadVar() | ops.StoreVar() if not 0 <= op.var < len(program.variables):
-            return f"no variable {op.var}"
-        case ops.Emit() if not 0 <= op.field < fields:
+        case ops.LoadMem() | ops.StoreMem() if op.size not in (1, 2, 4, 8):
+            return f"an integer of {op.size} bytes in memory"
+        case ops.StoreStr() | ops.CopyMem() if op.size < 0:
+            return f"{op.size} bytes of memory"
+        case ops.Call() if op.name not in CALLS:
+            return f"no subroutine {op.name}"
+        case ops.Call() if not _call_fits(op):
+            return f"{op.name}() with {len(op.args)} arguments"
+        case ops.LoadVar() | ops.StoreVar() | ops.VarAddr() | ops.LoadElem() | ops.StoreElem() | ops.ElemAddr():
+            return _bad_variable(op, program)
+        case ops.Emit() | ops.EmitMem() if not 0 <= op.field < count:
             return f"no field {op.field}"
         case ops.Aggregate() if not 0 <= op.agg < len(program.aggregations):
             return f"no aggregation {op.agg}"
     return ""
+
+
+def _call_fits(op: ops.Call) -> bool:
+    info = CALLS[op.name]
+    return len(info.args) - info.optional <= len(op.args) <= len(info.args)
+
+
+def _bad_variable(
+    op: ops.LoadVar | ops.StoreVar | ops.VarAddr | ops.LoadElem | ops.StoreElem | ops.ElemAddr, program: Program
+) -> str:
+    if not 0 <= op.var < len(program.variables):
+        return f"no variable {op.var}"
+    variable = program.variables[op.var]
+    match op:
+        case ops.LoadVar() | ops.StoreVar():
+            good = variable.plain
+        case ops.VarAddr():
+            good = variable.keys is None and variable.kind == "object"
+        case ops.LoadElem() | ops.StoreElem():
+            good = variable.kind != "object" and len(op.keys) == len(variable.keys or ())
+        case ops.ElemAddr():
+            good = variable.kind == "object" and len(op.keys) == len(variable.keys or ())
+    return "" if good else f"variable {op.var} is not used as what it is"
 
 
 def _check_registers(clause: Clause, program: Program) -> _Found:
@@ -169,19 +200,21 @@ def _reads(op: Op, clause: Clause, program: Program) -> Iterator[tuple[Reg, Kind
     match op:
         case ops.Emit():
             assert clause.record is not None
-            yield op.src, "string" if clause.record.fields[op.field].kind == "string" else "int"
+            yield op.src, "string" if clause.record.fields[op.field].kind in ("string", "stack") else "int"
         case ops.Aggregate():
             for part, key in zip(program.aggregations[op.agg].keys, op.keys, strict=False):
                 if key is not None:
                     yield key, _part_kind(part)
             if op.value is not None:
                 yield op.value, "int"
+            if op.weight is not None:
+                yield op.weight, "int"
         case _:
             yield from operands(op, program).sources
 
 
 def _part_kind(part: KeyPart) -> Kind:
-    return "string" if part.kind == "string" else "int"
+    return "string" if part.kind in ("string", "stack") else "int"
 
 
 def _check_record(clause: Clause, _program: Program) -> _Found:
@@ -201,13 +234,15 @@ def _check_record(clause: Clause, _program: Program) -> _Found:
 
 
 def _action_fields(action: Action) -> tuple[int, ...]:
-    match action:
-        case Trace() | Exit():
-            return (action.field,)
-        case Printf():
-            return action.fields
-        case Default():
-            return ()
+    """The numbers of the fields that an action names: every integer of it that is not an aggregation's number."""
+    found: list[int] = []
+    for f in fields(action):
+        value = getattr(action, f.name)
+        if f.name == "fields":
+            found.extend(value)
+        elif f.name in ("field", "size_field", "addr_field", "name", "value") and isinstance(value, int):
+            found.append(value)
+    return tuple(found)
 
 
 def _check_effects(clause: Clause, program: Program) -> _Found:
@@ -218,7 +253,7 @@ def _check_effects(clause: Clause, program: Program) -> _Found:
         emitted = reached[index]
         for at, op in enumerate(block.ops):
             yield from ((index, at, text) for text in _bad_effect(op, emitted, stored, program))
-            if isinstance(op, ops.Emit) and emitted is not None:
+            if isinstance(op, (ops.Emit, ops.EmitMem)) and emitted is not None:
                 emitted.add(op.field)
         if emitted is None:
             continue
@@ -242,13 +277,15 @@ def _stored_fields(record: RecordPlan | None) -> dict[int, Field]:
 
 def _bad_effect(op: Op, emitted: set[int] | None, stored: dict[int, Field], program: Program) -> Iterator[str]:
     match op:
-        case ops.Emit():
+        case ops.Emit() | ops.EmitMem():
             if emitted is None:
                 yield "emit outside the body"
             elif op.field not in stored:
                 yield f"field {op.field} has no bytes to emit"
             elif op.field in emitted:
                 yield f"field {op.field} is emitted twice"
+            elif isinstance(op, ops.EmitMem) != (stored[op.field].kind == "bytes"):
+                yield f"field {op.field} is of another kind"
         case ops.Aggregate():
             plan = program.aggregations[op.agg]
             if emitted is None:
@@ -259,3 +296,5 @@ def _bad_effect(op: Op, emitted: set[int] | None, stored: dict[int, Field], prog
                 yield "a register for a probe part, or none for another"
             if (op.value is not None) != AGG_FUNCS[plan.func].takes_value:
                 yield f"{plan.func}() {'lacks its' if op.value is None else 'takes no'} value"
+            if op.weight is not None and not AGG_FUNCS[plan.func].takes_increment:
+                yield f"{plan.func}() takes no increment"

@@ -17,6 +17,7 @@ from probekit.lang.types import IntType
 
 __all__ = (
     "AggRef",
+    "ArrayOf",
     "Assign",
     "Binary",
     "Block",
@@ -26,27 +27,43 @@ __all__ = (
     "Comma",
     "Conditional",
     "Declaration",
+    "Declarator",
     "Empty",
+    "EnumSpec",
+    "Enumerator",
     "Expr",
     "ExprStatement",
+    "FunctionOf",
     "If",
     "IncDec",
     "Index",
+    "Inline",
     "Integer",
     "Item",
     "Member",
+    "MemberDecl",
     "Name",
+    "Named",
     "Node",
     "Offsetof",
+    "Param",
+    "Params",
+    "PointerTo",
     "ProbeText",
+    "Provided",
+    "Provider",
     "Scoped",
     "Script",
     "Sizeof",
     "SizeofType",
+    "Specs",
     "Statement",
     "String",
     "Stringof",
+    "StructSpec",
     "Symbol",
+    "Translation",
+    "Translator",
     "TypeName",
     "Unary",
     "Xlate",
@@ -59,11 +76,126 @@ Scope = Literal["self", "this"]
 
 @final
 @dataclass(frozen=True, slots=True)
-class TypeName:
-    """A type as written. ``words``: its specifiers in order; ``stars``: levels of pointer."""
+class StructSpec:
+    """``struct tag`` (``members`` None) or ``struct [tag] { ... }``."""
 
+    kind: Literal["struct", "union"]
+    tag: str
+    members: tuple[MemberDecl, ...] | None
+    span: Span
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class EnumSpec:
+    """``enum tag`` (``values`` None) or ``enum [tag] { ... }``."""
+
+    tag: str
+    values: tuple[Enumerator, ...] | None
+    span: Span
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Enumerator:
+    """``name`` or ``name = value``."""
+
+    name: str
+    value: Expr | None
+    span: Span
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Specs:
+    """Declaration specifiers in the order written. ``storage``: ``typedef extern static ... self this``."""
+
+    storage: tuple[str, ...]
     words: tuple[str, ...]
+    tagged: tuple[StructSpec | EnumSpec, ...]
+    span: Span
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The name in the middle of a declarator; ``scoped`` when it was written with a backquote."""
+
+    name: str
+    scoped: bool
+    span: Span
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PointerTo:
+    """``stars`` before a declarator; ``inner`` is what stands behind them, None in a type name."""
+
     stars: int
+    inner: Declarator | None
+    span: Span
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ArrayOf:
+    """``inner[size]``, or ``inner[params]`` with the key types of an associative array."""
+
+    inner: Declarator | None
+    size: Expr | None
+    params: Params | None
+    span: Span
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FunctionOf:
+    """``inner(params)``; ``params`` None for empty parentheses."""
+
+    inner: Declarator | None
+    params: Params | None
+    span: Span
+
+
+Declarator = Named | PointerTo | ArrayOf | FunctionOf
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Param:
+    """One parameter, or the type of one key."""
+
+    specs: Specs
+    declarator: Declarator | None
+    span: Span
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Params:
+    """Parameters in order; ``variadic`` when they end in ``...``."""
+
+    params: tuple[Param, ...]
+    variadic: bool
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class MemberDecl:
+    """A member declaration: each declarator with its bit-field width, either may be missing."""
+
+    specs: Specs
+    members: tuple[tuple[Declarator | None, Expr | None], ...]
+    span: Span
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TypeName:
+    """A type as a cast or ``sizeof`` names it."""
+
+    specs: Specs
+    declarator: Declarator | None
     span: Span
 
 
@@ -364,16 +496,67 @@ class Clause:
 @final
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """``self int x;``, ``int a[string];``: ``scope`` None is global; ``keys`` None is a scalar."""
+    """``self int x;``, ``int a[string];``, ``typedef struct s { ... } s_t;``: no declarators for a type alone."""
 
-    scope: Scope | None
-    type: TypeName
-    name: str
-    keys: tuple[TypeName, ...] | None
+    specs: Specs
+    declarators: tuple[Declarator, ...]
     span: Span
 
 
-Item = Clause | Declaration
+@final
+@dataclass(frozen=True, slots=True)
+class Inline:
+    """``inline type name[params] = value;``."""
+
+    specs: Specs
+    declarator: Declarator
+    value: Expr
+    span: Span
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """``member = value;`` of a translator."""
+
+    member: str
+    value: Expr
+    span: Span
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Translator:
+    """``translator target < source > { ... };``."""
+
+    target: TypeName
+    source: Param
+    members: tuple[Translation, ...]
+    span: Span
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Provided:
+    """``probe name(args) [: (translated)];``."""
+
+    name: str
+    args: Params | None
+    translated: Params | None
+    span: Span
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """``provider name { ... };``."""
+
+    name: str
+    probes: tuple[Provided, ...]
+    span: Span
+
+
+Item = Clause | Declaration | Inline | Translator | Provider
 
 
 @final

@@ -1,19 +1,38 @@
-"""The names that D itself defines: variables, functions, aggregating functions.
+"""The names that D itself defines: variables, functions, aggregating functions, constants.
 
-One table each. An entry that is not ``ready`` is part of D and refused by name;
-registering a name twice is an error.
+One table each; registering a name twice is an error. A function's prototype is
+data: what it returns, what it takes, and how many of the last arguments may be
+missing. ``Any`` stands for DTrace's ``@``: whatever the function itself checks.
 """
 
 from __future__ import annotations
 
+import errno
+import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from probekit.lang.types import INT, INT64, TYPE_NAMES, UINT64, IntType, StringType
+from probekit.lang.types import (
+    CHAR,
+    INT,
+    INT64,
+    SIZE_T,
+    TYPE_NAMES,
+    UINT64,
+    VOID,
+    VOID_POINTER,
+    PointerType,
+    StringType,
+    StructType,
+    SymbolType,
+    Type,
+)
 
 __all__ = (
     "ARGS",
+    "CONSTANTS",
+    "DESTRUCTIVE",
     "FUNCTIONS",
     "VARIABLES",
     "BuiltinFunction",
@@ -30,22 +49,27 @@ ARGS = 10
 
 @dataclass(frozen=True, slots=True)
 class BuiltinVariable:
-    """A built-in variable. ``type`` None: known, not implemented yet."""
+    """A built-in variable. ``type`` None: an array, known only by its elements, or one with no meaning here."""
 
     name: str
-    type: IntType | StringType | None = None
+    type: Type | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltinFunction:
-    """A built-in function. ``least``/``most``: how many arguments (``most`` None: any number)."""
+    """A built-in function. ``params``: None stands for any type; the last ``optional`` of them may be missing.
+
+    ``variadic``: more arguments may follow; the function checks them. ``known``: False for one that needs a kernel
+    that is not Linux.
+    """
 
     name: str
     kind: FunctionKind
-    least: int = 0
-    most: int | None = None
-    ready: bool = False
-    records: bool = False
+    result: Type = VOID
+    params: tuple[Type | None, ...] = ()
+    optional: int = 0
+    variadic: bool = False
+    known: bool = True
 
 
 _T = TypeVar("_T", BuiltinVariable, BuiltinFunction)
@@ -62,66 +86,199 @@ def register(entries: Iterable[_T]) -> dict[str, _T]:
 
 
 _NAME = StringType(256)
+_UINT = TYPE_NAMES["uint_t"]
+_UINT32 = TYPE_NAMES["uint32_t"]
+_ADDR = TYPE_NAMES["uintptr_t"]
 
 VARIABLES: dict[str, BuiltinVariable] = register(
     (
         *(BuiltinVariable(f"arg{i}", INT64) for i in range(ARGS)),
+        BuiltinVariable("args"),
+        BuiltinVariable("caller", _ADDR),
         BuiltinVariable("cpu", INT),
-        BuiltinVariable("epid", TYPE_NAMES["uint_t"]),
+        BuiltinVariable("curthread", PointerType(StructType("struct", "task_struct"))),
+        BuiltinVariable("cwd", _NAME),
+        BuiltinVariable("epid", _UINT),
+        BuiltinVariable("errno", INT),
+        BuiltinVariable("execargs", _NAME),
         BuiltinVariable("execname", StringType(16)),
-        BuiltinVariable("id", TYPE_NAMES["uint_t"]),
+        BuiltinVariable("gid", TYPE_NAMES["gid_t"]),
+        BuiltinVariable("id", _UINT),
+        BuiltinVariable("ipl", _UINT),
+        BuiltinVariable("jailname"),
+        BuiltinVariable("jid"),
         BuiltinVariable("pid", TYPE_NAMES["pid_t"]),
+        BuiltinVariable("ppid", TYPE_NAMES["pid_t"]),
         BuiltinVariable("probefunc", _NAME),
         BuiltinVariable("probemod", _NAME),
         BuiltinVariable("probename", _NAME),
         BuiltinVariable("probeprov", _NAME),
+        BuiltinVariable("regs"),
+        BuiltinVariable("root", _NAME),
+        BuiltinVariable("stackdepth", _UINT32),
         BuiltinVariable("tid", TYPE_NAMES["id_t"]),
         BuiltinVariable("timestamp", UINT64),
-        *(
-            BuiltinVariable(name)
-            for name in (
-                *("args", "caller", "curcpu", "curlwpsinfo", "curpsinfo", "curthread", "cwd", "errno", "execargs"),
-                *("gid", "ipl", "jailname", "jid", "ppid", "regs", "root", "stackdepth", "ucaller", "uid", "uregs"),
-                *("ustackdepth", "vtimestamp", "walltimestamp", "zonename"),
-            )
-        ),
+        BuiltinVariable("ucaller", UINT64),
+        BuiltinVariable("uid", TYPE_NAMES["uid_t"]),
+        BuiltinVariable("uregs"),
+        BuiltinVariable("ustackdepth", _UINT32),
+        BuiltinVariable("vtimestamp", UINT64),
+        BuiltinVariable("walltimestamp", INT64),
+        BuiltinVariable("zonename", _NAME),
     )
 )
 
 
-def _later(kind: FunctionKind, *names: str, records: bool = False) -> list[BuiltinFunction]:
-    return [BuiltinFunction(name, kind, records=records) for name in names]
+def _sub(name: str, result: Type, *params: Type | None, optional: int = 0) -> BuiltinFunction:
+    return BuiltinFunction(name, "subroutine", result, params, optional)
 
 
-FUNCTIONS: dict[str, BuiltinFunction] = register(
-    (
-        # Aggregating functions.
-        BuiltinFunction("avg", "aggregating", 1, 1, ready=True),
-        BuiltinFunction("count", "aggregating", 0, 0, ready=True),
-        BuiltinFunction("max", "aggregating", 1, 1, ready=True),
-        BuiltinFunction("min", "aggregating", 1, 1, ready=True),
-        BuiltinFunction("quantize", "aggregating", 1, 2, ready=True),
-        BuiltinFunction("sum", "aggregating", 1, 1, ready=True),
-        *_later("aggregating", "llquantize", "lquantize", "stddev"),
-        # Actions that record data.
-        BuiltinFunction("exit", "action", 1, 1, ready=True, records=True),
-        BuiltinFunction("printf", "action", 1, None, ready=True, records=True),
-        BuiltinFunction("trace", "action", 1, 1, ready=True, records=True),
-        *_later("action", "func", "jstack", "mod", "print", "printa", "printm", "stack", "sym", records=True),
-        *_later("action", "tracemem", "uaddr", "ufunc", "umod", "ustack", "usym", records=True),
-        # Actions on aggregations, on speculations, on the machine.
-        *_later("action", "clear", "denormalize", "normalize", "setopt", "trunc"),
-        *_later("action", "commit", "discard", "speculate"),
-        *_later("action", "breakpoint", "chill", "freopen", "ftruncate", "panic", "pcap", "raise", "stop", "system"),
-        *_later("action", "copyout", "copyoutstr"),
-        # Subroutines.
-        *_later("subroutine", "alloca", "basename", "bcopy", "cleanpath", "copyin", "copyinstr", "copyinto"),
-        *_later("subroutine", "d_path", "ddi_pathname", "dirname", "getf", "getmajor", "getminor", "htonl", "htonll"),
-        *_later("subroutine", "htons", "index", "inet_ntoa", "inet_ntoa6", "inet_ntop", "json", "link_ntop"),
-        *_later("subroutine", "lltostr", "memref", "memstr", "msgdsize", "msgsize", "mutex_owned", "mutex_owner"),
-        *_later("subroutine", "mutex_type_adaptive", "mutex_type_spin", "ntohl", "ntohll", "ntohs", "progenyof"),
-        *_later("subroutine", "rand", "rindex", "rw_iswriter", "rw_read_held", "rw_write_held", "speculation"),
-        *_later("subroutine", "strchr", "strjoin", "strlen", "strrchr", "strstr", "strtok", "strtoll", "substr"),
-        *_later("subroutine", "sx_exclusive_held", "sx_isexclusive", "sx_shared_held", "tolower", "toupper"),
-    )
+def _act(name: str, *params: Type | None, result: Type = VOID, variadic: bool = False) -> BuiltinFunction:
+    return BuiltinFunction(name, "action", result, params, variadic=variadic)
+
+
+def _agg(name: str, *params: Type | None, variadic: bool = False) -> BuiltinFunction:
+    return BuiltinFunction(name, "aggregating", VOID, params, variadic=variadic)
+
+
+_TEXT = PointerType(CHAR)
+_STRING = StringType()
+_DEV = TYPE_NAMES["dev_t"]
+_INT32 = TYPE_NAMES["int32_t"]
+_PATH = PointerType(StructType("struct", "path"))
+_MUTEX = PointerType(StructType("struct", "mutex"))
+_RWLOCK = PointerType(StructType("struct", "rwlock"))
+_THREAD = PointerType(StructType("struct", "task_struct"))
+_UINT16 = TYPE_NAMES["uint16_t"]
+
+_FUNCTIONS: tuple[BuiltinFunction, ...] = (
+    # Aggregating functions.
+    _agg("avg", None),
+    _agg("count"),
+    _agg("llquantize", None, _INT32, _INT32, _INT32, _INT32, variadic=True),
+    _agg("lquantize", None, _INT32, _INT32, variadic=True),
+    _agg("max", None),
+    _agg("min", None),
+    _agg("quantize", None, variadic=True),
+    _agg("stddev", None),
+    _agg("sum", None),
+    # Actions.
+    _act("breakpoint"),
+    _act("chill", INT),
+    _act("clear", variadic=True),
+    _act("commit", INT),
+    _act("copyout", VOID_POINTER, _ADDR, SIZE_T),
+    _act("copyoutstr", _TEXT, _ADDR, SIZE_T),
+    _act("denormalize", variadic=True),
+    _act("discard", INT),
+    _act("exit", INT),
+    _act("freopen", None, variadic=True),
+    _act("ftruncate"),
+    _act("func", _ADDR, result=SymbolType("func")),
+    _act("jstack", variadic=True, result=SymbolType("stack")),
+    _act("mod", _ADDR, result=SymbolType("mod")),
+    _act("normalize", variadic=True),
+    _act("panic"),
+    _act("pcap", VOID_POINTER, INT),
+    _act("print", None),
+    _act("printa", None, variadic=True),
+    _act("printf", None, variadic=True),
+    _act("raise", INT),
+    _act("setopt", _TEXT, variadic=True),
+    _act("speculate", INT),
+    _act("stack", variadic=True, result=SymbolType("stack")),
+    _act("stop"),
+    _act("sym", _ADDR, result=SymbolType("sym")),
+    _act("system", None, variadic=True),
+    _act("trace", None),
+    _act("tracemem", None, SIZE_T, variadic=True),
+    _act("trunc", variadic=True),
+    _act("uaddr", _ADDR, result=SymbolType("uaddr")),
+    _act("ufunc", _ADDR, result=SymbolType("ufunc")),
+    _act("umod", _ADDR, result=SymbolType("umod")),
+    _act("ustack", variadic=True, result=SymbolType("stack")),
+    _act("usym", _ADDR, result=SymbolType("usym")),
+    # Subroutines.
+    _sub("alloca", VOID_POINTER, SIZE_T),
+    _sub("basename", _STRING, _TEXT),
+    _sub("bcopy", VOID, VOID_POINTER, VOID_POINTER, SIZE_T),
+    _sub("cleanpath", _STRING, _TEXT),
+    _sub("copyin", VOID_POINTER, _ADDR, SIZE_T),
+    _sub("copyinstr", _STRING, _ADDR, SIZE_T, optional=1),
+    _sub("copyinto", VOID, _ADDR, SIZE_T, VOID_POINTER),
+    _sub("d_path", _STRING, _PATH),
+    _sub("dirname", _STRING, _TEXT),
+    _sub("getmajor", TYPE_NAMES["major_t"], _DEV),
+    _sub("getminor", TYPE_NAMES["minor_t"], _DEV),
+    _sub("htonl", _UINT32, _UINT32),
+    _sub("htonll", UINT64, UINT64),
+    _sub("htons", _UINT16, _UINT16),
+    _sub("index", INT, _TEXT, _TEXT, INT, optional=1),
+    _sub("inet_ntoa", _STRING, VOID_POINTER),
+    _sub("inet_ntoa6", _STRING, VOID_POINTER),
+    _sub("inet_ntop", _STRING, INT, VOID_POINTER),
+    _sub("json", _STRING, _TEXT, _TEXT),
+    _sub("link_ntop", _STRING, INT, VOID_POINTER),
+    _sub("lltostr", _STRING, INT64, INT, optional=1),
+    _sub("mutex_owned", INT, _MUTEX),
+    _sub("mutex_owner", _THREAD, _MUTEX),
+    _sub("mutex_type_adaptive", INT, _MUTEX),
+    _sub("mutex_type_spin", INT, _MUTEX),
+    _sub("ntohl", _UINT32, _UINT32),
+    _sub("ntohll", UINT64, UINT64),
+    _sub("ntohs", _UINT16, _UINT16),
+    _sub("progenyof", INT, TYPE_NAMES["pid_t"]),
+    _sub("rand", INT),
+    _sub("rindex", INT, _TEXT, _TEXT, INT, optional=1),
+    _sub("rw_iswriter", INT, _RWLOCK),
+    _sub("rw_read_held", INT, _RWLOCK),
+    _sub("rw_write_held", INT, _RWLOCK),
+    _sub("speculation", INT),
+    _sub("strchr", _STRING, _TEXT, CHAR),
+    _sub("strjoin", _STRING, _TEXT, _TEXT),
+    _sub("strlen", SIZE_T, _TEXT),
+    _sub("strrchr", _STRING, _TEXT, CHAR),
+    _sub("strstr", _STRING, _TEXT, _TEXT),
+    _sub("strtok", _STRING, _TEXT, _TEXT),
+    _sub("strtoll", INT64, _TEXT, INT, optional=1),
+    _sub("substr", _STRING, _TEXT, INT, INT, optional=1),
+    _sub("tolower", _STRING, _TEXT),
+    _sub("toupper", _STRING, _TEXT),
+    # What only another kernel has.
+    *(
+        BuiltinFunction(name, "subroutine", known=False)
+        for name in (
+            *("ddi_pathname", "getf", "memref", "memstr", "msgdsize", "msgsize", "printm"),
+            *("sx_exclusive_held", "sx_isexclusive", "sx_shared_held"),
+        )
+    ),
 )
+
+FUNCTIONS: dict[str, BuiltinFunction] = register(_FUNCTIONS)
+
+DESTRUCTIVE = frozenset(
+    ("breakpoint", "chill", "copyout", "copyoutstr", "freopen", "panic", "raise", "stop", "system", "pcap")
+)
+"""Actions that change what they look at: they need ``-w``."""
+
+CONSTANTS: dict[str, int] = {
+    **{name: number for number, name in errno.errorcode.items()},
+    **{s.name: s.value for s in signal.Signals},
+    "AF_UNSPEC": 0,
+    "AF_UNIX": 1,
+    "AF_INET": 2,
+    "AF_INET6": 10,
+    "ARPHRD_ETHER": 1,
+    "ARPHRD_INFINIBAND": 32,
+    "DTRACEFLT_UNKNOWN": 0,
+    "DTRACEFLT_BADADDR": 1,
+    "DTRACEFLT_BADALIGN": 2,
+    "DTRACEFLT_ILLOP": 3,
+    "DTRACEFLT_DIVZERO": 4,
+    "DTRACEFLT_NOSCRATCH": 5,
+    "DTRACEFLT_KPRIV": 6,
+    "DTRACEFLT_UPRIV": 7,
+    "DTRACEFLT_TUPOFLOW": 8,
+    "DTRACEFLT_BADSTACK": 9,
+}
+"""What DTrace's own libraries define as inline integers."""

@@ -6,24 +6,29 @@ syntax error ends it at once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import assert_never
 
 from probekit.lang import ast, typed
-from probekit.lang.builtins import FUNCTIONS, VARIABLES
-from probekit.lang.calls import action, aggregate, find_function
-from probekit.lang.diagnostics import CompileError, Diagnostic, Refusal, not_yet, refuse
-from probekit.lang.exprs import check, check_scalar
+from probekit.lang.actions import action
+from probekit.lang.aggcalls import aggregate
+from probekit.lang.declare import declare
+from probekit.lang.diagnostics import CompileError, Diagnostic, Refusal, refuse
+from probekit.lang.exprs import make_scope
+from probekit.lang.functions import find_function
 from probekit.lang.macros import Macros, MacroUses
+from probekit.lang.operators import describe, truth
+from probekit.lang.order import check_order
 from probekit.lang.parser import parse
+from probekit.lang.pragmas import check_pragmas
 from probekit.lang.scan import Option, scan
 from probekit.lang.scope import Scope
-from probekit.lang.source import NOWHERE, Source
+from probekit.lang.source import NOWHERE, Source, Span
 from probekit.lang.split import split_clauses
 from probekit.lang.typed import CheckedClause, CheckedProgram, TypedStatement
-from probekit.lang.typenames import resolve
-from probekit.lang.types import IntType, StringType, same
+from probekit.lang.types import STRING_SIZE
 from probekit.probe.names import DescriptionError, ProbeDescription
 
 __all__ = ("MAX_DIAGNOSTICS", "check_program")
@@ -34,19 +39,25 @@ MAX_DIAGNOSTICS = 20
 _LONGEST_ID = 10
 
 
-def check_program(source: Source, *, allow_bare: bool = False, macros: Macros | None = None) -> CheckedProgram:
+def check_program(
+    source: Source, *, allow_bare: bool = False, macros: Macros | None = None, string_size: int | None = None
+) -> CheckedProgram:
     """Parse and check a script. ``allow_bare``: probes without a clause are allowed (``-n``).
 
-    Raises :class:`CompileError` with every fault found.
+    ``string_size``: the option ``strsize``, where it is not the script that sets it. Raises :class:`CompileError`
+    with every fault found.
     """
     macros, uses = macros or Macros(), MacroUses()
     try:
         scanned = scan(source)
+        scope = make_scope(_string_size(scanned.options, string_size))
         script = parse(scanned.text, _with_options(macros, scanned.options), uses)
     except Refusal as refusal:
         raise CompileError((refusal.diagnostic,), source) from refusal
-    scope = Scope()
     clauses = _items(script, scope, allow_bare=allow_bare)
+    if not scope.diagnostics:
+        with _collecting(scope):
+            check_pragmas(scanned.pragmas, scope)
     if not scope.diagnostics and not script.items:
         scope.diagnostics.append(Diagnostic("D_EMPTY", NOWHERE, "the program is empty"))
     if not scope.diagnostics:
@@ -58,8 +69,26 @@ def check_program(source: Source, *, allow_bare: bool = False, macros: Macros | 
         variables=tuple(scope.variables.values()),
         aggregations=tuple(a.plan() for a in scope.aggregations.values()),
         options=scanned.options,
+        string_size=scope.string_size,
     )
     return split_clauses(checked)
+
+
+_SIZE = re.compile(r"([0-9]{1,9})([kKmM]?)")
+_LARGEST_STRING = 1 << 20
+
+
+def _string_size(options: tuple[Option, ...], given: int | None) -> int:
+    """What ``#pragma D option strsize`` says; the last one counts."""
+    size = given or STRING_SIZE
+    for option in options:
+        if option.name != "strsize":
+            continue
+        found = _SIZE.fullmatch(option.value)
+        if found is None:
+            raise refuse("D_PRAGMA_OPTSET", option.span, f"strsize takes a size such as 512 or 1k, not {option.value}")
+        size = int(found[1]) << {"k": 10, "m": 20}.get(found[2].lower(), 0)
+    return min(max(size, 2), _LARGEST_STRING)
 
 
 def _with_options(macros: Macros, options: tuple[Option, ...]) -> Macros:
@@ -76,9 +105,9 @@ def _items(script: ast.Script, scope: Scope, *, allow_bare: bool) -> list[Checke
         match item:
             case ast.Clause():
                 clauses.append(_clause(item, scope, allow_bare=allow_bare))
-            case ast.Declaration():
+            case ast.Declaration() | ast.Inline() | ast.Translator() | ast.Provider():
                 with _collecting(scope):
-                    _declare(item, scope)
+                    declare(item, scope)
             case _:
                 assert_never(item)
     return clauses
@@ -93,31 +122,6 @@ def _collecting(scope: Scope) -> Iterator[None]:
         scope.diagnostics.append(refusal.diagnostic)
 
 
-# Declarations.
-
-
-def _declare(item: ast.Declaration, scope: Scope) -> None:
-    t = resolve(item.type)
-    if item.keys is not None:
-        raise not_yet(item.span, "associative arrays are", tag="D_VAR_UNSUP")
-    if item.scope == "self":
-        raise not_yet(item.span, "thread-local variables (self->) are", tag="D_VAR_UNSUP")
-    match t:
-        case StringType():
-            raise not_yet(item.span, "string variables are", tag="D_VAR_UNSUP")
-        case IntType():
-            where: typed.VarScope = "local" if item.scope == "this" else "global"
-        case _:
-            raise refuse("D_DECL_VOIDOBJ", item.span, f"{item.name} cannot be void")
-    if where == "global" and (item.name in VARIABLES or item.name in FUNCTIONS):
-        raise refuse("D_DECL_IDRED", item.span, f"{item.name} is built in")
-    known = scope.variable(where, item.name)
-    if known is not None and not same(known.type, t):
-        raise refuse("D_DECL_IDRED", item.span, f"{item.name} is {known.type} already and cannot be {t}")
-    if known is None:
-        scope.define(where, item.name, t)
-
-
 # Clauses.
 
 
@@ -126,19 +130,23 @@ def _clause(clause: ast.Clause, scope: Scope, *, allow_bare: bool) -> CheckedCla
     for probe in clause.probes:
         with _collecting(scope):
             probes.append(_probe(probe))
+    scope.probes = tuple(probes)
     predicate: typed.TypedExpr | None = None
-    statements: list[TypedStatement] = []
+    statements: list[tuple[TypedStatement, Span]] = []
     with _collecting(scope):
         if clause.predicate is not None:
-            predicate = check_scalar(clause.predicate, scope, "D_PRED_SCALAR", "a predicate")
+            predicate = truth(clause.predicate, scope, "D_PRED_SCALAR", "a predicate")
     with _collecting(scope):
         _check_bare(clause, allow_bare=allow_bare)
     written = clause.body.statements if clause.body else ()
     for statement in written:
         with _collecting(scope):
-            statements.extend(_statement(statement, scope))
+            statements.extend((made, statement.span) for made in _statement(statement, scope))
+    with _collecting(scope):
+        check_order(statements)
+    scope.probes = ()
     default = all(isinstance(statement, ast.Empty) for statement in written)
-    return CheckedClause(tuple(probes), predicate, tuple(statements), default, clause.span)
+    return CheckedClause(tuple(probes), predicate, tuple(s for s, _ in statements), default, clause.span)
 
 
 def _probe(probe: ast.ProbeText) -> ProbeDescription:
@@ -177,9 +185,13 @@ def _statement(statement: ast.Statement, scope: Scope) -> list[TypedStatement]:
 
 
 def _if(statement: ast.If, scope: Scope) -> TypedStatement:
-    cond = check_scalar(statement.cond, scope, "D_OP_SCALAR", "the condition of if")
+    cond = truth(statement.cond, scope, "D_OP_SCALAR", "the condition of if")
     then = _statement(statement.then, scope)
     orelse = _statement(statement.orelse, scope) if statement.orelse else []
+    check_order((made, statement.then.span) for made in then)
+    if statement.orelse is not None:
+        span = statement.orelse.span
+        check_order((made, span) for made in orelse)
     return typed.IfElse(cond, tuple(then), tuple(orelse))
 
 
@@ -192,4 +204,10 @@ def _expression(expr: ast.Expr, scope: Scope) -> TypedStatement:
         case ast.Call() if (function := find_function(expr)) is not None and function.kind == "action":
             return action(expr, function, scope)
         case _:
-            return typed.Do(check(expr, scope))
+            value = scope.check(expr)
+            if value.action:
+                message = f"{describe(value)} is no expression: it belongs behind an aggregation and ="
+                raise refuse("D_CG_EXPR", expr.span, message)
+            if value.dynamic:
+                raise refuse("D_CG_DYN", expr.span, f"{value.dynamic} alone does nothing")
+            return typed.Do(value.node)

@@ -79,9 +79,9 @@ def render(diagnostic: Diagnostic, source: Source, *, errtags: bool = False) -> 
     """One fault as text: DTrace's form, or the line with a caret under the place."""
     line, column = source.place(min(diagnostic.span.start, len(source.text)))
     if errtags:
-        return f"[{diagnostic.tag}] line {line}: {diagnostic.message}"
+        return f"[{diagnostic.tag}] line {source.named_line(line)}: {diagnostic.message}"
     where = f"{source.name}:" if source.name else ""
-    head = f"{where}{line}:{column}: {diagnostic.message} [{diagnostic.tag}]"
+    head = f"{where}{source.named_line(line)}:{column}: {diagnostic.message} [{diagnostic.tag}]"
     raw = source.line(line)
     first = max(0, column - 1 - _WIDEST // 2)  # a very long line: only the part around the place
     shown = raw[first : first + _WIDEST]

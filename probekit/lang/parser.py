@@ -6,7 +6,9 @@ names), replaces macro variables, and so keeps both out of the grammar.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
@@ -16,9 +18,10 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedTok
 from probekit.lang import ast
 from probekit.lang.diagnostics import Refusal, did_you_mean, not_yet, refuse
 from probekit.lang.macros import Macros, MacroUses, expand_text, expand_token
-from probekit.lang.source import Span
+from probekit.lang.source import NOWHERE, Span
 from probekit.lang.syntax import TreeBuilder
-from probekit.lang.words import KEYWORDS, NOT_YET, NOT_YET_AT_TOP, terminal_of
+from probekit.lang.types import TYPE_NAMES
+from probekit.lang.words import KEYWORDS, NOT_YET, terminal_of
 from probekit.resources import data_dir
 
 if TYPE_CHECKING:
@@ -58,56 +61,109 @@ def parse(text: str, macros: Macros, uses: MacroUses) -> ast.Script:
     machine = _parser().parse_interactive(text)
     last: Token | None = None
     try:
-        for token in _tokens(machine, macros, uses):
+        for token in _Words(machine, macros, uses).tokens():
             machine.feed_token(token)
             last = token
         script = machine.feed_eof(last)  # type: ignore[no-untyped-call]
     except UnexpectedInput as error:
         accepted: set[str] = machine.accepts()  # type: ignore[no-untyped-call]
         raise _unexpected(error, text, accepted) from error
+    except RecursionError as error:
+        raise refuse("D_SYNTAX", NOWHERE, "the script is nested too deeply") from error
     assert isinstance(script, ast.Script)
     _check_depth(script)
     return script
 
 
-def _tokens(machine: InteractiveParser, macros: Macros, uses: MacroUses) -> Iterator[Token]:
-    for token in machine.lexer_thread.lex(machine.parser_state):  # type: ignore[no-untyped-call]
-        if token.type == "MACRO":
-            yield from _expand(machine, token, macros, uses)
-        elif token.type in _WORDS:
-            yield from _word(machine, token, macros, uses)
+_STARRED = re.compile(r"([A-Za-z_]\w*)(\*+)([A-Za-z_]\w*)?")
+_BEFORE_NAME = frozenset(("TYPE_NAME", "STAR", "BASE_TYPE", "TAG", "RBRACE"))
+
+
+@dataclass(slots=True)
+class _Words:
+    """The token stream between lexer and parser: words renamed, macro variables replaced, typedefs noticed.
+
+    A ``typedef`` makes its name a type for every token behind it, as in C; so it is noticed here, not in the tree.
+    """
+
+    machine: InteractiveParser
+    macros: Macros
+    uses: MacroUses
+    typedefs: set[str] = field(default_factory=lambda: set(TYPE_NAMES))
+    before: str = ""
+    defining: bool = False
+    taken: bool = False
+    braces: int = 0
+    parens: int = 0
+
+    def tokens(self) -> Iterator[Token]:
+        for token in self.machine.lexer_thread.lex(self.machine.parser_state):  # type: ignore[no-untyped-call]
+            if token.type == "MACRO":
+                found: Iterable[Token] = self._expand(token)
+            elif token.type in _WORDS:
+                found = self._word(token)
+            else:
+                found = (token,)
+            for piece in found:
+                self._notice(piece)
+                yield piece
+
+    def _notice(self, token: Token) -> None:
+        terminal = token.type
+        if self.defining:
+            self._define(token)
+        elif terminal == "STORAGE" and token == "typedef":
+            self.defining, self.taken, self.braces, self.parens = True, False, 0, 0
+        tagged = self.before in ("STRUCT", "ENUM") and terminal in ("IDENT", "TYPE_NAME")
+        self.before = "TAG" if tagged else terminal
+
+    def _define(self, token: Token) -> None:
+        match token.type:
+            case "LBRACE" | "RBRACE":
+                self.braces += 1 if token.type == "LBRACE" else -1
+            case "LPAR" | "RPAR":
+                self.parens += 1 if token.type == "LPAR" else -1
+            case "SEMI" if self.braces <= 0:
+                self.defining = False
+            case "COMMA" if self.braces <= 0 and self.parens <= 0:
+                self.taken = False
+            case "IDENT" if self.braces <= 0 and not self.taken and self.before not in ("STRUCT", "ENUM"):
+                self.typedefs.add(str(token))
+                self.taken = True
+
+    def _expand(self, token: Token) -> Iterator[Token]:
+        for terminal, text in expand_token(token.value, _span(token), self.macros, self.uses):
+            piece = Token.new_borrow_pos(terminal, text, token)
+            if terminal == "IDENT":
+                yield from self._word(piece)
+            else:
+                yield piece
+
+    def _word(self, token: Token) -> Iterator[Token]:
+        """Rename a word. At the top level ``int*`` is a type and a star, not a glob: D settles it so."""
+        accepted = self.machine.choices()  # type: ignore[no-untyped-call]
+        name, stars, behind = str(token), "", ""
+        if token.type == "PSPEC" and (found := _STARRED.fullmatch(name)) is not None:
+            name, stars, behind = found[1], found[2], found[3] or ""
+        terminal = terminal_of(name, self.typedefs)
+        if terminal == "TYPE_NAME" and self.before in _BEFORE_NAME and "IDENT" in accepted:
+            terminal = None
+        if terminal is not None and terminal in accepted:
+            yield Token.new_borrow_pos(terminal, name, token)
+            for _ in stars:
+                yield Token.new_borrow_pos("STAR", "*", token)
+            if behind:
+                yield Token.new_borrow_pos("IDENT", behind, token)
+        elif token.type == "PSPEC":
+            yield token.update(value=expand_text(token.value, _span(token), self.macros, self.uses))
+        elif name in NOT_YET or (terminal is not None and terminal not in ("TYPE_NAME", "BASE_TYPE")):
+            raise _reserved(name, _span(token))
+        elif terminal is None and token.type == "TYPE_NAME" and "IDENT" in accepted:
+            yield Token.new_borrow_pos("IDENT", name, token)
+        elif terminal is None and token.type == "TYPE_NAME":
+            raise refuse("D_SYNTAX", _span(token), f"{name} is not a type", did_you_mean(name, self.typedefs))
         else:
             yield token
-
-
-def _expand(machine: InteractiveParser, token: Token, macros: Macros, uses: MacroUses) -> Iterator[Token]:
-    for terminal, text in expand_token(token.value, _span(token), macros, uses):
-        piece = Token.new_borrow_pos(terminal, text, token)
-        if terminal == "IDENT":
-            yield from _word(machine, piece, macros, uses)
-        else:
-            yield piece
-
-
-def _word(machine: InteractiveParser, token: Token, macros: Macros, uses: MacroUses) -> Iterator[Token]:
-    """Rename a word. At the top level ``int*`` is a type and a star, not a glob: D settles it so."""
-    accepted = machine.choices()  # type: ignore[no-untyped-call]
-    name = token.value.rstrip("*") if token.type == "PSPEC" else token.value
-    terminal = terminal_of(name)
-    if token.type == "PSPEC" and terminal == "STRUCT":
-        raise not_yet(_span(token), f"{name} declarations are")
-    if terminal is not None and terminal in accepted:
-        yield Token.new_borrow_pos(terminal, name, token)
-        for _ in range(len(token.value) - len(name)):
-            yield Token.new_borrow_pos("STAR", "*", token)
-    elif token.type == "PSPEC" and name in NOT_YET_AT_TOP:
-        raise not_yet(_span(token), NOT_YET_AT_TOP[name])
-    elif token.type == "PSPEC":
-        yield token.update(value=expand_text(token.value, _span(token), macros, uses))
-    elif name in NOT_YET or (terminal is not None and terminal not in ("TYPE_NAME", "BASE_TYPE")):
-        raise _reserved(name, _span(token))
-    else:
-        yield token
 
 
 def _span(token: Token) -> Span:
@@ -158,8 +214,20 @@ def _quoted(word: str) -> str:
     return repr(word if len(word) <= 40 else word[:40] + "...")
 
 
+def _roots(item: ast.Item) -> list[ast.Node]:
+    match item:
+        case ast.Clause():
+            return [item]
+        case ast.Inline():
+            return [item.value]
+        case ast.Translator():
+            return [m.value for m in item.members]
+        case ast.Declaration() | ast.Provider():
+            return []
+
+
 def _check_depth(script: ast.Script) -> None:
-    todo: list[tuple[ast.Node, int]] = [(i, 0) for i in script.items if isinstance(i, ast.Clause)]
+    todo: list[tuple[ast.Node, int]] = [(node, 0) for item in script.items for node in _roots(item)]
     while todo:
         node, depth = todo.pop()
         if depth > MAX_DEPTH:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from probekit.lang.diagnostics import not_yet, refuse
+from probekit.lang.diagnostics import refuse
 from probekit.lang.source import MAX_SOURCE, NOWHERE, Source, Span
 
-__all__ = ("Option", "Scanned", "scan")
+__all__ = ("Option", "Pragma", "Scanned", "scan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +27,20 @@ class Option:
 
 
 @dataclass(frozen=True, slots=True)
+class Pragma:
+    """``#pragma D attributes|binding|depends_on ...``: its words, the first of them the kind."""
+
+    words: tuple[str, ...]
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
 class Scanned:
     """``text``: the script with blanks; as long as the original."""
 
     text: str
     options: tuple[Option, ...]
+    pragmas: tuple[Pragma, ...] = ()
 
 
 _PIECE = re.compile(
@@ -48,6 +57,7 @@ _PIECE = re.compile(
 _NOT_NEWLINE = re.compile(r"[^\n]")
 _PRAGMA = re.compile(r"\s*#\s*(?P<word>\w+)?\s*(?P<rest>.*?)\s*$", re.DOTALL)
 _OPTION = re.compile(r"D\s+option\s+(?P<name>[A-Za-z_]\w*)\s*(?:=\s*(?P<value>\S.*))?$")
+_LINE = re.compile(r'[0-9]{1,9}(\s+"[^"]*")?(\s+[0-9]+)*')
 _CONTROL_WORDS = ("define", "elif", "else", "endif", "if", "ifdef", "ifndef", "include", "undef")
 
 
@@ -60,6 +70,7 @@ def scan(source: Source) -> Scanned:
         raise refuse("D_SYNTAX", Span(at, at + 1), "NUL character in the script")
     out: list[str] = []
     options: list[Option] = []
+    pragmas: list[Pragma] = []
     done = 0
     for piece in _PIECE.finditer(text):
         span = Span(piece.start(), piece.end())
@@ -67,7 +78,11 @@ def scan(source: Source) -> Scanned:
             case "comment":
                 _check_comment(text, span)
             case "control":
-                options.extend(_control(text, span))
+                for found in _control(text, span):
+                    if isinstance(found, Option):
+                        options.append(found)
+                    else:
+                        pragmas.append(found)
             case "open":
                 raise refuse("D_SYNTAX", span, "comment is not closed")
             case "quote":
@@ -78,7 +93,7 @@ def scan(source: Source) -> Scanned:
         out.append(_NOT_NEWLINE.sub(" ", text[span.start : span.end]))
         done = span.end
     out.append(text[done:])
-    return Scanned("".join(out), tuple(options))
+    return Scanned("".join(out), tuple(options), tuple(pragmas))
 
 
 def _check_comment(text: str, span: Span) -> None:
@@ -93,7 +108,7 @@ def _open_quote(text: str, span: Span) -> Exception:
     return refuse(tag, span, f"{what} is not closed on its line")
 
 
-def _control(text: str, span: Span) -> list[Option]:
+def _control(text: str, span: Span) -> list[Option | Pragma]:
     line = text[span.start : span.end]
     start = span.start + len(line) - len(line.lstrip())
     span = Span(start, start + len(line.strip()))
@@ -105,14 +120,16 @@ def _control(text: str, span: Span) -> list[Option]:
         return _pragma(rest, span)
     if word == "error":
         raise refuse("D_PRAGERR", span, f"#error: {rest}")
+    if word == "line" and _LINE.fullmatch(rest) is None:
+        raise refuse("D_PRAGMA_MALFORM", span, '#line takes a number, and may take a "file"')
     if word in ("", "ident", "line") or word.isdigit():
-        return []  # "#", "#ident ..." and the line marks that cpp leaves
+        return []  # "#", "#ident ..." and the line marks that cpp leaves: Source knows them
     if word in _CONTROL_WORDS:
-        raise refuse("D_PRAGCTL_INVAL", span, f"#{word} needs the C preprocessor, which is not implemented yet")
+        raise refuse("D_PRAGCTL_INVAL", span, f"#{word} needs the C preprocessor: run probekit with -C")
     raise refuse("D_PRAGCTL_INVAL", span, f"unknown control directive #{word}")
 
 
-def _pragma(rest: str, span: Span) -> list[Option]:
+def _pragma(rest: str, span: Span) -> list[Option | Pragma]:
     words = rest.split(maxsplit=2)
     if words[:1] == ["error"]:
         raise refuse("D_PRAGERR", span, f"#pragma error: {rest[5:].strip()}")
@@ -125,7 +142,7 @@ def _pragma(rest: str, span: Span) -> list[Option]:
                 raise refuse("D_PRAGMA_MALFORM", span, "#pragma D option takes name or name=value")
             return [Option(found["name"], (found["value"] or "").strip(), span)]
         case ["attributes" | "binding" | "depends_on" as what]:
-            raise not_yet(span, f"#pragma D {what} is", tag="D_PRAGMA_INVAL")
+            return [Pragma((what, *rest.split()[2:]), span)]
         case ["error"]:
             raise refuse("D_PRAGERR", span, f"#pragma D error: {' '.join(words[2:])}")
         case _:

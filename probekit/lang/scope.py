@@ -1,4 +1,4 @@
-"""What a program has named so far: its variables and aggregations, in program order.
+"""What a program has named so far: its variables, aggregations, types, inlines and translators, in program order.
 
 D fixes a variable's type at its first assignment or declaration, and an
 aggregation's function and key types at its first use.
@@ -6,58 +6,105 @@ aggregation's function and key types at its first use.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from probekit.buffers.aggs import AggFuncName, AggPlan, KeyPart
-from probekit.lang import typed
+from probekit.lang import ast, typed
 from probekit.lang.diagnostics import Diagnostic, refuse
 from probekit.lang.source import Span
 from probekit.lang.typed import TypedExpr, Var, VarScope
-from probekit.lang.types import STRING_SIZE, IntType, StringType
+from probekit.lang.types import STRING_SIZE, IntType, StringType, Type
+from probekit.lang.typetable import TypeTable
+from probekit.lang.values import Value
 
-__all__ = ("Aggregation", "Scope", "key_part")
+if TYPE_CHECKING:
+    from probekit.lang.translators import Translator
+    from probekit.probe.names import ProbeDescription
+
+__all__ = ("Aggregation", "Inline", "Scope", "key_part")
 
 
 @dataclass(slots=True)
 class Aggregation:
-    """One aggregation. ``keys`` widen as later clauses use other, compatible types."""
+    """One aggregation. ``keys`` widen as later clauses use other, compatible types. ``params``: of a quantizing one."""
 
     index: int
     name: str
     func: str
     keys: list[KeyPart]
+    params: tuple[int, ...] | None
     span: Span
 
     def plan(self) -> AggPlan:
         """Its layout, once the whole program is known."""
-        return AggPlan(self.index, self.name, cast(AggFuncName, self.func), tuple(self.keys))
+        return AggPlan(self.index, self.name, cast(AggFuncName, self.func), tuple(self.keys), self.params or ())
+
+
+@dataclass(frozen=True, slots=True)
+class Inline:
+    """``inline type name[params] = value``."""
+
+    name: str
+    type: Type
+    params: tuple[tuple[str, Type], ...]
+    value: ast.Expr
 
 
 @dataclass(slots=True)
 class Scope:
-    """The names of one program, and the faults found in it."""
+    """The names of one program, and the faults found in it.
 
+    ``checker``: :func:`probekit.lang.exprs.check`, which every part of the checker calls for the expressions inside.
+    ``probes``: the descriptions of the clause being checked, empty outside of clauses. ``bound``: names that stand
+    for values while an inline or a translator is expanded, innermost last. ``creating``: elements that are missing
+    are made, because a member of them is assigned. ``string_size``: the option ``strsize``.
+    """
+
+    types: TypeTable
+    checker: Callable[[ast.Expr, Scope], Value]
+    string_size: int = STRING_SIZE
     variables: dict[tuple[VarScope, str], Var] = field(default_factory=dict)
     aggregations: dict[str, Aggregation] = field(default_factory=dict)
+    inlines: dict[str, Inline] = field(default_factory=dict)
+    translators: list[Translator] = field(default_factory=list)
+    providers: set[str] = field(default_factory=set)
+    externs: set[str] = field(default_factory=set)
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    probes: tuple[ProbeDescription, ...] = ()
+    creating: bool = False
+    bound: list[dict[str, Value]] = field(default_factory=list)
+    _slots: int = 0
+
+    def check(self, expr: ast.Expr) -> Value:
+        """Check an expression with these names. Raises :class:`Refusal`."""
+        return self.checker(expr, self)
 
     def variable(self, scope: VarScope, name: str) -> Var | None:
         """The variable, or None."""
         return self.variables.get((scope, name))
 
-    def define(self, scope: VarScope, name: str, t: IntType) -> Var:
+    def define(self, scope: VarScope, name: str, t: Type, keys: tuple[Type, ...] | None = None) -> Var:
         """A new variable."""
-        var = Var(len(self.variables), name, scope, t)
+        var = Var(len(self.variables), name, scope, t, keys)
         self.variables[scope, name] = var
         return var
 
-    def aggregation(self, name: str, func: str, keys: tuple[TypedExpr, ...], span: Span) -> Aggregation:
+    def slot(self) -> int:
+        """A number for a :class:`typed.Bind`."""
+        self._slots += 1
+        return self._slots - 1
+
+    def bound_value(self, name: str) -> Value | None:
+        """What a name stands for inside an inline or translator."""
+        return self.bound[-1].get(name) if self.bound else None
+
+    def known_aggregation(self, name: str, func: str, parts: list[KeyPart], span: Span) -> Aggregation:
         """The aggregation, new or known; its function and keys must be what they were."""
-        parts = [key_part(key) for key in keys]
         known = self.aggregations.get(name)
         if known is None:
-            known = Aggregation(len(self.aggregations), name, func, parts, span)
+            known = Aggregation(len(self.aggregations), name, func, parts, None, span)
             self.aggregations[name] = known
             return known
         if known.func != func:
@@ -81,15 +128,16 @@ def key_part(key: TypedExpr) -> KeyPart:
     match key.type:
         case IntType(bits=bits, signed=signed):
             return KeyPart("int" if signed else "uint", bits=bits)
-        case StringType():
-            return KeyPart("string", size=STRING_SIZE)
+        case StringType(size=size):
+            return KeyPart("string", size=max(size, STRING_SIZE))
 
 
 def _join(name: str, index: int, old: KeyPart, new: KeyPart, span: Span) -> KeyPart:
     if old == new:
         return old
     texts = ("string", "probe")
-    if (old.kind in texts) != (new.kind in texts):
+    stacks = "stack" in (old.kind, new.kind) or old.detail != new.detail
+    if (old.kind in texts) != (new.kind in texts) or (stacks and old.kind not in texts):
         message = f"key {index + 1} of @{name} is {_kind(old)} elsewhere, not {_kind(new)}"
         raise refuse("D_PROTO_ARG", span, message)
     if old.kind in texts:

@@ -8,8 +8,11 @@ something is shown.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from dataclasses import dataclass, field
+
+_MARK = re.compile(r"^[ \t]*#[ \t]*(?:line[ \t]+)?([0-9]{1,9})\b[^\n]*$", re.MULTILINE)
 
 __all__ = ("MAX_SOURCE", "NOWHERE", "Source", "Span")
 
@@ -39,16 +42,25 @@ class Source:
     text: str
     name: str | None = None
     _starts: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    _marks: tuple[tuple[int, int], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         starts = [0]
         starts.extend(i + 1 for i, c in enumerate(self.text) if c == "\n")
         object.__setattr__(self, "_starts", tuple(starts))
+        # (the line behind a mark, what the mark says it is)
+        marks = [(bisect_right(starts, m.start(1)) + 1, int(m[1])) for m in _MARK.finditer(self.text)]
+        object.__setattr__(self, "_marks", tuple(marks))
 
     def place(self, offset: int) -> tuple[int, int]:
-        """Line and column of an offset, both from 1."""
+        """Line and column of an offset, both from 1: those of the text as it is."""
         line = bisect_right(self._starts, offset)
         return line, offset - self._starts[line - 1] + 1
+
+    def named_line(self, line: int) -> int:
+        """The number that ``#line`` and the C preprocessor's marks give a line."""
+        index = bisect_right(self._marks, (line, 1 << 62)) - 1
+        return line if index < 0 else self._marks[index][1] + line - self._marks[index][0]
 
     def line(self, number: int) -> str:
         """The text of line ``number``, without its newline."""

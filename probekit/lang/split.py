@@ -42,8 +42,7 @@ def split_clauses(program: CheckedProgram) -> CheckedProgram:
 def _records_inside(statement: TypedStatement) -> bool:
     """True for an ``if`` that has a data-recording action anywhere in it."""
     return isinstance(statement, typed.IfElse) and any(
-        isinstance(s, (typed.Trace, typed.Printf, typed.Exit)) or _records_inside(s)
-        for s in (*statement.then, *statement.orelse)
+        isinstance(s, typed.Act) or _records_inside(s) for s in (*statement.then, *statement.orelse)
     )
 
 

@@ -6,7 +6,7 @@ Methods are pure; what cannot be a node is refused with its place.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from lark import Token
 
@@ -26,6 +26,21 @@ def _span(token: Token) -> Span:
     assert token.start_pos is not None
     assert token.end_pos is not None
     return Span(token.start_pos, token.end_pos)
+
+
+def _any_span(part: Any) -> Span:
+    return _span(part) if isinstance(part, Token) else part.span
+
+
+def _want_equals(op: Token) -> None:
+    if op != "=":
+        raise refuse("D_SYNTAX", _span(op), f"= is wanted here, not {op}")
+
+
+def _array(inner: ast.Declarator | None, dims: Any, span: Span) -> ast.ArrayOf:
+    if isinstance(dims, ast.Params):
+        return ast.ArrayOf(inner, None, dims, span)
+    return ast.ArrayOf(inner, dims, None, span)
 
 
 class TreeBuilder:
@@ -75,38 +90,171 @@ class TreeBuilder:
         word, cond, then, _, orelse = parts
         return ast.If(cond, then, orelse, _span(word).to((orelse or then).span))
 
-    def declaration(self, parts: _Parts) -> ast.Declaration:
-        """``[self|this] type name[keys];``."""
-        scope, type_name, name, keys, end = parts
-        start = _span(scope) if scope else type_name.span
-        return ast.Declaration(
-            str(scope) if scope else None,  # type: ignore[arg-type]
-            type_name,
-            str(name),
-            keys,
-            start.to(_span(end)),
-        )
+    # Declarations.
 
-    def key_types(self, parts: _Parts) -> tuple[ast.TypeName, ...]:
-        """``[type, ...]`` of a declaration."""
-        return tuple(parts[1:-1])
+    def declaration(self, parts: _Parts) -> ast.Declaration:
+        """``specifiers declarators;``."""
+        specs, declarators, end = parts
+        return ast.Declaration(specs, tuple(declarators or ()), specs.span.to(_span(end)))
+
+    def declarators(self, parts: _Parts) -> list[ast.Declarator]:
+        """A list of declarators."""
+        return parts
+
+    def inline(self, parts: _Parts) -> ast.Inline:
+        """``inline type name = value;``."""
+        word, specs, declarator, op, value, end = parts
+        _want_equals(op)
+        return ast.Inline(specs, declarator, value, _span(word).to(_span(end)))
+
+    def translator(self, parts: _Parts) -> ast.Translator:
+        """``translator target < source > { ... };``."""
+        word, target, _lt, source, _gt, _open, *members, _close, end = parts
+        return ast.Translator(target, source, tuple(members), _span(word).to(_span(end)))
+
+    def translation(self, parts: _Parts) -> ast.Translation:
+        """``member = value;``."""
+        name, op, value, end = parts
+        _want_equals(op)
+        return ast.Translation(str(name), value, _span(name).to(_span(end)))
+
+    def provider(self, parts: _Parts) -> ast.Provider:
+        """``provider name { ... };``."""
+        word, name, _open, *probes, _close, end = parts
+        return ast.Provider(str(name), tuple(probes), _span(word).to(_span(end)))
+
+    def provided(self, parts: _Parts) -> ast.Provided:
+        """``probe name(args) : (translated);``."""
+        tokens = [p for p in parts if isinstance(p, Token)]
+        args, translated = parts[3], parts[6] if len(parts) > 6 else None
+        return ast.Provided(str(parts[1]), args, translated, _span(tokens[0]).to(_span(tokens[-1])))
 
     # Types.
 
-    def type_name(self, parts: _Parts) -> ast.TypeName:
-        """Specifiers and stars."""
-        stars = [p for p in parts if isinstance(p, Token)]
-        words = [p for p in parts if not isinstance(p, Token)]
-        last = _span(stars[-1]) if stars else words[-1][1]
-        return ast.TypeName(tuple(word for word, _ in words), len(stars), words[0][1].to(last))
+    def decl_specs(self, parts: _Parts) -> ast.Specs:
+        """Specifiers."""
+        storage: list[str] = []
+        words: list[str] = []
+        tagged: list[ast.StructSpec | ast.EnumSpec] = []
+        for part in parts:
+            if not isinstance(part, Token):
+                tagged.append(part)
+            elif part.type in ("STORAGE", "SCOPE"):
+                storage.append(str(part))
+            else:
+                words.append(str(part))
+        return ast.Specs(tuple(storage), tuple(words), tuple(tagged), _any_span(parts[0]).to(_any_span(parts[-1])))
 
-    def specifier(self, parts: _Parts) -> tuple[str, Span]:
-        """One word of a type."""
-        return str(parts[0]), _span(parts[0])
+    def tag(self, parts: _Parts) -> Token:
+        """The name of a struct, union or enum."""
+        return parts[0]  # type: ignore[no-any-return]
 
-    def tagged_type(self, parts: _Parts) -> tuple[str, Span]:
+    def struct_tag(self, parts: _Parts) -> ast.StructSpec:
         """``struct tag``."""
-        return f"{parts[0]} {parts[1]}", _span(parts[0]).to(_span(parts[1]))
+        word, tag = parts
+        return ast.StructSpec("struct" if word == "struct" else "union", str(tag), None, _span(word).to(_span(tag)))
+
+    def struct_body(self, parts: _Parts) -> ast.StructSpec:
+        """``struct [tag] { ... }``."""
+        word, tag, _open, *members, close = parts
+        kind: Literal["struct", "union"] = "struct" if word == "struct" else "union"
+        return ast.StructSpec(kind, str(tag or ""), tuple(members), _span(word).to(_span(close)))
+
+    def member_decl(self, parts: _Parts) -> ast.MemberDecl:
+        """One member declaration."""
+        specs, members, end = parts
+        return ast.MemberDecl(specs, tuple(members or ()), specs.span.to(_span(end)))
+
+    def member_list(self, parts: _Parts) -> list[tuple[ast.Declarator | None, ast.Expr | None]]:
+        """Its declarators."""
+        return parts
+
+    def member_item(self, parts: _Parts) -> tuple[ast.Declarator | None, ast.Expr | None]:
+        """``declarator [: width]``."""
+        return parts[0], parts[1]
+
+    def member_padding(self, parts: _Parts) -> tuple[ast.Declarator | None, ast.Expr | None]:
+        """``: width``."""
+        return None, parts[0]
+
+    def enum_tag(self, parts: _Parts) -> ast.EnumSpec:
+        """``enum tag``."""
+        word, tag = parts
+        return ast.EnumSpec(str(tag), None, _span(word).to(_span(tag)))
+
+    def enum_body(self, parts: _Parts) -> ast.EnumSpec:
+        """``enum [tag] { ... }``."""
+        word, tag, *_rest, close = parts
+        values = tuple(p for p in parts if isinstance(p, ast.Enumerator))
+        return ast.EnumSpec(str(tag or ""), values, _span(word).to(_span(close)))
+
+    def enumerator(self, parts: _Parts) -> ast.Enumerator:
+        """``name [= value]``."""
+        name, op, value = parts
+        if op is not None:
+            _want_equals(op)
+        return ast.Enumerator(str(name), value, _span(name) if value is None else _span(name).to(value.span))
+
+    def stars(self, parts: _Parts) -> tuple[int, Span]:
+        """How many levels of pointer."""
+        first, *rest = parts
+        if isinstance(first, Token):
+            return 1, _span(first)
+        count, span = first
+        return count + (rest[0].type == "STAR"), span.to(_span(rest[0]))
+
+    def pointer_declarator(self, parts: _Parts) -> ast.Declarator:
+        """``* declarator``."""
+        (count, span), *inner = parts
+        behind = inner[0] if inner else None
+        return ast.PointerTo(count, behind, span if behind is None else span.to(behind.span))
+
+    def declared_name(self, parts: _Parts) -> ast.Declarator:
+        """The name itself."""
+        return ast.Named(str(parts[0]), False, _span(parts[0]))
+
+    def declared_symbol(self, parts: _Parts) -> ast.Declarator:
+        """A name with a backquote."""
+        return ast.Named(str(parts[0]), True, _span(parts[0]))
+
+    def grouped(self, parts: _Parts) -> ast.Declarator:
+        """``(declarator)``."""
+        return parts[1]  # type: ignore[no-any-return]
+
+    def array_declarator(self, parts: _Parts) -> ast.Declarator:
+        """``declarator[dims]``."""
+        inner, _opening, dims, close = parts
+        return _array(inner, dims, inner.span.to(_span(close)))
+
+    def array_abstract(self, parts: _Parts) -> ast.Declarator:
+        """``[dims]`` in a type name."""
+        opening, dims, close = parts
+        return _array(None, dims, _span(opening).to(_span(close)))
+
+    def function_declarator(self, parts: _Parts) -> ast.Declarator:
+        """``declarator(params)``."""
+        inner, _opening, params, close = parts
+        return ast.FunctionOf(inner, params, inner.span.to(_span(close)))
+
+    def function_abstract(self, parts: _Parts) -> ast.Declarator:
+        """``(params)`` in a type name."""
+        opening, params, close = parts
+        return ast.FunctionOf(None, params, _span(opening).to(_span(close)))
+
+    def params(self, parts: _Parts) -> ast.Params:
+        """Parameters."""
+        params = tuple(p for p in parts if isinstance(p, ast.Param))
+        return ast.Params(params, any(isinstance(p, Token) for p in parts))
+
+    def param(self, parts: _Parts) -> ast.Param:
+        """One parameter."""
+        specs, declarator = parts
+        return ast.Param(specs, declarator, specs.span if declarator is None else specs.span.to(declarator.span))
+
+    def type_name(self, parts: _Parts) -> ast.TypeName:
+        """Specifiers and an abstract declarator."""
+        specs, declarator = parts
+        return ast.TypeName(specs, declarator, specs.span if declarator is None else specs.span.to(declarator.span))
 
     # Operators.
 

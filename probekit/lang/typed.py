@@ -2,8 +2,11 @@
 
     pid + 'a'  (pid is pid_t)   ->  Arith("add", Builtin("pid"), Const(97), type=int)
     arg0 == 1                   ->  Compare("eq", Arg(0), Convert(Const(1), int64_t), signed=True)
+    this->p->count++            ->  a MemLoad and a MemStore at an address that a Bind has worked out once
 
-What lowering needs is here and nothing else; the syntax tree stays untouched.
+What lowering needs is here and nothing else; the syntax tree stays untouched. A value
+is an integer (pointers and enumerations too) or a string; a struct or array is the
+integer that is its address.
 """
 
 from __future__ import annotations
@@ -11,18 +14,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, final
 
+from probekit.buffers.actions import FieldKind, PrintType
 from probekit.buffers.aggs import AggPlan
 from probekit.buffers.formats import Format
 from probekit.lang.scan import Option
 from probekit.lang.source import Span
-from probekit.lang.types import INT, IntType, StringType
+from probekit.lang.types import INT, MACHINE_POINTER, STRING_SIZE, IntType, StringType, Type
 from probekit.probe.names import ProbeDescription
 
 __all__ = (
+    "Act",
     "Aggregate",
     "Arg",
     "Arith",
     "ArithOp",
+    "Bind",
     "Builtin",
     "CheckedClause",
     "CheckedProgram",
@@ -33,36 +39,51 @@ __all__ = (
     "Const",
     "Convert",
     "Do",
-    "Exit",
+    "ElemAddr",
+    "ElemLoad",
+    "ElemStore",
     "IfElse",
+    "Invoke",
+    "Item",
     "Load",
     "Logic",
-    "Printf",
+    "MemBits",
+    "MemCopy",
+    "MemLoad",
+    "MemStore",
+    "MemText",
+    "MemTextStore",
     "Sequence",
+    "Slot",
     "Step",
     "Store",
     "Text",
-    "Trace",
+    "TextAddr",
     "TypedExpr",
     "TypedStatement",
     "Var",
+    "VarAddr",
     "VarScope",
 )
 
 ArithOp = Literal["add", "sub", "mul", "div", "rem", "and", "or", "xor", "shl", "shr"]
-VarScope = Literal["global", "local"]
+VarScope = Literal["global", "self", "local"]
 CompareOp = Literal["eq", "ne", "lt", "le", "gt", "ge"]
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Var:
-    """A variable of the program. ``scope``: ``global``, or ``local`` for ``this->``."""
+    """A variable of the program. ``scope``: ``self`` for ``self->``, ``local`` for ``this->``, else ``global``.
+
+    ``keys``: the key types of an associative array, else None.
+    """
 
     index: int
     name: str
     scope: VarScope
-    type: IntType
+    type: Type
+    keys: tuple[Type, ...] | None = None
 
 
 @final
@@ -107,7 +128,150 @@ class Load:
     """A variable's value."""
 
     var: Var
+    type: IntType | StringType
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class VarAddr:
+    """The address of a struct or array that is a variable."""
+
+    var: Var
+    type: IntType = MACHINE_POINTER
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ElemLoad:
+    """The value of one element of an associative array."""
+
+    var: Var
+    keys: tuple[TypedExpr, ...]
+    type: IntType | StringType
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ElemAddr:
+    """The address of a struct or array that is an element; it is made when ``create`` and not there, else 0."""
+
+    var: Var
+    keys: tuple[TypedExpr, ...]
+    create: bool
+    type: IntType = MACHINE_POINTER
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ElemStore:
+    """Assign to an element; 0 frees it. The value is what was stored."""
+
+    var: Var
+    keys: tuple[TypedExpr, ...]
+    value: TypedExpr
+    type: IntType | StringType
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class MemLoad:
+    """An integer out of memory."""
+
+    addr: TypedExpr
     type: IntType
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class MemStore:
+    """An integer into memory; the value is what was stored."""
+
+    addr: TypedExpr
+    value: TypedExpr
+    type: IntType
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class MemBits:
+    """Assign to ``bits`` bits from bit ``shift`` on of the integer at ``addr``; the value is what was stored."""
+
+    addr: TypedExpr
+    value: TypedExpr
+    shift: int
+    bits: int
+    type: IntType
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class MemText:
+    """The string at an address, of at most ``limit`` bytes; ``limit`` 0: as long as strings may be."""
+
+    addr: TypedExpr
+    limit: int
+    type: StringType
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class MemTextStore:
+    """Write a string and its NUL, within ``size`` bytes; the value is what was stored."""
+
+    addr: TypedExpr
+    value: TypedExpr
+    size: int
+    type: StringType
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class MemCopy:
+    """Copy ``size`` bytes; the value is the destination's address."""
+
+    target: TypedExpr
+    source: TypedExpr
+    size: int
+    type: IntType = MACHINE_POINTER
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TextAddr:
+    """The address of a copy of a string in scratch memory."""
+
+    value: TypedExpr
+    type: IntType = MACHINE_POINTER
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Invoke:
+    """A subroutine. ``type`` None: it has no value."""
+
+    name: str
+    args: tuple[TypedExpr, ...]
+    type: IntType | StringType
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """What a :class:`Bind` around it has worked out."""
+
+    number: int
+    type: IntType | StringType
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """Work out ``value`` once, then ``body``, which has it as slot ``number``."""
+
+    number: int
+    value: TypedExpr
+    body: TypedExpr
+    type: IntType | StringType
 
 
 @final
@@ -192,7 +356,7 @@ class Store:
 
     var: Var
     value: TypedExpr
-    type: IntType
+    type: IntType | StringType
 
 
 @final
@@ -212,6 +376,20 @@ TypedExpr = (
     | Builtin
     | Arg
     | Load
+    | VarAddr
+    | ElemLoad
+    | ElemAddr
+    | ElemStore
+    | MemLoad
+    | MemStore
+    | MemBits
+    | MemText
+    | MemTextStore
+    | MemCopy
+    | TextAddr
+    | Invoke
+    | Slot
+    | Bind
     | Arith
     | Compare
     | CompareText
@@ -234,37 +412,40 @@ class Do:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Trace:
-    """``trace(value)``."""
+class Item:
+    """One field of a record. ``kind`` ``bytes``: ``value`` is the address of ``size`` bytes."""
 
     value: TypedExpr
+    kind: FieldKind
+    size: int
+    detail: str = ""
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class Printf:
-    """``printf(format, args)``."""
+class Act:
+    """An action: ``action`` is its name in D, ``items`` what it records, ``aggs`` the aggregations that it names.
 
-    format: Format
-    args: tuple[TypedExpr, ...]
+    ``records``: False for one whose firing shows nothing by itself.
+    """
 
-
-@final
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """``exit(status)``; the status is an ``int``."""
-
-    status: TypedExpr
+    action: str
+    items: tuple[Item, ...] = ()
+    format: Format | None = None
+    aggs: tuple[int, ...] = ()
+    shape: PrintType | None = None
+    records: bool = True
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """``@agg[keys] = function(value)``."""
+    """``@agg[keys] = function(value)``; ``weight``: the increment of a quantizing one, None for 1."""
 
     agg: int
     keys: tuple[TypedExpr, ...]
     value: TypedExpr | None
+    weight: TypedExpr | None = None
 
 
 @final
@@ -277,7 +458,7 @@ class IfElse:
     orelse: tuple[TypedStatement, ...]
 
 
-TypedStatement = Do | Trace | Printf | Exit | Aggregate | IfElse
+TypedStatement = Do | Act | Aggregate | IfElse
 
 
 @final
@@ -301,3 +482,4 @@ class CheckedProgram:
     variables: tuple[Var, ...]
     aggregations: tuple[AggPlan, ...]
     options: tuple[Option, ...]
+    string_size: int = STRING_SIZE

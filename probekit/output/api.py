@@ -31,5 +31,8 @@ class Renderer(Protocol):
     def aggregations(self, aggregations: Sequence[Aggregation]) -> None:
         """Write the aggregations that are left at the end."""
 
+    def flush(self) -> None:
+        """Let what was written be seen."""
+
     def close(self) -> None:
         """Write what is still held back, and flush. The streams stay open."""

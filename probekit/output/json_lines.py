@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TextIO, assert_never
 
-from probekit.buffers.quantize import bucket_value
+from probekit.consumer import events as model
 from probekit.consumer.drops import drop_text
 from probekit.consumer.events import (
     Aggregation,
@@ -24,18 +24,23 @@ from probekit.consumer.events import (
     Event,
     ExitRequested,
     Fault,
+    Histogram,
     Item,
+    KeyValue,
     Message,
     Printed,
     ProbeFired,
     Quantize,
-    Row,
     Stats,
-    TraceInt,
-    TraceString,
+    StdDev,
+    Value,
+    divide,
 )
 from probekit.consumer.faults import fault_name, fault_text
-from probekit.output.histogram import divide, shown_buckets
+from probekit.consumer.histogram import labels, shown_buckets
+from probekit.consumer.printa import scaled
+from probekit.output.dump import typed_lines
+from probekit.output.effects import Effects, NoEffects
 from probekit.probe.names import ProbeName
 
 __all__ = ("Json", "JsonRenderer", "dump", "event_json", "probe_json")
@@ -44,10 +49,11 @@ Json = dict[str, object]
 
 
 class JsonRenderer:
-    """Writes events as NDJSON."""
+    """Writes events as NDJSON. ``effects``: carries out ``system()``; the rest has no meaning for one stream."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, *, effects: Effects | None = None) -> None:
         self._out = out
+        self._effects = effects or NoEffects()
 
     def header(self) -> None:
         """Nothing: ``attached`` is the first line."""
@@ -55,11 +61,20 @@ class JsonRenderer:
     def event(self, event: Event) -> None:
         """Write one event."""
         self._out.write(dump(event_json(event)))
+        if isinstance(event, ProbeFired):
+            for item in event.items:
+                if isinstance(item, model.Command):
+                    self._out.flush()
+                    self._effects.run(item.text)
 
     def aggregations(self, aggregations: Sequence[Aggregation]) -> None:
         """Write one line for each."""
         for aggregation in aggregations:
             self.event(aggregation)
+
+    def flush(self) -> None:
+        """Let what was written be seen."""
+        self._out.flush()
 
     def close(self) -> None:
         """Flush."""
@@ -91,8 +106,8 @@ def event_json(event: Event) -> Json:
     match event:
         case ProbeFired():
             return _fired(event)
-        case Aggregation(name=name, func=func, normal=normal):
-            rows = [_row(row, normal) for row in event.rows]
+        case Aggregation(name=name, func=func):
+            rows = [_row(row.key, row.value, row.normal) for row in event.rows]
             return {"type": "aggregation", "name": name, "func": func, "data": rows}
         case Drop(kind=kind, cpu=cpu, count=count, total=total):
             message = drop_text(event)
@@ -129,18 +144,49 @@ def _fired(fired: ProbeFired) -> Json:
     )
 
 
-def _traced(items: Iterable[Item]) -> Iterator[int | str]:
-    """What ``trace()`` recorded; ``printf()`` goes to ``text``."""
+def _traced(items: Iterable[Item]) -> Iterator[object]:
+    """What was recorded, in order; ``printf()`` goes to ``text``."""
     for item in items:
         match item:
-            case TraceInt(value=value):
+            case model.TraceInt(value=value):
                 yield value
-            case TraceString(text=text):
+            case model.TraceString(text=text) | model.SymbolName(text=text):
                 yield text
-            case Printed():
+            case model.TraceBytes(data=data) | model.Dump(data=data):
+                yield {"bytes": data.hex()}
+            case model.StackFrames(frames=frames):
+                yield {"stack-frames": [_frame(frame) for frame in frames]}
+            case model.TypedValue(addr=addr):
+                yield _known(value="\n".join(typed_lines(item.type, item.data)), addr=addr)
+            case model.Table():
+                yield {"aggregation-data": list(_table(item)), "aggregation-name": list(item.names)}
+            case model.Command(text=text):
+                yield {"system": text}
+            case model.Reopened(path=path):
+                yield {"freopen": path}
+            case model.Truncated():
+                yield {"ftruncate": True}
+            case model.OptionSet(name=name, value=value):
+                yield {"setopt": name, "value": value}
+            case model.Printed():
                 pass
             case _:
                 assert_never(item)
+
+
+def _frame(frame: str) -> Json:
+    """``module`name+0x10`` taken apart."""
+    place, _, offset = frame.partition("+0x")
+    module, tick, name = place.partition("`")
+    if not tick:
+        return {"symbol": frame}
+    return {"symbol": frame, "module": module, "name": name, "offset": int(offset, 16) if offset else 0}
+
+
+def _table(table: model.Table) -> Iterator[Json]:
+    for row in table.rows:
+        values = [_value_json(v, n) for v, n in zip(row.values, row.normals, strict=True)]
+        yield {"key": list(row.key), **values[0]} if len(values) == 1 else {"key": list(row.key), "values": values}
 
 
 def _fault(fault: Fault) -> Json:
@@ -159,16 +205,30 @@ def _fault(fault: Fault) -> Json:
     )
 
 
-def _row(row: Row, normal: int) -> Json:
-    key = list(row.key)
-    match row.value:
+def _row(key: Sequence[KeyValue], value: Value, normal: int) -> Json:
+    return {"key": list(key), **_value_json(value, normal)}
+
+
+def _value_json(value: Value | None, normal: int) -> Json:
+    match value:
+        case None:
+            return {"value": None}
         case int():
-            return {"key": key, "value": divide(row.value, normal)}
+            return {"value": divide(value, normal)}
         case Average(total=total, count=count):
-            value = divide(divide(total, normal), count) if count else 0
-            return {"key": key, "value": value, "sum": total, "count": count}
-        case Quantize(buckets=counts):
-            buckets = [{"value": bucket_value(i), "count": divide(counts[i], normal)} for i in shown_buckets(counts)]
-            return {"key": key, "buckets": buckets}
+            return {"value": scaled(value, normal), "sum": total, "count": count}
+        case StdDev(count=count, total=total):
+            return {"value": value.value(normal), "sum": total, "count": count}
+        case Quantize(buckets=counts) | Histogram(buckets=counts):
+            names = labels(value)
+            shown = (
+                {"value": _bucket_label(names[i]), "count": divide(counts[i], normal)} for i in shown_buckets(value)
+            )
+            return {"buckets": list(shown)}
         case _:
-            assert_never(row.value)
+            assert_never(value)
+
+
+def _bucket_label(label: str) -> int | str:
+    """A bucket's lowest value, or what stands for one that has none: ``< 0``, ``>= 100``."""
+    return label if label[0] in "<>" else int(label)

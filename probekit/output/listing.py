@@ -9,7 +9,7 @@ ID   PROVIDER            MODULE                          FUNCTION NAME
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from probekit.consumer.events import Probe
@@ -17,7 +17,7 @@ from probekit.consumer.strings import escape_controls
 from probekit.output.json_lines import Json, dump, probe_json
 from probekit.probe.names import ProbeName
 
-__all__ = ("LISTING_HEADER", "ListedProbe", "Refused", "listing_json", "listing_text")
+__all__ = ("LISTING_HEADER", "STABILITY", "ListedProbe", "Refused", "attribute_lines", "listing_json", "listing_text")
 
 LISTING_HEADER = f"{'ID':>5} {'PROVIDER':>10} {'MODULE':>17} {'FUNCTION':>33} NAME"
 
@@ -63,15 +63,30 @@ def _line(number: str, name: ProbeName) -> str:
     return f"{number:>5} {provider:>10} {module:>17} {function:>33} {last}"
 
 
+STABILITY: Mapping[str, tuple[str, str, str]] = {
+    "": ("Private", "Private", "Unknown"),
+    "dtrace": ("Stable", "Stable", "Common"),
+    "profile": ("Evolving", "Evolving", "Common"),
+    "fbt": ("Private", "Private", "ISA"),
+    "syscall": ("Private", "Private", "ISA"),
+}
+"""Stability of a provider's probes: names, data semantics, dependency class."""
+
+_ATTRIBUTES = ("Identifier Names:", "Data Semantics:  ", "Dependency Class:")
+
+
+def attribute_lines(stability: tuple[str, str, str]) -> Iterator[str]:
+    """The three attributes, a line each."""
+    for label, attribute in zip(_ATTRIBUTES, stability, strict=True):
+        yield f"\t\t{label} {attribute}"
+
+
 def _details(listed: ListedProbe) -> Iterator[str]:
     """As dtrace prints them, one attribute block for the probe and one for its arguments."""
     for title in ("Probe Description Attributes", "Argument Attributes"):
         yield ""
         yield f"\t{title}"
-        for label, attribute in zip(
-            ("Identifier Names:", "Data Semantics:  ", "Dependency Class:"), listed.stability, strict=True
-        ):
-            yield f"\t\t{label} {attribute}"
+        yield from attribute_lines(listed.stability)
     yield ""
     yield "\tArgument Types"
     match listed.arguments:

@@ -15,33 +15,37 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO, assert_never
 
+from probekit.buffers.aggs import AggFuncName
+from probekit.consumer import events as model
 from probekit.consumer.drops import drop_text
 from probekit.consumer.events import (
     Aggregation,
     Attached,
-    Average,
     Drop,
     Event,
     ExitRequested,
     Fault,
     Flow,
+    Histogram,
     Item,
+    JoinedRow,
     KeyKind,
     KeyValue,
     Message,
-    Printed,
     ProbeFired,
     Quantize,
     Row,
     Stats,
-    TraceInt,
-    TraceString,
     Value,
 )
 from probekit.consumer.faults import fault_text
+from probekit.consumer.histogram import histogram_lines
+from probekit.consumer.printa import scaled
+from probekit.consumer.printf import STACK_INDENT
 from probekit.consumer.strings import escape_controls
 from probekit.output.api import PROGRAM
-from probekit.output.histogram import divide, quantize_lines
+from probekit.output.dump import hexdump, looks_like_text, typed_lines
+from probekit.output.effects import Effects, NoEffects
 
 __all__ = ("TextRenderer", "TextStyle", "aggregation_text", "attached_text", "fired_text")
 
@@ -49,6 +53,7 @@ _HEADER = f"{'CPU':>3} {'ID':>6} {'FUNCTION:NAME':>32}\n"
 _FLOW_HEADER = f"{'CPU':>3} {'FUNCTION':<41}\n"
 _TRACE_STRING = 33
 _KEY_STRING = 50
+_PRINT_INDENT = 44
 _INT_COLUMNS = {8: 3, 16: 5, 32: 8, 64: 16}
 
 
@@ -56,13 +61,18 @@ _INT_COLUMNS = {8: 3, 16: 5, 32: 8, 64: 16}
 class TextStyle:
     """``quiet``: only what the script prints (``-q``); ``flow``: indented (``-F``); ``escape``: guest text defused.
 
-    ``verbose``: figures of what enabling and restoring took (``-v``).
+    ``verbose``: figures of what enabling and restoring took (``-v``). ``stack_indent``, ``raw_bytes``, ``zoom``,
+    ``drop_tags``: the options ``stackindent``, ``rawbytes``, ``aggzoom``, ``droptags``.
     """
 
     quiet: bool = False
     flow: bool = False
     escape: bool = True
     verbose: bool = False
+    stack_indent: int = STACK_INDENT
+    raw_bytes: bool = False
+    zoom: bool = False
+    drop_tags: bool = False
 
     def guest(self, text: str) -> str:
         """Text from the guest as it may be written."""
@@ -70,12 +80,20 @@ class TextStyle:
 
 
 class TextRenderer:
-    """Writes events as dtrace(1) does."""
+    """Writes events as dtrace(1) does. ``effects``: carries out ``system()`` and ``freopen()``."""
 
-    def __init__(self, out: TextIO, messages: TextIO, style: TextStyle | None = None) -> None:
+    def __init__(
+        self,
+        out: TextIO,
+        messages: TextIO,
+        style: TextStyle | None = None,
+        *,
+        effects: Effects | None = None,
+    ) -> None:
         self._out = out
         self._messages = messages
         self._style = style or TextStyle()
+        self._effects = effects or NoEffects()
         self._headed = False
 
     def header(self) -> None:
@@ -86,11 +104,12 @@ class TextRenderer:
         match event:
             case ProbeFired():
                 self._head()
-                self._out.write(fired_text(event, self._style))
+                self._fired(event)
             case Aggregation():
                 self._out.write("\n" + aggregation_text(event, self._style))
             case Drop():
-                self._say(drop_text(event))
+                tag = f"[DTRACEDROP_{event.kind.upper()}] " if self._style.drop_tags else ""
+                self._say(tag + drop_text(event))
             case Fault():
                 self._say(escape_controls(fault_text(event)))
             case Attached():
@@ -109,7 +128,40 @@ class TextRenderer:
 
     def aggregations(self, aggregations: Sequence[Aggregation]) -> None:
         """Write what is left at the end, after a blank line even if there is nothing: dtrace ends so."""
-        self._out.write("\n" + "".join(aggregation_text(a, self._style) for a in aggregations))
+        self._out.write("\n")
+        for aggregation in aggregations:
+            self._out.write(aggregation_text(aggregation, self._style))
+
+    def _fired(self, fired: ProbeFired) -> None:
+        """A line, or with ``quiet`` only its items. What the script does to the output happens in its place."""
+        self._out.write(_lead(fired, self._style))
+        for item in fired.items:
+            match item:
+                case model.Command(text=text):
+                    self._out.flush()
+                    self._effects.run(text)
+                case model.Reopened(path=path):
+                    self._out.flush()
+                    self._reopen(path)
+                case model.Truncated():
+                    self._out.flush()
+                    self._effects.truncate(self._out)
+                case model.OptionSet(name=name, value=value):
+                    self._style = self._effects.restyle(self._style, name, value)
+                case _:
+                    self._out.write(_item(item, self._style))
+        if not self._style.quiet:
+            self._out.write("\n")
+
+    def _reopen(self, path: str) -> None:
+        try:
+            self._out = self._effects.reopen(path)
+        except OSError as error:
+            self._say(f"failed to freopen {escape_controls(path)}: {error.strerror}")
+
+    def flush(self) -> None:
+        """Let what was written be seen."""
+        self._out.flush()
 
     def close(self) -> None:
         """Flush both streams."""
@@ -144,13 +196,17 @@ def attached_text(attached: Attached) -> str:
 
 def fired_text(fired: ProbeFired, style: TextStyle) -> str:
     """One record: its line, or with ``quiet`` what was traced and printed and nothing else."""
-    items = "".join(_item(item, style) for item in fired.items)
+    return _lead(fired, style) + "".join(_item(item, style) for item in fired.items) + ("" if style.quiet else "\n")
+
+
+def _lead(fired: ProbeFired, style: TextStyle) -> str:
+    """What stands before the items."""
     if style.flow:
-        return f"{fired.cpu:>3} {_flow_name(fired, style):<41} {items}\n"
+        return f"{fired.cpu:>3} {_flow_name(fired, style):<41} "
     if style.quiet:
-        return items
+        return ""
     name = style.guest(f"{fired.probe.name.function}:{fired.probe.name.name}")
-    return f"{fired.cpu:>3} {fired.probe.id:>6} {name:>32} {items}\n"
+    return f"{fired.cpu:>3} {fired.probe.id:>6} {name:>32} "
 
 
 def _flow_name(fired: ProbeFired, style: TextStyle) -> str:
@@ -163,46 +219,82 @@ def _flow_name(fired: ProbeFired, style: TextStyle) -> str:
 
 def _item(item: Item, style: TextStyle) -> str:
     match item:
-        case TraceInt(value=value, bits=bits):
-            return str(value) if style.quiet else _integer(value, bits)
-        case TraceString(text=text):
+        case model.TraceInt(value=value, bits=bits):
+            return _integer(value, bits, style.quiet)
+        case model.TraceString(text=text):
             return style.guest(text) if style.quiet else _string(text, _TRACE_STRING, style)
-        case Printed(pieces=pieces):
+        case model.TraceBytes(data=data):
+            return _bytes(data, style)
+        case model.Dump(data=data):
+            return hexdump(data)
+        case model.Printed(pieces=pieces):
             return "".join(p if isinstance(p, str) else style.guest(p.text) for p in pieces)
+        case model.StackFrames(frames=frames):
+            return "\n" + "".join(f"{'':{style.stack_indent}}{style.guest(frame)}\n" for frame in frames)
+        case model.SymbolName(text=text):
+            return _string(text, _KEY_STRING, style)
+        case model.TypedValue():
+            return _typed(item, style)
+        case model.Table():
+            return "\n" + "".join(_row(row, item.keys, item.funcs, style) for row in item.rows)
+        case model.Command() | model.Reopened() | model.Truncated() | model.OptionSet():
+            return ""
         case _:
             assert_never(item)
 
 
-def _integer(value: int, bits: int) -> str:
-    return f" {value:>{_INT_COLUMNS.get(bits, 16)}}"
+def _integer(value: int, bits: int, quiet: bool = False) -> str:
+    # DTrace prints 32 and 64 bits as signed, whatever their type, and narrower ones as unsigned.
+    value &= (1 << bits) - 1
+    if bits >= 32 and value >> (bits - 1):
+        value -= 1 << bits
+    return str(value) if quiet else f" {value:>{_INT_COLUMNS.get(bits, 16)}}"
 
 
 def _string(text: str, columns: int, style: TextStyle) -> str:
     return f"  {style.guest(text):<{columns}}"
 
 
+def _bytes(data: bytes, style: TextStyle) -> str:
+    text = None if style.raw_bytes else looks_like_text(data)
+    if text is None:
+        return hexdump(data) if data else ""
+    return style.guest(text) if style.quiet else _string(text, _TRACE_STRING, style)
+
+
+def _typed(value: model.TypedValue, style: TextStyle) -> str:
+    lines = [style.guest(line) for line in typed_lines(value.type, value.data)]
+    if value.addr is None and len(lines) == 1:
+        return lines[0]
+    indent = "" if style.quiet else " " * _PRINT_INDENT
+    head = "" if value.addr is None else f"0x{value.addr:x} = *"
+    return head + "\n" + "".join(f"{indent}{line}\n" for line in lines)
+
+
 def aggregation_text(aggregation: Aggregation, style: TextStyle) -> str:
     """All rows of one aggregation, without the blank line before."""
-    return "".join(_row(row, aggregation, style) for row in aggregation.rows)
+    return "".join(_single(row, aggregation, style) for row in aggregation.rows)
 
 
-def _row(row: Row, aggregation: Aggregation, style: TextStyle) -> str:
-    keys = "".join(_keys(row.key, aggregation.keys, style))
-    return f"{keys}{_value(row.value, aggregation.normal)}\n"
+def _single(row: Row, aggregation: Aggregation, style: TextStyle) -> str:
+    return _row(JoinedRow(row.key, (row.value,), (row.normal,)), aggregation.keys, (aggregation.func,), style)
 
 
-def _keys(key: Sequence[KeyValue], kinds: Sequence[KeyKind], style: TextStyle) -> Iterator[str]:
-    for part, kind in zip(key, kinds, strict=False):
-        yield _integer(part, kind.bits) if isinstance(part, int) else _string(part, _KEY_STRING, style)
+def _row(row: JoinedRow, kinds: Sequence[KeyKind], funcs: Sequence[AggFuncName], style: TextStyle) -> str:
+    keys = "".join(_key(part, kind, style) for part, kind in zip(row.key, kinds, strict=False))
+    values = "".join(_value(v, n, style) for v, n, _ in zip(row.values, row.normals, funcs, strict=False))
+    return f"{keys}{values}\n"
 
 
-def _value(value: Value, normal: int) -> str:
-    match value:
-        case int():
-            return _integer(divide(value, normal), 64)
-        case Average(total=total, count=count):
-            return _integer(divide(divide(total, normal), count) if count else 0, 64)
-        case Quantize():
-            return "\n" + "".join(f"{line}\n" for line in quantize_lines(value, normal=normal))
-        case _:
-            assert_never(value)
+def _key(part: KeyValue, kind: KeyKind, style: TextStyle) -> str:
+    if isinstance(part, int):
+        return _integer(part, kind.bits)
+    if kind.kind == "stack":
+        return "\n" + "".join(f"{'':{style.stack_indent}}{style.guest(frame)}\n" for frame in part.split("\n"))
+    return _string(part, _KEY_STRING, style)
+
+
+def _value(value: Value | None, normal: int, style: TextStyle) -> str:
+    if isinstance(value, Quantize | Histogram):
+        return "\n" + "".join(f"{line}\n" for line in histogram_lines(value, normal=normal, zoom=style.zoom))
+    return f" {scaled(value, normal):>16}"

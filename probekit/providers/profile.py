@@ -1,8 +1,9 @@
-"""Provider ``profile``: ``tick-N[unit]``, fired by the host's own clock.
+"""Provider ``profile``: ``tick-N[unit]`` and ``profile-N[unit]``, fired by the host's own clock.
 
 Probes exist once a description names them, as on DTrace; a glob only lists
 those that exist already. Units: ns us ms s m h d hz and their long forms;
-without one N is a frequency, as in D.
+without one N is a frequency, as in D. ``profile-N`` fires on every CPU of the
+machine that it belongs to: the host has one for us.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ _UNITS = {
     **dict.fromkeys(("h", "hour"), 3_600_000_000_000),
     **dict.fromkeys(("d", "day"), 86_400_000_000_000),
 }
-_TICK = re.compile(r"tick-(\d{1,18})([a-z]*)")
-_SHORTEST_NS = 1_000_000  # the host's timers are no finer; DTrace's own limit is 200 us
+_TIMED = re.compile(r"(?:tick|profile)-(\d{1,18})([a-z]*)")
+_SHORTEST_NS = 200_000  # DTrace's own limit
 
 
 def period_ns(name: str) -> int | None:
-    """The period of ``tick-N[unit]`` in nanoseconds; None for anything else."""
-    match = _TICK.fullmatch(name)
+    """The period of ``tick-N[unit]`` or ``profile-N[unit]`` in nanoseconds; None for anything else."""
+    match = _TIMED.fullmatch(name)
     if match is None or (count := int(match[1])) == 0:
         return None
     if match[2] in ("", "hz"):

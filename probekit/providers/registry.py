@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from probekit.probe.names import ProbeDescription
 from probekit.providers.api import Function, Probe, Provider
 from probekit.providers.dtrace import DtraceProvider
-from probekit.providers.fbt import FbtProvider
 from probekit.providers.profile import ProfileProvider
 
 __all__ = ("Registry", "make_registry")
@@ -38,5 +37,9 @@ class Registry:
 
 def make_registry(table: tuple[Function, ...]) -> Registry:
     """The registry of a session. ``table``: the guest kernel's functions (empty with no guest)."""
+    if not table:
+        return Registry((DtraceProvider(), ProfileProvider(_FIRST_FBT_ID)))
+    from probekit.providers.fbt import FbtProvider
+
     fbt = FbtProvider(table, _FIRST_FBT_ID)
     return Registry((DtraceProvider(), fbt, ProfileProvider(fbt.end_id)))

@@ -1,7 +1,10 @@
-"""Runtime options: one table for ``-x``, ``#pragma D option`` and the environment's ``DTRACE_OPT_*``.
+"""Options: one table for ``-x``, ``#pragma D option``, ``setopt()`` and the environment's ``DTRACE_OPT_*``.
 
-Values have DTrace's suffixes: sizes ``k m g t``, times ``ns us ms s m h d`` and
-``hz``, booleans as words. An option that is not in the table is refused by name.
+Values have DTrace's forms: sizes ``k m g t``, times ``ns us ms s m h d`` and
+``hz``, booleans as words. An option that D has and that means nothing here is
+accepted without effect, or refused by name when a script could rely on it.
+
+    apply_options(Options(), [("bufsize", "4m")]).bufsize  ->  4194304
 """
 
 from __future__ import annotations
@@ -9,38 +12,87 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 from probekit.errors import ProbekitError
 
-__all__ = ("OPTIONS", "OptionError", "Options", "apply_options", "environment_options")
+__all__ = ("OPTIONS", "OptionError", "OptionSource", "Options", "apply_options", "environment_options", "set_option")
+
+OptionSource = Literal["command", "program", "runtime"]
+"""Where an option is set: ``-x`` or the environment, ``#pragma D option``, ``setopt()``."""
+
+_BAD_NAME = "Invalid option name"
+_BAD_VALUE = "Invalid value for specified option"
+_BAD_CONTEXT = "Option cannot be used from within a D program"
+_TOO_LATE = "Option cannot be set while tracing is active"
 
 
 class OptionError(ProbekitError):
-    """An option that does not exist or a value that it does not take. ``name``; ``value``."""
+    """An option that does not exist or a value that it does not take. ``name``; ``value``; ``reason``: DTrace's."""
 
-    def __init__(self, message: str, *, name: str, value: str, hint: str = "") -> None:
+    def __init__(self, message: str, *, name: str, value: str, reason: str = "", hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.name = name
         self.value = value
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``aggsize``, ``bufsize``: bytes a CPU. ``switchrate_ns``: how often rings are read at least.
+    """All options that have an effect.
 
-    ``safepoint_ns``: limit for reaching a place where guest functions may be called. ``quiet``: only explicit output.
-    ``zdefs``: descriptions may match nothing. ``errtags``: tags in compile errors.
+    ``aggsize``, ``bufsize``: bytes a CPU; ``switchrate_ns``: how often records are read (None: as they come);
+    ``safepoint_ns``: limit for reaching a place where guest functions may be called; ``specsize``: bytes of each of
+    ``nspec`` speculations; ``*frames``: of a stack when none are asked for; ``cpp*``: of ``-C``.
     """
 
     aggsize: int = 1 << 20
+    aggsortkey: bool = False
+    aggsortkeypos: int = 0
+    aggsortpos: int = 0
+    aggsortrev: bool = False
+    aggzoom: bool = False
+    argref: bool = False
     bufsize: int = 1 << 20
-    switchrate_ns: int = 1_000_000_000
-    safepoint_ns: int = 20_000_000_000
-    quiet: bool = False
-    zdefs: bool = False
-    errtags: bool = False
+    core: bool = False
+    cpp: bool = False
+    cppargs: tuple[str, ...] = ()
+    cpphdrs: bool = False
+    cpppath: str = "cpp"
     defaultargs: bool = False
+    define: tuple[str, ...] = ()
+    destructive: bool = False
+    disasm: int = 0
+    droptags: bool = False
+    dynvarsize: int = 1 << 20
+    empty: bool = False
+    errtags: bool = False
+    flowindent: bool = False
+    incdir: tuple[str, ...] = ()
+    knodefs: bool = False
+    libdir: tuple[str, ...] = ()
+    maxframes: int = 127
+    nolibs: bool = False
+    nspec: int = 1
+    pgmax: int = 0
+    pspec: bool = False
+    quiet: bool = False
+    rawbytes: bool = False
+    safepoint_ns: int = 20_000_000_000
+    scratchsize: int = 1 << 16
+    specsize: int = 32 << 10
+    stackframes: int = 20
+    stackindent: int = 14
+    stdc: str = "a"
+    strsize: int = 256
+    switchrate_ns: int | None = None
+    tree: int = 0
+    undef: tuple[str, ...] = ()
+    unodefs: bool = False
+    ustackframes: int = 100
+    verbose: bool = False
+    version: str = ""
+    zdefs: bool = False
 
 
 _SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -54,76 +106,187 @@ _TIMES = {
     **dict.fromkeys(("d", "day"), 86_400_000_000_000),
 }
 _BOOLEANS = {
-    **dict.fromkeys(("", "yes", "enable", "enabled", "true", "on", "set", "1"), True),
-    **dict.fromkeys(("no", "disable", "disabled", "false", "off", "unset", "0"), False),
+    **dict.fromkeys(("", "yes", "enable", "enabled", "true", "on", "set"), True),
+    **dict.fromkeys(("no", "disable", "disabled", "false", "off", "unset"), False),
 }
-_NUMBER = re.compile(r"(\d{1,15})([a-z]*)")
+_NUMBER = re.compile(r"(0x[0-9a-f]{1,16}|\d{1,20})([a-z]*)")
+
+
+def _integer(digits: str) -> int:
+    """As strtoull(3) reads it: hexadecimal, octal, decimal."""
+    if digits.startswith("0x"):
+        return int(digits, 16)
+    return int(digits, 8) if digits.startswith("0") else int(digits)
+
+
+def _parts(text: str) -> tuple[int, str]:
+    match = _NUMBER.fullmatch(text.lower())
+    if match is None:
+        raise ValueError(text)
+    return _integer(match[1]), match[2]
 
 
 def _size(text: str) -> int:
     """``4m`` in bytes."""
-    match = _NUMBER.fullmatch(text.lower())
-    if match is None or match[2] not in _SIZES:
-        raise ValueError("a size such as 512k or 4m")
-    return int(match[1]) * _SIZES[match[2]]
+    number, suffix = _parts(text)
+    if suffix not in _SIZES:
+        raise ValueError(text)
+    return number * _SIZES[suffix]
+
+
+def _count(text: str) -> int:
+    """A number; a word that means yes is 1, one that means no is 0."""
+    if text.lower() in _BOOLEANS:
+        return int(_BOOLEANS[text.lower()])
+    number, suffix = _parts(text)
+    if suffix:
+        raise ValueError(text)
+    return number
 
 
 def _time(text: str) -> int:
     """``10hz`` or ``100ms`` in nanoseconds; a bare number is hz, as DTrace has it."""
-    match = _NUMBER.fullmatch(text.lower())
-    if match is None or int(match[1]) == 0:
-        raise ValueError("a rate or time such as 10hz or 100ms")
-    if match[2] in ("", "hz"):
-        return 1_000_000_000 // int(match[1])
-    if match[2] not in _TIMES:
-        raise ValueError("a rate or time such as 10hz or 100ms")
-    return int(match[1]) * _TIMES[match[2]]
+    number, suffix = _parts(text)
+    if suffix in ("", "hz"):
+        return 1_000_000_000 // number if number else 0
+    if suffix not in _TIMES:
+        raise ValueError(text)
+    return number * _TIMES[suffix]
 
 
 def _boolean(text: str) -> bool:
-    try:
-        return _BOOLEANS[text.lower()]
-    except KeyError:
-        raise ValueError("yes or no") from None
+    word = text.lower()
+    return _BOOLEANS[word] if word in _BOOLEANS else bool(_count(text))
+
+
+def _text(text: str) -> str:
+    if not text:
+        raise ValueError(text)
+    return text
+
+
+def _ignored(text: str) -> str:
+    return text
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(text)
+        return text
+
+    return parse
 
 
 @dataclass(frozen=True, slots=True)
 class OptionInfo:
-    """``field``: of :class:`Options`; ``parse``: text to value, ValueError says what is wanted; ``least``/``most``."""
+    """One option. ``field``: of :class:`Options`, None when it is accepted without effect.
 
-    field: str
-    parse: Callable[[str], int | bool]
+    ``parse``: text to value, ValueError when it is none; ``least``/``most``: of a number; ``many``: values add up;
+    ``where``: ``any``; ``start``: not by ``setopt()``; ``command``: not within a program either.
+    ``refused``: why it cannot be had at all.
+    """
+
+    field: str | None
+    parse: Callable[[str], int | bool | str]
     least: int = 0
     most: int = 1 << 62
+    many: bool = False
+    where: Literal["any", "start", "command"] = "any"
+    refused: str = ""
+
+
+def _own(parse: Callable[[str], int | bool | str], *names: str, **rest: Any) -> dict[str, OptionInfo]:
+    return {name: OptionInfo(name, parse, **rest) for name in names}
+
+
+def _accepted(parse: Callable[[str], int | bool | str], *names: str, **rest: Any) -> dict[str, OptionInfo]:
+    return {name: OptionInfo(None, parse, **rest) for name in names}
 
 
 OPTIONS: Mapping[str, OptionInfo] = {
-    "aggsize": OptionInfo("aggsize", _size, 4096, 1 << 28),
-    "bufsize": OptionInfo("bufsize", _size, 4096, 1 << 28),
-    "defaultargs": OptionInfo("defaultargs", _boolean),
-    "errtags": OptionInfo("errtags", _boolean),
-    "quiet": OptionInfo("quiet", _boolean),
-    "safepoint": OptionInfo("safepoint_ns", _time, 1_000_000),
-    "switchrate": OptionInfo("switchrate_ns", _time, 1_000_000, 60_000_000_000),
-    "zdefs": OptionInfo("zdefs", _boolean),
+    # What the output looks like: at any time.
+    **_own(_boolean, "aggsortkey", "aggsortrev", "aggzoom", "flowindent", "quiet", "rawbytes"),
+    **_own(_count, "aggsortkeypos", "aggsortpos", "stackindent", most=4096),
+    **_accepted(_boolean, "agghist", "aggpack", "quietresize", "noresolve", "temporal"),
+    **_accepted(_one_of("ascii", "utf8"), "encoding"),
+    # Rates and sizes: before tracing starts.
+    "switchrate": OptionInfo("switchrate_ns", _time, 0, 3_600_000_000_000),
+    "safepoint": OptionInfo("safepoint_ns", _time, 1_000_000, where="start"),
+    **_accepted(_time, "aggrate", "cleanrate", "statusrate"),
+    **_own(_size, "aggsize", "bufsize", "dynvarsize", "scratchsize", "specsize", most=1 << 40, where="start"),
+    **_own(_size, "strsize", least=1, most=1 << 20, where="start"),
+    **_own(_count, "nspec", most=1 << 16, where="start"),
+    **_own(_count, "maxframes", "stackframes", "ustackframes", most=4096, where="start"),
+    **_accepted(_count, "jstackframes", "printsize", "pcapsize", where="start"),
+    **_accepted(_size, "jstackstrsize", where="start"),
+    **_accepted(_one_of("switch", "fill", "ring"), "bufpolicy", where="start"),
+    **_accepted(_one_of("auto", "manual"), "bufresize", where="start"),
+    **_accepted(_count, "cpu", "lockmem", where="start"),
+    **_own(_boolean, "destructive", where="start"),
+    "grabanon": OptionInfo(None, _boolean, where="start", refused="there is no anonymous tracing of a guest"),
+    # How programs are compiled.
+    **_own(_boolean, "argref", "defaultargs", "droptags", "empty", "errtags", "knodefs", "nolibs", where="start"),
+    **_own(_boolean, "pspec", "unodefs", "verbose", "zdefs", where="start"),
+    **_own(_count, "disasm", "pgmax", "tree", where="start"),
+    **_own(_one_of("a", "c", "s", "t"), "stdc", where="start"),
+    **_own(_text, "version", where="start"),
+    **_own(_text, "libdir", many=True, where="start"),
+    **_own(_boolean, "core", "cpp", "cpphdrs", where="command"),
+    **_own(_text, "cpppath", where="command"),
+    **_own(_text, "cppargs", "define", "incdir", "undef", many=True, where="command"),
+    **_accepted(_ignored, "amin", "ctfpath", "ctypes", "debug", "dtypes", "iregs", "tregs", where="start"),
+    **_accepted(_ignored, "kdefs", "udefs", "late", "lazyload", "ldpath", "linkmode", "linktype", where="start"),
+    **_accepted(_ignored, "linknommap", "aggpercpu", "preallocate", "strip", "syslibdir", "sysslice", where="start"),
+    **_accepted(_ignored, "btfpath", "cppstd", "evaltime", "modpath", "objcopypath", "procfspath", where="start"),
+    **_accepted(_ignored, "oformat", "useruregs", "verifier", "bpflog", "bpflogsize", where="start"),
 }
 
 
-def apply_options(options: Options, settings: Iterable[tuple[str, str]]) -> Options:
+def set_option(options: Options, name: str, value: str, source: OptionSource = "command") -> Options:
+    """``options`` with one more. Raises :class:`OptionError`; ``value`` is empty when none was written."""
+    info = OPTIONS.get(name)
+    if info is None:
+        raise _refused(name, value, _BAD_NAME, source)
+    if info.refused:
+        raise _refused(name, value, info.refused, source)
+    if source == "runtime" and info.where != "any":
+        raise _refused(name, value, _TOO_LATE, source)
+    if source == "program" and info.where == "command":
+        raise _refused(name, value, _BAD_CONTEXT, source)
+    try:
+        parsed = info.parse(value)
+    except ValueError:
+        raise _refused(name, value, _BAD_VALUE, source) from None
+    if not isinstance(parsed, bool | str) and not info.least <= parsed <= info.most:
+        raise _refused(name, value, _BAD_VALUE, source)
+    if info.field is None:
+        return options
+    change: dict[str, Any] = {info.field: (*getattr(options, info.field), parsed) if info.many else parsed}
+    return replace(options, **change)
+
+
+def _refused(name: str, value: str, reason: str, source: OptionSource) -> OptionError:
+    """The error in dtrace's words."""
+    if source == "command":
+        message = f"failed to set -x {name}: {reason}"
+    else:
+        message = f"failed to set option '{name}'" + (f" to '{value}'" if value else "") + f": {reason}"
+    hint = _close(name) if reason == _BAD_NAME else ""
+    return OptionError(message, name=name, value=value, reason=reason, hint=hint)
+
+
+def _close(name: str) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name[:64], OPTIONS, n=1)
+    return f"did you mean {close[0]}?" if close else ""
+
+
+def apply_options(options: Options, settings: Iterable[tuple[str, str]], source: OptionSource = "command") -> Options:
     """``options`` with each ``(name, value)`` applied in order. Raises :class:`OptionError`."""
     for name, value in settings:
-        info = OPTIONS.get(name)
-        if info is None:
-            known = ", ".join(sorted(OPTIONS))
-            raise OptionError(f"there is no option {name!r}", name=name, value=value, hint=f"options are {known}")
-        try:
-            parsed = info.parse(value)
-        except ValueError as error:
-            raise OptionError(f"option {name} takes {error}, not {value!r}", name=name, value=value) from None
-        if not isinstance(parsed, bool) and not info.least <= parsed <= info.most:
-            raise OptionError(f"option {name} cannot be {value}", name=name, value=value)
-        change: dict[str, Any] = {info.field: parsed}
-        options = replace(options, **change)
+        options = set_option(options, name, value, source)
     return options
 
 
@@ -134,4 +297,4 @@ def environment_options(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     return [(name, value) for name, value in found if name in OPTIONS]
 
 
-assert {info.field for info in OPTIONS.values()} == {f.name for f in fields(Options)}, "every option has its field"
+assert {i.field for i in OPTIONS.values() if i.field} == {f.name for f in fields(Options)}, "every option has its field"

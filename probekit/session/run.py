@@ -1,6 +1,9 @@
-"""One program on one guest: match, enable, consume, fire the host's own probes, restore.
+"""One program, with or without a guest: match, enable, consume, fire the host's own probes, restore.
 
-    BEGIN -> sites go live -> records, ticks -> sites restored -> last records -> END -> aggregations
+    BEGIN -> sites go live -> records, ticks -> sites restored -> END -> last records -> aggregations
+
+Probes fire first and their records are read afterwards, as in DTrace: what a
+``printa()`` shows is everything aggregated until its record is read.
 
 :meth:`Trace.events` is the whole of it as a stream; the command line and the
 Python API both read from there. However it ends, the guest is restored.
@@ -9,37 +12,43 @@ Python API both read from there. However it ends, the guest is restored.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import psutil
-
+from probekit.buffers import actions as acts
 from probekit.buffers.actions import RecordPlan
 from probekit.buffers.layout import RawRecord
 from probekit.consumer import events as model
-from probekit.consumer.aggregate import finish, merge
-from probekit.consumer.drops import DropMeter
+from probekit.consumer.aggregate import SortOrder
+from probekit.consumer.drops import DropKind, DropMeter
 from probekit.consumer.events import Event
+from probekit.consumer.flow import FlowTracker
+from probekit.consumer.printf import Context
 from probekit.consumer.records import Clause as ReadClause
 from probekit.consumer.records import Corrupt, record_events
 from probekit.consumer.records import Program as ReadProgram
-from probekit.enabling.api import Drained, Engine, EngineOptions, Globals, Rows
+from probekit.consumer.store import AggregationStore
+from probekit.consumer.symbols import Found, Symbols
 from probekit.enabling.ecb import Ecb, Matching, match_program
-from probekit.enabling.guest import GuestEngine
-from probekit.enabling.host import Firing, HostGlobals, HostWorld, fire
-from probekit.enabling.sites import RefusedProbe, SiteSet, find_sites
-from probekit.enabling.stop import StopEngine
+from probekit.enabling.host import HostGlobals
+from probekit.enabling.hostprobes import CPU, HostProbes
+from probekit.enabling.speculation import Speculations
 from probekit.errors import ProbekitError, TargetLost
 from probekit.interp.aggs import Aggregations
+from probekit.interp.state import Limits
 from probekit.ir.ops import Program
 from probekit.providers.dtrace import ERROR
 from probekit.providers.registry import Registry, make_registry
-from probekit.session.attach import Attachment
-from probekit.session.options import Options
+from probekit.session.options import OptionError, Options, set_option
 from probekit.session.signals import Interrupts
-from probekit.session.state import JournalLog, new_journal
+from probekit.session.support import refuse_for_guest
+
+if TYPE_CHECKING:
+    from probekit.enabling.api import Drained, Globals
+    from probekit.enabling.sites import RefusedProbe
+    from probekit.session.attach import Attachment
 
 __all__ = ("EngineName", "NoMatchError", "Trace")
 
@@ -47,6 +56,7 @@ EngineName = Literal["guest", "stop"]
 
 _EMPTY_PLAN = RecordPlan((), (), 0)
 _LONGEST_WAIT = 0.2  # seconds: how late a signal is noticed
+_ON_AGGREGATIONS = (acts.Printa, acts.Clear, acts.Trunc, acts.Normalize, acts.Denormalize)
 
 
 class NoMatchError(ProbekitError):
@@ -60,7 +70,7 @@ class NoMatchError(ProbekitError):
 
 @dataclass(slots=True)
 class _Timer:
-    """One tick probe: when it is due next, in monotonic nanoseconds."""
+    """One timed probe: when it is due next, in monotonic nanoseconds."""
 
     ecb: Ecb
     due_ns: int
@@ -69,8 +79,9 @@ class _Timer:
 class Trace:
     """A program to run. ``attachment``: None for programs that need no guest.
 
-    ``matching``: its ECBs; ``refused``: probes, or exits of probes, that cannot be enabled, known once enabled;
-    ``status``: what ``exit()`` was given, or 0; ``stats``: what things took, see :class:`Stats`.
+    ``started``: called once BEGIN has fired and sites are live; ``ended``: tracing ends when it says so (``-c``).
+    ``matching``: its ECBs; ``status``: what ``exit()`` was given, or 0; ``stats``: what things took, see
+    :class:`Stats`.
     """
 
     def __init__(
@@ -82,31 +93,56 @@ class Trace:
         engine: EngineName = "guest",
         what: str = "script",
         interrupts: Interrupts | None = None,
+        started: Callable[[], None] | None = None,
+        ended: Callable[[], bool] | None = None,
     ) -> None:
-        self._attachment = attachment
+        self._started = started
+        self._ended = ended
         self._program = program
         self._options = options
-        self._engine_name = engine
         self._what = what
         self._interrupts = interrupts or (attachment.interrupts if attachment is not None else Interrupts())
         registry: Registry = attachment.registry if attachment is not None else make_registry(())
         self.matching: Matching = match_program(program, registry)
         if self.matching.unmatched and not options.zdefs:
             raise _no_match(self.matching)
-        self.refused: tuple[RefusedProbe, ...] = ()
+        self._guest = None
+        if attachment is not None:
+            refuse_for_guest(program, self.matching, engine)
+            from probekit.session.guestside import GuestSide
+
+            self._guest = GuestSide(
+                attachment,
+                program,
+                options,
+                engine=engine,
+                cancelled=lambda: self._interrupts.pending != 0,
+            )
         self.status = 0
         self.stats: dict[str, float | int] = {}
-        self._host_aggs = Aggregations(program.aggregations)
-        self._host_globals = HostGlobals()
-        self._engine: Engine | None = None
-        self._log: JournalLog | None = None
-        self._reader = ReadProgram(_read_clauses(program), {})
-        self._sites: dict[int, model.Probe] = {}
+        self._globals_here = HostGlobals()
+        self._aggregations = Aggregations(program.aggregations)
+        self._speculations = Speculations(options.nspec, options.specsize)
         self._site_of: dict[int, int] = {}
+        self._host = HostProbes(
+            program,
+            aggregations=self._aggregations,
+            globals_=self._globals,
+            site_of=self._site_of,
+            errors=self.matching.of_kind("error"),
+            speculations=self._speculations,
+            bufsize=options.bufsize,
+            limits=Limits(options.dynvarsize, options.scratchsize),
+        )
+        symbols = _symbols(attachment)
+        self._store = AggregationStore(program.aggregations, order=_order(options), symbols=symbols)
+        context = Context(symbols=symbols, zoom=options.aggzoom, indent=options.stackindent)
+        self._reader = ReadProgram(_read_clauses(program), {}, context, self._store, self._setopt)
         self._drops = DropMeter()
+        self._host_drops = DropMeter()
+        self._flow = FlowTracker()
         self._timers: list[_Timer] = []
-        self._exited = False
-        self._kept_rows: dict[int, Rows] = {}
+        self._next_switch_ns = 0
 
     def __enter__(self) -> Trace:
         return self
@@ -116,24 +152,35 @@ class Trace:
     ) -> None:
         self.close()
 
+    @property
+    def refused(self) -> tuple[RefusedProbe, ...]:
+        """Probes, or exits of probes, that cannot be enabled; known once enabled."""
+        return self._guest.refused if self._guest is not None else ()
+
     # -- the whole run ----------------------------------------------------------------------------------------------
 
     def events(self, seconds: float | None = None) -> Iterator[Event]:
         """Run the program until ``exit()``, a signal, or ``seconds`` have passed; then restore and end.
 
-        Aggregations are the last events. A consumer that stops reading early has the guest restored as well.
+        A consumer that stops reading early has the guest restored as well.
         """
         with self._interrupts:
             try:
                 yield from self._start()
                 yield from self._consume(seconds)
             except TargetLost as error:
-                self._give_up(error)
+                if self._guest is not None:
+                    self._guest.give_up(error)
                 raise
             finally:
-                ended = self._disable()
-            yield from ended
-            yield from self._fire_all("end")
+                drained, problems = self._disable()
+            for ecb in self.matching.of_kind("end"):
+                self._host.fire(ecb)
+            yield from self._drain()
+            if drained is not None:
+                yield from self._read(drained)
+            yield from self._drain()
+            yield from (model.Message(problem) for problem in problems)
             yield model.Stats(dict(self.stats))
 
     def close(self) -> None:
@@ -143,240 +190,199 @@ class Trace:
 
     def aggregations(self) -> list[model.Aggregation]:
         """All aggregations as they are now (or were at the end), merged over CPUs and sorted."""
-        rows = self._engine.aggregations() if self._engine is not None else self._kept_rows
-        result: list[model.Aggregation] = []
-        for plan in self._program.aggregations:
-            merged = merge(plan.func, [rows.get(plan.index, []), self._host_aggs.table(plan.index)])
-            result.append(finish(plan, merged))
-        return result
+        self._snapshot()
+        return self._store.all()
+
+    def unprinted(self) -> list[model.Aggregation]:
+        """Those that no ``printa()`` has shown, which dtrace prints at the end."""
+        self._snapshot()
+        return self._store.left()
 
     # -- start ------------------------------------------------------------------------------------------------------
 
     def _start(self) -> Iterator[Event]:
         begin = time.monotonic()
-        sites = self._find_sites()
-        self.refused = sites.refused
+        sites: dict[int, model.Probe] = self._guest.find(self.matching) if self._guest is not None else {}
         self._name_sites(sites)
-        probes = len(self.matching.ecbs) - len({r.probe.id for r in sites.refused if not r.partial})
+        probes = len(self.matching.ecbs) - len({r.probe.id for r in self.refused if not r.partial})
         lost = len(self.matching.ecbs) - probes
         yield model.Attached(what=self._what, probes=probes, refused=lost)
-        yield from self._fire_all("begin")
-        if not self._exited and sites.sites:
-            self._enable(sites)
-        self.stats |= {
-            "probes": probes,
-            "sites": len(sites.sites),
-            "enable_s": time.monotonic() - begin,
-            "first_data_s": time.time() - psutil.Process().create_time(),
-        }
+        for ecb in self.matching.of_kind("begin"):
+            self._host.fire(ecb)
+        if not self._host.exited:
+            yield from self._drain()
+            if self._guest is not None:
+                self._guest.enable(self._globals_here.values)
+        self.stats |= {"probes": probes, "enable_s": time.monotonic() - begin}
+        if self._guest is not None:
+            import psutil
+
+            self.stats |= self._guest.stats | {"first_data_s": time.time() - psutil.Process().create_time()}
+        if self._started is not None:
+            self._started()
         now = time.monotonic_ns()
         self._timers = [_Timer(ecb, now + ecb.probe.period_ns) for ecb in self.matching.of_kind("tick")]
 
-    def _find_sites(self) -> SiteSet:
-        ecbs = self.matching.of_kind("entry", "return")
-        attachment = self._attachment
-        if not ecbs or attachment is None:
-            return SiteSet((), ())
-        attachment.progress(f"finding the sites of {len(ecbs)} probes")
-        return find_sites(ecbs, attachment.read_code, attachment.text_facts)
-
-    def _name_sites(self, sites: SiteSet) -> None:
-        """Number every site, and behind the guest's every host probe, for the consumer."""
-        self._sites = {s.index: model.Probe(s.probe.id, s.probe.name) for s in sites.sites}
+    def _name_sites(self, sites: dict[int, model.Probe]) -> None:
+        """Number every host probe behind the guest's sites, for the consumer."""
+        named = dict(sites)
         for ecb in self.matching.ecbs:
             if ecb.probe.function is None:
-                self._site_of[ecb.probe.id] = len(self._sites)
-                self._sites[len(self._sites)] = model.Probe(ecb.probe.id, ecb.probe.name)
-        self._reader = ReadProgram(self._reader.clauses, self._sites)
-
-    def _enable(self, sites: SiteSet) -> None:
-        attachment = self._attachment
-        if attachment is None:
-            raise AssertionError("there are no sites without a guest")
-        attachment.progress(f"enabling {len(sites.sites)} sites")
-        clock = attachment.clock
-        clock.longest = 0.0
-        self._log = new_journal(attachment.spec, attachment.kernel, attachment.guest_cookie)
-        try:
-            engine = self._make_engine(attachment, sites, self._log)
-            engine.enable(self._host_globals.values)
-        except TargetLost as error:
-            self._give_up(error)
-            raise
-        except BaseException:
-            self._log.close()
-            self._log = None
-            raise
-        self._engine = engine
-        self.stats |= {"enable_pause_s": clock.longest, "guest_bytes": engine.guest_bytes}
-
-    def _make_engine(self, attachment: Attachment, sites: SiteSet, log: JournalLog) -> Engine:
-        options = EngineOptions(
-            aggsize=self._options.aggsize,
-            bufsize=self._options.bufsize,
-            safepoint_s=self._options.safepoint_ns / 1e9,
-        )
-        make = StopEngine if self._engine_name == "stop" else GuestEngine
-        return make(
-            target=attachment.target,
-            text=attachment.text,
-            facts=attachment.facts,
-            program=self._program,
-            sites=sites.sites,
-            options=options,
-            log=log,
-            clock=attachment.clock,
-            make_memory=attachment.data_memory,
-            cancelled=lambda: self._interrupts.pending != 0,
-        )
+                self._site_of[ecb.probe.id] = len(named)
+                named[len(named)] = model.Probe(ecb.probe.id, ecb.probe.name)
+        self._reader = replace(self._reader, probes=named)
 
     # -- while it runs ----------------------------------------------------------------------------------------------
 
     def _consume(self, seconds: float | None) -> Iterator[Event]:
         end = None if seconds is None else time.monotonic() + seconds
+        guest = self._guest
         while not self._over(end):
-            yield from self._fire_due()
-            if self._attachment is not None:
-                self._attachment.check_alive()
+            self._fire_due()
+            if self._host.exited:
+                return
+            if time.monotonic_ns() >= self._next_switch_ns:
+                yield from self._drain()
+            if guest is not None:
+                guest.attachment.check_alive()
             timeout = self._patience(end)
-            if self._engine is not None:
-                yield from self._read(self._engine.poll(0 if self._exited else timeout))
-            elif self._timers or end is not None or self._attachment is not None:
-                time.sleep(0 if self._exited else timeout)
+            if guest is not None and guest.live:
+                yield from self._read(guest.poll(timeout))
+            elif self._timers or end is not None or guest is not None or self._ended is not None:
+                time.sleep(timeout)
             else:
                 return  # with no guest and no timer nothing more can happen
 
     def _over(self, end: float | None) -> bool:
-        return self._exited or self._interrupts.pending != 0 or (end is not None and time.monotonic() >= end)
+        if self._host.exited or self._interrupts.pending or (end is not None and time.monotonic() >= end):
+            return True
+        return self._ended is not None and self._ended()
 
     def _patience(self, end: float | None) -> float:
         """Seconds until something is due."""
-        limits = [_LONGEST_WAIT, self._options.switchrate_ns / 1e9]
+        limits = [_LONGEST_WAIT]
+        if self._options.switchrate_ns:
+            limits.append(self._options.switchrate_ns / 1e9)
         if self._timers:
             limits.append((min(t.due_ns for t in self._timers) - time.monotonic_ns()) / 1e9)
         if end is not None:
             limits.append(end - time.monotonic())
         return max(min(limits), 0.0)
 
-    def _fire_due(self) -> Iterator[Event]:
+    def _fire_due(self) -> None:
         now = time.monotonic_ns()
         for timer in sorted(self._timers, key=lambda t: t.due_ns):
-            if timer.due_ns > now or self._exited:
-                continue
+            if timer.due_ns > now:
+                return
             missed = (now - timer.due_ns) // timer.ecb.probe.period_ns
             timer.due_ns += (missed + 1) * timer.ecb.probe.period_ns
-            yield from self._fire(timer.ecb)
+            self._host.fire(timer.ecb)
 
-    def _fire_all(self, kind: str) -> Iterator[Event]:
-        exited, self._exited = self._exited, False  # END runs after exit() as well
-        for ecb in self.matching.of_kind(kind):
-            yield from self._fire(ecb)
-        self._exited = self._exited or exited
-
-    def _fire(self, ecb: Ecb, args: Sequence[int] = ()) -> Iterator[Event]:
-        firing = Firing(ecb.probe, self._program, HostWorld(args), self._globals, self._host_aggs)
-        clauses = [self._program.clauses[number] for number in ecb.clauses]
-        records = fire(clauses, self._program, firing, self._site_of[ecb.probe.id], time.monotonic_ns())
-        yield from self._events_of([(0, record) for record in records], ticks_per_ns=1.0)
-
-    @property
     def _globals(self) -> Globals:
-        return self._engine.globals_ if self._engine is not None else self._host_globals
+        live = self._guest.globals_ if self._guest is not None else None
+        return live if live is not None else self._globals_here
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def _snapshot(self) -> None:
+        """Bring the consumer's aggregations up to date."""
+        totals = self._guest.aggregations() if self._guest is not None else {}
+        drops = self._aggregations.drops
+        for plan in self._program.aggregations:
+            self._store.add(plan.index, self._aggregations.table(plan.index))
+            if plan.index in totals:
+                self._store.add_total(plan.index, totals[plan.index])
+        self._aggregations.clear()
+        self._aggregations.drops = drops
+
+    def _drain(self) -> Iterator[Event]:
+        """The events of the host's own probes."""
+        self._next_switch_ns = time.monotonic_ns() + (self._options.switchrate_ns or 0)
+        yield from self._events_of(self._host.take(), ticks_per_ns=1.0)
+        totals: tuple[tuple[DropKind, int], ...] = (
+            ("principal", self._host.drops),
+            ("aggregation", self._aggregations.drops),
+            ("dynamic", self._host.dynamic_drops),
+            ("spec", self._speculations.drops),
+            ("specunavail", self._speculations.unavailable),
+            ("dblerror", self._host.double_errors),
+        )
+        for kind, total in totals:
+            drop = self._host_drops.update(kind, cpu=CPU if kind in ("principal", "aggregation") else None, total=total)
+            if drop is not None:
+                yield drop
 
     def _read(self, drained: Drained) -> Iterator[Event]:
         ordered = sorted(drained.records, key=lambda item: item[1].timestamp)
-        khz = self._attachment.facts.tsc_khz if self._attachment is not None else 0
-        yield from self._events_of(ordered, ticks_per_ns=khz / 1e6 if khz else 1.0)
-        for kind, totals in (
-            ("principal", drained.principal_drops),
-            ("recursion", drained.recursion_drops),
-            ("aggregation", drained.aggregation_drops),
-        ):
+        ticks = self._guest.ticks_per_ns if self._guest is not None else 1.0
+        yield from self._events_of(ordered, ticks_per_ns=ticks)
+        counters: tuple[tuple[DropKind, dict[int, int]], ...] = (
+            ("principal", dict(drained.principal_drops)),
+            ("recursion", dict(drained.recursion_drops)),
+            ("aggregation", dict(drained.aggregation_drops)),
+        )
+        for kind, totals in counters:
             for cpu, total in totals.items():
-                drop = self._drops.update(kind, cpu=cpu, total=total)  # type: ignore[arg-type]
-                if drop is not None:
-                    yield drop
+                yield from self._dropped(kind, cpu, total)
         if drained.corrupt:
             drop = self._drops.add("corrupt", cpu=None, count=drained.corrupt)
             if drop is not None:
                 yield drop
 
+    def _dropped(self, kind: DropKind, cpu: int | None, total: int) -> Iterator[Event]:
+        drop = self._drops.update(kind, cpu=cpu, total=total)
+        if drop is not None:
+            yield drop
+
     def _events_of(self, records: Sequence[tuple[int, RawRecord]], *, ticks_per_ns: float) -> Iterator[Event]:
+        if any(self._on_aggregations(record) for _, record in records):
+            self._snapshot()
+        found: list[Event] = []
         for cpu, record in records:
-            if self._exited:
-                return
-            found = record_events(self._reader, record, cpu=cpu, timestamp=int(record.timestamp / ticks_per_ns))
-            if isinstance(found, Corrupt):
+            events = record_events(self._reader, record, cpu=cpu, timestamp=int(record.timestamp / ticks_per_ns))
+            if isinstance(events, Corrupt):
                 drop = self._drops.add("corrupt", cpu=cpu, count=1)
-                if drop is not None:
-                    yield drop
+                found += [drop] if drop is not None else []
                 continue
-            for event in found:
+            for event in events:
+                found.append(event)
                 if isinstance(event, model.ExitRequested):
                     self.status = event.status
-                    self._exited = True
-                yield event
-                if isinstance(event, model.Fault):
-                    yield from self._fire_error(event, record)
+                    self._host.exited = True
+                elif isinstance(event, model.Fault) and record.site not in self._site_of.values():
+                    self._host.error(record)
+                    found += self._errors_of_guest(event)
+        yield from self._flow.annotate(found) if self._options.flowindent else found
 
-    def _fire_error(self, fault: model.Fault, record: RawRecord) -> Iterator[Event]:
-        """ERROR: arg1 the EPID, arg2 the action, arg3 the offset, arg4 the kind of fault, arg5 its value."""
+    def _errors_of_guest(self, fault: model.Fault) -> list[Event]:
+        """What ERROR's clauses, run just now, have to say."""
         if fault.probe.id == ERROR.id:
-            return  # a fault in ERROR itself fires nothing: it would never end
-        for ecb in self.matching.of_kind("error"):
-            yield from self._fire(ecb, (0, record.clause + 1, 0, 0, fault.kind, fault.value or 0))
+            return []
+        return list(self._events_of(self._host.take(), ticks_per_ns=1.0))
 
-    def _give_up(self, error: TargetLost) -> None:
-        """The connection is gone, so nothing can be restored over it; the journal stays for another one."""
-        if self._log is not None:
-            if self._log.needed and self._attachment is not None:
-                error.add_note(
-                    "if the guest still runs, its probes are still in place: "
-                    f"`probekit recover -r {self._attachment.spec}` removes them"
-                )
-            self._log.close()
-        self._engine = self._log = None
+    def _on_aggregations(self, record: RawRecord) -> bool:
+        if not 0 <= record.clause < len(self._reader.clauses):
+            return False
+        return any(isinstance(action, _ON_AGGREGATIONS) for action in self._reader.clauses[record.clause].plan.actions)
 
-    def _still_there(self, attachment: Attachment) -> bool:
-        """Never restore into another kernel: after a reboot the same addresses hold something else."""
-        with attachment.clock.paused():
-            return attachment.same_boot()
+    def _setopt(self, name: str, value: str) -> str:
+        """``setopt()``: an option that may change while tracing. What is wrong, or nothing."""
+        try:
+            self._options = set_option(self._options, name, value, "runtime")
+        except OptionError as error:
+            return error.reason
+        self._store.order = _order(self._options)
+        return ""
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
-    def _disable(self) -> list[Event]:
-        """Restore the guest; the events of what was still in its buffers. Never raises half way: see ``problems``."""
-        engine, log, attachment = self._engine, self._log, self._attachment
-        if engine is None or log is None or attachment is None:
-            return []
-        attachment.progress("restoring the guest")
-        clock, begin = attachment.clock, time.monotonic()
-        clock.longest, longest = 0.0, clock.longest
-        try:
-            if not self._still_there(attachment):
-                log.forget()
-                self._engine = self._log = None
-                return [model.Message("the guest is not the one that was traced any more: nothing is left to restore")]
-            problems = engine.disable()
-        except TargetLost as error:
-            self._give_up(error)
-            raise
-        log.close()
-        self.stats |= {
-            "disable_s": time.monotonic() - begin,
-            "disable_pause_s": clock.longest,
-            "longest_pause_s": max(longest, clock.longest, float(self.stats.get("enable_pause_s", 0))),
-            "pauses": clock.count,
-        }
-        exited, self._exited = self._exited, False
-        found: list[Event] = [] if exited else list(self._read(engine.poll(0)))
-        self._exited = exited
-        self._kept_rows = engine.aggregations()
-        for variable in self._program.variables:
-            if variable.scope == "global":
-                self._host_globals.store(variable.index, engine.globals_.load(variable.index))
-        self._engine = self._log = None
-        return [*found, *(model.Message(f"not everything could be undone: {text}") for text in problems)]
+    def _disable(self) -> tuple[Drained | None, list[str]]:
+        """Restore the guest; what was still in its buffers (nothing after ``exit()``), and what went wrong."""
+        if self._guest is None:
+            return None, []
+        drained, problems = self._guest.disable(self._globals_here.store)
+        self.stats |= self._guest.stats
+        return (None if self._host.exited else drained), problems
 
 
 def _read_clauses(program: Program) -> list[ReadClause]:
@@ -384,6 +390,27 @@ def _read_clauses(program: Program) -> list[ReadClause]:
         ReadClause(plan=clause.record or _EMPTY_PLAN, name=f"clause {clause.index + 1}", where=f"line {clause.line}")
         for clause in program.clauses
     ]
+
+
+def _order(options: Options) -> SortOrder:
+    return SortOrder(
+        by_key=options.aggsortkey,
+        key_position=options.aggsortkeypos,
+        position=options.aggsortpos,
+        reverse=options.aggsortrev,
+    )
+
+
+def _symbols(attachment: Attachment | None) -> Symbols:
+    if attachment is None:
+        return Symbols()
+    table = attachment.kernel.symbols
+
+    def lookup(addr: int) -> Found | None:
+        found = table.lookup(addr)
+        return None if found is None else Found(found[0].module or "vmlinux", found[0].name, found[1])
+
+    return Symbols(lookup)
 
 
 def _no_match(matching: Matching) -> NoMatchError:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probekit.buffers.aggs import AGG_FUNCS, AggPlan, KeyPart, as_signed
-from probekit.buffers.quantize import BUCKETS, ZERO_BUCKET, bucket_of, bucket_value
+from probekit.buffers.aggs import AGG_FUNCS, AggPlan, KeyPart, as_signed, datum
+from probekit.buffers.quantize import BUCKETS, ZERO_BUCKET, Linear, LogLinear, bucket_of, bucket_value
 
 INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
 
@@ -53,15 +53,64 @@ def test_as_signed_wraps(word: int) -> None:
     assert (as_signed(word) - word) % (1 << 64) == 0
 
 
-@pytest.mark.parametrize("func", list(AGG_FUNCS.values()), ids=list(AGG_FUNCS))
+PARAMS: dict[str, tuple[int, ...]] = {"lquantize": (-10, 100, 5), "llquantize": (10, 0, 3, 20)}
+PLANS = [AggPlan(0, "a", func.name, (), PARAMS.get(func.name, ())) for func in AGG_FUNCS.values()]
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=list(AGG_FUNCS))
 @given(data=st.data())
-def test_merging_starts_neutral_commutes_and_associates(func: Any, data: Any) -> None:
-    rows = st.lists(INT64, min_size=func.words, max_size=func.words).map(tuple)
+def test_merging_starts_neutral_commutes_and_associates(plan: AggPlan, data: Any) -> None:
+    rows = st.lists(INT64, min_size=plan.words, max_size=plan.words).map(tuple)
     a, b, c = (data.draw(rows) for _ in range(3))
-    assert len(func.initial) == func.words
-    assert func.merge(func.initial, a) == a
-    assert func.merge(a, b) == func.merge(b, a)
-    assert func.merge(func.merge(a, b), c) == func.merge(a, func.merge(b, c))
+    assert plan.merge(plan.initial, a) == a
+    assert plan.merge(a, b) == plan.merge(b, a)
+    assert plan.merge(plan.merge(a, b), c) == plan.merge(a, plan.merge(b, c))
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=list(AGG_FUNCS))
+@given(value=INT64)
+def test_a_datum_is_a_value(plan: AggPlan, value: int) -> None:
+    words = datum(plan, value)
+    assert len(words) == plan.words
+    assert all(-(1 << 63) <= word < 1 << 63 for word in words)
+
+
+def test_squares_carry_into_the_second_word() -> None:
+    plan = AggPlan(0, "a", "stddev", ())
+    one = datum(plan, 1 << 40)
+    assert one == (1, 1 << 40, 0, 1 << 16)
+    assert plan.merge(datum(plan, (1 << 32) - 1), datum(plan, (1 << 32) - 1))[3] == 1
+
+
+def test_linear_buckets() -> None:
+    linear = Linear(-10, 30, 10)
+    assert linear.labels == ("< -10", "-10", "0", "10", "20", ">= 30")
+    assert [linear.bucket_of(v) for v in (-11, -10, -1, 0, 29, 30, 99)] == [0, 1, 1, 2, 4, 5, 5]
+
+
+def test_log_linear_buckets() -> None:
+    ten = LogLinear(10, 0, 1, 10)
+    assert ten.labels[:3] == ("< 1", "1", "2")
+    assert ten.labels[9:12] == ("9", "10", "20")
+    assert ten.labels[-2:] == ("90", ">= 100")
+    assert [ten.bucket_of(v) for v in (-5, 0, 1, 9, 10, 19, 20, 99, 100, 1 << 60)] == [
+        0,
+        0,
+        1,
+        9,
+        10,
+        10,
+        11,
+        18,
+        19,
+        19,
+    ]
+    two = LogLinear(2, 0, 2, 2)
+    assert two.labels == ("< 1", "1", "2", "4", ">= 8")
+
+
+def test_the_increment_is_what_a_bucket_grows_by() -> None:
+    assert datum(AggPlan(0, "a", "lquantize", (), (0, 2, 1)), 1, -3) == (0, 0, -3, 0)
 
 
 def test_key_words() -> None:

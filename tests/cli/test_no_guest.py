@@ -190,7 +190,6 @@ def test_command_lines_that_make_no_sense(here: Here, name: str) -> None:
 REFUSED = {
     "unknown -x": (["-x", "nosuch=1", "-n", "BEGIN"], "nosuch"),
     "bad -x value": (["-x", "bufsize=many", "-n", "BEGIN"], "bufsize"),
-    "too small": (["-x", "bufsize=1", "-n", "BEGIN"], "bufsize"),
     "no such script": (["-s", "/no/such/file.d"], "/no/such/file.d"),
     "bad target": (["-r", "nonsense", "-n", "BEGIN"], "nonsense"),
     "bad port": (["-r", "localhost:99999", "-n", "BEGIN"], "99999"),

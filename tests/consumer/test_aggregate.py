@@ -8,22 +8,21 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probekit.buffers.aggs import AGG_FUNCS, AggPlan, KeyPart
+from probekit.buffers.aggs import AGG_FUNCS, AggPlan, KeyPart, datum
 from probekit.buffers.layout import DenseStore, TableStore
 from probekit.buffers.quantize import BUCKETS, bucket_of
 from probekit.consumer.aggregate import (
-    JoinedRow,
     SortOrder,
     finish,
     join,
+    kept,
     key_of_bytes,
     key_of_probe,
     merge,
     stored_rows,
-    truncate,
     weight,
 )
-from probekit.consumer.events import Aggregation, Average, KeyKind, Probe, Quantize, Row
+from probekit.consumer.events import Aggregation, Average, JoinedRow, KeyKind, Probe, Quantize, Row, StdDev
 from probekit.probe.names import ProbeName
 
 READ = Probe(7, ProbeName("fbt", "vmlinux", "vfs_read", "entry"))
@@ -95,21 +94,21 @@ def test_rows_of_a_table() -> None:
 
 def test_two_probes_of_one_function_are_one_row() -> None:
     parts = (KeyPart("probe", detail="probefunc"),)
-    merged = merge("count", [[(key_of_probe(parts, READ), (2,)), (key_of_probe(parts, BACK), (3,))]])
+    merged = merge(plan("count"), [[(key_of_probe(parts, READ), (2,)), (key_of_probe(parts, BACK), (3,))]])
     assert finish(plan("count", *parts), merged).rows == (Row(("vfs_read",), 5),)
 
 
 def test_merging_each_function() -> None:
     a, b = (4, 2), (-6, 1)
-    assert merge("avg", [{(): a}, {(): b}]) == {(): (-2, 3)}
-    assert merge("count", [{(1,): (1,)}, {(1,): (2,), (2,): (5,)}]) == {(1,): (3,), (2,): (5,)}
-    assert merge("min", [{(): (4,)}, {(): (-6,)}]) == {(): (-6,)}
-    assert merge("max", [{(): (4,)}, {(): (-6,)}]) == {(): (4,)}
-    assert merge("sum", []) == {}
+    assert merge(plan("avg"), [{(): a}, {(): b}]) == {(): (-2, 3)}
+    assert merge(plan("count"), [{(1,): (1,)}, {(1,): (2,), (2,): (5,)}]) == {(1,): (3,), (2,): (5,)}
+    assert merge(plan("min"), [{(): (4,)}, {(): (-6,)}]) == {(): (-6,)}
+    assert merge(plan("max"), [{(): (4,)}, {(): (-6,)}]) == {(): (4,)}
+    assert merge(plan("sum"), []) == {}
 
 
 def test_a_row_of_the_wrong_length_is_left_out() -> None:
-    assert merge("avg", [{(): (1,)}, {(): (1, 1, 1)}]) == {}
+    assert merge(plan("avg"), [{(): (1,)}, {(): (1, 1, 1)}]) == {}
 
 
 TABLES = st.lists(
@@ -126,9 +125,9 @@ def test_merging_does_not_depend_on_the_order(tables: list[Any], func: Any, seed
     cut = [{key: value[:words] for key, value in table.items()} for table in tables]
     shuffled = list(cut)
     seed.shuffle(shuffled)
-    assert merge(func, cut) == merge(func, shuffled)
-    assert finish(plan(func, KeyPart("int")), merge(func, cut)) == finish(
-        plan(func, KeyPart("int")), merge(func, shuffled)
+    assert merge(plan(func), cut) == merge(plan(func), shuffled)
+    assert finish(plan(func, KeyPart("int")), merge(plan(func), cut)) == finish(
+        plan(func, KeyPart("int")), merge(plan(func), shuffled)
     )
 
 
@@ -182,13 +181,30 @@ def test_average_sorts_by_its_quotient() -> None:
     assert [row.key for row in done.rows] == [(1,), (2,)]
 
 
-def test_truncate() -> None:
-    done = finish(plan("sum", KeyPart("int")), {(i,): (i * 10,) for i in range(5)}, order=SortOrder(reverse=True))
-    assert [row.value for row in truncate(done, 2).rows] == [40, 30]
-    assert [row.value for row in truncate(done, -2).rows] == [10, 0]
-    assert truncate(done, 0).rows == ()
-    assert truncate(done, 99).rows == done.rows
-    assert truncate(done, -99).rows == done.rows
+def test_what_trunc_keeps() -> None:
+    table = {(i,): (i * 10,) for i in range(5)}
+    by_number = plan("sum", KeyPart("int"))
+    assert kept(by_number, table, 2) == {(3,), (4,)}
+    assert kept(by_number, table, -2) == {(0,), (1,)}
+    assert kept(by_number, table, 0) == set()
+    assert kept(by_number, table, 99) == kept(by_number, table, -99) == set(table)
+
+
+def test_linear_histograms_weigh_by_their_bases() -> None:
+    linear = AggPlan(0, "a", "lquantize", (), (0, 20, 10))
+    done = finish(linear, {(): (1, 2, 3, 4)}).rows[0].value
+    assert weight(done) == (-1 + 0 + 30 + 4 * 21, 2)
+
+
+def test_stddev_is_exact() -> None:
+    done = finish(
+        plan("stddev"), merge(plan("stddev"), [{(): datum(plan("stddev"), v)} for v in (2, 4, 4, 4, 5, 5, 7, 9)])
+    )
+    assert done.rows[0].value == StdDev(8, 40, 232)
+    assert weight(done.rows[0].value) == (2, 0)
+    assert StdDev(1, -(1 << 62), 1 << 124).value() == 0
+    assert StdDev(0, 0, 0).value() == 0
+    assert StdDev(2, 0, 2 * 1000**2).value(10) == 100
 
 
 def test_join() -> None:
@@ -196,7 +212,11 @@ def test_join() -> None:
         return Aggregation(name, "sum", (KeyKind("int"),), tuple(Row((k,), v) for k, v in rows.items()))
 
     a, b = agg("a", {1: 5, 2: 1}), agg("b", {1: 0, 3: 7})
-    assert join([a, b]) == [JoinedRow((3,), (None, 7)), JoinedRow((2,), (1, None)), JoinedRow((1,), (5, 0))]
+    assert join([a, b]) == [
+        JoinedRow((3,), (None, 7), (1, 1)),
+        JoinedRow((2,), (1, None), (1, 1)),
+        JoinedRow((1,), (5, 0), (1, 1)),
+    ]
     assert [row.key for row in join([a, b], SortOrder(position=1))] == [(2,), (1,), (3,)]
     assert [row.key for row in join([a, b], SortOrder(by_key=True))] == [(1,), (2,), (3,)]
     assert join([]) == []

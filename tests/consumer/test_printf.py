@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from probekit.buffers.formats import Conversion, Format
-from probekit.consumer.events import GuestText, TraceInt, TraceString
+from probekit.consumer.events import GuestText, StackFrames, SymbolName, TraceInt, TraceString
 from probekit.consumer.printf import MAX_STAR, Context, render
+from probekit.consumer.symbols import Found, Symbols
 
 LIBC = ctypes.CDLL(None)
 
@@ -39,7 +40,7 @@ def c_printf(conversion: Conversion, value: int, bits: int) -> str:
     letter=st.sampled_from("diouxX"),
     flags=st.lists(st.sampled_from("#0-+ "), unique=True).map("".join),
     width=st.none() | st.integers(1, 30),
-    precision=st.none() | st.integers(0, 30),
+    precision=st.none() | st.integers(1, 30),
     bits=st.sampled_from((32, 64)),
     data=st.data(),
 )
@@ -59,8 +60,8 @@ def test_integers_as_the_c_library_prints_them(letter, flags, width, precision, 
         ("X", -2, 16, True, "FFFE"),
         ("u", -1, 8, True, "255"),
         ("d", 200, 8, False, "200"),
-        ("d", 0xFFFFFFFF, 32, False, "-1"),
-        ("d", (1 << 64) - 1, 64, False, "-1"),
+        ("d", 0xFFFFFFFF, 32, False, "4294967295"),
+        ("d", (1 << 64) - 1, 64, False, "18446744073709551615"),
         ("u", (1 << 64) - 1, 64, False, "18446744073709551615"),
         ("o", 8, 32, True, "10"),
         ("p", 0xFFFFFFFF81000000, 64, False, "ffffffff81000000"),
@@ -86,7 +87,7 @@ def test_grouping(value: int, expected: str) -> None:
         (conv("s", width=8, flags="-"), "bash", "bash    "),
         (conv("s", precision=2), "bash", "ba"),
         (conv("s", width=5, precision=2), "bash", "   ba"),
-        (conv("s", precision=0), "bash", ""),
+        (conv("s", precision=0), "bash", "bash"),  # as DTrace: only above 0
         (conv("S"), 'a\tb"\\\x1b\xff', 'a\\tb\\"\\\\\\033\\303\\277'),
         (conv("d"), "not a number", "not a number"),
     ],
@@ -104,12 +105,19 @@ def test_characters(letter: str, value: int, expected: str) -> None:
 
 
 def test_symbols() -> None:
-    named = Context(symbol={0xFFFFFFFF81000010: "vmlinux`start+0x10"}.get)
+    named = Context(symbols=Symbols({0xFFFFFFFF81000010: Found("vmlinux", "start", 0x10)}.get))
     addr = TraceInt(0xFFFFFFFF81000010 - (1 << 64))
     assert show(conv("a"), addr, context=named) == "vmlinux`start+0x10"
     assert show(conv("a", width=20), addr, context=named) == "  vmlinux`start+0x10"
     assert show(conv("a"), TraceInt(0x10), context=named) == "0x10"
     assert show(conv("A"), addr) == "0xffffffff81000010"
+    assert show(conv("s", width=8), SymbolName("f")) == "       f"
+
+
+def test_stacks() -> None:
+    frames = StackFrames(("a", "b"))
+    assert show(conv("k"), frames) == "\n" + " " * 14 + "a\n" + " " * 14 + "b\n"
+    assert show(conv("k", flags="-", width=2), frames) == "\n  a\n  b\n"
 
 
 def test_dates() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from probekit.buffers.aggs import AggKey
 from probekit.interp.aggs import Aggregations
 from probekit.interp.run import Outcome, Value, run_clause
+from probekit.interp.state import State
 from probekit.ir.build import compile_program
 from probekit.ir.ops import Program
 from probekit.ir.verify import verify_program
@@ -37,6 +38,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.aggs = Aggregations(self.program.aggregations)
+        self.state = State(self.program)
 
     def arg(self, index: int) -> int:
         return self.args[index]
@@ -50,11 +52,17 @@ class World:
     def store(self, var: int, value: Value) -> None:
         self.variables[var] = value
 
-    def aggregate(self, agg: int, key: AggKey, value: int | None) -> None:
-        self.aggs.feed(agg, key, value)
+    def aggregate(self, agg: int, key: AggKey, value: int | None, weight: int = 1) -> None:
+        self.aggs.feed(agg, key, value, weight)
+
+    def progenyof(self, pid: int) -> bool:
+        return pid == self.builtins["pid"]
+
+    def speculation(self) -> int:
+        return 1
 
     def run(self) -> list[Outcome]:
-        return [run_clause(clause, self.program, self) for clause in self.program.clauses]
+        return [run_clause(clause, self.program, self, self.state) for clause in self.program.clauses]
 
 
 def world(text: str, *args: int) -> World:

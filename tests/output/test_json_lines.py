@@ -80,7 +80,7 @@ def test_aggregations() -> None:
     assert lines(Aggregation("", "quantize", (), (Row((), quantized(1, 1)),)))[0]["data"] == [
         {"key": [], "buckets": [{"value": 0, "count": 0}, {"value": 1, "count": 2}, {"value": 2, "count": 0}]}
     ]
-    assert lines(Aggregation("", "sum", (), (Row((), 10),), normal=3))[0]["data"] == [{"key": [], "value": 3}]
+    assert lines(Aggregation("", "sum", (), (Row((), 10, 3),)))[0]["data"] == [{"key": [], "value": 3}]
     assert lines(Aggregation("", "sum", (), ()))[0]["data"] == []
 
 

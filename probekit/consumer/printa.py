@@ -1,0 +1,105 @@
+r"""``printa()`` with a format: one line for each key, plain conversions taking the key, ``%@`` ones the values.
+
+printa("%s %@d\n", @a)   {("sh",): 3}  ->  "sh 3\n"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from probekit.buffers.aggs import AggFuncName
+from probekit.buffers.formats import Conversion, Format
+from probekit.consumer.events import (
+    Average,
+    GuestText,
+    Histogram,
+    JoinedRow,
+    KeyKind,
+    KeyValue,
+    Piece,
+    Printed,
+    Quantize,
+    StackFrames,
+    StdDev,
+    SymbolName,
+    Table,
+    TraceInt,
+    TraceString,
+    Value,
+    divide,
+)
+from probekit.consumer.histogram import histogram_lines
+from probekit.consumer.printf import Argument, Context, convert
+
+__all__ = ("render_rows", "scaled", "shown_values")
+
+
+def render_rows(form: Format, table: Table, context: Context) -> Printed:
+    """The whole text of one ``printa()``."""
+    pieces: list[Piece] = []
+    for row in table.rows:
+        keys = iter([_key(part, kind) for part, kind in zip(row.key, table.keys, strict=False)])
+        values = shown_values(row, table.funcs)
+        for part in form.parts:
+            pieces.append(part if isinstance(part, str) else _convert(part, keys, values, context))
+    return Printed(tuple(_joined(pieces)))
+
+
+def _joined(pieces: Sequence[Piece]) -> Iterator[Piece]:
+    """Neighbours of the same kind as one: a table of thousands of rows is not thousands of pieces."""
+    run: list[str] = []
+    guest = False
+    for piece in pieces:
+        text, is_guest = (piece.text, True) if isinstance(piece, GuestText) else (piece, False)
+        if is_guest != guest and run:
+            yield GuestText("".join(run)) if guest else "".join(run)
+            run = []
+        guest = is_guest
+        run.append(text)
+    if run:
+        yield GuestText("".join(run)) if guest else "".join(run)
+
+
+def _key(part: KeyValue, kind: KeyKind) -> Argument:
+    if isinstance(part, int):
+        return TraceInt(part, bits=kind.bits, signed=kind.kind == "int")
+    match kind.kind:
+        case "symbol":
+            return SymbolName(part)
+        case "stack":
+            return StackFrames(tuple(part.split("\n")) if part else ())
+        case _:
+            return TraceString(part)
+
+
+def shown_values(row: JoinedRow, funcs: Sequence[AggFuncName]) -> Iterator[tuple[Value | None, int]]:
+    """Values and what each is divided by; one that is missing is None."""
+    return iter([(value, normal) for value, normal, _ in zip(row.values, row.normals, funcs, strict=True)])
+
+
+def scaled(value: int | Average | StdDev | None, normal: int) -> int:
+    """A value as one number."""
+    match value:
+        case None:
+            return 0
+        case int():
+            return divide(value, normal)
+        case Average(total=total, count=count):
+            return divide(divide(total, normal), count)
+        case StdDev():
+            return value.value(normal)
+
+
+def _convert(
+    conversion: Conversion,
+    keys: Iterator[Argument],
+    values: Iterator[tuple[Value | None, int]],
+    context: Context,
+) -> Piece:
+    if "@" not in conversion.flags:
+        return convert(conversion, keys, context)
+    value, normal = next(values, (None, 1))
+    if isinstance(value, Quantize | Histogram):
+        lines = histogram_lines(value, normal=normal, zoom=context.zoom)
+        return "\n" + "".join(f"{line}\n" for line in lines)
+    return convert(conversion, iter([TraceInt(scaled(value, normal))]), context)

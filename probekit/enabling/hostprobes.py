@@ -1,0 +1,163 @@
+"""The probes that the host fires itself, BEGIN, END, ERROR, tick-N and profile-N, with what a clause does at once.
+
+What DTrace does where a probe fires happens here: ``exit()`` ends tracing,
+speculative records wait, a fault fires ERROR, ``chill()`` and ``raise()`` act.
+What it does when a record is read is :mod:`probekit.consumer.records`' affair.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from probekit.buffers import actions as acts
+from probekit.buffers.actions import Action, RecordPlan
+from probekit.buffers.layout import RECORD_HEADER, RawRecord
+from probekit.enabling.ecb import Ecb
+from probekit.enabling.host import FAULT_WORDS, Firing, HostWorld
+from probekit.enabling.speculation import Speculations
+from probekit.interp.aggs import Aggregations
+from probekit.interp.run import Fault, run_clause
+from probekit.interp.state import Limits, State
+from probekit.ir.ops import Clause, Program
+
+if TYPE_CHECKING:
+    from probekit.enabling.api import Globals
+
+__all__ = ("CPU", "HostProbes")
+
+CPU = 0
+"""The CPU that the host's own probes are said to fire on."""
+
+_LONGEST_CHILL_NS = 500_000_000
+
+
+class HostProbes:
+    """Fires host probes and keeps their records until they are read.
+
+    ``site_of``: the site number of each host probe, by ID; ``globals_``: where globals live now;
+    ``errors``: the ECBs of ERROR; ``bufsize``: records that are larger are dropped, and counted in ``drops``.
+    ``limits``: of what the program keeps; ``dynamic_drops``: variables that found no room.
+    ``exited``: a clause has called ``exit()``; ``double_errors``: faults in ERROR itself.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        *,
+        aggregations: Aggregations,
+        globals_: Callable[[], Globals],
+        site_of: Mapping[int, int],
+        errors: Sequence[Ecb],
+        speculations: Speculations,
+        bufsize: int,
+        limits: Limits | None = None,
+    ) -> None:
+        self._program = program
+        self._aggregations = aggregations
+        self._globals = globals_
+        self._site_of = site_of
+        self._errors = errors
+        self._speculations = speculations
+        self._bufsize = bufsize
+        self._state = State(program, limits or Limits())
+        self._records: list[tuple[int, RawRecord]] = []
+        self.exited = False
+        self.drops = 0
+        self.double_errors = 0
+
+    @property
+    def dynamic_drops(self) -> int:
+        """How many assignments found no room for a dynamic variable; only grows."""
+        return self._state.drops
+
+    def take(self) -> list[tuple[int, RawRecord]]:
+        """The records so far, oldest first."""
+        records, self._records = self._records, []
+        return records
+
+    def fire(self, ecb: Ecb, args: Sequence[int] = (), *, timestamp: int | None = None) -> None:
+        """Run the clauses of one probe. After an ``exit()`` only those of END and ERROR run."""
+        now = time.monotonic_ns() if timestamp is None else timestamp
+        firing = Firing(
+            ecb.probe,
+            self._program,
+            HostWorld(args),
+            self._globals(),
+            self._aggregations,
+            self._speculations,
+            self._state,
+        )
+        for number in ecb.clauses:
+            if self.exited and ecb.probe.kind not in ("end", "error"):
+                break
+            clause = self._program.clauses[number]
+            firing.clause = clause.index
+            outcome = run_clause(clause, self._program, firing, self._state)
+            if outcome.fault is not None:
+                self._fault(ecb, clause, outcome.fault, now)
+            elif outcome.record is not None and clause.record is not None:
+                self._record(
+                    clause.record, RawRecord(clause.index, now, self._site_of[ecb.probe.id], 0, outcome.record)
+                )
+        self._state.end_firing()
+
+    def error(self, record: RawRecord) -> None:
+        """Fire ERROR for a faulted record: arg1 is the EPID, then the action, the offset, the fault and its value.
+
+        The payload is :data:`probekit.enabling.host.FAULT_WORDS`, or less.
+        """
+        value, action, offset = FAULT_WORDS.unpack(record.payload[: FAULT_WORDS.size].ljust(FAULT_WORDS.size, b"\0"))
+        for ecb in self._errors:
+            args = (0, record.clause + 1, action, offset, record.fault, value)
+            self.fire(ecb, args, timestamp=record.timestamp)
+
+    def _fault(self, ecb: Ecb, clause: Clause, fault: Fault, now: int) -> None:
+        if ecb.probe.kind == "error":
+            self.double_errors += 1
+            return
+        payload = FAULT_WORDS.pack((fault.value or 0) & ((1 << 64) - 1), fault.action, 4 * fault.op)
+        record = RawRecord(clause.index, now, self._site_of[ecb.probe.id], int(fault.kind), payload)
+        self._records.append((CPU, record))
+        self.error(record)
+
+    def _record(self, plan: RecordPlan, record: RawRecord) -> None:
+        if RECORD_HEADER.size + len(record.payload) > self._bufsize:
+            self.drops += 1
+            return
+        for action in plan.actions:
+            match action:
+                case acts.Speculate(field=number):
+                    self._speculations.hold(_integer(plan, record, number), CPU, record)
+                    return
+                case acts.Commit(field=number):
+                    self._records += self._speculations.commit(_integer(plan, record, number))
+                case acts.Discard(field=number):
+                    self._speculations.discard(_integer(plan, record, number))
+                case acts.Exit():
+                    self.exited = True
+                case acts.Chill() | acts.Raise() | acts.Stop():
+                    _act(action, plan, record)
+        self._records.append((CPU, record))
+
+
+def _integer(plan: RecordPlan, record: RawRecord, number: int) -> int:
+    field = plan.fields[number]
+    data = record.payload[field.offset : field.offset + field.size]
+    return int.from_bytes(data, "little", signed=field.kind == "int")
+
+
+def _act(action: Action, plan: RecordPlan, record: RawRecord) -> None:
+    """The process that fired the probe is this one."""
+    match action:
+        case acts.Chill(field=number):
+            time.sleep(max(min(_integer(plan, record, number), _LONGEST_CHILL_NS), 0) / 1e9)
+        case acts.Raise(field=number):
+            wanted = _integer(plan, record, number)
+            if wanted in set(signal.valid_signals()):
+                os.kill(os.getpid(), wanted)
+        case acts.Stop():
+            os.kill(os.getpid(), signal.SIGSTOP)

@@ -1,0 +1,82 @@
+"""A checked action and the numbers of its fields to what the consumer reads: one entry for each action of D."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from probekit.buffers import actions as out
+from probekit.buffers.actions import Action, SymbolKind
+from probekit.lang.typed import Act
+
+__all__ = ("make_action",)
+
+_Fields = tuple[int, ...]
+
+
+def make_action(act: Act, fields: _Fields) -> Action:
+    """The consumer's form of an action."""
+    return _MAKERS[act.action](act, fields)
+
+
+def _printf(act: Act, fields: _Fields) -> Action:
+    assert act.format is not None
+    return out.Printf(act.format, fields)
+
+
+def _system(act: Act, fields: _Fields) -> Action:
+    assert act.format is not None
+    return out.System(act.format, fields)
+
+
+def _freopen(act: Act, fields: _Fields) -> Action:
+    assert act.format is not None
+    return out.Freopen(act.format, fields)
+
+
+def _print(act: Act, fields: _Fields) -> Action:
+    assert act.shape is not None
+    return out.Print(fields[0], act.shape, fields[1] if len(fields) > 1 else None)
+
+
+def _symbol(kind: SymbolKind) -> Callable[[Act, _Fields], Action]:
+    return lambda _act, fields: out.Symbol(kind, fields[0])
+
+
+def _second(fields: _Fields) -> int | None:
+    return fields[1] if len(fields) > 1 else None
+
+
+_MAKERS: dict[str, Callable[[Act, _Fields], Action]] = {
+    "breakpoint": lambda _act, _fields: out.Breakpoint(),
+    "chill": lambda _act, fields: out.Chill(fields[0]),
+    "clear": lambda act, _fields: out.Clear(act.aggs[0]),
+    "commit": lambda _act, fields: out.Commit(fields[0]),
+    "denormalize": lambda act, _fields: out.Denormalize(act.aggs[0]),
+    "discard": lambda _act, fields: out.Discard(fields[0]),
+    "exit": lambda _act, fields: out.Exit(fields[0]),
+    "freopen": _freopen,
+    "ftruncate": lambda _act, _fields: out.Ftruncate(),
+    "func": _symbol("func"),
+    "jstack": lambda _act, fields: out.Stack(fields[0], user=True),
+    "mod": _symbol("mod"),
+    "normalize": lambda act, fields: out.Normalize(act.aggs[0], fields[0]),
+    "panic": lambda _act, _fields: out.Panic(),
+    "print": _print,
+    "printa": lambda act, _fields: out.Printa(act.format, act.aggs),
+    "printf": _printf,
+    "raise": lambda _act, fields: out.Raise(fields[0]),
+    "setopt": lambda _act, fields: out.Setopt(fields[0], _second(fields)),
+    "speculate": lambda _act, fields: out.Speculate(fields[0]),
+    "stack": lambda _act, fields: out.Stack(fields[0]),
+    "stop": lambda _act, _fields: out.Stop(),
+    "sym": _symbol("sym"),
+    "system": _system,
+    "trace": lambda _act, fields: out.Trace(fields[0]),
+    "tracemem": lambda _act, fields: out.Tracemem(fields[0], _second(fields)),
+    "trunc": lambda act, fields: out.Trunc(act.aggs[0], fields[0] if fields else None),
+    "uaddr": _symbol("uaddr"),
+    "ufunc": _symbol("ufunc"),
+    "umod": _symbol("umod"),
+    "ustack": lambda _act, fields: out.Stack(fields[0], user=True),
+    "usym": _symbol("usym"),
+}

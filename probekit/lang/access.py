@@ -1,0 +1,186 @@
+"""Checking what reaches into objects: ``&``, ``*``, ``[]``, ``.``, ``->``, ``sizeof``, ``offsetof``, ``stringof``.
+
+p->next->count   ->  MemLoad(Arith("add", MemLoad(p + 8), 16))
+"""
+
+from __future__ import annotations
+
+from probekit.lang import ast, typed
+from probekit.lang.diagnostics import did_you_mean, refuse
+from probekit.lang.operators import arithmetic, describe, want_integer
+from probekit.lang.scope import Scope
+from probekit.lang.source import Span
+from probekit.lang.typed import TypedExpr
+from probekit.lang.types import (
+    CHAR,
+    INT64,
+    MACHINE_POINTER,
+    SIZE_T,
+    FuncType,
+    PointerType,
+    StringType,
+    StructType,
+    Type,
+    VoidType,
+    is_object,
+    sizeof,
+)
+from probekit.lang.values import (
+    ElemPlace,
+    FixedPlace,
+    MemPlace,
+    Value,
+    VarPlace,
+    as_integer,
+    as_text,
+    is_pointer,
+    is_scalar,
+    is_text,
+    load_memory,
+    pointee,
+)
+
+__all__ = ("address_of", "dereference", "measure", "member", "offset_of", "size_of", "string_of", "subscript")
+
+
+def add(addr: TypedExpr, offset: int) -> TypedExpr:
+    """An address some bytes further on."""
+    if offset == 0:
+        return addr
+    if isinstance(addr, typed.Const):
+        return typed.Const(MACHINE_POINTER.wrap(addr.value + offset), MACHINE_POINTER)
+    return typed.Arith("add", addr, typed.Const(offset, MACHINE_POINTER), MACHINE_POINTER)
+
+
+def address_of(expr: ast.Unary, scope: Scope) -> Value:
+    """``&operand``."""
+    value = scope.check(expr.operand)
+    if value.dynamic or isinstance(value.place, (VarPlace, ElemPlace, FixedPlace)):
+        if is_object(value.type) and not value.dynamic and value.xlated is None:
+            return Value(value.node, PointerType(value.type))
+        raise refuse("D_ADDROF_VAR", expr.span, "a variable of D has no address")
+    if isinstance(value.type, FuncType):
+        return Value(value.node, PointerType(value.type))
+    if not isinstance(value.place, MemPlace):
+        raise refuse("D_ADDROF_LVAL", expr.span, "only an object in memory has an address")
+    if value.place.bits:
+        raise refuse("D_ADDROF_BITFIELD", expr.span, "a bit-field has no address")
+    return Value(value.place.addr, PointerType(value.type))
+
+
+def dereference(expr: ast.Unary, scope: Scope) -> Value:
+    """``*operand``."""
+    value = scope.check(expr.operand)
+    if value.xlated is not None and value.xlated.pointer:
+        return value.xlated.pointed()
+    return follow(value, expr.operand.span, scope)
+
+
+def follow(value: Value, span: Span, scope: Scope) -> Value:
+    """What a pointer points at."""
+    inner = pointee(value.type)
+    if inner is None or value.action or value.dynamic:
+        raise refuse("D_DEREF_NONPTR", span, f"{describe(value)} is not a pointer")
+    if isinstance(inner, VoidType):
+        raise refuse("D_DEREF_VOID", span, "a pointer to void points at nothing that has a value")
+    if isinstance(inner, FuncType):
+        raise refuse("D_DEREF_FUNC", span, "a pointer to a function cannot be followed")
+    if isinstance(inner, StructType) and not inner.complete:
+        raise refuse("D_OP_INCOMPLETE", span, f"{inner} is not defined")
+    return load_memory(value.node, inner, string_size=scope.string_size)
+
+
+def subscript(base: Value, expr: ast.Index, scope: Scope) -> Value:
+    """``base[index]`` on a pointer, array or string."""
+    if not (is_pointer(base.type) or isinstance(base.type, StringType)) or base.action or base.dynamic:
+        raise refuse("D_ARR_BADREF", expr.span, f"{describe(base)} cannot be indexed")
+    if len(expr.keys) != 1:
+        raise refuse("D_ARR_BADREF", expr.span, "a pointer or array takes one index")
+    index = scope.check(expr.keys[0])
+    want_integer(index, expr.keys[0].span, "D_OP_INT", "an index")
+    if isinstance(base.type, StringType):
+        node = typed.Invoke("charat", (base.node, as_integer(index, INT64)), CHAR)
+        return Value(node, CHAR)
+    spans = (expr.base.span, expr.keys[0].span, expr.span)
+    if isinstance(pointee(base.type), VoidType):
+        raise refuse("D_DEREF_VOID", expr.span, "a pointer to void points at nothing that has a value")
+    return follow(arithmetic("+", base, index, spans), expr.base.span, scope)
+
+
+def member(expr: ast.Member, scope: Scope) -> Value:
+    """``base.name`` or ``base->name``."""
+    base = scope.check(expr.base)
+    if base.xlated is not None:
+        _check_arrow(expr, base.xlated.pointer)
+        return base.xlated.member(expr.name, expr.span, scope)
+    t: Type | None = base.type
+    if expr.arrow:
+        if not is_pointer(base.type) or base.action or base.dynamic:
+            raise refuse("D_OP_PTR", expr.span, f"-> needs a pointer, not {describe(base)}")
+        t = pointee(base.type)
+    if not isinstance(t, StructType) or base.action or base.dynamic:
+        raise refuse("D_OP_SOU", expr.span, f"{'->' if expr.arrow else '.'} needs a struct or union, not {t}")
+    if not t.complete:
+        raise refuse("D_OP_INCOMPLETE", expr.span, f"{t} is not defined")
+    return _member_at(base.node, t, expr.name, expr.span, scope)
+
+
+def _check_arrow(expr: ast.Member, pointer: bool) -> None:
+    if expr.arrow and not pointer:
+        raise refuse("D_OP_PTR", expr.span, "-> needs a pointer: write .")
+    if pointer and not expr.arrow:
+        raise refuse("D_OP_SOU", expr.span, ". needs a struct or union: write ->")
+
+
+def _member_at(addr: TypedExpr, t: StructType, name: str, span: Span, scope: Scope) -> Value:
+    found = t.find(name)
+    if found is None:
+        hint = did_you_mean(name, [m.name for m in t.members if m.name])
+        raise refuse("D_TYPE_MEMBER", span, f"{t} has no member {name}", hint)
+    if found.bit_size is None:
+        return load_memory(add(addr, found.offset // 8), found.type, string_size=scope.string_size)
+    unit = sizeof(found.type) * 8
+    at = found.offset // unit * unit
+    place = add(addr, at // 8)
+    return load_memory(place, found.type, shift=found.offset - at, bits=found.bit_size)
+
+
+def size_of(expr: ast.Sizeof, scope: Scope) -> Value:
+    """``sizeof operand``."""
+    value = scope.check(expr.operand)
+    if isinstance(value.place, MemPlace) and value.place.bits:
+        raise refuse("D_SIZEOF_BITFIELD", expr.span, "a bit-field has no size in bytes")
+    if value.dynamic or value.action:
+        raise refuse("D_SIZEOF_TYPE", expr.span, f"{describe(value)} has no size")
+    return measure(value.type, expr.span, scope)
+
+
+def measure(t: Type, span: Span, scope: Scope) -> Value:
+    """``sizeof (type)``."""
+    size = sizeof(t, scope.string_size)
+    if size == 0:
+        raise refuse("D_SIZEOF_TYPE", span, f"{t} has no size")
+    return Value(typed.Const(size, SIZE_T), SIZE_T)
+
+
+def offset_of(expr: ast.Offsetof, scope: Scope) -> Value:
+    """``offsetof (type, member)``."""
+    t = scope.types.resolve(expr.type)
+    if not isinstance(t, StructType):
+        raise refuse("D_OFFSETOF_TYPE", expr.span, f"offsetof needs a struct or union, not {t}")
+    if not t.complete:
+        raise refuse("D_OFFSETOF_TYPE", expr.span, f"{t} is not defined")
+    found = t.find(expr.member)
+    if found is None:
+        raise refuse("D_TYPE_MEMBER", expr.span, f"{t} has no member {expr.member}")
+    if found.bit_size is not None:
+        raise refuse("D_OFFSETOF_BITFIELD", expr.span, f"{expr.member} is a bit-field")
+    return Value(typed.Const(found.offset // 8, SIZE_T), SIZE_T)
+
+
+def string_of(expr: ast.Stringof, scope: Scope) -> Value:
+    """``stringof operand``."""
+    value = scope.check(expr.operand)
+    if value.action or value.dynamic or not (is_scalar(value.type) or is_text(value.type) or is_pointer(value.type)):
+        raise refuse("D_STRINGOF_TYPE", expr.span, f"{describe(value)} is not a string, and no address of one")
+    return Value(as_text(value), StringType(scope.string_size))

@@ -1,0 +1,271 @@
+"""Checking assignment: variables that come to be, places that change, ``++`` and ``--``.
+
+x = pid            ->  Store(x, ...); x is a pid_t from here on
+a[tid] = "sh"      ->  ElemStore(a, (tid,), "sh"); a is an array of strings with integer keys
+p->n += 2          ->  Bind(slot, p + 8, MemStore(slot, MemLoad(slot) + 2))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from probekit.lang import ast, typed
+from probekit.lang.builtins import FUNCTIONS, VARIABLES
+from probekit.lang.diagnostics import refuse
+from probekit.lang.operators import arithmetic, describe
+from probekit.lang.scope import Scope
+from probekit.lang.source import Span
+from probekit.lang.typed import TypedExpr, VarScope
+from probekit.lang.types import (
+    INT64,
+    MACHINE_POINTER,
+    VOID,
+    ArrayType,
+    IntType,
+    PointerType,
+    StringType,
+    Type,
+    VoidType,
+    is_object,
+    sizeof,
+)
+from probekit.lang.values import (
+    ElemPlace,
+    FixedPlace,
+    MemPlace,
+    Place,
+    Value,
+    VarPlace,
+    as_text,
+    coerce,
+    convert,
+    fits,
+    is_scalar,
+    is_vfptr,
+    load_memory,
+    machine,
+)
+from probekit.lang.variables import element, key_types
+
+__all__ = ("assign", "load_place", "step")
+
+
+def assign(expr: ast.Assign, scope: Scope) -> Value:
+    """``target op value``."""
+    if isinstance(expr.target, ast.AggRef):
+        raise refuse("D_AGG_FUNC", expr.span, f"@{expr.target.name} takes only the result of an aggregating function")
+    value = scope.check(expr.value)
+    _want_value(value, expr.value.span, scope)
+    target = _target(expr.target, scope, value if expr.op == "=" else Value(typed.Const(0, INT64), INT64))
+    if expr.op == "=":
+        if not fits(target.type, value):
+            message = f"a place for {target.type} cannot take {describe(value)}"
+            raise refuse("D_OP_INCOMPAT", expr.span, message)
+        place = _writable(target, expr.op, expr.target.span)
+        return Value(_store(place, target.type, value, scope), target.type)
+    spans = (expr.target.span, expr.value.span, expr.span)
+    arithmetic(expr.op[:-1], target, value, spans)  # says what does not fit before what cannot be assigned
+    place = _writable(target, expr.op, expr.target.span)
+
+    def update(bound: Place) -> TypedExpr:
+        old = load_place(bound, target.type, scope)
+        return _store(bound, target.type, arithmetic(expr.op[:-1], old, value, spans), scope)
+
+    return Value(_once(place, scope, update), target.type)
+
+
+def _want_value(value: Value, span: Span, scope: Scope) -> None:
+    if value.dynamic:
+        raise refuse("D_OP_DYN", span, f"{value.dynamic} has no value that could be assigned")
+    if value.action:
+        function = FUNCTIONS.get(value.action)
+        tag = "D_OP_ACT" if function is not None and function.kind == "action" else "D_CG_EXPR"
+        raise refuse(tag, span, f"{value.action}() has no value that could be assigned")
+    if isinstance(value.type, VoidType):
+        raise refuse("D_OP_INCOMPAT", span, "void has no value that could be assigned")
+    if value.xlated is not None:
+        raise refuse("D_OP_DYN", span, "what a translator makes cannot be assigned as a whole: assign its members")
+
+
+def step(expr: ast.IncDec, scope: Scope) -> Value:
+    """``++`` and ``--``."""
+    if isinstance(expr.operand, ast.AggRef):
+        raise refuse("D_OP_DYN", expr.span, f"@{expr.operand.name} is an aggregation: {expr.op} does not apply")
+    # A variable that nothing defined before is an int64_t, as in DTrace.
+    target = _target(expr.operand, scope, Value(typed.Const(0, INT64), INT64))
+    if not is_scalar(target.type) or target.action or target.dynamic:
+        raise refuse("D_OP_SCALAR", expr.operand.span, f"{expr.op} needs a scalar, not {describe(target)}")
+    if is_vfptr(target.type):
+        raise refuse("D_OP_VFPTR", expr.operand.span, f"there is no arithmetic on {describe(target)}")
+    place = _writable(target, expr.op, expr.operand.span)
+    size = sizeof(target.type.to) if isinstance(target.type, PointerType) else 1
+    if size == 0:
+        raise refuse("D_OP_INCOMPLETE", expr.operand.span, "what this points at has no size here")
+    delta = size if expr.op == "++" else -size
+    t = machine(target.type)
+    assert isinstance(t, IntType)
+    if isinstance(place, VarPlace):
+        return Value(typed.Step(place.var, delta, expr.prefix, t), target.type)
+
+    def update(bound: Place) -> TypedExpr:
+        old = load_place(bound, target.type, scope).node
+        amount = typed.Const(t.wrap(delta), t)
+        if expr.prefix:
+            return _store(bound, target.type, Value(typed.Arith("add", old, amount, t), target.type), scope)
+        number = scope.slot()
+        kept = typed.Slot(number, t)
+        changed = _store(bound, target.type, Value(typed.Arith("add", kept, amount, t), target.type), scope)
+        return typed.Bind(number, old, typed.Sequence(changed, kept, t), t)
+
+    return Value(_once(place, scope, update), target.type)
+
+
+def _writable(target: Value, op: str, span: Span) -> Place:
+    if target.dynamic:
+        raise refuse("D_OP_LVAL", span, f"{target.dynamic} cannot be assigned as a whole")
+    if target.place is None:
+        raise refuse("D_OP_LVAL", span, f"the operand of {op} cannot be assigned")
+    if isinstance(target.place, FixedPlace):
+        raise refuse("D_OP_WRITE", span, f"the operand of {op} is built in or constant, and cannot be assigned")
+    return target.place
+
+
+# Places.
+
+
+def load_place(place: Place, t: Type, scope: Scope) -> Value:
+    """The value of a place that is known to be of type ``t``."""
+    m = machine(t)
+    match place:
+        case VarPlace(var=var):
+            return Value(typed.VarAddr(var) if is_object(t) else typed.Load(var, m), t, place)
+        case ElemPlace(var=var, keys=keys):
+            node: TypedExpr = typed.ElemAddr(var, keys, False) if is_object(t) else typed.ElemLoad(var, keys, m)
+            return Value(node, t, place)
+        case MemPlace():
+            return load_memory(place.addr, t, shift=place.shift, bits=place.bits, string_size=scope.string_size)
+        case FixedPlace():
+            raise AssertionError("nothing is stored in a fixed place")
+
+
+def _once(place: Place, scope: Scope, body: Callable[[Place], TypedExpr]) -> TypedExpr:
+    """``body`` with what the place depends on worked out once only."""
+    parts = place.keys if isinstance(place, ElemPlace) else (place.addr,) if isinstance(place, MemPlace) else ()
+    slots = [typed.Slot(scope.slot(), part.type) for part in parts]
+    match place:
+        case ElemPlace(var=var):
+            place = ElemPlace(var, tuple(slots))
+        case MemPlace(shift=shift, bits=bits):
+            place = MemPlace(slots[0], shift, bits)
+        case _:
+            pass
+    result = body(place)
+    for slot, part in zip(reversed(slots), reversed(parts), strict=True):
+        result = typed.Bind(slot.number, part, result, result.type)
+    return result
+
+
+def _store(place: Place, t: Type, value: Value, scope: Scope) -> TypedExpr:
+    if is_object(t):
+        return _store_object(place, t, value, scope)
+    node, m = coerce(value, t), machine(t)
+    match place:
+        case VarPlace(var=var):
+            return typed.Store(var, node, m)
+        case ElemPlace(var=var, keys=keys):
+            return typed.ElemStore(var, keys, node, m)
+        case MemPlace(addr=addr, shift=shift, bits=bits):
+            if isinstance(m, StringType):
+                return typed.MemTextStore(addr, node, scope.string_size, m)
+            if bits:
+                return typed.MemBits(addr, convert(node, m), shift, bits, m)
+            return typed.MemStore(addr, node, m)
+        case FixedPlace():
+            raise AssertionError("a fixed place was assigned")
+
+
+def _store_object(place: Place, t: Type, value: Value, scope: Scope) -> TypedExpr:
+    match place:
+        case VarPlace(var=var):
+            addr: TypedExpr = typed.VarAddr(var)
+        case ElemPlace(var=var, keys=keys):
+            addr = typed.ElemAddr(var, keys, True)
+        case MemPlace(addr=addr):
+            pass
+        case FixedPlace():
+            raise AssertionError("a fixed place was assigned")
+    size = sizeof(t, scope.string_size)
+    if isinstance(t, ArrayType) and not isinstance(value.type, ArrayType):
+        text = as_text(value)
+        stored = typed.MemTextStore(addr, text, size, StringType(size + 1))
+        return typed.Sequence(stored, addr, MACHINE_POINTER)
+    return typed.MemCopy(addr, value.node, size)
+
+
+# Targets.
+
+
+def _target(expr: ast.Expr, scope: Scope, value: Value) -> Value:
+    """What stands on the left; a variable not seen before takes the type of ``value``."""
+    match expr:
+        case ast.Name(name=name) if _is_new(name, scope):
+            return _new(expr.span, "global", name, value, scope)
+        case ast.Scoped(scope=where, name=name) if scope.variable(_kept(where), name) is None:
+            return _new(expr.span, _kept(where), name, value, scope)
+        case ast.Index(base=ast.Name(name=name)) if _is_new(name, scope):
+            return _new_array(expr, "global", name, value, scope)
+        case ast.Index(base=ast.Scoped(scope=where, name=name)) if scope.variable(_kept(where), name) is None:
+            return _new_array(expr, _kept(where), name, value, scope)
+        case ast.Name(name=name) if name in FUNCTIONS and _is_unknown(name, scope):
+            raise refuse("D_IDENT_BADREF", expr.span, f"{name} is a function and cannot be assigned")
+        case ast.Index():
+            return element(expr, scope, create=True)
+        case ast.Member(arrow=False):
+            scope.creating, before = True, scope.creating
+            try:
+                return scope.check(expr)
+            finally:
+                scope.creating = before
+        case _:
+            return scope.check(expr)
+
+
+def _kept(where: ast.Scope) -> VarScope:
+    return "self" if where == "self" else "local"
+
+
+def _is_unknown(name: str, scope: Scope) -> bool:
+    return (
+        scope.bound_value(name) is None
+        and name not in scope.inlines
+        and name not in VARIABLES
+        and scope.variable("global", name) is None
+    )
+
+
+def _is_new(name: str, scope: Scope) -> bool:
+    return _is_unknown(name, scope) and name not in FUNCTIONS and name not in scope.types.enumerators
+
+
+def _kind(t: Type, scope: Scope) -> Type:
+    """The type that a variable takes from its first value."""
+    return StringType(scope.string_size) if isinstance(t, StringType) else t
+
+
+def _new(span: Span, where: VarScope, name: str, value: Value, scope: Scope) -> Value:
+    t = _kind(value.type, scope)
+    if t == VOID or (is_object(t) and sizeof(t) == 0):
+        raise refuse("D_OP_INCOMPAT", span, f"{name} cannot be {t}")
+    return load_place(VarPlace(scope.define(where, name, t)), t, scope)
+
+
+def _new_array(expr: ast.Index, where: VarScope, name: str, value: Value, scope: Scope) -> Value:
+    if where == "local":
+        raise refuse("D_ARR_LOCAL", expr.span, f"this->{name} cannot be an associative array: write self-> or a global")
+    keys = [scope.check(key) for key in expr.keys]
+    types = key_types(keys, expr.keys, scope)
+    t = _kind(value.type, scope)
+    if isinstance(t, VoidType):
+        raise refuse("D_OP_INCOMPAT", expr.span, f"{name} cannot hold void")
+    scope.define(where, name, t, types)
+    return element(expr, scope, create=True, checked=keys)

@@ -1,0 +1,313 @@
+"""Checking operators on values: arithmetic, comparison, logic, ``?:``, ``,`` and casts.
+
+pid + 1u    ->   Arith("add", Convert(pid, unsigned int), Const(1), unsigned int)
+p + 2       ->   Arith("add", p, Const(2 * sizeof *p), pointer)
+"""
+
+from __future__ import annotations
+
+from probekit.lang import ast, typed
+from probekit.lang.arith import COMPARE, compute
+from probekit.lang.diagnostics import refuse
+from probekit.lang.scope import Scope
+from probekit.lang.source import Span
+from probekit.lang.typed import ArithOp, CompareOp, TypedExpr
+from probekit.lang.types import (
+    INT,
+    LONG,
+    MACHINE_POINTER,
+    VOID,
+    ArrayType,
+    EnumType,
+    IntType,
+    PointerType,
+    StringType,
+    StructType,
+    Type,
+    VoidType,
+    is_object,
+    promote,
+    same,
+    sizeof,
+    usual,
+)
+from probekit.lang.values import (
+    Value,
+    as_integer,
+    as_text,
+    coerce,
+    compatible,
+    convert,
+    is_integer,
+    is_pointer,
+    is_scalar,
+    is_text,
+    is_vfptr,
+    machine,
+    pointee,
+    pointers_fit,
+)
+
+__all__ = ("arithmetic", "binary", "cast", "comma", "conditional", "constant_text", "truth", "unary")
+
+_ARITH: dict[str, tuple[ArithOp, str]] = {
+    "+": ("add", "D_OP_INCOMPAT"),
+    "-": ("sub", "D_OP_INCOMPAT"),
+    "*": ("mul", "D_OP_ARITH"),
+    "/": ("div", "D_OP_ARITH"),
+    "%": ("rem", "D_OP_INT"),
+    "&": ("and", "D_OP_INT"),
+    "|": ("or", "D_OP_INT"),
+    "^": ("xor", "D_OP_INT"),
+    "<<": ("shl", "D_OP_INT"),
+    ">>": ("shr", "D_OP_INT"),
+}
+"""Operator to operation, and the tag when an operand's type does not fit."""
+
+_COMPARE: dict[str, CompareOp] = {"==": "eq", "!=": "ne", "<": "lt", "<=": "le", ">": "gt", ">=": "ge"}
+
+
+def unary(expr: ast.Unary, scope: Scope) -> Value:
+    """``+ - ! ~`` (``&`` and ``*`` are :mod:`access`'s)."""
+    value = scope.check(expr.operand)
+    tag = {"!": "D_OP_SCALAR", "~": "D_OP_INT"}.get(expr.op, "D_OP_ARITH")
+    if expr.op == "!":
+        return Value(_not(value, expr.operand.span, tag), INT)
+    t = promote(want_integer(value, expr.operand.span, tag, f"the operand of {expr.op}"))
+    node = as_integer(value, t)
+    match expr.op:
+        case "-":
+            return Value(_arith("sub", typed.Const(0, t), node, t, expr.span), t)
+        case "~":
+            return Value(_arith("xor", node, typed.Const(t.wrap(-1), t), t, expr.span), t)
+        case _:
+            return Value(node, t)
+
+
+def want_integer(value: Value, span: Span, tag: str, what: str) -> IntType:
+    """The machine type of an integer operand; ``tag`` and ``what`` say it when it is none."""
+    if not is_integer(value.type) or value.action or value.dynamic:
+        raise refuse(tag, span, f"{what} must be an integer, not {describe(value)}")
+    t = machine(value.type)
+    assert isinstance(t, IntType)
+    return t
+
+
+def describe(value: Value) -> str:
+    """A value as messages name it."""
+    if value.action:
+        return f"{value.action}()"
+    return value.dynamic or f"a {value.type}"
+
+
+def _not(value: Value, span: Span, tag: str) -> TypedExpr:
+    return _compare("eq", truth_operand(value, span, tag, "the operand of !"), typed.Const(0, INT))
+
+
+def truth_operand(value: Value, span: Span, tag: str, what: str) -> TypedExpr:
+    """A scalar as an integer that is 0 when it is false."""
+    if not is_scalar(value.type) or value.action or value.dynamic:
+        raise refuse(tag, span, f"{what} must be a scalar, not {describe(value)}")
+    return value.node
+
+
+def truth(expr: ast.Expr, scope: Scope, tag: str, what: str) -> TypedExpr:
+    """A condition."""
+    return truth_operand(scope.check(expr), expr.span, tag, what)
+
+
+def binary(expr: ast.Binary, scope: Scope) -> Value:
+    """Two operands; long chains of ``&&`` and ``||`` are walked, not nested."""
+    first, nodes = ast.chain(expr)
+    left = scope.check(first)
+    for node in nodes:
+        left = _combine(node, left, _right(node, left, scope))
+    return left
+
+
+def _right(node: ast.Binary, left: Value, scope: Scope) -> Value:
+    """The right operand. Beside an enumeration, a name may be one of its values."""
+    if node.op in _COMPARE and isinstance(left.type, EnumType) and isinstance(node.right, ast.Name):
+        found = dict(left.type.values).get(node.right.name)
+        if found is not None:
+            return Value(typed.Const(found, INT), left.type)
+    return scope.check(node.right)
+
+
+def _combine(expr: ast.Binary, left: Value, right: Value) -> Value:
+    op = expr.op
+    if op in _COMPARE:
+        return Value(_comparison(op, left, right, expr.span), INT)
+    if op in ("&&", "||", "^^"):
+        a = truth_operand(left, expr.left.span, "D_OP_SCALAR", f"the left side of {op}")
+        b = truth_operand(right, expr.right.span, "D_OP_SCALAR", f"the right side of {op}")
+        if op != "^^":
+            return Value(typed.Logic("and" if op == "&&" else "or", a, b), INT)
+        return Value(_compare("ne", _flag(a), _flag(b)), INT)
+    return arithmetic(op, left, right, (expr.left.span, expr.right.span, expr.span))
+
+
+def _flag(node: TypedExpr) -> TypedExpr:
+    return _compare("ne", node, typed.Const(0, INT))
+
+
+def _comparison(op: str, left: Value, right: Value, span: Span) -> TypedExpr:
+    dead = left.action or right.action or left.dynamic or right.dynamic
+    if dead or not compatible(left, right):
+        raise refuse("D_OP_INCOMPAT", span, f"{describe(left)} and {describe(right)} cannot be compared with {op}")
+    if isinstance(left.type, StringType) or isinstance(right.type, StringType):
+        return typed.CompareText(_COMPARE[op], as_text(left), as_text(right))
+    if is_text(left.type) and is_text(right.type) and not (_plain_pointer(left.type) and _plain_pointer(right.type)):
+        return typed.CompareText(_COMPARE[op], as_text(left), as_text(right))
+    return _compare(_COMPARE[op], left.node, right.node)
+
+
+def _plain_pointer(t: Type) -> bool:
+    return isinstance(t, PointerType)
+
+
+def _compare(op: CompareOp, left: TypedExpr, right: TypedExpr) -> TypedExpr:
+    assert isinstance(left.type, IntType)
+    assert isinstance(right.type, IntType)
+    t = usual(left.type, right.type)
+    left, right = convert(left, t), convert(right, t)
+    if isinstance(left, typed.Const) and isinstance(right, typed.Const):
+        return typed.Const(int(COMPARE[op](left.value, right.value)), INT)
+    return typed.Compare(op, left, right, t.signed)
+
+
+def arithmetic(op: str, left: Value, right: Value, spans: tuple[Span, Span, Span]) -> Value:
+    """An arithmetic operator. ``spans``: of the left, the right, and the whole."""
+    name, tag = _ARITH[op]
+    if name in ("add", "sub") and (is_pointer(left.type) or is_pointer(right.type)):
+        return _pointer_arithmetic(op, left, right, spans)
+    a = want_integer(left, spans[0], tag, f"the left side of {op}")
+    b = want_integer(right, spans[1], tag, f"the right side of {op}")
+    if name in ("shl", "shr"):
+        t = promote(a)
+        return Value(_arith(name, as_integer(left, t), right.node, t, spans[2]), t)
+    t = usual(a, b)
+    return Value(_arith(name, as_integer(left, t), as_integer(right, t), t, spans[2]), t)
+
+
+def _pointer_arithmetic(op: str, left: Value, right: Value, spans: tuple[Span, Span, Span]) -> Value:
+    for value, span in ((left, spans[0]), (right, spans[1])):
+        if is_vfptr(value.type):
+            raise refuse("D_OP_VFPTR", span, f"there is no arithmetic on {describe(value)}")
+    if is_pointer(left.type) and is_pointer(right.type):
+        if op == "+" or not pointers_fit(left, right):
+            raise _misfit(op, left, right, spans[2])
+        return _difference(left, right, spans)
+    if is_integer(left.type) and op == "+":
+        left, right, spans = right, left, (spans[1], spans[0], spans[2])
+    if not is_integer(right.type):
+        raise _misfit(op, left, right, spans[2])
+    inner = pointee(left.type)
+    assert inner is not None
+    offset = _arith("mul", convert(right.node, LONG), typed.Const(_stride(inner, spans[0]), LONG), LONG, spans[2])
+    node = _arith("add" if op == "+" else "sub", left.node, convert(offset, MACHINE_POINTER), MACHINE_POINTER, spans[2])
+    return Value(node, PointerType(inner))
+
+
+def _stride(inner: Type, span: Span) -> int:
+    size = sizeof(inner)
+    if size == 0:
+        raise refuse("D_OP_INCOMPLETE", span, f"{inner} has no size here")
+    return size
+
+
+def _difference(left: Value, right: Value, spans: tuple[Span, Span, Span]) -> Value:
+    inner = pointee(left.type)
+    assert inner is not None
+    bytes_ = _arith("sub", convert(left.node, LONG), convert(right.node, LONG), LONG, spans[2])
+    return Value(_arith("div", bytes_, typed.Const(_stride(inner, spans[0]), LONG), LONG, spans[2]), LONG)
+
+
+def _misfit(op: str, left: Value, right: Value, span: Span) -> Exception:
+    return refuse("D_OP_INCOMPAT", span, f"{describe(left)} {op} {describe(right)} has no meaning")
+
+
+def _arith(op: ArithOp, left: TypedExpr, right: TypedExpr, t: IntType, span: Span) -> TypedExpr:
+    if op in ("div", "rem") and isinstance(right, typed.Const) and right.value == 0:
+        raise refuse("D_DIV_ZERO", span, "division by zero")
+    if isinstance(left, typed.Const) and isinstance(right, typed.Const):
+        return typed.Const(t.wrap(compute(op, left.value, right.value, signed=t.signed)), t)
+    return typed.Arith(op, left, right, t)
+
+
+def conditional(expr: ast.Conditional, scope: Scope) -> Value:
+    """``cond ? then : orelse``."""
+    cond = truth(expr.cond, scope, "D_OP_SCALAR", "the condition of ?:")
+    then, orelse = scope.check(expr.then), scope.check(expr.orelse)
+    _want_values("?:", expr.span, then, orelse)
+    if isinstance(then.type, VoidType) and isinstance(orelse.type, VoidType):
+        return Value(typed.Choose(cond, then.node, orelse.node, INT), VOID)
+    if isinstance(then.type, StructType) and same(then.type, orelse.type):
+        return Value(typed.Choose(cond, then.node, orelse.node, MACHINE_POINTER), then.type)
+    if not compatible(then, orelse):
+        message = f"?: must give one type, not {describe(then)} and {describe(orelse)}"
+        raise refuse("D_OP_INCOMPAT", expr.span, message)
+    if is_integer(then.type) and is_integer(orelse.type):
+        a, b = machine(then.type), machine(orelse.type)
+        assert isinstance(a, IntType)
+        assert isinstance(b, IntType)
+        t = usual(a, b)
+        return Value(typed.Choose(cond, convert(then.node, t), convert(orelse.node, t), t), t)
+    if isinstance(then.type, StringType) or isinstance(orelse.type, StringType):
+        x, y = as_text(then), as_text(orelse)
+        size = max(n.size for n in (x.type, y.type) if isinstance(n, StringType))
+        text = StringType(size)
+        return Value(typed.Choose(cond, x, y, text), text)
+    inner = pointee(then.type) or pointee(orelse.type)
+    assert inner is not None
+    x, y = as_integer(then, MACHINE_POINTER), as_integer(orelse, MACHINE_POINTER)
+    return Value(typed.Choose(cond, x, y, MACHINE_POINTER), PointerType(inner))
+
+
+def _want_values(op: str, span: Span, *values: Value) -> None:
+    for value in values:
+        if value.dynamic:
+            raise refuse("D_OP_DYN", span, f"{value.dynamic} has no value that {op} could take")
+        if value.action:
+            raise refuse("D_OP_ACT", span, f"{value.action}() is an action: {op} cannot take it")
+
+
+def comma(expr: ast.Comma, scope: Scope) -> Value:
+    """``left, right``."""
+    left, right = scope.check(expr.left), scope.check(expr.right)
+    _want_values("the operator ,", expr.span, left, right)
+    return Value(typed.Sequence(left.node, right.node, right.node.type), right.type)
+
+
+def cast(expr: ast.Cast, scope: Scope) -> Value:
+    """``(type)operand``."""
+    target, value = scope.types.resolve(expr.type), scope.check(expr.operand)
+    if value.action:
+        raise refuse("D_CG_EXPR", expr.operand.span, f"{value.action}() may only stand alone as a statement")
+    bad = refuse("D_CAST_INVAL", expr.span, f"{describe(value)} cannot be cast to {target}")
+    if value.dynamic:
+        raise bad
+    if isinstance(target, VoidType):
+        return Value(value.node, VOID)
+    if isinstance(target, StringType):
+        if not (is_scalar(value.type) or is_text(value.type)):
+            raise bad
+        return Value(as_text(value), StringType(scope.string_size))
+    if is_object(target):
+        if not same(target, value.type):
+            raise bad
+        return value
+    if not is_scalar(target):
+        raise bad
+    m = machine(target)
+    assert isinstance(m, IntType)
+    if is_scalar(value.type) or isinstance(value.type, ArrayType):
+        return Value(as_integer(value, m), target)
+    if isinstance(value.type, StringType) and isinstance(target, PointerType):
+        return Value(coerce(value, target), target)
+    raise bad
+
+
+def constant_text(expr: ast.Expr) -> bytes | None:
+    """The bytes of a string constant, None for anything else."""
+    return expr.text if isinstance(expr, ast.String) else None

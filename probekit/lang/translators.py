@@ -1,0 +1,133 @@
+"""Translators: ``translator T < S *p > { m = e; };`` and what ``xlate`` makes of them.
+
+    xlate <info_t *> (p)->size   ->  the expression given for ``size``, its parameter being p
+
+A translated object is never built: each member is worked out where it is used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from probekit.lang import ast, typed
+from probekit.lang.diagnostics import did_you_mean, refuse
+from probekit.lang.operators import describe
+from probekit.lang.scope import Scope
+from probekit.lang.source import Span
+from probekit.lang.types import MACHINE_POINTER, ArrayType, PointerType, StructType, Type, same
+from probekit.lang.values import FixedPlace, Value, coerce, fits, is_integer, machine
+
+__all__ = ("Translator", "Xlated", "declare", "translate")
+
+_DEPTH = 20
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Translator:
+    """``members``: the expression for each member that it gives a value."""
+
+    target: StructType
+    source: Type
+    parameter: str
+    members: dict[str, ast.Expr]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Xlated:
+    """An object as its translator makes it. ``pointer``: the expression has the type of a pointer to it."""
+
+    translator: Translator
+    source: Value
+    pointer: bool
+
+    def pointed(self) -> Value:
+        """The object behind the pointer."""
+        return _value(Xlated(self.translator, self.source, False))
+
+    def member(self, name: str, span: Span, scope: Scope) -> Value:
+        """One member's value."""
+        target = self.translator.target
+        found = target.find(name)
+        if found is None:
+            hint = did_you_mean(name, [m.name for m in target.members if m.name])
+            raise refuse("D_TYPE_MEMBER", span, f"{target} has no member {name}", hint)
+        expr = self.translator.members.get(name)
+        if expr is None:
+            raise refuse("D_XLATE_NOCONV", span, f"the translator of {target} gives {name} no value")
+        if len(scope.bound) >= _DEPTH:
+            raise refuse("D_SYNTAX", span, f"translators are nested more than {_DEPTH} levels deep")
+        scope.bound.append({self.translator.parameter: self.source})
+        try:
+            value = scope.check(expr)
+        finally:
+            scope.bound.pop()
+        if value.xlated is not None:
+            return value
+        return Value(coerce(value, found.type), found.type, FixedPlace())
+
+
+def _value(xlated: Xlated) -> Value:
+    target: Type = xlated.translator.target
+    return Value(
+        typed.Const(0, MACHINE_POINTER), PointerType(target) if xlated.pointer else target, FixedPlace(), xlated=xlated
+    )
+
+
+def translate(expr: ast.Xlate, scope: Scope) -> Value:
+    """``xlate <type> (operand)``."""
+    wanted, value = scope.types.resolve(expr.type), scope.check(expr.operand)
+    pointer = isinstance(wanted, PointerType)
+    target = wanted.to if isinstance(wanted, PointerType) else wanted
+    if not isinstance(target, StructType):
+        raise refuse("D_XLATE_SOU", expr.span, f"xlate makes a struct or union, not {target}")
+    if value.action or value.dynamic:
+        raise refuse("D_XLATE_INCOMPAT", expr.operand.span, f"{describe(value)} cannot be translated")
+    for translator in scope.translators:
+        if same(translator.target, target) and _takes(translator.source, value):
+            source = Value(coerce(value, translator.source), translator.source, FixedPlace())
+            return _value(Xlated(translator, source, pointer))
+    raise refuse("D_XLATE_NONE", expr.span, f"no translator makes {target} of {describe(value)}")
+
+
+def _takes(source: Type, value: Value) -> bool:
+    if is_integer(source) and is_integer(value.type):
+        return True
+    if isinstance(source, PointerType) and isinstance(value.type, ArrayType):
+        return same(source.to, value.type.of)
+    return same(source, value.type)
+
+
+def declare(item: ast.Translator, scope: Scope) -> None:
+    """A translator declaration: its members must exist and their expressions fit."""
+    target = scope.types.resolve(item.target)
+    if not isinstance(target, StructType):
+        raise refuse("D_XLATE_SOU", item.target.span, f"a translator makes a struct or union, not {target}")
+    if not target.complete:
+        raise refuse("D_XLATE_SOU", item.target.span, f"{target} is not defined")
+    source = scope.types.parameter(item.source)
+    if any(same(t.target, target) and same(t.source, source.type) for t in scope.translators):
+        raise refuse("D_XLATE_REDECL", item.span, f"there is a translator from {source.type} to {target} already")
+    members: dict[str, ast.Expr] = {}
+    translator = Translator(target, source.type, source.name, members)
+    stand_in = Value(typed.Slot(-1, machine(source.type)), source.type, FixedPlace())
+    for translation in item.members:
+        found = target.find(translation.member)
+        if found is None:
+            message = f"{target} has no member {translation.member}"
+            raise refuse("D_XLATE_MEMB", translation.span, message)
+        if translation.member in members:
+            message = f"{translation.member} is given twice"
+            raise refuse("D_XLATE_MEMB", translation.span, message)
+        scope.bound.append({source.name: stand_in})
+        try:
+            value = scope.check(translation.value)
+        finally:
+            scope.bound.pop()
+        if value.xlated is None and not fits(found.type, value):
+            message = f"{translation.member} is {found.type}, not {describe(value)}"
+            raise refuse("D_XLATE_INCOMPAT", translation.span, message)
+        members[translation.member] = translation.value
+    scope.translators.append(translator)

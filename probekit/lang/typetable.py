@@ -1,0 +1,373 @@
+"""Types as written to types as known: specifiers and declarators to :mod:`probekit.lang.types`.
+
+    unsigned long int            ->  64 bits, unsigned
+    struct s { char a; int b:3; } ->  a StructType, kept under its tag
+    int *(*f)(char), x[4]        ->  pointer to a function, array of 4
+
+One table for each program: the tags, typedefs and enumerators of its script.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from probekit.lang import ast
+from probekit.lang.diagnostics import did_you_mean, refuse
+from probekit.lang.source import Span
+from probekit.lang.types import (
+    INT,
+    STRING_SIZE,
+    TYPE_NAMES,
+    VOID,
+    ArrayType,
+    EnumType,
+    FloatType,
+    FuncType,
+    IntType,
+    Member,
+    PointerType,
+    StringType,
+    StructType,
+    Type,
+    VoidType,
+    alignof,
+    sizeof,
+)
+from probekit.lang.words import BASE_TYPES
+
+__all__ = ("Declared", "TypeTable")
+
+MAX_ARRAY = 1 << 31
+_MAX_OBJECT = 1 << 31
+
+# Specifiers, sorted, without a redundant "signed"/"int", to their type.
+_INTEGERS: dict[tuple[str, ...], IntType] = {
+    words: IntType(name, bits, signed)
+    for words, name, bits, signed in (
+        (("char",), "char", 8, True),
+        (("char", "unsigned"), "unsigned char", 8, False),
+        (("short",), "short", 16, True),
+        (("short", "unsigned"), "unsigned short", 16, False),
+        ((), "int", 32, True),
+        (("unsigned",), "unsigned int", 32, False),
+        (("long",), "long", 64, True),
+        (("long", "unsigned"), "unsigned long", 64, False),
+        (("long", "long"), "long long", 64, True),
+        (("long", "long", "unsigned"), "unsigned long long", 64, False),
+    )
+}
+_FLOATS = {
+    ("float",): FloatType("float", 4),
+    ("double",): FloatType("double", 8),
+    ("double", "long"): FloatType("long double", 16),
+}
+_QUALIFIERS = frozenset(("const", "volatile", "restrict", "userland"))
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """One declarator worked out. ``keys``: the key types of an associative array, else None."""
+
+    name: str
+    type: Type
+    keys: tuple[Type, ...] | None
+    scoped: bool
+    span: Span
+    params: tuple[tuple[str, Type], ...] = ()
+
+
+@dataclass(slots=True)
+class TypeTable:
+    """``constant``: evaluates a constant expression, or returns None when it is none."""
+
+    constant: Callable[[ast.Expr], int | None]
+    string_size: int = STRING_SIZE
+    typedefs: dict[str, Type] = field(default_factory=lambda: dict(TYPE_NAMES))
+    tags: dict[tuple[str, str], StructType | EnumType] = field(default_factory=dict)
+    enumerators: dict[str, tuple[int, EnumType]] = field(default_factory=dict)
+
+    def resolve(self, name: ast.TypeName) -> Type:
+        """The type that a type name stands for. Raises :class:`Refusal`."""
+        base = self.specified(name.specs)
+        if name.specs.storage:
+            raise refuse("D_DECL_PARMCLASS", name.span, f"{name.specs.storage[0]} cannot be part of a type name")
+        declared = self.declared(base, name.declarator, name.span)
+        if declared.keys is not None:
+            raise refuse("D_DECL_DYNOBJ", name.span, "an associative array is not a type")
+        return declared.type
+
+    # Specifiers.
+
+    def specified(self, specs: ast.Specs) -> Type:
+        """The type that specifiers name."""
+        words = [w for w in specs.words if w not in _QUALIFIERS]
+        if specs.tagged:
+            return self._tagged(specs, words)
+        if unknown := [w for w in words if w not in BASE_TYPES]:
+            return self._typedef(unknown[0], words, specs.span)
+        match words:
+            case ["string"]:
+                return StringType(self.string_size)
+            case ["void"]:
+                return VOID
+            case []:
+                raise refuse("D_DECL_IDENT", specs.span, "a type is missing")
+        return _arithmetic(words, specs.span)
+
+    def _tagged(self, specs: ast.Specs, words: list[str]) -> Type:
+        if len(specs.tagged) > 1 or words:
+            _bad_combination([*words, "struct"], specs.span)
+        spec = specs.tagged[0]
+        return self.struct(spec) if isinstance(spec, ast.StructSpec) else self.enum(spec)
+
+    def _typedef(self, name: str, words: list[str], span: Span) -> Type:
+        t = self.typedefs.get(name)
+        if t is None:
+            raise refuse("D_TYPE_ERR", span, f"unknown type {name}", did_you_mean(name, self.typedefs))
+        if len(words) > 1:
+            _bad_combination(words, span)
+        return t
+
+    def struct(self, spec: ast.StructSpec) -> StructType:
+        """``struct tag`` or its definition."""
+        known = self.tags.get((spec.kind, spec.tag)) if spec.tag else None
+        t = known if isinstance(known, StructType) else StructType(spec.kind, spec.tag)
+        if spec.tag:
+            self.tags[spec.kind, spec.tag] = t
+        if spec.members is None:
+            return t
+        if t.complete:
+            raise refuse("D_DECL_TYPERED", spec.span, f"{t} is defined already")
+        self._lay_out(t, spec)
+        return t
+
+    def _lay_out(self, t: StructType, spec: ast.StructSpec) -> None:
+        members: list[Member] = []
+        names: set[str] = set()
+        end = 0
+        for decl in spec.members or ():
+            base = self.specified(decl.specs)
+            if decl.specs.storage:
+                raise refuse("D_DECL_BADCLASS", decl.span, f"a member cannot be {decl.specs.storage[0]}")
+            if not decl.members:
+                if not isinstance(base, StructType) or base.name:
+                    raise refuse("D_DECL_MNAME", decl.span, "a member has no name")
+                end = _place(t, members, Member("", base, 0), end, self.string_size)
+            for declarator, width in decl.members:
+                member = self._member(base, declarator, width, decl.span)
+                if member.name in names:
+                    raise refuse("D_DECL_IDRED", decl.span, f"member {member.name} is declared twice")
+                if member.name or isinstance(member.type, StructType):
+                    names.add(member.name)
+                end = _place(t, members, member, end, self.string_size)
+        size = -(-end // 8)
+        t.size = -(-size // t.align) * t.align
+        if t.size > _MAX_OBJECT:
+            raise refuse("D_DECL_ARRBIG", spec.span, f"{t} is too big")
+        t.members, t.complete = tuple(members), True
+
+    def _member(self, base: Type, declarator: ast.Declarator | None, width: ast.Expr | None, span: Span) -> Member:
+        declared = self.declared(base, declarator, span)
+        if declared.scoped:
+            raise refuse("D_DECL_SCOPE", declared.span, "a member's name cannot have a scope")
+        if declared.keys is not None:
+            raise refuse("D_DECL_DYNOBJ", declared.span, f"member {declared.name} cannot be an associative array")
+        t = declared.type
+        if isinstance(t, StructType) and not t.complete:
+            raise refuse("D_DECL_INCOMPLETE", declared.span, f"{t} is not complete here")
+        if isinstance(t, VoidType):
+            raise refuse("D_DECL_VOIDOBJ", declared.span, f"member {declared.name} cannot be void")
+        if isinstance(t, FuncType):
+            raise refuse("D_DECL_DYNOBJ", declared.span, f"member {declared.name} cannot be a function")
+        if width is None:
+            return Member(declared.name, t, 0)
+        return Member(declared.name, t, 0, self._bits(t, width))
+
+    def _bits(self, t: Type, width: ast.Expr) -> int:
+        bits = self.constant(width)
+        if bits is None or bits < 0:
+            raise refuse("D_DECL_BFCONST", width.span, "a bit-field's width must be a positive integer constant")
+        if not isinstance(t, (IntType, EnumType)):
+            raise refuse("D_DECL_BFTYPE", width.span, f"a bit-field cannot be {t}")
+        if bits > sizeof(t) * 8:
+            raise refuse("D_DECL_BFSIZE", width.span, f"{bits} bits do not fit in {t}")
+        return bits
+
+    def enum(self, spec: ast.EnumSpec) -> EnumType:
+        """``enum tag`` or its definition."""
+        known = self.tags.get(("enum", spec.tag)) if spec.tag else None
+        t = known if isinstance(known, EnumType) else EnumType(spec.tag)
+        if spec.tag:
+            self.tags["enum", spec.tag] = t
+        if spec.values is None:
+            return t
+        if t.complete:
+            raise refuse("D_DECL_TYPERED", spec.span, f"{t} is defined already")
+        values: list[tuple[str, int]] = []
+        following = 0
+        for item in spec.values:
+            value = following
+            if item.value is not None:
+                given = self.constant(item.value)
+                if given is None:
+                    raise refuse("D_DECL_ENCONST", item.value.span, f"{item.name} needs an integer constant")
+                value = given
+            if not INT.holds(value):
+                raise refuse("D_DECL_ENOFLOW", item.span, f"{item.name} does not fit in an int")
+            if item.name in self.enumerators:
+                raise refuse("D_DECL_IDRED", item.span, f"{item.name} is an enumerator already")
+            self.enumerators[item.name] = (value, t)
+            values.append((item.name, value))
+            following = value + 1
+        t.values, t.complete = tuple(values), True
+        return t
+
+    # Declarators.
+
+    def declared(self, base: Type, declarator: ast.Declarator | None, span: Span) -> Declared:
+        """A declarator around a base type."""
+        t, keys, name, scoped = base, None, "", False
+        params: tuple[tuple[str, Type], ...] = ()
+        while declarator is not None:
+            if keys is not None:
+                raise refuse("D_DECL_DYNOBJ", declarator.span, "an associative array cannot be part of another type")
+            match declarator:
+                case ast.Named():
+                    return Declared(declarator.name, t, keys, declarator.scoped, declarator.span, params)
+                case ast.PointerTo():
+                    for _ in range(declarator.stars):
+                        t = PointerType(t)
+                case ast.ArrayOf() if declarator.params is not None:
+                    params = tuple(self._params(declarator.params, declarator.span, keys=True))
+                    keys = tuple(p for _, p in params)
+                case ast.ArrayOf():
+                    t = self._array(t, declarator)
+                case ast.FunctionOf():
+                    t = self._function(t, declarator)
+                case _:
+                    assert_never(declarator)
+            inner = declarator.inner
+            if inner is None:
+                break
+            if isinstance(inner, ast.Named):
+                name, scoped, span = inner.name, inner.scoped, inner.span
+                break
+            declarator = inner
+        return Declared(name, t, keys, scoped, span, params)
+
+    def _array(self, t: Type, declarator: ast.ArrayOf) -> Type:
+        if declarator.size is None:
+            raise refuse("D_DECL_ARRNULL", declarator.span, "an array needs a size or key types")
+        count = self.constant(declarator.size)
+        if count is None or count < 0:
+            raise refuse("D_DECL_ARRSUB", declarator.size.span, "an array's size must be a positive integer constant")
+        if isinstance(t, VoidType):
+            raise refuse("D_DECL_VOIDOBJ", declarator.span, "an array cannot have elements of type void")
+        if isinstance(t, FuncType):
+            raise refuse("D_DECL_DYNOBJ", declarator.span, "an array cannot have functions as its elements")
+        if isinstance(t, StructType) and not t.complete:
+            raise refuse("D_DECL_INCOMPLETE", declarator.span, f"{t} is not complete here")
+        if count >= MAX_ARRAY or count * max(1, sizeof(t, self.string_size)) > _MAX_OBJECT:
+            raise refuse("D_DECL_ARRBIG", declarator.size.span, "the array is too big")
+        # int a[2][3] is two arrays of three: the sizes were read from the right
+        return ArrayType(t, count)
+
+    def _function(self, t: Type, declarator: ast.FunctionOf) -> Type:
+        listed = declarator.params
+        if listed is None:
+            return FuncType(t, (), variadic=True)
+        params = [p for _, p in self._params(listed, declarator.span, keys=False)]
+        return FuncType(t, tuple(p for p in params if not isinstance(p, VoidType)), listed.variadic)
+
+    def _params(self, listed: ast.Params, span: Span, *, keys: bool) -> list[tuple[str, Type]]:
+        if keys and listed.variadic:
+            raise refuse("D_DECL_PROTO_VARARGS", span, "key types cannot end in ...")
+        found: list[tuple[str, Type]] = []
+        for param in listed.params:
+            declared = self.parameter(param)
+            if isinstance(declared.type, VoidType):
+                if len(listed.params) > 1 or listed.variadic:
+                    raise refuse("D_DECL_PROTO_VOID", param.span, "void must be the only parameter")
+                if declared.name:
+                    raise refuse("D_DECL_PROTO_NAME", param.span, "a void parameter cannot have a name")
+                if keys:
+                    return []
+            found.append((declared.name, declared.type))
+        return found
+
+    def parameter(self, param: ast.Param) -> Declared:
+        """One parameter: arrays and functions become pointers, as in C."""
+        if any(word != "register" for word in param.specs.storage):
+            raise refuse("D_DECL_PARMCLASS", param.span, f"a parameter cannot be {param.specs.storage[0]}")
+        base = self.specified(param.specs)
+        declarator = param.declarator
+        if isinstance(declarator, ast.ArrayOf) and declarator.size is None and declarator.params is None:
+            inner = self.declared(base, declarator.inner, param.span)
+            return Declared(inner.name, PointerType(inner.type), None, inner.scoped, inner.span)
+        declared = self.declared(base, declarator, param.span)
+        if declared.keys is not None:
+            raise refuse("D_DECL_PROTO_TYPE", param.span, "a parameter cannot be an associative array")
+        match declared.type:
+            case ArrayType(of=element):
+                t: Type = PointerType(element)
+            case FuncType() as function:
+                t = PointerType(function)
+            case other:
+                t = other
+        return Declared(declared.name, t, None, declared.scoped, declared.span)
+
+
+def _place(t: StructType, members: list[Member], member: Member, end: int, string_size: int) -> int:
+    """Add a member behind bit ``end`` (or at 0 in a union); the end of the struct so far, in bits."""
+    start = 0 if t.kind == "union" else end
+    if member.bit_size is None:
+        align, size = alignof(member.type), sizeof(member.type, string_size) * 8
+        t.align = max(t.align, align)
+        start = -(-start // (align * 8)) * align * 8
+        members.append(Member(member.name, member.type, start))
+        return max(end, start + size)
+    unit = sizeof(member.type) * 8
+    if member.bit_size == 0:
+        return -(-start // unit) * unit
+    if start // unit != (start + member.bit_size - 1) // unit:
+        start = -(-start // unit) * unit
+    if member.name:
+        t.align = max(t.align, unit // 8)
+        members.append(Member(member.name, member.type, start, member.bit_size))
+    return max(end, start + member.bit_size)
+
+
+def _arithmetic(words: list[str], span: Span) -> Type:
+    signs = [w for w in words if w in ("signed", "unsigned")]
+    rest = [w for w in words if w not in ("signed", "unsigned")]
+    core = sorted(w for w in words if w not in ("signed", "int"))
+    t = _INTEGERS.get(tuple(core))
+    plain = words.count("int") <= 1 and not ("int" in words and "char" in words)
+    if t is not None and plain and len(signs) <= 1:
+        return t
+    if "int" not in words and not signs and (f := _FLOATS.get(tuple(sorted(words)))) is not None:
+        return f
+    if len(set(signs)) < len(signs) or len(signs) > 1:
+        raise refuse("D_DECL_COMBO", span, f"{' '.join(words)} is not a type")
+    _bad_combination([*signs, *rest], span)
+    raise AssertionError("a bad combination was accepted")
+
+
+def _bad_combination(words: list[str], span: Span) -> None:
+    """Raise what DTrace calls this combination of specifiers."""
+    text = f"{' '.join(words)} is not a type"
+    integers = {"char", "short", "int", "long"}
+    kinds = [w for w in words if w not in ("signed", "unsigned", "short", "long")]
+    attributes = [w for w in words if w in ("signed", "unsigned", "short", "long")]
+    if len(kinds) == 1 and attributes:
+        match kinds[0]:
+            case "char":
+                raise refuse("D_DECL_CHARATTR", span, text)
+            case "void":
+                raise refuse("D_DECL_VOIDATTR", span, text)
+            case kind if kind not in integers:
+                sign = any(a in ("signed", "unsigned") for a in attributes)
+                raise refuse("D_DECL_SIGNINT" if sign else "D_DECL_LONGINT", span, text)
+    raise refuse("D_DECL_COMBO", span, text)

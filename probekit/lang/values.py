@@ -1,0 +1,273 @@
+"""What an expression is to the checker: its typed form, its D type, and where it lives.
+
+    this->p->count   ->  Value(MemLoad(...), uint32_t, place=MemPlace(...))
+    "abc"            ->  Value(Text(b"abc"), string, place=None)
+
+DTrace's own notions of what fits what are here: integers, scalars, pointers, and
+``strcompat``, which is a string, an array of characters or a pointer to one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
+
+from probekit.lang import typed
+from probekit.lang.typed import TypedExpr, Var
+from probekit.lang.types import (
+    INT,
+    MACHINE_POINTER,
+    STRING,
+    ArrayType,
+    EnumType,
+    FuncType,
+    IntType,
+    PointerType,
+    StringType,
+    StructType,
+    Type,
+    VoidType,
+    is_object,
+    same,
+    sizeof,
+)
+
+if TYPE_CHECKING:
+    from probekit.lang.translators import Xlated
+
+__all__ = (
+    "ElemPlace",
+    "FixedPlace",
+    "MemPlace",
+    "Place",
+    "Value",
+    "VarPlace",
+    "as_integer",
+    "as_text",
+    "coerce",
+    "compatible",
+    "convert",
+    "fits",
+    "is_integer",
+    "is_pointer",
+    "is_scalar",
+    "is_text",
+    "is_vfptr",
+    "load_memory",
+    "machine",
+    "pointee",
+    "pointers_fit",
+)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class VarPlace:
+    """A variable."""
+
+    var: Var
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ElemPlace:
+    """An element of an associative array."""
+
+    var: Var
+    keys: tuple[TypedExpr, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class MemPlace:
+    """An object in memory. ``bits``: of a bit-field that starts ``shift`` bits into the integer there, else 0."""
+
+    addr: TypedExpr
+    shift: int = 0
+    bits: int = 0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FixedPlace:
+    """It has a name, and cannot be assigned: a built-in variable or an inline."""
+
+
+Place = VarPlace | ElemPlace | MemPlace | FixedPlace
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A checked expression. ``xlated``: it is what a translator makes, member by member.
+
+    ``action``: it is a call of an action or aggregating function, by name: it has no value.
+    ``dynamic``: the name of an aggregation or a whole associative array, which is no value either.
+    """
+
+    node: TypedExpr
+    type: Type
+    place: Place | None = None
+    xlated: Xlated | None = None
+    action: str = ""
+    dynamic: str = ""
+
+
+def machine(t: Type) -> IntType | StringType:
+    """The type that a register holds for a value of ``t``: objects and pointers are addresses."""
+    match t:
+        case IntType() | StringType():
+            return t
+        case EnumType():
+            return INT
+        case _:
+            return MACHINE_POINTER
+
+
+def is_integer(t: Type) -> bool:
+    """An integer or an enumeration."""
+    return isinstance(t, (IntType, EnumType))
+
+
+def is_pointer(t: Type) -> bool:
+    """A pointer, or an array, which is used as one."""
+    return isinstance(t, (PointerType, ArrayType))
+
+
+def is_scalar(t: Type) -> bool:
+    """What can be tested for being zero."""
+    return isinstance(t, (IntType, EnumType, PointerType))
+
+
+def is_vfptr(t: Type) -> bool:
+    """A pointer to void or to a function: there is no arithmetic on it."""
+    return isinstance(t, PointerType) and isinstance(t.to, (VoidType, FuncType))
+
+
+def pointee(t: Type) -> Type | None:
+    """What a pointer or array points at, None for anything else."""
+    match t:
+        case PointerType():
+            return t.to
+        case ArrayType():
+            return t.of
+        case _:
+            return None
+
+
+def is_text(t: Type) -> bool:
+    """A string, an array of characters, or a pointer to one."""
+    inner = pointee(t)
+    return isinstance(t, StringType) or (isinstance(inner, IntType) and inner.bits == 8)
+
+
+def _stands_for_pointer(value: Value, other: Value) -> bool:
+    """An integer constant beside a pointer is one too; beside text only 0 is."""
+    constant = value.node.value if isinstance(value.node, typed.Const) and isinstance(value.type, IntType) else None
+    return constant == 0 or (constant is not None and not is_text(other.type))
+
+
+def pointers_fit(left: Value, right: Value) -> bool:
+    """DTrace's rule for operands of which one is a pointer: same target, a ``void *``, or an integer constant."""
+    a = VOIDED if isinstance(left.type, StringType) else pointee(left.type)
+    b = VOIDED if isinstance(right.type, StringType) else pointee(right.type)
+    if a is None:
+        return b is not None and _stands_for_pointer(left, right)
+    if b is None:
+        return _stands_for_pointer(right, left)
+    if isinstance(a, VoidType) or isinstance(b, VoidType):
+        return True
+    return same(a, b) or (isinstance(a, (IntType, EnumType)) and isinstance(b, (IntType, EnumType)) and _alike(a, b))
+
+
+def _alike(a: Type, b: Type) -> bool:
+    return sizeof(a) == sizeof(b)
+
+
+VOIDED = IntType("char", 8, True)
+"""What a string points at where it is used as an address."""
+
+
+def fits(t: Type, value: Value) -> bool:
+    """DTrace's rule for assigning or passing ``value`` where ``t`` is wanted."""
+    if value.action or value.dynamic:
+        return False
+    if is_integer(t) and is_integer(value.type):
+        return True
+    if is_text(t) and is_text(value.type):
+        return True
+    if isinstance(t, (StructType, FuncType)) or isinstance(value.type, (StructType, FuncType)):
+        return same(t, value.type)
+    if isinstance(t, VoidType) or isinstance(value.type, VoidType):
+        return False
+    if isinstance(t, ArrayType) and isinstance(value.type, ArrayType):
+        return same(t, value.type)
+    return pointers_fit(Value(typed.Slot(-1, machine(t)), t), value)
+
+
+def compatible(left: Value, right: Value) -> bool:
+    """True when two operands can be compared or be the arms of one ``?:``."""
+    if is_integer(left.type) and is_integer(right.type):
+        return True
+    if is_text(left.type) and is_text(right.type):
+        return True
+    return pointers_fit(left, right)
+
+
+def convert(node: TypedExpr, t: IntType) -> TypedExpr:
+    """An integer expression converted to ``t``."""
+    if isinstance(node, typed.Const):
+        return typed.Const(t.wrap(node.value), t)
+    return node if same(node.type, t) else typed.Convert(node, t)
+
+
+def as_integer(value: Value, t: IntType) -> TypedExpr:
+    """An integer, enumeration, pointer or object's address as an integer of type ``t``."""
+    if isinstance(value.node.type, StringType):
+        return convert(typed.TextAddr(value.node), t)
+    return convert(value.node, t)
+
+
+def as_text(value: Value) -> TypedExpr:
+    """What ``is_text`` accepts, or an address, as a string."""
+    match value.type:
+        case StringType():
+            return value.node
+        case ArrayType(count=count):
+            return typed.MemText(value.node, count, StringType(count + 1))
+        case _ if isinstance(value.node, typed.Const) and value.node.value == 0:
+            return typed.Text(b"", StringType(1))
+        case _:
+            return typed.MemText(convert(value.node, MACHINE_POINTER), 0, STRING)
+
+
+def coerce(value: Value, t: Type) -> TypedExpr:
+    """``value``, which :func:`fits`, as what a register holds for ``t``."""
+    match t:
+        case StringType():
+            return as_text(value)
+        case ArrayType() if isinstance(value.type, StringType):
+            return value.node
+        case _ if is_object(t):
+            return value.node
+        case _:
+            m = machine(t)
+            assert isinstance(m, IntType)
+            return as_integer(value, m)
+
+
+def load_memory(addr: TypedExpr, t: Type, *, shift: int = 0, bits: int = 0, string_size: int = 0) -> Value:
+    """The object of type ``t`` at ``addr`` as a value with a place."""
+    place = MemPlace(addr, shift, bits)
+    if isinstance(t, StringType):
+        return Value(typed.MemText(addr, string_size or t.size, t), t, place)
+    if is_object(t) or isinstance(t, (VoidType, FuncType)) or sizeof(t) not in (1, 2, 4, 8):
+        return Value(addr, t, place)
+    unit = machine(t)
+    assert isinstance(unit, IntType)
+    node: TypedExpr = typed.MemLoad(addr, unit)
+    if bits:
+        wide = IntType("uint64_t", 64, unit.signed)
+        up = typed.Arith("shl", convert(node, wide), typed.Const(64 - shift - bits, INT), wide)
+        node = convert(typed.Arith("shr", up, typed.Const(64 - bits, INT), wide), unit)
+    return Value(node, t, place)

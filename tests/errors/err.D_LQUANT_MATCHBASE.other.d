@@ -1,0 +1,1 @@
+BEGIN { @ = lquantize(1, 0, 10, 2); @ = lquantize(1, 2, 10, 2); }

@@ -1,0 +1,1 @@
+BEGIN { this->p = (struct s *)alloca(4); trace(this->p->a); }

@@ -1,0 +1,1 @@
+BEGIN { trace(strchr("a", "b")); }

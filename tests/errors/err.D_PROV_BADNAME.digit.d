@@ -1,0 +1,1 @@
+provider x1 { probe a(); };

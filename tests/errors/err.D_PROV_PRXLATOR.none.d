@@ -1,0 +1,1 @@
+provider x { probe a(int b) : (string b); };

@@ -1,1 +1,0 @@
-BEGIN { @ = quantize(1, 2); }

@@ -1,0 +1,1 @@
+struct s { int a:3; }; struct s x; BEGIN { trace(sizeof (x.a)); }

@@ -1,2 +1,0 @@
-inline int x = 3;
-BEGIN { }
