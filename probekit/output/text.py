@@ -157,7 +157,7 @@ class TextRenderer:
         try:
             self._out = self._effects.reopen(path)
         except OSError as error:
-            self._say(f"failed to freopen {escape_controls(path)}: {error.strerror}")
+            self._say(f'couldn\'t freopen("{escape_controls(path)}"): {error.strerror}')
 
     def flush(self) -> None:
         """Let what was written be seen."""
