@@ -290,7 +290,7 @@ def _key(part: KeyValue, kind: KeyKind, style: TextStyle) -> str:
     if isinstance(part, int):
         return _integer(part, kind.bits)
     if kind.kind == "stack":
-        return "\n" + "".join(f"{'':{style.stack_indent}}{style.guest(frame)}\n" for frame in part.split("\n"))
+        return "\n" + "".join(f"{'':{style.stack_indent}}{style.guest(frame)}\n" for frame in part.splitlines())
     return _string(part, _KEY_STRING, style)
 
 

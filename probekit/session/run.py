@@ -159,6 +159,11 @@ class Trace:
         """Probes, or exits of probes, that cannot be enabled; known once enabled."""
         return self._guest.refused if self._guest is not None else ()
 
+    @property
+    def code(self) -> tuple[int, bytes] | None:
+        """Address and bytes of the machine code in the guest while tracing."""
+        return self._guest.code if self._guest is not None else None
+
     # -- the whole run ----------------------------------------------------------------------------------------------
 
     def events(self, seconds: float | None = None) -> Iterator[Event]:
