@@ -41,14 +41,15 @@ def preprocess(text: str, name: str, options: Options) -> str:
 def _command(options: Options) -> list[str]:
     major, minor, micro = D_VERSION
     predefined = (
-        "__linux__=1",
-        f"__{platform.machine()}__=1",
+        "__linux",
+        "__unix",
+        f"__{platform.machine()}",
         "__SUNW_D=1",
         f"__SUNW_D_VERSION={major << 24 | minor << 12 | micro:#010x}",
     )
     return [
         options.cpppath,
-        "-undef" if options.stdc == "s" else "-nostdinc",
+        *(("-undef",) if options.stdc == "s" else ()),
         *_STRICT[options.stdc],
         *(f"-D{text}" for text in predefined),
         *(f"-D{text}" for text in options.define),

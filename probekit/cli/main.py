@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
 
@@ -58,4 +59,14 @@ def run() -> None:
     """Entry point of the ``probekit`` command."""
     # A whole kernel is a million small objects that stay: looking through them for garbage costs a fifth of the start.
     gc.set_threshold(200_000, 20, 20)
-    sys.exit(main(sys.argv[1:]))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A guest's bytes go out as they are, unless a terminal could be driven by them.
+            stream.reconfigure(errors="surrogateescape" if stream is sys.stdout else "backslashreplace")
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except Exception as error:
+        if os.environ.get("PROBEKIT_DEBUG"):
+            raise
+        sys.stderr.write(f"probekit: internal error: {type(error).__name__}: {error}; PROBEKIT_DEBUG=1 shows where\n")
+        sys.exit(1)

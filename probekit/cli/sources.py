@@ -30,6 +30,7 @@ __all__ = ("Compiled", "Source", "compile_sources", "pragma_options", "read_sour
 
 _CROPPED = re.compile(r"[{/;]")
 _BARE_END = re.compile(r"[^};\s]\s*\Z")
+_COMMENT = re.compile(r"/\*(?:[^*]|\*(?!/))*\*/")
 _COMMENTS_AT_END = re.compile(r"(?:\s|/\*(?:[^*]|\*(?!/))*\*/)*\Z")
 _FEWER_FIELDS = {"f": ":", "m": "::", "P": ":::", "i": ""}
 
@@ -109,7 +110,11 @@ def _specifier(letter: str, text: str) -> Source:
 def _closed(text: str) -> str:
     """A bare probe followed by another source would read as a list of two: give it its empty body."""
     bare = _COMMENTS_AT_END.sub("", text)
-    return bare + "{}" if _BARE_END.search(bare) else text
+    if not _BARE_END.search(bare):
+        return text
+    last = _COMMENT.sub("", bare[max(bare.rfind("}"), bare.rfind(";")) + 1 :])
+    # With a predicate the braces may not be left out.
+    return text if "/" in last else bare + "{}"
 
 
 def compile_sources(sources: Sequence[Source], args: Sequence[str], options: Options, target: int | None) -> Compiled:

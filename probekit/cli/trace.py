@@ -69,7 +69,9 @@ def trace(arguments: Arguments) -> int:
             compiled = compile_sources(sources, arguments.args, options, victim.pid if victim else None)
             options = pragma_options(compiled, sources, options)
             if arguments.disasm:
-                _disassemble(compiled)
+                from probekit.cli.disasm import show_program
+
+                show_program(compiled.program)
         return _with_target(arguments, options, sources, compiled, victim, stack)
 
 
@@ -115,6 +117,14 @@ def _prepare(
     interrupts: Interrupts,
     victim: Victim | None,
 ) -> Trace:
+    def started() -> None:
+        if arguments.disasm:
+            from probekit.cli.disasm import show_code
+
+            show_code(run.code)
+        if victim is not None:
+            victim.go()
+
     try:
         run = Trace(
             guest,
@@ -122,7 +132,7 @@ def _prepare(
             options,
             engine=_engine(arguments),
             interrupts=interrupts,
-            started=victim.go if victim is not None else None,
+            started=started,
             ended=victim.gone if victim is not None else None,
         )
     except NoMatchError as error:
@@ -143,12 +153,6 @@ def _victim(arguments: Arguments, stack: ExitStack) -> Victim | None:
     if arguments.command is None and arguments.pid is None:
         return None
     return stack.enter_context(Victim(arguments.command, arguments.pid))
-
-
-def _disassemble(compiled: Compiled) -> None:
-    from probekit.ir.pprint import format_program
-
-    sys.stderr.write(format_program(compiled.program))
 
 
 def _no_match(error: NoMatchError, compiled: Compiled, sources: Sequence[Source], *, errtags: bool) -> ScriptError:

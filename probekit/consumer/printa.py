@@ -67,7 +67,7 @@ def _key(part: KeyValue, kind: KeyKind) -> Argument:
         case "symbol":
             return SymbolName(part)
         case "stack":
-            return StackFrames(tuple(part.split("\n")) if part else ())
+            return StackFrames(tuple(part.splitlines()))
         case _:
             return TraceString(part)
 

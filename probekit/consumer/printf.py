@@ -25,7 +25,7 @@ from probekit.consumer.events import (
     TraceInt,
     TraceString,
 )
-from probekit.consumer.strings import c_escape, decode
+from probekit.consumer.strings import c_escape, decode, raw_byte
 from probekit.consumer.symbols import Symbols
 
 __all__ = ("DEFAULT_CONTEXT", "MAX_STAR", "STACK_INDENT", "Argument", "Context", "convert", "render")
@@ -190,9 +190,7 @@ def _grouped(digits: str) -> str:
 
 
 def _character(spec: _Spec, argument: TraceInt, _: Context) -> Piece:
-    code = argument.value & 0xFF
-    # A byte above ASCII is no character of its own; it is spelled out, as in strings.
-    return GuestText(spec.pad(chr(code) if code < 0x80 else f"\\x{code:02x}"))
+    return GuestText(spec.pad(raw_byte(argument.value & 0xFF)))
 
 
 def _escaped_character(spec: _Spec, argument: TraceInt, _: Context) -> Piece:

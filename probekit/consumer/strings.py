@@ -1,7 +1,7 @@
 r"""Strings that come from the guest: decoded without ever failing, escaped for a terminal, or as ``%S`` prints them.
 
 decode(b"bash\0garbage")      -> 'bash'
-decode(b"\xff!")              -> '\\xff!'      not UTF-8: the byte, spelled out
+decode(b"\xff!")              -> '\udcff!'     not UTF-8: the byte goes through as it is
 escape_controls("\x1b[2J")    -> '\\x1b[2J'    cannot drive the terminal
 c_escape("a\tb")              -> 'a\\tb'       what %S prints
 """
@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import re
 
-__all__ = ("c_escape", "decode", "escape_controls")
+__all__ = ("c_escape", "decode", "escape_controls", "raw_byte", "spell_surrogates")
 
 # What can drive a terminal or reorder a line: C0, DEL, C1, line separators, directional overrides, lone surrogates.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_RAW = 0xDC00  # what "surrogateescape" adds to a byte
 
 _C_ESCAPES = {
     "\0": "\\0",
@@ -30,8 +33,18 @@ _C_ESCAPES = {
 
 
 def decode(data: bytes) -> str:
-    """The text up to the first NUL; bytes that are not UTF-8 appear as ``\\xNN``."""
-    return data.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
+    """The text up to the first NUL; bytes that are not UTF-8 become surrogates, and themselves when written."""
+    return data.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
+
+
+def spell_surrogates(text: str) -> str:
+    """Bytes that were not UTF-8 as ``\\xNN``."""
+    return _SURROGATES.sub(_spell, text)
+
+
+def raw_byte(code: int) -> str:
+    """A byte as a character that is written as that byte."""
+    return chr(code) if code < 0x80 else chr(_RAW + code)
 
 
 def escape_controls(text: str) -> str:
@@ -41,6 +54,8 @@ def escape_controls(text: str) -> str:
 
 def _spell(match: re.Match[str]) -> str:
     code = ord(match.group())
+    if _RAW < code <= _RAW + 0xFF:
+        code -= _RAW
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
@@ -54,4 +69,5 @@ def _c_char(c: str) -> str:
         return _C_ESCAPES[c]
     if " " <= c <= "~":
         return c
-    return "".join(f"\\{byte:03o}" for byte in c.encode("utf-8", "surrogatepass"))
+    raw = bytes((ord(c) - _RAW,)) if _RAW < ord(c) <= _RAW + 0xFF else c.encode("utf-8", "surrogatepass")
+    return "".join(f"\\{byte:03o}" for byte in raw)

@@ -79,6 +79,7 @@ class GuestEngine:
         self._blocks: Blocks | None = None
         self._allocations: list[Allocation] = []
         self._edits: EditSet | None = None
+        self.code: tuple[int, bytes] | None = None
 
     # -- Engine -----------------------------------------------------------------------------------------------------
 
@@ -105,6 +106,7 @@ class GuestEngine:
                 raise AssertionError("the code is larger than its upper bound")
             self._write_data(slot, data, initial)
             self._write_code(code, image)
+            self.code = (code.addr, image)
             self._patch(edits)
         except BaseException:
             self.disable()

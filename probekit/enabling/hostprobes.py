@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,9 @@ class HostProbes:
     """Fires host probes and keeps their records until they are read.
 
     ``site_of``: the site number of each host probe, by ID; ``globals_``: where globals live now;
-    ``errors``: the ECBs of ERROR; ``bufsize``: records that are larger are dropped, and counted in ``drops``.
+    ``errors``: the ECBs of ERROR; ``bufsize``: how many bytes of records are kept between two readings, and
+    ``bufpolicy`` what becomes of the rest: ``switch`` drops it and counts in ``drops``, ``fill`` ends tracing,
+    ``ring`` forgets the oldest instead.
     ``limits``: of what the program keeps; ``dynamic_drops``: variables that found no room.
     ``exited``: a clause has called ``exit()``; ``double_errors``: faults in ERROR itself.
     """
@@ -54,6 +57,7 @@ class HostProbes:
         errors: Sequence[Ecb],
         speculations: Speculations,
         bufsize: int,
+        bufpolicy: str = "switch",
         limits: Limits | None = None,
     ) -> None:
         self._program = program
@@ -63,8 +67,10 @@ class HostProbes:
         self._errors = errors
         self._speculations = speculations
         self._bufsize = bufsize
+        self._bufpolicy = bufpolicy
+        self._used = 0
         self._state = State(program, limits or Limits())
-        self._records: list[tuple[int, RawRecord]] = []
+        self._records: deque[tuple[int, RawRecord]] = deque()
         self.exited = False
         self.drops = 0
         self.double_errors = 0
@@ -76,7 +82,9 @@ class HostProbes:
 
     def take(self) -> list[tuple[int, RawRecord]]:
         """The records so far, oldest first."""
-        records, self._records = self._records, []
+        records = list(self._records)
+        self._records.clear()
+        self._used = 0
         return records
 
     def fire(self, ecb: Ecb, args: Sequence[int] = (), *, timestamp: int | None = None) -> None:
@@ -125,23 +133,43 @@ class HostProbes:
         self.error(record)
 
     def _record(self, plan: RecordPlan, record: RawRecord) -> None:
-        if RECORD_HEADER.size + len(record.payload) > self._bufsize:
-            self.drops += 1
-            return
         for action in plan.actions:
             match action:
                 case acts.Speculate(field=number):
                     self._speculations.hold(_integer(plan, record, number), CPU, record)
                     return
                 case acts.Commit(field=number):
-                    self._records += self._speculations.commit(_integer(plan, record, number))
+                    for _, held in self._speculations.commit(_integer(plan, record, number)):
+                        self._keep(held)
                 case acts.Discard(field=number):
                     self._speculations.discard(_integer(plan, record, number))
                 case acts.Exit():
                     self.exited = True
                 case acts.Chill() | acts.Raise() | acts.Stop():
                     _act(action, plan, record)
+        if plan.shown:
+            self._keep(record)
+
+    def _keep(self, record: RawRecord) -> None:
+        """Put a record into the buffer, or do what the policy says."""
+        size = _size(record)
+        if self._used + size > self._bufsize:
+            match self._bufpolicy:
+                case "ring":
+                    while self._records and self._used + size > self._bufsize:
+                        self._used -= _size(self._records.popleft()[1])
+                case "fill":
+                    self.exited = True
+                    return
+                case _:
+                    self.drops += 1
+                    return
+        self._used += size
         self._records.append((CPU, record))
+
+
+def _size(record: RawRecord) -> int:
+    return RECORD_HEADER.size + len(record.payload)
 
 
 def _integer(plan: RecordPlan, record: RawRecord, number: int) -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
-__all__ = ("DEFAULT_SCRATCH", "BadAddress", "Memory", "NoScratch")
+__all__ = ("DEFAULT_SCRATCH", "LARGEST", "BadAddress", "Memory", "NoScratch")
 
 _SCRATCH = 0x7000_0000_0000
 _LOCALS = 0x7100_0000_0000
@@ -40,6 +40,16 @@ class NoScratch(Exception):
     def __init__(self, size: int) -> None:
         super().__init__(str(size))
         self.size = size
+
+
+LARGEST = 64 << 20
+"""Bytes of the largest object, or record, that is made: a declaration costs nothing, its use would."""
+
+
+def _bounded(size: int) -> int:
+    if size > LARGEST:
+        raise NoScratch(size)
+    return size
 
 
 @dataclass(slots=True)
@@ -110,11 +120,11 @@ class Memory:
 
     def local(self, size: int) -> int:
         """An object for the rest of the firing."""
-        return self._locals.add(size)
+        return self._locals.add(_bounded(size))
 
     def object(self, size: int) -> int:
         """An object that stays."""
-        return self._objects.add(size)
+        return self._objects.add(_bounded(size))
 
     def free(self, addr: int) -> None:
         """Forget an object."""

@@ -17,7 +17,7 @@ from probekit.buffers.actions import Field
 from probekit.buffers.aggs import AggKey, KeyPart
 from probekit.buffers.layout import FaultKind
 from probekit.interp.calls import Callee, Failed, call
-from probekit.interp.memory import BadAddress, NoScratch
+from probekit.interp.memory import LARGEST, BadAddress, NoScratch
 from probekit.interp.state import State, Value
 from probekit.ir import ops
 from probekit.ir.ops import BinOp, Clause, CmpOp, Op, Program
@@ -117,6 +117,8 @@ def run_clause(clause: Clause, program: Program, context: Context, state: State 
     state = state if state is not None else State(program)
     firing = _Firing(clause, program, context, state, Callee(state, context.progenyof, context.speculation))
     if clause.record is not None:
+        if clause.record.size > LARGEST:
+            return Outcome(True, fault=Fault(FaultKind.NOSCRATCH, 0))
         firing.record = bytearray(clause.record.size)
     try:
         return _run(firing)

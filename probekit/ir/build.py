@@ -25,8 +25,9 @@ from probekit.ir.ops import Clause, Kind, Program, Variable
 from probekit.lang import typed
 from probekit.lang.builtins import DESTRUCTIVE
 from probekit.lang.check import check_program
+from probekit.lang.diagnostics import CompileError, Diagnostic
 from probekit.lang.macros import Macros
-from probekit.lang.source import Source
+from probekit.lang.source import NOWHERE, Source
 from probekit.lang.types import StringType, is_object, sizeof
 from probekit.lang.values import machine
 
@@ -52,8 +53,13 @@ def compile_program(
     """
     source = Source(text, filename)
     given = Macros(args=tuple(args), values=dict(macros or {}), default_args=default_args)
-    checked = check_program(source, allow_bare=allow_bare, macros=given, string_size=string_size)
-    return build_program(checked, source)
+    try:
+        checked = check_program(source, allow_bare=allow_bare, macros=given, string_size=string_size)
+        return build_program(checked, source)
+    except RecursionError:
+        # Expressions are bounded by the parser; declarators and what is inside of them only by Python.
+        nested = Diagnostic("D_SYNTAX", NOWHERE, "the script is nested too deeply")
+        raise CompileError((nested,), source) from None
 
 
 def build_program(program: typed.CheckedProgram, source: Source) -> Program:

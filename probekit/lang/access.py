@@ -22,7 +22,6 @@ from probekit.lang.types import (
     StructType,
     Type,
     VoidType,
-    is_object,
     sizeof,
 )
 from probekit.lang.values import (
@@ -56,8 +55,6 @@ def address_of(expr: ast.Unary, scope: Scope) -> Value:
     """``&operand``."""
     value = scope.check(expr.operand)
     if value.dynamic or isinstance(value.place, (VarPlace, ElemPlace, FixedPlace)):
-        if is_object(value.type) and not value.dynamic and value.xlated is None:
-            return Value(value.node, PointerType(value.type))
         raise refuse("D_ADDROF_VAR", expr.span, "a variable of D has no address")
     if isinstance(value.type, FuncType):
         return Value(value.node, PointerType(value.type))
@@ -172,7 +169,7 @@ def offset_of(expr: ast.Offsetof, scope: Scope) -> Value:
         raise refuse("D_OFFSETOF_TYPE", expr.span, f"{t} is not defined")
     found = t.find(expr.member)
     if found is None:
-        raise refuse("D_TYPE_MEMBER", expr.span, f"{t} has no member {expr.member}")
+        raise refuse("D_UNKNOWN", expr.span, f"{t} has no member {expr.member}")
     if found.bit_size is not None:
         raise refuse("D_OFFSETOF_BITFIELD", expr.span, f"{expr.member} is a bit-field")
     return Value(typed.Const(found.offset // 8, SIZE_T), SIZE_T)

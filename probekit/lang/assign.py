@@ -18,7 +18,6 @@ from probekit.lang.source import Span
 from probekit.lang.typed import TypedExpr, VarScope
 from probekit.lang.types import (
     INT64,
-    MACHINE_POINTER,
     VOID,
     ArrayType,
     IntType,
@@ -36,7 +35,6 @@ from probekit.lang.values import (
     Place,
     Value,
     VarPlace,
-    as_text,
     coerce,
     convert,
     fits,
@@ -57,6 +55,8 @@ def assign(expr: ast.Assign, scope: Scope) -> Value:
     value = scope.check(expr.value)
     _want_value(value, expr.value.span, scope)
     target = _target(expr.target, scope, value if expr.op == "=" else Value(typed.Const(0, INT64), INT64))
+    if isinstance(target.type, ArrayType) and not target.dynamic:
+        raise refuse("D_OP_ARRFUN", expr.target.span, f"an array cannot be assigned, and this is {target.type}")
     if expr.op == "=":
         if not fits(target.type, value):
             message = f"a place for {target.type} cannot take {describe(value)}"
@@ -194,12 +194,7 @@ def _store_object(place: Place, t: Type, value: Value, scope: Scope) -> TypedExp
             pass
         case FixedPlace():
             raise AssertionError("a fixed place was assigned")
-    size = sizeof(t, scope.string_size)
-    if isinstance(t, ArrayType) and not isinstance(value.type, ArrayType):
-        text = as_text(value)
-        stored = typed.MemTextStore(addr, text, size, StringType(size + 1))
-        return typed.Sequence(stored, addr, MACHINE_POINTER)
-    return typed.MemCopy(addr, value.node, size)
+    return typed.MemCopy(addr, value.node, sizeof(t, scope.string_size))
 
 
 # Targets.
@@ -248,7 +243,9 @@ def _is_new(name: str, scope: Scope) -> bool:
 
 
 def _kind(t: Type, scope: Scope) -> Type:
-    """The type that a variable takes from its first value."""
+    """The type that a variable takes from its first value: an array's is a pointer to its elements."""
+    if isinstance(t, ArrayType):
+        return PointerType(t.of)
     return StringType(scope.string_size) if isinstance(t, StringType) else t
 
 

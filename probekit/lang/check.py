@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import assert_never
 
-from probekit.lang import ast, typed
+from probekit.lang import ast, library, typed
 from probekit.lang.actions import action
 from probekit.lang.aggcalls import aggregate
 from probekit.lang.declare import declare
@@ -51,7 +51,8 @@ def check_program(
     try:
         scanned = scan(source)
         scope = make_scope(_string_size(scanned.options, string_size))
-        script = parse(scanned.text, _with_options(macros, scanned.options), uses)
+        types = _use_library(scope) if library.wanted(scanned.text) else ()
+        script = parse(scanned.text, _with_options(macros, scanned.options), uses, types)
     except Refusal as refusal:
         raise CompileError((refusal.diagnostic,), source) from refusal
     clauses = _items(script, scope, allow_bare=allow_bare)
@@ -89,6 +90,14 @@ def _string_size(options: tuple[Option, ...], given: int | None) -> int:
             raise refuse("D_PRAGMA_OPTSET", option.span, f"strsize takes a size such as 512 or 1k, not {option.value}")
         size = int(found[1]) << {"k": 10, "m": 20}.get(found[2].lower(), 0)
     return min(max(size, 2), _LARGEST_STRING)
+
+
+def _use_library(scope: Scope) -> tuple[str, ...]:
+    """Declare what the library does; the names of its types."""
+    for item in parse(library.LIBRARY, Macros(), MacroUses()).items:
+        if not isinstance(item, ast.Clause):
+            declare(item, scope)
+    return library.TYPES
 
 
 def _with_options(macros: Macros, options: tuple[Option, ...]) -> Macros:

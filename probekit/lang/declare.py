@@ -9,6 +9,8 @@ from probekit.lang.operators import describe
 from probekit.lang.scope import Inline, Scope
 from probekit.lang.typed import VarScope
 from probekit.lang.types import (
+    SOFT_NAMES,
+    TYPE_NAMES,
     FloatType,
     FuncType,
     IntType,
@@ -73,9 +75,12 @@ def _typedef(declared: Declared, scope: Scope) -> None:
         raise refuse("D_DECL_SCOPE", declared.span, "a type's name cannot have a scope")
     if declared.keys is not None:
         raise refuse("D_DECL_DYNOBJ", declared.span, "an associative array is not a type")
-    known = scope.types.typedefs.get(declared.name)
-    if known is not None and not same(known, declared.type):
-        raise refuse("D_DECL_IDRED", declared.span, f"{declared.name} is a type already")
+    name = declared.name
+    if name in VARIABLES or name in scope.inlines or scope.variable("global", name) is not None:
+        raise refuse("D_DECL_IDRED", declared.span, f"{name} is a variable already")
+    known = scope.types.typedefs.get(name)
+    if known is not None and not (name in SOFT_NAMES and known is TYPE_NAMES[name]):
+        raise refuse("D_DECL_TYPERED", declared.span, f"{name} is a type already")
     t: Type = declared.type
     if isinstance(t, IntType):
         t = IntType(declared.name, t.bits, t.signed)
@@ -98,7 +103,7 @@ def _variable(declared: Declared, where: VarScope, scope: Scope, *, extern: bool
         raise refuse("D_DECL_IDRED", declared.span, f"{name} is defined already")
     for key in declared.keys or ():
         if not (is_scalar(key) or is_text(key)):
-            raise refuse("D_KEY_TYPE", declared.span, f"a {key} cannot be a key")
+            raise refuse("D_DECL_PROTO_TYPE", declared.span, f"a {key} cannot be a key")
     if isinstance(t, FuncType):
         if extern or where == "global":
             return  # a prototype: nothing of it exists outside of a kernel

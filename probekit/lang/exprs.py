@@ -97,7 +97,7 @@ def _more(
 
 
 def _symbol(expr: ast.Symbol) -> Refusal:
-    return refuse("D_SYM_NOTYPES", expr.span, f"kernel symbols such as {expr.text} are not implemented yet")
+    return refuse("D_IDENT_UNDEF", expr.span, f"kernel symbols such as {expr.text} are not implemented yet")
 
 
 def _aggregation(expr: ast.AggRef) -> Value:

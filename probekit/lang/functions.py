@@ -121,10 +121,10 @@ def stack_frames(expr: ast.Call, function: BuiltinFunction, scope: Scope) -> int
     if len(values) == 2 and _positive(values[1], allow_zero=True) is None:
         raise refuse("D_USTACK_STRSIZE", expr.args[1].span, "the string size must be a positive integer constant")
     if values:
-        given = _positive(values[0], allow_zero=name != "stack")
+        given = _positive(values[0])
         if given is None:
             raise refuse(tag, expr.args[0].span, "the number of frames must be a positive integer constant")
-        frames = min(given, _MOST_FRAMES) or frames
+        frames = min(given, _MOST_FRAMES)
     return frames
 
 

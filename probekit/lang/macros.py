@@ -20,6 +20,7 @@ __all__ = ("MacroUses", "Macros", "expand_text", "expand_token")
 
 _IN_TEXT = re.compile(r"\$\$?(?:[0-9]+|[a-zA-Z_][0-9a-zA-Z_]*)")
 _INTEGER = re.compile(r"[-+]?[0-9]\w*")
+_LONGEST = 72  # digits of an integer: more are too many in any base
 _WORD = re.compile(r"[a-zA-Z_][0-9a-zA-Z_]*")
 _STRING = re.compile(r'"(?:[^"\\\n]|\\.)*"')
 
@@ -60,6 +61,8 @@ def expand_token(text: str, span: Span, macros: Macros, uses: MacroUses) -> list
         escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
         return [("STRING", f'"{escaped}"')]
     if _INTEGER.fullmatch(value):
+        if len(value) > _LONGEST or (value.lstrip("+-").isdecimal() and int(value.lstrip("+-")) >> 64):
+            raise refuse("D_MACRO_OFLOW", span, f"{text} stands for an integer that does not fit in 64 bits")
         signs = {"-": [("MINUS", "-")], "+": []}.get(value[0], [])
         return [*signs, ("INT", value.lstrip("+-"))]
     if _WORD.fullmatch(value):

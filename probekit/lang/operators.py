@@ -193,7 +193,7 @@ def arithmetic(op: str, left: Value, right: Value, spans: tuple[Span, Span, Span
 def _pointer_arithmetic(op: str, left: Value, right: Value, spans: tuple[Span, Span, Span]) -> Value:
     for value, span in ((left, spans[0]), (right, spans[1])):
         if is_vfptr(value.type):
-            raise refuse("D_OP_VFPTR", span, f"there is no arithmetic on {describe(value)}")
+            raise refuse("D_OP_INCOMPAT", span, f"there is no arithmetic on {describe(value)}")
     if is_pointer(left.type) and is_pointer(right.type):
         if op == "+" or not pointers_fit(left, right):
             raise _misfit(op, left, right, spans[2])

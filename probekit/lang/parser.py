@@ -6,10 +6,12 @@ names), replaces macro variables, and so keeps both out of the grammar.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from lark import Lark, Token
@@ -53,15 +55,30 @@ def _parser() -> Lark:
         start="start",
         maybe_placeholders=True,
         transformer=TreeBuilder(),
+        cache=_tables_file(),
     )
 
 
-def parse(text: str, macros: Macros, uses: MacroUses) -> ast.Script:
-    """The tree of a script that ``scan`` has passed. Raises :class:`Refusal`."""
+def _tables_file() -> str | bool:
+    """Where the parser's tables are kept: making them takes longer than everything else. False: nowhere."""
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    folder = (Path(home) if home.startswith("/") else Path.home() / ".cache") / "probekit"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # What is unpickled from there must be our own.
+        if folder.stat().st_uid != os.getuid() or not os.access(folder, os.W_OK):
+            return False
+    except (OSError, RuntimeError):  # RuntimeError: there is no home
+        return False
+    return str(folder / "grammar.tables")
+
+
+def parse(text: str, macros: Macros, uses: MacroUses, types: Iterable[str] = ()) -> ast.Script:
+    """The tree of a script that ``scan`` has passed. ``types``: typedefs beside D's own. Raises :class:`Refusal`."""
     machine = _parser().parse_interactive(text)
     last: Token | None = None
     try:
-        for token in _Words(machine, macros, uses).tokens():
+        for token in _Words(machine, macros, uses, {*TYPE_NAMES, *types}).tokens():
             machine.feed_token(token)
             last = token
         script = machine.feed_eof(last)  # type: ignore[no-untyped-call]
@@ -89,7 +106,7 @@ class _Words:
     machine: InteractiveParser
     macros: Macros
     uses: MacroUses
-    typedefs: set[str] = field(default_factory=lambda: set(TYPE_NAMES))
+    typedefs: set[str]
     before: str = ""
     defining: bool = False
     taken: bool = False

@@ -26,6 +26,15 @@ if TYPE_CHECKING:
 __all__ = ("Aggregation", "Inline", "Scope", "key_part")
 
 
+MAX_DEPTH = 20
+"""How deep inlines and translators may use one another: expansion is recursive."""
+
+MAX_EXPANSIONS = 20_000
+"""How often a program may use them: each use may use others, and so double what there is."""
+
+_CHEAP = (typed.Const, typed.Text, typed.Slot, typed.Load, typed.Builtin, typed.Arg, typed.VarAddr)
+
+
 @dataclass(slots=True)
 class Aggregation:
     """One aggregation. ``keys`` widen as later clauses use other, compatible types. ``params``: of a quantizing one."""
@@ -74,6 +83,7 @@ class Scope:
     diagnostics: list[Diagnostic] = field(default_factory=list)
     probes: tuple[ProbeDescription, ...] = ()
     creating: bool = False
+    expansions: int = 0
     bound: list[dict[str, Value]] = field(default_factory=list)
     _slots: int = 0
 
@@ -95,6 +105,24 @@ class Scope:
         """A number for a :class:`typed.Bind`."""
         self._slots += 1
         return self._slots - 1
+
+    def expanding(self, names: dict[str, Value], span: Span) -> None:
+        """Begin an inline or translator, with what its names stand for. Raises :class:`Refusal` when it is too much."""
+        self.expansions += 1
+        if len(self.bound) >= MAX_DEPTH:
+            raise refuse("D_SYNTAX", span, f"inlines and translators are nested more than {MAX_DEPTH} levels deep")
+        if self.expansions > MAX_EXPANSIONS:
+            raise refuse("D_SYNTAX", span, f"inlines and translators are used more than {MAX_EXPANSIONS} times")
+        self.bound.append(names)
+
+    def once(self, value: Value) -> tuple[Value, Callable[[TypedExpr], TypedExpr]]:
+        """A value that may be used many times, and what to put around its users so that it is worked out once."""
+        node = value.node
+        if isinstance(node, _CHEAP):
+            return value, lambda body: body
+        number = self.slot()
+        kept = Value(typed.Slot(number, node.type), value.type, value.place)
+        return kept, lambda body: typed.Bind(number, node, body, body.type)
 
     def bound_value(self, name: str) -> Value | None:
         """What a name stands for inside an inline or translator."""

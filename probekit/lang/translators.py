@@ -7,6 +7,7 @@ A translated object is never built: each member is worked out where it is used.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
@@ -15,12 +16,11 @@ from probekit.lang.diagnostics import did_you_mean, refuse
 from probekit.lang.operators import describe
 from probekit.lang.scope import Scope
 from probekit.lang.source import Span
+from probekit.lang.typed import TypedExpr
 from probekit.lang.types import MACHINE_POINTER, ArrayType, PointerType, StructType, Type, same
 from probekit.lang.values import FixedPlace, Value, coerce, fits, is_integer, machine
 
 __all__ = ("Translator", "Xlated", "declare", "translate")
-
-_DEPTH = 20
 
 
 @final
@@ -57,16 +57,20 @@ class Xlated:
         expr = self.translator.members.get(name)
         if expr is None:
             raise refuse("D_XLATE_NOCONV", span, f"the translator of {target} gives {name} no value")
-        if len(scope.bound) >= _DEPTH:
-            raise refuse("D_SYNTAX", span, f"translators are nested more than {_DEPTH} levels deep")
-        scope.bound.append({self.translator.parameter: self.source})
+        source, wrap = scope.once(self.source)
+        scope.expanding({self.translator.parameter: source}, span)
         try:
             value = scope.check(expr)
         finally:
             scope.bound.pop()
         if value.xlated is not None:
-            return value
-        return Value(coerce(value, found.type), found.type, FixedPlace())
+            return value.xlated.around(wrap)
+        return Value(wrap(coerce(value, found.type)), found.type, FixedPlace())
+
+    def around(self, wrap: Callable[[TypedExpr], TypedExpr]) -> Value:
+        """The same object, made from what ``wrap`` puts around its source."""
+        source = Value(wrap(self.source.node), self.source.type, self.source.place)
+        return _value(Xlated(self.translator, source, self.pointer))
 
 
 def _value(xlated: Xlated) -> Value:

@@ -22,6 +22,7 @@ __all__ = (
     "LONG",
     "MACHINE_POINTER",
     "SIZE_T",
+    "SOFT_NAMES",
     "STRING",
     "STRING_SIZE",
     "TYPE_NAMES",
@@ -284,6 +285,15 @@ TYPE_NAMES: dict[str, Type] = {
 """The typedefs that D has without any guest."""
 
 
+SOFT_NAMES = frozenset(
+    (
+        *("clock_t", "dev_t", "hrtime_t", "in6_addr_t", "ipaddr_t", "major_t", "minor_t", "mode_t", "off_t"),
+        *("processorid_t", "time_t", "zoneid_t"),
+    )
+)
+"""Those that come from a kernel or library, which a script may define for itself."""
+
+
 def is_object(t: Type) -> bool:
     """True for what lies in memory and is handled by its address."""
     return isinstance(t, (StructType, ArrayType))
@@ -300,6 +310,8 @@ def same(a: Type, b: Type) -> bool:
             return same(a.to, b.to)
         case ArrayType(), ArrayType():
             return a.count == b.count and same(a.of, b.of)
+        case StructType(), StructType():
+            return a is b or (bool(a.name) and (a.kind, a.name) == (b.kind, b.name))
         case FuncType(), FuncType():
             return (
                 same(a.result, b.result)

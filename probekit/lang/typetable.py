@@ -187,7 +187,7 @@ class TypeTable:
 
     def _bits(self, t: Type, width: ast.Expr) -> int:
         bits = self.constant(width)
-        if bits is None or bits < 0:
+        if bits is None or bits <= 0:
             raise refuse("D_DECL_BFCONST", width.span, "a bit-field's width must be a positive integer constant")
         if not isinstance(t, (IntType, EnumType)):
             raise refuse("D_DECL_BFTYPE", width.span, f"a bit-field cannot be {t}")
@@ -329,8 +329,6 @@ def _place(t: StructType, members: list[Member], member: Member, end: int, strin
         members.append(Member(member.name, member.type, start))
         return max(end, start + size)
     unit = sizeof(member.type) * 8
-    if member.bit_size == 0:
-        return -(-start // unit) * unit
     if start // unit != (start + member.bit_size - 1) // unit:
         start = -(-start // unit) * unit
     if member.name:

@@ -247,7 +247,7 @@ def coerce(value: Value, t: Type) -> TypedExpr:
         case StringType():
             return as_text(value)
         case ArrayType() if isinstance(value.type, StringType):
-            return value.node
+            return typed.TextAddr(value.node)
         case _ if is_object(t):
             return value.node
         case _:

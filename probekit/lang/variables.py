@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from probekit.lang import ast, typed
 from probekit.lang.access import subscript
@@ -187,23 +187,28 @@ def expand(inline: Inline, args: Sequence[Value], span: Span, scope: Scope, writ
     if len(args) != len(inline.params):
         raise refuse("D_PROTO_LEN", span, f"{inline.name}[] takes {len(inline.params)} arguments, not {len(args)}")
     names: dict[str, Value] = {}
+    around: list[Callable[[TypedExpr], TypedExpr]] = []
     for (name, t), value, expr in zip(inline.params, args, written, strict=True):
         if not fits(t, value):
             raise refuse("D_PROTO_ARG", expr.span, f"{name} of {inline.name}[] is {t}, not {describe(value)}")
-        names[name] = Value(coerce(value, t), t, _FIXED)
-    if len(scope.bound) >= MAX_INLINE_DEPTH:
-        raise refuse("D_SYNTAX", span, f"inlines are nested more than {MAX_INLINE_DEPTH} levels deep")
-    scope.bound.append(names)
+        names[name], wrap = scope.once(Value(coerce(value, t), t, _FIXED))
+        around.append(wrap)
+    scope.expanding(names, span)
     try:
         value = scope.check(inline.value)
     finally:
         scope.bound.pop()
     if value.xlated is not None:
-        return value
+        return value.xlated.around(_wrapped(around))
     if not fits(inline.type, value):
         raise refuse("D_OP_INCOMPAT", span, f"the inline {inline.name} is {inline.type}, not {describe(value)}")
-    return Value(coerce(value, inline.type), inline.type, _FIXED)
+    return Value(_wrapped(around)(coerce(value, inline.type)), inline.type, _FIXED)
 
 
-MAX_INLINE_DEPTH = 20
-"""How deep inlines may use inlines: expansion is recursive."""
+def _wrapped(around: Sequence[Callable[[TypedExpr], TypedExpr]]) -> Callable[[TypedExpr], TypedExpr]:
+    def wrap(node: TypedExpr) -> TypedExpr:
+        for one in reversed(around):
+            node = one(node)
+        return node
+
+    return wrap

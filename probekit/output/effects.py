@@ -78,7 +78,7 @@ class HostEffects:
         before, self._opened = self._opened, None
         if path:
             try:
-                opened = Path(path).open("w", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115 - outlives us
+                opened = Path(path).open("a", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115 - outlives us
             except OSError:
                 self._opened = before
                 raise

@@ -39,6 +39,7 @@ from probekit.consumer.events import (
 from probekit.consumer.faults import fault_name, fault_text
 from probekit.consumer.histogram import labels, shown_buckets
 from probekit.consumer.printa import scaled
+from probekit.consumer.strings import spell_surrogates
 from probekit.output.dump import typed_lines
 from probekit.output.effects import Effects, NoEffects
 from probekit.probe.names import ProbeName
@@ -88,7 +89,7 @@ def dump(value: Json) -> str:
 
 def _clean(value: object) -> object:
     if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+        return spell_surrogates(value)
     if isinstance(value, dict):
         return {_clean(k): _clean(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -157,7 +157,7 @@ class TextRenderer:
         try:
             self._out = self._effects.reopen(path)
         except OSError as error:
-            self._say(f"failed to freopen {escape_controls(path)}: {error.strerror}")
+            self._say(f'couldn\'t freopen("{escape_controls(path)}"): {error.strerror}')
 
     def flush(self) -> None:
         """Let what was written be seen."""
@@ -290,7 +290,7 @@ def _key(part: KeyValue, kind: KeyKind, style: TextStyle) -> str:
     if isinstance(part, int):
         return _integer(part, kind.bits)
     if kind.kind == "stack":
-        return "\n" + "".join(f"{'':{style.stack_indent}}{style.guest(frame)}\n" for frame in part.split("\n"))
+        return "\n" + "".join(f"{'':{style.stack_indent}}{style.guest(frame)}\n" for frame in part.splitlines())
     return _string(part, _KEY_STRING, style)
 
 

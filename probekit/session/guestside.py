@@ -126,6 +126,11 @@ class GuestSide:
             cancelled=self._cancelled,
         )
 
+    @property
+    def code(self) -> tuple[int, bytes] | None:
+        """Address and bytes of the machine code in the guest, when that is where clauses run."""
+        return self._engine.code if isinstance(self._engine, GuestEngine) else None
+
     def poll(self, timeout: float) -> Drained:
         """Wait for something to read, and take it."""
         if self._engine is None:

@@ -16,7 +16,16 @@ from typing import Any, Literal
 
 from probekit.errors import ProbekitError
 
-__all__ = ("OPTIONS", "OptionError", "OptionSource", "Options", "apply_options", "environment_options", "set_option")
+__all__ = (
+    "AGGSIZE",
+    "OPTIONS",
+    "OptionError",
+    "OptionSource",
+    "Options",
+    "apply_options",
+    "environment_options",
+    "set_option",
+)
 
 OptionSource = Literal["command", "program", "runtime"]
 """Where an option is set: ``-x`` or the environment, ``#pragma D option``, ``setopt()``."""
@@ -37,22 +46,27 @@ class OptionError(ProbekitError):
         self.reason = reason
 
 
+AGGSIZE = 1 << 20
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """All options that have an effect.
 
-    ``aggsize``, ``bufsize``: bytes a CPU; ``switchrate_ns``: how often records are read (None: as they come);
+    ``aggsize``, ``bufsize``: bytes a CPU; ``bufpolicy``: ``switch``, ``fill`` or ``ring``;
+    ``switchrate_ns``: how often records are read (None: as they come);
     ``safepoint_ns``: limit for reaching a place where guest functions may be called; ``specsize``: bytes of each of
     ``nspec`` speculations; ``*frames``: of a stack when none are asked for; ``cpp*``: of ``-C``.
     """
 
-    aggsize: int = 1 << 20
+    aggsize: int = AGGSIZE
     aggsortkey: bool = False
     aggsortkeypos: int = 0
     aggsortpos: int = 0
     aggsortrev: bool = False
     aggzoom: bool = False
     argref: bool = False
+    bufpolicy: str = "switch"
     bufsize: int = 1 << 20
     core: bool = False
     cpp: bool = False
@@ -165,6 +179,15 @@ def _text(text: str) -> str:
     return text
 
 
+def _version(text: str) -> str:
+    """A version of D that we know: 1.0 to 1.13, and 2.0."""
+    match = re.fullmatch(r"(\d{1,4})\.(\d{1,4})(?:\.\d{1,4})?", text)
+    number = (int(match[1]), int(match[2])) if match is not None else (0, 0)
+    if number < (1, 0) or (1, 13) < number != (2, 0):
+        raise ValueError(text)
+    return text
+
+
 def _ignored(text: str) -> str:
     return text
 
@@ -220,7 +243,7 @@ OPTIONS: Mapping[str, OptionInfo] = {
     **_own(_count, "maxframes", "stackframes", "ustackframes", most=4096, where="start"),
     **_accepted(_count, "jstackframes", "printsize", "pcapsize", where="start"),
     **_accepted(_size, "jstackstrsize", where="start"),
-    **_accepted(_one_of("switch", "fill", "ring"), "bufpolicy", where="start"),
+    **_own(_one_of("switch", "fill", "ring"), "bufpolicy", where="start"),
     **_accepted(_one_of("auto", "manual"), "bufresize", where="start"),
     **_accepted(_count, "cpu", "lockmem", where="start"),
     **_own(_boolean, "destructive", where="start"),
@@ -230,7 +253,7 @@ OPTIONS: Mapping[str, OptionInfo] = {
     **_own(_boolean, "pspec", "unodefs", "verbose", "zdefs", where="start"),
     **_own(_count, "disasm", "pgmax", "tree", where="start"),
     **_own(_one_of("a", "c", "s", "t"), "stdc", where="start"),
-    **_own(_text, "version", where="start"),
+    **_own(_version, "version", where="start"),
     **_own(_text, "libdir", many=True, where="start"),
     **_own(_boolean, "core", "cpp", "cpphdrs", where="command"),
     **_own(_text, "cpppath", where="command"),

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from probekit.buffers import actions as acts
 from probekit.buffers.actions import RecordPlan
-from probekit.buffers.layout import RawRecord
+from probekit.buffers.layout import RECORD_HEADER, RawRecord
 from probekit.consumer import events as model
 from probekit.consumer.aggregate import SortOrder
 from probekit.consumer.drops import DropKind, DropMeter
@@ -41,7 +41,7 @@ from probekit.interp.state import Limits
 from probekit.ir.ops import Program
 from probekit.providers.dtrace import ERROR
 from probekit.providers.registry import Registry, make_registry
-from probekit.session.options import OptionError, Options, set_option
+from probekit.session.options import AGGSIZE, OptionError, Options, set_option
 from probekit.session.signals import Interrupts
 from probekit.session.support import refuse_for_guest
 
@@ -106,6 +106,7 @@ class Trace:
         self.matching: Matching = match_program(program, registry)
         if self.matching.unmatched and not options.zdefs:
             raise _no_match(self.matching)
+        _check_records(program, options)
         self._guest = None
         if attachment is not None:
             refuse_for_guest(program, self.matching, engine)
@@ -121,7 +122,7 @@ class Trace:
         self.status = 0
         self.stats: dict[str, float | int] = {}
         self._globals_here = HostGlobals()
-        self._aggregations = Aggregations(program.aggregations)
+        self._aggregations = Aggregations(program.aggregations, _most_keys(program, options))
         self._speculations = Speculations(options.nspec, options.specsize)
         self._site_of: dict[int, int] = {}
         self._host = HostProbes(
@@ -132,6 +133,7 @@ class Trace:
             errors=self.matching.of_kind("error"),
             speculations=self._speculations,
             bufsize=options.bufsize,
+            bufpolicy=options.bufpolicy,
             limits=Limits(options.dynvarsize, options.scratchsize),
         )
         symbols = _symbols(attachment)
@@ -156,6 +158,11 @@ class Trace:
     def refused(self) -> tuple[RefusedProbe, ...]:
         """Probes, or exits of probes, that cannot be enabled; known once enabled."""
         return self._guest.refused if self._guest is not None else ()
+
+    @property
+    def code(self) -> tuple[int, bytes] | None:
+        """Address and bytes of the machine code in the guest while tracing."""
+        return self._guest.code if self._guest is not None else None
 
     # -- the whole run ----------------------------------------------------------------------------------------------
 
@@ -210,7 +217,8 @@ class Trace:
         for ecb in self.matching.of_kind("begin"):
             self._host.fire(ecb)
         if not self._host.exited:
-            yield from self._drain()
+            if self._options.bufpolicy == "switch":
+                yield from self._drain()
             if self._guest is not None:
                 self._guest.enable(self._globals_here.values)
         self.stats |= {"probes": probes, "enable_s": time.monotonic() - begin}
@@ -241,7 +249,7 @@ class Trace:
             self._fire_due()
             if self._host.exited:
                 return
-            if time.monotonic_ns() >= self._next_switch_ns:
+            if self._options.bufpolicy == "switch" and time.monotonic_ns() >= self._next_switch_ns:
                 yield from self._drain()
             if guest is not None:
                 guest.attachment.check_alive()
@@ -411,6 +419,22 @@ def _symbols(attachment: Attachment | None) -> Symbols:
         return None if found is None else Found(found[0].module or "vmlinux", found[0].name, found[1])
 
     return Symbols(lookup)
+
+
+def _check_records(program: Program, options: Options) -> None:
+    """A record that can never fit is an error from the start, as in DTrace."""
+    sizes = [RECORD_HEADER.size + clause.record.size for clause in program.clauses if clause.record is not None]
+    if max(sizes, default=0) > options.bufsize:
+        message = "could not enable tracing: Enabling exceeds size of buffer"
+        raise ProbekitError(message, hint=f"a record takes {max(sizes)} bytes: set bufsize")
+
+
+def _most_keys(program: Program, options: Options) -> int | None:
+    """How many keys fit into ``aggsize``, when it was set."""
+    if options.aggsize == AGGSIZE or not program.aggregations:
+        return None
+    widest = max(8 * (2 + plan.key_words + plan.words) for plan in program.aggregations)
+    return options.aggsize // widest
 
 
 def _no_match(matching: Matching) -> NoMatchError:

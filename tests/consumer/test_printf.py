@@ -98,7 +98,7 @@ def test_strings(conversion: Conversion, text: str, expected: str) -> None:
 
 @pytest.mark.parametrize(
     ("letter", "value", "expected"),
-    [("c", 65, "A"), ("c", 0x1FF, "\\xff"), ("C", 10, "\\n"), ("C", 65, "A"), ("C", 0xFF, "\\377"), ("C", 0, "\\0")],
+    [("c", 65, "A"), ("c", 0x1FF, "\udcff"), ("C", 10, "\\n"), ("C", 65, "A"), ("C", 0xFF, "\\377"), ("C", 0, "\\0")],
 )
 def test_characters(letter: str, value: int, expected: str) -> None:
     assert show(conv(letter), TraceInt(value, 32)) == expected

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probekit.consumer.strings import c_escape, decode, escape_controls
+from probekit.consumer.strings import c_escape, decode, escape_controls, spell_surrogates
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from probekit.consumer.strings import c_escape, decode, escape_controls
         ("a\nb\tc\r", "a\\x0ab\\x09c\\x0d"),
         ("\x7f\x9b", "\\x7f\\x9b"),
         ("a\u202eb\u2028", "a\\u202eb\\u2028"),
-        ("\udcff", "\\udcff"),
+        ("\udcff\ud800", "\\xff\\ud800"),
     ],
 )
 def test_escape_controls(text: str, expected: str) -> None:
@@ -34,12 +34,14 @@ def test_no_control_character_survives(text: str) -> None:
 
 @given(st.binary())
 def test_decode_never_fails_and_is_always_encodable(data: bytes) -> None:
-    decode(data).encode()
+    assert decode(data).encode("utf-8", "surrogateescape") == data.split(b"\0", 1)[0]
+    spell_surrogates(decode(data)).encode()
 
 
 def test_decode() -> None:
     assert decode(b"bash\0garbage") == "bash"
-    assert decode(b"\xff!") == "\\xff!"
+    assert decode(b"\xff!") == "\udcff!"
+    assert c_escape(decode(b"\xff!")) == "\\377!"
     assert decode(b"") == ""
 
 

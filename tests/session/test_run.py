@@ -12,6 +12,7 @@ import pytest
 from probekit.buffers import actions as acts
 from probekit.buffers.aggs import AggPlan
 from probekit.buffers.formats import parse_format
+from probekit.errors import ProbekitError
 from probekit.ir import ops
 from probekit.session.options import Options
 from probekit.session.run import Trace
@@ -135,10 +136,17 @@ def test_ticks_fire_until_exit() -> None:
     assert out == "tick\n\n"
 
 
-def test_a_record_that_is_larger_than_the_buffer_is_a_drop() -> None:
-    out, messages, _ = run(program(clause(0, "BEGIN", [acts.Trace(0)], [b"x"])), Options(quiet=True, bufsize=64))
-    assert out == "\n"
-    assert messages == "probekit: 1 drop on CPU 0\n"
+def test_a_full_buffer_drops_or_ends_or_forgets() -> None:
+    made = program(*(clause(i, "BEGIN", [acts.Trace(0)], [i]) for i in range(5)))
+    out, messages, _ = run(made, Options(quiet=True, bufsize=64))
+    assert (out, messages) == ("01\n", "probekit: 3 drops on CPU 0\n")
+    assert run(made, Options(quiet=True, bufsize=64, bufpolicy="fill"))[:2] == ("01\n", "")
+    assert run(made, Options(quiet=True, bufsize=64, bufpolicy="ring"))[:2] == ("34\n", "")
+
+
+def test_a_record_that_never_fits_is_an_error() -> None:
+    with pytest.raises(ProbekitError, match="Enabling exceeds size of buffer"):
+        run(program(clause(0, "BEGIN", [acts.Trace(0)], [b"x"])), Options(bufsize=64))
 
 
 def test_setopt_changes_what_comes_after() -> None:
