@@ -324,4 +324,4 @@ class Machine:
         probes = {s.index: ConsumerProbe(s.probe.id, s.probe.name) for s in self.sites}
         rows, corrupt = stored_rows(plan, store, self.read(self.block + store.offset, store.size), probes)
         assert corrupt == 0
-        return {key: tuple(words) for key, words in merge(plan.func, [rows]).items()}
+        return {key: tuple(words) for key, words in merge(plan, [rows]).items()}
