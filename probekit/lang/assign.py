@@ -23,6 +23,7 @@ from probekit.lang.types import (
     IntType,
     PointerType,
     StringType,
+    SymbolType,
     Type,
     VoidType,
     is_object,
@@ -81,6 +82,8 @@ def _want_value(value: Value, span: Span, scope: Scope) -> None:
         function = FUNCTIONS.get(value.action)
         tag = "D_OP_ACT" if function is not None and function.kind == "action" else "D_CG_EXPR"
         raise refuse(tag, span, f"{value.action}() has no value that could be assigned")
+    if isinstance(value.type, SymbolType):
+        raise refuse("D_OP_ACT", span, f"what {value.type.name}() gives can be recorded or be a key, nothing else")
     if isinstance(value.type, VoidType):
         raise refuse("D_OP_INCOMPAT", span, "void has no value that could be assigned")
     if value.xlated is not None:

@@ -23,6 +23,7 @@ from probekit.lang.types import (
     PointerType,
     StringType,
     StructType,
+    SymbolType,
     Type,
     VoidType,
     is_object,
@@ -268,8 +269,9 @@ def _want_values(op: str, span: Span, *values: Value) -> None:
     for value in values:
         if value.dynamic:
             raise refuse("D_OP_DYN", span, f"{value.dynamic} has no value that {op} could take")
-        if value.action:
-            raise refuse("D_OP_ACT", span, f"{value.action}() is an action: {op} cannot take it")
+        if value.action or isinstance(value.type, SymbolType):
+            name = value.action or str(value.type)
+            raise refuse("D_OP_ACT", span, f"{name} comes of an action: {op} cannot take it")
 
 
 def comma(expr: ast.Comma, scope: Scope) -> Value:

@@ -125,6 +125,7 @@ class Trace:
         self._aggregations = Aggregations(program.aggregations, _most_keys(program, options))
         self._speculations = Speculations(options.nspec, options.specsize)
         self._site_of: dict[int, int] = {}
+        self._host_sites: set[int] = set()
         self._host = HostProbes(
             program,
             aggregations=self._aggregations,
@@ -237,6 +238,7 @@ class Trace:
         for ecb in self.matching.ecbs:
             if ecb.probe.function is None:
                 self._site_of[ecb.probe.id] = len(named)
+                self._host_sites.add(len(named))
                 named[len(named)] = model.Probe(ecb.probe.id, ecb.probe.name)
         self._reader = replace(self._reader, probes=named)
 
@@ -347,6 +349,9 @@ class Trace:
             self._snapshot()
         found: list[Event] = []
         for cpu, record in records:
+            here = record.site in self._host_sites
+            if self._host.exited and not here:
+                continue  # what the guest's clauses did behind exit(); the host's do not run then
             events = record_events(self._reader, record, cpu=cpu, timestamp=int(record.timestamp / ticks_per_ns))
             if isinstance(events, Corrupt):
                 drop = self._drops.add("corrupt", cpu=cpu, count=1)
@@ -357,7 +362,7 @@ class Trace:
                 if isinstance(event, model.ExitRequested):
                     self.status = event.status
                     self._host.exited = True
-                elif isinstance(event, model.Fault) and record.site not in self._site_of.values():
+                elif isinstance(event, model.Fault) and not here:
                     self._host.error(record)
                     found += self._errors_of_guest(event)
         yield from self._flow.annotate(found) if self._options.flowindent else found

@@ -9,9 +9,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from probekit.ir.build import compile_program
+from probekit.ir.ops import BUILTINS
 from probekit.ir.pprint import format_program
 from probekit.ir.verify import verify_program
 from probekit.lang.diagnostics import CompileError
+from tests.interp.worlds import World
 
 
 def _try(text: str) -> None:
@@ -102,6 +104,67 @@ _STATEMENTS = st.recursive(
 @given(st.lists(st.builds("BEGIN /{}/ {{ x = 1; y = arg0; this->t = 2; {} }}".format, _EXPRS, _STATEMENTS), max_size=3))
 def test_any_sentence_of_the_grammar(clauses: list[str]) -> None:
     _try("\n".join(clauses))
+
+
+_DECLARED = """
+struct pt { int x; char s[8]; unsigned b:3; struct pt *n; string t; }; typedef struct pt pt_t;
+enum color { RED, BLUE = 5 };
+pt_t p; pt_t row[3]; int arr[4]; int *ip; char *cp; void *vp; string gs; int gi; uint64_t gu; int aa[int, string];
+string sa[int]; pt_t st[int]; self string ss; self int si;
+inline int ADD[int a, int b] = a + b; inline string NM = "nm";
+translator pt_t < int v > { x = v; s = "abc"; t = "t"; };
+"""
+_PLACES = st.sampled_from(
+    """gi gu gs p p.x p.s p.b p.t p.n row[1].x row[gi] arr arr[2] *ip ip cp cp[1] vp this->x this->new self->si self->ss
+    self->new[1] new fresh[1,"a"] aa[1,"a"] sa[2] st[1].x st[1] this->p this->p->n->x @a @a[1] RED pid NM""".split()
+)
+_VALUES = st.one_of(
+    _PLACES,
+    st.sampled_from(
+        """1 -1 0x7fffffffffffffff 5ULL 'a' "abc" "" NULL pid execname probename arg0 timestamp sizeof(pt_t) alloca(8)
+        stack() sym(0) ustack(3) speculation() rand() curpsinfo->pr_fname count() trace(1) (pt_t*)alloca(sizeof(pt_t))
+        &p.x &row[1] ADD[1,2] (xlate<pt_t>(3)).s (xlate<pt_t*>(gi))->x strtok("a,b",",") curthread""".split()
+    ),
+)
+_UNARY = "- ! ~ * & (int) (string) (char*) (pt_t*) sizeof stringof ++".split()
+_OF_ONE = "strlen basename lltostr htonl copyinstr inet_ntoa toupper".split()
+_OF_TWO = "strjoin strchr index substr strtok json inet_ntop".split()
+_RICH = st.recursive(
+    _VALUES,
+    lambda e: st.one_of(
+        st.builds("({} {} {})".format, e, st.sampled_from("+ - * / % & | << < == != && ^^ ,".split()), e),
+        st.builds("({} {} {})".format, _PLACES, st.sampled_from("= += -= *= /= |= <<=".split()), e),
+        st.builds("{}({})".format, st.sampled_from(_UNARY), e),
+        st.builds("({} ? {} : {})".format, e, e, e),
+        st.builds("({})[{}]".format, e, e),
+        st.builds("({}){}{}".format, e, st.sampled_from((".", "->")), st.sampled_from("x s b n t".split())),
+        st.builds("{}({})".format, st.sampled_from(_OF_ONE), e),
+        st.builds("{}({}, {})".format, st.sampled_from(_OF_TWO), e, e),
+    ),
+    max_leaves=6,
+)
+_ACTIONS = st.one_of(
+    st.builds("{};".format, _RICH),
+    st.builds("{}({});".format, st.sampled_from("trace print exit commit discard sym raise".split()), _RICH),
+    st.builds('printf("%d %s", {}, {});'.format, _RICH, _RICH),
+    st.builds("tracemem({}, 8);".format, _RICH),
+    st.builds("@k[{}] = quantize({}, {});".format, _RICH, _RICH, _RICH),
+    st.builds("bcopy({}, {}, 4);".format, _RICH, _RICH),
+    st.builds("if ({}) {{ trace({}); }} else gi = {};".format, _RICH, _RICH, _RICH),
+)
+
+
+@given(st.lists(_ACTIONS, max_size=3))
+def test_whatever_compiles_also_runs(statements: list[str]) -> None:
+    """No value, address or type makes the evaluator do anything but go on or fault."""
+    text = _DECLARED + "BEGIN { this->p = (pt_t *)alloca(64); this->x = 1; @a = count(); " + " ".join(statements) + " }"
+    try:
+        program = compile_program(text)
+    except CompileError as error:
+        assert error.text()
+        return
+    assert verify_program(program) == []
+    World(program, builtins={n: b"x" if b.kind == "string" else 1 for n, b in BUILTINS.items()}).run()
 
 
 @pytest.mark.parametrize(
