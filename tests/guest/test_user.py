@@ -146,11 +146,10 @@ def test_small_buffers_drop_and_say_so(guest: Guest, probekit: Probekit) -> None
 
 
 @only(K61)
-@pytest.mark.parametrize("spec", ["gdb:{path}", "gdb:unix:{path}"])
-def test_through_gdb(guest: Guest, probekit: Probekit, spec: str) -> None:
+def test_through_gdb(guest: Guest, probekit: Probekit) -> None:
     if subprocess.run(["gdb", "--version"], capture_output=True, check=False).returncode != 0:
         pytest.skip("gdb is not installed")
-    tool = Probekit(spec.format(path=guest.gdb.removeprefix("unix:")), probekit.env)
+    tool = Probekit(f"gdb:{guest.gdb}", probekit.env)
     running = tool.live(f"{GETPPID} {{ @ = count(); }}", "fbt::sys_getppid:return { @r = count(); }")
     guest.check("syscalls 20000 1")
     done = running.finish(signal.SIGINT)
