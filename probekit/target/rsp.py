@@ -58,12 +58,21 @@ class RspTarget:
         try:
             self._features: Features = negotiate(self._link)
             self._last = self._parse(self._link.request(b"?"))
+            if self._features.qemu:
+                self._clear_leftovers()
             self._link.timeout = max(timeout, 10.0)
             if self._last.kind == "exited":
                 raise TargetError(f"{name}: the virtual machine has ended")
         except BaseException:
             self._link.abandon()
             raise
+
+    def _clear_leftovers(self) -> None:
+        """A dead client's breakpoints on every vCPU: since 7.1 QEMU's ``?`` removes those of the current one only."""
+        vcpus = self.vcpus()
+        for vcpu in (*vcpus[1:], vcpus[0]):
+            self._expect_ok(b"Hc" + self._thread(vcpu), "choosing a vCPU")
+            self._link.request(b"?")
 
     @property
     def name(self) -> str:
