@@ -1,8 +1,9 @@
 """``python -m tests.bench``: what a probe costs, beside bpftrace and gdb in the same guest.
 
 Everything is measured in one guest, in rounds that take turns, so that a slow
-minute of the machine falls on all alike; figures are medians. Only ratios carry
-over to another machine. Nothing here is a test: no time is ever asserted.
+minute of the machine falls on all alike. A figure is the median of its rounds; in
+a round, the cost of a call is that of the least disturbed of several loops. Only
+ratios carry over to another machine. Nothing here is a test: no time is asserted.
 
 - ``guestload``  what the guest does while it is measured
 - ``tracers``    probekit, bpftrace and gdb, started, awaited and ended

@@ -51,7 +51,7 @@ def _left(guest: Guest, text_before: KernelText, before: bytes) -> list[str]:
 
 
 def _measure(options: argparse.Namespace) -> Report:
-    rounds, calls, times = (2, 300_000, 2) if options.quick else (options.rounds, 500_000, 3)
+    rounds, calls, times = (2, 100_000, 4) if options.quick else (options.rounds, 200_000, 8)
     parts = options.only or PARTS
     firing: list[FiringRow] = []
     bare_ns = 0.0
