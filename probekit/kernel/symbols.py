@@ -152,6 +152,10 @@ class SymbolTable:
             if module is None or self._modules[self._owners[index]] == module:
                 yield self[index]
 
+    def text_addrs(self) -> frozenset[int]:
+        """Where text symbols are, those of padding included: no object is made for each."""
+        return frozenset(addr for addr, letter in zip(self._addrs, self._types, strict=True) if letter in _TEXT_TYPES)
+
     def functions(self, module: str | None = None) -> Iterator[tuple[Symbol, ...]]:
         """Text symbols grouped by address: one group per place, its aliases in kallsyms order."""
         for _, group in groupby(self.text(module), key=attrgetter("addr")):

@@ -35,7 +35,7 @@ def guest_functions(kernel: Kernel) -> tuple[Function, ...]:
     return functions(kernel.symbols.text(), gone)
 
 
-def gather_text(kernel: Kernel, table: tuple[Function, ...]) -> TextFacts:
+def gather_text(kernel: Kernel) -> TextFacts:
     """What site analysis needs beyond a function's own bytes."""
     thunks = frozenset(addr for name in _RETURN_THUNKS if (addr := kernel.symbols.addr(name)) is not None)
     rewritten = [site.addr for site in kernel.jump_sites()]
@@ -43,7 +43,7 @@ def gather_text(kernel: Kernel, table: tuple[Function, ...]) -> TextFacts:
     pads = kernel.ftrace_sites()
     return TextFacts(
         # Init functions are gone, but jumps to them are still in the text.
-        starts=frozenset(f.addr for f in table) | {s.addr for s in kernel.symbols.text()},
+        starts=kernel.symbols.text_addrs(),
         return_thunks=thunks,
         reserved=Ranges.of(
             (addr, addr + rewritten_size(code)) for addr, code in zip(rewritten, live, strict=True) if code is not None
