@@ -87,8 +87,19 @@ def test_init_text_is_gone() -> None:
 
 def test_ticks() -> None:
     wanted = {"tick-1s": 10**9, "tick-100ms": 10**8, "tick-10": 10**8, "tick-5hz": 2 * 10**8, "tick-2min": 12 * 10**10}
+    wanted |= {"tick-5000": 200_000, "profile-1": 10**9, "profile-200us": 200_000}
     assert {name: period_ns(name) for name in wanted} == wanted
-    for bad in ("tick-0", "tick-", "tick-1x", "tick-5000", "tick-1ns", "tick--1s", "tick-1.5s", "profile-1"):
+    for bad in (
+        "tick-0",
+        "tick-",
+        "tick-1x",
+        "tick-5001",
+        "tick-1ns",
+        "tick--1s",
+        "tick-1.5s",
+        "profile-199us",
+        "tock-1",
+    ):
         assert period_ns(bad) is None, bad
 
 
