@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ class Attachment:
     """A guest in our hands. It runs between operations. A context manager; leaving it lets the guest go.
 
     ``spec``: the target as given; ``interrupts``: pending signals; ``clock``: how long the guest was paused;
-    ``guest_cookie``: bytes that identify this boot of the guest.
+    ``guest_cookie``: bytes that identify this boot of the guest; ``attach_pause``: seconds that attaching held it.
     """
 
     def __init__(self, spec: str, target: Target, kernel: Kernel, lock: Lock, options: AttachOptions) -> None:
@@ -81,8 +82,7 @@ class Attachment:
         self.text = KernelText(target, kernel.view, kernel.symbol("init_task"), self._ram_text)
         self._qmp = _open_qmp(options)
         self._heartbeat = Heartbeat(self._ticks, self.same_boot)
-        self.functions: tuple[Function, ...] = guest_functions(kernel)
-        self.registry: Registry = make_registry(self.functions)
+        self.attach_pause = 0.0
 
     def __enter__(self) -> Attachment:
         return self
@@ -103,6 +103,16 @@ class Attachment:
             if self._qmp is not None:
                 self._qmp.close()
             self._lock.release()
+
+    @cached_property
+    def functions(self) -> tuple[Function, ...]:
+        """The functions of the guest's kernel, from its symbols: the guest runs meanwhile."""
+        return guest_functions(self.kernel)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """All probes of this guest."""
+        return make_registry(self.functions)
 
     @cached_property
     def facts(self) -> GuestFacts:
@@ -201,12 +211,14 @@ def attach(spec: str, options: AttachOptions | None = None) -> Attachment:
     target: Target | None = None
     try:
         options.progress(f"connecting to {spec}")
+        begin = time.monotonic()
         target = connect(spec, timeout=options.timeout)
         check_status(target)
         kernel = open_kernel(target, symbols_file=options.symbols, cache=options.cache, progress=options.progress)
         attachment = Attachment(spec, target, kernel, lock, options)
         _check_leftovers(attachment)
         target.resume()
+        attachment.attach_pause = time.monotonic() - begin
         return attachment
     except BaseException:
         if target is not None:

@@ -80,7 +80,7 @@ class GuestSide:
             attachment = self.attachment
             attachment.progress(f"finding the sites of {len(ecbs)} probes")
             self._sites = find_sites(ecbs, attachment.read_code, attachment.text_facts)
-        self.stats["sites"] = len(self._sites.sites)
+        self.stats |= {"sites": len(self._sites.sites), "attach_pause_s": self.attachment.attach_pause}
         return {s.index: model.Probe(s.probe.id, s.probe.name) for s in self._sites.sites}
 
     def enable(self, initial: Mapping[int, int]) -> None:
@@ -176,7 +176,9 @@ class GuestSide:
         self.stats |= {
             "disable_s": time.monotonic() - begin,
             "disable_pause_s": clock.longest,
-            "longest_pause_s": max(longest, clock.longest, float(self.stats.get("enable_pause_s", 0))),
+            "longest_pause_s": max(
+                longest, clock.longest, attachment.attach_pause, float(self.stats.get("enable_pause_s", 0))
+            ),
             "pauses": clock.count,
         }
         drained = engine.poll(0)
