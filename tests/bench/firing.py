@@ -13,6 +13,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
 from tests.bench.guestload import FUNCTION, calls_made, loops
 from tests.bench.tracers import BenchError, Bpftrace, Probekit
@@ -50,19 +51,23 @@ CASES = (
 
 @dataclass(frozen=True, slots=True)
 class FiringRow:
-    """Medians of what each tracer added, in nanoseconds a firing; all samples beside them."""
+    """Medians of what each tracer added, in nanoseconds a firing; all samples beside them.
+
+    ``noise_ns``: what two loops that nothing traces differ by. Less than that cannot be told from nothing.
+    """
 
     what: str
     point: str
     probekit_ns: float
     bpftrace_ns: float
+    noise_ns: float
     probekit_samples: tuple[float, ...]
     bpftrace_samples: tuple[float, ...]
 
     @property
     def ratio(self) -> float:
-        """probekit's cost as a part of bpftrace's."""
-        return self.probekit_ns / self.bpftrace_ns
+        """probekit's cost as a part of bpftrace's: what it is at most, where it is lost in the noise."""
+        return max(self.probekit_ns, self.noise_ns) / self.bpftrace_ns
 
     def json(self) -> dict[str, object]:
         """Everything."""
@@ -119,11 +124,12 @@ def measure_firing(
                 traced = measure(guest, case, calls, times)
                 bare.append(loops(guest, calls, times))
                 samples.setdefault((case, tracer), []).append(traced - (bare[-2] + bare[-1]) / 2)
+    noise = statistics.median(abs(one - other) for one, other in pairwise(bare))
     rows = []
     for case in CASES:
         ours, theirs = tuple(samples[case, "probekit"]), tuple(samples[case, "bpftrace"])
-        row = FiringRow(case.what, case.point, statistics.median(ours), statistics.median(theirs), ours, theirs)
-        rows.append(row)
+        medians = (statistics.median(ours), statistics.median(theirs))
+        rows.append(FiringRow(case.what, case.point, *medians, noise, ours, theirs))
     return rows, statistics.median(bare)
 
 

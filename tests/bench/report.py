@@ -95,9 +95,10 @@ def text(report: Report) -> str:
 def _firing(report: Report) -> str:
     rows = []
     for r in report.firing:
-        cheaper = f"{1 / r.ratio:.1f}x" if r.ratio > 0 else "-"
-        cost = (f"{r.probekit_ns:.0f} ns", f"{r.bpftrace_ns:.0f} ns")
-        rows.append((f"{r.what} at {r.point}", *cost, f"{r.ratio:.3f}", cheaper))
+        lost = r.probekit_ns < r.noise_ns
+        ours = f"< {r.noise_ns:.0f} ns" if lost else f"{r.probekit_ns:.0f} ns"
+        ratio = f"{'< ' if lost else ''}{r.ratio:.3f}"
+        rows.append((f"{r.what} at {r.point}", ours, f"{r.bpftrace_ns:.0f} ns", ratio, f"{1 / r.ratio:.0f}x"))
     return _table(
         f"Added by one firing to a system call of {report.bare_ns:.0f} ns:",
         ("", "probekit", "bpftrace", "ratio", "cheaper"),

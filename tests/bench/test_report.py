@@ -9,7 +9,7 @@ from tests.bench.report import Report, targets, text
 from tests.bench.stops import StopRates
 from tests.bench.tracers import total
 
-ENTRY = FiringRow("@ = count()", "entry", 50.0, 500.0, (50.0,), (500.0,))
+ENTRY = FiringRow("@ = count()", "entry", 50.0, 500.0, 10.0, (50.0,), (500.0,))
 EVERY = EnableRow(
     what="every entry",
     probes=35_000,
@@ -71,6 +71,12 @@ def test_a_report_of_some_parts_only_has_only_those() -> None:
 
 def test_what_was_left_is_shouted() -> None:
     assert "LEFT IN THE GUEST: 5 bytes" in text(dataclasses.replace(REPORT, guest_left=["5 bytes"]))
+
+
+def test_less_than_the_noise_is_not_believed() -> None:
+    quiet = dataclasses.replace(ENTRY, probekit_ns=-3.0)
+    assert quiet.ratio == 10 / 500
+    assert "< 10 ns" in text(dataclasses.replace(REPORT, firing=[quiet]))
 
 
 def test_totals_of_both_tracers_shapes() -> None:
