@@ -124,7 +124,7 @@ class Attachment:
     def text_facts(self) -> TextFacts:
         """What site analysis needs; read at first use, in one pause."""
         with self.clock.paused():
-            return gather_text(self.kernel)
+            return gather_text(self.kernel, self.text.read_many)
 
     def _open_ram(self) -> GuestRam | None:
         """The guest's RAM as a shared file, where there is one. The guest is stopped."""

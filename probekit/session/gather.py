@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from probekit.codegen.context import TaskOffsets
 from probekit.enabling.facts import GuestFacts
+from probekit.enabling.sites import TextReader
 from probekit.errors import SymbolError, UnsupportedError
 from probekit.guest.candidates import CallPlaces, find_landings, safe_point_candidates
 from probekit.guest.linux import find_services
@@ -35,11 +36,11 @@ def guest_functions(kernel: Kernel) -> tuple[Function, ...]:
     return functions(kernel.symbols.text(), gone)
 
 
-def gather_text(kernel: Kernel) -> TextFacts:
-    """What site analysis needs beyond a function's own bytes."""
+def gather_text(kernel: Kernel, read: TextReader) -> TextFacts:
+    """What site analysis needs beyond a function's own bytes. ``read``: the quickest way to live text."""
     thunks = frozenset(addr for name in _RETURN_THUNKS if (addr := kernel.symbols.addr(name)) is not None)
     rewritten = [site.addr for site in kernel.jump_sites()]
-    live = kernel.memory.read_many([(addr, 2) for addr in rewritten])
+    live = read([(addr, 2) for addr in rewritten])
     pads = kernel.ftrace_sites()
     return TextFacts(
         # Init functions are gone, but jumps to them are still in the text.
