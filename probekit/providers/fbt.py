@@ -44,15 +44,18 @@ def functions(symbols: Iterable[Symbol], excluded: Iterable[tuple[int, int]] = (
     cold: dict[tuple[str, str], list[tuple[int, int]]] = {}
     found: list[tuple[Symbol, tuple[str, ...]]] = []
     for _, group in groupby(symbols, key=lambda s: s.addr):
-        names = sorted(group, key=_preference)
+        names = list(group)
+        if len(names) > 1:
+            names.sort(key=_preference)
         first = names[0]
-        if any(start <= first.addr < end for start, end in ranges):
+        if ranges and any(start <= first.addr < end for start, end in ranges):
             continue
         if _is_cold(first.name):
             parent = first.name.partition(_COLD)[0]
             cold.setdefault((first.module, parent), []).append((first.addr, first.end))
             continue
-        found.append((first, tuple(dict.fromkeys(s.name for s in names[1:] if s.name != first.name))))
+        aliases = dict.fromkeys(s.name for s in names if s.name != first.name) if len(names) > 1 else ()
+        found.append((first, tuple(aliases)))
     return tuple(
         Function(
             addr=symbol.addr,

@@ -11,9 +11,11 @@ Python API both read from there. However it ends, the guest is restored.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
@@ -224,9 +226,7 @@ class Trace:
                 self._guest.enable(self._globals_here.values)
         self.stats |= {"probes": probes, "enable_s": time.monotonic() - begin}
         if self._guest is not None:
-            import psutil
-
-            self.stats |= self._guest.stats | {"first_data_s": time.time() - psutil.Process().create_time()}
+            self.stats |= self._guest.stats | {"first_data_s": _age_of_process()}
         if self._started is not None:
             self._started()
         now = time.monotonic_ns()
@@ -451,3 +451,9 @@ def _no_match(matching: Matching) -> NoMatchError:
         description=str(description),
         hint=hint,
     )
+
+
+def _age_of_process() -> float:
+    """Seconds since this process was started, by ticks since boot: the time of boot is only known to a second."""
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])  # proc(5): starttime
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
