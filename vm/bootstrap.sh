@@ -84,6 +84,9 @@ missing_packages() {
     [ -e /usr/lib/x86_64-linux-gnu/libc.a ] || [ -e /usr/lib64/libc.a ] || [ -e /usr/lib/libc.a ] || echo libc6-dev
     if [ "${1:-}" = tests ]; then
         have gdb || echo gdb
+        # For kernel modules: make, and what the kernel's own objtool is linked against.
+        have make || echo make
+        [ -e /usr/lib/x86_64-linux-gnu/libelf.so.1 ] || [ -e /usr/lib64/libelf.so.1 ] || echo libelf1
     fi
 }
 
@@ -138,6 +141,8 @@ ensure_venv() {
     fi
     step "installing probekit and its Python packages" \
         "$venv/bin/python" -m pip install -q --disable-pip-version-check -e "$root[dev]" || exit 1
+    # As for any installed package: compiled once, also where PYTHONDONTWRITEBYTECODE would have it done at each start.
+    "$venv/bin/python" -m compileall -q "$root/probekit" "$root/vm" || exit 1
     { echo "$root $venv"; cat "$root/pyproject.toml"; } >"$stamp"
 }
 

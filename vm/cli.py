@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from vm import bpftrace, build, host, initramfs, kernels, records
+from vm import bpftrace, build, host, initramfs, kernels, modules, records
 from vm.errors import ExecTimeoutError, NoSuchGuestError, VmError
 from vm.guest import Guest
 from vm.paths import guest_dir
@@ -131,6 +131,11 @@ def _fetch(options: argparse.Namespace) -> int:
     return 0
 
 
+def _insmod(options: argparse.Namespace) -> int:
+    Guest.attach(options.name).insmod(options.module, progress=_note)
+    return 0
+
+
 def _requirements(_: argparse.Namespace) -> int:
     missing = host.missing_packages()
     for name in missing:
@@ -169,6 +174,10 @@ def parser() -> argparse.ArgumentParser:
     _add_exec_options(run)
     run.add_argument("name")
     run.add_argument("command", nargs=argparse.REMAINDER)
+
+    load = add("insmod", _insmod, "build a module of vm/modules for a guest's kernel and load it")
+    load.add_argument("name")
+    load.add_argument("module", choices=modules.names())
 
     console = add("console", _console, "show a guest's console")
     console.add_argument("--follow", action="store_true")

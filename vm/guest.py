@@ -12,6 +12,9 @@ A guest outlives the process that started it unless the ``with`` block (or
 
 from __future__ import annotations
 
+import base64
+import gzip
+import hashlib
 import re
 import secrets
 import shlex
@@ -24,7 +27,7 @@ from types import TracebackType
 
 import psutil
 
-from vm import host, initramfs, kernels, qemu, records
+from vm import host, initramfs, kernels, modules, qemu, records
 from vm.channel import Completed, run_script
 from vm.errors import GuestExistsError, GuestNotReadyError, NoSuchGuestError, VmError
 from vm.kernels import Kernel
@@ -38,6 +41,7 @@ BOOT_SECONDS = 120.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 _READY = re.compile(r"^PROBEKIT-READY (.*)$", re.MULTILINE)
 _BPFTRACE_MEMORY = 1536
+_BASE64_LINE = 1024
 # The QEMU processes that this process started: only their parent can reap them.
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -166,6 +170,22 @@ class Guest:
         if done.status != 0:
             raise VmError(f"exit status {done.status} in guest {self.name!r}: {cmd}\n{done.output.strip()}")
         return done.output
+
+    def put(self, path: str, data: bytes, timeout: float = 120) -> None:
+        """Write a file in the guest. Raises :class:`VmError` when it did not arrive whole."""
+        text = base64.b64encode(gzip.compress(data)).decode()
+        lines = "\n".join(text[at : at + _BASE64_LINE] for at in range(0, len(text), _BASE64_LINE))
+        where = shlex.quote(path)
+        self.check(f"base64 -d <<'END' | gunzip >{where}\n{lines}\nEND\n", timeout)
+        arrived = self.check(f"sha256sum {where}").split()[0]
+        if arrived != hashlib.sha256(data).hexdigest():
+            raise VmError(f"{path} did not arrive whole in guest {self.name!r}")
+
+    def insmod(self, name: str, progress: Callable[[str], None] = lambda _: None) -> None:
+        """Build a module of ``vm/modules`` for this kernel and load it."""
+        path = f"/tmp/{name}.ko"
+        self.put(path, modules.build(name, kernels.fetch(self.kernel), progress=progress))
+        self.check(f"insmod {path} && rm {path}")
 
     def spawn(self, cmd: str) -> Background:
         """Start a shell command in the guest and leave it running."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from vm.errors import UnknownKernelError, VmError
 from vm.host import apt, run
 from vm.modinfo import BOOT_MODULES, SPARE_MODULES, load_order, read_modules
-from vm.paths import cache_dir, private_dir, write_atomic
+from vm.paths import cache_dir, one_at_a_time, private_dir, write_atomic
 
 __all__ = ("KERNELS", "Kernel", "KernelSpec", "concrete_package", "fetch", "parse_depends_output", "spec")
 
@@ -44,6 +44,9 @@ class KernelSpec:
 KERNELS = (
     KernelSpec("6.1-cloud", "6.1.", "linux-image-cloud-amd64", "Debian 12's kernel for clouds"),
     KernelSpec("6.12-cloud", "6.12.", "linux-image-6.12-cloud-amd64", "Debian 13's, rebuilt for Debian 12"),
+    KernelSpec("6.1-amd64", "6.1.", "linux-image-amd64", "Debian 12's for any PC"),
+    KernelSpec("6.12-amd64", "6.12.", "linux-image-6.12-amd64", "Debian 13's for any PC, rebuilt for Debian 12"),
+    KernelSpec("6.12-rt", "6.12.", "linux-image-6.12-rt-amd64", "PREEMPT_RT, of today"),
     KernelSpec("6.1-rt", "6.1.", "linux-image-rt-amd64", "PREEMPT_RT, fully preemptible"),
 )
 
@@ -158,28 +161,27 @@ def fetch(name: str, *, refresh: bool = False, progress: Callable[[str], None] =
     cached = _load(final)
     if cached is not None and not refresh:
         return cached
-    package = concrete_package(row.package)
-    if cached is not None and cached.package == package:
-        return cached
-    if not package.startswith(f"linux-image-{row.series}"):
-        # On another Debian release the metapackage leads to another kernel.
-        raise VmError(
-            f"{row.package} is {package} here, not a {row.series}* kernel; its place is a new row in vm.kernels"
-        )
-    progress(f"{row.name}: downloading {package}")
-    with private_dir() as work:
-        kernel = _unpack(row, package, work)
-        data = {"layout": _LAYOUT, **asdict(kernel)}
-        del data["directory"]
-        write_atomic(kernel.directory / "kernel.json", json.dumps(data, indent=1).encode())
-        if final.exists():
-            shutil.rmtree(final)
-        try:
+    with one_at_a_time(final):
+        cached = _load(final)
+        if cached is not None and not refresh:
+            return cached  # another process was quicker
+        package = concrete_package(row.package)
+        if cached is not None and cached.package == package:
+            return cached
+        if not package.startswith(f"linux-image-{row.series}"):
+            # On another Debian release the metapackage leads to another kernel.
+            raise VmError(
+                f"{row.package} is {package} here, not a {row.series}* kernel; its place is a new row in vm.kernels"
+            )
+        progress(f"{row.name}: downloading {package}")
+        with private_dir() as work:
+            kernel = _unpack(row, package, work)
+            data = {"layout": _LAYOUT, **asdict(kernel)}
+            del data["directory"]
+            write_atomic(kernel.directory / "kernel.json", json.dumps(data, indent=1).encode())
+            if final.exists():
+                shutil.rmtree(final)
             kernel.directory.rename(final)
-        except OSError:
-            # Another process fetched the same kernel meanwhile; its copy is as good.
-            if _load(final) is None:
-                raise
     fetched = _load(final)
     assert fetched is not None
     return fetched

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -19,7 +20,16 @@ from pathlib import Path
 
 from vm.errors import VmError
 
-__all__ = ("SOURCES", "cache_dir", "guest_dir", "private_dir", "ram_path", "runtime_dir", "write_atomic")
+__all__ = (
+    "SOURCES",
+    "cache_dir",
+    "guest_dir",
+    "one_at_a_time",
+    "private_dir",
+    "ram_path",
+    "runtime_dir",
+    "write_atomic",
+)
 
 SOURCES = Path(__file__).resolve().parent
 
@@ -75,6 +85,14 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Only one process makes ``path``; others wait, and then find it there."""
+    with (path.parent / f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

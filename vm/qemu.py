@@ -28,7 +28,9 @@ EXEC_CHANNELS = 3
 
 # loglevel=5 keeps warnings and worse on the console while booting; init raises it to 7. The console is a
 # polled serial port, slow under TCG, so the several hundred informational lines stay in dmesg.
-_APPEND = "console=ttyS0,115200 loglevel=5 panic=1 rdinit=/init 8250.nr_uarts=4"
+# tsc=reliable: on a busy host the kernel would lose its trust in the time stamp counter some time or other, and then
+# rewrites its own text (the static key of sched_clock), which would look like a change that a tracer left behind.
+_APPEND = "console=ttyS0,115200 loglevel=5 panic=1 rdinit=/init 8250.nr_uarts=4 tsc=reliable"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,86 @@
+/*
+ * starve SECONDS [CPU]: a task that could run and is not let. Needs two CPUs.
+ *
+ * Both are real-time: the one of the higher priority computes on CPU (1) for
+ * SECONDS, so the other one, which was preempted between two of its own
+ * instructions, stays there. What a kernel keeps back for its ordinary tasks does not
+ * help it. Prints a line when that begins, and one of JSON:
+ *
+ *     starving     {"workload":"starve","seconds":5,"cpu":1,"victim":123,"ran":0}
+ *
+ * ran is what the victim ran meanwhile, in loops of its own.
+ */
+#define _GNU_SOURCE
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+static void must(int result)
+{
+	if (result < 0) {
+		perror("starve");
+		exit(1);
+	}
+}
+
+static void be(int priority, int cpu)
+{
+	struct sched_param param = { .sched_priority = priority };
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	must(sched_setaffinity(0, sizeof set, &set));
+	must(sched_setscheduler(0, SCHED_FIFO, &param));
+}
+
+int main(int argc, char **argv)
+{
+	double seconds = argc > 1 ? atof(argv[1]) : 0, end;
+	int cpu = argc > 2 ? atoi(argv[2]) : 1;
+	volatile long *loops = mmap(NULL, sizeof *loops, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	cpu_set_t others;
+	long before;
+	pid_t victim;
+
+	if (!(seconds > 0) || loops == MAP_FAILED) {
+		fprintf(stderr, "usage: starve SECONDS [CPU]\n");
+		return 2;
+	}
+	must(sched_getaffinity(0, sizeof others, &others));
+	CPU_CLR(cpu, &others);
+	must(sched_setaffinity(0, sizeof others, &others)); /* the victim leaves no time to its own CPU's timers */
+	victim = fork();
+	if (victim == 0) {
+		be(10, cpu);
+		for (;;)
+			++*loops;
+	}
+	while (!*loops)
+		sched_yield();
+	be(50, cpu);
+	printf("starving\n");
+	fflush(stdout);
+	before = *loops;
+	for (end = now() + seconds; now() < end;)
+		;
+	before = *loops - before;
+	kill(victim, SIGKILL);
+	waitpid(victim, NULL, 0);
+	printf("{\"workload\":\"starve\",\"seconds\":%g,\"cpu\":%d,\"victim\":%d,\"ran\":%ld}\n", seconds, cpu, (int)victim,
+	       before);
+	return 0;
+}
