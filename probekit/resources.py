@@ -6,14 +6,13 @@ install) beside the package.
 
 from __future__ import annotations
 
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 
 __all__ = ("data_dir",)
 
 
-def data_dir(name: str) -> Traversable:
+def data_dir(name: str) -> Path:
     """The folder ``grammar`` or ``scripts``, wherever this install keeps it."""
-    packaged = files("probekit").joinpath("_data", name)
-    return packaged if packaged.is_dir() else Path(__file__).resolve().parents[1] / name
+    here = Path(__file__).resolve().parent
+    packaged = here / "_data" / name
+    return packaged if packaged.is_dir() else here.parent / name

@@ -7,5 +7,6 @@ addresses, and no guest.
 - ``assemble``  text to bytes (keystone), each line decoded again and compared with what was asked
 - ``asmtext``   the assembly text that is accepted, parsed before keystone sees it
 - ``compare``   is a decoded instruction the one that was asked for?
+- ``access``    what memory an instruction has touched, from the registers behind it
 - ``relocate``  the same effect from another address (iced's BlockEncoder), or a refusal with the reason
 """

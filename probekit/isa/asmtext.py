@@ -15,12 +15,13 @@ and not with what keystone made of it.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 from iced_x86 import Register
 
 from probekit.errors import ProbekitError
+from probekit.records import record
 
 __all__ = (
     "AssembleError",
@@ -54,22 +55,22 @@ class AssembleError(ProbekitError):
         self.code = code
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reg:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Imm:
     value: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LabelRef:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Mem:
     """``size`` in bytes (0: not said). ``label``: only with base ``rip``, and then without displacement."""
 
@@ -85,7 +86,7 @@ class Mem:
 Operand = Reg | Imm | LabelRef | Mem
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Statement:
     """One instruction. ``prefixes``: ``lock``, ``rep``, ``repe``, ``repne``, as written."""
 
@@ -94,12 +95,12 @@ class Statement:
     operands: tuple[Operand, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Label:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Data:
     """``.byte``/``.word``/``.long``/``.quad``: ``width`` bytes for each number or label."""
 
@@ -107,7 +108,7 @@ class Data:
     items: tuple[Imm | LabelRef, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Line:
     number: int
     text: str

@@ -42,6 +42,7 @@ __all__ = (
     "Leave",
     "decode_one",
     "decode_run",
+    "instruction_starts",
     "mnemonic_name",
     "scan_flow",
 )
@@ -197,6 +198,17 @@ def decode_run(code: bytes, addr: int) -> Iterator[Insn]:
         if insn.code == Code.INVALID:
             raise DecodeError(f"no instruction at {insn.ip:#x}", addr=insn.ip, raw=code[offset:])
         yield _facts(insn, bytes(code[offset : offset + insn.len]))
+
+
+def instruction_starts(code: bytes, addr: int) -> list[int]:
+    """The address of every instruction of a function up to the first that is none; padding and int3 left out."""
+    starts: list[int] = []
+    for insn in Decoder(64, code[: scan_flow(code, addr).end - addr], _OPTIONS, ip=addr):
+        if insn.code == Code.INVALID:
+            break
+        if insn.code != Code.INT3:
+            starts.append(insn.ip)
+    return starts
 
 
 def scan_flow(code: bytes, addr: int) -> FlowScan:

@@ -35,13 +35,22 @@ _MASK64 = (1 << 64) - 1
 _REFUSED = {
     "sti": "opens an interrupt window of one instruction",
     "swapgs": "changes the GS base under the probe",
+    "wrgsbase": "changes the GS base under the probe",
     "syscall": "enters the kernel",
     "sysenter": "enters the kernel",
     "xbegin": "names an abort address relative to itself",
     "lss": "opens an interrupt window of one instruction",
+    "lgs": "changes the GS base under the probe",
     "hlt": "pairs with the instruction before it",
+    "mwait": "pairs with the instruction before it",
+    "mwaitx": "pairs with the instruction before it",
+    "xabort": "ends a transaction that the probe would have ended",
+    "xend": "ends a transaction that the probe would have ended",
 }
-_SS = frozenset({Register.SS})
+_SEGMENTS: dict[int, str] = {
+    Register.SS: "ss opens an interrupt window of one instruction",
+    Register.GS: "gs changes the GS base under the probe",
+}
 _RSP = frozenset({Register.RSP})
 
 
@@ -73,14 +82,16 @@ def refusal(insn: Insn) -> str | None:
         return f"{insn.mnemonic} {_REFUSED[insn.mnemonic]}"
     if insn.flow == "system":
         return f"{insn.mnemonic} changes privilege or segment"
-    if insn.mnemonic in ("mov", "pop") and _writes_ss(insn):
-        return f"{insn.mnemonic} ss opens an interrupt window of one instruction"
+    if insn.mnemonic in ("mov", "pop") and (segment := _segment_written(insn)) is not None:
+        return f"{insn.mnemonic} {_SEGMENTS[segment]}"
     return None
 
 
-def _writes_ss(insn: Insn) -> bool:
+def _segment_written(insn: Insn) -> int | None:
+    """SS or GS, where the instruction loads it."""
     decoded = Decoder(64, insn.raw, ip=insn.addr).decode()
-    return decoded.op0_kind == OpKind.REGISTER and decoded.op0_register in _SS
+    written = decoded.op0_register if decoded.op0_kind == OpKind.REGISTER else Register.NONE
+    return written if written in _SEGMENTS else None
 
 
 def relocate(
@@ -136,7 +147,8 @@ def _check(insn: Insn, starts: frozenset[int], lo: int, hi: int, new_addr: int) 
 
 
 def _check_reach(addr: int, target: int, new_addr: int) -> None:
-    if not -_REACH <= target - new_addr < _REACH:
+    # The CPU wraps around: gs:[rip + x] names per-CPU offsets near 0 from text near 2**64 (kernel commit 59bec00ace28).
+    if (target - new_addr + _REACH) & _MASK64 >= 2 * _REACH:
         raise RelocateError(f"{target:#x} is out of reach from {new_addr:#x}", addr=addr)
 
 

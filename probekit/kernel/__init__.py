@@ -13,6 +13,8 @@ the reading order below is also the order of work:
 ``types``     the C type model, independent of any format; all that ``lang`` sees
 ``btf``       reads the kernel's and modules' BTF into that model
 ``modules``   the module list, module symbols, module BTF
+``tracepoints``  tracepoints: name, system, owner, arguments, who is registered
+``markers``   static markers of C code, found by their magic; ``markformat`` types their arguments
 ``percpu``    per-CPU offsets, CPU masks, where ``current`` is kept
 ``tasks``     every thread with its stack and saved stack pointer
 ``sections``  text not to probe, text that the kernel rewrites, text that may fault

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import struct
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterator
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple, get_args
 
 from probekit.errors import SymbolError
 from probekit.kernel.text import clean_text
@@ -41,7 +42,7 @@ from probekit.kernel.types import (
     VoidType,
 )
 
-__all__ = ("BTF_MAGIC", "Btf")
+__all__ = ("BTF_MAGIC", "Btf", "BtfIndex", "NamedKind")
 
 BTF_MAGIC = 0xEB9F
 _HEADER = struct.Struct("<HBBIIIII")
@@ -60,9 +61,10 @@ for _kind, _words in ((_INT, 1), (_ARRAY, 3), (_VAR, 1), (_DECL_TAG, 1)):
 for _kind, _words in ((_STRUCT, 3), (_UNION, 3), (_ENUM, 2), (_FUNC_PROTO, 2), (_DATASEC, 3), (_ENUM64, 3)):
     _PER_ELEMENT[_kind] = _words
 _LAST_KIND = _ENUM64
+_MANY = 200  # searches for functions that take about as long as listing them all
 
-_NamedKind = Literal["struct", "union", "enum", "typedef", "func", "var", "int"]
-_SPACES: dict[int, _NamedKind] = {
+NamedKind = Literal["struct", "union", "enum", "typedef", "func", "var", "int"]
+_SPACES: dict[int, NamedKind] = {
     _STRUCT: "struct",
     _UNION: "union",
     _ENUM: "enum",
@@ -81,10 +83,47 @@ _QUALIFIERS: dict[int, Literal["const", "volatile", "restrict"]] = {
 _VOID = VoidType()
 
 
-class Btf:
-    """The types of the kernel, or (with ``base``) of one module. Immutable once loaded."""
+class BtfIndex(NamedTuple):
+    """``starts``: where each type starts, in words. ``names``: per kind the type that bears each, by string offset.
 
-    def __init__(self, data: bytes, base: Btf | None = None) -> None:
+    Of several types with one name the first is kept, as bpftool does.
+    """
+
+    starts: array[int]
+    names: dict[NamedKind, dict[int, int]]
+
+    def pack(self) -> bytes:
+        """As bytes of this machine: the lengths of the columns, then the columns, all of 32 bits."""
+        columns = [self.starts]
+        for kind in get_args(NamedKind):
+            columns += [array("I", self.names[kind].keys()), array("I", self.names[kind].values())]
+        return b"".join([array("I", map(len, columns)).tobytes(), *(column.tobytes() for column in columns)])
+
+    @classmethod
+    def unpack(cls, data: bytes) -> BtfIndex:
+        """What :meth:`pack` made; :class:`ValueError` for anything else."""
+        words = array("I", data)
+        at = 1 + 2 * len(get_args(NamedKind))
+        columns = []
+        for size in words[:at]:
+            columns.append(words[at : at + size])
+            at += size
+        if at != len(words):
+            raise ValueError("not the index of BTF")
+        starts, *named = columns
+        pairs = zip(named[::2], named[1::2], strict=True)
+        return cls(
+            starts, {kind: dict(zip(*pair, strict=True)) for kind, pair in zip(get_args(NamedKind), pairs, strict=True)}
+        )
+
+
+class Btf:
+    """The types of the kernel, or (with ``base``) of one module. Immutable once loaded.
+
+    ``index``: what another object with the same data had, which takes long to make.
+    """
+
+    def __init__(self, data: bytes, base: Btf | None = None, index: BtfIndex | None = None) -> None:
         types, strings = _sections(data)
         if base is None and strings[:1] not in (b"", b"\0"):
             raise SymbolError("BTF's string section does not begin with the empty string")
@@ -94,9 +133,13 @@ class Btf:
         self._first_id = base.type_count if base else 1
         self._first_string = base.string_size if base else 0
         self._words = array("I", types)
-        self._starts, self._names = _index(self._words)
+        if index is not None and index.starts and index.starts[-1] + 3 > len(self._words):
+            raise SymbolError("BTF and its index do not fit")
+        self.index = index or _index(self._words)
+        self._starts, self._names = self.index
         self._made: dict[int, CType] = {}
-        self._constants: dict[str, int] | None = None
+        self._lookups = 0
+        self._functions: dict[str, int] | None = None
 
     @property
     def type_count(self) -> int:
@@ -116,48 +159,80 @@ class Btf:
 
     def find_struct(self, name: str) -> StructType | None:
         """``struct name`` or None: for features that some kernels lack."""
-        found = self._find("struct", name)
+        found = self.find("struct", name)
         return found if isinstance(found, StructType) else None
 
     def enum(self, name: str) -> EnumType:
-        found = self._find("enum", name)
+        found = self.find("enum", name)
         if not isinstance(found, EnumType):
             raise SymbolError(f"this kernel has no enum {name}")
         return found
 
     def typedef(self, name: str) -> TypedefType:
-        found = self._find("typedef", name)
+        found = self.find("typedef", name)
         if not isinstance(found, TypedefType):
             raise SymbolError(f"this kernel has no type {name}")
         return found
 
     def scalar(self, name: str) -> IntType | FloatType | None:
         """A basic type such as ``unsigned int`` by its exact name."""
-        found = self._find("int", name)
+        found = self.find("int", name)
         return found if isinstance(found, (IntType, FloatType)) else None
 
     def function(self, name: str) -> FuncType | None:
         """The prototype of the kernel function ``name``, or None when BTF does not have it."""
-        found = self._find("func", name)
+        found = self._find_function(name)
         return found if isinstance(found, FuncType) else None
+
+    def _find_function(self, name: str) -> CType | None:
+        """As :meth:`find`. Somebody who asks for very many has them listed: one search is long, a list is longer."""
+        self._lookups += 1
+        if self._lookups < _MANY:
+            return self.find("func", name)
+        if self._functions is None:
+            self._functions = {self._string(offset): index for offset, index in self._names["func"].items()}
+        index = self._functions.get(name)
+        if index is not None:
+            return self.type(self._first_id + index)
+        return self._base._find_function(name) if self._base else None
 
     def variable(self, name: str) -> CType | None:
         """The type of a per-CPU variable (the only variables that BTF describes)."""
-        return self._find("var", name)
+        return self.find("var", name)
 
     def constant(self, name: str) -> int | None:
         """The value of an enumerator, wherever it is declared; the first one wins."""
-        if self._constants is None:
-            self._constants = {}
-            for type_id in range(self._first_id, self.type_count):
-                if self._kind(type_id) in (_ENUM, _ENUM64):
-                    made = self.type(type_id)
-                    for item in made.values if isinstance(made, EnumType) else ():
-                        self._constants.setdefault(item.name, item.value)
-        found = self._constants.get(name)
-        return self._base.constant(name) if found is None and self._base else found
+        found = self.enumerator(name)
+        return found[0] if found is not None else None
 
-    def names(self, kind: _NamedKind) -> Iterator[str]:
+    def enumerator(self, name: str) -> tuple[int, EnumType] | None:
+        """The value of an enumerator and its enumeration, the first one that has it; or None.
+
+        No type is made on the way but that one: the name's offset is looked for among the words.
+        """
+        offset = self._string_offset(name) if name and "\0" not in name else -1
+        if offset < 0:
+            return None
+        for type_id in self._mentions(offset):
+            made = self.type(type_id)
+            if isinstance(made, EnumType):
+                for item in made.values:
+                    if item.name == name:
+                        return item.value, made
+        return self._base.enumerator(name) if self._base else None
+
+    def _mentions(self, word: int) -> Iterator[int]:
+        """The numbers of the enumerations that have this word among theirs, in order."""
+        data, wanted = memoryview(self._words).cast("B").tobytes(), struct.pack("<I", word)
+        at = data.find(wanted)
+        while at >= 0:
+            if at % 4 == 0:
+                index = bisect_right(self._starts, at // 4) - 1
+                if self._words[self._starts[index] + 1] >> 24 & 0x1F in (_ENUM, _ENUM64):
+                    yield self._first_id + index
+            at = data.find(wanted, at + 1)
+
+    def names(self, kind: NamedKind) -> Iterator[str]:
         """Every name of one kind, the base's included."""
         if self._base:
             yield from self._base.names(kind)
@@ -176,17 +251,18 @@ class Btf:
         return made
 
     def _record(self, kind: Literal["struct", "union"], name: str) -> StructType:
-        found = self._find(kind, name)
+        found = self.find(kind, name)
         if not isinstance(found, StructType):
             raise SymbolError(f"this kernel has no {kind} {name}")
         return found
 
-    def _find(self, kind: _NamedKind, name: str) -> CType | None:
-        """By name: find the string, then the type that bears it (strings are unique in BTF)."""
+    def find(self, kind: NamedKind, name: str) -> CType | None:
+        """The first type of this kind and name, or None."""
+        # Find the string, then the type that bears it: strings are unique in BTF.
         type_id = self._names[kind].get(self._string_offset(name)) if name and "\0" not in name else None
         if type_id is not None:
             return self.type(self._first_id + type_id)
-        return self._base._find(kind, name) if self._base else None
+        return self._base.find(kind, name) if self._base else None
 
     def _string_offset(self, name: str) -> int:
         """The offset of a string, here or in the base (which a module's own types use too); -1 when absent."""
@@ -330,13 +406,10 @@ def _sections(data: bytes) -> tuple[bytes, bytes]:
     return data[type_at : type_at + type_size], strings
 
 
-def _index(words: array[int]) -> tuple[array[int], dict[_NamedKind, dict[int, int]]]:
-    """Where each type starts (in words), and per kind the type that bears each name (by string offset).
-
-    Of several types with one name the first is kept, as bpftool does.
-    """
+def _index(words: array[int]) -> BtfIndex:
+    """One pass over all types; raises :class:`SymbolError` for what are none."""
     starts: list[int] = []
-    names: dict[_NamedKind, dict[int, int]] = {space: {} for space in _SPACES.values()}
+    names: dict[NamedKind, dict[int, int]] = {space: {} for space in _SPACES.values()}
     spaces = [names[_SPACES[kind]] if kind in _SPACES else None for kind in range(32)]
     fixed, per_element = _FIXED, _PER_ELEMENT
     at, end, number = 0, len(words), 0
@@ -360,4 +433,4 @@ def _index(words: array[int]) -> tuple[array[int], dict[_NamedKind, dict[int, in
         raise SymbolError("BTF's last type is cut off")
     if number > _MAX_TYPES:
         raise SymbolError(f"BTF claims {number} types")
-    return array("I", starts), names
+    return BtfIndex(array("I", starts), names)

@@ -25,12 +25,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from probekit.kernel.btf import BtfIndex
 from probekit.kernel.kallsyms import RawSymbols
 from probekit.kernel.memory import Memory
 
 __all__ = ("CacheEntry", "cache_dir", "find", "store")
 
-_MAGIC = b"probekit kernel cache 1\n"
+_MAGIC = b"probekit kernel cache 2\n"
 _MAX_HEADER = 64 << 10
 _MAX_FILE = 128 << 20
 _MAX_FILES = 16
@@ -40,12 +41,13 @@ _PRINTABLE = bytes(range(0x20, 0x7F))
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """``witnesses``: (offset from the base, bytes). ``btf`` may be empty."""
+    """``witnesses``: (offset from the base, bytes). ``btf`` may be empty; ``index``: its, or None."""
 
     key: str
     witnesses: tuple[tuple[int, bytes], ...]
     symbols: RawSymbols = field(repr=False)
     btf: bytes = field(repr=False)
+    index: BtfIndex | None = field(repr=False)
 
 
 def cache_dir() -> Path:
@@ -120,6 +122,7 @@ def _pack(entry: CacheEntry, base: int) -> bytes:
         symbols.types.encode("ascii"),
         "\n".join(symbols.names).encode("ascii"),
         entry.btf,
+        entry.index.pack() if entry.index is not None else b"",
     ]
     header = json.dumps(
         {
@@ -168,7 +171,7 @@ def _load(path: Path, base: int) -> CacheEntry:
     for size in header["sizes"]:
         columns.append(data[at : at + int(size)])
         at += int(size)
-    offsets, types, names, btf = columns
+    offsets, types, names, btf, index = columns
     # The names came from a guest: hold them to what kallsyms.decode() allows.
     if at != len(data) - 4 or names.translate(None, _PRINTABLE + b"\n") or types.translate(None, _PRINTABLE):
         raise ValueError("content")
@@ -178,4 +181,5 @@ def _load(path: Path, base: int) -> CacheEntry:
         raise ValueError("column lengths")
     encoding = header["encoding"]
     symbols = RawSymbols(addrs=addrs, names=listed, types=types.decode("ascii"), encoding=encoding)
-    return CacheEntry(key=str(header["key"]), witnesses=_witnesses(header), symbols=symbols, btf=btf)
+    known = BtfIndex.unpack(index) if index else None
+    return CacheEntry(key=str(header["key"]), witnesses=_witnesses(header), symbols=symbols, btf=btf, index=known)

@@ -8,6 +8,7 @@ witnesses, load. Modules are read anew each time: they change.
 from __future__ import annotations
 
 import hashlib
+import struct
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,11 +17,12 @@ from pathlib import Path
 
 from probekit.errors import SymbolError, TargetError, UnsupportedError
 from probekit.kernel import cache as disk
-from probekit.kernel import kallsyms, sections, symfiles
+from probekit.kernel import kallsyms, sections
 from probekit.kernel.base import KernelBase, find_banner, find_base, idt_bases
-from probekit.kernel.btf import Btf
+from probekit.kernel.btf import Btf, BtfIndex
 from probekit.kernel.drive import bring_into_kernel, in_kernel_tables
 from probekit.kernel.kallsyms import RawSymbols
+from probekit.kernel.markers import Marker, list_markers
 from probekit.kernel.memory import PAGE_SIZE, Image, Memory
 from probekit.kernel.modules import Module, list_modules, module_btf_data, module_symbols
 from probekit.kernel.notes import build_id, release_of
@@ -28,7 +30,8 @@ from probekit.kernel.percpu import CpuLayout, CurrentAccess, cpu_layout, current
 from probekit.kernel.places import Places, by_search, by_symbols, identity
 from probekit.kernel.sections import Exclusion, JumpSite
 from probekit.kernel.symbols import SymbolTable, require
-from probekit.kernel.tasks import Task, list_tasks, read_task
+from probekit.kernel.tasks import Task, read_tasks, task_addresses
+from probekit.kernel.tracepoints import Tracepoint, count_tracepoints, list_tracepoints
 from probekit.kernel.view import KernelView, PhysicalMemory, check_long_mode
 from probekit.target.api import Target
 
@@ -56,6 +59,12 @@ class _Found:
     raw: RawSymbols = field(repr=False)
     btf_data: bytes = field(repr=False)
     witnesses: tuple[tuple[int, bytes], ...] = ()
+    btf_index: BtfIndex | None = None
+
+    @classmethod
+    def of(cls, image: KernelBase, entry: disk.CacheEntry) -> _Found:
+        """What the cache has of the kernel in ``image``."""
+        return cls(image, entry.symbols, entry.btf, entry.witnesses, entry.index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +96,7 @@ class Kernel:
         self.btf: Btf | None = None
         self.btf_error: SymbolError | None = None
         try:
-            self.btf = Btf(found.btf_data) if found.btf_data else None
+            self.btf = Btf(found.btf_data, index=found.btf_index) if found.btf_data else None
         except SymbolError as error:
             # Symbols are worth having without types.
             self.btf_error = error
@@ -129,7 +138,13 @@ class Kernel:
             return
         self.modules = modules
         if any(table.names for table in tables):
-            self.symbols = SymbolTable(self._raw, tables)
+            self.symbols = self._core.with_modules(self._raw, tables)
+
+    def btf_loaded(self, module: str) -> bool:
+        """Whether :meth:`btf_of` needs no guest memory: the types are here, or there are none."""
+        return module in self._module_types or not any(
+            item.name == module and item.addr in self._module_btf for item in self.modules
+        )
 
     def btf_of(self, module: str) -> Btf | None:
         """A module's own types on top of the kernel's; None when it has none. Empty name: the kernel's."""
@@ -185,12 +200,22 @@ class Kernel:
     def exclusions(self) -> tuple[Exclusion, ...]:
         """Text that must not be probed, sorted by start; ranges may overlap."""
         found = sections.boundary_exclusions(self._core)
-        found += sections.kprobe_blacklist(self.memory, self._core, self.btf)
+        with self.memory.cached():  # the list's entries lie close together
+            found += sections.kprobe_blacklist(self.memory, self._core, self.btf)
         return tuple(sorted(found, key=lambda item: (item.start, item.end)))
 
     def ex_table(self) -> tuple[int, ...]:
         """Addresses of instructions that may fault and be fixed up (``__ex_table``), sorted, modules included."""
         return tuple(sorted(self._sites(_EX_TABLE)))
+
+    def exception_entries(self) -> dict[int, tuple[int, int]]:
+        """The address of each instruction that may fault: where it goes on then, and the kind of its fix-up."""
+        found: dict[int, tuple[int, int]] = {}
+        for start, data in self._table(_EX_TABLE):
+            pairs = sections.relative_pairs(data, start, _EX_TABLE.entry_size)
+            kinds = struct.unpack(f"<{len(pairs) * 3}I", data[: len(pairs) * _EX_TABLE.entry_size])[2::3]
+            found.update((addr, (fixup, kind)) for (addr, fixup), kind in zip(pairs, kinds, strict=True))
+        return found
 
     def jump_sites(self) -> tuple[JumpSite, ...]:
         """Instructions that the kernel itself rewrites: static keys and static calls, sorted."""
@@ -210,21 +235,46 @@ class Kernel:
         """Addresses of the patchable nops at function entries, sorted; empty for a kernel without ftrace."""
         return sections.ftrace_sites(self.memory, self._core, self.btf)
 
-    def tasks(self) -> tuple[Task, ...]:
-        """Every thread, and the idle task of each online CPU."""
-        btf = self._need_btf()
-        listed = list_tasks(self.memory, btf, self.symbol("init_task"))
-        return (*listed, *self._idle_tasks(btf, {task.addr for task in listed}))
+    def count_tracepoints(self) -> int:
+        """How many tracepoints there are; the guest may run."""
+        return count_tracepoints(self._core, self.modules, self.btf)
 
-    def _idle_tasks(self, btf: Btf, known: set[int]) -> list[Task]:
-        """Idle tasks are on no list but in ``runqueues.idle`` of each CPU."""
-        queues, layout = self._core.addr("runqueues"), btf.find_struct("rq")
+    def tracepoints(self, memory: Memory | None = None) -> tuple[Tracepoint, ...]:
+        """Every tracepoint, the kernel's own first; none for a kernel without types. ``memory``: a quicker way."""
+        memory = memory or self.memory
+        with memory.cached():
+            return list_tracepoints(memory, self._core, self.modules, self.btf)
+
+    def markers(self, memory: Memory | None = None) -> tuple[Marker, ...]:
+        """Every static marker (vm/include/probekit/marker.h), usable or not. ``memory``: a quicker way to it."""
+        ranges = self.text_ranges()
+        return list_markers(
+            memory or self.memory,
+            self._core,
+            self.modules,
+            self.btf,
+            lambda addr: any(part.start <= addr < part.end for part in ranges),
+        )
+
+    def tasks(self) -> tuple[Task, ...]:
+        """Every thread, and of each online CPU the idle task and the one that it runs, which may be on no list."""
+        return read_tasks(self.memory, self._need_btf(), self.task_addresses())
+
+    def task_addresses(self, memory: Memory | None = None) -> list[int]:
+        """Where each of :meth:`tasks` is. ``memory``: a quicker way."""
+        memory = memory or self.memory
+        listed = task_addresses(memory, self._need_btf(), self.symbol("init_task"))
+        return [addr for addr in dict.fromkeys((*listed, *self._tasks_of_cpus(memory))) if addr]
+
+    def _tasks_of_cpus(self, memory: Memory) -> list[int]:
+        """Idle tasks are on no list but in ``runqueues`` of each CPU; one that ends still runs when it has left all."""
+        queues, layout = self._core.addr("runqueues"), self._need_btf().find_struct("rq")
         if queues is None or layout is None:
             return []
-        cpus = self.cpus()
-        at = queues + layout.field("idle").offset
-        addrs = [self.memory.u64((cpus.offsets[cpu] + at) & (1 << 64) - 1) for cpu in cpus.online]
-        return [read_task(self.memory, btf, addr) for addr in addrs if addr and addr not in known]
+        cpus = cpu_layout(memory, self._core)
+        fields = [field for name in ("idle", "curr") if (field := layout.find_field(name)) is not None]
+        places = [cpus.offsets[cpu] + queues + field.offset for cpu in cpus.online for field in fields]
+        return [memory.u64(at & (1 << 64) - 1) for at in places]
 
     def _need_btf(self) -> Btf:
         if self.btf is None:
@@ -275,11 +325,12 @@ def open_kernel(
     else:
         entry = disk.find(memory, image.base) if cache else None
         from_cache = entry is not None
-        found = _Found(image, entry.symbols, entry.btf, entry.witnesses) if entry else _from_memory(memory, image, say)
+        found = _from_memory(memory, image, say) if entry is None else _Found.of(image, entry)
     kernel = Kernel(target=target, view=view, memory=memory, found=found, from_cache=from_cache)
     if cache and not from_cache and symbols_file is None:
         key = kernel.build_id or _fingerprint(found)
-        disk.store(disk.CacheEntry(key, found.witnesses, found.raw, found.btf_data), image.base)
+        index = kernel.btf.index if kernel.btf is not None else None
+        disk.store(disk.CacheEntry(key, found.witnesses, found.raw, found.btf_data, index), image.base)
     return kernel
 
 
@@ -352,6 +403,8 @@ def _scan(memory: Memory, image: KernelBase) -> tuple[Image, kallsyms.Layout, Ra
 
 def _from_file(memory: Memory, image: KernelBase, path: Path, say: Progress) -> _Found:
     """Symbols out of a file; types out of memory when the file says where they are."""
+    from probekit.kernel import symfiles  # it and what reads ELF are slow to import, and hardly ever needed
+
     say(f"reading symbols from {path}")
     live = Places()
     for start, end in image.scan_order():

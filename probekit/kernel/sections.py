@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from probekit.errors import SymbolError
 from probekit.kernel.btf import Btf
@@ -20,6 +19,7 @@ from probekit.kernel.memory import Memory
 from probekit.kernel.modules import Module, walk_list
 from probekit.kernel.symbols import SymbolTable
 from probekit.kernel.types import StructType
+from probekit.records import record
 
 __all__ = (
     "Exclusion",
@@ -67,7 +67,7 @@ _SINGLE: tuple[tuple[str, str], ...] = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Exclusion:
     """``start..end`` must not be probed, because of ``reason`` (one line for the user)."""
 
@@ -76,7 +76,7 @@ class Exclusion:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JumpSite:
     """An instruction that the kernel rewrites while it runs. ``kind``: ``static_key`` or ``static_call``."""
 

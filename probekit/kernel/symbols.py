@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, repeat
 from operator import attrgetter, itemgetter
+from typing import NamedTuple
 
 from probekit.errors import SymbolError
 from probekit.kernel.kallsyms import RawSymbols
@@ -40,8 +41,7 @@ def is_padding_name(name: str) -> bool:
     return name.startswith(_PADDING_PREFIXES)
 
 
-@dataclass(frozen=True, slots=True)
-class Symbol:
+class Symbol(NamedTuple):
     """One symbol. ``module`` is empty for the kernel itself. ``size`` is 0 when nothing bounds it."""
 
     addr: int
@@ -76,7 +76,7 @@ class ModuleSymbols:
 class SymbolTable:
     """All symbols, sorted by address; equal addresses keep kallsyms order."""
 
-    __slots__ = ("_addrs", "_by_name", "_modules", "_names", "_owners", "_sizes", "_types")
+    __slots__ = ("_addrs", "_by_name", "_first", "_modules", "_names", "_owners", "_sizes", "_types")
 
     def __init__(self, kernel: RawSymbols, modules: Sequence[ModuleSymbols] = ()) -> None:
         rows = [
@@ -89,14 +89,21 @@ class SymbolTable:
             rows += zip(kernel.addrs, kernel.names, kernel.types, repeat(0), repeat(0), strict=False)
             kernel = RawSymbols(array("Q"), [], "", kernel.encoding)
         rows.sort(key=itemgetter(0))
-        first = len(kernel)
+        first = self._first = len(kernel)
         self._addrs = kernel.addrs + array("Q", [row[0] for row in rows])
         self._names = kernel.names + [row[1] for row in rows]
         self._types = kernel.types + "".join([row[2] for row in rows])
         self._owners = array("H", bytes(2 * first)) + array("H", [row[3] for row in rows])
         self._sizes = {first + i: row[4] for i, row in enumerate(rows) if row[4]}
         self._modules = ("", *(module.module for module in modules))
-        self._by_name: dict[str, int | tuple[int, ...]] = {}
+        self._by_name: _Index = {}
+
+    def with_modules(self, kernel: RawSymbols, modules: Sequence[ModuleSymbols]) -> SymbolTable:
+        """This table is ``kernel``'s; the one with ``modules`` too, which uses what was made of the names here."""
+        table = SymbolTable(kernel, modules)
+        if self._by_name and table._first == len(self):
+            table._by_name = _extended(self._by_name, table._names, table._first)
+        return table
 
     def __len__(self) -> int:
         return len(self._addrs)
@@ -123,6 +130,10 @@ class SymbolTable:
         found = tuple(self[index] for index in self._indices(name))
         return found if module is None else tuple(symbol for symbol in found if symbol.module == module)
 
+    def in_modules(self, prefix: str) -> bool:
+        """Whether a module has a symbol whose name begins so."""
+        return any(name.startswith(prefix) for name in self._names[self._first :])
+
     def addr(self, name: str) -> int | None:
         """The address of the kernel's first symbol with this name (a module's if the kernel has none)."""
         indices = self._indices(name)
@@ -146,11 +157,25 @@ class SymbolTable:
 
     def text(self, module: str | None = None) -> Iterator[Symbol]:
         """Text symbols by address, aliases included, names of padding excluded. ``module`` as in :meth:`find`."""
+        addrs, names, owners, modules, sizes = self._addrs, self._names, self._owners, self._modules, self._sizes
+        end = len(addrs)
         for index, letter in enumerate(self._types):
-            if letter not in _TEXT_TYPES or is_padding_name(self._names[index]):
+            if letter not in _TEXT_TYPES:
                 continue
-            if module is None or self._modules[self._owners[index]] == module:
-                yield self[index]
+            name = names[index]
+            if name[:2] == "__" and name.startswith(_PADDING_PREFIXES):
+                continue
+            owner = modules[owners[index]]
+            if module is not None and owner != module:
+                continue
+            addr = addrs[index]
+            size = sizes.get(index, 0)
+            if not size:  # as _size() has it, by looking ahead instead of a search: a kernel has 50,000 of them
+                after = index + 1
+                while after < end and addrs[after] == addr:
+                    after += 1
+                size = min(addrs[after] - addr, _TEXT_CAP) if after < end else 0
+            yield Symbol(addr, size, name, letter, owner)
 
     def text_addrs(self) -> frozenset[int]:
         """Where text symbols are, those of padding included: no object is made for each."""
@@ -187,9 +212,22 @@ class SymbolTable:
         return min(self._addrs[after] - addr, _TEXT_CAP if self._types[index] in _TEXT_TYPES else _DATA_CAP)
 
 
-def _name_index(names: Sequence[str]) -> dict[str, int | tuple[int, ...]]:
-    """Name to its index, or to all of them in order when it is a duplicate."""
-    index: dict[str, int | tuple[int, ...]] = dict(zip(reversed(names), range(len(names) - 1, -1, -1), strict=True))
+_Index = dict[str, int | tuple[int, ...]]
+"""Name to its index, or to all of them in order when it is a duplicate."""
+
+
+def _extended(index: _Index, names: Sequence[str], first: int) -> _Index:
+    """``index``, which has the names before ``first``, with the others."""
+    more = dict(index)
+    for number in range(first, len(names)):
+        before = more.get(names[number])
+        known = () if before is None else (before,) if isinstance(before, int) else before
+        more[names[number]] = (*known, number) if known else number
+    return more
+
+
+def _name_index(names: Sequence[str]) -> _Index:
+    index: _Index = dict(zip(reversed(names), range(len(names) - 1, -1, -1), strict=True))
     if len(index) == len(names):
         return index
     for number, name in enumerate(names):

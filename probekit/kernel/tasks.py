@@ -12,6 +12,8 @@ changed, so a task carries its kernel stack and its saved stack pointer.
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from probekit.errors import SymbolError
@@ -21,7 +23,7 @@ from probekit.kernel.modules import walk_list
 from probekit.kernel.text import clean_text
 from probekit.kernel.types import Field, StructType
 
-__all__ = ("THREAD_SIZE", "Task", "list_tasks", "read_task")
+__all__ = ("THREAD_SIZE", "Task", "read_tasks", "task_addresses")
 
 _MAX_TASKS = 1 << 17
 THREAD_SIZE = 16 << 10
@@ -58,39 +60,40 @@ class _Layout:
             "stack": task.field("stack"),
             "sp": task.field("thread.sp"),
             "comm": task.field("comm"),
-            "signal": self.signal,
         }
         on_cpu = task.find_field("on_cpu")  # CONFIG_SMP only
         if on_cpu is not None:
             self.wanted["on_cpu"] = on_cpu
 
 
-def list_tasks(memory: Memory, btf: Btf, init_task: int) -> tuple[Task, ...]:
-    """Every thread, the idle task of CPU 0 first. Other CPUs' idle tasks are on no list: see ``Kernel.idle_tasks``."""
+def task_addresses(memory: Memory, btf: Btf, init_task: int) -> list[int]:
+    """Where every thread is, the idle task of CPU 0 first. Other CPUs' idle tasks are on no list: see ``Kernel``."""
     layout = _Layout(btf)
     leaders = [init_task] + [link - layout.tasks for link in walk_list(memory, init_task + layout.tasks, _MAX_TASKS)]
-    found: dict[int, Task] = {}
-    for leader, (task, signal) in zip(leaders, _read(memory, layout, leaders), strict=True):
-        found[leader] = task
-        # A group with one thread has a thread list of one: two reads tell.
-        head = signal + layout.thread_head
-        first, last = memory.u64s(head, 2)
-        if first == last:
-            continue
-        threads = [link - layout.thread_node for link in walk_list(memory, head, _MAX_TASKS)]
-        fresh = [thread for thread in threads if thread not in found]
-        found.update(zip(fresh, (item[0] for item in _read(memory, layout, fresh)), strict=True))
+    signals = _words(memory, [leader + layout.signal.offset for leader in leaders], 1)
+    heads = [signal + layout.thread_head for (signal,) in signals]
+    found: dict[int, None] = {}
+    for leader, head, (first, last) in zip(leaders, heads, _words(memory, heads, 2), strict=True):
+        found[leader] = None
+        # A group with one thread has a thread list of one: two words tell.
+        if first != last:
+            found.update((link - layout.thread_node, None) for link in walk_list(memory, head, _MAX_TASKS))
         if len(found) > _MAX_TASKS:
             raise SymbolError("the guest's task list does not end")
-    return tuple(found.values())
+    return list(found)
 
 
-def read_task(memory: Memory, btf: Btf, addr: int) -> Task:
-    """One task by the address of its ``task_struct``."""
-    return _read(memory, _Layout(btf), [addr])[0][0]
+def _words(memory: Memory, addrs: list[int], count: int) -> list[tuple[int, ...]]:
+    """``count`` 64-bit words at each address."""
+    blobs = memory.read_many([(addr, 8 * count) for addr in addrs])
+    if None in blobs:
+        raise SymbolError(f"the task list leads to unreadable memory at {addrs[blobs.index(None)]:#x}")
+    return [struct.unpack(f"<{count}Q", blob) for blob in blobs if blob is not None]
 
 
-def _read(memory: Memory, layout: _Layout, addrs: list[int]) -> list[tuple[Task, int]]:
+def read_tasks(memory: Memory, btf: Btf, addrs: Sequence[int]) -> tuple[Task, ...]:
+    """Tasks by the addresses of their ``task_struct``."""
+    layout = _Layout(btf)
     fields = list(layout.wanted.items())
     blobs = memory.read_many([(addr + at.offset, at.size) for addr in addrs for _, at in fields])
     result = []
@@ -114,5 +117,5 @@ def _read(memory: Memory, layout: _Layout, addrs: list[int]) -> list[tuple[Task,
             saved_sp=number_of["sp"],
             on_cpu=bool(number_of.get("on_cpu")),
         )
-        result.append((task, number_of["signal"]))
-    return result
+        result.append(task)
+    return tuple(result)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from probekit.errors import SymbolError
+from probekit.records import record
 
 __all__ = (
     "ArrayType",
@@ -74,14 +75,14 @@ class Lazy:
         return f"Lazy({self.key!r})"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class VoidType:
     """``void``, also what an unknown or forward-declared type is treated as."""
 
     name: str = "void"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class IntType:
     """An integer, ``char`` or ``_Bool``. ``size`` in bytes."""
 
@@ -92,13 +93,13 @@ class IntType:
     is_bool: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FloatType:
     name: str
     size: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PtrType:
     """A pointer; ``tag`` is a BTF type tag such as ``user``, ``percpu``, ``rcu``."""
 
@@ -110,7 +111,7 @@ class PtrType:
         return deref(self.to)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ArrayType:
     of: Ref
     count: int
@@ -120,7 +121,7 @@ class ArrayType:
         return deref(self.of)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Member:
     """One member as declared. ``name`` is empty for an anonymous struct or union. ``bit_size``: bit-fields only."""
 
@@ -134,7 +135,7 @@ class Member:
         return deref(self.of)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Field:
     """Where a (possibly nested) member is, from the start of the outer struct.
 
@@ -184,7 +185,7 @@ class StructType:
         yield from _flatten(self, 0, _Budget(_MAX_NESTED))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Enumerator:
     name: str
     value: int
@@ -198,7 +199,7 @@ class EnumType:
     values: tuple[Enumerator, ...] = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TypedefType:
     name: str
     of: Ref
@@ -208,7 +209,7 @@ class TypedefType:
         return deref(self.of)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class QualifiedType:
     """``const``, ``volatile`` or ``restrict``."""
 
@@ -220,7 +221,7 @@ class QualifiedType:
         return deref(self.of)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Param:
     name: str
     of: Ref
@@ -230,7 +231,7 @@ class Param:
         return deref(self.of)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FuncType:
     """A function's prototype. ``name`` is empty for a bare prototype (behind a pointer)."""
 

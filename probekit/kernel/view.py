@@ -21,16 +21,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from probekit.errors import MemoryAccessError, SymbolError, TargetError, UnsupportedError
 from probekit.kernel.base import KERNEL_MAP, KERNEL_MAP_SIZE, STEP
 from probekit.kernel.memory import PAGE_SIZE
 from probekit.target.api import Regs, Target
+from probekit.target.paging import FLAG_NX, FLAG_PRESENT, FLAG_USER, FLAG_WRITE
 
-__all__ = ("KernelView", "PhysicalMemory", "PhysicalSource", "Tables", "root_candidates", "translate_many")
+__all__ = (
+    "KernelView",
+    "Leaf",
+    "PhysicalMemory",
+    "PhysicalSource",
+    "Tables",
+    "root_candidates",
+    "translate_many",
+    "walk_many",
+)
 
-_PRESENT, _LARGE = 1, 1 << 7
+_LARGE = 1 << 7
 _ADDRESS = 0x000FFFFFFFFFF000
 _LA57 = 1 << 12
 _LONG_MODE_ACTIVE = 1 << 10
@@ -90,6 +100,14 @@ class KernelView:
             return dict.fromkeys(addrs)
         with self._target.physical_memory():
             return translate_many(self._target, tables, addrs)
+
+    def walk_many(self, addrs: Iterable[int]) -> dict[int, Leaf | None] | None:
+        """Translations with their permissions; None when page tables cannot be read. See :func:`walk_many`."""
+        tables = self._usable_tables()
+        if tables is None or not isinstance(self._target, PhysicalMemory):
+            return None
+        with self._target.physical_memory():
+            return walk_many(self._target, tables, addrs)
 
     def adopt_root(self, init_top_pgt: int) -> None:
         """From now on walk the kernel's own tables, whose virtual address is ``init_top_pgt``, when walking at all."""
@@ -186,26 +204,42 @@ class PhysicalSource(Protocol):
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]: ...
 
 
+class Leaf(NamedTuple):
+    """Where a page is, and what may be done there: the ``FLAG_*`` bits of :mod:`probekit.target.paging`."""
+
+    physical: int
+    flags: int
+
+
 def translate_many(source: PhysicalSource, tables: Tables, addrs: Iterable[int]) -> dict[int, int | None]:
-    """Physical addresses of many virtual ones, level by level. ``source``: such as a target in physical mode."""
-    result: dict[int, int | None] = {}
-    pending = dict.fromkeys(addrs, tables.root)
+    """Physical addresses of many virtual ones. ``source``: such as a target in physical mode."""
+    return {a: leaf.physical if leaf is not None else None for a, leaf in walk_many(source, tables, addrs).items()}
+
+
+def walk_many(source: PhysicalSource, tables: Tables, addrs: Iterable[int]) -> dict[int, Leaf | None]:
+    """The translation of many virtual addresses, level by level; None where nothing is mapped.
+
+    WRITE and USER hold when every level grants them, NX when one level sets it.
+    """
+    result: dict[int, Leaf | None] = {}
+    pending = dict.fromkeys(addrs, (tables.root, FLAG_PRESENT | FLAG_WRITE | FLAG_USER))
     for level in range(tables.levels, 0, -1):
         shift = 12 + 9 * (level - 1)
-        nodes = list(dict.fromkeys(pending.values()))
+        nodes = list(dict.fromkeys(node for node, _ in pending.values()))
         contents = dict(zip(nodes, source.read_many([(node, PAGE_SIZE) for node in nodes]), strict=True))
-        following: dict[int, int] = {}
-        for addr, node in pending.items():
+        following: dict[int, tuple[int, int]] = {}
+        for addr, (node, flags) in pending.items():
             table = contents[node]
             index = addr >> shift & 0x1FF
             entry = int.from_bytes(table[8 * index : 8 * index + 8], "little") if table is not None else 0
-            if not entry & _PRESENT:
+            flags = (flags & entry) | ((flags | entry) & FLAG_NX)
+            if not entry & FLAG_PRESENT:
                 result[addr] = None
             elif level == 1 or (level <= 3 and entry & _LARGE):
                 low = (1 << shift) - 1
-                result[addr] = (entry & _ADDRESS & ~low) | (addr & low)
+                result[addr] = Leaf((entry & _ADDRESS & ~low) | (addr & low), flags)
             else:
-                following[addr] = entry & _ADDRESS
+                following[addr] = (entry & _ADDRESS, flags)
         pending = following
     return result
 

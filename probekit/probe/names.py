@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 __all__ = ("DescriptionError", "ProbeDescription", "ProbeName", "glob_regex", "is_glob")
 
@@ -25,8 +26,7 @@ class DescriptionError(ValueError):
         self.text = text
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class ProbeName:
+class ProbeName(NamedTuple):
     """The full name of one probe."""
 
     provider: str

@@ -49,6 +49,23 @@ def moved(code: str, addr: int = A, new_addr: int = B) -> str:
         ("rdtsc", "0f31", "0f31"),
         ("endbr64", "f30f1efa", "f30f1efa"),
         ("mov_ds", "8ed8", "8ed8"),  # mov ds, eax
+        ("gs_wraps_around", "65488b0500f00a7f", "65488b0500f00a40"),  # mov rax, gs:[rip+..], from near 2**64
+        ("lock", "f0480fb10e", "f0480fb10e"),  # lock cmpxchg [rsi], rcx
+        ("repne_scasb", "f2ae", "f2ae"),
+        ("rep_stosq_address_size", "67f348ab", "67f348ab"),
+        ("rep_rip_relative_prefix", "f3480fb80510000000", "f3480fb805100000c1"),  # popcnt rax, [rip+..]
+        ("operand_size", "66053412", "66053412"),  # add ax, 0x1234
+        ("leave", "c9", "c9"),
+        ("switch_stack", "4889fc", "4889fc"),  # mov rsp, rdi
+        ("pop_rsp", "5c", "5c"),
+        ("xchg_rsp", "4894", "4894"),
+        ("push_rip_memory", "ff3510000000", "ff35100000c1"),
+        ("lgdt", "0f0110", "0f0110"),
+        ("mov_cr3", "0f22d8", "0f22d8"),
+        ("wrmsr", "0f30", "0f30"),
+        ("vex", "c5f877", "c5f877"),  # vzeroupper
+        ("vex_rip_relative", "c5fc100510000000", "c5fc1005100000c1"),  # vmovups ymm0, [rip+..]
+        ("evex_rip_relative", "62f17c48100510000000", "62f17c481005100000c1"),  # vmovups zmm0, [rip+..]
     ],
 )
 def test_form(name: str, code: str, expected: str) -> None:
@@ -86,6 +103,18 @@ def test_jump_back_only_where_control_gets_there(code: str, goes_on: bool) -> No
         ("cd80", "its own address"),  # int 0x80
         ("0f0b", "its own address"),  # ud2
         ("f4", "pairs"),  # hlt
+        ("0f01c9", "pairs"),  # mwait
+        ("0f01d5", "transaction"),  # xend
+        ("c6f800", "transaction"),  # xabort
+        ("8ee8", "GS base"),  # mov gs, eax
+        ("0fa9", "GS base"),  # pop gs
+        ("0fb528", "GS base"),  # lgs ebp, [rax]
+        ("f3480faeda", "GS base"),  # wrgsbase rdx
+        ("f1", "its own address"),  # int1
+        ("0f01c1", "privilege"),  # vmcall
+        ("0f01c2", "privilege"),  # vmlaunch
+        ("0f34", "enters the kernel"),  # sysenter
+        ("ff18", "privilege"),  # call far
         ("c7f800000000", "abort address"),  # xbegin
         ("06", "no instruction"),
         ("e900", "cut short"),

@@ -28,7 +28,7 @@ _PIECES = st.sampled_from(
         ("53", 0),
         ("58", 0),
         ("5b", 0),
-        ("9c", 0),
+        ("909c", 0),  # nop, pushf: unicorn has stale flags for a pushf right behind some memory operands
         ("0fb6", 1),
         ("0f44", 1),
         ("0f94", 1),

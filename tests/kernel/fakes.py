@@ -192,6 +192,9 @@ class BtfWriter:
         self._types.append(struct.pack(f"<{3 + len(words)}I", self.string(name), info, size, *words))
         return self._first_id + len(self._types) - 1
 
+    def next_id(self) -> int:
+        return self._first_id + len(self._types)
+
     def int(self, name: str, size: int, *, signed: bool = True, char: bool = False) -> int:
         return self.raw(name, 1, 0, size, (signed | char << 1) << 24 | 8 * size)
 

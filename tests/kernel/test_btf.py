@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from probekit.errors import SymbolError
-from probekit.kernel.btf import Btf
+from probekit.kernel.btf import Btf, BtfIndex
 from probekit.kernel.types import ArrayType, EnumType, IntType, PtrType, StructType, display, sizeof, strip
 
 from .fakes import BtfWriter
@@ -96,6 +96,19 @@ def _touch(btf: Btf) -> None:
     for kind in ("struct", "func", "typedef"):
         for name in btf.names(kind):
             assert name.isprintable()
+
+
+def test_the_index_is_kept_as_bytes() -> None:
+    data = _sample().data()
+    made = Btf(data)
+    again = Btf(data, index=BtfIndex.unpack(made.index.pack()))
+    assert again.index == made.index and again.type_count == made.type_count
+    assert [f.offset for f in again.struct("task").fields()] == [f.offset for f in made.struct("task").fields()]
+    for wrong in (b"", b"abc", made.index.pack()[:-4], made.index.pack() + bytes(4)):
+        with pytest.raises(ValueError):
+            BtfIndex.unpack(wrong)
+    with pytest.raises(SymbolError, match="do not fit"):
+        Btf(BtfWriter().data(), index=made.index)
 
 
 @settings(max_examples=300, deadline=3000)

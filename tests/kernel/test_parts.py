@@ -53,7 +53,7 @@ def test_memory_limits() -> None:
         image.read(0x3FFF, 2)
 
 
-def _table() -> SymbolTable:
+def _table(*, asked: bool = False) -> SymbolTable:
     rows = [
         (0, "A", "percpu"),
         (BASE, "T", "_text"),
@@ -66,11 +66,16 @@ def _table() -> SymbolTable:
     ]
     raw = RawSymbols(array("Q", [r[0] for r in rows]), [r[2] for r in rows], "".join(r[1] for r in rows))
     module = ModuleSymbols("mod", (BASE + (9 << 20), BASE + (8 << 20)), ("dup", "init"), "td", (7, 0))
-    return SymbolTable(raw, (module,))
+    if not asked:
+        return SymbolTable(raw, (module,))
+    core = SymbolTable(raw)
+    assert core.addr("dup") == BASE + 32 and core.find("init") == ()  # its names are known now, and are used again
+    return core.with_modules(raw, (module,))
 
 
-def test_symbol_table() -> None:
-    table = _table()
+@pytest.mark.parametrize("asked", [False, True])
+def test_symbol_table(asked: bool) -> None:
+    table = _table(asked=asked)
     assert [(s.addr - BASE, s.module, s.size) for s in table.find("dup")] == [
         (32, "", 32),
         (96, "", 64 << 10),
@@ -78,6 +83,7 @@ def test_symbol_table() -> None:
     ]
     assert [s.module for s in table.find("dup", "mod")] == ["mod"] and len(table.find("dup", "")) == 2
     assert table.addr("dup") == BASE + 32 and table.addr("nope") is None and table.find("nope") == ()
+    assert table.addr("init") == BASE + (8 << 20)
     assert [s.name for s in table.at(BASE)] == ["_text", "_stext"] and table.at(BASE + 1) == ()
     found = table.lookup(BASE + 33)
     assert found is not None and found[0].name == "dup" and found[1] == 1

@@ -1,0 +1,71 @@
+"""Records behave as frozen dataclasses with slots do."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from dataclasses import FrozenInstanceError, fields, replace
+
+import pytest
+
+from probekit.records import record, replaced
+
+
+@record
+class Point:
+    """A point."""
+
+    x: int
+    y: int = 7
+
+    @property
+    def sum(self) -> int:
+        return self.x + self.y
+
+
+@record
+class Other:
+    x: int
+    y: int = 7
+
+
+@record
+class Empty:
+    """Nothing."""
+
+
+def test_a_record_is_made_by_position_and_by_name() -> None:
+    assert (Point(1).x, Point(1).y, Point(1, 2).y, Point(y=3, x=4).sum) == (1, 7, 2, 7)
+    for wrong in ((), (1, 2, 3)):
+        with pytest.raises(TypeError):
+            Point(*wrong)
+    with pytest.raises(TypeError):
+        Point(1, z=2)  # type: ignore[call-arg]
+    assert Point.__doc__ == "A point." and repr(Point(1)) == "Point(x=1, y=7)" and repr(Empty()) == "Empty()"
+
+
+def test_equality_and_hash_are_those_of_the_values_and_the_class() -> None:
+    assert Point(1, 2) == Point(1, 2) != Point(1, 3)
+    assert Point(1) != Other(1) and Point(1) != (1, 7)
+    assert len({Point(1), Point(1, 7), Other(1), Empty(), Empty()}) == 3
+
+
+def test_nothing_can_be_changed_or_added() -> None:
+    point = Point(1)
+    for name in ("x", "z"):
+        with pytest.raises(FrozenInstanceError):
+            setattr(point, name, 2)
+    with pytest.raises(FrozenInstanceError):
+        del point.x  # type: ignore[misc]
+    assert not hasattr(point, "__dict__")
+
+
+def test_patterns_copies_and_the_functions_of_dataclasses() -> None:
+    match Point(1, 2):
+        case Point(1, y=y):
+            assert y == 2
+        case _:
+            raise AssertionError("no match")
+    assert replaced(Point(1), y=0) == replace(Point(1), y=0) == Point(1, 0)
+    assert [f.name for f in fields(Point)] == ["x", "y"]
+    assert copy.deepcopy(Point(1, 2)) == pickle.loads(pickle.dumps(Point(1, 2))) == Point(1, 2)
