@@ -11,6 +11,7 @@ Nothing here knows a kernel, a probe or a script.
 ``qmp``            QEMU's machine protocol: state, events, NMI
 ``discovery``      the local QEMU process behind a target, from its command line
 ``ram``            guest RAM mapped from the hypervisor's file
+``watchpoints``    how a range of memory becomes watchpoints
 ``paging``         a page table walk over any reader of physical memory
 =================  ===========================================================
 

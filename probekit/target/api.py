@@ -53,7 +53,7 @@ class StopReason:
     """Why the machine stopped. ``signal``: the stub's number (5 trap, 2 interrupt). ``vcpu``: who stopped.
 
     ``kind``: ``breakpoint`` (or a finished step), ``watch``, ``interrupt`` (we asked), ``exited``.
-    ``watch_addr``: the data address for ``watch``. ``raw``: the stop packet's text.
+    ``watch_addr``: the watchpoint's address for ``watch``, ``watch_kind`` its kind. ``raw``: the stop packet's text.
     """
 
     kind: Literal["breakpoint", "watch", "interrupt", "exited"]
@@ -61,6 +61,7 @@ class StopReason:
     vcpu: Vcpu
     raw: str
     watch_addr: int | None = None
+    watch_kind: BreakKind | None = None
 
 
 class Target(Protocol):

@@ -10,17 +10,19 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import psutil
 
+from probekit.errors import ProbekitError
 from probekit.target.connect import TargetSpec
 
-__all__ = ("QemuProcess", "find_qemu", "parse_argv")
+__all__ = ("QemuProcess", "find_qemu", "only_guest", "parse_argv")
 
 _SIZE: Final = re.compile(r"([0-9]{1,18})([kKmMgGtT]?)[bB]?")
+_PROGRAM: Final = re.compile(r"qemu-system-|(qemu-)?kvm$")
 _UNITS: Final = {"": 20, "k": 10, "m": 20, "g": 30, "t": 40}
 _BYTE_UNITS: Final = {**_UNITS, "": 0}
 _DEFAULT_GDB_PORT: Final = 1234
@@ -30,12 +32,14 @@ _DEFAULT_GDB_PORT: Final = 1234
 class QemuProcess:
     """What a QEMU command line says; None for what it does not.
 
-    ``gdb``: its stub's address, ``unix:PATH`` or ``tcp:PORT``. ``qmp``: paths of its QMP sockets.
+    ``name``: of ``-name``, else empty. ``gdb``: its stub's address, ``unix:PATH`` or ``tcp:PORT``.
+    ``qmp``: paths of its QMP sockets.
     ``memory_backend``: id of the backend, which is its region's name in the memory map. ``memory_shared``: others
     who map ``memory_path`` see the guest's memory. Paths are as written: relative ones belong to the process's folder.
     """
 
     pid: int | None
+    name: str
     gdb: str | None
     qmp: tuple[str, ...]
     memory_backend: str | None
@@ -48,12 +52,15 @@ def parse_argv(argv: Sequence[str], pid: int | None = None) -> QemuProcess:
     """Read a QEMU command line. Nothing is looked up: it is only text."""
     groups = list(_groups(argv))
     chardevs = {g["id"]: g for option, g in groups if option == "chardev" and "id" in g}
+    name = ""
     gdb: str | None = None
     qmp: list[str] = []
     backends: list[dict[str, str]] = []
     wanted: str | None = None
     for option, group in groups:
         match option:
+            case "name":
+                name = group.get("guest", group.get("", name))
             case "s":
                 gdb = f"tcp:{_DEFAULT_GDB_PORT}"
             case "gdb":
@@ -70,6 +77,7 @@ def parse_argv(argv: Sequence[str], pid: int | None = None) -> QemuProcess:
     memory = _choose(backends, wanted)
     return QemuProcess(
         pid=pid,
+        name=name,
         gdb=gdb,
         qmp=tuple(dict.fromkeys(qmp)),
         memory_backend=memory.get("id"),
@@ -182,17 +190,49 @@ def find_qemu(spec: TargetSpec) -> QemuProcess | None:
     address = _local_address(spec)
     if address is None:
         return None
+    for process, found in _running():
+        if found.gdb == address or _listens(process, address):
+            return found
+    return None
+
+
+def only_guest() -> tuple[str, str]:
+    """The one QEMU of this host that has a gdb stub: its target, as ``-r`` takes it, and what to call it.
+
+    Raises :class:`ProbekitError` when there is none or more than one; it says what there is and what to type.
+    """
+    everything = [found for _, found in _running()]
+    guests = [(_spec(one.gdb), _called(one)) for one in everything if one.gdb is not None]
+    if len(guests) == 1:
+        return guests[0]
+    if guests:
+        choices = "".join(f"\n  -r {spec}    {called}" for spec, called in sorted(guests))
+        raise ProbekitError(f"{len(guests)} guests on this host have a gdb stub: choose one with -r{choices}")
+    if everything:
+        closed = ", ".join(_called(one) for one in everything)
+        hint = "in its monitor: gdbserver tcp:127.0.0.1:1234; then probekit -r localhost:1234"
+        raise ProbekitError(f"no guest: none with a gdb stub runs on this host, but {closed}", hint=hint)
+    raise ProbekitError("no guest: no QEMU runs on this host; name a gdb stub with -r, or use -r none")
+
+
+def _spec(gdb: str) -> str:
+    return gdb.replace("tcp:", "localhost:", 1) if gdb.startswith("tcp:") else gdb
+
+
+def _called(one: QemuProcess) -> str:
+    name = repr(one.name)[1:-1]  # whoever started it chose the name
+    return f"{name} (pid {one.pid})" if name else f"pid {one.pid}"
+
+
+def _running() -> Iterator[tuple[psutil.Process, QemuProcess]]:
+    """Every QEMU of this host whose command line can be read, with absolute paths."""
     for process in psutil.process_iter():
         try:
             argv = process.cmdline()
-            if not argv or "qemu" not in Path(argv[0]).name:
-                continue
-            found = _absolute(parse_argv(argv, process.pid), process.cwd())
-            if found.gdb == address or _listens(process, address):
-                return found
+            if argv and _PROGRAM.match(Path(argv[0]).name):
+                yield process, _absolute(parse_argv(argv, process.pid), process.cwd())
         except psutil.Error:
             continue
-    return None
 
 
 def _local_address(spec: TargetSpec) -> str | None:
@@ -221,14 +261,11 @@ def _absolute(found: QemuProcess, folder: str) -> QemuProcess:
     gdb = found.gdb
     if gdb is not None and gdb.startswith("unix:"):
         gdb = "unix:" + whole(gdb.removeprefix("unix:"))
-    return QemuProcess(
-        pid=found.pid,
+    return replace(
+        found,
         gdb=gdb,
         qmp=tuple(whole(path) for path in found.qmp),
-        memory_backend=found.memory_backend,
         memory_path=None if found.memory_path is None else whole(found.memory_path),
-        memory_size=found.memory_size,
-        memory_shared=found.memory_shared,
     )
 
 
@@ -236,6 +273,8 @@ def _listens(process: psutil.Process, address: str) -> bool:
     if not address.startswith("tcp:"):
         return False
     port = int(address.removeprefix("tcp:"))
-    return any(
-        one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in process.net_connections(kind="tcp")
-    )
+    try:
+        connections = process.net_connections(kind="tcp")
+    except psutil.Error:
+        return False
+    return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in connections)

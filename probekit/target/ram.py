@@ -26,7 +26,7 @@ from typing import Final
 
 from probekit.errors import MemoryAccessError, TargetError
 
-__all__ = ("GuestRam", "RamRange", "parse_ram_ranges")
+__all__ = ("GuestRam", "RamRange", "parse_ram_ranges", "parse_ram_spans")
 
 _RANGE: Final = re.compile(
     r"\s+([0-9a-f]{16})-([0-9a-f]{16}) \(prio -?\d+, (ram|rom)\): (\S+)(?: @([0-9a-f]{16}))?(?: KVM)?\s*"
@@ -69,6 +69,20 @@ def parse_ram_ranges(mtree: str, backend: str) -> tuple[RamRange, ...]:
     if any(one.size <= 0 for one in ranges):
         raise TargetError("the memory map has a range that ends before it starts")
     return tuple(ranges)
+
+
+def parse_ram_spans(mtree: str) -> tuple[tuple[int, int], ...]:
+    """``(start, end)`` of everything physical that ``info mtree -f`` calls RAM or ROM: what can be read unharmed."""
+    spans: list[tuple[int, int]] = []
+    ours = False
+    for line in mtree.splitlines():
+        if _VIEW.fullmatch(line.rstrip()):
+            ours = False
+        elif _MEMORY_SPACE.match(line):
+            ours = True
+        elif ours and (match := _RANGE.fullmatch(line)):
+            spans.append((int(match[1], 16), int(match[2], 16) + 1))
+    return tuple(spans)
 
 
 class GuestRam:

@@ -11,7 +11,7 @@ import re
 from typing import Final
 
 from probekit.errors import ProtocolError
-from probekit.target.api import StopReason, Vcpu
+from probekit.target.api import BreakKind, StopReason, Vcpu
 from probekit.target.packets import hex_field
 
 __all__ = ("SIGNAL_TRAP", "parse_stop", "thread_number")
@@ -19,7 +19,7 @@ __all__ = ("SIGNAL_TRAP", "parse_stop", "thread_number")
 SIGNAL_TRAP: Final = 5
 _THREAD: Final = re.compile(rb"(?:p[0-9a-fA-F]{1,8}\.)?([0-9a-fA-F]{1,8})")
 _STOP: Final = re.compile(rb"[TS]([0-9a-fA-F]{2})(.*)", re.DOTALL)
-_WATCH: Final = (b"watch", b"rwatch", b"awatch")
+_WATCH: Final[dict[bytes, BreakKind]] = {b"watch": "watch_write", b"rwatch": "watch_read", b"awatch": "watch_access"}
 
 
 def thread_number(text: bytes) -> Vcpu:
@@ -45,7 +45,8 @@ def parse_stop(packet: bytes) -> tuple[StopReason, bytes | None]:
     fields = dict(word.partition(b":")[::2] for word in match[2].split(b";") if word)
     thread = fields.get(b"thread")
     vcpu = 1 if thread is None else thread_number(thread)
-    for name in _WATCH:
+    for name, kind in _WATCH.items():
         if name in fields:
-            return StopReason("watch", signal, vcpu, raw, watch_addr=hex_field(fields[name])), thread
+            addr = hex_field(fields[name])
+            return StopReason("watch", signal, vcpu, raw, watch_addr=addr, watch_kind=kind), thread
     return StopReason("breakpoint" if signal == SIGNAL_TRAP else "interrupt", signal, vcpu, raw), thread

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import psutil
 import pytest
 
-from probekit.target.discovery import parse_argv, parse_size
+from probekit.errors import ProbekitError
+from probekit.target.discovery import only_guest, parse_argv, parse_size
 
 
 def test_a_full_command_line() -> None:
@@ -79,3 +83,50 @@ def test_memory_forms() -> None:
 def test_sizes() -> None:
     assert [parse_size(s) for s in ("1", "4K", "2m", "1GB", "x", "")] == [1, 4096, 2 << 20, 1 << 30, None, None]
     assert parse_size("128", bytes_by_default=False) == 128 << 20
+
+
+@dataclass(frozen=True)
+class _Process:
+    """A process that runs ``words``; one of somebody else's when there are none."""
+
+    pid: int
+    words: str
+
+    def cmdline(self) -> list[str]:
+        if not self.words:
+            raise psutil.AccessDenied(self.pid)
+        return self.words.split()
+
+    def cwd(self) -> str:
+        return "/run"
+
+
+def _processes(monkeypatch: pytest.MonkeyPatch, *commands: str) -> None:
+    found = [_Process(n, words) for n, words in enumerate(commands, 1)]
+    monkeypatch.setattr("psutil.process_iter", lambda: iter(found))
+
+
+@pytest.mark.parametrize(
+    ("words", "guest"),
+    [
+        ("/usr/bin/qemu-system-x86_64 -s -name vm1", ("localhost:1234", "vm1 (pid 3)")),
+        ("qemu-kvm -gdb unix:g,server=on -name guest=vm2,debug-threads=on", ("unix:/run/g", "vm2 (pid 3)")),
+        ("kvm -gdb tcp::7", ("localhost:7", "pid 3")),
+    ],
+)
+def test_the_only_guest(monkeypatch: pytest.MonkeyPatch, words: str, guest: tuple[str, str]) -> None:
+    _processes(monkeypatch, "", "qemu-img convert -s x", words, "qemu-system-x86_64 -name closed", "vi qemu-system")
+    assert only_guest() == guest
+
+
+def test_no_guest_to_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    _processes(monkeypatch, "vi")
+    with pytest.raises(ProbekitError, match="no QEMU runs on this host"):
+        only_guest()
+    _processes(monkeypatch, "qemu-system-x86_64 -name a\x1b[2J")
+    with pytest.raises(ProbekitError, match=r"a\\x1b\[2J \(pid 1\)") as caught:
+        only_guest()
+    assert "gdbserver" in caught.value.hint
+    _processes(monkeypatch, "kvm -gdb tcp::2", "kvm -gdb tcp::1 -name b")
+    with pytest.raises(ProbekitError, match=r"(?s)2 guests.*-r localhost:1 +b \(pid 2\)\n +-r localhost:2 +pid 1"):
+        only_guest()
