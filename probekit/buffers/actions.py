@@ -15,10 +15,10 @@ without a field is still an action of the plan: the consumer needs its place.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from probekit.buffers.formats import Format
+from probekit.records import record
 
 __all__ = (
     "RECORDING",
@@ -76,7 +76,7 @@ FieldKind = Literal["int", "uint", "string", "probe", "bytes", "stack"]
 SymbolKind = Literal["sym", "func", "mod", "usym", "ufunc", "umod", "uaddr"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Field:
     """One recorded item. ``offset``: bytes from the end of the record header; ``size``: bytes (0 for ``probe``).
 
@@ -90,14 +90,14 @@ class Field:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Trace:
     """``trace(x)``: print field ``field`` as DTrace's default rendering does, whatever its kind."""
 
     field: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Printf:
     """``printf(format, ...)``: ``fields`` are the arguments in order (those for ``*`` included, where they stand)."""
 
@@ -105,7 +105,7 @@ class Printf:
     fields: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Printa:
     """``printa([format,] @a, @b ...)``: ``format`` None is DTrace's own table. ``aggs`` in the order written.
 
@@ -116,14 +116,14 @@ class Printa:
     aggs: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Clear:
     """``clear(@a)``: values become zero, keys stay."""
 
     agg: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Trunc:
     """``trunc(@a[, n])``: ``field`` holds n (a signed integer), None removes every key."""
 
@@ -131,7 +131,7 @@ class Trunc:
     field: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Normalize:
     """``normalize(@a, n)``: ``field`` holds n (an unsigned integer)."""
 
@@ -139,14 +139,14 @@ class Normalize:
     field: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Denormalize:
     """``denormalize(@a)``."""
 
     agg: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Stack:
     """``stack([n])``, ``ustack([n])``, ``jstack()`` as statements: ``field`` is of kind ``stack``."""
 
@@ -154,7 +154,7 @@ class Stack:
     user: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Symbol:
     """``sym(addr)``, ``func(addr)``, ``mod(addr)``, the ``u`` ones, as statements: ``field`` is an 8-byte ``uint``."""
 
@@ -162,7 +162,7 @@ class Symbol:
     field: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Tracemem:
     """``tracemem(addr, size[, dsize])``: ``field`` is ``bytes`` of ``size``.
 
@@ -173,7 +173,7 @@ class Tracemem:
     size_field: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PrintInt:
     """An integer of ``print()``. ``name``: the C type as declared; ``bits``: its width, 8 to 64.
 
@@ -189,14 +189,14 @@ class PrintInt:
     bit_size: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PrintPointer:
     """A pointer (or function) of ``print()``: shown as its value, never followed."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PrintString:
     """A D ``string`` of ``size`` bytes."""
 
@@ -204,7 +204,7 @@ class PrintString:
     name: str = "string"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PrintEnum:
     """An enum of ``print()``. ``values``: (name, value) as declared."""
 
@@ -213,7 +213,7 @@ class PrintEnum:
     values: tuple[tuple[str, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PrintArray:
     """An array of ``print()``. ``name``: the whole type, such as ``int [4]``; ``stride``: bytes of an element."""
 
@@ -223,7 +223,7 @@ class PrintArray:
     stride: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PrintMember:
     """A member: ``name`` empty for an anonymous struct or union; ``offset`` in bytes from the parent's start."""
 
@@ -232,7 +232,7 @@ class PrintMember:
     type: PrintType
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PrintStruct:
     """A struct or union of ``print()``. ``name`` with its word: ``struct foo``; ``size`` in bytes."""
 
@@ -244,7 +244,7 @@ class PrintStruct:
 PrintType = PrintInt | PrintPointer | PrintString | PrintEnum | PrintArray | PrintStruct
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Print:
     """``print(x)``: ``field`` holds the value itself (``bytes``, or an integer or string), ``type`` its shape.
 
@@ -257,28 +257,28 @@ class Print:
     addr_field: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Speculate:
     """``speculate(id)``: all of this record belongs to speculation ``id`` (an integer field); first of the actions."""
 
     field: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Commit:
     """``commit(id)``: what speculation ``id`` holds is output here. The record itself shows nothing."""
 
     field: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Discard:
     """``discard(id)``: forget what speculation ``id`` holds."""
 
     field: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Setopt:
     """``setopt(name[, value])``: string fields; ``value`` None is a bare name."""
 
@@ -286,7 +286,7 @@ class Setopt:
     value: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class System:
     """``system(format, ...)``: run the formatted text by the shell, output in place. Destructive."""
 
@@ -294,7 +294,7 @@ class System:
     fields: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Freopen:
     """``freopen(format, ...)``: output goes to that file from here on; an empty name is the first output. Destructive.
 
@@ -305,48 +305,48 @@ class Freopen:
     fields: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ftruncate:
     """``ftruncate()``: cut the output file to nothing, if it is a file."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Raise:
     """``raise(signal)``: to the process that fired the probe. Destructive."""
 
     field: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Stop:
     """``stop()``: the process that fired the probe. Destructive."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Panic:
     """``panic()``. Destructive; on the host it does nothing."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Breakpoint:
     """``breakpoint()``. Destructive; on the host it does nothing."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Chill:
     """``chill(ns)``: wait. ``field``: nanoseconds, at most half a second in all each second. Destructive."""
 
     field: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Exit:
     """``exit(status)``: tracing ends when the consumer meets it; ``field`` holds the status."""
 
     field: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Default:
     """The default action of an empty clause: the probe's line, and nothing more."""
 
@@ -392,7 +392,7 @@ The others (``commit discard raise stop panic breakpoint chill``) show nothing b
 """
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RecordPlan:
     """The record of one clause. ``size``: bytes of all fields, padded to 8 (the header not counted)."""
 

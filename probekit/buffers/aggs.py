@@ -19,11 +19,11 @@ plan (:attr:`AggPlan.words`, :attr:`AggPlan.initial`), not the function.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, assert_never
 
 from probekit.buffers.quantize import BUCKETS, Linear, LogLinear, bucket_of
+from probekit.records import record
 
 __all__ = (
     "AGG_FUNCS",
@@ -67,7 +67,7 @@ def _add_stddev(a: Sequence[int], b: Sequence[int]) -> Words:
     return as_signed(a[0] + b[0]), as_signed(a[1] + b[1]), as_signed(squares), as_signed(squares >> 64)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AggFunc:
     """One aggregating function. ``words``: of a value (0: the plan's parameters decide, see :class:`AggPlan`).
 
@@ -103,7 +103,7 @@ AGG_FUNCS: dict[str, AggFunc] = {
 KeyPartKind = Literal["int", "uint", "string", "probe", "stack"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class KeyPart:
     """One element of an aggregation's key tuple, always 8-byte aligned in memory.
 
@@ -126,7 +126,7 @@ class KeyPart:
         return -(-self.size // 8)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AggPlan:
     """One aggregation of a program. ``name``: without the ``@`` (empty for ``@``). ``index``: its number.
 

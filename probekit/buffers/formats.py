@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from probekit.records import record
 
 __all__ = ("MAX_WIDTH", "Conversion", "Format", "FormatError", "parse_format")
 
@@ -16,12 +15,12 @@ MAX_WIDTH = 4096
 _POINTER_WIDTH = 16
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Conversion:
     """One ``%`` conversion. ``flags``: of ``#0-+ '@``; ``width``/``precision``: None unless given.
 
     ``letter``: the verb. ``star_width``/``star_precision``: taken from an argument. The width ``?`` is a pointer's
-    (16). ``length``: ``h hh l ll L w`` as written (no effect: the argument's own type decides).
+    (16). ``length``: ``h l ll L w`` as written (the compiler checks them; the argument's own type decides).
     """
 
     flags: str
@@ -33,7 +32,7 @@ class Conversion:
     star_precision: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Format:
     """A parsed format. ``parts``: literal text and conversions in order; ``text``: as written."""
 
@@ -54,11 +53,8 @@ class FormatError(ValueError):
         self.offset = offset
 
 
-_CONVERSION = re.compile(
-    r"%(?P<flags>[#0\-+ '@]*)(?P<position>[0-9]+\$)?(?P<late>[#0\-+ '@]*)"
-    r"(?P<width>[0-9]+|\*|\?)?(?:\.(?P<precision>[0-9]+|\*|))?"
-    r"(?P<length>hh|h|ll|l|L|w)?(?P<letter>[A-Za-z%])"
-)
+_FLAGS = frozenset("#+ '@")
+_PREFIXES = frozenset("hlLw")
 
 
 def parse_format(text: str) -> Format:
@@ -68,39 +64,72 @@ def parse_format(text: str) -> Format:
     done = 0
     while (at := text.find("%", done)) >= 0:
         literal.append(text[done:at])
-        found = _CONVERSION.match(text, at)
-        if found is None:
-            raise FormatError(f"{text[at : at + 8]!r} is not a conversion", at)
-        done = found.end()
-        if found["letter"] == "%":
+        if text.startswith("%%", at):
             literal.append("%")
+            done = at + 2
             continue
         if joined := "".join(literal):
             parts.append(joined)
         literal = []
-        parts.append(_conversion(found))
+        conversion, done = _conversion(text, at)
+        parts.append(conversion)
     literal.append(text[done:])
     if joined := "".join(literal):
         parts.append(joined)
     return Format(text, tuple(parts))
 
 
-def _conversion(found: re.Match[str]) -> Conversion:
-    if found["position"]:
-        raise FormatError(f"{found[0]!r}: positional arguments are not implemented yet", found.start())
-    width, precision = found["width"], found["precision"]
-    return Conversion(
-        flags=found["flags"] + found["late"],
-        width=_POINTER_WIDTH if width == "?" else None if width in (None, "*") else _number(width, found),
-        precision=None if precision in (None, "*") else _number(precision or "0", found),
-        length=found["length"] or "",
-        letter=found["letter"],
-        star_width=width == "*",
-        star_precision=precision == "*",
-    )
+def _conversion(text: str, start: int) -> tuple[Conversion, int]:
+    """The conversion that begins at ``start``, and where it ends. Flags, width and prefixes come in any order."""
+    flags = length = ""
+    width: int | None = None
+    precision: int | None = None
+    stars = [False, False]
+    dot = digits = False
+    at = start + 1
+    while at < len(text):
+        c = text[at]
+        if c == "0" and not dot and not digits:
+            flags = flags.replace("-", "") + "0"
+        elif c.isascii() and c.isdecimal():
+            end = at
+            while end < len(text) and text[end].isascii() and text[end].isdecimal():
+                end += 1
+            number = _number(text, start, at, end)
+            precision, width = (number, width) if dot else (precision, number)
+            digits, at = True, end
+            continue
+        elif c in _FLAGS:
+            flags += c
+        elif c == "-":
+            flags = flags.replace("0", "") + "-"
+        elif c == "*":
+            if stars[dot]:
+                raise FormatError(
+                    f"{text[start : at + 1]!r} has more than one * for a {'precision' if dot else 'width'}", start
+                )
+            stars[dot] = True
+        elif c == ".":
+            if dot:
+                raise FormatError(f"{text[start : at + 1]!r} has more than one .", start)
+            dot, digits, precision = True, False, 0
+        elif c == "?":
+            width = _POINTER_WIDTH
+        elif c in _PREFIXES:
+            length += c
+        elif c == "$":
+            raise FormatError(f"{text[start : at + 1]!r}: positional arguments are not supported", start)
+        elif c.isascii() and c.isalpha():
+            star_width, star_precision = stars
+            precision = None if star_precision else precision
+            return Conversion(flags, width, precision, length, c, star_width, star_precision), at + 1
+        else:
+            break
+        at += 1
+    raise FormatError(f"{text[start : start + 8]!r} is not a conversion", start)
 
 
-def _number(digits: str, found: re.Match[str]) -> int:
-    if len(digits) > 9 or int(digits) > MAX_WIDTH:
-        raise FormatError(f"{found[0][:24]!r}: width or precision above {MAX_WIDTH}", found.start())
-    return int(digits)
+def _number(text: str, start: int, first: int, end: int) -> int:
+    if end - first > 9 or int(text[first:end]) > MAX_WIDTH:
+        raise FormatError(f"{text[start:end][:24]!r}: width or precision above {MAX_WIDTH}", start)
+    return int(text[first:end])

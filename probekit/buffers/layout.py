@@ -4,10 +4,11 @@ Each CPU owns one *block* in guest memory; nobody else writes it but for the
 ring's tail, which is the host's. A slot in the kernel's own per-CPU area holds
 the block's address, so that in-guest code finds it with one load.
 
-    block   header | dense values | hashed tables | ring
-    header  u64 words, see HeaderWord
+    block   header | dense values | hashed tables | scratch | ring
+    header  u64 words, see HeaderWord; CostWords where clauses are measured
     dense   aggregations whose key the probe alone decides: site * value words
     table   open addressing: tag (0 = free), key words, value words
+    scratch what one firing works with, see probekit.buffers.variables
     ring    records, a power of two bytes; head and tail only grow
 
 A record is a header of 24 bytes and its clause's payload:
@@ -20,30 +21,39 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import Literal, NamedTuple
 
 from probekit.buffers.aggs import AggPlan
+from probekit.records import record
 
 __all__ = (
     "BLOCK_MAGIC",
+    "FAULT_WORDS",
     "MAX_PROBES_PER_LOOKUP",
     "PAD_CLAUSE",
     "RECORD_HEADER",
+    "SAMPLED_ONE_IN",
     "BlockLayout",
+    "CostWords",
     "DenseStore",
     "FaultKind",
     "HeaderWord",
+    "Policy",
     "RawRecord",
     "TableStore",
     "plan_block",
     "read_dense",
     "read_records",
     "read_table",
+    "walk_records",
 )
 
 BLOCK_MAGIC = 0x70726F62656B6974  # "probekit": tells a live block from memory that a reboot has swept
 RECORD_HEADER = struct.Struct("<IIQII")
+FAULT_WORDS = struct.Struct("<QQQ")
+"""The payload of a faulted clause's record: the word at fault, the action, the place of the operation."""
+
 PAD_CLAUSE = 0xFFFFFFFF
 MAX_PROBES_PER_LOOKUP = 64
 """How many entries a lookup visits before it counts a drop: bounds the time of one firing."""
@@ -53,12 +63,22 @@ _PAGE = 4096
 _DENSE_LIMIT = 4 << 20
 
 
+Policy = Literal["switch", "fill", "ring"]
+"""What becomes of a record that finds no room: dropped and counted; the end of tracing; the oldest go instead.
+
+With ``ring`` the tail is the guest's as well.
+"""
+
+
 class HeaderWord(IntEnum):
     """Index of each u64 in the block's header."""
 
     MAGIC = 0
     GUARD = 1
-    """1 while this CPU runs a clause; a firing that finds it set is a recursion drop."""
+    """Not 0 while this CPU runs a clause: 1, and the bits of its NMI count where the program calls into the kernel.
+
+    A firing that finds it set is a recursion drop, unless it is the clause's own doing: see ``codegen.thunk``.
+    """
     HEAD = 2
     """Bytes ever written to the ring. Guest writes."""
     TAIL = 3
@@ -66,7 +86,21 @@ class HeaderWord(IntEnum):
     PRINCIPAL_DROPS = 4
     RECURSION_DROPS = 5
     FAULTS = 6
-    AGG_DROPS = 7
+    DYNAMIC_DROPS = 7
+    """Variables of threads, and elements, that found no room."""
+    BUSY_DROPS = 8
+    """Elements that another CPU held too long."""
+    SPEC_UNAVAILABLE = 9
+    SPEC_BUSY = 10
+    RANDOM = 11
+    """The state of ``rand()``."""
+    FILLED = 12
+    """Not 0 when a record found no room and the policy is ``fill``."""
+    CHILL_SINCE = 13
+    """When the interval began of which ``chill()`` has a part, by the time stamp counter."""
+    CHILLED = 14
+    """Ticks of it that were waited."""
+    AGG_DROPS = 15
     """First of one word for each aggregation."""
 
 
@@ -87,7 +121,7 @@ class FaultKind(IntEnum):
     BADINDEX = 11
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DenseStore:
     """Values of one aggregation in a row: site ``s`` is at ``offset + s * stride`` (one value if ``single``).
 
@@ -116,7 +150,7 @@ class DenseStore:
         return self.count == 1
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TableStore:
     """One aggregation's hash table: ``capacity`` (a power of two) entries of ``stride`` bytes at ``offset``."""
 
@@ -137,7 +171,46 @@ class TableStore:
         return self.capacity * self.stride
 
 
-@dataclass(frozen=True, slots=True)
+SAMPLED_ONE_IN = 16
+"""So many firings of a measured clause for one that is timed, the first of all among them."""
+
+
+@record
+class CostWords:
+    """What ``clauses`` clauses cost, from byte ``offset`` of the block on. Each property is the offset of a u64."""
+
+    offset: int
+    clauses: int
+
+    @property
+    def entries(self) -> int:
+        """How often clauses were called: once for all at a probe."""
+        return self.offset
+
+    @property
+    def spare(self) -> int:
+        """What a calibration counts in."""
+        return self.offset + _WORD
+
+    def firings(self, clause: int) -> int:
+        """How often a clause has run."""
+        return self.offset + (2 + 3 * clause) * _WORD
+
+    def samples(self, clause: int) -> int:
+        """How many of them were timed."""
+        return self.firings(clause) + _WORD
+
+    def ticks(self, clause: int) -> int:
+        """Ticks of the time stamp counter in all of these."""
+        return self.firings(clause) + 2 * _WORD
+
+    @property
+    def size(self) -> int:
+        """Bytes of all of it."""
+        return (2 + 3 * self.clauses) * _WORD
+
+
+@record
 class BlockLayout:
     """Where everything is in one CPU's block; all offsets are bytes from its start."""
 
@@ -145,6 +218,9 @@ class BlockLayout:
     stores: tuple[DenseStore | TableStore, ...]
     ring_offset: int
     ring_size: int
+    scratch_offset: int = 0
+    policy: Policy = "switch"
+    costs: CostWords | None = None
 
     @property
     def header_words(self) -> int:
@@ -152,8 +228,7 @@ class BlockLayout:
         return HeaderWord.AGG_DROPS + len(self.stores)
 
 
-@dataclass(frozen=True, slots=True)
-class RawRecord:
+class RawRecord(NamedTuple):
     """One record out of a ring. ``timestamp``: the CPU's time stamp counter; ``fault``: 0 or a FaultKind."""
 
     clause: int
@@ -182,21 +257,42 @@ def _store(agg: AggPlan, sites: int, aggsize: int, offset: int) -> tuple[DenseSt
     )
 
 
-def plan_block(aggs: Sequence[AggPlan], *, sites: int, aggsize: int, bufsize: int) -> BlockLayout:
-    """Lay out one CPU's block.
+def plan_block(
+    aggs: Sequence[AggPlan],
+    *,
+    sites: int,
+    aggsize: int,
+    bufsize: int,
+    scratch: int = 0,
+    policy: Policy = "switch",
+    measured: int = 0,
+) -> BlockLayout:
+    """Lay out one CPU's block. ``scratch``: bytes that a firing works with; ``measured``: clauses whose cost is.
 
     ``sites``: how many probes the program has; ``aggsize``: bytes for each hashed aggregation;
     ``bufsize``: bytes of the ring, rounded down to a power of two (0: no ring, nothing is recorded).
     """
     stores: list[DenseStore | TableStore] = []
-    offset = -(-(HeaderWord.AGG_DROPS + len(aggs)) * _WORD // 64) * 64
+    offset = (HeaderWord.AGG_DROPS + len(aggs)) * _WORD
+    costs = CostWords(offset, measured) if measured else None
+    offset = -(-(offset + (costs.size if costs is not None else 0)) // 64) * 64
     for agg in aggs:
         store, offset = _store(agg, sites, aggsize, offset)
         stores.append(store)
         offset = -(-offset // 64) * 64
+    scratch_offset = offset
+    offset = -(-(offset + scratch) // 64) * 64
     ring_size = _power_of_two_at_most(bufsize) if bufsize else 0
     size = -(-(offset + ring_size) // _PAGE) * _PAGE
-    return BlockLayout(size=size, stores=tuple(stores), ring_offset=offset, ring_size=ring_size)
+    return BlockLayout(
+        size=size,
+        stores=tuple(stores),
+        ring_offset=offset,
+        ring_size=ring_size,
+        scratch_offset=scratch_offset,
+        policy=policy,
+        costs=costs,
+    )
 
 
 def read_dense(store: DenseStore, data: bytes) -> Iterator[tuple[int, tuple[int, ...]]]:
@@ -224,25 +320,54 @@ def read_table(store: TableStore, data: bytes) -> Iterator[tuple[bytes, tuple[in
 
 
 def read_records(ring: bytes, head: int, tail: int) -> tuple[list[RawRecord], bool]:
-    """The records between ``tail`` and ``head`` of a ring's bytes, and whether all of it made sense.
-
-    The guest is untrusted: a size that is not a multiple of 8, too small or past the head ends the walk.
-    """
+    """The records between ``tail`` and ``head`` of a ring's bytes, and whether all of it made sense."""
     size = len(ring)
+    if not size or not 0 <= head - tail <= size:
+        return [], head == tail
+    start = tail % size
+    return walk_records((ring[start:] + ring[:start])[: head - tail], tail, size)
+
+
+def walk_records(data: bytes, tail: int, size: int) -> tuple[list[RawRecord], bool]:
+    """The records in the bytes from ``tail`` on of a ring of ``size`` bytes, and whether all of them made sense.
+
+    The guest is untrusted: a size that is not a multiple of 8, too small, past the end of the bytes or of the ring
+    ends the walk.
+    """
     records: list[RawRecord] = []
+    alike = 1
     # A tail that is not aligned could leave less than a header before the ring's end.
-    if not 0 <= head - tail <= size or tail % _WORD:
-        return records, head == tail
-    while tail < head:
-        at = tail % size
-        length, clause = struct.unpack_from("<II", ring, at)
-        if length % _WORD or length < _WORD or at + length > size or tail + length > head:
-            return records, False
-        if clause != PAD_CLAUSE:
-            if length < RECORD_HEADER.size:
+    if tail % _WORD or len(data) % _WORD or len(data) > size:
+        return records, False
+    unpack, header, end = RECORD_HEADER.unpack_from, RECORD_HEADER.size, len(data)
+    at, room = 0, size - tail % size
+    sizes = memoryview(data).cast("I")
+    while at < end:
+        if end - at < header or room < header:
+            # Only a pad can be as short as that.
+            length, clause = struct.unpack_from("<II", data, at)
+            timestamp = site = fault = 0
+            if clause != PAD_CLAUSE:
                 return records, False
-            _, _, timestamp, site, fault = RECORD_HEADER.unpack_from(ring, at)
-            payload = ring[at + RECORD_HEADER.size : at + length]
-            records.append(RawRecord(clause, timestamp, site, fault, payload))
-        tail += length
+        else:
+            length, clause, timestamp, site, fault = unpack(data, at)
+        if length % _WORD or length < _WORD or length > room or at + length > end:
+            return records, False
+        if clause != PAD_CLAUSE and length < header:
+            return records, False
+        # Most are as long as the one before: where more and more were, many are taken at once.
+        count = min(end - at, room, alike * length) // length
+        stretch = slice(at // 4, (at + count * length) // 4, length // 4)
+        if count > 1 and length >= header and sizes[stretch].tolist() == [length] * count:
+            shape = struct.Struct(f"<4xIQII{length - header}s")
+            many = map(RawRecord._make, shape.iter_unpack(memoryview(data)[at : at + count * length]))
+            records += [found for found in many if found.clause != PAD_CLAUSE]
+            alike *= 2
+        else:
+            count = 1
+            if clause != PAD_CLAUSE:
+                records.append(RawRecord(clause, timestamp, site, fault, data[at + header : at + length]))
+            alike = 2 if alike == 1 else 1
+        at += count * length
+        room = room - count * length or size
     return records, True

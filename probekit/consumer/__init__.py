@@ -6,6 +6,7 @@
 - ``aggregate``  keys, merging of CPUs, finishing, DTrace's order, joined columns
 - ``flow``       ``-F``: indentation from entries and returns
 - ``drops``      counters -> ``Drop``, in DTrace's words
+- ``costs``      what clauses have cost, in words
 - ``faults``     faults in DTrace's words
 - ``strings``    guest strings decoded and escaped
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, assert_never
 
 from probekit.buffers.aggs import AGG_FUNCS, AggKey, AggPlan, KeyPart
@@ -34,6 +33,7 @@ from probekit.consumer.events import (
 )
 from probekit.consumer.strings import decode
 from probekit.consumer.symbols import Symbols, probe_field
+from probekit.records import record
 
 __all__ = (
     "SortOrder",
@@ -54,7 +54,7 @@ Table = Mapping[AggKey, Words]
 _WEIGHTS = tuple(bucket_value(i) for i in range(BUCKETS))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SortOrder:
     """Options ``aggsortkey``, ``aggsortkeypos``, ``aggsortpos`` and ``aggsortrev``."""
 

@@ -9,8 +9,9 @@ of each and turns growth into a :class:`Drop`:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from probekit.records import record
 
 __all__ = ("DROP_KINDS", "Drop", "DropKind", "DropMeter", "drop_text")
 
@@ -19,6 +20,7 @@ DropKind = Literal[
     "aggregation",
     "recursion",
     "corrupt",
+    "silenced",
     "dynamic",
     "dynrinse",
     "dyndirty",
@@ -27,10 +29,13 @@ DropKind = Literal[
     "specunavail",
     "stkstroverflow",
     "dblerror",
+    "unseen",
+    "undecoded",
+    "steps",
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Words:
     """``12 <noun>s<suffix>``."""
 
@@ -44,6 +49,7 @@ DROP_KINDS: dict[DropKind, _Words] = {
     # Ours: a probe fired while its CPU already ran a clause; a record that made no sense.
     "recursion": _Words("recursion drop"),
     "corrupt": _Words("corrupt record"),
+    "silenced": _Words("silence", ": nobody had looked after the probes for some seconds, so they did nothing"),
     "dynamic": _Words("dynamic variable drop"),
     "dynrinse": _Words("dynamic variable drop", " with non-empty rinsing list"),
     "dyndirty": _Words("dynamic variable drop", " with non-empty dirty list"),
@@ -52,10 +58,14 @@ DROP_KINDS: dict[DropKind, _Words] = {
     "specunavail": _Words("failed speculation", " (no speculative buffer available)"),
     "stkstroverflow": _Words("jstack()/ustack() string table overflow"),
     "dblerror": _Words("error", " in ERROR probe enabling"),
+    # Ours, of the stop engine: memory that changed with no access seen; an access by nobody knows what.
+    "unseen": _Words("unseen change", " of watched memory"),
+    "undecoded": _Words("unknown instruction", " at watched memory"),
+    "steps": _Words("single step", " without a trap"),
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Drop:
     """``count`` items lost since the last report, ``total`` since tracing began. ``cpu``: None when not one CPU's."""
 

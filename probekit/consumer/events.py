@@ -18,12 +18,15 @@ from probekit.buffers.aggs import AggFuncName
 from probekit.buffers.quantize import Linear, LogLinear
 from probekit.consumer.drops import Drop
 from probekit.probe.names import ProbeName
+from probekit.records import record
 
 __all__ = (
     "Aggregation",
     "Attached",
     "Average",
     "Command",
+    "Cost",
+    "Costs",
     "Drop",
     "Dump",
     "Event",
@@ -60,7 +63,7 @@ __all__ = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Probe:
     """One probe of this session: its ID, as ``-l`` lists it, and its name."""
 
@@ -68,7 +71,7 @@ class Probe:
     name: ProbeName
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TraceInt:
     """An integer of ``bits`` (8, 16, 32, 64) width; ``value`` is already extended by its signedness."""
 
@@ -77,14 +80,14 @@ class TraceInt:
     signed: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TraceString:
     """A string from the guest."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GuestText:
     """A stretch of printed text that came from the guest and may hold anything."""
 
@@ -94,7 +97,7 @@ class GuestText:
 Piece = str | GuestText
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Printed:
     """What one ``printf()`` printed: the user's own text, and the guest's."""
 
@@ -106,35 +109,35 @@ class Printed:
         return "".join(p if isinstance(p, str) else p.text for p in self.pieces)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TraceBytes:
     """Memory that ``trace()`` recorded: a struct, an array. Shown as text when it looks like text."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Dump:
     """Memory that ``tracemem()`` recorded: shown in hexadecimal, whatever it holds."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StackFrames:
     """``stack()``: the frames, innermost first, as ``module`name+0x10`` or a bare address."""
 
     frames: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SymbolName:
     """``sym()``, ``func()``, ``mod()``: an address by name."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TypedValue:
     """``print()``: bytes and the type that makes sense of them. ``addr``: where they were, when a pointer was given."""
 
@@ -143,26 +146,26 @@ class TypedValue:
     addr: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Command:
     """``system()``: a command that the script wants to be run now."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reopened:
     """``freopen()``: from here on output goes to this file; an empty name is the first output again."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Truncated:
     """``ftruncate()``: what was written to the output file so far is thrown away."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OptionSet:
     """``setopt()``: the option has this value from here on (checked, and applied to what is ours)."""
 
@@ -170,7 +173,7 @@ class OptionSet:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Table:
     """``printa()`` without a format: one aggregation's rows, or several aggregations' joined by key."""
 
@@ -197,7 +200,7 @@ Item = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Flow:
     """How ``-F`` draws one firing. ``prefix``: ``" -> "`` and its kin; ``named``: the probe's name is part of it."""
 
@@ -206,7 +209,7 @@ class Flow:
     named: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProbeFired:
     """One clause ran at one probe and left a record. ``timestamp``: nanoseconds; ``epid``: None when not numbered."""
 
@@ -219,7 +222,7 @@ class ProbeFired:
     flow: Flow | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class KeyKind:
     """The type of one key column. ``bits``: an integer's D width.
 
@@ -238,7 +241,7 @@ def divide(value: int, by: int) -> int:
     return quotient if (value < 0) == (by < 0) else -quotient
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Average:
     """The value of ``avg()``: the sum of all data and how many there were."""
 
@@ -251,7 +254,7 @@ class Average:
         return divide(self.total, self.count)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StdDev:
     """The value of ``stddev()``: how many data, their sum and the sum of their squares."""
 
@@ -268,7 +271,7 @@ class StdDev:
         return isqrt((squares - average * average) & ((1 << 128) - 1))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Quantize:
     """The value of ``quantize()``: a count for each bucket of :mod:`probekit.buffers.quantize`."""
 
@@ -287,7 +290,7 @@ Value = int | Average | StdDev | Quantize | Histogram
 KeyValue = int | str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Row:
     """One key and its value. ``normal``: what the value is divided by when it is shown (``normalize()``)."""
 
@@ -296,7 +299,7 @@ class Row:
     normal: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JoinedRow:
     """One key of several aggregations side by side: a value is None where that aggregation has no such key."""
 
@@ -305,7 +308,7 @@ class JoinedRow:
     normals: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Aggregation:
     """One aggregation, merged over all CPUs and sorted. ``name``: without the ``@``."""
 
@@ -315,7 +318,7 @@ class Aggregation:
     rows: tuple[Row, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Fault:
     """A clause was aborted at a probe.
 
@@ -332,14 +335,14 @@ class Fault:
     timestamp: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ExitRequested:
     """The script called ``exit(status)``."""
 
     status: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Attached:
     """Tracing starts. ``what``: ``description 'x'`` or ``script 'x.d'``; ``probes``: how many it matched."""
 
@@ -357,11 +360,35 @@ class Message:
     details: dict[str, str | int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Stats:
     """What enabling, tracing and restoring took. ``values``: seconds end in ``_s``, counts and bytes are plain."""
 
     values: dict[str, float | int]
 
 
-Event = ProbeFired | Aggregation | Drop | Fault | ExitRequested | Attached | Message | Stats
+@record
+class Cost:
+    """What one clause has cost: how often it has run, and nanoseconds for all of these."""
+
+    clause: int
+    firings: int
+    ns: float
+
+
+@record
+class Costs:
+    """What the program has cost the guest, as measured in it.
+
+    ``entries``, ``entries_ns``: how often control has gone to clauses and back, and what that takes beside them.
+    ``percent``: all of it, of the time of the guest's CPUs. ``limit``: what it had to be stopped for, in percent.
+    """
+
+    clauses: tuple[Cost, ...]
+    entries: int
+    entries_ns: float
+    percent: float
+    limit: int | None = None
+
+
+Event = ProbeFired | Aggregation | Drop | Fault | ExitRequested | Attached | Message | Stats | Costs

@@ -12,9 +12,9 @@ known what comes next on its CPU, which is why this works on batches.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from probekit.consumer.events import Event, Flow, Probe, ProbeFired
+from probekit.records import replaced
 
 __all__ = ("FlowTracker",)
 
@@ -49,7 +49,7 @@ class FlowTracker:
             if isinstance(event, ProbeFired):
                 after.append(following.get(event.cpu))
                 following[event.cpu] = event
-        return [replace(e, flow=self._draw(e, after.pop())) if isinstance(e, ProbeFired) else e for e in events]
+        return [replaced(e, flow=self._draw(e, after.pop())) if isinstance(e, ProbeFired) else e for e in events]
 
     def _draw(self, fired: ProbeFired, following: ProbeFired | None) -> Flow:
         cpu, kind = fired.cpu, _kind(fired.probe)

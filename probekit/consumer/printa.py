@@ -39,9 +39,15 @@ def render_rows(form: Format, table: Table, context: Context) -> Printed:
     pieces: list[Piece] = []
     for row in table.rows:
         keys = iter([_key(part, kind) for part, kind in zip(row.key, table.keys, strict=False)])
-        values = shown_values(row, table.funcs)
+        values = list(shown_values(row, table.funcs))
         for part in form.parts:
-            pieces.append(part if isinstance(part, str) else _convert(part, keys, values, context))
+            if isinstance(part, str):
+                pieces.append(part)
+            elif "@" in part.flags:
+                pieces.append(_aggregated(part, keys, values[0], context))
+                values = values[1:] or values  # what is one too many shows the last value again
+            else:
+                pieces.append(convert(part, keys, context))
     return Printed(tuple(_joined(pieces)))
 
 
@@ -90,16 +96,12 @@ def scaled(value: int | Average | StdDev | None, normal: int) -> int:
             return value.value(normal)
 
 
-def _convert(
-    conversion: Conversion,
-    keys: Iterator[Argument],
-    values: Iterator[tuple[Value | None, int]],
-    context: Context,
+def _aggregated(
+    conversion: Conversion, keys: Iterator[Argument], shown: tuple[Value | None, int], context: Context
 ) -> Piece:
-    if "@" not in conversion.flags:
-        return convert(conversion, keys, context)
-    value, normal = next(values, (None, 1))
+    value, normal = shown
+    stars = [next(keys, TraceInt(0)) for star in (conversion.star_width, conversion.star_precision) if star]
     if isinstance(value, Quantize | Histogram):
         lines = histogram_lines(value, normal=normal, zoom=context.zoom)
         return "\n" + "".join(f"{line}\n" for line in lines)
-    return convert(conversion, iter([TraceInt(scaled(value, normal))]), context)
+    return convert(conversion, iter([*stars, TraceInt(scaled(value, normal))]), context)

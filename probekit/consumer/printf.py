@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, tzinfo
+from typing import TYPE_CHECKING
 
 from probekit.buffers.formats import Conversion, Format
 from probekit.consumer.events import (
@@ -27,6 +27,9 @@ from probekit.consumer.events import (
 )
 from probekit.consumer.strings import c_escape, decode, raw_byte
 from probekit.consumer.symbols import Symbols
+
+if TYPE_CHECKING:
+    from datetime import tzinfo
 
 __all__ = ("DEFAULT_CONTEXT", "MAX_STAR", "STACK_INDENT", "Argument", "Context", "convert", "render")
 
@@ -219,6 +222,8 @@ def _port(spec: _Spec, argument: TraceInt, _: Context) -> Piece:
 
 def _time(form: str) -> Callable[[_Spec, TraceInt, Context], Piece]:
     def convert(spec: _Spec, argument: TraceInt, context: Context) -> Piece:
+        from datetime import datetime  # slow to import
+
         try:
             moment = datetime.fromtimestamp(argument.value // _NANOSECONDS, context.zone)
             return spec.pad((moment if context.zone else moment.astimezone()).strftime(form))

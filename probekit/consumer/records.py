@@ -23,23 +23,25 @@ from probekit.consumer import events as model
 from probekit.consumer.events import Event, ExitRequested, Fault, Item, Message, Probe, ProbeFired, TraceInt
 from probekit.consumer.printa import render_rows
 from probekit.consumer.printf import DEFAULT_CONTEXT, Argument, Context, render
+from probekit.consumer.quick import QuickReader, quick_reader
 from probekit.consumer.store import AggregationStore
 from probekit.consumer.strings import decode
 from probekit.consumer.symbols import probe_field
+from probekit.records import record
 
 __all__ = ("Clause", "Corrupt", "Decoded", "Program", "decode_record", "probe_field", "record_events")
 
 _INT_SIZES = frozenset((1, 2, 4, 8))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Corrupt:
     """A record that makes no sense. ``reason``: for the log."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Decoded:
     """The items of one record in order, the status if the clause called ``exit()``, and what could not be done."""
 
@@ -48,7 +50,7 @@ class Decoded:
     problems: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Clause:
     """What the consumer knows of one clause. ``name``: for messages; ``where``: its place in the script."""
 
@@ -73,6 +75,14 @@ class Program:
     context: Context = DEFAULT_CONTEXT
     store: AggregationStore = field(default_factory=lambda: AggregationStore(()))
     setopt: Callable[[str, str], str] = _no_options
+    _quick: dict[int, QuickReader | None] = field(default_factory=dict)
+
+    def quick_reader(self, clause: int) -> QuickReader | None:
+        """The reader made for the plan of a clause whose records are shown, where it is simple enough."""
+        if clause not in self._quick:
+            plan = self.clauses[clause].plan
+            self._quick[clause] = quick_reader(plan) if plan.shown else None
+        return self._quick[clause]
 
 
 class _MisfitError(ValueError):
@@ -237,6 +247,9 @@ def record_events(program: Program, record: RawRecord, *, cpu: int, timestamp: i
                 timestamp=timestamp,
             )
         ]
+    quick = program.quick_reader(record.clause)
+    if quick is not None and len(record.payload) == clause.plan.size:
+        return [ProbeFired(cpu, probe, record.clause, timestamp, quick(record.payload, probe))]
     decoded = decode_record(clause.plan, record.payload, probe=probe, program=program)
     if isinstance(decoded, Corrupt):
         return decoded

@@ -54,7 +54,7 @@ def escape_controls(text: str) -> str:
 
 def _spell(match: re.Match[str]) -> str:
     code = ord(match.group())
-    if _RAW < code <= _RAW + 0xFF:
+    if _RAW + 0x80 <= code <= _RAW + 0xFF:
         code -= _RAW
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
