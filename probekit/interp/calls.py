@@ -6,16 +6,15 @@ knows memory and state. What it cannot do is a :class:`Failed`, which aborts the
 
 from __future__ import annotations
 
-import random
-import socket
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from probekit.buffers.layout import FaultKind
 from probekit.interp import jsontext, text
 from probekit.interp.state import State, Value
 from probekit.lang.arith import signed64
+from probekit.records import record
 
 __all__ = ("Callee", "Failed", "call")
 
@@ -29,21 +28,28 @@ class Failed(Exception):
         self.value = value
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Callee:
-    """``progenyof``: whether the process that fired the probe descends from another; ``speculation``: a free one."""
+    """``progenyof``: whether the process that fired the probe descends from another; ``speculation``: a free one.
+
+    ``stack``: so many return addresses, 8 bytes each.
+    """
 
     state: State
     progenyof: Callable[[int], bool]
     speculation: Callable[[], int]
+    stack: Callable[[int], bytes]
+
+
+_ADDRESSES = ("stack", "ustack", "jstack")
 
 
 def call(name: str, args: list[Value], callee: Callee) -> Value:
-    """The subroutine's value. Strings are cut to the size that strings have."""
+    """The subroutine's value. Strings are cut to the size that strings have; addresses of callers are no text."""
     value = _CALLS[name](callee, *args)
-    if isinstance(value, bytes):
+    if isinstance(value, bytes) and name not in _ADDRESSES:
         return value.split(b"\0", 1)[0][: callee.state.program.string_size - 1]
-    return signed64(value)
+    return signed64(value) if isinstance(value, int) else value
 
 
 # Memory.
@@ -140,10 +146,12 @@ def _swap(size: int) -> Callable[[Callee, int], int]:
 
 
 def _inet_ntoa(callee: Callee, addr: int) -> bytes:
-    return socket.inet_ntop(socket.AF_INET, callee.state.memory.read(addr, 4)).encode()
+    return ".".join(map(str, callee.state.memory.read(addr, 4))).encode()
 
 
 def _inet_ntoa6(callee: Callee, addr: int) -> bytes:
+    import socket  # slow to import, and hardly ever needed
+
     return socket.inet_ntop(socket.AF_INET6, callee.state.memory.read(addr, 16)).encode()
 
 
@@ -171,7 +179,7 @@ def _link_ntop(callee: Callee, kind: int, addr: int) -> bytes:
 
 
 def _rand(_callee: Callee) -> int:
-    return random.getrandbits(32) - (1 << 31)
+    return int.from_bytes(os.urandom(4), "little", signed=True)
 
 
 _CALLS: dict[str, Callable[..., Any]] = {
@@ -215,7 +223,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "rw_read_held": _no_user,
     "rw_write_held": _no_user,
     "speculation": lambda callee: callee.speculation(),
-    "stack": lambda _c, _frames: b"",
+    "stack": lambda callee, frames: callee.stack(frames),
     "strchr": _strchr,
     "strjoin": lambda _c, a, b: a + b,
     "strlen": lambda _c, string: len(string),

@@ -5,13 +5,15 @@
     memory.read(0, 4)        ->  BadAddress(0)
 
 No address in it is one of a guest's or of this process; so what a script makes up
-out of nothing is a fault, as it would be in a kernel.
+out of nothing is a fault, as it would be in a kernel. Beside it a guest's kernel memory may be read, never written.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 __all__ = ("DEFAULT_SCRATCH", "LARGEST", "BadAddress", "Memory", "NoScratch")
 
@@ -21,6 +23,8 @@ _OBJECTS = 0x7200_0000_0000
 _MASK = (1 << 64) - 1
 DEFAULT_SCRATCH = 64 << 10
 """Bytes of scratch memory that one clause may take, unless the option ``scratchsize`` says otherwise."""
+
+_PAGE = 4096
 
 _MOST_TEXT = 16 << 20
 """Bytes of strings that a clause may have had copied to memory: no script needs them, and memory is finite."""
@@ -88,11 +92,24 @@ class _Region:
         return (block, offset) if offset + size <= len(block) else None
 
 
+class _Shared(Protocol):
+    """Part of :class:`probekit.interp.state.Shared`."""
+
+    def read(self, addr: int, size: int) -> bytes | None: ...
+
+    def write(self, addr: int, data: bytes) -> bool: ...
+
+
 @dataclass(slots=True)
 class Memory:
-    """``limit``: bytes of scratch memory for one clause."""
+    """``limit``: bytes of scratch memory for one clause. ``outside``: reads a guest's memory, None where nothing is.
+
+    ``shared``: variables that live in a guest.
+    """
 
     limit: int = DEFAULT_SCRATCH
+    outside: Callable[[int, int], bytes | None] | None = None
+    shared: _Shared | None = None
     _scratch: _Region = field(default_factory=lambda: _Region(_SCRATCH))
     _locals: _Region = field(default_factory=lambda: _Region(_LOCALS))
     _objects: _Region = field(default_factory=lambda: _Region(_OBJECTS))
@@ -143,25 +160,41 @@ class Memory:
 
     # Using.
 
-    def _find(self, addr: int, size: int) -> tuple[bytearray, int]:
+    def _find(self, addr: int, size: int) -> tuple[bytearray, int] | None:
         addr &= _MASK
         for region in (self._scratch, self._locals, self._objects):
             found = region.find(addr, size)
             if found is not None:
                 return found
-        raise BadAddress(addr)
+        return None
+
+    def _beyond(self, addr: int, size: int) -> bytes | None:
+        if self.shared is not None and (found := self.shared.read(addr & _MASK, size)) is not None:
+            return found
+        return self.outside(addr & _MASK, size) if self.outside is not None else None
 
     def read(self, addr: int, size: int) -> bytes:
         """Raises :class:`BadAddress`."""
         if size <= 0:
             return b""
-        block, offset = self._find(addr, size)
-        return bytes(block[offset : offset + size])
+        found = self._find(addr, size)
+        if found is not None:
+            block, offset = found
+            return bytes(block[offset : offset + size])
+        data = self._beyond(addr, size)
+        if data is None:
+            raise BadAddress(addr)
+        return data
 
     def write(self, addr: int, data: bytes) -> None:
         """Raises :class:`BadAddress`."""
         if data:
-            block, offset = self._find(addr, len(data))
+            found = self._find(addr, len(data))
+            if found is None:
+                if self.shared is None or not self.shared.write(addr & _MASK, data):
+                    raise BadAddress(addr)
+                return
+            block, offset = found
             block[offset : offset + len(data)] = data
 
     def in_scratch(self, addr: int, size: int) -> bool:
@@ -170,5 +203,23 @@ class Memory:
 
     def string(self, addr: int, limit: int) -> bytes:
         """The string at an address: up to its NUL, the end of its block, or ``limit`` bytes."""
-        block, offset = self._find(addr, 1)
+        found = self._find(addr, 1)
+        if found is None:
+            return self._string_outside(addr, limit)
+        block, offset = found
         return bytes(block[offset : offset + limit]).split(b"\0", 1)[0]
+
+    def _string_outside(self, addr: int, limit: int) -> bytes:
+        """Page by page: the page behind the string's last one need not be there. A missing one is a fault."""
+        text = bytearray()
+        while len(text) < limit:
+            at = addr + len(text)
+            size = min(limit - len(text), _PAGE - at % _PAGE)
+            data = self._beyond(at, size)
+            if data is None:
+                raise BadAddress(at)
+            head, end, _ = data.partition(b"\0")
+            text += head
+            if end:
+                break
+        return bytes(text)

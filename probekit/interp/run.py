@@ -23,6 +23,7 @@ from probekit.ir import ops
 from probekit.ir.ops import BinOp, Clause, CmpOp, Op, Program
 from probekit.lang.arith import COMPARE, compute, signed64, unsigned64
 from probekit.lang.typed import ArithOp, CompareOp
+from probekit.records import record
 
 __all__ = ("Context", "Fault", "Outcome", "Value", "run_clause")
 
@@ -54,12 +55,16 @@ class Context(Protocol):
         """True when the process that fired the probe descends from ``pid``."""
         ...
 
+    def stack(self, frames: int) -> bytes:
+        """At most so many return addresses, 8 bytes each."""
+        ...
+
     def speculation(self) -> int:
         """The number of a free speculation, 0 when there is none."""
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Fault:
     """Why the clause was aborted. ``value``: the word at fault, or None. ``block`` and ``op``: where in the clause.
 
@@ -73,7 +78,7 @@ class Fault:
     action: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Outcome:
     """``fired``: the predicate held. ``record``: the payload, None when the clause records nothing or was aborted."""
 
@@ -115,7 +120,9 @@ def run_clause(clause: Clause, program: Program, context: Context, state: State 
     ``state``: what the program keeps beside plain global integers; without it, it keeps nothing.
     """
     state = state if state is not None else State(program)
-    firing = _Firing(clause, program, context, state, Callee(state, context.progenyof, context.speculation))
+    firing = _Firing(
+        clause, program, context, state, Callee(state, context.progenyof, context.speculation, context.stack)
+    )
     if clause.record is not None:
         if clause.record.size > LARGEST:
             return Outcome(True, fault=Fault(FaultKind.NOSCRATCH, 0))
@@ -393,7 +400,8 @@ def _emit(place: Field, value: Value, record: bytearray) -> None:
     if isinstance(value, int):
         data = (value & ((1 << 8 * place.size) - 1)).to_bytes(place.size, "little")
     else:
-        data = value[: place.size - 1].ljust(place.size, b"\0")
+        most = place.size if place.kind == "stack" else place.size - 1
+        data = value[:most].ljust(place.size, b"\0")
     record[place.offset : place.offset + place.size] = data
 
 

@@ -13,12 +13,13 @@ BEGIN /pid == 7/ { trace(arg0); }
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import assert_never
 
 from probekit.buffers.actions import Action, Default, FieldKind, RecordPlan, field_layout
 from probekit.buffers.aggs import AggPlan
+from probekit.errors import SymbolError
 from probekit.ir.actions import make_action
 from probekit.ir.lower import ClauseBuilder
 from probekit.ir.ops import Clause, Kind, Program, Variable
@@ -26,10 +27,14 @@ from probekit.lang import typed
 from probekit.lang.builtins import DESTRUCTIVE
 from probekit.lang.check import check_program
 from probekit.lang.diagnostics import CompileError, Diagnostic
+from probekit.lang.kernelside import KernelSide, KernelSource, NoKernel
 from probekit.lang.macros import Macros
 from probekit.lang.source import NOWHERE, Source
 from probekit.lang.types import StringType, is_object, sizeof
 from probekit.lang.values import machine
+from probekit.lang.variables import key_sizes
+from probekit.probe.names import ProbeDescription
+from probekit.records import replaced
 
 __all__ = ("build_program", "compile_program")
 
@@ -42,24 +47,57 @@ def compile_program(
     args: Iterable[str] = (),
     macros: Mapping[str, int] | None = None,
     default_args: bool = False,
+    unused_args: bool = False,
+    allow_empty: bool = False,
     string_size: int | None = None,
+    frames: Mapping[str, int] | None = None,
+    kernel: KernelSource | None = None,
+    can_match: Callable[[ProbeDescription], bool] | None = None,
+    libraries: int = 0,
 ) -> Program:
     """Compile a script.
 
     ``filename``: for messages. ``allow_bare``: probes without a clause are allowed (``-n``). ``args``: what ``$0``,
     ``$1`` ... stand for, the script's name first. ``macros``: ``pid``, ``target`` ... and their numbers.
-    ``string_size``: the option ``strsize``. Raises :class:`probekit.lang.diagnostics.CompileError`, and nothing else,
-    for any text at all.
+    ``default_args``, ``unused_args``, ``allow_empty``, ``string_size``: the options ``defaultargs``, ``argref``,
+    ``empty``, ``strsize``; ``frames``: ``stackframes`` as ``stack``, ``ustackframes`` as ``ustack``.
+    ``kernel``: the guest's, whose types and symbols the script may name. ``can_match``, ``libraries``: as of
+    :func:`probekit.lang.check.check_program`.
+    Raises :class:`probekit.lang.diagnostics.CompileError`, and nothing else, for any text at all; its
+    ``needs_kernel`` says that without ``kernel`` something was looked for that one might have had.
     """
     source = Source(text, filename)
-    given = Macros(args=tuple(args), values=dict(macros or {}), default_args=default_args)
+    given = Macros(tuple(args), dict(macros or {}), default_args, unused_args)
+    none = NoKernel()
     try:
-        checked = check_program(source, allow_bare=allow_bare, macros=given, string_size=string_size)
+        checked = check_program(
+            source,
+            allow_bare=allow_bare,
+            allow_empty=allow_empty,
+            macros=given,
+            string_size=string_size,
+            frames=frames,
+            kernel=_kernel_types(kernel) if kernel is not None else none,
+            can_match=can_match,
+            libraries=libraries,
+        )
         return build_program(checked, source)
+    except CompileError as error:
+        error.needs_kernel = none.asked
+        raise
+    except SymbolError as error:
+        broken = Diagnostic("D_TYPE_ERR", NOWHERE, f"the guest's types cannot be used: {error.message}")
+        raise CompileError((broken,), source) from error
     except RecursionError:
         # Expressions are bounded by the parser; declarators and what is inside of them only by Python.
         nested = Diagnostic("D_SYNTAX", NOWHERE, "the script is nested too deeply")
         raise CompileError((nested,), source) from None
+
+
+def _kernel_types(source: KernelSource) -> KernelSide:
+    from probekit.lang.kerneltypes import KernelTypes  # a program without a guest need not load the kernel's types
+
+    return KernelTypes(source)
 
 
 def build_program(program: typed.CheckedProgram, source: Source) -> Program:
@@ -68,7 +106,7 @@ def build_program(program: typed.CheckedProgram, source: Source) -> Program:
     texts = {clause.span: source.slice(clause.span) for clause in program.clauses}
     return Program(
         clauses=tuple(
-            replace(
+            replaced(
                 _clause(index, clause, program.aggregations),
                 text=texts[clause.span],
                 line=source.place(clause.span.start)[0],
@@ -86,7 +124,9 @@ def build_program(program: typed.CheckedProgram, source: Source) -> Program:
 def _variable(var: typed.Var, string_size: int) -> Variable:
     keys: tuple[Kind, ...] | None = None
     if var.keys is not None:
-        keys = tuple("string" if isinstance(k, StringType) else "int" for k in var.keys)
+        keys = tuple(
+            "string" if isinstance(k, StringType) else "int" for k in var.keys for _ in key_sizes(k, string_size)
+        )
     m = machine(var.type)
     if is_object(var.type):
         return Variable(var.index, var.name, var.scope, "object", size=sizeof(var.type, string_size), keys=keys)

@@ -19,7 +19,6 @@ in several blocks (``?:``, ``&&``); every use must be dominated by definitions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, final
 
@@ -27,6 +26,7 @@ from probekit.buffers.actions import RecordPlan
 from probekit.buffers.aggs import AggPlan
 from probekit.lang.types import STRING_SIZE
 from probekit.probe.names import ProbeDescription
+from probekit.records import record
 
 __all__ = (
     "BUILTINS",
@@ -112,7 +112,7 @@ class CmpOp(Enum):
     UGE = "uge"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BuiltinInfo:
     """A built-in variable. ``kind``: what its register holds. ``size``: bytes of a string (with its NUL), else 8.
 
@@ -139,6 +139,7 @@ BUILTINS: dict[str, BuiltinInfo] = {
     "gid": BuiltinInfo("int", bits=32, signed=False),
     "id": BuiltinInfo("int", per_probe=True, bits=32, signed=False),
     "ipl": BuiltinInfo("int", bits=32, signed=False),
+    "percpu_offset": BuiltinInfo("int", signed=False),
     "pid": BuiltinInfo("int", bits=32),
     "ppid": BuiltinInfo("int", bits=32),
     "probefunc": BuiltinInfo("string", size=256, per_probe=True),
@@ -156,10 +157,13 @@ BUILTINS: dict[str, BuiltinInfo] = {
     "walltimestamp": BuiltinInfo("int"),
     "zonename": BuiltinInfo("string", size=256),
 }
-"""The built-ins that the IR knows; ``arg0`` .. ``arg9`` are :class:`Arg`. The front end's table adds the rest."""
+"""The built-ins that the IR knows; ``arg0`` .. ``arg9`` are :class:`Arg`. The front end's table adds the rest.
+
+``percpu_offset`` has no name in D: it is what makes the address of a per-CPU symbol that of this CPU's variable.
+"""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CallInfo:
     """A subroutine. ``kind``: of its value; ``args``: of its arguments; the last ``optional`` may be missing."""
 
@@ -229,7 +233,7 @@ CALLS: dict[str, CallInfo] = {
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Int:
     """``dst`` = a constant, -2**63 .. 2**64-1."""
 
@@ -238,7 +242,7 @@ class Int:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Str:
     """``dst`` = a constant string (no NUL inside)."""
 
@@ -247,7 +251,7 @@ class Str:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Arg:
     """``dst`` = ``argN`` of the probe, 64 bits."""
 
@@ -256,7 +260,7 @@ class Arg:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Builtin:
     """``dst`` = a built-in variable of :data:`BUILTINS`."""
 
@@ -265,7 +269,7 @@ class Builtin:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Bin:
     """``dst`` = ``left`` op ``right`` on 64 bits."""
 
@@ -276,7 +280,7 @@ class Bin:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Cmp:
     """``dst`` = 1 if ``left`` op ``right`` else 0."""
 
@@ -287,7 +291,7 @@ class Cmp:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class StrCmp:
     """The same for two strings."""
 
@@ -298,7 +302,7 @@ class StrCmp:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Ext:
     """``dst`` = the low ``bits`` (8, 16, 32) of ``src``, sign- or zero-extended to 64."""
 
@@ -309,7 +313,7 @@ class Ext:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class LoadVar:
     """``dst`` = variable number ``var``."""
 
@@ -318,7 +322,7 @@ class LoadVar:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class StoreVar:
     """Variable number ``var`` = ``src``."""
 
@@ -327,7 +331,7 @@ class StoreVar:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Emit:
     """Record ``src`` as field number ``field`` of the clause's record."""
 
@@ -336,7 +340,7 @@ class Emit:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Copy:
     """``dst`` = ``src``, a string (an integer is copied by an ``or`` with itself)."""
 
@@ -345,7 +349,7 @@ class Copy:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class VarAddr:
     """``dst`` = the address of variable ``var``, which is an object."""
 
@@ -354,7 +358,7 @@ class VarAddr:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class LoadElem:
     """``dst`` = an element of the associative array ``var``; 0 or an empty string when there is none."""
 
@@ -364,7 +368,7 @@ class LoadElem:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class StoreElem:
     """An element of the associative array ``var`` = ``src``; 0 or an empty string frees it."""
 
@@ -374,7 +378,7 @@ class StoreElem:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class ElemAddr:
     """``dst`` = the address of an element that is an object; made when ``create``, else 0 when there is none."""
 
@@ -385,7 +389,7 @@ class ElemAddr:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class LoadMem:
     """``dst`` = the integer of ``size`` bytes at ``addr``, extended. Where nothing is, the clause faults (BADADDR)."""
 
@@ -396,7 +400,7 @@ class LoadMem:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class StoreMem:
     """The low ``size`` bytes of ``src`` to ``addr``."""
 
@@ -406,7 +410,7 @@ class StoreMem:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class LoadStr:
     """``dst`` = the string at ``addr``, at most ``limit`` bytes of it (0: as long as strings may be)."""
 
@@ -416,7 +420,7 @@ class LoadStr:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class StoreStr:
     """The string ``src`` and its NUL to ``addr``, cut off to ``size`` bytes; the rest of them become 0."""
 
@@ -426,7 +430,7 @@ class StoreStr:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class StrAddr:
     """``dst`` = the address of a copy of the string ``src`` in scratch memory."""
 
@@ -435,7 +439,7 @@ class StrAddr:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class CopyMem:
     """``size`` bytes from ``source`` to ``target``, which may overlap."""
 
@@ -445,7 +449,7 @@ class CopyMem:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Call:
     """``dst`` = a subroutine of :data:`CALLS`."""
 
@@ -455,7 +459,7 @@ class Call:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class EmitMem:
     """Record the bytes at ``addr`` as field number ``field``."""
 
@@ -464,7 +468,7 @@ class EmitMem:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Aggregate:
     """Feed aggregation ``agg`` with ``value`` (None for ``count()``) under ``keys`` (``probe`` keys have no register).
 
@@ -479,7 +483,7 @@ class Aggregate:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Jump:
     """Go on at a later block."""
 
@@ -487,7 +491,7 @@ class Jump:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Branch:
     """Go on at ``then`` if ``cond`` is not 0, else at ``orelse``; both are later blocks."""
 
@@ -497,7 +501,7 @@ class Branch:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Return:
     """The clause ends."""
 
@@ -532,7 +536,7 @@ Op = (
 Terminator = Jump | Branch | Return
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Block:
     """A basic block: its index in the clause is its name; the terminator names only higher indexes."""
 
@@ -540,7 +544,7 @@ class Block:
     end: Terminator
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Variable:
     """One D variable. ``scope``: ``global`` (all CPUs), ``self`` (one thread), ``local`` (``this->``, one firing).
 
@@ -563,7 +567,7 @@ class Variable:
         return self.keys is None and self.kind != "object"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Clause:
     """One clause. ``probes``: its descriptions as written; ``blocks``: predicate and body.
 
@@ -582,7 +586,7 @@ class Clause:
     line: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Program:
     """A compiled script: clauses in order, its variables and aggregations, and the options it set.
 

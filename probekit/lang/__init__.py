@@ -9,6 +9,9 @@ The passes, in order (``check.check_program`` runs all; ``ir.build`` goes on):
 5. ``split``        clauses with conditional actions become several
 6. ``diagnostics``  what was found wrong, all of it, as data
 
+What only a guest's kernel knows is asked of ``kernelside`` and converted by ``kerneltypes`` when it is
+reached: types by name, symbols (``symbols``), the types of ``args[]`` (``arguments``).
+
 Tables that the language grows by: ``words`` (keywords, type names), ``builtins``
 (variables, functions, aggregating functions), ``types`` (D's types are C's, LP64).
 

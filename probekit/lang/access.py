@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from probekit.lang import ast, typed
 from probekit.lang.diagnostics import did_you_mean, refuse
-from probekit.lang.operators import arithmetic, describe, want_integer
+from probekit.lang.operators import arithmetic, describe
 from probekit.lang.scope import Scope
 from probekit.lang.source import Span
+from probekit.lang.symbols import symbol_address
 from probekit.lang.typed import TypedExpr
 from probekit.lang.types import (
     CHAR,
@@ -22,6 +23,7 @@ from probekit.lang.types import (
     StructType,
     Type,
     VoidType,
+    bit_place,
     sizeof,
 )
 from probekit.lang.values import (
@@ -32,6 +34,7 @@ from probekit.lang.values import (
     VarPlace,
     as_integer,
     as_text,
+    is_integer,
     is_pointer,
     is_scalar,
     is_text,
@@ -53,6 +56,8 @@ def add(addr: TypedExpr, offset: int) -> TypedExpr:
 
 def address_of(expr: ast.Unary, scope: Scope) -> Value:
     """``&operand``."""
+    if isinstance(expr.operand, ast.Symbol):
+        return symbol_address(expr.operand, scope)
     value = scope.check(expr.operand)
     if value.dynamic or isinstance(value.place, (VarPlace, ElemPlace, FixedPlace)):
         raise refuse("D_ADDROF_VAR", expr.span, "a variable of D has no address")
@@ -75,6 +80,8 @@ def dereference(expr: ast.Unary, scope: Scope) -> Value:
 
 def follow(value: Value, span: Span, scope: Scope) -> Value:
     """What a pointer points at."""
+    if isinstance(value.type, StringType):
+        return _character(value, typed.Const(0, INT64))
     inner = pointee(value.type)
     if inner is None or value.action or value.dynamic:
         raise refuse("D_DEREF_NONPTR", span, f"{describe(value)} is not a pointer")
@@ -82,26 +89,26 @@ def follow(value: Value, span: Span, scope: Scope) -> Value:
         raise refuse("D_DEREF_VOID", span, "a pointer to void points at nothing that has a value")
     if isinstance(inner, FuncType):
         raise refuse("D_DEREF_FUNC", span, "a pointer to a function cannot be followed")
-    if isinstance(inner, StructType) and not inner.complete:
-        raise refuse("D_OP_INCOMPLETE", span, f"{inner} is not defined")
+    if isinstance(inner, StructType):
+        inner = _defined(inner, span, scope)
     return load_memory(value.node, inner, string_size=scope.string_size)
 
 
 def subscript(base: Value, expr: ast.Index, scope: Scope) -> Value:
-    """``base[index]`` on a pointer, array or string."""
-    if not (is_pointer(base.type) or isinstance(base.type, StringType)) or base.action or base.dynamic:
-        raise refuse("D_ARR_BADREF", expr.span, f"{describe(base)} cannot be indexed")
+    """``base[index]``, which is ``*(base + index)``, as in C."""
+    index = scope.check(expr.keys[0])
+    spans = (expr.base.span, expr.keys[0].span, expr.span)
+    if isinstance(base.type, StringType) and is_integer(index.type):
+        moved, place = base, as_integer(index, INT64)
+    else:
+        moved, place = arithmetic("+", base, index, spans), None
     if len(expr.keys) != 1:
         raise refuse("D_ARR_BADREF", expr.span, "a pointer or array takes one index")
-    index = scope.check(expr.keys[0])
-    want_integer(index, expr.keys[0].span, "D_OP_INT", "an index")
-    if isinstance(base.type, StringType):
-        node = typed.Invoke("charat", (base.node, as_integer(index, INT64)), CHAR)
-        return Value(node, CHAR)
-    spans = (expr.base.span, expr.keys[0].span, expr.span)
-    if isinstance(pointee(base.type), VoidType):
-        raise refuse("D_DEREF_VOID", expr.span, "a pointer to void points at nothing that has a value")
-    return follow(arithmetic("+", base, index, spans), expr.base.span, scope)
+    return follow(moved, expr.base.span, scope) if place is None else _character(moved, place)
+
+
+def _character(text: Value, index: TypedExpr) -> Value:
+    return Value(typed.Invoke("charat", (text.node, index), CHAR), CHAR)
 
 
 def member(expr: ast.Member, scope: Scope) -> Value:
@@ -117,9 +124,14 @@ def member(expr: ast.Member, scope: Scope) -> Value:
         t = pointee(base.type)
     if not isinstance(t, StructType) or base.action or base.dynamic:
         raise refuse("D_OP_SOU", expr.span, f"{'->' if expr.arrow else '.'} needs a struct or union, not {t}")
-    if not t.complete:
-        raise refuse("D_OP_INCOMPLETE", expr.span, f"{t} is not defined")
-    return _member_at(base.node, t, expr.name, expr.span, scope)
+    return member_at(base.node, _defined(t, expr.span, scope), expr.name, expr.span, scope)
+
+
+def _defined(t: StructType, span: Span, scope: Scope) -> StructType:
+    found = scope.types.whole(t)
+    if not found.complete:
+        raise refuse("D_OP_INCOMPLETE", span, f"{t} is not defined", scope.types.kernel.lacking)
+    return found
 
 
 def _check_arrow(expr: ast.Member, pointer: bool) -> None:
@@ -129,17 +141,18 @@ def _check_arrow(expr: ast.Member, pointer: bool) -> None:
         raise refuse("D_OP_SOU", expr.span, ". needs a struct or union: write ->")
 
 
-def _member_at(addr: TypedExpr, t: StructType, name: str, span: Span, scope: Scope) -> Value:
+def member_at(addr: TypedExpr, t: StructType, name: str, span: Span, scope: Scope) -> Value:
+    """The member of the struct at ``addr``."""
     found = t.find(name)
     if found is None:
         hint = did_you_mean(name, [m.name for m in t.members if m.name])
         raise refuse("D_TYPE_MEMBER", span, f"{t} has no member {name}", hint)
     if found.bit_size is None:
         return load_memory(add(addr, found.offset // 8), found.type, string_size=scope.string_size)
-    unit = sizeof(found.type) * 8
-    at = found.offset // unit * unit
-    place = add(addr, at // 8)
-    return load_memory(place, found.type, shift=found.offset - at, bits=found.bit_size)
+    at, unit, shift = bit_place(found)
+    if unit > 64:
+        raise refuse("D_TYPE_ERR", span, f"the bit-field {name} of {t} cannot be read in one piece")
+    return load_memory(add(addr, at), found.type, shift=shift, bits=found.bit_size, unit_bits=unit)
 
 
 def size_of(expr: ast.Sizeof, scope: Scope) -> Value:
@@ -156,8 +169,13 @@ def measure(t: Type, span: Span, scope: Scope) -> Value:
     """``sizeof (type)``."""
     size = sizeof(t, scope.string_size)
     if size == 0:
-        raise refuse("D_SIZEOF_TYPE", span, f"{t} has no size")
+        raise refuse("D_SIZEOF_TYPE", span, f"{t} has no size", _lacking(t, scope))
     return Value(typed.Const(size, SIZE_T), SIZE_T)
+
+
+def _lacking(t: Type, scope: Scope) -> str:
+    """Why a struct is not known, when it could have been the kernel's."""
+    return scope.types.kernel.lacking if isinstance(t, StructType) and not t.complete else ""
 
 
 def offset_of(expr: ast.Offsetof, scope: Scope) -> Value:
@@ -166,7 +184,7 @@ def offset_of(expr: ast.Offsetof, scope: Scope) -> Value:
     if not isinstance(t, StructType):
         raise refuse("D_OFFSETOF_TYPE", expr.span, f"offsetof needs a struct or union, not {t}")
     if not t.complete:
-        raise refuse("D_OFFSETOF_TYPE", expr.span, f"{t} is not defined")
+        raise refuse("D_OFFSETOF_TYPE", expr.span, f"{t} is not defined", _lacking(t, scope))
     found = t.find(expr.member)
     if found is None:
         raise refuse("D_UNKNOWN", expr.span, f"{t} has no member {expr.member}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from probekit.buffers.actions import PrintType
 from probekit.lang import ast, typed
 from probekit.lang.access import follow
 from probekit.lang.aggcalls import clear, denormalize, normalize, printa, trunc
@@ -17,7 +18,8 @@ from probekit.lang.formatcheck import check_format, integer_item, item_of, read_
 from probekit.lang.functions import check_prototype, symbol_value
 from probekit.lang.operators import describe
 from probekit.lang.scope import Scope
-from probekit.lang.shapes import shape
+from probekit.lang.shapes import TooManyParts, shape
+from probekit.lang.source import Span
 from probekit.lang.typed import Act, Item, TypedStatement
 from probekit.lang.types import (
     INT,
@@ -25,7 +27,6 @@ from probekit.lang.types import (
     MACHINE_POINTER,
     PointerType,
     StringType,
-    StructType,
     SymbolType,
     Type,
     VoidType,
@@ -69,6 +70,8 @@ def _plain(expr: ast.Expr, scope: Scope, family: str) -> Value:
         raise refuse(f"D_{family}_DYN", expr.span, f"{name}() cannot take {value.dynamic or 'a translated object'}")
     if value.action or isinstance(value.type, VoidType):
         raise refuse(f"D_{family}_VOID", expr.span, f"{describe(value)} has no value for {name}()")
+    if is_object(value.type) and sizeof(value.type, scope.string_size) == 0:
+        raise refuse("D_OP_INCOMPLETE", expr.span, f"{describe(value)} has no size that {name}() could show")
     return value
 
 
@@ -90,15 +93,24 @@ def _print(call: ast.Call, function: BuiltinFunction, scope: Scope) -> TypedStat
         return Act("trace", (item_of(value, scope.string_size),))
     t = value.type
     if not isinstance(t, PointerType):
-        return Act("print", (item_of(value, scope.string_size),), shape=shape(t, scope.string_size))
+        return Act("print", (item_of(value, scope.string_size),), shape=_shape(t, call.args[0].span, scope))
     if isinstance(t.to, VoidType):
         raise refuse("D_PRINT_VOID", call.args[0].span, "print() cannot show what a pointer to void points at")
     address = integer_item(convert(value.node, MACHINE_POINTER))
     pointed = follow(value, call.args[0].span, scope)
     item = Item(value.node, "bytes", sizeof(pointed.type, scope.string_size))
-    if isinstance(t.to, StructType) or is_object(t.to) or item.size:
-        return Act("print", (item, address), shape=shape(pointed.type, scope.string_size))
-    return Act("print", (address,), shape=shape(t, scope.string_size))
+    if is_object(t.to) and not item.size:
+        raise refuse("D_OP_INCOMPLETE", call.args[0].span, f"{t.to} has no size that print() could show")
+    if item.size:
+        return Act("print", (item, address), shape=_shape(pointed.type, call.args[0].span, scope))
+    return Act("print", (address,), shape=_shape(t, call.args[0].span, scope))
+
+
+def _shape(t: Type, span: Span, scope: Scope) -> PrintType:
+    try:
+        return shape(t, scope.string_size)
+    except TooManyParts:
+        raise refuse("D_TYPE_ERR", span, f"{t} has more parts than print() shows", "print one member of it") from None
 
 
 def _tracemem(call: ast.Call, function: BuiltinFunction, scope: Scope) -> TypedStatement:
@@ -130,7 +142,7 @@ def _formatted(call: ast.Call, function: BuiltinFunction, scope: Scope) -> Typed
 
 
 def _freopen(call: ast.Call, function: BuiltinFunction, scope: Scope) -> TypedStatement:
-    if call.args and isinstance(call.args[0], ast.String) and call.args[0].text in (b".", b".."):
+    if call.args and isinstance(call.args[0], ast.String) and call.args[0].text == b".":
         raise refuse("D_FREOPEN_INVALID", call.args[0].span, "freopen() cannot write to a directory")
     return _formatted(call, function, scope)
 

@@ -114,14 +114,16 @@ def _linear(call: ast.Call, args: list[Value]) -> tuple[int, ...]:
     if len(args) > 3:
         span = call.args[3].span
         step = _constant(args[3], span, "the step", "D_LQUANT_STEPTYPE")
-        if not 0 < step <= _UINT16_MAX:
-            raise refuse("D_LQUANT_STEPVAL", span, "the step must be a positive 16-bit integer")
+        if step <= 0:
+            raise refuse("D_LQUANT_STEPTYPE", span, "the step must be a positive integer constant")
+        if step > _UINT16_MAX:
+            raise refuse("D_LQUANT_STEPVAL", span, "the step must be a 16-bit integer")
     levels = (limit - base) // step
     if levels == 0:
         raise refuse("D_LQUANT_STEPLARGE", span, "the step is larger than the range")
     if levels > _UINT16_MAX:
         raise refuse("D_LQUANT_STEPSMALL", span, "the step makes too many buckets")
-    return base, limit, step
+    return base, base + levels * step, step  # what does not make a whole level is cut off
 
 
 _LOG_LINEAR = (("factor", "FACTOR"), ("low magnitude", "LOW"), ("high magnitude", "HIGH"), ("steps", "NSTEP"))
@@ -225,8 +227,8 @@ def printa(call: ast.Call, scope: Scope) -> TypedStatement:
     form = None
     written = list(call.args)
     if not isinstance(written[0], ast.AggRef):
-        if len(written) == 1 and not isinstance(written[0], ast.String):
-            raise refuse("D_PRINTA_AGGARG", written[0].span, "printa() takes an aggregation")
+        if not isinstance(written[0], ast.String):
+            raise refuse("D_PRINTA_AGGARG", written[0].span, "printa() takes an aggregation, and may take a format")
         form = read_format(written.pop(0), "printa")
     if not written:
         raise refuse("D_PRINTA_PROTO", call.span, "printa() takes an aggregation behind its format")
@@ -234,15 +236,15 @@ def printa(call: ast.Call, scope: Scope) -> TypedStatement:
     for other, argument in zip(known[1:], written[1:], strict=True):
         _same_keys(known[0], other, argument.span)
     if form is not None:
-        check_keys(form, known[0].keys, len(known), call.args[0].span)
+        check_keys(form, known[0].keys, known[0].func, call.args[0].span, scope)
     return Act("printa", (), form, tuple(k.index for k in known))
 
 
 def _same_keys(first: Aggregation, other: Aggregation, span: Span) -> None:
     if len(first.keys) != len(other.keys):
         message = f"@{other.name} has {len(other.keys)} keys, @{first.name} has {len(first.keys)}"
-        raise refuse("D_PRINTA_AGGPROTO", span, message)
+        raise refuse("D_PRINTA_AGGKEY", span, message)
     for number, (a, b) in enumerate(zip(first.keys, other.keys, strict=True), 1):
         integers = ("int", "uint")
         if (a.kind in integers) != (b.kind in integers):
-            raise refuse("D_PRINTA_AGGKEY", span, f"key {number} of @{other.name} is not that of @{first.name}")
+            raise refuse("D_PRINTA_AGGPROTO", span, f"key {number} of @{other.name} is not that of @{first.name}")

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from probekit.lang import ast, typed
-from probekit.lang.builtins import FUNCTIONS, VARIABLES
+from probekit.lang.access import member_at
+from probekit.lang.builtins import FUNCTIONS
 from probekit.lang.diagnostics import refuse
 from probekit.lang.operators import arithmetic, describe
 from probekit.lang.scope import Scope
 from probekit.lang.source import Span
+from probekit.lang.translators import Xlated
 from probekit.lang.typed import TypedExpr, VarScope
 from probekit.lang.types import (
     INT64,
@@ -23,6 +25,7 @@ from probekit.lang.types import (
     IntType,
     PointerType,
     StringType,
+    StructType,
     SymbolType,
     Type,
     VoidType,
@@ -39,23 +42,31 @@ from probekit.lang.values import (
     coerce,
     convert,
     fits,
+    is_integer,
+    is_pointer,
     is_scalar,
     is_vfptr,
     load_memory,
     machine,
 )
-from probekit.lang.variables import element, key_types
+from probekit.lang.variables import element, is_unknown, key_types
 
-__all__ = ("assign", "load_place", "step")
+__all__ = ("assign", "define_operand", "load_place", "step")
 
 
 def assign(expr: ast.Assign, scope: Scope) -> Value:
     """``target op value``."""
     if isinstance(expr.target, ast.AggRef):
         raise refuse("D_AGG_FUNC", expr.span, f"@{expr.target.name} takes only the result of an aggregating function")
-    value = scope.check(expr.value)
+    if expr.op != "=" and _is_undefined(expr.target, scope):
+        raise refuse("D_VAR_UNDEF", expr.target.span, f"{expr.op} reads what nothing has assigned yet")
+    value = _value_of(expr, scope)
     _want_value(value, expr.value.span, scope)
-    target = _target(expr.target, scope, value if expr.op == "=" else Value(typed.Const(0, INT64), INT64))
+    target = _target(expr.target, scope, value)
+    if value.xlated is not None:
+        return _translated(expr, target, value, value.xlated, scope)
+    if target.dynamic and expr.op == "=":
+        raise refuse("D_OP_INCOMPAT", expr.span, f"{target.dynamic} cannot be assigned as a whole")
     if isinstance(target.type, ArrayType) and not target.dynamic:
         raise refuse("D_OP_ARRFUN", expr.target.span, f"an array cannot be assigned, and this is {target.type}")
     if expr.op == "=":
@@ -65,6 +76,7 @@ def assign(expr: ast.Assign, scope: Scope) -> Value:
         place = _writable(target, expr.op, expr.target.span)
         return Value(_store(place, target.type, value, scope), target.type)
     spans = (expr.target.span, expr.value.span, expr.span)
+    _check_moved(expr, target, value)
     arithmetic(expr.op[:-1], target, value, spans)  # says what does not fit before what cannot be assigned
     place = _writable(target, expr.op, expr.target.span)
 
@@ -75,25 +87,89 @@ def assign(expr: ast.Assign, scope: Scope) -> Value:
     return Value(_once(place, scope, update), target.type)
 
 
+def _check_moved(expr: ast.Assign, target: Value, value: Value) -> None:
+    """``+=`` and ``-=`` of what is no integer need a pointer on the left."""
+    if expr.op not in ("+=", "-=") or isinstance(target.type, StringType) or isinstance(value.type, StringType):
+        return
+    if is_integer(target.type) and is_integer(value.type):
+        return
+    if not is_pointer(target.type) or is_vfptr(target.type):
+        message = f"{expr.op} needs an integer or a pointer to what has a size, not {describe(target)}"
+        raise refuse("D_OP_VFPTR", expr.target.span, message)
+
+
+def _is_undefined(expr: ast.Expr, scope: Scope) -> bool:
+    """Whether nothing has defined the variable yet; ``this->x[...]``, which nothing can, is said elsewhere."""
+    match expr:
+        case ast.Name(name=name) | ast.Index(base=ast.Name(name=name)):
+            return _is_new(name, scope)
+        case ast.Index(base=ast.Scoped(scope="this")):
+            return False
+        case ast.Scoped(scope=where, name=name) | ast.Index(base=ast.Scoped(scope=where, name=name)):
+            return scope.variable(_kept(where), name) is None
+        case _:
+            return False
+
+
+def define_operand(expr: ast.Expr, scope: Scope) -> None:
+    """A unary operator defines ``self->x``, ``this->x`` and ``a[key]``, as ``++`` does: ``!self->x`` may come first."""
+    if not isinstance(expr, ast.Name) and _is_undefined(expr, scope):
+        _target(expr, scope, Value(typed.Const(0, INT64), INT64))
+
+
+def _value_of(expr: ast.Assign, scope: Scope) -> Value:
+    """The right side. What the assignment itself is to define is known there, but has no value yet."""
+    target = expr.target.base if isinstance(expr.target, ast.Index) else expr.target
+    if not isinstance(target, ast.Name) or not _is_new(target.name, scope):
+        return scope.check(expr.value)
+    scope.coming.add(target.name)
+    try:
+        return scope.check(expr.value)
+    finally:
+        scope.coming.discard(target.name)
+
+
 def _want_value(value: Value, span: Span, scope: Scope) -> None:
-    if value.dynamic:
-        raise refuse("D_OP_DYN", span, f"{value.dynamic} has no value that could be assigned")
-    if value.action:
-        function = FUNCTIONS.get(value.action)
-        tag = "D_OP_ACT" if function is not None and function.kind == "action" else "D_CG_EXPR"
-        raise refuse(tag, span, f"{value.action}() has no value that could be assigned")
+    if value.dynamic or value.action:
+        raise refuse("D_OP_INCOMPAT", span, f"{describe(value)} has no value that could be assigned")
     if isinstance(value.type, SymbolType):
-        raise refuse("D_OP_ACT", span, f"what {value.type.name}() gives can be recorded or be a key, nothing else")
+        raise refuse("D_CG_EXPR", span, f"what {value.type.name}() gives can be recorded or be a key, nothing else")
     if isinstance(value.type, VoidType):
         raise refuse("D_OP_INCOMPAT", span, "void has no value that could be assigned")
-    if value.xlated is not None:
-        raise refuse("D_OP_DYN", span, "what a translator makes cannot be assigned as a whole: assign its members")
+    if value.xlated is not None and value.xlated.pointer:
+        raise refuse("D_OP_DYN", span, "what a translator makes has no address that could be assigned")
+
+
+def _translated(expr: ast.Assign, target: Value, value: Value, made: Xlated, scope: Scope) -> Value:
+    """``x = xlate <T> (source)``: each member that the translator gives."""
+    t = target.type
+    if expr.op != "=" or target.dynamic or not isinstance(t, StructType) or not fits(t, value):
+        message = f"{describe(target)} {expr.op} {describe(value)} is not possible"
+        raise refuse("D_OP_INCOMPAT", expr.span, message)
+    place = _writable(target, expr.op, expr.target.span)
+    span, (made, wrap) = expr.value.span, made.once(scope)
+
+    def store(bound: Place) -> TypedExpr:
+        at = _address(bound)
+        result = at
+        for name in made.translator.members:
+            found, given = member_at(at, t, name, span, scope), made.member(name, span, scope)
+            if given.xlated is not None:
+                inner = ast.Assign("=", expr.target, expr.value, expr.span)
+                stored = _translated(inner, found, given, given.xlated, scope).node
+            else:
+                assert isinstance(found.place, MemPlace)
+                stored = _store_member(found.place, found.type, given, scope)
+            result = typed.Sequence(stored, result, at.type)
+        return result
+
+    return Value(wrap(_once(place, scope, store)), t)
 
 
 def step(expr: ast.IncDec, scope: Scope) -> Value:
     """``++`` and ``--``."""
     if isinstance(expr.operand, ast.AggRef):
-        raise refuse("D_OP_DYN", expr.span, f"@{expr.operand.name} is an aggregation: {expr.op} does not apply")
+        raise refuse("D_OP_SCALAR", expr.span, f"@{expr.operand.name} is an aggregation: {expr.op} does not apply")
     # A variable that nothing defined before is an int64_t, as in DTrace.
     target = _target(expr.operand, scope, Value(typed.Const(0, INT64), INT64))
     if not is_scalar(target.type) or target.action or target.dynamic:
@@ -188,16 +264,27 @@ def _store(place: Place, t: Type, value: Value, scope: Scope) -> TypedExpr:
 
 
 def _store_object(place: Place, t: Type, value: Value, scope: Scope) -> TypedExpr:
+    return typed.MemCopy(_address(place), value.node, sizeof(t, scope.string_size))
+
+
+def _store_member(place: MemPlace, t: Type, value: Value, scope: Scope) -> TypedExpr:
+    if isinstance(t, ArrayType) and isinstance(value.type, StringType):
+        size = sizeof(t, scope.string_size)
+        return typed.MemTextStore(place.addr, value.node, size, StringType(size))
+    return _store(place, t, value, scope)
+
+
+def _address(place: Place) -> TypedExpr:
+    """Where an object that is to be changed lies."""
     match place:
         case VarPlace(var=var):
-            addr: TypedExpr = typed.VarAddr(var)
+            return typed.VarAddr(var)
         case ElemPlace(var=var, keys=keys):
-            addr = typed.ElemAddr(var, keys, True)
+            return typed.ElemAddr(var, keys, True)
         case MemPlace(addr=addr):
-            pass
+            return addr
         case FixedPlace():
             raise AssertionError("a fixed place was assigned")
-    return typed.MemCopy(addr, value.node, sizeof(t, scope.string_size))
 
 
 # Targets.
@@ -214,7 +301,7 @@ def _target(expr: ast.Expr, scope: Scope, value: Value) -> Value:
             return _new_array(expr, "global", name, value, scope)
         case ast.Index(base=ast.Scoped(scope=where, name=name)) if scope.variable(_kept(where), name) is None:
             return _new_array(expr, _kept(where), name, value, scope)
-        case ast.Name(name=name) if name in FUNCTIONS and _is_unknown(name, scope):
+        case ast.Name(name=name) if name in FUNCTIONS and is_unknown(name, scope):
             raise refuse("D_IDENT_BADREF", expr.span, f"{name} is a function and cannot be assigned")
         case ast.Index():
             return element(expr, scope, create=True)
@@ -232,29 +319,18 @@ def _kept(where: ast.Scope) -> VarScope:
     return "self" if where == "self" else "local"
 
 
-def _is_unknown(name: str, scope: Scope) -> bool:
-    return (
-        scope.bound_value(name) is None
-        and name not in scope.inlines
-        and name not in VARIABLES
-        and scope.variable("global", name) is None
-    )
-
-
 def _is_new(name: str, scope: Scope) -> bool:
-    return _is_unknown(name, scope) and name not in FUNCTIONS and name not in scope.types.enumerators
+    return is_unknown(name, scope) and name not in FUNCTIONS
 
 
 def _kind(t: Type, scope: Scope) -> Type:
-    """The type that a variable takes from its first value: an array's is a pointer to its elements."""
-    if isinstance(t, ArrayType):
-        return PointerType(t.of)
+    """The type that a variable takes from its first value."""
     return StringType(scope.string_size) if isinstance(t, StringType) else t
 
 
 def _new(span: Span, where: VarScope, name: str, value: Value, scope: Scope) -> Value:
     t = _kind(value.type, scope)
-    if t == VOID or (is_object(t) and sizeof(t) == 0):
+    if t == VOID or (isinstance(t, StructType) and sizeof(t) == 0):
         raise refuse("D_OP_INCOMPAT", span, f"{name} cannot be {t}")
     return load_place(VarPlace(scope.define(where, name, t)), t, scope)
 

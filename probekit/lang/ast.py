@@ -9,11 +9,26 @@ Every node ends with its ``span``. Passes keep their results beside the tree
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal, final
 
+from probekit.lang.ast_types import (
+    ArrayOf,
+    Declarator,
+    Enumerator,
+    EnumSpec,
+    FunctionOf,
+    MemberDecl,
+    Named,
+    Param,
+    Params,
+    PointerTo,
+    Specs,
+    StructSpec,
+    TypeName,
+)
 from probekit.lang.source import Span
 from probekit.lang.types import IntType
+from probekit.records import record
 
 __all__ = (
     "AggRef",
@@ -75,132 +90,7 @@ Scope = Literal["self", "this"]
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class StructSpec:
-    """``struct tag`` (``members`` None) or ``struct [tag] { ... }``."""
-
-    kind: Literal["struct", "union"]
-    tag: str
-    members: tuple[MemberDecl, ...] | None
-    span: Span
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class EnumSpec:
-    """``enum tag`` (``values`` None) or ``enum [tag] { ... }``."""
-
-    tag: str
-    values: tuple[Enumerator, ...] | None
-    span: Span
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Enumerator:
-    """``name`` or ``name = value``."""
-
-    name: str
-    value: Expr | None
-    span: Span
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Specs:
-    """Declaration specifiers in the order written. ``storage``: ``typedef extern static ... self this``."""
-
-    storage: tuple[str, ...]
-    words: tuple[str, ...]
-    tagged: tuple[StructSpec | EnumSpec, ...]
-    span: Span
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Named:
-    """The name in the middle of a declarator; ``scoped`` when it was written with a backquote."""
-
-    name: str
-    scoped: bool
-    span: Span
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class PointerTo:
-    """``stars`` before a declarator; ``inner`` is what stands behind them, None in a type name."""
-
-    stars: int
-    inner: Declarator | None
-    span: Span
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class ArrayOf:
-    """``inner[size]``, or ``inner[params]`` with the key types of an associative array."""
-
-    inner: Declarator | None
-    size: Expr | None
-    params: Params | None
-    span: Span
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class FunctionOf:
-    """``inner(params)``; ``params`` None for empty parentheses."""
-
-    inner: Declarator | None
-    params: Params | None
-    span: Span
-
-
-Declarator = Named | PointerTo | ArrayOf | FunctionOf
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Param:
-    """One parameter, or the type of one key."""
-
-    specs: Specs
-    declarator: Declarator | None
-    span: Span
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Params:
-    """Parameters in order; ``variadic`` when they end in ``...``."""
-
-    params: tuple[Param, ...]
-    variadic: bool
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class MemberDecl:
-    """A member declaration: each declarator with its bit-field width, either may be missing."""
-
-    specs: Specs
-    members: tuple[tuple[Declarator | None, Expr | None], ...]
-    span: Span
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class TypeName:
-    """A type as a cast or ``sizeof`` names it."""
-
-    specs: Specs
-    declarator: Declarator | None
-    span: Span
-
-
-@final
-@dataclass(frozen=True, slots=True)
+@record
 class Integer:
     """An integer or character constant."""
 
@@ -210,7 +100,7 @@ class Integer:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class String:
     """A string constant; ``text`` is the bytes that it stands for."""
 
@@ -219,7 +109,7 @@ class String:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Name:
     """An identifier: a variable, or a function where it is called."""
 
@@ -228,7 +118,7 @@ class Name:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Scoped:
     """``self->name`` or ``this->name``."""
 
@@ -238,7 +128,7 @@ class Scoped:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Symbol:
     """A kernel symbol, with its backquote: ``mod`name``."""
 
@@ -247,7 +137,7 @@ class Symbol:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class AggRef:
     """``@name`` or ``@name[keys]``; ``name`` without the ``@``; ``keys`` None when there are no brackets."""
 
@@ -257,7 +147,7 @@ class AggRef:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Unary:
     """``+ - ! ~ * &`` before an operand."""
 
@@ -267,7 +157,7 @@ class Unary:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class IncDec:
     """``++``/``--``, before (``prefix``) or after its operand."""
 
@@ -278,7 +168,7 @@ class IncDec:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Binary:
     """Two operands and an operator, ``&& || ^^`` included."""
 
@@ -289,7 +179,7 @@ class Binary:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Assign:
     """``=`` and its kin; ``op`` as written."""
 
@@ -300,7 +190,7 @@ class Assign:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Conditional:
     """``cond ? then : orelse``."""
 
@@ -311,7 +201,7 @@ class Conditional:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Comma:
     """``left, right``."""
 
@@ -321,7 +211,7 @@ class Comma:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Cast:
     """``(type)operand``."""
 
@@ -331,7 +221,7 @@ class Cast:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Sizeof:
     """``sizeof operand``."""
 
@@ -340,7 +230,7 @@ class Sizeof:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class SizeofType:
     """``sizeof (type)``."""
 
@@ -349,7 +239,7 @@ class SizeofType:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Stringof:
     """``stringof operand``."""
 
@@ -358,7 +248,7 @@ class Stringof:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Offsetof:
     """``offsetof (type, member)``."""
 
@@ -368,7 +258,7 @@ class Offsetof:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Xlate:
     """``xlate <type> (operand)``."""
 
@@ -378,7 +268,7 @@ class Xlate:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Index:
     """``base[keys]``."""
 
@@ -388,7 +278,7 @@ class Index:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Member:
     """``base.name`` or ``base->name``."""
 
@@ -399,7 +289,7 @@ class Member:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Call:
     """``function(args)``."""
 
@@ -434,7 +324,7 @@ Expr = (
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class ExprStatement:
     """An expression for its effect."""
 
@@ -443,7 +333,7 @@ class ExprStatement:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Empty:
     """A lone ``;``."""
 
@@ -451,7 +341,7 @@ class Empty:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Block:
     """``{ ... }``."""
 
@@ -460,7 +350,7 @@ class Block:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class If:
     """``if (cond) then else orelse``."""
 
@@ -474,7 +364,7 @@ Statement = ExprStatement | Empty | Block | If
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class ProbeText:
     """One probe description as written, macro variables replaced."""
 
@@ -483,7 +373,7 @@ class ProbeText:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Clause:
     """``probes /predicate/ { body }``; ``body`` is None for a bare probe description."""
 
@@ -494,7 +384,7 @@ class Clause:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Declaration:
     """``self int x;``, ``int a[string];``, ``typedef struct s { ... } s_t;``: no declarators for a type alone."""
 
@@ -504,7 +394,7 @@ class Declaration:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Inline:
     """``inline type name[params] = value;``."""
 
@@ -515,7 +405,7 @@ class Inline:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Translation:
     """``member = value;`` of a translator."""
 
@@ -525,7 +415,7 @@ class Translation:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Translator:
     """``translator target < source > { ... };``."""
 
@@ -536,7 +426,7 @@ class Translator:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Provided:
     """``probe name(args) [: (translated)];``."""
 
@@ -547,7 +437,7 @@ class Provided:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Provider:
     """``provider name { ... };``."""
 
@@ -560,7 +450,7 @@ Item = Clause | Declaration | Inline | Translator | Provider
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Script:
     """A whole program."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import signal
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from probekit.lang.types import (
@@ -28,10 +27,12 @@ from probekit.lang.types import (
     SymbolType,
     Type,
 )
+from probekit.records import record
 
 __all__ = (
     "ARGS",
     "CONSTANTS",
+    "DEFAULT_FRAMES",
     "DESTRUCTIVE",
     "FUNCTIONS",
     "VARIABLES",
@@ -43,11 +44,14 @@ __all__ = (
 
 FunctionKind = Literal["action", "aggregating", "subroutine"]
 
+DEFAULT_FRAMES = {"stack": 20, "ustack": 100, "jstack": 50}
+"""How many frames are recorded when neither the call nor an option says it."""
+
 ARGS = 10
 """``arg0`` .. ``arg9``."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BuiltinVariable:
     """A built-in variable. ``type`` None: an array, known only by its elements, or one with no meaning here."""
 
@@ -55,7 +59,7 @@ class BuiltinVariable:
     type: Type | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BuiltinFunction:
     """A built-in function. ``params``: None stands for any type; the last ``optional`` of them may be missing.
 
@@ -214,8 +218,8 @@ _FUNCTIONS: tuple[BuiltinFunction, ...] = (
     _sub("htonll", UINT64, UINT64),
     _sub("htons", _UINT16, _UINT16),
     _sub("index", INT, _TEXT, _TEXT, INT, optional=1),
-    _sub("inet_ntoa", _STRING, VOID_POINTER),
-    _sub("inet_ntoa6", _STRING, VOID_POINTER),
+    _sub("inet_ntoa", _STRING, PointerType(TYPE_NAMES["ipaddr_t"])),
+    _sub("inet_ntoa6", _STRING, PointerType(TYPE_NAMES["in6_addr_t"])),
     _sub("inet_ntop", _STRING, INT, VOID_POINTER),
     _sub("json", _STRING, _TEXT, _TEXT),
     _sub("link_ntop", _STRING, INT, VOID_POINTER),

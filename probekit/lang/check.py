@@ -7,17 +7,20 @@ syntax error ends it at once.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import assert_never
 
 from probekit.lang import ast, library, typed
 from probekit.lang.actions import action
 from probekit.lang.aggcalls import aggregate
+from probekit.lang.builtins import DEFAULT_FRAMES
 from probekit.lang.declare import declare
 from probekit.lang.diagnostics import CompileError, Diagnostic, Refusal, refuse
 from probekit.lang.exprs import make_scope
-from probekit.lang.functions import find_function
+from probekit.lang.functions import check_prototype, find_function
+from probekit.lang.kernelside import KernelSide, NoKernel
 from probekit.lang.macros import Macros, MacroUses
 from probekit.lang.operators import describe, truth
 from probekit.lang.order import check_order
@@ -40,26 +43,42 @@ _LONGEST_ID = 10
 
 
 def check_program(
-    source: Source, *, allow_bare: bool = False, macros: Macros | None = None, string_size: int | None = None
+    source: Source,
+    *,
+    allow_bare: bool = False,
+    allow_empty: bool = False,
+    macros: Macros | None = None,
+    string_size: int | None = None,
+    frames: Mapping[str, int] | None = None,
+    kernel: KernelSide | None = None,
+    can_match: Callable[[ProbeDescription], bool] | None = None,
+    libraries: int = 0,
 ) -> CheckedProgram:
     """Parse and check a script. ``allow_bare``: probes without a clause are allowed (``-n``).
 
-    ``string_size``: the option ``strsize``, where it is not the script that sets it. Raises :class:`CompileError`
-    with every fault found.
+    ``allow_empty``: the option ``empty``. Where it is not the script that sets them: ``string_size``, the option
+    ``strsize``; ``frames``, of ``stack`` and ``ustack``. ``kernel``: the guest's. ``can_match``: whether there may be
+    a probe for a description, where that is known before the program is compiled. ``libraries``: how much of the
+    source's beginning is of D libraries. Raises :class:`CompileError` with every fault found.
     """
     macros, uses = macros or Macros(), MacroUses()
+    kernel = kernel or NoKernel()
     try:
         scanned = scan(source)
-        scope = make_scope(_string_size(scanned.options, string_size))
+        scope = make_scope(_string_size(scanned.options, string_size), kernel)
+        scope.included = source.included
+        scope.has_target = bool(macros.values.get("target"))
+        scope.frames |= {**(frames or {}), **_frames(scanned.options)}
         types = _use_library(scope) if library.wanted(scanned.text) else ()
-        script = parse(scanned.text, _with_options(macros, scanned.options), uses, types)
+        script = parse(scanned.text, _with_options(macros, scanned.options), uses, types, kernel)
     except Refusal as refusal:
         raise CompileError((refusal.diagnostic,), source) from refusal
-    clauses = _items(script, scope, allow_bare=allow_bare)
+    clauses = _items(script, scope, allow_bare=allow_bare, can_match=can_match)
     if not scope.diagnostics:
         with _collecting(scope):
-            check_pragmas(scanned.pragmas, scope)
-    if not scope.diagnostics and not script.items:
+            check_pragmas(scanned.pragmas, scope, libraries)
+    empty = all(isinstance(item, ast.Declaration) for item in script.items)  # DTrace does not count declarations
+    if not scope.diagnostics and empty and not (allow_empty or _is_set("empty", scanned.options)):
         scope.diagnostics.append(Diagnostic("D_EMPTY", NOWHERE, "the program is empty"))
     if not scope.diagnostics:
         scope.diagnostics.extend(uses.unused(_with_options(macros, scanned.options)))
@@ -92,6 +111,12 @@ def _string_size(options: tuple[Option, ...], given: int | None) -> int:
     return min(max(size, 2), _LARGEST_STRING)
 
 
+def _frames(options: tuple[Option, ...]) -> dict[str, int]:
+    """``stackframes=5`` as ``{"stack": 5}``; values that are no number are the option table's affair."""
+    known = {f"{name}frames": name for name in DEFAULT_FRAMES}
+    return {known[o.name]: int(o.value[:9]) for o in options if o.name in known and o.value.isdecimal()}
+
+
 def _use_library(scope: Scope) -> tuple[str, ...]:
     """Declare what the library does; the names of its types."""
     for item in parse(library.LIBRARY, Macros(), MacroUses()).items:
@@ -100,25 +125,33 @@ def _use_library(scope: Scope) -> tuple[str, ...]:
     return library.TYPES
 
 
+def _is_set(name: str, options: tuple[Option, ...]) -> bool:
+    return any(option.name == name for option in options)
+
+
 def _with_options(macros: Macros, options: tuple[Option, ...]) -> Macros:
-    if any(option.name == "defaultargs" for option in options):
-        return Macros(args=macros.args, values=macros.values, default_args=True)
-    return macros
+    return replace(
+        macros,
+        default_args=macros.default_args or _is_set("defaultargs", options),
+        unused=macros.unused or _is_set("argref", options),
+    )
 
 
-def _items(script: ast.Script, scope: Scope, *, allow_bare: bool) -> list[CheckedClause]:
+CanMatch = Callable[[ProbeDescription], bool]
+
+
+def _items(script: ast.Script, scope: Scope, *, allow_bare: bool, can_match: CanMatch | None) -> list[CheckedClause]:
+    # DTrace declares while it reads, and looks into the clauses when all is read.
+    for item in script.items:
+        if not isinstance(item, ast.Clause):
+            with _collecting(scope):
+                declare(item, scope)
     clauses: list[CheckedClause] = []
     for item in script.items:
         if len(scope.diagnostics) >= MAX_DIAGNOSTICS:
             break
-        match item:
-            case ast.Clause():
-                clauses.append(_clause(item, scope, allow_bare=allow_bare))
-            case ast.Declaration() | ast.Inline() | ast.Translator() | ast.Provider():
-                with _collecting(scope):
-                    declare(item, scope)
-            case _:
-                assert_never(item)
+        if isinstance(item, ast.Clause):
+            clauses.append(_clause(item, scope, allow_bare=allow_bare, can_match=can_match))
     return clauses
 
 
@@ -134,37 +167,67 @@ def _collecting(scope: Scope) -> Iterator[None]:
 # Clauses.
 
 
-def _clause(clause: ast.Clause, scope: Scope, *, allow_bare: bool) -> CheckedClause:
+_UNDEFINED = frozenset(("D_IDENT_UNDEF", "D_VAR_UNDEF"))
+
+
+def _clause(clause: ast.Clause, scope: Scope, *, allow_bare: bool, can_match: CanMatch | None) -> CheckedClause:
     probes: list[ProbeDescription] = []
+    before = len(scope.diagnostics)
     for probe in clause.probes:
         with _collecting(scope):
-            probes.append(_probe(probe))
+            probes.append(_probe(probe, can_match))
+    unmatched = len(scope.diagnostics)
     scope.probes = tuple(probes)
-    predicate: typed.TypedExpr | None = None
-    statements: list[tuple[TypedStatement, Span]] = []
-    with _collecting(scope):
-        if clause.predicate is not None:
-            predicate = truth(clause.predicate, scope, "D_PRED_SCALAR", "a predicate")
     with _collecting(scope):
         _check_bare(clause, allow_bare=allow_bare)
-    written = clause.body.statements if clause.body else ()
-    for statement in written:
+    found = len(scope.diagnostics)
+    statements = _statements(clause, scope)
+    failed = scope.diagnostics[found:]
+    if clause.predicate is not None and failed and failed[0].tag in _UNDEFINED:
+        # What the actions miss may be what the predicate defines: then it comes first, as in DTrace.
+        del scope.diagnostics[found:]
+        predicate = _predicate(clause, scope)
+        statements = _statements(clause, scope)
+    else:
+        predicate = _predicate(clause, scope)
+    if unmatched > before:
+        del scope.diagnostics[unmatched:]  # nobody asks what a clause does that has no probe
+    scope.probes = ()
+    default = all(isinstance(s, ast.Empty) for s in (clause.body.statements if clause.body else ()))
+    return CheckedClause(tuple(probes), predicate, tuple(s for s, _ in statements), default, clause.span)
+
+
+def _predicate(clause: ast.Clause, scope: Scope) -> typed.TypedExpr | None:
+    with _collecting(scope):
+        if clause.predicate is not None:
+            return truth(clause.predicate, scope, "D_PRED_SCALAR", "a predicate")
+    return None
+
+
+def _statements(clause: ast.Clause, scope: Scope) -> list[tuple[TypedStatement, Span]]:
+    statements: list[tuple[TypedStatement, Span]] = []
+    for statement in clause.body.statements if clause.body else ():
         with _collecting(scope):
             statements.extend((made, statement.span) for made in _statement(statement, scope))
     with _collecting(scope):
         check_order(statements)
-    scope.probes = ()
-    default = all(isinstance(statement, ast.Empty) for statement in written)
-    return CheckedClause(tuple(probes), predicate, tuple(s for s, _ in statements), default, clause.span)
+    return statements
 
 
-def _probe(probe: ast.ProbeText) -> ProbeDescription:
+def _probe(probe: ast.ProbeText, can_match: CanMatch | None) -> ProbeDescription:
     if probe.text.isdecimal() and len(probe.text) > _LONGEST_ID:
         raise refuse("D_PDESC_INVAL", probe.span, "probe ID is too large")
     try:
-        return ProbeDescription.parse(probe.text)
+        description = ProbeDescription.parse(probe.text)
     except DescriptionError as error:
         raise refuse("D_PDESC_INVAL", probe.span, str(error)) from error
+    if can_match is not None and not can_match(description):
+        hint = "list what there is with -l, or allow it with -Z"
+        if description.probe_id is not None:
+            raise refuse("D_PDESC_INVAL", probe.span, f"there is no probe {description}", hint.partition(",")[0])
+        message = f"probe description {description} does not match any probes"
+        raise refuse("D_PDESC_ZERO", probe.span, message, hint)
+    return description
 
 
 def _check_bare(clause: ast.Clause, *, allow_bare: bool) -> None:
@@ -212,11 +275,14 @@ def _expression(expr: ast.Expr, scope: Scope) -> TypedStatement:
             return aggregate(expr, scope)
         case ast.Call() if (function := find_function(expr)) is not None and function.kind == "action":
             return action(expr, function, scope)
+        case ast.Call() if (function := find_function(expr)) is not None and function.kind == "aggregating":
+            check_prototype(expr, function, scope)
+            message = f"{function.name}() is no expression: it belongs behind an aggregation and ="
+            raise refuse("D_CG_EXPR", expr.span, message)
         case _:
             value = scope.check(expr)
             if value.action:
-                message = f"{describe(value)} is no expression: it belongs behind an aggregation and ="
-                raise refuse("D_CG_EXPR", expr.span, message)
+                raise refuse("D_CG_EXPR", expr.span, f"{describe(value)} may only stand alone as a statement")
             if value.dynamic:
                 raise refuse("D_CG_DYN", expr.span, f"{value.dynamic} alone does nothing")
             return typed.Do(value.node)

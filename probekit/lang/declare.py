@@ -11,7 +11,8 @@ from probekit.lang.typed import VarScope
 from probekit.lang.types import (
     SOFT_NAMES,
     TYPE_NAMES,
-    FloatType,
+    ArrayType,
+    EnumType,
     FuncType,
     IntType,
     StringType,
@@ -23,7 +24,8 @@ from probekit.lang.types import (
     sizeof,
 )
 from probekit.lang.typetable import Declared
-from probekit.lang.values import FixedPlace, Value, fits, is_scalar, is_text, machine
+from probekit.lang.values import FixedPlace, Value, fits, is_text, machine
+from probekit.lang.variables import is_key
 
 __all__ = ("declare",)
 
@@ -46,10 +48,7 @@ def declare(item: ast.Declaration | ast.Inline | ast.Translator | ast.Provider, 
 def _storage(specs: ast.Specs) -> str:
     if len(specs.storage) > 1:
         raise refuse("D_DECL_CLASS", specs.span, f"{' and '.join(specs.storage)} cannot stand together")
-    storage = specs.storage[0] if specs.storage else ""
-    if storage in ("static", "auto", "register"):
-        raise refuse("D_DECL_BADCLASS", specs.span, f"D has no {storage} variables")
-    return storage
+    return specs.storage[0] if specs.storage else ""
 
 
 def _declaration(item: ast.Declaration, scope: Scope) -> None:
@@ -61,6 +60,9 @@ def _declaration(item: ast.Declaration, scope: Scope) -> None:
         return
     for declarator in item.declarators:
         declared = scope.types.declared(base, declarator, item.span)
+        function = isinstance(declared.type, FuncType) and declared.keys is None
+        if storage in ("auto", "register") or (storage == "static" and not function):
+            raise refuse("D_DECL_BADCLASS", item.specs.span, f"D has no {storage} variables")
         if storage == "typedef":
             _typedef(declared, scope)
         elif storage == "extern":
@@ -78,15 +80,24 @@ def _typedef(declared: Declared, scope: Scope) -> None:
     name = declared.name
     if name in VARIABLES or name in scope.inlines or scope.variable("global", name) is not None:
         raise refuse("D_DECL_IDRED", declared.span, f"{name} is a variable already")
-    known = scope.types.typedefs.get(name)
-    if known is not None and not (name in SOFT_NAMES and known is TYPE_NAMES[name]):
-        raise refuse("D_DECL_TYPERED", declared.span, f"{name} is a type already")
+    if name in scope.types.typedefs and not _is_soft(name, scope) and not _of_header(declared, scope):
+        raise refuse("D_DECL_IDRED", declared.span, f"{name} is a type already")
     t: Type = declared.type
     if isinstance(t, IntType):
-        t = IntType(declared.name, t.bits, t.signed)
+        t = IntType(declared.name, t.bits, t.signed, t.means or t.name)
     elif isinstance(t, StructType) and not t.name and not t.alias:
         t.alias = declared.name
     scope.types.typedefs[declared.name] = t
+
+
+def _is_soft(name: str, scope: Scope) -> bool:
+    return name in SOFT_NAMES and scope.types.typedefs[name] is TYPE_NAMES[name]
+
+
+def _of_header(declared: Declared, scope: Scope) -> bool:
+    """True when a C header says again what D defines by itself."""
+    name = declared.name
+    return scope.types.typedefs[name] is TYPE_NAMES.get(name) and scope.included(declared.span.start)
 
 
 def _variable(declared: Declared, where: VarScope, scope: Scope, *, extern: bool = False) -> None:
@@ -95,20 +106,22 @@ def _variable(declared: Declared, where: VarScope, scope: Scope, *, extern: bool
         raise refuse("D_DECL_SCOPE", declared.span, "a variable's name cannot have a scope")
     if declared.keys is not None and where == "local":
         raise refuse("D_DECL_LOCASSC", declared.span, f"this->{name} cannot be an associative array")
-    if isinstance(t, VoidType):
-        raise refuse("D_DECL_VOIDOBJ", declared.span, f"{name} cannot be void")
-    if isinstance(t, StructType) and not t.complete:
-        raise refuse("D_DECL_INCOMPLETE", declared.span, f"{t} is not defined")
     if where == "global" and (name in VARIABLES or name in FUNCTIONS or name in scope.inlines):
         raise refuse("D_DECL_IDRED", declared.span, f"{name} is defined already")
+    if name in scope.types.typedefs and not _is_soft(name, scope):
+        raise refuse("D_DECL_TYPERED", declared.span, f"{name} is a type already")
+    if isinstance(t, VoidType):
+        raise refuse("D_DECL_VOIDOBJ", declared.span, f"{name} cannot be void")
+    if isinstance(t, (StructType, EnumType)) and not t.complete:
+        raise refuse("D_DECL_INCOMPLETE", declared.span, f"{t} is not defined")
     for key in declared.keys or ():
-        if not (is_scalar(key) or is_text(key)):
-            raise refuse("D_DECL_PROTO_TYPE", declared.span, f"a {key} cannot be a key")
+        if not is_key(key, scope.string_size):
+            raise refuse("D_KEY_TYPE", declared.span, f"a {key} cannot be a key")
     if isinstance(t, FuncType):
         if extern or where == "global":
             return  # a prototype: nothing of it exists outside of a kernel
         raise refuse("D_DECL_DYNOBJ", declared.span, f"{name} cannot be a function")
-    if isinstance(t, FloatType) or (is_object(t) and sizeof(t, scope.string_size) == 0):
+    if is_object(t) and sizeof(t, scope.string_size) == 0:
         raise refuse("D_DECL_DYNOBJ", declared.span, f"{name} cannot be {t}")
     keys = None if declared.keys is None else tuple(_key(k, scope) for k in declared.keys)
     known = scope.variable(where, name)
@@ -129,13 +142,15 @@ def _same_keys(a: tuple[Type, ...] | None, b: tuple[Type, ...] | None) -> bool:
 
 
 def _inline(item: ast.Inline, scope: Scope) -> None:
-    if item.specs.storage:
-        raise refuse("D_DECL_CLASS", item.specs.span, f"an inline cannot be {item.specs.storage[0]}")
+    if _storage(item.specs):
+        raise refuse("D_DECL_BADCLASS", item.specs.span, f"an inline cannot be {item.specs.storage[0]}")
     base = scope.types.specified(item.specs)
     declared = scope.types.declared(base, item.declarator, item.span)
     name, t = declared.name, declared.type
     if declared.scoped:
         raise refuse("D_DECL_SCOPE", declared.span, "an inline's name cannot have a scope")
+    if isinstance(t, ArrayType):
+        raise refuse("D_DECL_ARRNULL", declared.span, f"{name}[] needs parameters: an inline is no array")
     if isinstance(t, VoidType):
         raise refuse("D_DECL_VOIDOBJ", declared.span, f"{name} cannot be void")
     taken = name in VARIABLES or name in FUNCTIONS or name in scope.inlines
@@ -143,7 +158,7 @@ def _inline(item: ast.Inline, scope: Scope) -> None:
         raise refuse("D_DECL_IDRED", declared.span, f"{name} is defined already")
     for parameter, key in declared.params:
         if not parameter:
-            raise refuse("D_DECL_PROTO_FORM", declared.span, f"a parameter of {name}[] has no name")
+            raise refuse("D_DECL_PROTO_NAME", declared.span, f"a parameter of {name}[] has no name")
         if isinstance(key, VoidType):
             raise refuse("D_DECL_PROTO_TYPE", declared.span, f"{parameter} of {name}[] cannot be void")
     stand_ins = {p: Value(typed.Slot(-1, machine(k)), k, FixedPlace()) for p, k in declared.params}

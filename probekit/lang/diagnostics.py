@@ -15,18 +15,18 @@ the front end raises one :class:`CompileError` with all of them.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from difflib import get_close_matches
 
 from probekit.errors import ProbekitError
 from probekit.lang.source import Source, Span
+from probekit.records import record
 
 __all__ = ("CompileError", "Diagnostic", "Refusal", "did_you_mean", "not_yet", "refuse", "render")
 
 _WIDEST = 160
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Diagnostic:
     """One fault in a script. ``tag``: DTrace's name for it; ``hints``: what to do next."""
 
@@ -45,9 +45,13 @@ class Refusal(Exception):
 
 
 class CompileError(ProbekitError):
-    """The script is wrong. ``diagnostics``: each fault; ``source``: where their spans point."""
+    """The script is wrong. ``diagnostics``: each fault; ``source``: where their spans point.
+
+    ``needs_kernel``: it was compiled without a guest, and names something that a kernel may know.
+    """
 
     exit_code = 1
+    needs_kernel = False
 
     def __init__(self, diagnostics: Iterable[Diagnostic], source: Source) -> None:
         self.diagnostics = tuple(diagnostics)

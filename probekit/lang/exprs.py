@@ -10,11 +10,12 @@ from typing import assert_never
 
 from probekit.lang import ast, typed
 from probekit.lang.access import address_of, dereference, measure, member, offset_of, size_of, string_of
-from probekit.lang.assign import assign, step
-from probekit.lang.diagnostics import Refusal, refuse
+from probekit.lang.assign import assign, define_operand, step
 from probekit.lang.functions import call
+from probekit.lang.kernelside import KernelSide
 from probekit.lang.operators import binary, cast, comma, conditional, unary
 from probekit.lang.scope import Scope
+from probekit.lang.symbols import kernel_symbol
 from probekit.lang.translators import translate
 from probekit.lang.types import INT, VOID, StringType
 from probekit.lang.typetable import TypeTable
@@ -39,12 +40,8 @@ def check(expr: ast.Expr, scope: Scope) -> Value:
             return scoped(expr, scope)
         case ast.AggRef():
             return _aggregation(expr)
-        case ast.Unary(op="&"):
-            return address_of(expr, scope)
-        case ast.Unary(op="*"):
-            return dereference(expr, scope)
-        case ast.Unary():
-            return unary(expr, scope)
+        case ast.Unary() | ast.Sizeof() | ast.Stringof():
+            return _unary(expr, scope)
         case ast.Binary():
             return binary(expr, scope)
         case ast.Assign():
@@ -61,25 +58,28 @@ def check(expr: ast.Expr, scope: Scope) -> Value:
             return _more(expr, scope)
 
 
-def _more(
-    expr: ast.Sizeof
-    | ast.SizeofType
-    | ast.Stringof
-    | ast.Offsetof
-    | ast.Xlate
-    | ast.Call
-    | ast.Index
-    | ast.Member
-    | ast.Symbol,
-    scope: Scope,
-) -> Value:
+def _unary(expr: ast.Unary | ast.Sizeof | ast.Stringof, scope: Scope) -> Value:
+    define_operand(expr.operand, scope)
     match expr:
         case ast.Sizeof():
             return size_of(expr, scope)
-        case ast.SizeofType():
-            return measure(scope.types.resolve(expr.type), expr.span, scope)
         case ast.Stringof():
             return string_of(expr, scope)
+        case ast.Unary(op="&"):
+            return address_of(expr, scope)
+        case ast.Unary(op="*"):
+            return dereference(expr, scope)
+        case _:
+            return unary(expr, scope)
+
+
+def _more(
+    expr: ast.SizeofType | ast.Offsetof | ast.Xlate | ast.Call | ast.Index | ast.Member | ast.Symbol,
+    scope: Scope,
+) -> Value:
+    match expr:
+        case ast.SizeofType():
+            return measure(scope.types.resolve(expr.type), expr.span, scope)
         case ast.Offsetof():
             return offset_of(expr, scope)
         case ast.Xlate():
@@ -91,22 +91,18 @@ def _more(
         case ast.Member():
             return member(expr, scope)
         case ast.Symbol():
-            raise _symbol(expr)
+            return kernel_symbol(expr, scope)
         case _:
             assert_never(expr)
-
-
-def _symbol(expr: ast.Symbol) -> Refusal:
-    return refuse("D_IDENT_UNDEF", expr.span, f"kernel symbols such as {expr.text} are not implemented yet")
 
 
 def _aggregation(expr: ast.AggRef) -> Value:
     return Value(typed.Const(0, INT), VOID, dynamic=f"the aggregation @{expr.name}")
 
 
-def make_scope(string_size: int) -> Scope:
-    """The names of a new program: nothing but what D itself defines."""
-    table = TypeTable(lambda _expr: None, string_size)
+def make_scope(string_size: int, kernel: KernelSide) -> Scope:
+    """The names of a new program: nothing but what D itself defines, and the guest's kernel."""
+    table = TypeTable(lambda _expr: None, string_size, kernel)
     scope = Scope(table, check, string_size)
 
     def constant(expr: ast.Expr) -> int | None:

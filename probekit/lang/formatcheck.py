@@ -20,34 +20,54 @@ from probekit.lang.types import (
     INT64,
     MACHINE_POINTER,
     ArrayType,
+    FloatType,
     IntType,
     StringType,
     StructType,
     SymbolType,
+    c_name,
     sizeof,
 )
 from probekit.lang.values import Value, as_text, convert, is_integer, is_pointer, is_text, machine
 
 __all__ = ("check_format", "check_keys", "integer_item", "item_of", "read_format", "text_item")
 
-_INTEGER, _STRING, _FLOAT, _ADDRESS, _TIME, _STACK = (
+_INTEGER, _CHARACTER, _STRING, _WIDE, _FLOAT, _ADDRESS, _USER, _TIME, _STACK = (
     "an integer",
+    "a char, a short or an int",
     "a string",
+    "an array of 32-bit characters",
     "a floating-point number",
     "an address",
-    "a 64-bit time",
+    "an address of the process of -c or -p",
+    "a 64-bit integer, a time",
     "a stack",
 )
 
 _CONVERSIONS: dict[str, str] = {
-    **dict.fromkeys("diouxXcC", _INTEGER),
+    **dict.fromkeys("diouxXP", _INTEGER),
+    **dict.fromkeys("cC", _CHARACTER),
     **dict.fromkeys("sS", _STRING),
-    **dict.fromkeys("eEfFgG", _FLOAT),
-    **dict.fromkeys("paA", _ADDRESS),
+    **dict.fromkeys("eEfgG", _FLOAT),
+    **dict.fromkeys(("Le", "LE", "Lf", "Lg", "LG"), _FLOAT),
+    **dict.fromkeys("pa", _ADDRESS),
+    "A": _USER,
     **dict.fromkeys("YT", _TIME),
     "k": _STACK,
+    **{f"h{letter}": "short" for letter in "dixX"},
+    **{f"h{letter}": "unsigned short" for letter in "ou"},
+    **{f"l{letter}": "long" for letter in "dixX"},
+    **{f"l{letter}": "unsigned long" for letter in "ou"},
+    **{f"ll{letter}": "long long" for letter in "dixX"},
+    **{f"ll{letter}": "unsigned long long" for letter in "ou"},
+    **dict.fromkeys(("lc", "wc"), "int"),
+    **dict.fromkeys(("ls", "ws"), _WIDE),
 }
-"""Conversion letter to what it takes."""
+"""Conversions, with their prefix, to what they take; a name of C's is a type to the letter."""
+
+_EITHER_SIGN = frozenset("xX")
+_64_BITS = frozenset(("int64_t", "uint64_t"))
+"""The typedefs that ``%llx`` takes although they are longs."""
 
 
 def read_format(expr: ast.Expr, name: str) -> Format:
@@ -61,9 +81,21 @@ def read_format(expr: ast.Expr, name: str) -> Format:
     except FormatError as error:
         raise refuse("D_SYNTAX", expr.span, f"{name}(): {error}") from error
     for conversion in form.conversions:
-        if conversion.letter not in _CONVERSIONS:
-            raise refuse("D_SYNTAX", expr.span, f"{name}() has no conversion %{conversion.letter}")
+        if _name(conversion) not in _CONVERSIONS:
+            raise refuse(
+                "D_SYNTAX", expr.span, f"{name}() has no conversion %{_name(conversion)}", _shorter(conversion)
+            )
     return form
+
+
+def _name(conversion: Conversion) -> str:
+    return conversion.length + conversion.letter
+
+
+def _shorter(conversion: Conversion) -> str:
+    if conversion.length and _CONVERSIONS.get(conversion.letter) == _INTEGER:
+        return f"leave the size out: %{conversion.letter} takes an integer of any size"
+    return ""
 
 
 def check_format(form: Format, call: ast.Call, scope: Scope) -> tuple[Item, ...]:
@@ -81,7 +113,7 @@ def check_format(form: Format, call: ast.Call, scope: Scope) -> tuple[Item, ...]
             message = f"conversion {number} (%{conversion.letter}) has no argument"
             raise refuse("D_PRINTF_ARG_PROTO", call.span, message)
         argument = given.pop(0)
-        items.append(_fit(conversion, scope.check(argument), argument.span))
+        items.append(_fit(conversion, scope.check(argument), argument.span, scope))
     if given:
         plural = "" if len(items) == 1 else "s"
         message = f"the format takes {len(items)} argument{plural}, not {len(call.args) - 1}"
@@ -100,68 +132,116 @@ def _dynamic(given: list[ast.Expr], number: int, what: str, span: Span, scope: S
     return integer_item(convert(value.node, INT))
 
 
-def _fit(conversion: Conversion, value: Value, span: Span) -> Item:
-    wanted = _CONVERSIONS[conversion.letter]
-    if not _takes(wanted, value):
-        raise refuse("D_PRINTF_ARG_TYPE", span, f"%{conversion.letter} takes {wanted}, not {describe(value)}")
+def _fit(conversion: Conversion, value: Value, span: Span, scope: Scope) -> Item:
+    wanted = _CONVERSIONS[_name(conversion)]
+    if not _takes(wanted, conversion, value, scope):
+        shown = wanted if " " in wanted else f"a {wanted}"
+        message = f"%{_name(conversion)} takes {shown}, not {describe(value)}"
+        raise refuse("D_PRINTF_ARG_TYPE", span, message, _hint(conversion, value))
     if isinstance(value.type, SymbolType):
         return item_of(value, 0)
     if wanted == _STRING:
         return text_item(as_text(value))
+    if wanted == _WIDE:
+        return item_of(value, scope.string_size)
     if wanted == _TIME:
         return integer_item(convert(value.node, INT64))
     return integer_item(value.node)
 
 
-def _takes(wanted: str, value: Value) -> bool:
+def _hint(conversion: Conversion, value: Value) -> str:
+    if conversion.length and is_integer(value.type):
+        return _shorter(conversion)
+    return "use stringof()" if is_text(value.type) and not isinstance(value.type, StringType) else ""
+
+
+def _takes(wanted: str, conversion: Conversion, value: Value, scope: Scope) -> bool:
     t = value.type
     if value.action or value.dynamic or value.xlated is not None:
         return False
     if isinstance(t, SymbolType):
-        return (t.name == "stack") == (wanted == _STACK) and wanted in (_STACK, _STRING, _ADDRESS)
+        if t.name == "stack" or wanted == _STACK:
+            return t.name == "stack" and wanted == _STACK
+        return wanted in (_USER, _STRING) if t.name in _USER_SYMBOLS else wanted in (_ADDRESS, _STRING)
     match wanted:
         case "an integer":
             return is_integer(t)
+        case "a char, a short or an int":
+            return is_integer(t) and sizeof(t) <= 4
         case "a string":
-            return is_text(t)
+            return isinstance(t, (StringType, ArrayType)) and is_text(t)
+        case "an array of 32-bit characters":
+            return isinstance(t, ArrayType) and isinstance(t.of, IntType) and t.of.bits == 32
         case "an address":
             return is_integer(t) or is_pointer(t)
-        case "a 64-bit time":
-            return is_integer(t)
-        case _:
+        case "an address of the process of -c or -p":
+            return scope.has_target and (is_integer(t) or is_pointer(t))
+        case "a 64-bit integer, a time":
+            return is_integer(t) and sizeof(t) == 8
+        case "a stack" | "a floating-point number":
             return False
+        case _:
+            return isinstance(t, IntType) and _is_exactly(wanted, conversion, t)
 
 
-def check_keys(form: Format, keys: Sequence[KeyPart], aggs: int, span: Span) -> None:
-    """The format of ``printa()`` against an aggregation's keys."""
-    used = 0
+_USER_SYMBOLS = frozenset(("uaddr", "ufunc", "umod", "usym"))
+
+
+def _is_exactly(wanted: str, conversion: Conversion, t: IntType) -> bool:
+    """A size prefix wants that type of C's, whatever typedef it goes by; hexadecimal does not mind the sign."""
+    if conversion.letter in _EITHER_SIGN:
+        if conversion.length == "ll" and (t.name in _64_BITS or t.means in _64_BITS):
+            return True
+        return c_name(t).removeprefix("unsigned ") == wanted
+    return c_name(t) == wanted
+
+
+def check_keys(form: Format, keys: Sequence[KeyPart], func: str, span: Span, scope: Scope) -> None:
+    """The format of ``printa()`` against an aggregation's keys and what ``func`` makes."""
+    left = list(enumerate(keys, 1))
     for number, conversion in enumerate(form.conversions, 1):
-        if conversion.star_width or conversion.star_precision:
-            raise refuse("D_PRINTF_DYN_PROTO", span, f"conversion {number} of printa() cannot have a width of *")
+        name, wanted = _name(conversion), _CONVERSIONS[_name(conversion)]
+        for star, what in ((conversion.star_width, "width"), (conversion.star_precision, "precision")):
+            if star:
+                _dynamic_key(left, number, what, span)
         if "@" in conversion.flags:
-            if _CONVERSIONS[conversion.letter] not in (_INTEGER, _ADDRESS):
-                raise refuse("D_PRINTF_AGG_CONV", span, f"%@{conversion.letter} cannot show an aggregation")
+            # a count is unsigned, everything else signed
+            if not _shows(wanted, conversion, KeyPart("uint" if func == "count" else "int"), scope):
+                raise refuse("D_PRINTF_ARG_TYPE", span, f"%@{name} cannot show an aggregation")
             continue
-        if used >= len(keys):
-            message = f"conversion {number} (%{conversion.letter}) has no key"
-            raise refuse("D_PRINTF_ARG_PROTO", span, message)
-        part = keys[used]
-        used += 1
-        if not _shows(_CONVERSIONS[conversion.letter], part):
-            message = f"%{conversion.letter} does not fit key {used}, which is {_kind(part)}"
-            raise refuse("D_PRINTF_ARG_TYPE", span, message)
+        if not left:
+            raise refuse("D_PRINTF_ARG_PROTO", span, f"conversion {number} (%{name}) has no key")
+        place, part = left.pop(0)
+        if not _shows(wanted, conversion, part, scope):
+            raise refuse("D_PRINTF_ARG_TYPE", span, f"%{name} does not fit key {place}, which is {_kind(part)}")
+
+
+def _dynamic_key(left: list[tuple[int, KeyPart]], number: int, what: str, span: Span) -> None:
+    if not left:
+        raise refuse("D_PRINTF_DYN_PROTO", span, f"conversion {number} has no key for its {what} (*)")
+    place, part = left.pop(0)
+    if part.kind not in ("int", "uint") or part.detail:
+        message = f"the {what} (*) of conversion {number} must be an integer, and key {place} is {_kind(part)}"
+        raise refuse("D_PRINTF_DYN_TYPE", span, message)
 
 
 def _kind(part: KeyPart) -> str:
     return {"int": _INTEGER, "uint": _INTEGER, "stack": _STACK}.get(part.kind, _STRING)
 
 
-def _shows(wanted: str, part: KeyPart) -> bool:
+def _shows(wanted: str, conversion: Conversion, part: KeyPart, scope: Scope) -> bool:
     if part.detail and part.kind in ("int", "uint"):
-        return wanted in (_ADDRESS, _STRING)
+        return wanted in (_USER if part.detail in _USER_SYMBOLS else _ADDRESS, _STRING)
     match part.kind:
         case "int" | "uint":
-            return wanted in (_INTEGER, _ADDRESS, _TIME)
+            if wanted == _CHARACTER:
+                return part.bits <= 32
+            if wanted == _TIME:
+                return part.bits == 64
+            if wanted in (_INTEGER, _ADDRESS) or (wanted == _USER and scope.has_target):
+                return True
+            name = "int64_t" if part.kind == "int" else "uint64_t"
+            return _is_exactly(wanted, conversion, IntType(name, part.bits, part.kind == "int"))
         case "stack":
             return wanted == _STACK
         case _:
@@ -195,7 +275,7 @@ def item_of(value: Value, string_size: int) -> Item:
             return Item(value.node, "uint", 8, name)
         case StringType():
             return text_item(value.node)
-        case StructType() | ArrayType():
+        case StructType() | ArrayType() | FloatType():
             return Item(value.node, "bytes", sizeof(value.type, string_size))
         case _:
             m = machine(value.type)

@@ -48,6 +48,8 @@ def call(expr: ast.Call, scope: Scope) -> Value:
     function = function_named(expr, scope)
     if isinstance(function.result, SymbolType):
         return symbol_value(expr, function, scope)
+    if function.kind == "aggregating":
+        return Value(typed.Const(0, INT), VOID, dynamic=f"{function.name}()")
     if function.kind != "subroutine":
         return Value(typed.Const(0, INT), VOID, action=function.name)
     args = check_prototype(expr, function, scope)
@@ -101,7 +103,6 @@ def symbol_value(expr: ast.Call, function: BuiltinFunction, scope: Scope) -> Val
     return Value(coerce(value, t), result)
 
 
-DEFAULT_FRAMES = {"stack": 20, "ustack": 100, "jstack": 50}
 _MOST_FRAMES = 1024
 
 
@@ -109,7 +110,7 @@ def stack_frames(expr: ast.Call, function: BuiltinFunction, scope: Scope) -> int
     """How many frames ``stack([n])`` or ``ustack([n[, size]])`` asks for."""
     name = function.name
     values = [scope.check(argument) for argument in expr.args]
-    frames = DEFAULT_FRAMES[name]
+    frames = min(max(scope.frames[name], 1), _MOST_FRAMES)
     if name == "stack":
         if len(values) > 1:
             raise refuse("D_STACK_PROTO", expr.span, f"stack() takes at most one argument, not {len(values)}")

@@ -14,8 +14,7 @@ from probekit.lang.types import IntType, literal_type
 
 __all__ = ("char_value", "integer_value", "string_value")
 
-_INTEGER = re.compile(r"(?:0[xX](?P<hex>[0-9a-fA-F]+)|(?P<oct>0[0-7]*)|(?P<dec>[1-9][0-9]*))(?P<suffix>[uUlL]*)")
-_SUFFIX = re.compile(r"(?:[uU](?:l|L|ll|LL)?|(?:l|L|ll|LL)[uU]?)?")
+_INTEGER = re.compile(r"(?:0[xX](?P<hex>[0-9a-fA-F]+)|(?P<oct>0[0-9]*)|(?P<dec>[1-9][0-9]*))(?P<suffix>[uU]?[lL]{0,2})")
 _ESCAPE = re.compile(r"\\(?:(?P<oct>[0-7]{1,3})|x(?P<hex>[0-9a-fA-F]{1,2})|(?P<char>.))", re.DOTALL)
 _NAMED = {"a": 7, "b": 8, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11, "0": 0}
 # A million digits would cost quadratic time to convert, and no type holds more than these.
@@ -27,8 +26,10 @@ def integer_value(text: str, span: Span) -> tuple[int, IntType]:
     if len(text) > _LONGEST_INTEGER:
         raise refuse("D_INT_OFLOW", span, "integer constant is too large")
     found = _INTEGER.fullmatch(text)
-    if found is None or _SUFFIX.fullmatch(found["suffix"]) is None:
-        raise refuse("D_INT_DIGIT", span, f"{text} is not an integer constant")
+    if found is None:
+        raise refuse("D_SYNTAX", span, f"{text} is not an integer constant")
+    if any(digit in "89" for digit in found["oct"] or ""):
+        raise refuse("D_INT_DIGIT", span, f"octal constant {text} has a digit that is none")
     digits, base = next((found[k], b) for k, b in (("hex", 16), ("oct", 8), ("dec", 10)) if found[k] is not None)
     value = int(digits, base)
     suffix = found["suffix"].lower()
@@ -50,7 +51,7 @@ def char_value(text: str, span: Span) -> int:
         raise refuse("D_CHR_NULL", span, "empty character constant")
     if len(data) > 8:
         raise refuse("D_CHR_OFLOW", span, "character constant is longer than eight bytes")
-    return int.from_bytes(data, "big", signed=len(data) in (1, 8))
+    return int.from_bytes(data, "big", signed=len(data) == 8)
 
 
 def _unescape(text: str, span: Span) -> bytes:

@@ -22,19 +22,20 @@ _IN_TEXT = re.compile(r"\$\$?(?:[0-9]+|[a-zA-Z_][0-9a-zA-Z_]*)")
 _INTEGER = re.compile(r"[-+]?[0-9]\w*")
 _LONGEST = 72  # digits of an integer: more are too many in any base
 _WORD = re.compile(r"[a-zA-Z_][0-9a-zA-Z_]*")
-_STRING = re.compile(r'"(?:[^"\\\n]|\\.)*"')
 
 
 @dataclass(frozen=True, slots=True)
 class Macros:
     """``args``: the script's arguments, ``$0`` first; ``values``: ``pid`` ... ``target``.
 
-    ``default_args``: the option ``defaultargs``: an argument that was not given is 0 or "".
+    ``default_args``: the option ``defaultargs``: an argument that was not given is 0 or "". ``unused``: the option
+    ``argref``: arguments that the script never names are no fault.
     """
 
     args: tuple[str, ...] = ()
     values: Mapping[str, int] = field(default_factory=dict)
     default_args: bool = False
+    unused: bool = False
 
 
 @dataclass(slots=True)
@@ -45,7 +46,7 @@ class MacroUses:
 
     def unused(self, macros: Macros) -> list[Diagnostic]:
         """A fault for each argument that the script never names (``$0`` may stay unnamed)."""
-        if macros.default_args:
+        if macros.default_args or macros.unused:
             return []
         return [
             Diagnostic("D_MACRO_UNUSED", NOWHERE, f"extraneous argument '{arg}' (${i} is not referenced)")
@@ -58,8 +59,7 @@ def expand_token(text: str, span: Span, macros: Macros, uses: MacroUses) -> list
     """The tokens (terminal, text) that a macro variable stands for."""
     value = _value(text, span, macros, uses)
     if text.startswith("$$"):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        return [("STRING", f'"{escaped}"')]
+        return [("STRING", _quoted(value))]
     if _INTEGER.fullmatch(value):
         if len(value) > _LONGEST or (value.lstrip("+-").isdecimal() and int(value.lstrip("+-")) >> 64):
             raise refuse("D_MACRO_OFLOW", span, f"{text} stands for an integer that does not fit in 64 bits")
@@ -67,9 +67,20 @@ def expand_token(text: str, span: Span, macros: Macros, uses: MacroUses) -> list
         return [*signs, ("INT", value.lstrip("+-"))]
     if _WORD.fullmatch(value):
         return [("IDENT", value)]
-    if _STRING.fullmatch(value):
-        return [("STRING", value)]
-    raise refuse("D_SYNTAX", span, f"{text} stands for {value!r}, which is no integer, word or string", "use $" + text)
+    if len(value) > 1 and value.startswith('"') and value.endswith('"'):
+        value = value[1:-1]
+    return [("STRING", _quoted(value))]
+
+
+_BARE = re.compile(r'\\.|[\n"\\]', re.DOTALL)
+
+
+def _quoted(value: str) -> str:
+    """An argument as a string constant: its own escapes stay, whatever else could end the constant is escaped."""
+    return f'"{_BARE.sub(lambda m: m[0] if len(m[0]) > 1 and m[0][1] != chr(10) else _ESCAPES[m[0][-1]], value)}"'
+
+
+_ESCAPES = {"\n": "\\n", '"': '\\"', "\\": "\\\\"}
 
 
 def expand_text(text: str, span: Span, macros: Macros, uses: MacroUses) -> str:

@@ -36,7 +36,6 @@ from probekit.lang.values import (
     Value,
     as_integer,
     as_text,
-    coerce,
     compatible,
     convert,
     is_integer,
@@ -131,6 +130,9 @@ def _right(node: ast.Binary, left: Value, scope: Scope) -> Value:
     if node.op in _COMPARE and isinstance(left.type, EnumType) and isinstance(node.right, ast.Name):
         found = dict(left.type.values).get(node.right.name)
         if found is not None:
+            name = node.right.name
+            if scope.variable("global", name) is not None or name in scope.inlines:
+                raise refuse("D_IDENT_AMBIG", node.right.span, f"{name} is a value of {left.type}, and a variable too")
             return Value(typed.Const(found, INT), left.type)
     return scope.check(node.right)
 
@@ -158,13 +160,7 @@ def _comparison(op: str, left: Value, right: Value, span: Span) -> TypedExpr:
         raise refuse("D_OP_INCOMPAT", span, f"{describe(left)} and {describe(right)} cannot be compared with {op}")
     if isinstance(left.type, StringType) or isinstance(right.type, StringType):
         return typed.CompareText(_COMPARE[op], as_text(left), as_text(right))
-    if is_text(left.type) and is_text(right.type) and not (_plain_pointer(left.type) and _plain_pointer(right.type)):
-        return typed.CompareText(_COMPARE[op], as_text(left), as_text(right))
     return _compare(_COMPARE[op], left.node, right.node)
-
-
-def _plain_pointer(t: Type) -> bool:
-    return isinstance(t, PointerType)
 
 
 def _compare(op: CompareOp, left: TypedExpr, right: TypedExpr) -> TypedExpr:
@@ -180,8 +176,11 @@ def _compare(op: CompareOp, left: TypedExpr, right: TypedExpr) -> TypedExpr:
 def arithmetic(op: str, left: Value, right: Value, spans: tuple[Span, Span, Span]) -> Value:
     """An arithmetic operator. ``spans``: of the left, the right, and the whole."""
     name, tag = _ARITH[op]
-    if name in ("add", "sub") and (is_pointer(left.type) or is_pointer(right.type)):
-        return _pointer_arithmetic(op, left, right, spans)
+    if name in ("add", "sub"):
+        if is_pointer(left.type) or is_pointer(right.type):
+            return _pointer_arithmetic(op, left, right, spans)
+        if isinstance(left.type, StringType) != isinstance(right.type, StringType):
+            return _text_arithmetic(op, left, right, spans)
     a = want_integer(left, spans[0], tag, f"the left side of {op}")
     b = want_integer(right, spans[1], tag, f"the right side of {op}")
     if name in ("shl", "shr"):
@@ -203,11 +202,33 @@ def _pointer_arithmetic(op: str, left: Value, right: Value, spans: tuple[Span, S
         left, right, spans = right, left, (spans[1], spans[0], spans[2])
     if not is_integer(right.type):
         raise _misfit(op, left, right, spans[2])
+    _check_bounds(left, right, spans[2])
     inner = pointee(left.type)
     assert inner is not None
     offset = _arith("mul", convert(right.node, LONG), typed.Const(_stride(inner, spans[0]), LONG), LONG, spans[2])
     node = _arith("add" if op == "+" else "sub", left.node, convert(offset, MACHINE_POINTER), MACHINE_POINTER, spans[2])
     return Value(node, PointerType(inner))
+
+
+def _text_arithmetic(op: str, left: Value, right: Value, spans: tuple[Span, Span, Span]) -> Value:
+    """A string and an integer: the string from there on, as a pointer would have it."""
+    if isinstance(right.type, StringType) and op == "+":
+        left, right = right, left
+    if not isinstance(left.type, StringType) or not is_integer(right.type):
+        raise _misfit(op, left, right, spans[2])
+    _check_bounds(left, right, spans[2])
+    addr = typed.TextAddr(left.node)
+    offset = convert(right.node, MACHINE_POINTER)
+    moved = _arith("add" if op == "+" else "sub", addr, offset, MACHINE_POINTER, spans[2])
+    return Value(typed.MemText(moved, 0, left.type), left.type)
+
+
+def _check_bounds(left: Value, right: Value, span: Span) -> None:
+    """A constant index must lie within an array that has a size."""
+    if isinstance(left.type, ArrayType) and left.type.count and isinstance(right.node, typed.Const):
+        index = right.node.value
+        if not 0 <= index < left.type.count:
+            raise refuse("D_ARR_BOUNDS", span, f"{index} is outside of {left.type}")
 
 
 def _stride(inner: Type, span: Span) -> int:
@@ -239,8 +260,11 @@ def _arith(op: ArithOp, left: TypedExpr, right: TypedExpr, t: IntType, span: Spa
 def conditional(expr: ast.Conditional, scope: Scope) -> Value:
     """``cond ? then : orelse``."""
     cond = truth(expr.cond, scope, "D_OP_SCALAR", "the condition of ?:")
+    if isinstance(cond, typed.Const):
+        return scope.check(expr.then if cond.value else expr.orelse)
     then, orelse = scope.check(expr.then), scope.check(expr.orelse)
-    _want_values("?:", expr.span, then, orelse)
+    if then.dynamic or orelse.dynamic or same(then.type, orelse.type):
+        _want_values("?:", expr.span, then, orelse)
     if isinstance(then.type, VoidType) and isinstance(orelse.type, VoidType):
         return Value(typed.Choose(cond, then.node, orelse.node, INT), VOID)
     if isinstance(then.type, StructType) and same(then.type, orelse.type):
@@ -284,12 +308,12 @@ def comma(expr: ast.Comma, scope: Scope) -> Value:
 def cast(expr: ast.Cast, scope: Scope) -> Value:
     """``(type)operand``."""
     target, value = scope.types.resolve(expr.type), scope.check(expr.operand)
-    if value.action:
-        raise refuse("D_CG_EXPR", expr.operand.span, f"{value.action}() may only stand alone as a statement")
     bad = refuse("D_CAST_INVAL", expr.span, f"{describe(value)} cannot be cast to {target}")
     if value.dynamic:
         raise bad
     if isinstance(target, VoidType):
+        if value.action:
+            raise refuse("D_CG_EXPR", expr.operand.span, f"{value.action}() may only stand alone as a statement")
         return Value(value.node, VOID)
     if isinstance(target, StringType):
         if not (is_scalar(value.type) or is_text(value.type)):
@@ -303,10 +327,8 @@ def cast(expr: ast.Cast, scope: Scope) -> Value:
         raise bad
     m = machine(target)
     assert isinstance(m, IntType)
-    if is_scalar(value.type) or isinstance(value.type, ArrayType):
+    if is_scalar(value.type) or (isinstance(value.type, ArrayType) and isinstance(target, PointerType)):
         return Value(as_integer(value, m), target)
-    if isinstance(value.type, StringType) and isinstance(target, PointerType):
-        return Value(coerce(value, target), target)
     raise bad
 
 

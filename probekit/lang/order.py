@@ -39,6 +39,7 @@ def _check(statement: TypedStatement, span: Span, seen: _Seen) -> None:
                 raise refuse("D_AGG_COMM", span, "an aggregation cannot follow commit()")
             if seen.speculated:
                 raise refuse("D_AGG_SPEC", span, "an aggregation cannot follow speculate()")
+            seen.recorded = True
         case typed.Act(action="commit"):
             if seen.committed:
                 raise refuse("D_COMM_COMM", span, "commit() cannot follow commit()")
@@ -60,8 +61,10 @@ def _check(statement: TypedStatement, span: Span, seen: _Seen) -> None:
                 raise refuse("D_ACT_SPEC", span, f"{name}() cannot follow speculate()")
             if seen.speculated and name == "exit":
                 raise refuse("D_EXIT_SPEC", span, "exit() cannot follow speculate()")
+            if name in DESTRUCTIVE:
+                return
             if seen.committed and statement.records:
                 raise refuse("D_DREC_COMM", span, f"{name}() records data and cannot follow commit()")
-            seen.recorded = seen.recorded or statement.records
+            seen.recorded = seen.recorded or (statement.records and not seen.speculated)
         case _:
             pass

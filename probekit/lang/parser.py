@@ -1,4 +1,4 @@
-"""Text to syntax tree: Lark's LALR parser over grammar/*.lark, one token at a time.
+"""Text to syntax tree: the parser of grammar/*.lark (``lalr``, ``tables``), fed one token at a time.
 
 Between lexer and parser stands :func:`_tokens`: it renames words (keywords, type
 names), replaces macro variables, and so keeps both out of the grammar.
@@ -6,33 +6,24 @@ names), replaces macro variables, and so keeps both out of the grammar.
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, cast
-
-from lark import Lark, Token
-from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
+from typing import Any
 
 from probekit.lang import ast
 from probekit.lang.diagnostics import Refusal, did_you_mean, not_yet, refuse
+from probekit.lang.kernelside import KernelSide, NoKernel
+from probekit.lang.lalr import END, Machine, Token, UnexpectedCharacter, UnexpectedToken
 from probekit.lang.macros import Macros, MacroUses, expand_text, expand_token
 from probekit.lang.source import NOWHERE, Span
 from probekit.lang.syntax import TreeBuilder
+from probekit.lang.tables import load_tables
 from probekit.lang.types import TYPE_NAMES
 from probekit.lang.words import KEYWORDS, NOT_YET, terminal_of
-from probekit.resources import data_dir
 
-if TYPE_CHECKING:
-    from lark.parsers.lalr_interactive_parser import InteractiveParser
-
-__all__ = ("GRAMMAR_FILES", "MAX_DEPTH", "load_grammar", "parse")
-
-GRAMMAR_FILES = ("lexical.lark", "types.lark", "expr.lark", "d.lark")
-"""Read in this order and joined: one namespace, so that rules keep their names."""
+__all__ = ("MAX_DEPTH", "parse")
 
 MAX_DEPTH = 150
 """How deep expressions and statements may nest: the passes after this one recurse."""
@@ -40,51 +31,29 @@ MAX_DEPTH = 150
 _WORDS = frozenset(("IDENT", "PSPEC", "TYPE_NAME"))
 
 
-def load_grammar() -> str:
-    """The whole grammar as text."""
-    folder = data_dir("grammar")
-    return "\n".join(folder.joinpath(name).read_text("utf-8") for name in GRAMMAR_FILES)
-
-
 @lru_cache(maxsize=1)
-def _parser() -> Lark:
-    return Lark(
-        load_grammar(),
-        parser="lalr",
-        lexer="contextual",
-        start="start",
-        maybe_placeholders=True,
-        transformer=TreeBuilder(),
-        cache=_tables_file(),
-    )
+def _methods() -> tuple[Callable[[list[Any]], Any] | None, ...]:
+    builder = TreeBuilder()
+    return tuple(getattr(builder, rule.method) if rule.method else None for rule in load_tables().rules)
 
 
-def _tables_file() -> str | bool:
-    """Where the parser's tables are kept: making them takes longer than everything else. False: nowhere."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    folder = (Path(home) if home.startswith("/") else Path.home() / ".cache") / "probekit"
+def parse(
+    text: str, macros: Macros, uses: MacroUses, types: Iterable[str] = (), kernel: KernelSide | None = None
+) -> ast.Script:
+    """The tree of a script that ``scan`` has passed. Raises :class:`Refusal`.
+
+    ``types``: typedefs beside D's own; ``kernel``: asked about words that may name a type and are neither.
+    """
+    machine = Machine(load_tables(), text, _methods())
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # What is unpickled from there must be our own.
-        if folder.stat().st_uid != os.getuid() or not os.access(folder, os.W_OK):
-            return False
-    except (OSError, RuntimeError):  # RuntimeError: there is no home
-        return False
-    return str(folder / "grammar.tables")
-
-
-def parse(text: str, macros: Macros, uses: MacroUses, types: Iterable[str] = ()) -> ast.Script:
-    """The tree of a script that ``scan`` has passed. ``types``: typedefs beside D's own. Raises :class:`Refusal`."""
-    machine = _parser().parse_interactive(text)
-    last: Token | None = None
-    try:
-        for token in _Words(machine, macros, uses, {*TYPE_NAMES, *types}).tokens():
-            machine.feed_token(token)
-            last = token
-        script = machine.feed_eof(last)  # type: ignore[no-untyped-call]
-    except UnexpectedInput as error:
-        accepted: set[str] = machine.accepts()  # type: ignore[no-untyped-call]
-        raise _unexpected(error, text, accepted) from error
+        for token in _Words(text, machine, macros, uses, {*TYPE_NAMES, *types}, kernel or NoKernel()).tokens():
+            machine.feed(token)
+        script = machine.feed(Token(END, "", len(text), len(text)))
+    except UnexpectedToken as error:
+        raise _unexpected(error.token, text, machine.accepts()) from error
+    except UnexpectedCharacter as error:
+        at = error.at
+        raise refuse("D_SYNTAX", Span(at, at + 1), f"character {_quoted(text[at])} cannot stand here") from error
     except RecursionError as error:
         raise refuse("D_SYNTAX", NOWHERE, "the script is nested too deeply") from error
     assert isinstance(script, ast.Script)
@@ -94,6 +63,9 @@ def parse(text: str, macros: Macros, uses: MacroUses, types: Iterable[str] = ())
 
 _STARRED = re.compile(r"([A-Za-z_]\w*)(\*+)([A-Za-z_]\w*)?")
 _BEFORE_NAME = frozenset(("TYPE_NAME", "STAR", "BASE_TYPE", "TAG", "RBRACE"))
+_BEFORE_MEMBER = frozenset(("ARROW", "DOT", "STRUCT", "ENUM"))
+_BEHIND_TYPE = re.compile(r"\s*[*)(\[\w]")
+_WORD = re.compile(r"[A-Za-z_]\w*")
 
 
 @dataclass(slots=True)
@@ -101,22 +73,28 @@ class _Words:
     """The token stream between lexer and parser: words renamed, macro variables replaced, typedefs noticed.
 
     A ``typedef`` makes its name a type for every token behind it, as in C; so it is noticed here, not in the tree.
+    The guest's kernel is asked last, and only about a word that stands where a type may.
     """
 
-    machine: InteractiveParser
+    text: str
+    machine: Machine
     macros: Macros
     uses: MacroUses
     typedefs: set[str]
+    kernel: KernelSide
     before: str = ""
     defining: bool = False
     taken: bool = False
     braces: int = 0
     parens: int = 0
+    module: str = ""
 
     def tokens(self) -> Iterator[Token]:
-        for token in self.machine.lexer_thread.lex(self.machine.parser_state):  # type: ignore[no-untyped-call]
+        for token in self.machine.tokens():
             if token.type == "MACRO":
                 found: Iterable[Token] = self._expand(token)
+            elif "`" in token and token.type in ("SYMBOL", "TYPE_NAME", "PSPEC"):
+                found = self._scoped(token)
             elif token.type in _WORDS:
                 found = self._word(token)
             else:
@@ -149,8 +127,8 @@ class _Words:
                 self.taken = True
 
     def _expand(self, token: Token) -> Iterator[Token]:
-        for terminal, text in expand_token(token.value, _span(token), self.macros, self.uses):
-            piece = Token.new_borrow_pos(terminal, text, token)
+        for terminal, text in expand_token(str(token), _span(token), self.macros, self.uses):
+            piece = token.like(terminal, text)
             if terminal == "IDENT":
                 yield from self._word(piece)
             else:
@@ -158,35 +136,73 @@ class _Words:
 
     def _word(self, token: Token) -> Iterator[Token]:
         """Rename a word. At the top level ``int*`` is a type and a star, not a glob: D settles it so."""
-        accepted = self.machine.choices()  # type: ignore[no-untyped-call]
+        accepted = self.machine.choices()
         name, stars, behind = str(token), "", ""
         if token.type == "PSPEC" and (found := _STARRED.fullmatch(name)) is not None:
             name, stars, behind = found[1], found[2], found[3] or ""
         terminal = terminal_of(name, self.typedefs)
         if terminal == "TYPE_NAME" and self.before in _BEFORE_NAME and "IDENT" in accepted:
             terminal = None
+        if terminal is None and self._is_kernel_type(token, name, accepted):
+            terminal = "TYPE_NAME"
         if terminal is not None and terminal in accepted:
-            yield Token.new_borrow_pos(terminal, name, token)
+            yield token.like(terminal, name)
             for _ in stars:
-                yield Token.new_borrow_pos("STAR", "*", token)
+                yield token.like("STAR", "*")
             if behind:
-                yield Token.new_borrow_pos("IDENT", behind, token)
+                yield token.like("IDENT", behind)
+        elif self.module and self.before in ("STRUCT", "ENUM"):
+            yield token.like(token.type, f"{self.module}`{name}")
+            self.module = ""
         elif token.type == "PSPEC":
-            yield token.update(value=expand_text(token.value, _span(token), self.macros, self.uses))
+            yield token.like("PSPEC", expand_text(str(token), _span(token), self.macros, self.uses))
         elif name in NOT_YET or (terminal is not None and terminal not in ("TYPE_NAME", "BASE_TYPE")):
             raise _reserved(name, _span(token))
         elif terminal is None and token.type == "TYPE_NAME" and "IDENT" in accepted:
-            yield Token.new_borrow_pos("IDENT", name, token)
+            yield token.like("IDENT", name)
         elif terminal is None and token.type == "TYPE_NAME":
             raise refuse("D_SYNTAX", _span(token), f"{name} is not a type", did_you_mean(name, self.typedefs))
         else:
             yield token
 
+    def _is_kernel_type(self, token: Token, name: str, accepted: Container[str]) -> bool:
+        """Whether a word that is no type of the script's is one of the kernel's."""
+        if "TYPE_NAME" not in accepted or self.before in _BEFORE_MEMBER or not _WORD.fullmatch(name):
+            return False
+        if token.type == "PSPEC" or "INT" in accepted:
+            # A probe, or an expression, may stand here as well: what follows decides.
+            starred = token.type == "PSPEC" and name != token
+            if not starred and _BEHIND_TYPE.match(self.text, token.end) is None:
+                return False
+        elif self.before in _BEFORE_NAME and "IDENT" in accepted:
+            return False
+        return self.kernel.is_type(name) and not self._assigned(name)
+
+    def _assigned(self, name: str) -> bool:
+        """Whether the script uses a word as a variable somewhere."""
+        use = rf"(?<![\w`>.]){name}\s*(?:\+\+|--|\[|(?:[-+*/%&|^]|<<|>>)?=(?!=))"
+        return re.search(use, self.text) is not None
+
+    def _scoped(self, token: Token) -> Iterator[Token]:
+        """``module`type``, ``module`struct tag``, or a symbol."""
+        accepted = self.machine.choices()
+        module, _, name = str(token).partition("`")
+        terminal = KEYWORDS.get(name)
+        if module and terminal in ("STRUCT", "ENUM") and terminal in accepted:
+            self.module = module
+            yield token.like(terminal, name)
+        elif module and "TYPE_NAME" in accepted and self.before not in _BEFORE_MEMBER and self.kernel.is_type(token):
+            yield token.like("TYPE_NAME", str(token))
+        elif token.type == "PSPEC":
+            yield from self._word(token)
+        elif "SYMBOL" in accepted:
+            yield token.like("SYMBOL", str(token))
+        else:
+            raise refuse("D_TYPE_ERR", _span(token), f"unknown type {token}", self.kernel.lacking)
+
 
 def _span(token: Token) -> Span:
-    assert token.start_pos is not None
-    assert token.end_pos is not None
-    return Span(token.start_pos, token.end_pos)
+    return Span(token.start, token.end)
 
 
 def _reserved(word: str, span: Span) -> Refusal:
@@ -195,21 +211,14 @@ def _reserved(word: str, span: Span) -> Refusal:
     return refuse("D_SYNTAX", span, f"{word} cannot stand here")
 
 
-def _unexpected(error: UnexpectedInput, text: str, accepted: set[str]) -> Refusal:
-    """Lark's error as ours. ``accepted``: the terminals that could have stood there."""
-    match error:
-        case UnexpectedToken(token=Token() as token):
-            if token.type == "$END":
-                end = len(text.rstrip())
-                return refuse("D_SYNTAX", Span(end, end), "script ends too early", *_missing(accepted))
-            span = _span(token)
-            word = text[span.start : span.end]
-            return refuse("D_SYNTAX", span, f"syntax error near {_quoted(word)}", *_missing(accepted, word))
-        case UnexpectedCharacters():
-            at = cast(int, error.pos_in_stream)  # Lark types it as None
-            return refuse("D_SYNTAX", Span(at, at + 1), f"character {_quoted(text[at])} cannot stand here")
-        case _:
-            return refuse("D_SYNTAX", Span(len(text), len(text)), "script ends too early")
+def _unexpected(token: Token, text: str, accepted: set[str]) -> Refusal:
+    """``accepted``: the terminals that could have stood there."""
+    if token.type == END:
+        end = len(text.rstrip())
+        return refuse("D_SYNTAX", Span(end, end), "script ends too early", *_missing(accepted))
+    span = _span(token)
+    word = text[span.start : span.end]
+    return refuse("D_SYNTAX", span, f"syntax error near {_quoted(word)}", *_missing(accepted, word))
 
 
 _PLAIN = {"COLON": ":", "RBRACE": "}", "RPAR": ")", "RSQB": "]", "SEMI": ";", "PRED_END": "/", "LBRACE": "{"}

@@ -10,17 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from probekit.lang.attributes import parse_attributes
+from probekit.lang.builtins import FUNCTIONS, VARIABLES
 from probekit.lang.diagnostics import refuse
 from probekit.lang.scan import Pragma
 from probekit.lang.scope import Scope
 
 __all__ = ("check_pragmas",)
 
-_STABILITY = ("internal", "private", "obsolete", "external", "unstable", "evolving", "stable", "standard")
-_CLASSES = ("unknown", "cpu", "platform", "group", "isa", "common")
 _PARTS = ("provider", "module", "function", "name", "args")
-_VERSION = re.compile(r'"([0-9]{1,3})(?:\.([0-9]{1,3}))?(?:\.([0-9]{1,3}))?"')
-_NEWEST = (2, 0, 5)
+_VERSION = re.compile(r'"[0-9]{1,2}\.[0-9]{1,4}(?:\.[0-9]{1,4})?"')
 _LIBRARIES = frozenset(
     f"{name}.d"
     for name in (
@@ -31,8 +30,11 @@ _LIBRARIES = frozenset(
 _PROVIDERS = frozenset(("dtrace", "profile", "fbt", "syscall", "sdt", "proc", "sched", "io", "lockstat", "rawtp"))
 
 
-def check_pragmas(pragmas: Iterable[Pragma], scope: Scope) -> None:
-    """Refuse the first that is malformed or names what does not exist. Raises :class:`Refusal`."""
+def check_pragmas(pragmas: Iterable[Pragma], scope: Scope, library: int = 0) -> None:
+    """Refuse the first that is malformed or names what does not exist. Raises :class:`Refusal`.
+
+    ``library``: where the D libraries end and the program begins.
+    """
     for pragma in pragmas:
         match pragma.words:
             case ("attributes", *words):
@@ -40,37 +42,38 @@ def check_pragmas(pragmas: Iterable[Pragma], scope: Scope) -> None:
             case ("binding", *words):
                 _binding(pragma, list(words), scope)
             case ("depends_on", *words):
-                _depends(pragma, list(words))
+                _depends(pragma, list(words), in_library=pragma.span.start < library)
 
 
 def _attributes(pragma: Pragma, words: list[str], scope: Scope) -> None:
-    parts = words[0].lower().split("/") if words else []
-    good = len(parts) == 3 and parts[0] in _STABILITY and parts[1] in _STABILITY and parts[2] in _CLASSES
-    if not good or len(words) < 2:
+    if len(words) < 2:
         raise refuse("D_PRAGMA_MALFORM", pragma.span, "attributes are written Stable/Stable/Common name")
+    if parse_attributes(words[0]) is None:
+        raise refuse("D_PRAGMA_INVAL", pragma.span, f"{words[0]} are no attributes: write Stable/Stable/Common")
     if words[1] == "provider":
-        if len(words) != 4 or words[3] not in _PARTS:
-            message = "attributes of a provider are written provider name provider|module|function|name|args"
+        shown = "|".join(_PARTS)
+        if len(words) != 4:
+            message = f"attributes of a provider are written provider name {shown}"
             raise refuse("D_PRAGMA_MALFORM", pragma.span, message)
         if words[2] not in scope.providers:
             raise refuse("D_PRAGMA_UNUSED", pragma.span, f"provider {words[2]} is not declared")
+        if words[3] not in _PARTS:
+            raise refuse("D_PRAGMA_INVAL", pragma.span, f"a provider has no {words[3]}: write {shown}")
         return
-    if len(words) != 2:
-        raise refuse("D_PRAGMA_MALFORM", pragma.span, "attributes take one name")
     _name(pragma, words[1], scope)
 
 
 def _binding(pragma: Pragma, words: list[str], scope: Scope) -> None:
-    found = _VERSION.fullmatch(words[0]) if words else None
-    if found is None or len(words) != 2:
+    if len(words) < 2 or not words[0].startswith('"'):
         raise refuse("D_PRAGMA_MALFORM", pragma.span, 'a binding is written "1.6.1" name')
-    version = tuple(int(part or 0) for part in found.groups())
-    if version > _NEWEST:
-        raise refuse("D_PRAGMA_INVAL", pragma.span, f"there is no version {words[0]} of D")
+    if _VERSION.fullmatch(words[0]) is None:
+        raise refuse("D_PRAGMA_INVAL", pragma.span, f"{words[0]} is no version")
     _name(pragma, words[1], scope)
 
 
 def _name(pragma: Pragma, name: str, scope: Scope) -> None:
+    if name in VARIABLES or name in FUNCTIONS:
+        raise refuse("D_PRAGMA_SCOPE", pragma.span, f"{name} is D's own, and no pragma changes it")
     known = (
         name in scope.inlines
         or name in scope.types.typedefs
@@ -81,12 +84,14 @@ def _name(pragma: Pragma, name: str, scope: Scope) -> None:
         raise refuse("D_PRAGMA_UNUSED", pragma.span, f"{name} is not defined, so this pragma changes nothing")
 
 
-def _depends(pragma: Pragma, words: list[str]) -> None:
+def _depends(pragma: Pragma, words: list[str], *, in_library: bool) -> None:
     if len(words) != 2:
         raise refuse("D_PRAGMA_MALFORM", pragma.span, "a dependency is written library|module|provider name")
     kind, name = words
     known = {"library": name in _LIBRARIES, "module": name == "vmlinux", "provider": name in _PROVIDERS}
     if kind not in known:
         raise refuse("D_PRAGMA_INVAL", pragma.span, f"a program cannot depend on a {kind}")
+    if kind == "library" and not in_library:
+        raise refuse("D_PRAGMA_DEPEND", pragma.span, "only a library may depend on a library: all of them are read")
     if not known[kind]:
         raise refuse("D_PRAGMA_DEPEND", pragma.span, f"there is no {kind} {name}")

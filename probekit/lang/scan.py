@@ -9,15 +9,15 @@ Offsets do not move, so that every later span points into the text as written.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from probekit.lang.diagnostics import refuse
 from probekit.lang.source import MAX_SOURCE, NOWHERE, Source, Span
+from probekit.records import record
 
 __all__ = ("Option", "Pragma", "Scanned", "scan")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Option:
     """``#pragma D option name=value``. ``value`` is empty when none was written."""
 
@@ -26,7 +26,7 @@ class Option:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Pragma:
     """``#pragma D attributes|binding|depends_on ...``: its words, the first of them the kind."""
 
@@ -34,7 +34,7 @@ class Pragma:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Scanned:
     """``text``: the script with blanks; as long as the original."""
 
@@ -56,7 +56,7 @@ _PIECE = re.compile(
 )
 _NOT_NEWLINE = re.compile(r"[^\n]")
 _PRAGMA = re.compile(r"\s*#\s*(?P<word>\w+)?\s*(?P<rest>.*?)\s*$", re.DOTALL)
-_OPTION = re.compile(r"D\s+option\s+(?P<name>[A-Za-z_]\w*)\s*(?:=\s*(?P<value>\S.*))?$")
+_OPTION = re.compile(r"D\s+option\s+(?:(?P<name>[^\s=\"0-9][^\s=\"]*)(?:=(?P<value>\S*))?|=\S*)$")
 _LINE = re.compile(r'[0-9]{1,9}(\s+"[^"]*")?(\s+[0-9]+)*')
 _CONTROL_WORDS = ("define", "elif", "else", "endif", "if", "ifdef", "ifndef", "include", "undef")
 
@@ -140,10 +140,12 @@ def _pragma(rest: str, span: Span) -> list[Option | Pragma]:
             found = _OPTION.match(rest)
             if found is None:
                 raise refuse("D_PRAGMA_MALFORM", span, "#pragma D option takes name or name=value")
-            return [Option(found["name"], (found["value"] or "").strip(), span)]
+            return [Option(found["name"] or "", found["value"] or "", span)]
         case ["attributes" | "binding" | "depends_on" as what]:
             return [Pragma((what, *rest.split()[2:]), span)]
         case ["error"]:
             raise refuse("D_PRAGERR", span, f"#pragma D error: {' '.join(words[2:])}")
+        case ["ident" | "line"]:
+            return []
         case _:
             raise refuse("D_PRAGMA_INVAL", span, f"unknown pragma: {rest}")

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, cast
 
 from probekit.buffers.aggs import AggFuncName, AggPlan, KeyPart
 from probekit.lang import ast, typed
+from probekit.lang.builtins import DEFAULT_FRAMES
 from probekit.lang.diagnostics import Diagnostic, refuse
 from probekit.lang.source import Span
 from probekit.lang.typed import TypedExpr, Var, VarScope
 from probekit.lang.types import STRING_SIZE, IntType, StringType, Type
 from probekit.lang.typetable import TypeTable
 from probekit.lang.values import Value
+from probekit.records import record
 
 if TYPE_CHECKING:
     from probekit.lang.translators import Translator
@@ -51,7 +53,7 @@ class Aggregation:
         return AggPlan(self.index, self.name, cast(AggFuncName, self.func), tuple(self.keys), self.params or ())
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Inline:
     """``inline type name[params] = value``."""
 
@@ -68,7 +70,9 @@ class Scope:
     ``checker``: :func:`probekit.lang.exprs.check`, which every part of the checker calls for the expressions inside.
     ``probes``: the descriptions of the clause being checked, empty outside of clauses. ``bound``: names that stand
     for values while an inline or a translator is expanded, innermost last. ``creating``: elements that are missing
-    are made, because a member of them is assigned. ``string_size``: the option ``strsize``.
+    are made, because a member of them is assigned. ``coming``: variables that the assignment being checked is to
+    define. ``has_target``: there is a process of ``-c`` or ``-p``. ``string_size``: the option ``strsize``;
+    ``frames``: how many ``stack()`` and ``ustack()`` record. ``included``: whether an offset is in a C header.
     """
 
     types: TypeTable
@@ -83,8 +87,12 @@ class Scope:
     diagnostics: list[Diagnostic] = field(default_factory=list)
     probes: tuple[ProbeDescription, ...] = ()
     creating: bool = False
+    coming: set[str] = field(default_factory=set)
     expansions: int = 0
+    has_target: bool = False
+    frames: dict[str, int] = field(default_factory=lambda: dict(DEFAULT_FRAMES))
     bound: list[dict[str, Value]] = field(default_factory=list)
+    included: Callable[[int], bool] = lambda _: False
     _slots: int = 0
 
     def check(self, expr: ast.Expr) -> Value:

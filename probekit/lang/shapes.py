@@ -12,37 +12,86 @@ from probekit.buffers.actions import (
     PrintStruct,
     PrintType,
 )
-from probekit.lang.types import ArrayType, EnumType, IntType, Member, StringType, StructType, Type, sizeof
+from probekit.lang.types import (
+    ArrayType,
+    EnumType,
+    FloatType,
+    IntType,
+    Member,
+    StringType,
+    StructType,
+    Type,
+    bit_place,
+    sizeof,
+)
 
-__all__ = ("shape",)
+__all__ = ("MOST_PARTS", "TooManyParts", "shape")
+
+MOST_PARTS = 50_000
+"""Members and elements that one ``print()`` may show: a ``struct task_struct`` has about 2,000."""
 
 _CHARS = frozenset(("char", "signed char", "unsigned char"))
 
 
+class TooManyParts(Exception):
+    """The type has more parts than :data:`MOST_PARTS`, or claims to hold itself."""
+
+
 def shape(t: Type, string_size: int) -> PrintType:
-    """The shape of a type with a size."""
-    match t:
-        case IntType():
-            return PrintInt(t.name, t.bits, t.signed, char=t.name in _CHARS)
-        case EnumType():
-            return PrintEnum(str(t), 32, t.values)
-        case StringType():
-            return PrintString(string_size)
-        case ArrayType():
-            stride = sizeof(t.of, string_size)
-            return PrintArray(str(t), shape(t.of, string_size), t.count, stride)
-        case StructType():
-            members = tuple(_member(m, string_size) for m in t.members)
-            return PrintStruct(str(t), members, t.size)
-        case _:
-            return PrintPointer(str(t))
+    """The shape of a type with a size. Raises :class:`TooManyParts`."""
+    return _Shapes(string_size).of(t)[0]
 
 
-def _member(member: Member, string_size: int) -> PrintMember:
-    if member.bit_size is None:
-        return PrintMember(member.name, member.offset // 8, shape(member.type, string_size))
-    bits = sizeof(member.type) * 8
-    at = member.offset // bits * bits
-    signed = member.type.signed if isinstance(member.type, IntType) else True
-    field = PrintInt(str(member.type), bits, signed, bit_offset=member.offset - at, bit_size=member.bit_size)
-    return PrintMember(member.name, at // 8, field)
+class _Shapes:
+    """Each struct is looked at once, however often it is met; with a shape goes the number of its parts."""
+
+    def __init__(self, string_size: int) -> None:
+        self._string_size = string_size
+        self._structs: dict[StructType, tuple[PrintType, int] | None] = {}
+
+    def of(self, t: Type) -> tuple[PrintType, int]:
+        match t:
+            case IntType():
+                return PrintInt(t.name, t.bits, t.signed, char=t.name in _CHARS), 1
+            case EnumType():
+                return PrintEnum(str(t), 8 * t.size, t.values), 1
+            case StringType():
+                return PrintString(self._string_size), 1
+            case ArrayType():
+                element, parts = self.of(t.of)
+                total = 1 if isinstance(element, PrintInt) and element.char else max(parts * t.count, 1)
+                if total > MOST_PARTS:
+                    raise TooManyParts
+                return PrintArray(str(t), element, t.count, sizeof(t.of, self._string_size)), total
+            case StructType():
+                return self._struct(t)
+            case FloatType():
+                return PrintArray(str(t), PrintInt("unsigned char", 8, False), t.size, 1), t.size
+            case _:
+                return PrintPointer(str(t)), 1
+
+    def _struct(self, t: StructType) -> tuple[PrintType, int]:
+        if t not in self._structs:
+            self._structs[t] = None
+            members: list[PrintMember] = []
+            total = 1
+            for member in t.members:
+                made, parts = self._member(member)
+                members.append(made)
+                total += parts
+                if total > MOST_PARTS:
+                    raise TooManyParts
+            self._structs[t] = PrintStruct(str(t), tuple(members), t.size), total
+        found = self._structs[t]
+        if found is None:
+            raise TooManyParts
+        return found
+
+    def _member(self, member: Member) -> tuple[PrintMember, int]:
+        if member.bit_size is None:
+            made, parts = self.of(member.type)
+            return PrintMember(member.name, member.offset // 8, made), parts
+        at, unit, shift = bit_place(member)
+        signed = member.type.signed if isinstance(member.type, IntType) else True
+        field = PrintInt(str(member.type), unit, signed, bit_offset=shift, bit_size=member.bit_size)
+        return PrintMember(member.name, at, field), 1

@@ -12,7 +12,10 @@ import re
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
+from probekit.records import record
+
 _MARK = re.compile(r"^[ \t]*#[ \t]*(?:line[ \t]+)?([0-9]{1,9})\b[^\n]*$", re.MULTILINE)
+_INCLUDE = re.compile(r"^[ \t]*#[ \t]*[0-9]{1,9}[ \t]+\"[^\"\n]*\"[ \t]+([12])\b", re.MULTILINE)
 
 __all__ = ("MAX_SOURCE", "NOWHERE", "Source", "Span")
 
@@ -20,7 +23,7 @@ MAX_SOURCE = 4 << 20
 """The longest script accepted, in characters."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Span:
     """Offsets ``start`` (inclusive) to ``end`` (exclusive) in a source's text."""
 
@@ -61,6 +64,11 @@ class Source:
         """The number that ``#line`` and the C preprocessor's marks give a line."""
         index = bisect_right(self._marks, (line, 1 << 62)) - 1
         return line if index < 0 else self._marks[index][1] + line - self._marks[index][0]
+
+    def included(self, offset: int) -> bool:
+        """True in a file that the C preprocessor put in: between a mark that enters it and the one that leaves it."""
+        marks = [m[1] for m in _INCLUDE.finditer(self.text, 0, offset)]
+        return marks.count("1") > marks.count("2")
 
     def line(self, number: int) -> str:
         """The text of line ``number``, without its newline."""

@@ -19,11 +19,12 @@ An ``if`` with no such action inside stays where it is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from probekit.lang import typed
 from probekit.lang.typed import CheckedClause, CheckedProgram, TypedExpr, TypedStatement
 from probekit.lang.types import INT
+from probekit.records import replaced
 
 __all__ = ("split_clauses",)
 
@@ -36,7 +37,7 @@ def split_clauses(program: CheckedProgram) -> CheckedProgram:
         return program
     splitter = _Splitter(typed.Var(len(program.variables), "%next", "local", INT))
     clauses = [part for clause in program.clauses for part in splitter.split(clause)]
-    return replace(program, clauses=tuple(clauses), variables=(*program.variables, splitter.next))
+    return replaced(program, clauses=tuple(clauses), variables=(*program.variables, splitter.next))
 
 
 def _records_inside(statement: TypedStatement) -> bool:
@@ -85,7 +86,7 @@ class _Splitter:
             self._part(clause, gate, part)
 
     def _part(self, clause: CheckedClause, gate: TypedExpr | None, statements: list[TypedStatement]) -> None:
-        self.parts.append(replace(clause, predicate=gate, statements=tuple(statements)))
+        self.parts.append(replaced(clause, predicate=gate, statements=tuple(statements)))
 
     def _number(self) -> int:
         self.numbers += 1

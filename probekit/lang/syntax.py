@@ -1,6 +1,6 @@
 """Grammar rules to tree nodes: one method for each rule or alias of grammar/*.lark.
 
-Lark calls a method when its rule is reduced, so no concrete tree is ever built.
+The parser calls a method when its rule is reduced, so no concrete tree is ever built.
 Methods are pure; what cannot be a node is refused with its place.
 """
 
@@ -8,24 +8,21 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from lark import Token
-
 from probekit.lang import ast
 from probekit.lang.diagnostics import not_yet, refuse
+from probekit.lang.lalr import Token
 from probekit.lang.literals import char_value, integer_value, string_value
 from probekit.lang.source import Span
 from probekit.lang.types import INT, INT64
 
 __all__ = ("TreeBuilder",)
 
-# Children as Lark hands them over: tokens that the grammar names, and nodes of other rules.
+# Children as the parser hands them over: tokens that the grammar names, and nodes of other rules.
 _Parts = list[Any]
 
 
 def _span(token: Token) -> Span:
-    assert token.start_pos is not None
-    assert token.end_pos is not None
-    return Span(token.start_pos, token.end_pos)
+    return Span(token.start, token.end)
 
 
 def _any_span(part: Any) -> Span:
@@ -44,7 +41,7 @@ def _array(inner: ast.Declarator | None, dims: Any, span: Span) -> ast.ArrayOf:
 
 
 class TreeBuilder:
-    """Lark's ``transformer``."""
+    """What a rule makes: the method that is named as the rule or its alias."""
 
     # Program.
 

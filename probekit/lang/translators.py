@@ -8,7 +8,6 @@ A translated object is never built: each member is worked out where it is used.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import final
 
 from probekit.lang import ast, typed
@@ -17,14 +16,15 @@ from probekit.lang.operators import describe
 from probekit.lang.scope import Scope
 from probekit.lang.source import Span
 from probekit.lang.typed import TypedExpr
-from probekit.lang.types import MACHINE_POINTER, ArrayType, PointerType, StructType, Type, same
+from probekit.lang.types import MACHINE_POINTER, ArrayType, PointerType, StringType, StructType, Type, same
 from probekit.lang.values import FixedPlace, Value, coerce, fits, is_integer, machine
+from probekit.records import record
 
 __all__ = ("Translator", "Xlated", "declare", "translate")
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Translator:
     """``members``: the expression for each member that it gives a value."""
 
@@ -35,7 +35,7 @@ class Translator:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Xlated:
     """An object as its translator makes it. ``pointer``: the expression has the type of a pointer to it."""
 
@@ -65,7 +65,14 @@ class Xlated:
             scope.bound.pop()
         if value.xlated is not None:
             return value.xlated.around(wrap)
+        if isinstance(found.type, ArrayType) and isinstance(value.type, StringType):
+            return Value(wrap(value.node), value.type, FixedPlace())
         return Value(wrap(coerce(value, found.type)), found.type, FixedPlace())
+
+    def once(self, scope: Scope) -> tuple[Xlated, Callable[[TypedExpr], TypedExpr]]:
+        """The same object with its source worked out once, and what to put around its users."""
+        source, wrap = scope.once(self.source)
+        return Xlated(self.translator, source, self.pointer), wrap
 
     def around(self, wrap: Callable[[TypedExpr], TypedExpr]) -> Value:
         """The same object, made from what ``wrap`` puts around its source."""

@@ -11,7 +11,6 @@ integer that is its address.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, final
 
 from probekit.buffers.actions import FieldKind, PrintType
@@ -21,6 +20,7 @@ from probekit.lang.scan import Option
 from probekit.lang.source import Span
 from probekit.lang.types import INT, MACHINE_POINTER, STRING_SIZE, IntType, StringType, Type
 from probekit.probe.names import ProbeDescription
+from probekit.records import record
 
 __all__ = (
     "Act",
@@ -72,7 +72,7 @@ CompareOp = Literal["eq", "ne", "lt", "le", "gt", "ge"]
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Var:
     """A variable of the program. ``scope``: ``self`` for ``self->``, ``local`` for ``this->``, else ``global``.
 
@@ -87,7 +87,7 @@ class Var:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Const:
     """An integer constant, always within its type."""
 
@@ -96,7 +96,7 @@ class Const:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Text:
     """A string constant."""
 
@@ -105,7 +105,7 @@ class Text:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Builtin:
     """A built-in variable, by its IR name."""
 
@@ -114,7 +114,7 @@ class Builtin:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Arg:
     """``argN``."""
 
@@ -123,7 +123,7 @@ class Arg:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Load:
     """A variable's value."""
 
@@ -132,7 +132,7 @@ class Load:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class VarAddr:
     """The address of a struct or array that is a variable."""
 
@@ -141,7 +141,7 @@ class VarAddr:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class ElemLoad:
     """The value of one element of an associative array."""
 
@@ -151,7 +151,7 @@ class ElemLoad:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class ElemAddr:
     """The address of a struct or array that is an element; it is made when ``create`` and not there, else 0."""
 
@@ -162,7 +162,7 @@ class ElemAddr:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class ElemStore:
     """Assign to an element; 0 frees it. The value is what was stored."""
 
@@ -173,7 +173,7 @@ class ElemStore:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class MemLoad:
     """An integer out of memory."""
 
@@ -182,7 +182,7 @@ class MemLoad:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class MemStore:
     """An integer into memory; the value is what was stored."""
 
@@ -192,7 +192,7 @@ class MemStore:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class MemBits:
     """Assign to ``bits`` bits from bit ``shift`` on of the integer at ``addr``; the value is what was stored."""
 
@@ -204,7 +204,7 @@ class MemBits:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class MemText:
     """The string at an address, of at most ``limit`` bytes; ``limit`` 0: as long as strings may be."""
 
@@ -214,7 +214,7 @@ class MemText:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class MemTextStore:
     """Write a string and its NUL, within ``size`` bytes; the value is what was stored."""
 
@@ -225,7 +225,7 @@ class MemTextStore:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class MemCopy:
     """Copy ``size`` bytes; the value is the destination's address."""
 
@@ -236,7 +236,7 @@ class MemCopy:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class TextAddr:
     """The address of a copy of a string in scratch memory."""
 
@@ -245,7 +245,7 @@ class TextAddr:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Invoke:
     """A subroutine. ``type`` None: it has no value."""
 
@@ -255,7 +255,7 @@ class Invoke:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Slot:
     """What a :class:`Bind` around it has worked out."""
 
@@ -264,7 +264,7 @@ class Slot:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Bind:
     """Work out ``value`` once, then ``body``, which has it as slot ``number``."""
 
@@ -275,7 +275,7 @@ class Bind:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Arith:
     """Arithmetic in ``type``; both operands have it already (a shift's right one has its own)."""
 
@@ -286,7 +286,7 @@ class Arith:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Compare:
     """An integer comparison; both operands have one type, of signedness ``signed``."""
 
@@ -298,7 +298,7 @@ class Compare:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class CompareText:
     """A string comparison."""
 
@@ -309,7 +309,7 @@ class CompareText:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Logic:
     """``&&`` or ``||``: the right operand runs only when it decides."""
 
@@ -320,7 +320,7 @@ class Logic:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Convert:
     """An integer converted to ``type``."""
 
@@ -329,7 +329,7 @@ class Convert:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Choose:
     """``cond ? then : orelse``."""
 
@@ -340,7 +340,7 @@ class Choose:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Sequence:
     """``first, second``."""
 
@@ -350,7 +350,7 @@ class Sequence:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Store:
     """Assign to a variable; the value is what was stored."""
 
@@ -360,7 +360,7 @@ class Store:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Step:
     """``++``/``--``: add ``delta``; the value is the new one (``prefix``) or the old one."""
 
@@ -403,7 +403,7 @@ TypedExpr = (
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Do:
     """Evaluate for the effect."""
 
@@ -411,7 +411,7 @@ class Do:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Item:
     """One field of a record. ``kind`` ``bytes``: ``value`` is the address of ``size`` bytes."""
 
@@ -422,7 +422,7 @@ class Item:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Act:
     """An action: ``action`` is its name in D, ``items`` what it records, ``aggs`` the aggregations that it names.
 
@@ -438,7 +438,7 @@ class Act:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Aggregate:
     """``@agg[keys] = function(value)``; ``weight``: the increment of a quantizing one, None for 1."""
 
@@ -449,7 +449,7 @@ class Aggregate:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class IfElse:
     """``if``; once ``split`` has run, nothing in it records data."""
 
@@ -462,7 +462,7 @@ TypedStatement = Do | Act | Aggregate | IfElse
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class CheckedClause:
     """One clause. ``default``: its body is empty, so firing shows the probe's line."""
 
@@ -474,7 +474,7 @@ class CheckedClause:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class CheckedProgram:
     """What lowering starts from."""
 

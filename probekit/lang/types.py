@@ -7,13 +7,17 @@ INT32.wrap(2**31)                   ->  -2**31
 
 Integers, pointers and enumerations are values; structs, unions and arrays are
 objects that lie in memory and are handled by address; a ``string`` is a value of
-its own. A struct is equal only to itself, so recursive types need no care.
+its own. A struct is equal only to itself, so recursive types need no care. A guest's
+types come from outside: its structs may claim to hold themselves, and are walked with that in mind.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, final
+
+from probekit.records import record
 
 __all__ = (
     "CHAR",
@@ -42,6 +46,8 @@ __all__ = (
     "Type",
     "VoidType",
     "alignof",
+    "bit_place",
+    "c_name",
     "is_object",
     "literal_type",
     "promote",
@@ -57,13 +63,14 @@ POINTER_BYTES = 8
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class IntType:
-    """An integer of 8, 16, 32 or 64 bits. ``name``: as messages show it."""
+    """An integer of 8, 16, 32 or 64 bits. ``name``: as messages show it; ``means``: what a typedef of it stands for."""
 
     name: str
     bits: int
     signed: bool
+    means: str = ""
 
     def wrap(self, value: int) -> int:
         """``value`` reduced to this type, as C converts it."""
@@ -79,7 +86,7 @@ class IntType:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class FloatType:
     """A floating-point type: it can be declared and measured, never computed with."""
 
@@ -91,7 +98,7 @@ class FloatType:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class StringType:
     """D's ``string``. ``size``: the most bytes a value has, with its NUL."""
 
@@ -102,7 +109,7 @@ class StringType:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class VoidType:
     """``void``: the type of an action."""
 
@@ -111,7 +118,7 @@ class VoidType:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class SymbolType:
     """What ``sym()``, ``stack()`` and their kin return: only actions and keys know what to do with it."""
 
@@ -122,19 +129,21 @@ class SymbolType:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class PointerType:
     """A pointer."""
 
     to: Type
 
     def __str__(self) -> str:
+        if isinstance(self.to, FuncType):
+            return self.to.shown("(*)")
         inner = str(self.to)
         return f"{inner}*" if inner.endswith("*") else f"{inner} *"
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class ArrayType:
     """An array of ``count`` elements."""
 
@@ -146,7 +155,7 @@ class ArrayType:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Member:
     """A member of a struct or union. ``offset``: bits from its start; ``bit_size``: of a bit-field, else None."""
 
@@ -159,11 +168,14 @@ class Member:
 @final
 @dataclass(eq=False, slots=True)
 class StructType:
-    """A struct or union; without members until it is completed. ``alias``: the typedef that names an anonymous one."""
+    """A struct or union; without members until it is completed. ``alias``: the typedef that names an anonymous one.
+
+    ``members``: of a guest's struct, made when first looked at. ``align``: 0 where only the members can tell.
+    """
 
     kind: Literal["struct", "union"]
     name: str
-    members: tuple[Member, ...] = field(default=(), repr=False)
+    members: Sequence[Member] = field(default=(), repr=False)
     size: int = 0
     align: int = 1
     complete: bool = False
@@ -171,11 +183,17 @@ class StructType:
 
     def find(self, name: str) -> Member | None:
         """The member, also through anonymous structs and unions; its offset is from the start of this one."""
+        return self._find(name, set())
+
+    def _find(self, name: str, seen: set[int]) -> Member | None:
+        if id(self) in seen:
+            return None
+        seen.add(id(self))
         for member in self.members:
             if member.name == name:
                 return member
             if not member.name and isinstance(member.type, StructType):
-                inner = member.type.find(name)
+                inner = member.type._find(name, seen)
                 if inner is not None:
                     return Member(inner.name, inner.type, member.offset + inner.offset, inner.bit_size)
         return None
@@ -187,18 +205,20 @@ class StructType:
 @final
 @dataclass(eq=False, slots=True)
 class EnumType:
-    """An enumeration: an ``int`` with names."""
+    """An enumeration: an ``int`` with names; a guest's may have another size, in bytes."""
 
     name: str
     values: tuple[tuple[str, int], ...] = ()
     complete: bool = False
+    size: int = 4
+    signed: bool = True
 
     def __str__(self) -> str:
         return f"enum {self.name or '(anonymous)'}"
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class FuncType:
     """A function."""
 
@@ -206,9 +226,13 @@ class FuncType:
     params: tuple[Type, ...]
     variadic: bool = False
 
-    def __str__(self) -> str:
+    def shown(self, name: str) -> str:
+        """As C writes it around ``name``, without the declaration of arrays and functions that it returns."""
         shown = ", ".join([*map(str, self.params), *(["..."] if self.variadic else [])])
-        return f"{self.result} ({shown or 'void'})"
+        return f"{self.result} {name}({shown or 'void'})"
+
+    def __str__(self) -> str:
+        return self.shown("")
 
 
 Type = (
@@ -231,6 +255,8 @@ INT64 = IntType("int64_t", 64, True)
 UINT64 = IntType("uint64_t", 64, False)
 LONG = IntType("long", 64, True)
 ULONG = IntType("unsigned long", 64, False)
+LONG_LONG = IntType("long long", 64, True)
+ULONG_LONG = IntType("unsigned long long", 64, False)
 SIZE_T = IntType("size_t", 64, False)
 MACHINE_POINTER = IntType("uintptr_t", 64, False)
 """What an address is once types no longer matter."""
@@ -331,7 +357,7 @@ def sizeof(t: Type, string_size: int = STRING_SIZE) -> int:
         case PointerType():
             return POINTER_BYTES
         case EnumType():
-            return 4
+            return t.size
         case StringType():
             return string_size
         case ArrayType():
@@ -348,11 +374,29 @@ def alignof(t: Type) -> int:
         case ArrayType():
             return alignof(t.of)
         case StructType():
+            if not t.align:
+                t.align = 1  # a struct that claims to hold itself ends here
+                t.align = max((alignof(m.type) for m in t.members), default=1)
             return t.align
         case StringType() | VoidType() | FuncType() | SymbolType():
             return 1
         case _:
             return min(sizeof(t), 16)
+
+
+def bit_place(member: Member) -> tuple[int, int, int]:
+    """Where a bit-field is read: byte offset, bits of the integer there (8 to 64, or more than fits), first bit in it.
+
+    As a rule an integer of its own type; where a packed struct lays it across two of them, the smallest that covers it.
+    """
+    bits, unit = member.bit_size or 0, sizeof(member.type) * 8
+    at = member.offset // unit * unit
+    if member.offset - at + bits > unit:
+        at = member.offset // 8 * 8
+        unit = 8
+        while unit < member.offset - at + bits:
+            unit *= 2
+    return at // 8, unit, member.offset - at
 
 
 def promote(t: IntType) -> IntType:
@@ -368,16 +412,24 @@ def usual(a: IntType, b: IntType) -> IntType:
     return a if not a.signed or b.signed else b
 
 
+_LONG_LONGS = frozenset(("long long", "longlong_t", "unsigned long long", "u_longlong_t"))
+
+
+def c_name(t: IntType) -> str:
+    """C's own name of an integer type, whatever typedef it has: ``int64_t`` is a ``long``."""
+    if t.name in _LONG_LONGS or t.means in _LONG_LONGS:
+        return "long long" if t.signed else "unsigned long long"
+    name = {8: "char", 16: "short", 32: "int", 64: "long"}[t.bits]
+    return name if t.signed else f"unsigned {name}"
+
+
 def literal_type(value: int, *, decimal: bool, unsigned: bool, longs: int) -> IntType | None:
     """The type of an integer constant: the first in C's list that holds it; None when none does."""
-    candidates = (INT, UINT, LONG, ULONG)
-    for t in candidates:
-        if longs and t.bits < 64:
-            continue
+    candidates = (INT, UINT, LONG, ULONG, LONG_LONG, ULONG_LONG)
+    for t in candidates[2 * longs :]:
         if t.signed and unsigned:
             continue
-        # D, as C before C99, lets a decimal constant that no signed type holds be unsigned long.
-        if not t.signed and decimal and not unsigned and t is not ULONG:
+        if not t.signed and decimal and not unsigned:
             continue
         if t.holds(value):
             return t

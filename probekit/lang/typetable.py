@@ -4,7 +4,8 @@
     struct s { char a; int b:3; } ->  a StructType, kept under its tag
     int *(*f)(char), x[4]        ->  pointer to a function, array of 4
 
-One table for each program: the tags, typedefs and enumerators of its script.
+One table for each program: the tags, typedefs and enumerators of its script, which come first, and behind them
+those of the guest's kernel.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import assert_never
 
 from probekit.lang import ast
 from probekit.lang.diagnostics import did_you_mean, refuse
+from probekit.lang.kernelside import KernelSide, NoKernel
 from probekit.lang.source import Span
 from probekit.lang.types import (
     INT,
@@ -36,6 +38,7 @@ from probekit.lang.types import (
     sizeof,
 )
 from probekit.lang.words import BASE_TYPES
+from probekit.records import record
 
 __all__ = ("Declared", "TypeTable")
 
@@ -66,7 +69,7 @@ _FLOATS = {
 _QUALIFIERS = frozenset(("const", "volatile", "restrict", "userland"))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Declared:
     """One declarator worked out. ``keys``: the key types of an associative array, else None."""
 
@@ -80,10 +83,11 @@ class Declared:
 
 @dataclass(slots=True)
 class TypeTable:
-    """``constant``: evaluates a constant expression, or returns None when it is none."""
+    """``constant``: evaluates a constant expression, or returns None when it is none. ``kernel``: the guest's types."""
 
     constant: Callable[[ast.Expr], int | None]
     string_size: int = STRING_SIZE
+    kernel: KernelSide = field(default_factory=NoKernel)
     typedefs: dict[str, Type] = field(default_factory=lambda: dict(TYPE_NAMES))
     tags: dict[tuple[str, str], StructType | EnumType] = field(default_factory=dict)
     enumerators: dict[str, tuple[int, EnumType]] = field(default_factory=dict)
@@ -92,7 +96,7 @@ class TypeTable:
         """The type that a type name stands for. Raises :class:`Refusal`."""
         base = self.specified(name.specs)
         if name.specs.storage:
-            raise refuse("D_DECL_PARMCLASS", name.span, f"{name.specs.storage[0]} cannot be part of a type name")
+            raise refuse("D_SYNTAX", name.span, f"{name.specs.storage[0]} cannot be part of a type name")
         declared = self.declared(base, name.declarator, name.span)
         if declared.keys is not None:
             raise refuse("D_DECL_DYNOBJ", name.span, "an associative array is not a type")
@@ -123,9 +127,10 @@ class TypeTable:
         return self.struct(spec) if isinstance(spec, ast.StructSpec) else self.enum(spec)
 
     def _typedef(self, name: str, words: list[str], span: Span) -> Type:
-        t = self.typedefs.get(name)
+        t = self.typedefs.get(name) or self.kernel.typedef(name)
         if t is None:
-            raise refuse("D_TYPE_ERR", span, f"unknown type {name}", did_you_mean(name, self.typedefs))
+            hint = self.kernel.lacking or did_you_mean(name, self.typedefs)
+            raise refuse("D_TYPE_ERR", span, f"unknown type {name}", hint)
         if len(words) > 1:
             _bad_combination(words, span)
         return t
@@ -133,6 +138,13 @@ class TypeTable:
     def struct(self, spec: ast.StructSpec) -> StructType:
         """``struct tag`` or its definition."""
         known = self.tags.get((spec.kind, spec.tag)) if spec.tag else None
+        if spec.members is None and not (known is not None and known.complete):
+            found = self.kernel.tagged(spec.kind, spec.tag)
+            if isinstance(found, StructType):
+                return found
+        if "`" in spec.tag:
+            message = f"{spec.kind} {spec.tag} is not defined"
+            raise refuse("D_TYPE_ERR", spec.span, message, self.kernel.lacking)
         t = known if isinstance(known, StructType) else StructType(spec.kind, spec.tag)
         if spec.tag:
             self.tags[spec.kind, spec.tag] = t
@@ -143,6 +155,14 @@ class TypeTable:
         self._lay_out(t, spec)
         return t
 
+    def whole(self, t: StructType) -> StructType:
+        """The struct with its members, when it is known by its name only but defined somewhere."""
+        if t.complete or not t.name:
+            return t
+        own = self.tags.get((t.kind, t.name))
+        found = own if own is not None and own.complete else self.kernel.tagged(t.kind, t.name)
+        return found if isinstance(found, StructType) else t
+
     def _lay_out(self, t: StructType, spec: ast.StructSpec) -> None:
         members: list[Member] = []
         names: set[str] = set()
@@ -150,15 +170,15 @@ class TypeTable:
         for decl in spec.members or ():
             base = self.specified(decl.specs)
             if decl.specs.storage:
-                raise refuse("D_DECL_BADCLASS", decl.span, f"a member cannot be {decl.specs.storage[0]}")
+                raise refuse("D_SYNTAX", decl.span, f"a member cannot be {decl.specs.storage[0]}")
             if not decl.members:
                 if not isinstance(base, StructType) or base.name:
                     raise refuse("D_DECL_MNAME", decl.span, "a member has no name")
                 end = _place(t, members, Member("", base, 0), end, self.string_size)
             for declarator, width in decl.members:
-                member = self._member(base, declarator, width, decl.span)
+                member = self._member(t, base, declarator, width, decl.span)
                 if member.name in names:
-                    raise refuse("D_DECL_IDRED", decl.span, f"member {member.name} is declared twice")
+                    raise refuse("D_UNKNOWN", decl.span, f"member {member.name} is declared twice")
                 if member.name or isinstance(member.type, StructType):
                     names.add(member.name)
                 end = _place(t, members, member, end, self.string_size)
@@ -168,14 +188,18 @@ class TypeTable:
             raise refuse("D_DECL_ARRBIG", spec.span, f"{t} is too big")
         t.members, t.complete = tuple(members), True
 
-    def _member(self, base: Type, declarator: ast.Declarator | None, width: ast.Expr | None, span: Span) -> Member:
+    def _member(
+        self, of: StructType, base: Type, declarator: ast.Declarator | None, width: ast.Expr | None, span: Span
+    ) -> Member:
+        if isinstance(declarator, ast.ArrayOf) and declarator.size is None and declarator.params is None:
+            return self._open_array(of, base, declarator, span)
         declared = self.declared(base, declarator, span)
         if declared.scoped:
             raise refuse("D_DECL_SCOPE", declared.span, "a member's name cannot have a scope")
         if declared.keys is not None:
             raise refuse("D_DECL_DYNOBJ", declared.span, f"member {declared.name} cannot be an associative array")
         t = declared.type
-        if isinstance(t, StructType) and not t.complete:
+        if isinstance(t, (StructType, EnumType)) and not t.complete:
             raise refuse("D_DECL_INCOMPLETE", declared.span, f"{t} is not complete here")
         if isinstance(t, VoidType):
             raise refuse("D_DECL_VOIDOBJ", declared.span, f"member {declared.name} cannot be void")
@@ -183,13 +207,26 @@ class TypeTable:
             raise refuse("D_DECL_DYNOBJ", declared.span, f"member {declared.name} cannot be a function")
         if width is None:
             return Member(declared.name, t, 0)
-        return Member(declared.name, t, 0, self._bits(t, width))
+        return Member(declared.name, t, 0, self._bits(declared.name, t, width))
 
-    def _bits(self, t: Type, width: ast.Expr) -> int:
+    def _open_array(self, of: StructType, base: Type, declarator: ast.ArrayOf, span: Span) -> Member:
+        """``char name[]``: as long as whatever lies behind the struct."""
+        element = self.declared(base, declarator.inner, span)
+        if of.kind == "union":
+            raise refuse("D_DECL_VOIDOBJ", declarator.span, f"member {element.name} of a union needs a size")
+        if isinstance(element.type, (VoidType, FuncType)) or element.keys is not None or not sizeof(element.type):
+            raise refuse(
+                "D_DECL_DYNOBJ", declarator.span, f"member {element.name} cannot be an array of {element.type}"
+            )
+        return Member(element.name, ArrayType(element.type, 0), 0)
+
+    def _bits(self, name: str, t: Type, width: ast.Expr) -> int:
         bits = self.constant(width)
+        if bits == 0 and not name:
+            return 0
         if bits is None or bits <= 0:
             raise refuse("D_DECL_BFCONST", width.span, "a bit-field's width must be a positive integer constant")
-        if not isinstance(t, (IntType, EnumType)):
+        if not isinstance(t, IntType):
             raise refuse("D_DECL_BFTYPE", width.span, f"a bit-field cannot be {t}")
         if bits > sizeof(t) * 8:
             raise refuse("D_DECL_BFSIZE", width.span, f"{bits} bits do not fit in {t}")
@@ -198,6 +235,12 @@ class TypeTable:
     def enum(self, spec: ast.EnumSpec) -> EnumType:
         """``enum tag`` or its definition."""
         known = self.tags.get(("enum", spec.tag)) if spec.tag else None
+        if spec.values is None and not (known is not None and known.complete):
+            found = self.kernel.tagged("enum", spec.tag)
+            if isinstance(found, EnumType):
+                return found
+        if "`" in spec.tag:
+            raise refuse("D_TYPE_ERR", spec.span, f"enum {spec.tag} is not defined", self.kernel.lacking)
         t = known if isinstance(known, EnumType) else EnumType(spec.tag)
         if spec.tag:
             self.tags["enum", spec.tag] = t
@@ -216,6 +259,8 @@ class TypeTable:
                 value = given
             if not INT.holds(value):
                 raise refuse("D_DECL_ENOFLOW", item.span, f"{item.name} does not fit in an int")
+            if any(item.name == name for name, _ in values):
+                raise refuse("D_UNKNOWN", item.span, f"{item.name} stands twice in {t}")
             if item.name in self.enumerators:
                 raise refuse("D_DECL_IDRED", item.span, f"{item.name} is an enumerator already")
             self.enumerators[item.name] = (value, t)
@@ -261,7 +306,7 @@ class TypeTable:
         if declarator.size is None:
             raise refuse("D_DECL_ARRNULL", declarator.span, "an array needs a size or key types")
         count = self.constant(declarator.size)
-        if count is None or count < 0:
+        if count is None or count <= 0:
             raise refuse("D_DECL_ARRSUB", declarator.size.span, "an array's size must be a positive integer constant")
         if isinstance(t, VoidType):
             raise refuse("D_DECL_VOIDOBJ", declarator.span, "an array cannot have elements of type void")
@@ -288,12 +333,12 @@ class TypeTable:
         for param in listed.params:
             declared = self.parameter(param)
             if isinstance(declared.type, VoidType):
-                if len(listed.params) > 1 or listed.variadic:
-                    raise refuse("D_DECL_PROTO_VOID", param.span, "void must be the only parameter")
+                if keys:
+                    raise refuse("D_DECL_PROTO_TYPE", param.span, "a key cannot be void")
                 if declared.name:
                     raise refuse("D_DECL_PROTO_NAME", param.span, "a void parameter cannot have a name")
-                if keys:
-                    return []
+                if len(listed.params) > 1 or listed.variadic:
+                    raise refuse("D_DECL_PROTO_VOID", param.span, "void must be the only parameter")
             found.append((declared.name, declared.type))
         return found
 
@@ -328,6 +373,8 @@ def _place(t: StructType, members: list[Member], member: Member, end: int, strin
         start = -(-start // (align * 8)) * align * 8
         members.append(Member(member.name, member.type, start))
         return max(end, start + size)
+    if member.bit_size == 0:
+        return end  # ":0" makes C begin a new unit; DTrace passes over it
     unit = sizeof(member.type) * 8
     if start // unit != (start + member.bit_size - 1) // unit:
         start = -(-start // unit) * unit
@@ -345,7 +392,7 @@ def _arithmetic(words: list[str], span: Span) -> Type:
     plain = words.count("int") <= 1 and not ("int" in words and "char" in words)
     if t is not None and plain and len(signs) <= 1:
         return t
-    if "int" not in words and not signs and (f := _FLOATS.get(tuple(sorted(words)))) is not None:
+    if not signs and (f := _FLOATS.get(tuple(sorted(words)))) is not None:
         return f
     if len(set(signs)) < len(signs) or len(signs) > 1:
         raise refuse("D_DECL_COMBO", span, f"{' '.join(words)} is not a type")
@@ -365,6 +412,8 @@ def _bad_combination(words: list[str], span: Span) -> None:
                 raise refuse("D_DECL_CHARATTR", span, text)
             case "void":
                 raise refuse("D_DECL_VOIDATTR", span, text)
+            case "float" | "double" if not {"signed", "unsigned"}.intersection(attributes):
+                raise refuse("D_UNKNOWN", span, text)
             case kind if kind not in integers:
                 sign = any(a in ("signed", "unsigned") for a in attributes)
                 raise refuse("D_DECL_SIGNINT" if sign else "D_DECL_LONGINT", span, text)

@@ -9,7 +9,6 @@ DTrace's own notions of what fits what are here: integers, scalars, pointers, an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 from probekit.lang import typed
@@ -31,6 +30,7 @@ from probekit.lang.types import (
     same,
     sizeof,
 )
+from probekit.records import record
 
 if TYPE_CHECKING:
     from probekit.lang.translators import Xlated
@@ -61,7 +61,7 @@ __all__ = (
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class VarPlace:
     """A variable."""
 
@@ -69,7 +69,7 @@ class VarPlace:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class ElemPlace:
     """An element of an associative array."""
 
@@ -78,7 +78,7 @@ class ElemPlace:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class MemPlace:
     """An object in memory. ``bits``: of a bit-field that starts ``shift`` bits into the integer there, else 0."""
 
@@ -88,7 +88,7 @@ class MemPlace:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class FixedPlace:
     """It has a name, and cannot be assigned: a built-in variable or an inline."""
 
@@ -97,7 +97,7 @@ Place = VarPlace | ElemPlace | MemPlace | FixedPlace
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@record
 class Value:
     """A checked expression. ``xlated``: it is what a translator makes, member by member.
 
@@ -119,7 +119,7 @@ def machine(t: Type) -> IntType | StringType:
         case IntType() | StringType():
             return t
         case EnumType():
-            return INT
+            return INT if t.size == 4 and t.signed else IntType("int", t.size * 8, t.signed)
         case _:
             return MACHINE_POINTER
 
@@ -156,32 +156,26 @@ def pointee(t: Type) -> Type | None:
 
 
 def is_text(t: Type) -> bool:
-    """A string, an array of characters, or a pointer to one."""
+    """A string, an array of characters, or a pointer to one; unsigned characters are no text to D."""
     inner = pointee(t)
-    return isinstance(t, StringType) or (isinstance(inner, IntType) and inner.bits == 8)
+    return isinstance(t, StringType) or (isinstance(inner, IntType) and inner.bits == 8 and inner.signed)
 
 
-def _stands_for_pointer(value: Value, other: Value) -> bool:
-    """An integer constant beside a pointer is one too; beside text only 0 is."""
-    constant = value.node.value if isinstance(value.node, typed.Const) and isinstance(value.type, IntType) else None
-    return constant == 0 or (constant is not None and not is_text(other.type))
+def _is_null(value: Value) -> bool:
+    return is_integer(value.type) and isinstance(value.node, typed.Const) and value.node.value == 0
 
 
 def pointers_fit(left: Value, right: Value) -> bool:
-    """DTrace's rule for operands of which one is a pointer: same target, a ``void *``, or an integer constant."""
+    """DTrace's rule for operands of which one is a pointer: same target, a ``void *``, or the constant 0."""
     a = VOIDED if isinstance(left.type, StringType) else pointee(left.type)
     b = VOIDED if isinstance(right.type, StringType) else pointee(right.type)
     if a is None:
-        return b is not None and _stands_for_pointer(left, right)
+        return b is not None and _is_null(left)
     if b is None:
-        return _stands_for_pointer(right, left)
+        return _is_null(right)
     if isinstance(a, VoidType) or isinstance(b, VoidType):
         return True
-    return same(a, b) or (isinstance(a, (IntType, EnumType)) and isinstance(b, (IntType, EnumType)) and _alike(a, b))
-
-
-def _alike(a: Type, b: Type) -> bool:
-    return sizeof(a) == sizeof(b)
+    return same(a, b)
 
 
 VOIDED = IntType("char", 8, True)
@@ -211,6 +205,8 @@ def compatible(left: Value, right: Value) -> bool:
         return True
     if is_text(left.type) and is_text(right.type):
         return True
+    if isinstance(left.type, StructType) and same(left.type, right.type):
+        return True
     return pointers_fit(left, right)
 
 
@@ -234,7 +230,8 @@ def as_text(value: Value) -> TypedExpr:
         case StringType():
             return value.node
         case ArrayType(count=count):
-            return typed.MemText(value.node, count, StringType(count + 1))
+            # an array without a size, last in its struct, is as long as its string
+            return typed.MemText(value.node, count, StringType(count + 1) if count else STRING)
         case _ if isinstance(value.node, typed.Const) and value.node.value == 0:
             return typed.Text(b"", StringType(1))
         case _:
@@ -256,8 +253,13 @@ def coerce(value: Value, t: Type) -> TypedExpr:
             return as_integer(value, m)
 
 
-def load_memory(addr: TypedExpr, t: Type, *, shift: int = 0, bits: int = 0, string_size: int = 0) -> Value:
-    """The object of type ``t`` at ``addr`` as a value with a place."""
+def load_memory(
+    addr: TypedExpr, t: Type, *, shift: int = 0, bits: int = 0, unit_bits: int = 0, string_size: int = 0
+) -> Value:
+    """The object of type ``t`` at ``addr`` as a value with a place.
+
+    ``unit_bits``: of the integer that a bit-field is read from, when it is not one of its own type.
+    """
     place = MemPlace(addr, shift, bits)
     if isinstance(t, StringType):
         return Value(typed.MemText(addr, string_size or t.size, t), t, place)
@@ -265,7 +267,7 @@ def load_memory(addr: TypedExpr, t: Type, *, shift: int = 0, bits: int = 0, stri
         return Value(addr, t, place)
     unit = machine(t)
     assert isinstance(unit, IntType)
-    node: TypedExpr = typed.MemLoad(addr, unit)
+    node: TypedExpr = typed.MemLoad(addr, unit if not bits else IntType(unit.name, unit_bits or unit.bits, unit.signed))
     if bits:
         wide = IntType("uint64_t", 64, unit.signed)
         up = typed.Arith("shl", convert(node, wide), typed.Const(64 - shift - bits, INT), wide)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from probekit.lang import ast, typed
+from probekit.lang.access import add as moved
 from probekit.lang.access import subscript
+from probekit.lang.arguments import typed_argument
 from probekit.lang.builtins import CONSTANTS, FUNCTIONS, VARIABLES, BuiltinVariable
 from probekit.lang.diagnostics import did_you_mean, refuse
 from probekit.lang.operators import describe
@@ -21,6 +23,7 @@ from probekit.lang.types import (
     StringType,
     Type,
     is_object,
+    sizeof,
 )
 from probekit.lang.values import (
     ElemPlace,
@@ -30,14 +33,15 @@ from probekit.lang.values import (
     as_integer,
     as_text,
     coerce,
+    convert,
     fits,
-    is_pointer,
+    is_integer,
     is_scalar,
     is_text,
     machine,
 )
 
-__all__ = ("element", "identifier", "key_types", "scoped")
+__all__ = ("element", "identifier", "is_key", "is_unknown", "key_sizes", "key_types", "scoped")
 
 _FIXED = FixedPlace()
 
@@ -49,9 +53,11 @@ def identifier(expr: ast.Name, scope: Scope) -> Value:
         return bound
     if (inline := scope.inlines.get(name)) is not None:
         if inline.params:
-            return Value(typed.Const(0, INT), VOID, dynamic=f"the inline {name}[]")
+            raise refuse("D_IDENT_BADREF", expr.span, f"{name}[] is an inline with parameters, not a value")
         return expand(inline, (), expr.span, scope)
     if (var := scope.variable("global", name)) is not None:
+        if var.keys is not None:
+            raise refuse("D_IDENT_BADREF", expr.span, f"{name}[] is an associative array, not a value")
         return _whole(var)
     if (builtin := VARIABLES.get(name)) is not None:
         return _builtin(builtin, expr.span, scope)
@@ -59,11 +65,17 @@ def identifier(expr: ast.Name, scope: Scope) -> Value:
         value, t = scope.types.enumerators[name]
         return Value(typed.Const(value, INT), t)
     if name == "NULL":
-        return Value(typed.Const(0, INT), VOID_POINTER)
+        return Value(typed.Const(0, INT), VOID_POINTER, _FIXED)
     if name in CONSTANTS:
         return Value(typed.Const(CONSTANTS[name], INT), INT, _FIXED)
     if name in FUNCTIONS:
         raise refuse("D_IDENT_BADREF", expr.span, f"{name} is a function: call it as {name}()")
+    if name in scope.coming:
+        raise refuse("D_VAR_UNDEF", expr.span, f"{name} is read before anything assigned it")
+    if (enumerator := scope.types.kernel.enumerator(name)) is not None:
+        m = machine(enumerator[1])
+        assert isinstance(m, IntType)
+        return Value(typed.Const(m.wrap(enumerator[0]), m), enumerator[1])
     known = [*VARIABLES, *(n for s, n in scope.variables if s == "global"), *scope.inlines]
     raise refuse("D_IDENT_UNDEF", expr.span, f"{name} is not defined", did_you_mean(name, known))
 
@@ -79,7 +91,7 @@ def _builtin(builtin: BuiltinVariable, span: Span, scope: Scope) -> Value:
     name, t = builtin.name, builtin.type
     if t is None:
         if name in ("args", "regs", "uregs"):
-            return Value(typed.Const(0, INT), VOID, dynamic=f"the array {name}[]")
+            raise refuse("D_IDENT_BADREF", span, f"{name}[] is an array, not a value")
         raise refuse("D_VAR_UNSUP", span, f"the built-in variable {name} has no meaning here")
     m = machine(t)
     if name.startswith("arg") and name[3:].isdecimal():
@@ -114,17 +126,43 @@ def element(expr: ast.Index, scope: Scope, *, create: bool = False, checked: Seq
     var = _array_named(base, scope)
     if var is not None and var.keys is not None:
         values = [scope.check(k) for k in expr.keys] if checked is None else checked
-        keys = _keys(var, values, expr)
+        keys = _keys(var, values, expr, scope)
         m = machine(var.type)
         object_ = is_object(var.type)
         node: TypedExpr = (
             typed.ElemAddr(var, keys, create or scope.creating) if object_ else typed.ElemLoad(var, keys, m)
         )
         return Value(node, var.type, ElemPlace(var, keys))
-    value = scope.check(base)
-    if isinstance(value.place, FixedPlace) and not (is_pointer(value.type) or isinstance(value.type, StringType)):
-        raise refuse("D_ARR_BADREF", expr.span, f"{describe(value)} cannot be indexed")
-    return subscript(value, expr, scope)
+    if var is None:
+        _want_array(base, expr, scope)
+    return subscript(scope.check(base), expr, scope)
+
+
+def _want_array(base: ast.Expr, expr: ast.Index, scope: Scope) -> None:
+    """Refuse an array that nothing has defined."""
+    match base:
+        case ast.Name(name=name) if name not in FUNCTIONS and is_unknown(name, scope):
+            known = [n for s, n in scope.variables if s == "global"]
+            message = f"{name}[] is read before anything assigned it"
+            raise refuse("D_VAR_UNDEF", expr.span, message, did_you_mean(name, known))
+        case ast.Scoped(scope="this", name=name):
+            message = f"this->{name} cannot be an associative array: write self-> or a global"
+            raise refuse("D_ARR_LOCAL", expr.span, message)
+        case _:
+            pass
+
+
+def is_unknown(name: str, scope: Scope) -> bool:
+    """Whether a name is neither D's own nor anything that the program has named."""
+    return (
+        scope.bound_value(name) is None
+        and name not in scope.inlines
+        and name not in VARIABLES
+        and name not in CONSTANTS
+        and name not in scope.types.enumerators
+        and name != "NULL"
+        and scope.variable("global", name) is None
+    )
 
 
 def _array_named(base: ast.Expr, scope: Scope) -> Var | None:
@@ -142,24 +180,58 @@ def _array_named(base: ast.Expr, scope: Scope) -> Var | None:
 def key_types(keys: Sequence[Value], written: Sequence[ast.Expr], scope: Scope) -> tuple[Type, ...]:
     """The key types of an array that its first use defines."""
     for key, expr in zip(keys, written, strict=True):
-        if key.dynamic or key.action or not (is_scalar(key.type) or is_text(key.type)):
+        if key.dynamic or key.action or key.xlated or not is_key(key.type, scope.string_size):
             raise refuse("D_KEY_TYPE", expr.span, f"{describe(key)} cannot be a key")
     return tuple(StringType(scope.string_size) if is_text(k.type) else k.type for k in keys)
 
 
-def _keys(var: Var, values: Sequence[Value], expr: ast.Index) -> tuple[TypedExpr, ...]:
+_MOST_KEY_BYTES = 256
+
+
+def is_key(t: Type, string_size: int) -> bool:
+    """Whether an array may have keys of a type: what can be tested, text, and small structs and arrays."""
+    return is_scalar(t) or is_text(t) or (is_object(t) and 0 < sizeof(t, string_size) <= _MOST_KEY_BYTES)
+
+
+def key_sizes(t: Type, string_size: int) -> tuple[int, ...]:
+    """The bytes of each integer that a key of an array is made of: a struct is as many as it takes."""
+    if is_text(t) or not is_object(t):
+        return (_WORD,)
+    sizes: list[int] = []
+    left = sizeof(t, string_size)
+    while left:
+        sizes.append(next(size for size in (8, 4, 2, 1) if size <= left))
+        left -= sizes[-1]
+    return tuple(sizes)
+
+
+def _words(value: Value, string_size: int) -> Iterator[TypedExpr]:
+    """A struct or array, byte by byte the key, as integers."""
+    at = 0
+    for size in key_sizes(value.type, string_size):
+        yield convert(typed.MemLoad(moved(value.node, at), IntType("", 8 * size, False)), INT64)
+        at += size
+
+
+_WORD = 8
+
+
+def _keys(var: Var, values: Sequence[Value], expr: ast.Index, scope: Scope) -> tuple[TypedExpr, ...]:
     types = var.keys or ()
     if len(values) != len(types):
         message = f"{var.name}[] has {len(types)} keys, not {len(values)}"
         raise refuse("D_PROTO_LEN", expr.span, message)
     nodes: list[TypedExpr] = []
     for number, (t, value, written) in enumerate(zip(types, values, expr.keys, strict=True), 1):
-        if value.dynamic or value.action:
-            raise refuse("D_KEY_TYPE", written.span, f"{describe(value)} cannot be a key")
         if not fits(t, value):
             message = f"key {number} of {var.name}[] is {t}, not {describe(value)}"
             raise refuse("D_PROTO_ARG", written.span, message)
-        nodes.append(as_text(value) if isinstance(t, StringType) else as_integer(value, INT64))
+        if isinstance(t, StringType):
+            nodes.append(as_text(value))
+        elif is_object(t):
+            nodes.extend(_words(value, scope.string_size))
+        else:
+            nodes.append(as_integer(value, INT64))
     return tuple(nodes)
 
 
@@ -169,14 +241,15 @@ def _machine_array(name: str, expr: ast.Index, scope: Scope) -> Value:
         raise refuse("D_PROTO_LEN", expr.span, f"{name}[] takes one index")
     index = scope.check(expr.keys[0])
     if name != "args":
+        _constant_index(name, index, expr.keys[0].span)
         raise refuse("D_REGS_IDX", expr.span, f"{name}[] has no registers here")
-    if not isinstance(index.node, typed.Const) or not isinstance(index.type, IntType):
-        raise refuse("D_ARGS_TYPE", expr.keys[0].span, "the index of args[] must be an integer constant")
-    if not scope.probes:
-        raise refuse("D_ARGS_NONE", expr.span, "args[] exists only in a clause")
-    if len(scope.probes) > 1:
-        raise refuse("D_ARGS_MULTI", expr.span, "args[] may differ from probe to probe of this clause")
-    raise refuse("D_ARGS_IDX", expr.span, f"{scope.probes[0]} has no args[{index.node.value}]")
+    return typed_argument(_constant_index(name, index, expr.keys[0].span), expr.span, scope)
+
+
+def _constant_index(name: str, index: Value, span: Span) -> int:
+    if not isinstance(index.node, typed.Const) or not is_integer(index.type):
+        raise refuse("D_PROTO_ARG", span, f"the index of {name}[] must be an integer constant")
+    return index.node.value
 
 
 # Inlines.

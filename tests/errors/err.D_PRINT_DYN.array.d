@@ -1,1 +1,1 @@
-int a[int]; BEGIN { print(a); }
+BEGIN { self->a[1] = 2; print(self->a); }

@@ -1,1 +1,1 @@
-int a[int]; BEGIN { trace(a); }
+BEGIN { self->a[1] = 2; trace(self->a); }

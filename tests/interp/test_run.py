@@ -196,3 +196,13 @@ def test_a_fault_in_a_branch_ends_the_clause() -> None:
 def test_many_conditional_actions() -> None:
     script = "BEGIN { " + "if (arg0) trace(1); " * 1500 + "}"
     assert len(_records(script, 1)) == 1500
+
+
+def test_callers_are_no_text() -> None:
+    """An address may have any byte in it, and all eight of the last one count."""
+    one = world("fbt::: { stack(2); @[stack(3)] = count(); }")
+    one.callers = (0xFFFFFFFF9E003F4D, 0xFFFFFFFF81000041)
+    (outcome,) = one.run()
+    shown = b"".join(addr.to_bytes(8, "little") for addr in one.callers)
+    assert outcome.record == shown
+    assert list(one.aggs.table(0)) == [(shown + bytes(8),)]

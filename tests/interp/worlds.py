@@ -35,6 +35,7 @@ class World:
     args: tuple[int, ...] = (0,) * 10
     builtins: dict[str, Value] = field(default_factory=lambda: dict(BUILTINS))
     variables: dict[int, Value] = field(default_factory=dict)
+    callers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         self.aggs = Aggregations(self.program.aggregations)
@@ -57,6 +58,9 @@ class World:
 
     def progenyof(self, pid: int) -> bool:
         return pid == self.builtins["pid"]
+
+    def stack(self, frames: int) -> bytes:
+        return b"".join(addr.to_bytes(8, "little") for addr in self.callers[:frames])
 
     def speculation(self) -> int:
         return 1

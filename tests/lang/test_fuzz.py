@@ -13,7 +13,9 @@ from probekit.ir.ops import BUILTINS
 from probekit.ir.pprint import format_program
 from probekit.ir.verify import verify_program
 from probekit.lang.diagnostics import CompileError
+from probekit.session.options import Options
 from tests.interp.worlds import World
+from tests.session.programs import run
 
 
 def _try(text: str) -> None:
@@ -165,6 +167,35 @@ def test_whatever_compiles_also_runs(statements: list[str]) -> None:
         return
     assert verify_program(program) == []
     World(program, builtins={n: b"x" if b.kind == "string" else 1 for n, b in BUILTINS.items()}).run()
+
+
+_FUNCTIONS = st.sampled_from(("count()", "sum(gi)", "avg(gu)", "min(si)", "max(3)", "stddev(gi)", "quantize(gi)"))
+_SHOWN = st.one_of(
+    st.builds("{}({});".format, st.sampled_from("trace print exit commit discard sym speculate".split()), _RICH),
+    st.builds(
+        'printf("%5d|%-8s|%x|%#o|%c|%a|%Y", {}, {}, {}, {}, gi, {}, gu);'.format, _RICH, _RICH, _RICH, _RICH, _RICH
+    ),
+    st.builds("@{}[{}] = {};".format, st.sampled_from("rst"), _RICH, _FUNCTIONS),
+    st.builds('printa("%d %@d %8@x\\n", @{});'.format, st.sampled_from("rst")),
+    st.builds("{}(@{});".format, st.sampled_from("printa clear trunc denormalize".split()), st.sampled_from("rst")),
+    st.builds("{}(@{}, {});".format, st.sampled_from("trunc normalize".split()), st.sampled_from("rst"), _RICH),
+    st.builds("tracemem({}, 8, {});".format, _RICH, _RICH),
+    st.builds("gi = {};".format, _RICH),
+)
+
+
+@given(st.lists(st.lists(_SHOWN, min_size=1, max_size=3), min_size=1, max_size=3), st.booleans())
+def test_whatever_runs_is_also_shown(clauses: list[list[str]], quiet: bool) -> None:
+    """A whole run without a guest: records read, aggregations sorted, faults and drops told, all of it printed."""
+    setup = "BEGIN { gi = 7; gu = 9; this->p = (pt_t *)alloca(64); this->x = 1; @a = count(); "
+    text = _DECLARED + "".join(f"{setup}{' '.join(actions)} }}\n" for actions in clauses)
+    try:
+        program = compile_program(text + "ERROR { trace(arg4); } BEGIN { exit(0); } END { printa(@a); }")
+    except CompileError as error:
+        assert error.text()
+        return
+    out, messages, _ = run(program, Options(quiet=quiet, nspec=2))
+    assert isinstance(out + messages, str)
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,20 @@ def test_arguments_are_tokens() -> None:
     assert program.clauses[0].record.fields[0].kind == "string"
 
 
-def test_an_argument_is_one_token_only() -> None:
-    assert _tags("BEGIN { trace($1); }", "1); exit(0") == ["D_SYNTAX"]
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("1); exit(0", b"1); exit(0"),
+        ("a b", b"a b"),
+        ('"quoted"', b"quoted"),
+        ('in "the" middle', b'in "the" middle'),
+        ("a\\tb", b"a\tb"),
+        ("end\\", b"end\\"),
+        ("", b""),
+    ],
+)
+def test_what_is_no_number_and_no_word_is_a_string(argument: str, value: bytes) -> None:
+    assert _constants("BEGIN { trace($1); }", argument) == [value]
 
 
 def test_in_probe_descriptions() -> None:

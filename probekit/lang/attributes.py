@@ -1,0 +1,44 @@
+"""Stability attributes: how far a name, its data and what it depends on may be relied upon.
+
+parse_attributes("Stable/evolving/Common")   ->  ("Stable", "Evolving", "Common")
+least([a, b])                                ->  the weaker of each of the three
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = ("STABLE", "Attributes", "least", "parse_attributes", "weaker")
+
+Attributes = tuple[str, str, str]
+"""Stability of the names, stability of the data, class of dependency."""
+
+STABLE: Attributes = ("Stable", "Stable", "Common")
+"""What D's own variables and functions, and those of a script, have."""
+
+_ORDER = ("Internal", "Private", "Obsolete", "External", "Unstable", "Evolving", "Stable", "Standard")
+_CLASSES = ("Unknown", "CPU", "Platform", "Group", "ISA", "Common")
+_SCALES = (_ORDER, _ORDER, _CLASSES)
+
+
+def parse_attributes(text: str) -> Attributes | None:
+    """``Stable/Stable/Common``, in any case; None for anything else."""
+    parts = text.lower().split("/")
+    if len(parts) != 3:
+        return None
+    named = [next((n for n in scale if n.lower() == p), "") for p, scale in zip(parts, _SCALES, strict=True)]
+    return (named[0], named[1], named[2]) if all(named) else None
+
+
+def least(attributes: Sequence[Attributes]) -> Attributes:
+    """What holds for all of them; of none, :data:`STABLE`."""
+    if not attributes:
+        return STABLE
+    names, data, classes = zip(*attributes, strict=True)
+    return min(names, key=_ORDER.index), min(data, key=_ORDER.index), min(classes, key=_CLASSES.index)
+
+
+def weaker(attributes: Attributes, minimum: Attributes) -> bool:
+    """True when any of the three is below what is wanted."""
+    pairs = zip(attributes, minimum, _SCALES, strict=True)
+    return any(scale.index(has) < scale.index(wants) for has, wants, scale in pairs)

@@ -1,0 +1,216 @@
+"""A kernel's types as D's own: converted when they are reached, each once.
+
+    PtrType(Lazy(task_struct))   ->  PointerType(StructType("struct", "task_struct", members not looked at yet))
+    TypedefType("pid_t", int)    ->  IntType("pid_t", 32, signed)
+
+A struct's members are converted when one of them is asked for, so that a program
+costs what it names. The guest may lie about everything: what does not fit its
+struct, nests without end or goes in circles is a :class:`SymbolError` or ``void``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import overload
+
+from probekit.errors import SymbolError
+from probekit.kernel import types as c
+from probekit.lang.kernelside import KernelSource, ProbeArguments, Symbol, TagKind, Unknown, scoped_name
+from probekit.lang.types import (
+    CHAR,
+    VOID,
+    ArrayType,
+    EnumType,
+    FloatType,
+    FuncType,
+    IntType,
+    Member,
+    PointerType,
+    StructType,
+    Type,
+    sizeof,
+)
+from probekit.probe.names import ProbeDescription
+
+__all__ = ("KernelTypes",)
+
+_MOST_NESTED = 32
+_LARGEST = 1 << 31
+
+
+class _Members(Sequence[Member]):
+    """The members of one struct, made when first looked at."""
+
+    __slots__ = ("_made", "_make")
+
+    def __init__(self, make: Callable[[], tuple[Member, ...]]) -> None:
+        self._make = make
+        self._made: tuple[Member, ...] | None = None
+
+    def _all(self) -> tuple[Member, ...]:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    @overload
+    def __getitem__(self, index: int) -> Member: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Member, ...]: ...
+    def __getitem__(self, index: int | slice) -> Member | tuple[Member, ...]:
+        return self._all()[index]
+
+
+class KernelTypes:
+    """A :class:`probekit.lang.kernelside.KernelSide` over what a kernel tells of itself."""
+
+    def __init__(self, source: KernelSource) -> None:
+        self._source = source
+        # By identity: equal types are looked at once each, and hashing one would walk it.
+        self._made: dict[int, tuple[c.CType, Type | None]] = {}
+        self._depth = 0
+        self._words: dict[str, bool] = {}
+
+    @property
+    def lacking(self) -> str:
+        """Why this kernel has no types; empty when it has."""
+        return self._source.lacking
+
+    def tagged(self, kind: TagKind, name: str) -> StructType | EnumType | None:
+        """``struct name``, whole, or None."""
+        module, tag = scoped_name(name)
+        found = self._source.tagged(kind, tag, module)
+        made = self.convert(found) if found is not None else None
+        return made if isinstance(made, (StructType, EnumType)) else None
+
+    def typedef(self, name: str) -> Type | None:
+        """A typedef, or None."""
+        module, word = scoped_name(name)
+        found = self._source.typedef(word, module)
+        return self.convert(found) if found is not None else None
+
+    def is_type(self, name: str) -> bool:
+        """Whether there is such a typedef."""
+        if name not in self._words:
+            module, word = scoped_name(name)
+            self._words[name] = self._source.typedef(word, module) is not None
+        return self._words[name]
+
+    def enumerator(self, name: str) -> tuple[int, EnumType] | None:
+        """The value of an enumerator and its enumeration, or None."""
+        found = self._source.enumerator(name)
+        made = self.convert(found[1]) if found is not None else None
+        return (found[0], made) if found is not None and isinstance(made, EnumType) else None
+
+    def symbol(self, name: str) -> Symbol | None:
+        """A symbol, or None."""
+        module, word = scoped_name(name)
+        found = self._source.symbol(word, module)
+        if found is None:
+            return None
+        return Symbol(found.addr, found.place, self.convert(found.type) if found.type is not None else None)
+
+    def arguments(self, description: ProbeDescription) -> Iterator[ProbeArguments]:
+        """The probes that match, each with its arguments."""
+        for probe in self._source.prototypes(description):
+            types = probe.types if isinstance(probe.types, Unknown) else tuple(map(self.convert, probe.types))
+            yield ProbeArguments(probe.name, types, probe.registers)
+
+    # Conversion.
+
+    def convert(self, ctype: c.CType) -> Type:
+        """The D type of a kernel type. Raises :class:`SymbolError`."""
+        known = self._made.get(id(ctype))
+        if known is not None:
+            return known[1] or VOID  # still being made: it contains itself other than through a struct
+        if self._depth >= _MOST_NESTED:
+            return VOID
+        self._depth += 1
+        self._made[id(ctype)] = (ctype, None)
+        made: Type | None = None
+        try:
+            made = self._convert(ctype)
+        finally:
+            self._depth -= 1
+            if made is None:
+                del self._made[id(ctype)]
+        self._made[id(ctype)] = (ctype, made)
+        return made
+
+    def _convert(self, ctype: c.CType) -> Type:
+        match ctype:
+            case c.VoidType():
+                return VOID
+            case c.IntType(name="char", size=1):
+                return CHAR  # BTF does not tell its sign; D's char is signed
+            case c.IntType(name=name, size=size, signed=signed):
+                # What no register holds, such as __int128, can be measured and shown only.
+                return IntType(name, size * 8, signed) if size in (1, 2, 4, 8) else FloatType(name, size)
+            case c.FloatType(name=name, size=size):
+                return FloatType(name, size)
+            case c.PtrType():
+                return PointerType(self.convert(ctype.target))
+            case c.ArrayType():
+                return self._array(ctype)
+            case c.StructType():
+                return self._struct(ctype)
+            case c.EnumType():
+                return _enum(ctype)
+            case c.TypedefType():
+                return self._typedef(ctype)
+            case c.QualifiedType():
+                return self.convert(ctype.target)
+            case c.FuncType():
+                params = tuple(self.convert(param.type) for param in ctype.params)
+                return FuncType(self.convert(ctype.returns), params, ctype.variadic)
+
+    def _typedef(self, ctype: c.TypedefType) -> Type:
+        made = self.convert(ctype.target)
+        match made:
+            case IntType():
+                return IntType(ctype.name, made.bits, made.signed)
+            case StructType(name="", alias=""):
+                made.alias = ctype.name
+        return made
+
+    def _array(self, ctype: c.ArrayType) -> Type:
+        element = self.convert(ctype.element)
+        if ctype.count * max(sizeof(element), 1) > _LARGEST:
+            raise SymbolError(f"the guest's kernel has an array of {ctype.count} times {element}")
+        return ArrayType(element, ctype.count)
+
+    def _struct(self, ctype: c.StructType) -> Type:
+        if not ctype.complete:
+            # Declared ahead only: it is looked for, in modules too, when somebody reaches into it.
+            return StructType(ctype.kind, ctype.name)
+        made = StructType(ctype.kind, ctype.name, size=ctype.size, align=0, complete=True)
+        made.members = _Members(lambda: tuple(self._member(ctype, member) for member in ctype.members))
+        return made
+
+    def _member(self, outer: c.StructType, member: c.Member) -> Member:
+        depth, self._depth = self._depth, 0  # members are made later, wherever somebody looks
+        try:
+            made = self.convert(member.type)
+        finally:
+            self._depth = depth
+        bits = member.bit_size
+        if bits is not None and not (isinstance(made, (IntType, EnumType)) and 0 < bits <= 8 * sizeof(made)):
+            raise SymbolError(f"{c.display(outer)}: the bit-field {member.name} has {bits} bits of {made}")
+        end = member.bit_offset + (8 * sizeof(made) if bits is None else bits)
+        if end > 8 * outer.size or (bits is None and member.bit_offset % 8):
+            raise SymbolError(f"{c.display(outer)}: the member {member.name or '(anonymous)'} does not fit in it")
+        return Member(member.name, made, member.bit_offset, bits)
+
+
+def _enum(ctype: c.EnumType) -> Type:
+    if ctype.size not in (1, 2, 4, 8):
+        raise SymbolError(f"enum {ctype.name or '(anonymous)'} has {ctype.size} bytes")
+    values = tuple((item.name, item.value) for item in ctype.values)
+    # D takes an enumeration for an int, as long as its values are ints.
+    signed = ctype.signed or (ctype.size == 4 and all(value < 1 << 31 for _, value in values))
+    return EnumType(ctype.name, values, complete=True, size=ctype.size, signed=signed)

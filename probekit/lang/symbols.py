@@ -1,0 +1,69 @@
+"""Kernel symbols: `` `jiffies ``, ``ext4`ext4_mount``, ``&`init_task``.
+
+    &`init_task                ->  its address, a void * (BTF has no types of variables, but of per-CPU ones)
+    *(unsigned long *)&`jiffies ->  its value
+    `runqueues                 ->  struct rq, at the address plus the CPU's own offset
+    `vfs_read                  ->  the function's address
+
+The value of a variable whose type is not known is refused as DTrace does, with D_SYM_NOTYPES; its address is not.
+"""
+
+from __future__ import annotations
+
+from probekit.lang import ast, typed
+from probekit.lang.diagnostics import refuse
+from probekit.lang.kernelside import NoKernel, Symbol
+from probekit.lang.scope import Scope
+from probekit.lang.typed import TypedExpr
+from probekit.lang.types import INT, MACHINE_POINTER, VOID_POINTER, FuncType, PointerType
+from probekit.lang.values import FixedPlace, Value, load_memory
+
+__all__ = ("PERCPU_OFFSET", "kernel_symbol", "symbol_address")
+
+PERCPU_OFFSET = "percpu_offset"
+"""The IR's name for what makes a per-CPU address one of this CPU."""
+
+
+def kernel_symbol(expr: ast.Symbol, scope: Scope) -> Value:
+    """A symbol's value."""
+    symbol = _find(expr, scope)
+    if symbol.place == "function":
+        return _function(symbol)
+    if symbol.type is None:
+        message = f"nothing tells the type of {expr.text}"
+        raise refuse("D_SYM_NOTYPES", expr.span, message, f"say what is there: *(long *)&{expr.text}")
+    return load_memory(_address(symbol), symbol.type, string_size=scope.string_size)
+
+
+def symbol_address(expr: ast.Symbol, scope: Scope) -> Value:
+    """``&`symbol``: a pointer to what it is; to void when that is not known."""
+    symbol = _find(expr, scope)
+    if symbol.place == "function":
+        return _function(symbol)
+    t = VOID_POINTER if symbol.type is None else PointerType(symbol.type)
+    return Value(_address(symbol), t)
+
+
+def _find(expr: ast.Symbol, scope: Scope) -> Symbol:
+    kernel = scope.types.kernel
+    found = kernel.symbol(expr.text)
+    if found is None:
+        none = isinstance(kernel, NoKernel)
+        message = (
+            f"{expr.text} is a kernel's, and there is no guest" if none else f"the kernel has no symbol {expr.text}"
+        )
+        raise refuse("D_IDENT_UNDEF", expr.span, message)
+    return found
+
+
+def _function(symbol: Symbol) -> Value:
+    """As in C, a function's name is its address."""
+    t = symbol.type if isinstance(symbol.type, FuncType) else FuncType(INT, (), variadic=True)
+    return Value(_address(symbol), PointerType(t), FixedPlace())
+
+
+def _address(symbol: Symbol) -> TypedExpr:
+    addr = typed.Const(MACHINE_POINTER.wrap(symbol.addr), MACHINE_POINTER)
+    if symbol.place != "percpu":
+        return addr
+    return typed.Arith("add", typed.Builtin(PERCPU_OFFSET, MACHINE_POINTER), addr, MACHINE_POINTER)

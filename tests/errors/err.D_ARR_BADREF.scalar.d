@@ -1,1 +1,0 @@
-int x; BEGIN { trace(x["a"]); }

@@ -1,0 +1,1 @@
+inline int x[5] = 1; BEGIN {}

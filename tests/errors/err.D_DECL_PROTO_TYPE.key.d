@@ -1,1 +1,0 @@
-struct s { int a; }; int a[struct s];

@@ -1,1 +1,0 @@
-struct s { int a; }; struct s x; BEGIN { a[x] = 1; }

@@ -1,0 +1,1 @@
+BEGIN { printf("%lld", 1L); }

@@ -1,0 +1,1 @@
+BEGIN { printf("%A", 1); }
