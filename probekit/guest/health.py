@@ -9,25 +9,45 @@ still is the guest stopped for a closer look.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from probekit.errors import GuestError, TargetError, UnsupportedError
 from probekit.target.api import Target
 
-__all__ = ("Heartbeat", "check_events", "check_status")
+__all__ = ("Heartbeat", "check_events", "check_status", "has_panicked", "panic_error")
+
+ReadMany = Callable[[Sequence[tuple[int, int]]], list[bytes | None]]
 
 _DEAD = {
     "shutdown": "the guest has shut down or panicked",
     "guest-panicked": "the guest's kernel has panicked",
     "internal-error": "the hypervisor met an internal error and stopped the guest",
 }
+_CONSOLE = "nothing can be restored in it; its console tells what happened"
 _EVENTS = {
     "RESET": "the guest was rebooted while it was traced",
     "SHUTDOWN": _DEAD["shutdown"],
     "GUEST_PANICKED": _DEAD["guest-panicked"],
 }
 _EVERY = 2.0
+
+
+def has_panicked(find: Callable[[str], int | None], read_many: ReadMany) -> bool:
+    """Whether the guest's kernel has panicked and does nothing any more. ``find``: symbol to address.
+
+    ``panic_cpu`` says which CPU was the first to do so, and until then -1 (kernel/panic.c).
+    """
+    where = find("panic_cpu")
+    if where is None:
+        return False
+    (data,) = read_many([(where, 4)])
+    return data is not None and data != b"\xff\xff\xff\xff"
+
+
+def panic_error() -> GuestError:
+    """A kernel that is no more is neither traced nor restored."""
+    return GuestError(_DEAD["guest-panicked"], hint=_CONSOLE)
 
 
 def check_status(target: Target) -> None:
@@ -38,7 +58,7 @@ def check_status(target: Target) -> None:
         return  # a stub without a monitor does not say
     for word, meaning in _DEAD.items():
         if f"({word})" in status:
-            raise GuestError(meaning, hint="nothing can be restored in it; its console tells what happened")
+            raise GuestError(meaning, hint=_CONSOLE)
 
 
 def check_events(events: Iterable[Mapping[str, Any]]) -> None:
@@ -53,34 +73,40 @@ class Heartbeat:
     """Asks now and then. ``ticks``: the guest's tick counter, or None when it cannot be read without a stop.
 
     ``same_boot``: whether the kernel in memory is still the one that we know; called with the guest stopped.
+    ``panicked``: whether it has panicked, after which it may hang and tick on; called where ticks could be read, or
+    with the guest stopped.
     """
 
     def __init__(
         self,
         ticks: Callable[[], int | None],
         same_boot: Callable[[], bool],
+        panicked: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ticks = ticks
         self._same_boot = same_boot
+        self._panicked = panicked
         self._clock = clock
         self._last: int | None = None
         self._next = clock() + _EVERY
 
     def due(self) -> bool:
-        """Whether a look with the guest stopped is called for: the counter did not move for a while."""
+        """Whether a look with the guest stopped is called for: the counter did not move for a while, or it is over."""
         if self._clock() < self._next:
             return False
         self._next = self._clock() + _EVERY
         now = self._ticks()
         moved = now is not None and now != self._last
         self._last = now
-        return not moved
+        return not moved or self._panicked()
 
     def look(self) -> None:
-        """The closer look. Raises :class:`GuestError` when the guest was rebooted."""
+        """The closer look. Raises :class:`GuestError` when the guest was rebooted, or has panicked."""
         if not self._same_boot():
             raise GuestError(
                 "the guest was rebooted while it was traced",
                 hint="nothing is left to restore in the new kernel; attach again",
             )
+        if self._panicked():
+            raise panic_error()

@@ -6,28 +6,30 @@ Which function gives what, newest first; the kernel is asked what it has, never 
                 (60463628c9e0, v6.2), set_memory_ro and set_memory_x before
     data        vzalloc_noprof (2c321f3f70bc, v6.10), vzalloc before
     per-CPU     pcpu_alloc_noprof (24e44cc22aa3, v6.10), __alloc_percpu before
+    grace       as data; the kernel writes there until a wait for readers is over (:mod:`probekit.guest.grace`)
     readers     synchronize_rcu_tasks where the kernel has it (preemptible kernels), synchronize_rcu
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 from probekit.errors import UnsupportedError
 from probekit.guest.safepoint import SafePoint
+from probekit.guest.traphooks import HookServices, find_hooks
+from probekit.records import record
 
 __all__ = ("Allocation", "LinuxServices", "MemoryKind", "find_services")
 
-MemoryKind = Literal["exec", "data", "percpu"]
+MemoryKind = Literal["exec", "data", "percpu", "grace"]
 
 _PAGE = 4096
 _GFP_KERNEL = 0xCC0  # the same bits on every kernel that has the symbols below
 _EXECMEM_DEFAULT = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Allocation:
     """Guest memory of ours. ``addr``: a kernel virtual address, or for ``percpu`` the kernel's per-CPU pointer."""
 
@@ -36,7 +38,7 @@ class Allocation:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Maker:
     """One way to get memory: the function, its arguments before and after the size, and the matching free."""
 
@@ -46,13 +48,15 @@ class _Maker:
     free: str
 
 
+_DATA = (_Maker("vzalloc_noprof", (), (), "vfree"), _Maker("vzalloc", (), (), "vfree"))
 _MAKERS: dict[MemoryKind, tuple[_Maker, ...]] = {
     "exec": (
         _Maker("execmem_alloc", (_EXECMEM_DEFAULT,), (), "execmem_free"),
         _Maker("module_alloc", (), (), "module_memfree"),
         _Maker("module_alloc", (), (), "vfree"),
     ),
-    "data": (_Maker("vzalloc_noprof", (), (), "vfree"), _Maker("vzalloc", (), (), "vfree")),
+    "data": _DATA,
+    "grace": _DATA,
     "percpu": (
         _Maker("pcpu_alloc_noprof", (), (64, 0, _GFP_KERNEL), "free_percpu"),
         _Maker("__alloc_percpu", (), (64,), "free_percpu"),
@@ -62,16 +66,17 @@ _PROTECT = ("set_memory_ro", "set_memory_x")
 _READERS = ("synchronize_rcu_tasks", "synchronize_rcu")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LinuxServices:
     """Addresses of the guest's own functions. Every call needs a :class:`SafePoint`."""
 
     makers: dict[MemoryKind, tuple[_Maker, int, int]]
     protect: tuple[int, ...]
     readers: tuple[int, ...]
+    hooks: HookServices
 
     def allocate(self, point: SafePoint, kind: MemoryKind, size: int) -> Allocation:
-        """``size`` bytes, whole pages but for ``percpu``. ``data`` and ``percpu`` are zeroed by the guest.
+        """``size`` bytes, whole pages but for ``percpu``; all but ``exec`` zeroed by the guest.
 
         Raises :class:`probekit.errors.GuestError` when the guest has none.
         """
@@ -118,4 +123,4 @@ def find_services(find: Callable[[str], int | None]) -> LinuxServices:
     both = find("set_memory_rox")
     # Both kinds of executable memory get their old permissions back when they are freed (VM_FLUSH_RESET_PERMS).
     protect = (both,) if both is not None else tuple(a for name in _PROTECT if (a := find(name)) is not None)
-    return LinuxServices(makers=makers, protect=protect, readers=readers)
+    return LinuxServices(makers=makers, protect=protect, readers=readers, hooks=find_hooks(find))

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from probekit.errors import MemoryAccessError
-from probekit.target.api import Target
+from probekit.target.api import StopReason, Target
 
 __all__ = ("DataMemory", "PauseClock", "RamBytes", "RamData", "StoppedMemory", "StubData")
 
@@ -25,6 +25,7 @@ class PauseClock:
     """Stops the guest for as short as it can and remembers how long that was.
 
     ``longest``: seconds of the longest pause so far; ``total``: of all; ``count``: how many.
+    ``stopped``: told of each stop that a pause made: the guest may have stopped by itself at that very moment.
     """
 
     def __init__(self, target: Target, clock: Callable[[], float] = time.monotonic) -> None:
@@ -33,6 +34,7 @@ class PauseClock:
         self.longest = 0.0
         self.total = 0.0
         self.count = 0
+        self.stopped: Callable[[StopReason], None] = _ignore
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -41,8 +43,9 @@ class PauseClock:
             yield
             return
         start = self._clock()
-        self._target.stop()
+        reason = self._target.stop()
         try:
+            self.stopped(reason)
             yield
         finally:
             if not _runs(self._target):
@@ -54,6 +57,10 @@ class PauseClock:
         self.longest = max(self.longest, seconds)
         self.total += seconds
         self.count += 1
+
+
+def _ignore(_: StopReason) -> None:
+    """Nobody has probes that stop the guest."""
 
 
 def _runs(target: Target) -> bool:

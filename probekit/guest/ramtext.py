@@ -8,16 +8,17 @@ emulator that code has changed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from probekit.errors import MemoryAccessError
 from probekit.guest.memory import RamBytes
-from probekit.kernel.view import PhysicalSource, Tables, translate_many
+from probekit.kernel.view import Leaf, PhysicalSource, Tables, translate_many, walk_many
 
 __all__ = ("RamText",)
 
 _PAGE = 4096
 _KERNEL_HALF = 1 << 63
+_EVERYWHERE = range(1 << 64)
 
 
 class _RamFrames:
@@ -40,18 +41,35 @@ class _RamFrames:
 class RamText:
     """``read_many`` on kernel addresses. ``tables``: the kernel's own page tables.
 
-    Where a page is, is remembered: for text and for memory of ours that does not change while we are attached.
+    ``lasting``: addresses of the kernel's image. Where a page of it is, is remembered; elsewhere memory comes and goes
+    (modules, stacks, pages that we have the guest allocate).
     """
 
-    def __init__(self, ram: RamBytes, tables: Tables) -> None:
+    def __init__(self, ram: RamBytes, tables: Tables, lasting: range) -> None:
         self._frames: PhysicalSource = _RamFrames(ram)
         self._ram = ram
         self._tables = tables
+        self._lasting = lasting
         self._where: dict[int, int | None] = {}
+
+    def remembering(self) -> RamText:
+        """Another one, for a reader who knows when to forget all pages."""
+        return RamText(self._ram, self._tables, _EVERYWHERE)
 
     def forget(self) -> None:
         """Look every page up anew: memory was mapped or unmapped."""
         self._where.clear()
+
+    def walk_many(self, pages: Iterable[int]) -> dict[int, Leaf | None]:
+        """How the kernel's tables map each page now."""
+        return walk_many(self._frames, self._tables, pages)
+
+    def read(self, addr: int, size: int) -> bytes:
+        """Exactly ``size`` bytes; raises :class:`MemoryAccessError`."""
+        data = self.read_many([(addr, size)])[0]
+        if data is None:
+            raise MemoryAccessError(f"cannot read {size} bytes of guest memory at {addr:#x}", addr=addr, size=size)
+        return data
 
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
         """``(addr, size)`` ranges to bytes; None where a page is not mapped, not RAM, or not the kernel's."""
@@ -68,6 +86,9 @@ class RamText:
                 found.append(page[offset : offset + size])
             else:
                 found.append(_join(copies, addr, size))
+        for addr in missing:
+            if addr not in self._lasting:
+                del self._where[addr]
         return found
 
     def _page(self, page: int) -> bytes | None:

@@ -32,6 +32,13 @@ class KernelText:
         self._witness = witness
         self._ram = ram
 
+    def read(self, addr: int, size: int) -> bytes:
+        """Exactly ``size`` bytes; raises :class:`MemoryAccessError`."""
+        data = self.read_many([(addr, size)])[0]
+        if data is None:
+            raise MemoryAccessError(f"cannot read {size} bytes of guest memory at {addr:#x}", addr=addr, size=size)
+        return data
+
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
         """``(addr, size)`` ranges to bytes; None where unreadable."""
         if self._ram is None:

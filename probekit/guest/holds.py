@@ -1,0 +1,75 @@
+"""Kernel modules of the guest that must stay while something of ours refers to them.
+
+A reference as every user of a module takes it: the guest's own `rmmod` says
+"in use" meanwhile. A kernel that cannot unload modules has no such functions,
+and needs none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from probekit.errors import GuestError
+from probekit.guest.safepoint import SafePoint
+from probekit.kernel.btf import Btf
+from probekit.kernel.tracepoints import Reader
+
+__all__ = ("HOLD", "RELEASE", "ModuleHolds", "find_module_holds")
+
+HOLD = "hold"
+RELEASE = "release"
+"""First words of the purposes of the two calls, before the module's address: what recovery reads in the journal."""
+
+
+_MAX_MODULES = 4096
+_LIVE = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleHolds:
+    """Addresses of ``try_module_get``, ``module_put`` and the list of modules.
+
+    ``link``, ``state``: byte offsets in ``struct module``.
+    """
+
+    get: int
+    put: int
+    modules: int
+    link: int
+    state: int
+
+    def alive(self, read: Reader, module: int) -> bool:
+        """Whether the module is still there: its ``struct module`` is on the list and live. The guest is stopped."""
+        at = self.modules
+        for _ in range(_MAX_MODULES):
+            at = _number(read, at, 8)
+            if at in (0, self.modules):
+                return False
+            if at - self.link == module:
+                return _number(read, module + self.state, 4) == _LIVE
+        return False
+
+    def hold(self, point: SafePoint, read: Reader, module: int) -> None:
+        """Keep the module whose ``struct module`` this is. Raises :class:`GuestError` when it is gone, or going."""
+        if not self.alive(read, module):
+            raise GuestError(f"the module at {module:#x} was unloaded meanwhile", hint="try again")
+        if not point.call(self.get, module, purpose=f"{HOLD} {module:#x}") & 0xFF:
+            raise GuestError(f"the module at {module:#x} is being unloaded")
+
+    def release(self, point: SafePoint, module: int) -> None:
+        """Let it go again."""
+        point.call(self.put, module, purpose=f"{RELEASE} {module:#x}")
+
+
+def _number(read: Reader, addr: int, size: int) -> int:
+    return int.from_bytes(read([(addr, size)])[0] or b"", "little")
+
+
+def find_module_holds(find: Callable[[str], int | None], btf: Btf | None) -> ModuleHolds | None:
+    """Look the functions up by name; None where modules cannot be unloaded, or listed."""
+    get, put, modules = find("try_module_get"), find("module_put"), find("modules")
+    layout = btf.find_struct("module") if btf is not None else None
+    if get is None or put is None or modules is None or layout is None:
+        return None
+    return ModuleHolds(get, put, modules, layout.field("list").offset, layout.field("state").offset)

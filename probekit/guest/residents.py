@@ -1,0 +1,176 @@
+"""Tasks that sleep inside our code and will come back to it.
+
+Only an instruction that was copied can sleep there: it touched user memory, and the
+page has to be fetched. The kernel's wait for readers does not see that (a task
+that sleeps has passed it), so every kernel stack is looked through for addresses of
+our code. What is found may be left over from before; the guest's own unwinder
+tells which it is.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from probekit.errors import GuestError
+from probekit.guest.linux import Allocation, LinuxServices
+from probekit.guest.memory import StoppedMemory
+from probekit.guest.safepoint import SafePoint
+from probekit.kernel.tasks import THREAD_SIZE, Task
+from probekit.target.api import Target
+
+__all__ = ("LIMIT", "MemoryLog", "Residents", "vacated", "words_inside")
+
+LIMIT = 10.0
+"""Seconds to wait for sleeping tasks, if nothing else is said."""
+
+_DEPTH = 64  # return addresses that the unwinder is asked for
+_PAGE = 4096
+_STEP = 0.2  # seconds between two looks
+_NAMED = 3
+
+
+def words_inside(stack: bytes, start: int, end: int) -> bool:
+    """Whether an aligned word of ``stack`` lies in ``start..end``."""
+    words = array("Q", stack[: len(stack) & ~7])
+    return any(start <= word < end for word in words)
+
+
+class MemoryLog(Protocol):
+    """Hears of guest memory that is ours, and no longer."""
+
+    def allocated(self, memory: Allocation) -> None: ...
+
+    def freed(self, memory: Allocation) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Residents:
+    """``tasks``: every thread now, the guest stopped. ``unwind``: ``stack_trace_save_tsk``, or None without it."""
+
+    tasks: Callable[[], Sequence[Task]]
+    unwind: int | None
+
+    def suspects(self, target: Target, text: StoppedMemory, start: int, end: int) -> list[Task]:
+        """Tasks with an address in ``start..end`` on their kernel stacks. The guest is stopped."""
+        tasks, stacks, _ = self._stacks(target, text)
+        return [t for t, stack in zip(tasks, stacks, strict=True) if stack and words_inside(stack, start, end)]
+
+    def addresses(self, target: Target, text: StoppedMemory, start: int, end: int) -> set[int]:
+        """Every word in ``start..end`` on any kernel stack, of interrupts included, and where the vCPUs stand."""
+        _, stacks, loose = self._stacks(target, text)
+        pages = [(at, min(_PAGE - at % _PAGE, _PAGE)) for sp in loose for at in _pages(sp & ~7)]
+        found = {regs["rip"] for regs in map(target.regs, target.vcpus())}
+        for stack in (*stacks, *text.read_many(pages)):
+            if stack:
+                found.update(array("Q", stack[: len(stack) & ~7]))
+        return {word for word in found if start <= word < end}
+
+    def _stacks(self, target: Target, text: StoppedMemory) -> tuple[Sequence[Task], list[bytes | None], list[int]]:
+        """Every task, the part of its stack that is in use, and the stack pointers of vCPUs that are on no task's."""
+        tasks = self.tasks()
+        running = [regs["rsp"] for regs in map(target.regs, target.vcpus()) if not regs.in_user_mode]
+        loose = [sp for sp in running if not any(t.stack_start <= sp < t.stack_end for t in tasks)]
+        lows = [_lowest(task, running, loose) for task in tasks]
+        return tasks, text.read_many([(low, t.stack_end - low) for t, low in zip(tasks, lows, strict=True)]), loose
+
+    def inside(
+        self,
+        point: SafePoint,
+        services: LinuxServices,
+        target: Target,
+        text: StoppedMemory,
+        code: tuple[int, int],
+        log: MemoryLog,
+    ) -> list[Task]:
+        """Tasks that will come back to ``code`` (start, end). Some may be named wrongly where the kernel cannot say.
+
+        ``log``: told of the page that the kernel writes its answers to.
+        """
+        suspects = self.suspects(target, text, *code)
+        if not suspects or self.unwind is None:
+            return suspects
+        page = services.allocate(point, "data", _PAGE)
+        log.allocated(page)
+        try:
+            return [task for task in suspects if self._returns_to(point, text, task, page.addr, code)]
+        finally:
+            services.free(point, page)
+            log.freed(page)
+
+    def _returns_to(self, point: SafePoint, text: StoppedMemory, task: Task, page: int, code: tuple[int, int]) -> bool:
+        if self.unwind is None or task.on_cpu:
+            return True
+        count = point.call(self.unwind, task.addr, page, _DEPTH, 0) & 0xFFFFFFFF
+        found = text.read_many([(page, 8 * min(count, _DEPTH))])[0]
+        if found is None:
+            raise GuestError(f"the answer of the guest's unwinder at {page:#x} cannot be read")
+        return words_inside(found, *code)
+
+
+def _pages(sp: int) -> Iterator[int]:
+    """Where to read a stack of interrupts: from ``sp`` to the end of its 16 KiB, page by page (some are smaller)."""
+    yield sp
+    yield from range((sp | _PAGE - 1) + 1, (sp | THREAD_SIZE - 1) + 1, _PAGE)
+
+
+def _lowest(task: Task, running: Sequence[int], loose: Sequence[int]) -> int:
+    """Where a task's stack begins to be in use.
+
+    ``running``: stack pointers of the vCPUs that are in the kernel; ``loose``: those on no task's stack (interrupts).
+    """
+    if not task.on_cpu:
+        return task.saved_sp & ~7 if task.stack_start <= task.saved_sp < task.stack_end else task.stack_start
+    own = [sp for sp in running if task.stack_start <= sp < task.stack_end]
+    if own:
+        return min(own) & ~7
+    # It is in user mode and its kernel stack empty, or it was interrupted and the vCPU is on another stack.
+    return task.stack_start if loose else task.stack_end
+
+
+@contextmanager
+def vacated(
+    make_point: Callable[[], SafePoint],
+    target: Target,
+    services: LinuxServices,
+    inside: Callable[[SafePoint], list[Task]],
+    *,
+    prepare: Callable[[SafePoint], object] | None = None,
+    wait: Callable[[SafePoint], Callable[[], None]] | None = None,
+    limit: float = LIMIT,
+) -> Iterator[SafePoint]:
+    """A safe point at which nobody will come back to our code; the guest runs while somebody may.
+
+    ``prepare``: done once, before the wait for readers. ``wait``: begins that wait and gives what ends it, while the
+    guest runs; None where the guest has to wait in a call. ``inside``: who will come back.
+    Raises :class:`GuestError` when it is still somebody after ``limit`` seconds.
+    """
+    deadline = time.monotonic() + limit
+    if wait is not None:
+        with make_point() as point:
+            if prepare is not None:
+                prepare(point)
+                prepare = None
+            readers_gone = wait(point)
+        target.resume()
+        readers_gone()
+    while True:
+        with make_point() as point:
+            if prepare is not None:
+                prepare(point)
+                prepare = None
+            if wait is None:
+                services.synchronize(point)
+            who = inside(point)
+            if not who:
+                yield point
+                return
+        target.resume()
+        if time.monotonic() >= deadline:
+            names = ", ".join(f"{task.comm} ({task.pid})" for task in who[:_NAMED])
+            raise GuestError(f"{len(who)} tasks sleep in a copied instruction, such as {names}")
+        time.sleep(_STEP)

@@ -1,0 +1,120 @@
+"""The address spaces of a guest: is memory of the kernel's half the same in all of them?
+
+x86-64 Linux gives each process a top-level page table of its own. Entries of the kernel's half are copied from
+``init_top_pgt``; a vmalloc area that gets a new entry later would fault at first touch in processes that lack it,
+which in NMI context is fatal (an ``iret`` from that fault lets the next NMI in). Kernels fill all top-level entries
+of the vmalloc area at boot since commit 6eb82f994026 (v5.8); what the kernel does is looked at here, not assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+from probekit.errors import GuestError, SymbolError, TargetError
+from probekit.guest.memory import PauseClock
+from probekit.guest.ramtext import RamText
+from probekit.kernel.btf import Btf
+from probekit.kernel.memory import Memory
+from probekit.kernel.tasks import read_tasks
+from probekit.kernel.view import KernelView, Leaf
+
+__all__ = ("AddressSpaces", "Unshared")
+
+_ACCESSED_DIRTY: Final = 0x60  # the processor sets these by itself
+_KERNEL: Final = 1 << 63
+_TOP_SHIFT: Final = {4: 39, 5: 48}
+
+
+class Unshared(NamedTuple):
+    """A page that one process's tables do not map as the kernel's own do."""
+
+    addr: int
+    comm: str
+    pid: int
+
+
+class AddressSpaces:
+    """The guest runs; it is stopped for as short as can be. ``memory``: the kernel's, of a stopped guest.
+
+    ``ram``: the quicker way to it, and to page tables, where there is one: nobody else reads through it meanwhile.
+    ``tasks``: addresses of the guest's tasks. ``top``: address of ``init_top_pgt``.
+    ``btf``: None when the kernel has no type information; processes are then not looked at.
+    """
+
+    def __init__(
+        self,
+        view: KernelView,
+        memory: Memory,
+        clock: PauseClock,
+        *,
+        ram: RamText | None,
+        tasks: Callable[[Memory], Sequence[int]],
+        btf: Btf | None,
+        top: int | None,
+    ) -> None:
+        self._view = view
+        self._memory = memory
+        self._clock = clock
+        self._ram = ram
+        self._tasks = tasks
+        self._btf = btf
+        self._top = top
+
+    def leaves(self, pages: Iterable[int]) -> dict[int, Leaf | None] | None:
+        """How the kernel's own tables map each page; None when page tables cannot be read through this stub.
+
+        What maps memory that is ours does not change, so that it can be read while the guest runs.
+        """
+        if self._ram is not None:
+            return self._ram.walk_many(pages)
+        with self._clock.paused():
+            return self._view.walk_many(pages)
+
+    def unshared(self, pages: Iterable[int]) -> list[Unshared]:
+        """Pages whose top-level entry differs in some process. Raises :class:`GuestError` for tables that make none."""
+        if self._btf is None or self._top is None:
+            return []
+        if self._ram is not None:
+            # Lists in flux may lead anywhere. But where their pages are is known when they stand still, just behind.
+            with suppress(SymbolError, TargetError):
+                self._tops(self._btf, Memory(self._ram))
+        with self._clock.paused():
+            tables = self._view.tables()
+            return self._differing(pages, self._btf, self._top, _TOP_SHIFT[tables.levels]) if tables is not None else []
+
+    def _differing(self, pages: Iterable[int], btf: Btf, own: int, shift: int) -> list[Unshared]:
+        places = {addr >> shift & 0x1FF: addr for addr in pages}
+        tops = self._tops(btf, self._memory)
+        found = self._memory.read_many([(top + 8 * index, 8) for top in (own, *tops) for index in places])
+        if any(entry is None for entry in found):
+            raise GuestError("a process's page table cannot be read")
+        entries = [int.from_bytes(entry or b"", "little") & ~_ACCESSED_DIRTY for entry in found]
+        kernels, *others = [entries[at : at + len(places)] for at in range(0, len(entries), len(places))]
+        wrong = [
+            (addr, task)
+            for task, row in zip(tops.values(), others, strict=True)
+            for addr, mine, theirs in zip(places.values(), row, kernels, strict=True)
+            if mine != theirs
+        ]
+        tasks = read_tasks(self._memory, btf, [task for _, task in wrong])
+        return [Unshared(addr, task.comm, task.pid) for (addr, _), task in zip(wrong, tasks, strict=True)]
+
+    def _tops(self, btf: Btf, memory: Memory) -> dict[int, int]:
+        """Every top-level table in use, with a task that uses it: its own, or one that a kernel thread borrowed."""
+        task_struct, pgd = btf.struct("task_struct"), btf.struct("mm_struct").field("pgd").offset
+        offsets = [task_struct.field(name).offset for name in ("mm", "active_mm")]
+        tasks = [task for task in self._tasks(memory) for _ in offsets]
+        found = memory.read_many([(task + offsets[n % 2], 8) for n, task in enumerate(tasks)])
+        spaces: dict[int, int] = {}
+        for task, word in zip(tasks, found, strict=True):
+            mm = int.from_bytes(word or b"", "little")
+            if mm & _KERNEL:
+                spaces.setdefault(mm, task)
+        tops = memory.read_many([(mm + pgd, 8) for mm in spaces])
+        return {
+            int.from_bytes(top, "little"): task
+            for task, top in zip(spaces.values(), tops, strict=True)
+            if top is not None
+        }

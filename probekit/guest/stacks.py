@@ -1,0 +1,107 @@
+"""The callers of whatever a stopped CPU is doing, found from outside by the kernel's own unwind tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Protocol
+
+from probekit.errors import SymbolError, UnsupportedError
+from probekit.kernel.image import Kernel
+from probekit.kernel.orc import OrcTable, OrcUnwinder, Reader, orc_layout
+from probekit.target.api import Regs
+
+__all__ = ("GuestStacks",)
+
+_PAGE = 4096
+_CHUNK = 1 << 20
+_MOST_TABLE = 16 << 20
+_ENTRY = 6
+_REGISTERS = ("rip", "rsp", "rbp", "r10", "r13", "rdx", "rdi")
+
+
+class _Peek(Protocol):
+    def read(self, addr: int, size: int) -> bytes | None: ...
+
+
+class GuestStacks:
+    """``peek``: reads kernel memory, and is told by others when the guest has run."""
+
+    def __init__(self, kernel: Kernel, peek: _Peek) -> None:
+        self._kernel = kernel
+        self._peek = peek
+        self._unwinder: OrcUnwinder | None = None
+
+    def load(self) -> None:
+        """Read the tables now: some megabytes. Raises :class:`UnsupportedError` when the kernel has none."""
+        if self._unwinder is None:
+            self._unwinder = self._make()
+
+    def frames(self, regs: Regs, most: int, *, skip: int = 0) -> list[int]:
+        """``rip`` and the return addresses above it, at most ``most``, without the first ``skip``."""
+        if regs.in_user_mode:
+            return []
+        self.load()
+        assert self._unwinder is not None
+        known = {name: regs[name] for name in _REGISTERS}
+        return list(islice(self._unwinder.callers(known, self._reader()), skip, skip + most))
+
+    def _reader(self) -> Reader:
+        """Reads whole pages: a stack has a hundred words, and a stub may be asked for each of them."""
+        pages: dict[int, bytes | None] = {}
+
+        def read(addr: int, size: int) -> bytes | None:
+            page, at = addr & -_PAGE, addr % _PAGE
+            if at + size > _PAGE:
+                return self._peek.read(addr, size)
+            if page not in pages:
+                pages[page] = self._peek.read(page, _PAGE)
+            data = pages[page]
+            return None if data is None else data[at : at + size]
+
+        return read
+
+    def _make(self) -> OrcUnwinder:
+        kernel = self._kernel
+        if kernel.btf is None or kernel.btf.find_struct("orc_entry") is None:
+            raise UnsupportedError("stack() needs the kernel's unwind tables (ORC) and types", feature="stack")
+        layout = orc_layout(kernel.btf.struct("orc_entry"))
+        ips = kernel.symbols.range("__start_orc_unwind_ip", "__stop_orc_unwind_ip")
+        entries = kernel.symbols.addr("__start_orc_unwind")
+        if ips is None or entries is None:
+            raise UnsupportedError("stack() needs the kernel's unwind tables (ORC)", feature="stack")
+        count = (ips[1] - ips[0]) // 4
+        table = OrcTable(ips[0], self._read(ips[0], 4 * count), self._read(entries, _ENTRY * count), layout)
+        tables = [(kernel.text.start, kernel.text.end, table)]
+        for start, end, where, entries, count in self._modules():
+            one = OrcTable(where, self._read(where, 4 * count), self._read(entries, _ENTRY * count), layout)
+            tables.append((start, end, one))
+        return OrcUnwinder(tables)
+
+    def _modules(self) -> Iterator[tuple[int, int, int, int, int]]:
+        """Of each module: its text, where its two tables are, and how many entries they have."""
+        if self._kernel.btf is None:
+            return
+        try:
+            module = self._kernel.btf.struct("module")
+            fields = [module.field(f"arch.{name}").offset for name in ("orc_unwind_ip", "orc_unwind", "num_orcs")]
+        except SymbolError:
+            return
+        for one in self._kernel.modules:
+            words = [self._read(one.addr + at, size) for at, size in zip(fields, (8, 8, 4), strict=True)]
+            where, entries, count = (int.from_bytes(word, "little") for word in words)
+            if 0 < count < _MOST_TABLE // _ENTRY:
+                yield one.text_start, one.text_end, where, entries, count
+
+    def _read(self, addr: int, size: int) -> bytes:
+        if not 0 < size <= _MOST_TABLE:
+            raise UnsupportedError(f"the kernel's unwind tables would have {size} bytes", feature="stack")
+        parts = (self._peek.read(addr + at, min(_CHUNK, size - at)) for at in range(0, size, _CHUNK))
+        return b"".join(_present(parts))
+
+
+def _present(parts: Iterable[bytes | None]) -> Iterator[bytes]:
+    for part in parts:
+        if part is None:
+            raise UnsupportedError("the kernel's unwind tables cannot be read", feature="stack")
+        yield part
