@@ -10,24 +10,25 @@ changes. The prefix and suffix make the whole behave as the site did::
     tail        jmp f                body; jmp f
     cond tail   jcc f                jcc L; jmp site+6; L: body; jmp f
     indirect    jmp rax              body; jmp rax                  (relocated if RIP-relative)
+    instruction mov rax, [rdi]       body; mov rax, [rdi]; nop; nop; jmp site+3
 
 Flags are dead at every place where a body runs: at a function's entry, at its
 return, and on the way into another function. The conditional form tests them
-before its body.
+before its body. Only at an instruction they may be alive: its body must keep them.
 
-The site itself becomes `jmp stub`, filled up with nops, which nothing reaches.
+The site itself becomes `jmp stub`, filled up with nops, which nothing reaches. A
+site with no room for that becomes `int3`, and the trap leads to the same stub.
 """
 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from probekit.errors import ProbekitError
-from probekit.isa.relocate import relocate_jump
+from probekit.isa.relocate import relocate, relocate_jump
 from probekit.patch.edits import Edit
-from probekit.patch.sites import EntrySite, ExitSite, Site
+from probekit.patch.sites import EntrySite, ExitSite, InsnSite, Site, traps
 
 __all__ = ("RangeError", "StubShape", "compose", "copied_slot", "site_edit", "stub_shape")
 
@@ -35,6 +36,8 @@ _JMP = struct.Struct("<Bi")  # e9 rel32        jmp rel32
 _JCC_OVER_JMP = 5
 _REACH = 1 << 31
 _TWO_NOPS = b"\x90\x90"  # nop; nop
+_INT3 = b"\xcc"  # int3
+_GROWTH = 32  # what an instruction's copy may be longer than the instruction, nops and jump back included
 
 
 class RangeError(ProbekitError):
@@ -46,8 +49,7 @@ class RangeError(ProbekitError):
         self.target = target
 
 
-@dataclass(frozen=True, slots=True)
-class StubShape:
+class StubShape(NamedTuple):
     """Sizes in bytes: what stands before the body, after it, and all together."""
 
     prefix_size: int
@@ -64,7 +66,7 @@ def _jump(addr: int, target: int) -> bytes:
 
 
 def stub_shape(site: Site, body_size: int) -> StubShape:
-    """How large the stub of ``site`` is around a body of ``body_size`` bytes."""
+    """How large the stub of ``site`` is around a body of ``body_size`` bytes; at an instruction an upper bound."""
     prefix, suffix = _around(site)
     return StubShape(prefix, suffix, prefix + body_size + suffix)
 
@@ -72,6 +74,8 @@ def stub_shape(site: Site, body_size: int) -> StubShape:
 def _around(site: Site) -> tuple[int, int]:
     if isinstance(site, EntrySite):
         return 0, 5
+    if isinstance(site, InsnSite):
+        return 0, len(site.old) + _GROWTH
     match site.kind:
         case "ret":
             return 0, site.insn_size
@@ -90,6 +94,8 @@ def compose(site: Site, stub_addr: int, body: bytes) -> bytes:
     if isinstance(site, EntrySite):
         # <body>; e9 rel32      jmp past the pad
         return body + _jump(stub_addr + len(body), site.addr + 5)
+    if isinstance(site, InsnSite):
+        return body + _copied_insns(site, stub_addr + len(body))
     match site.kind:
         case "ret":
             # <body>; c3 | c2 imm16      ret
@@ -99,7 +105,8 @@ def compose(site: Site, stub_addr: int, body: bytes) -> bytes:
             return body + _jump(stub_addr + len(body), _target(site))
         case "cond_tail_jump":
             # 7x 05; e9 rel32; <body>; e9 rel32      jcc L; jmp fall-through; L: body; jmp target
-            short = bytes((0x70 | site.old[site.insn_size - 5] & 0x0F, _JCC_OVER_JMP))
+            condition = site.old[0 if site.insn_size == 2 else site.insn_size - 5]
+            short = bytes((0x70 | condition & 0x0F, _JCC_OVER_JMP))
             past = _jump(stub_addr + 2, site.addr + site.insn_size)
             return short + past + body + _jump(stub_addr + 7 + len(body), _target(site))
         case "indirect_tail_jump":
@@ -107,6 +114,15 @@ def compose(site: Site, stub_addr: int, body: bytes) -> bytes:
             return body + relocate_jump(site.old[: site.insn_size], site.addr, stub_addr + len(body))
         case _:
             assert_never(site.kind)
+
+
+def _copied_insns(site: InsnSite, addr: int) -> bytes:
+    """The instructions at ``addr``, nop, nop, and a jump back behind them where control gets there."""
+    moved = relocate(site.old, site.addr, addr, jump_back=False)
+    head = moved.code + _TWO_NOPS
+    if len(head) + 5 > len(site.old) + _GROWTH:
+        raise AssertionError("a copied instruction is longer than its upper bound")
+    return head + _jump(addr + len(head), site.addr + len(site.old)) if moved.goes_on else head
 
 
 def _target(site: ExitSite) -> int:
@@ -117,6 +133,9 @@ def _target(site: ExitSite) -> int:
 
 def site_edit(site: Site, stub_addr: int) -> Edit:
     """The edit that leads ``site`` to its stub."""
+    if traps(site):
+        # cc ...         int3; the rest of the instruction stays, and is verified with it
+        return Edit(site.addr, site.old, _INT3 + site.old[1:])
     # e9 rel32 90*      jmp stub; nop ...      (nothing reaches the nops)
     jump = _jump(site.addr, stub_addr)
     return Edit(site.addr, site.old, jump.ljust(len(site.old), b"\x90"))
@@ -133,6 +152,8 @@ def copied_slot(site: Site, slot_addr: int) -> bytes:
         # 0f 1f 44 00 00; 90 90; e9 rel32      nop5; nop; nop; jmp past the pad
         head = site.old + _TWO_NOPS
         return head + _jump(slot_addr + len(head), site.addr + 5)
+    if isinstance(site, InsnSite):
+        return _copied_insns(site, slot_addr)
     insn = site.old[: site.insn_size]
     match site.kind:
         case "ret":

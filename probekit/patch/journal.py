@@ -2,7 +2,7 @@
 
 Whatever kills the host process, the journal says what stands in the guest that
 was not there before: which bytes replaced which, what was allocated, which
-vCPU was borrowed for a call and where it was. ``probekit recover`` reads it
+vCPU was borrowed for a call and where it was, what the kernel was told of. ``probekit recover`` reads it
 and puts everything back; a clean end removes it.
 
     journal = Journal.create(default_dir(), header)
@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Self
@@ -39,17 +39,32 @@ from probekit.patch.records import (
     encode_edits,
     encode_facts,
     encode_record,
+    first_record,
     read_records,
     whole_size,
 )
+from probekit.records import record
 
-__all__ = ("Allocation", "Call", "Journal", "JournalHeader", "JournalState", "default_dir", "find_journals", "load")
+__all__ = (
+    "Allocation",
+    "Call",
+    "Journal",
+    "JournalHeader",
+    "JournalState",
+    "Registration",
+    "default_dir",
+    "find_journals",
+    "load",
+    "load_header",
+    "parse",
+)
 
 _SUFFIX = ".journal"
 _MAX_FILE = 1 << 30
+_HEADER_LIMIT = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JournalHeader:
     """Which guest, which kernel, which host process.
 
@@ -66,7 +81,7 @@ class JournalHeader:
     cookie: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Allocation:
     """Guest memory that is ours. ``kind``: how it is freed; ``detail``: what that needs to know."""
 
@@ -76,7 +91,7 @@ class Allocation:
     detail: Mapping[str, int | str]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Call:
     """A vCPU borrowed for a guest call, and everything needed to put it back.
 
@@ -91,10 +106,22 @@ class Call:
     rsp: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
+class Registration:
+    """Something of ours that the guest kernel was told of, by a call; another call takes it back.
+
+    ``kind``: which calls those are; ``words``: what they are told.
+    """
+
+    kind: str
+    words: tuple[int, ...]
+
+
+@record
 class JournalState:
     """What a journal says is in the guest. ``batches``: edits not reverted, oldest first; undo them newest first.
 
+    ``registrations``: about to be made, or made, and not taken back, oldest first.
     ``allocations``: not freed. ``call``: begun and not done, or None.
     ``notes``: phases passed, in order. ``torn``: the last record was incomplete and is ignored.
     """
@@ -106,6 +133,7 @@ class JournalState:
     call: Call | None
     notes: tuple[str, ...]
     torn: bool
+    registrations: tuple[Registration, ...] = ()
 
 
 def default_dir() -> Path:
@@ -130,25 +158,52 @@ class Journal:
         self._batches = 0
 
     @classmethod
-    def create(cls, directory: Path, header: JournalHeader) -> Self:
-        """A new journal in ``directory`` (made, for the owner only, if it is not there)."""
-        stamp = f"{time.time_ns():020d}-{sha256(header.target.encode()).hexdigest()[:12]}-{header.host_pid}"
-        path = directory / f"{stamp}{_SUFFIX}"
+    def create(cls, directory: Path, header: JournalHeader, reserve: int = 0) -> Self:
+        """A new journal in ``directory`` (made, for the owner only, if it is not there).
+
+        ``reserve``: bytes that it will need. They are taken now, so that a full disk is noticed before anything is
+        changed in the guest, and never in the middle of it.
+        """
+        path = _new_path(directory, header)
+        return cls._make(path, MAGIC + encode_record(Kind.HEADER, encode_facts(_header_facts(header))), reserve)
+
+    @classmethod
+    def adopt(cls, directory: Path, data: bytes) -> JournalState:
+        """Keep the bytes of a journal that was found elsewhere, in ``directory``. Raises :class:`JournalError`."""
+        state = parse(data)
+        path = _new_path(directory, state.header)
+        cls._make(path, data).close()
+        return replace(state, path=path)
+
+    @classmethod
+    def _make(cls, path: Path, data: bytes, reserve: int = 0) -> Self:
+        """A file that has all of ``data`` from the moment that it has its name."""
+        making = path.with_suffix(".new")
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise _failed("created", path, error) from error
         journal = cls(path, fd)
         try:
-            journal._write(MAGIC)
-            journal._record(Kind.HEADER, _header_facts(header))
-            _sync_directory(directory)
+            journal._write(data)
+            if reserve:
+                os.posix_fallocate(fd, 0, len(data) + reserve)
+            making.rename(path)
+            _sync_directory(path.parent)
         except (JournalError, OSError) as error:
-            os.close(fd)
+            journal.close()
+            making.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
             raise error if isinstance(error, JournalError) else _failed("created", path, error) from error
         return journal
+
+    def contents(self) -> bytes:
+        """Everything that is on disk, for a copy of it elsewhere. Raises :class:`JournalError`."""
+        try:
+            return self.path.read_bytes()[: self._size]
+        except OSError as error:
+            raise JournalError(f"{self.path} cannot be read: {error.strerror}", path=str(self.path)) from error
 
     @classmethod
     def reopen(cls, state: JournalState) -> Self:
@@ -188,6 +243,14 @@ class Journal:
 
     def freed(self, addr: int) -> None:
         self._record(Kind.FREED, {"addr": addr})
+
+    def registered(self, items: Sequence[Registration]) -> None:
+        """Registrations about to be made."""
+        self._record(Kind.REGISTERED, _registrations_facts(items))
+
+    def unregistered(self, items: Sequence[Registration]) -> None:
+        """They are taken back, or were never made."""
+        self._record(Kind.UNREGISTERED, _registrations_facts(items))
 
     def call_started(self, call: Call) -> None:
         self._record(
@@ -244,6 +307,11 @@ class Journal:
             self.close()
 
 
+def _new_path(directory: Path, header: JournalHeader) -> Path:
+    stamp = f"{time.time_ns():020d}-{sha256(header.target.encode()).hexdigest()[:12]}-{header.host_pid}"
+    return directory / f"{stamp}{_SUFFIX}"
+
+
 def _failed(verb: str, path: Path, error: OSError) -> JournalError:
     return JournalError(
         f"the undo journal could not be {verb}: {path}: {error.strerror}",
@@ -271,6 +339,24 @@ def _header_facts(header: JournalHeader) -> Facts:
     }
 
 
+def load_header(path: Path) -> JournalHeader:
+    """Only whose journal it is. Raises :class:`JournalError` as :func:`load` does."""
+    try:
+        with path.open("rb") as stream:
+            kind, payload = first_record(stream.read(_HEADER_LIMIT))
+        if kind != Kind.HEADER:
+            raise RecordError("it has no header")
+        return _header(payload)
+    except OSError as error:
+        raise JournalError(f"{path} cannot be read: {error.strerror}", path=str(path)) from error
+    except RecordError as error:
+        raise JournalError(
+            f"{path} is no journal that can be trusted: {error}",
+            path=str(path),
+            hint="move the file away, then `probekit recover` finds what it spoke of in the guest itself",
+        ) from error
+
+
 def load(path: Path) -> JournalState:
     """Read a journal that another process left. :class:`JournalError` for anything that is not one, or is damaged."""
     try:
@@ -279,6 +365,11 @@ def load(path: Path) -> JournalState:
         data = path.read_bytes()
     except OSError as error:
         raise JournalError(f"{path} cannot be read: {error.strerror}", path=str(path)) from error
+    return parse(data, path)
+
+
+def parse(data: bytes, path: Path = Path()) -> JournalState:
+    """What a journal's bytes say. ``path``: where they are from. Raises :class:`JournalError`."""
     try:
         records, torn = read_records(data)
         return _replay(path, records, torn)
@@ -295,6 +386,7 @@ def _replay(path: Path, records: list[Record], torn: bool) -> JournalState:
     allocations: dict[int, Allocation] = {}
     call: Call | None = None
     notes: list[str] = []
+    registrations: dict[Registration, None] = {}
     for kind, payload in records[1:]:
         match kind:
             case Kind.EDITS:
@@ -310,12 +402,18 @@ def _replay(path: Path, records: list[Record], torn: bool) -> JournalState:
                 call = _call(payload)
             case Kind.CALL_DONE:
                 call = None
+            case Kind.REGISTERED:
+                registrations.update(dict.fromkeys(_registrations(payload)))
+            case Kind.UNREGISTERED:
+                for item in _registrations(payload):
+                    registrations.pop(item, None)
             case Kind.NOTE:
                 notes.append(str(decode_facts(payload, {"text": str})["text"]))
             case _:
                 raise RecordError(f"a record of unknown kind {kind}")
     standing = tuple(batch for number, batch in enumerate(batches) if number not in gone)
-    return JournalState(path, header, standing, tuple(allocations.values()), call, tuple(notes), torn)
+    memory = tuple(allocations.values())
+    return JournalState(path, header, standing, memory, call, tuple(notes), torn, tuple(registrations))
 
 
 def _number(facts: Facts, key: str) -> int:
@@ -356,6 +454,23 @@ def _allocation(payload: bytes) -> Allocation:
     if not all(isinstance(value, int | str) for value in detail.values()):
         raise RecordError("an allocation's detail is neither number nor text")
     return Allocation(str(facts["kind"]), _number(facts, "addr"), _number(facts, "size"), detail)
+
+
+def _registrations_facts(items: Sequence[Registration]) -> Facts:
+    return {"items": [[item.kind, *item.words] for item in items]}
+
+
+def _registrations(payload: bytes) -> list[Registration]:
+    items = decode_facts(payload, {"items": list})["items"]
+    assert isinstance(items, list)
+    found: list[Registration] = []
+    for item in items:
+        match item:
+            case [str(kind), *words] if all(type(word) is int and 0 <= word < 1 << 64 for word in words):
+                found.append(Registration(kind, tuple(words)))
+            case _:
+                raise RecordError("a registration is no name and numbers")
+    return found
 
 
 def _call(payload: bytes) -> Call:

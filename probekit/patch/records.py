@@ -32,9 +32,11 @@ __all__ = (
     "RecordError",
     "decode_edits",
     "decode_facts",
+    "edits_size",
     "encode_edits",
     "encode_facts",
     "encode_record",
+    "first_record",
     "read_records",
 )
 
@@ -55,6 +57,8 @@ class Kind(IntEnum):
     CALL_STARTED = 6
     CALL_DONE = 7
     NOTE = 8
+    REGISTERED = 9
+    UNREGISTERED = 10
 
 
 class RecordError(ValueError):
@@ -74,14 +78,16 @@ def encode_record(kind: Kind, payload: bytes) -> bytes:
 def read_records(data: bytes) -> tuple[list[Record], bool]:
     """All records of a file's bytes, and whether its end is torn off.
 
-    A last record that is incomplete or wrong was being written when the
-    process died. A wrong one with more behind it is damage: :class:`RecordError`.
+    Zeros to the end are room that was kept for records. A last record that is
+    incomplete or wrong was being written when the process died. A wrong one
+    with more behind it is damage: :class:`RecordError`.
     """
     if not data.startswith(MAGIC):
         raise RecordError("it does not begin like a journal")
     records: list[Record] = []
     offset = len(MAGIC)
-    while offset < len(data):
+    written = len(data.rstrip(b"\0"))  # of the last record, trailing zeros of its own aside
+    while offset < written:
         start = offset + _HEAD.size
         if start > len(data):
             return records, True
@@ -90,12 +96,22 @@ def read_records(data: bytes) -> tuple[list[Record], bool]:
             return records, True
         payload = data[start : start + size]
         if zlib.crc32(payload, zlib.crc32(bytes((kind,)))) != crc:
-            if start + size == len(data):
+            if start + size >= written:
                 return records, True
             raise RecordError(f"the record at byte {offset} is damaged")
         records.append(Record(kind, payload))
         offset = start + size
     return records, False
+
+
+def first_record(data: bytes) -> Record:
+    """The first record of a file that ``data`` begins, whatever comes behind it."""
+    at = len(MAGIC)
+    size = _HEAD.unpack_from(data, at)[0] if len(data) >= at + _HEAD.size else 0
+    records, torn = read_records(data[: at + _HEAD.size + size])
+    if torn or not records:
+        raise RecordError("it has no header")
+    return records[0]
 
 
 def whole_size(records: Sequence[Record]) -> int:
@@ -114,6 +130,11 @@ def encode_edits(edits: Sequence[Edit]) -> bytes:
             *[edit.new for edit in edits],
         )
     )
+
+
+def edits_size(windows: Sequence[bytes]) -> int:
+    """Bytes of the record of edits that replace these ``windows``."""
+    return _HEAD.size + 4 + sum(10 + 2 * len(old) for old in windows)
 
 
 def decode_edits(payload: bytes) -> tuple[Edit, ...]:

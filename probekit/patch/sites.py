@@ -11,6 +11,9 @@ instruction, and after it only bytes that are never executed. ::
     cond    0f 8x xx xx xx xx         jcc other_function
     jmp *   ff e0 cc 90 90            jmp rax; int3; nop x 2     a tail call through a pointer
 
+Where a guest can take our INT3 (``TextFacts.trapping``), an exit that has no room for a
+jump is a site as well: its window is the instruction alone, and its first byte becomes INT3.
+
 Compilers split a function: ``name.cold`` holds its unlikely blocks elsewhere.
 Jumps between the two are not exits; the exits of the cold part are the
 parent's. What leaves a function but cannot be patched is named, with the reason.
@@ -25,19 +28,25 @@ from typing import Literal, NamedTuple
 
 from probekit.isa.decode import ENDBR64, NOP5, Leave, decode_one, scan_flow
 from probekit.patch.ranges import NO_RANGES, Ranges, any_inside
+from probekit.patch.refused import NO_REFUSED, RefusedText
+from probekit.records import record
 
 __all__ = (
+    "NO_PAD",
     "ColdLookup",
     "EntrySite",
     "ExitKind",
     "ExitSite",
     "FunctionExits",
+    "InsnSite",
     "Refusal",
     "Site",
     "TextFacts",
     "entry_site",
     "exit_sites",
+    "may_trap",
     "rewritten_size",
+    "traps",
 )
 
 JUMP_SIZE = 5  # e9 rel32
@@ -53,7 +62,7 @@ _ENDBRS = (
     b"\x66\x0f\x1f\x00",  # nop word ptr [rax]       gen_endbr_poison() of Linux 6.1
     b"\x0f\x1f\x40\xd6",  # nop dword ptr [rax-42]   the later form of the same
 )
-_NO_PAD = "no nop pad: notrace or assembly code"
+NO_PAD = "no nop pad: notrace or assembly code"
 _RET_INT3 = b"\xc3\xcc\xcc\xcc\xcc"  # ret; int3 x 4
 
 
@@ -84,10 +93,39 @@ class ExitSite(NamedTuple):
     target: int | None
 
 
-Site = EntrySite | ExitSite
+class InsnSite(NamedTuple):
+    """An instruction of function ``func_addr``, or several under one jump. ``old``: all of their bytes.
+
+    ``trap``: its first byte becomes INT3; otherwise there is room for a jump.
+    ``first``: bytes of the first instruction where there are several, else 0.
+    """
+
+    addr: int
+    old: bytes
+    func_addr: int
+    trap: bool
+    first: int = 0
+
+    @property
+    def inner(self) -> range:
+        """The addresses at which no thread may stand when the jump is written."""
+        return range(self.addr + 1, self.addr + len(self.old)) if self.first else range(0)
 
 
-@dataclass(frozen=True, slots=True)
+Site = EntrySite | ExitSite | InsnSite
+
+
+def traps(site: Site) -> bool:
+    """Whether a site is reached by INT3 and not by a jump."""
+    return site.trap if isinstance(site, InsnSite) else len(site.old) < JUMP_SIZE
+
+
+def may_trap(site: Site) -> bool:
+    """Whether a site may have to be reached by INT3: also where a thread may stand in the bytes of its jump."""
+    return traps(site) or (isinstance(site, InsnSite) and site.first > 0)
+
+
+@record
 class Refusal:
     """Why nothing can be patched at ``addr``; ``reason`` reads after a colon."""
 
@@ -95,7 +133,7 @@ class Refusal:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FunctionExits:
     """All ways out of one function.
 
@@ -117,7 +155,7 @@ class FunctionExits:
         return not self.sites and not self.unprobeable
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TextFacts:
     """What is known of the kernel's text beyond one function's bytes. All of it is optional; more of it refuses less.
 
@@ -127,6 +165,13 @@ class TextFacts:
     ``hidden_jumps``: sorted (from, to): jumps not to be seen in the text, as static keys and exception fix-ups.
     ``jump_tables``: False for a kernel built with retpolines (``-fno-jump-tables``): ``jmp rax`` is then a tail call.
     ``pads``: addresses of all of ftrace's pads, or None: tells a pad that is in use from code that begins with a call.
+    ``text``: where executable code of the kernel and its modules is; empty: not known.
+    ``trapping``: INT3 can be taken in this guest; ``no_traps``: else the reason, where it is known.
+    ``refused``: where INT3 must not be put although it can be taken.
+    ``faulting``: instructions with an exception-table entry; ``fixups``: a copy of one can have an entry as well.
+    ``branch_tracking``: indirect calls must land on endbr64 (IBT).
+    ``side_entries``: sorted, where jumps of other functions land in the middle of one; None: not looked for, and then
+    no two instructions are put under one jump.
     """
 
     starts: frozenset[int] = frozenset()
@@ -135,6 +180,14 @@ class TextFacts:
     hidden_jumps: tuple[tuple[int, int], ...] = ()
     jump_tables: bool = True
     pads: frozenset[int] | None = None
+    text: Ranges = NO_RANGES
+    trapping: bool = False
+    no_traps: str = ""
+    refused: RefusedText = NO_REFUSED
+    faulting: frozenset[int] = frozenset()
+    fixups: bool = False
+    branch_tracking: bool = False
+    side_entries: tuple[int, ...] | None = None
 
 
 _NO_FACTS = TextFacts()
@@ -157,7 +210,7 @@ def entry_site(addr: int, code: bytes, facts: TextFacts = _NO_FACTS) -> EntrySit
     pad = code[offset : offset + JUMP_SIZE]
     if pad != NOP5:
         if facts.pads is not None and addr + offset not in facts.pads:
-            return Refusal(addr, _NO_PAD)
+            return Refusal(addr, NO_PAD)
         return Refusal(addr, _why_no_pad(pad))
     if facts.reserved and facts.reserved.overlap(addr + offset, addr + offset + JUMP_SIZE):
         return Refusal(addr, "the guest itself rewrites this place (a static key or static call)")
@@ -171,7 +224,7 @@ def _why_no_pad(pad: bytes) -> str:
         return f"site is already changed ({pad.hex(' ')}): an optimised kprobe, a live patch or another tracer"
     if pad[:1] == b"\xcc":  # int3
         return f"site is already changed ({pad.hex(' ')}): a kprobe or a debugger's breakpoint"
-    return _NO_PAD
+    return NO_PAD
 
 
 @dataclass(slots=True)
@@ -290,10 +343,32 @@ def _conditional(walk: _Walk, leave: Leave, part: int) -> ExitSite | str:
     start, code = walk.parts[part]
     offset = leave.addr - start
     opcode = code[offset + leave.size - 6 : offset + leave.size - 4]
-    # 0f 80 .. 0f 8f: jcc rel32, perhaps behind a branch-hint prefix. Short forms, loop and jrcxz have no room.
+    # 7x rel8: jcc near its target.
+    if leave.size == 2 and code[offset] & 0xF0 == 0x70:
+        return _by_trap(walk, leave, part, "cond_tail_jump", _no_room(leave))
+    # 0f 80 .. 0f 8f: jcc rel32, perhaps behind a branch-hint prefix. loop and jrcxz have no room.
     if leave.size < 6 or opcode[0] != 0x0F or opcode[1] & 0xF0 != 0x80:
-        return f"a {leave.size}-byte conditional jump to another function has no room for a jump"
+        return _no_room(leave)
     return _site(walk, leave, part, "cond_tail_jump")
+
+
+def _no_room(leave: Leave) -> str:
+    return f"a {leave.size}-byte conditional jump to another function has no room for a jump"
+
+
+def _by_trap(walk: _Walk, leave: Leave, part: int, kind: ExitKind, no_room: str) -> ExitSite | str:
+    """The exit's instruction as a site of INT3; why not, where that cannot be."""
+    start, code = walk.parts[part]
+    _, addr, size, target = leave
+    facts = walk.facts
+    if not facts.trapping:
+        return f"{no_room}, and {facts.no_traps}" if facts.no_traps else no_room
+    why = facts.refused.reason(addr)
+    if why is not None:
+        return f"{no_room}, and no INT3 may be put here: {why}"
+    if facts.reserved and facts.reserved.overlap(addr, addr + size):
+        return "the guest itself rewrites this place (a static key or static call)"
+    return ExitSite(addr, code[addr - start : addr - start + size], walk.func_addr, kind, size, target or None)
 
 
 def _indirect(walk: _Walk, leave: Leave, part: int) -> ExitSite | str | None:
@@ -317,9 +392,11 @@ def _site(walk: _Walk, leave: Leave, part: int, kind: ExitKind) -> ExitSite | st
     old = code[offset : offset + window]
     if size < window:
         if len(old) < window or (old != _RET_INT3 and not _is_padding(old[size:], code[offset + window :])):
-            return f"a {size}-byte {_WORDS[kind]} with live code behind it has no room for a jump"
+            no_room = f"a {size}-byte {_WORDS[kind]} with live code behind it has no room for a jump"
+            return _by_trap(walk, leave, part, kind, no_room)
         if any_inside(walk.targets, addr, addr + window):
-            return f"a branch lands inside the {window} bytes of this {_WORDS[kind]}"
+            no_room = f"a branch lands inside the {window} bytes of this {_WORDS[kind]}"
+            return _by_trap(walk, leave, part, kind, no_room)
     reserved = walk.facts.reserved
     if reserved and reserved.overlap(addr, addr + window):
         return "the guest itself rewrites this place (a static key or static call)"

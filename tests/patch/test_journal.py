@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 from probekit.errors import JournalError
 from probekit.patch import journal as module
 from probekit.patch.edits import Edit
-from probekit.patch.journal import Allocation, Call, Journal, JournalHeader, default_dir, find_journals, load
+from probekit.patch.journal import (
+    Allocation,
+    Call,
+    Journal,
+    JournalHeader,
+    Registration,
+    default_dir,
+    find_journals,
+    load,
+)
 from probekit.patch.records import Kind, encode_facts, encode_record
 
 HEADER = JournalHeader("unix:/run/gdb.sock", os.getpid(), 1234.5, b"\x01\xab", 0xFFFFFFFF81000000, b"boot-1")
@@ -226,3 +235,50 @@ def test_speed_of_everything(tmp_path: Path) -> None:
     journal.edits(many)
     assert time.perf_counter() - began < 1.5  # 0.03 s on a quiet machine
     assert load(journal.path).batches == (tuple(many),)
+
+
+def test_room_is_taken_at_once_and_does_not_show(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path, HEADER, 5000)
+    assert journal.path.stat().st_size > 5000
+    journal.note("x")
+    journal.close()
+    state = load(journal.path)
+    assert state.notes == ("x",) and not state.torn
+    again = Journal.reopen(state)
+    again.note("y" * 9000)
+    again.close()
+    assert load(journal.path).notes == ("x", "y" * 9000)
+
+
+@pytest.mark.parametrize("cut", range(1, 40, 3))
+def test_torn_inside_its_room(tmp_path: Path, cut: int) -> None:
+    journal = Journal.create(tmp_path, HEADER, 1000)
+    before = len(journal.contents())
+    journal.note("a note that is not written to its end")
+    whole = journal.contents()
+    journal.close()
+    end = max(len(whole) - cut, before + 1)
+    journal.path.write_bytes(whole[:end] + bytes(500))
+    state = load(journal.path)
+    assert state.torn and state.notes == ()
+
+
+def test_registrations_stand_until_they_are_taken_back(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path, HEADER)
+    first, second = Registration("tracepoint", (1 << 63, 5, 0)), Registration("module", (7,))
+    journal.registered([first, second])
+    journal.unregistered([first])
+    state = load(journal.path)
+    assert state.registrations == (second,)
+    again = Journal.reopen(state)
+    again.unregistered([second])
+    assert load(journal.path).registrations == ()
+
+
+@pytest.mark.parametrize("item", ["tracepoint", [], [7], ["x", -1], ["x", 1 << 64], ["x", "1"], ["x", True]])
+def test_a_registration_that_is_none(tmp_path: Path, item: object) -> None:
+    journal = Journal.create(tmp_path, HEADER)
+    with journal.path.open("ab") as stream:
+        stream.write(encode_record(Kind.REGISTERED, encode_facts({"items": [item]})))
+    with pytest.raises(JournalError, match="registration"):
+        load(journal.path)

@@ -1,0 +1,59 @@
+"""Many small writes that lie close together, made as few large ones.
+
+A packet to the stub costs more than the bytes in it. While the machine is
+stopped nobody else writes, so what lies between two writes may be written with
+them, as it was just read::
+
+    0x10: 01    0x30: 01     ->    0x10: 01 .. .. .. 01
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from probekit.errors import MemoryAccessError
+from probekit.patch.edits import TextMemory
+
+__all__ = ("MergedWrites",)
+
+_GAP = 64
+_RUN = 4096
+
+
+class MergedWrites:
+    """A :class:`probekit.patch.edits.TextMemory` over another one, for a stopped machine."""
+
+    def __init__(self, text: TextMemory) -> None:
+        self._text = text
+
+    def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
+        """``(addr, size)`` ranges to bytes; None where unreadable."""
+        return self._text.read_many(ranges)
+
+    def write_many(self, edits: Iterable[tuple[int, bytes]]) -> None:
+        """Write ``(addr, data)``. Raises :class:`MemoryAccessError` before anything is written where nothing is."""
+        runs = _runs(sorted(edits))
+        images = self._text.read_many([(start, end - start) for start, end, _ in runs])
+        whole: list[tuple[int, bytes]] = []
+        for (start, end, members), image in zip(runs, images, strict=True):
+            if image is None:
+                raise MemoryAccessError(f"cannot read {start:#x}", addr=start, size=end - start)
+            run = bytearray(image)
+            for addr, data in members:
+                run[addr - start : addr - start + len(data)] = data
+            whole.append((start, bytes(run)))
+        self._text.write_many(whole)
+
+
+def _runs(edits: Sequence[tuple[int, bytes]]) -> list[tuple[int, int, list[tuple[int, bytes]]]]:
+    """``(start, end, members)`` of every run of neighbours."""
+    runs: list[tuple[int, int, list[tuple[int, bytes]]]] = []
+    for addr, data in edits:
+        end = addr + len(data)
+        if runs and addr - runs[-1][1] <= _GAP and end - runs[-1][0] <= _RUN:
+            start, before, members = runs[-1]
+            members.append((addr, data))
+            runs[-1] = (start, max(end, before), members)
+        else:
+            runs.append((addr, end, [(addr, data)]))
+    return runs
