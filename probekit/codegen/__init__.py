@@ -15,9 +15,14 @@ holds one increment for each (``inline``).
 - ``operands``   reading and setting registers, wherever they are
 - ``clause``     one clause's blocks and ops as assembly
 - ``aggregate``  aggregation updates as assembly
-- ``runtime``    the shared routines
+- ``runtime``    the shared routines; others in ``texts searches paths numbers jsontext
+  jsonscan addresses loads dynamic``
+- ``acting``     which actions of a clause do something to the guest
+- ``destructive``  waiting, signals, writing to a program's memory, panic
 - ``thunk``      the frame around a list of clauses
+- ``costs``      what clauses cost, measured where they run
 - ``frame``      the frame of one firing on the kernel stack
 - ``routines``   where the shared routines are
+- ``notifier``   the guest's handler of our INT3
 - ``image``      everything assembled at its address
 """

@@ -6,29 +6,34 @@ from collections.abc import Callable, Iterator
 
 from probekit.buffers.aggs import AGG_FUNCS, AggPlan, KeyPart
 from probekit.buffers.layout import DenseStore, TableStore
-from probekit.buffers.quantize import ZERO_BUCKET
-from probekit.codegen.context import FRAME_SITE, Context
-from probekit.codegen.frame import Frame
-from probekit.codegen.operands import Operands
-from probekit.codegen.routines import Routines
+from probekit.buffers.quantize import ZERO_BUCKET, Linear, LogLinear
+from probekit.codegen.context import FRAME_SITE
+from probekit.codegen.here import Here
+from probekit.codegen.routines import find_name
 from probekit.ir.ops import Aggregate
 
-__all__ = ("aggregate",)
+__all__ = ("aggregate", "ladder_of")
 
-_HASH_MULTIPLIER = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd: Knuth's multiplicative hashing
+_MASK = (1 << 64) - 1
 _WORD = 8
+_LAST = (1 << 63) - 1
+
+_Update = Callable[[AggPlan, Here], Iterator[str]]
 
 
-def _min(label: str) -> Iterator[str]:
+def _min(_plan: AggPlan, here: Here) -> Iterator[str]:
+    label = here.unique()
     yield from ("cmp rax, qword ptr [rdi]", f"jge {label}_same", "mov qword ptr [rdi], rax", f"{label}_same:")
 
 
-def _max(label: str) -> Iterator[str]:
+def _max(_plan: AggPlan, here: Here) -> Iterator[str]:
+    label = here.unique()
     yield from ("cmp rax, qword ptr [rdi]", f"jle {label}_same", "mov qword ptr [rdi], rax", f"{label}_same:")
 
 
-def _quantize(label: str) -> Iterator[str]:
+def _quantize(_plan: AggPlan, here: Here) -> Iterator[str]:
     """rcx = the bucket of rax: ZERO_BUCKET plus or minus the bit length of its magnitude."""
+    label = here.unique()
     yield from (
         f"mov ecx, {ZERO_BUCKET}",
         "test rax, rax",
@@ -45,26 +50,72 @@ def _quantize(label: str) -> Iterator[str]:
         f"jns {label}_bucket",
         "xor ecx, ecx",  # only -2**63, whose bit length would be one bucket too low
         f"{label}_bucket:",
-        "inc qword ptr [rdi + rcx*8]",
     )
 
 
-def _plain(*lines: str) -> Callable[[str], Iterator[str]]:
-    return lambda label: iter(lines)
+def _lquantize(plan: AggPlan, here: Here) -> Iterator[str]:
+    """rcx = 0 below the base, else 1 + how many steps above it, at most as many as there are."""
+    linear, label = Linear(*plan.params), here.unique()
+    yield from (
+        f"mov rcx, {linear.base & _MASK:#x}",
+        "cmp rax, rcx",
+        "mov edx, 0",
+        f"jl {label}_below",
+        "sub rax, rcx",
+        f"mov rcx, {linear.step & _MASK:#x}",
+        "div rcx",
+        f"mov ecx, {linear.levels:#x}",
+        "cmp rax, rcx",
+        f"jae {label}_above",
+        "mov ecx, eax",
+        f"{label}_above:",
+        "inc ecx",
+        f"jmp {label}_bucket",
+        f"{label}_below:",
+        "xor ecx, ecx",
+        f"{label}_bucket:",
+    )
 
 
-_UPDATES: dict[str, Callable[[str], Iterator[str]]] = {
+def ladder_of(plan: AggPlan) -> tuple[int, ...]:
+    """The bounds of an ``llquantize()`` that a value can reach."""
+    return tuple(start for start in LogLinear(*plan.params).starts if start <= _LAST)
+
+
+def _llquantize(plan: AggPlan, here: Here) -> Iterator[str]:
+    """rcx = how many bounds are not above the value."""
+    yield f"mov r9, {here.context.ladders[plan.index]:#x}"
+    yield f"mov ecx, {len(ladder_of(plan)):#x}"
+    yield here.call("ladder")
+
+
+def _plain(*lines: str) -> _Update:
+    return lambda plan, here: iter(lines)
+
+
+_UPDATES: dict[str, _Update] = {
     "count": _plain("inc qword ptr [rdi]"),
     "sum": _plain("add qword ptr [rdi], rax"),
     "avg": _plain("add qword ptr [rdi], rax", "inc qword ptr [rdi + 8]"),
+    "stddev": _plain(
+        "inc qword ptr [rdi]",
+        "add qword ptr [rdi + 8], rax",
+        "imul rax",
+        "add qword ptr [rdi + 16], rax",
+        "adc qword ptr [rdi + 24], rdx",
+    ),
     "min": _min,
     "max": _max,
     "quantize": _quantize,
+    "lquantize": _lquantize,
+    "llquantize": _llquantize,
 }
-"""rdi: the value's words; rax: the datum."""
+"""rdi: the value's words; rax: the datum; rsi is kept."""
+
+_HISTOGRAMS = frozenset(("quantize", "lquantize", "llquantize"))
 
 
-def _dense(store: DenseStore, plan: AggPlan, label: str) -> Iterator[str]:
+def _dense(store: DenseStore, plan: AggPlan, here: Here) -> Iterator[str]:
     """rdi = the site's value; one that has had no datum yet is started. Keeps rax."""
     if store.single:
         yield f"lea rdi, [rbx + {store.offset:#x}]"
@@ -77,10 +128,11 @@ def _dense(store: DenseStore, plan: AggPlan, label: str) -> Iterator[str]:
             yield f"lea rdi, [rbx + rcx + {store.offset:#x}]"
     initial = AGG_FUNCS[plan.func].initial
     if any(initial):
+        label = here.unique()
         yield f"cmp {_flag(store)}, 0"
         yield f"jne {label}_present"
         for i, word in enumerate(initial):
-            yield f"mov rcx, {word & (1 << 64) - 1:#x}"
+            yield f"mov rcx, {word & _MASK:#x}"
             yield f"mov qword ptr [rdi + {i * _WORD}], rcx"
         yield f"{label}_present:"
 
@@ -89,73 +141,71 @@ def _flag(store: DenseStore) -> str:
     return f"qword ptr [rdi + {store.words * _WORD:#x}]"
 
 
-def _key_part(
-    part: KeyPart, reg: int | None, at: int, operands: Operands, routines: Routines, *, first: bool
-) -> Iterator[str]:
-    """Store one part of the key at ``rsp + at``."""
+def _key_part(part: KeyPart, reg: int | None, at: int, here: Here, *, first: bool) -> Iterator[str]:
+    """Store one part of the key at its place in the scratch memory."""
+    operands = here.operands
     if part.kind == "probe":
         yield f"mov eax, dword ptr [rbp + {FRAME_SITE}]"
-        yield f"mov qword ptr [rsp + {at:#x}], rax"
+        yield f"mov qword ptr {here.scratch(at)}, rax"
         return
     if reg is None:
         raise AssertionError("only a probe key has no register")
     if not first:
         operands.held = None
-    if part.kind != "string":
-        yield from operands.store(f"[rsp + {at:#x}]", reg)
-        return
-    yield from operands.take("rsi", reg)
-    if part.size == 16:  # a task's name: two words of a buffer that is that long
-        for offset in (0, 8):
-            yield f"mov rax, qword ptr [rsi + {offset}]"
-            yield f"mov qword ptr [rsp + {at + offset:#x}], rax"
-    else:
-        yield f"lea rdi, [rsp + {at:#x}]"
-        yield f"mov ecx, {part.words * _WORD:#x}"
-        yield f"call {routines.copy:#x}"
+    match part.kind:
+        case "int" | "uint":
+            yield from operands.store(here.scratch(at), reg)
+        case "stack":
+            yield from operands.take("rsi", reg)
+            yield f"lea rdi, {here.scratch(at)}"
+            yield f"mov ecx, {part.words:#x}"
+            yield here.call("frames")
+        case _ if part.size == 16 and reg in operands.values.padded:
+            yield from operands.take("rsi", reg)
+            for offset in (0, 8):
+                yield f"mov rax, qword ptr [rsi + {offset}]"
+                yield f"mov qword ptr {here.scratch(at + offset)}, rax"
+        case _:
+            yield from operands.take("rsi", reg)
+            yield f"lea rdi, {here.scratch(at)}"
+            yield f"mov qword ptr {here.scratch(at + (part.words - 1) * _WORD)}, 0"
+            yield f"mov ecx, {part.size:#x}"
+            yield here.call("copy")
 
 
-def _table(
-    store: TableStore, plan: AggPlan, op: Aggregate, frame: Frame, operands: Operands, routines: Routines, label: str
-) -> Iterator[str]:
+def _table(store: TableStore, plan: AggPlan, op: Aggregate, here: Here, label: str) -> Iterator[str]:
     """rdi = the value of the key, or on to ``label_end`` when the table is full."""
-    at = frame.key
+    at = key = here.context.scratch.key
     for number, (part, reg) in enumerate(zip(plan.keys, op.keys, strict=True)):
-        yield from _key_part(part, reg, at, operands, routines, first=number == 0)
+        yield from _key_part(part, reg, at, here, first=number == 0)
         at += part.words * _WORD
-    yield f"mov rax, qword ptr [rsp + {frame.key:#x}]"
-    yield f"mov r8, {_HASH_MULTIPLIER:#x}"
-    for word in range(1, plan.key_words):
-        yield "imul rax, r8"
-        yield "ror rax, 32"
-        yield f"xor rax, qword ptr [rsp + {frame.key + word * _WORD:#x}]"
-    yield "imul rax, r8"
-    yield "ror rax, 32"
-    yield "imul rax, r8"
-    yield f"lea rdi, [rsp + {frame.key:#x}]"
-    yield f"call {routines.find[store.agg]:#x}"
+    yield f"lea rdi, {here.scratch(key)}"
+    yield here.call(find_name(store.agg))
     yield "test rax, rax"
     yield f"jz {label}_end"
     yield "mov rdi, rax"
 
 
-def aggregate(
-    op: Aggregate, context: Context, frame: Frame, operands: Operands, routines: Routines, label: str
-) -> Iterator[str]:
-    """Assembly for one :class:`Aggregate`; ``label`` makes its labels unique."""
-    plan = context.aggregations[op.agg]
-    store = context.store(op.agg)
+def aggregate(op: Aggregate, here: Here) -> Iterator[str]:
+    """Assembly for one :class:`Aggregate`."""
+    plan = here.context.aggregations[op.agg]
+    store = here.context.store(op.agg)
+    operands, label = here.operands, here.unique()
     if isinstance(store, TableStore):
-        yield from _table(store, plan, op, frame, operands, routines, label)
+        yield from _table(store, plan, op, here, label)
         operands.held = None
     if op.value is not None:
         yield from operands.take("rax", op.value)
     if isinstance(store, DenseStore):
-        yield from _dense(store, plan, label)
-    if plan.func == "count" and isinstance(store, DenseStore) and context.preemptible:
+        yield from _dense(store, plan, here)
+    if plan.func == "count" and isinstance(store, DenseStore) and here.context.preemptible:
         yield "lock inc qword ptr [rdi]"  # another CPU's inline increment may hit the same word
     else:
-        yield from _UPDATES[plan.func](label)
+        if op.weight is not None:
+            yield from operands.load("rsi", op.weight)
+        yield from _UPDATES[plan.func](plan, here)
+        if plan.func in _HISTOGRAMS:
+            yield "inc qword ptr [rdi + rcx*8]" if op.weight is None else "add qword ptr [rdi + rcx*8], rsi"
     if isinstance(store, DenseStore) and store.presence:
         yield f"mov {_flag(store)}, 1"  # last: a reader meets no value that has had no datum
     yield f"{label}_end:"

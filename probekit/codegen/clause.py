@@ -8,24 +8,26 @@ branch r2, b1, b2
 from __future__ import annotations
 
 from collections.abc import Iterator
+from signal import SIGSTOP
 from typing import TypeGuard, assert_never
 
 from probekit.buffers.actions import Exit, Field
-from probekit.buffers.layout import RECORD_HEADER, FaultKind, HeaderWord
+from probekit.buffers.layout import FAULT_WORDS, RECORD_HEADER, FaultKind, HeaderWord
+from probekit.codegen import costs
+from probekit.codegen.acting import panics, routine_of, stops
 from probekit.codegen.aggregate import aggregate
-from probekit.codegen.context import (
-    FRAME_SITE,
-    SITE_ENTRY_SIZE,
-    SITE_FIELDS,
-    Context,
-    ProbeKind,
-)
+from probekit.codegen.calls import GUEST_CALLS, call
+from probekit.codegen.context import FRAME_RAX, FRAME_SITE, MAX_ERRNO, SITE_ENTRY_SIZE, SITE_FIELDS, Context
 from probekit.codegen.frame import Frame
+from probekit.codegen.here import Here
+from probekit.codegen.memory import load_memory, memory_op, variable_op
 from probekit.codegen.operands import Operands
 from probekit.codegen.routines import Routines
 from probekit.codegen.runtime import header
+from probekit.codegen.speculation import speculative_actions
+from probekit.codegen.storage import MOST_FRAMES
 from probekit.codegen.support import describe
-from probekit.codegen.values import plan_values
+from probekit.codegen.values import RETURNS, ProbeKind, plan_values
 from probekit.errors import UnsupportedError
 from probekit.ir.ops import (
     BUILTINS,
@@ -35,25 +37,39 @@ from probekit.ir.ops import (
     BinOp,
     Branch,
     Builtin,
+    Call,
     Clause,
     Cmp,
     CmpOp,
+    Copy,
+    CopyMem,
+    ElemAddr,
     Emit,
+    EmitMem,
     Ext,
     Int,
     Jump,
+    LoadElem,
+    LoadMem,
+    LoadStr,
     LoadVar,
     Op,
     Return,
+    StoreElem,
+    StoreMem,
+    StoreStr,
     StoreVar,
     Str,
+    StrAddr,
     StrCmp,
     Terminator,
+    VarAddr,
 )
 
 __all__ = ("ClauseEmitter",)
 
 _MASK = (1 << 64) - 1
+_TSC_SHIFT = 46  # leaves 18 bits of 64 for nanoseconds a tick, and is as exact as years need
 
 _SIMPLE = {BinOp.ADD: "add", BinOp.SUB: "sub", BinOp.AND: "and", BinOp.OR: "or", BinOp.XOR: "xor", BinOp.MUL: "imul"}
 _SHIFTS = {BinOp.SHL: "shl", BinOp.SAR: "sar", BinOp.SHR: "shr"}
@@ -86,6 +102,16 @@ _EXTEND = {
 _LOW = {1: "mov byte ptr {}, al", 2: "mov word ptr {}, ax", 4: "mov dword ptr {}, eax"}
 
 
+def _targets(end: Terminator) -> tuple[int, ...]:
+    match end:
+        case Jump(target=target):
+            return (target,)
+        case Branch(then=then, orelse=orelse):
+            return (then, orelse)
+        case _:
+            return ()
+
+
 class ClauseEmitter:
     """Writes the assembly of one clause into one thunk.
 
@@ -112,8 +138,13 @@ class ClauseEmitter:
         self._label = label
         self._leave = leave
         self._serial = 0
-        self._values = plan_values(clause, kind)
+        self._values = plan_values(clause, kind, context.program)
         self._operands = Operands(self._values, context, kind)
+        self._here = Here(context, self._operands, routines, self._unique, self._fault)
+        self._place = 0  # of the operation in its block
+        self._actions = 0  # how many have begun
+        self._begun = [0] * len(clause.blocks)  # the same at the start of each block: all ways there have as many
+        self._fault_labels: dict[tuple[FaultKind | None, int, int], str] = {}
         self._flags: str | None = (
             None  # the condition in which a comparison for the branch behind it has left the flags
         )
@@ -123,29 +154,46 @@ class ClauseEmitter:
         """True when no predicate stands between the clause's start and its record."""
         return self._clause.body == 0
 
+    @property
+    def _exits(self) -> bool:
+        """The clause calls ``exit()``."""
+        record = self._clause.record
+        return record is not None and any(isinstance(action, Exit) for action in record.actions)
+
     def lines(self) -> Iterator[str]:
         """The clause; control leaves at its end. A fault jumps to the same end."""
+        yield from costs.begin(self._clause.index, self._context, self._frame, self._label)
         if self._clause.record is not None and not self._always_records:
             yield f"mov qword ptr [rsp + {self._frame.record:#x}], 0"
+        if self._context.scratch.memory_size:
+            yield f"lea rax, {self._context.in_scratch(self._context.scratch.memory)}"
+            yield f"mov qword ptr {self._context.in_scratch(self._context.scratch.free)}, rax"
         for index in range(len(self._clause.blocks)):
             yield from self._block(index)
         yield from self._close_record()
         yield from self._faults()
         yield f"{self._label}_end:"
+        yield from costs.end(self._clause.index, self._context, self._frame, self._label)
 
     def _block(self, index: int) -> Iterator[str]:
         block = self._clause.blocks[index]
         self._operands.held = self._flags = None
+        self._actions = self._begun[index]
         yield f"{self._label}_b{index}:"
         if index == self._clause.body:
             yield from self._open_record()
-        ops = [op for op in block.ops if self._values.has_code(op)]
-        for op in ops:
-            if op is ops[-1] and self._decides(op, block.end):
+        ops = [(place, op) for place, op in enumerate(block.ops) if self._values.has_code(op)]
+        for place, op in ops:
+            self._place = place
+            if op is ops[-1][1] and self._decides(op, block.end):
                 yield from self._compare(op)
                 self._flags = _CONDITIONS[op.op]
             else:
                 yield from self._op(op)
+            if isinstance(op, Emit | EmitMem):
+                self._actions += 1
+        for target in _targets(block.end):
+            self._begun[target] = self._actions
         yield from self._terminator(block.end, index)
 
     def _decides(self, op: Op, end: Terminator) -> TypeGuard[Cmp | StrCmp]:
@@ -187,19 +235,20 @@ class ClauseEmitter:
                 yield from operands.take("rax", src)
                 yield _EXTEND[bits, signed]
                 yield from operands.set(dst)
-            case LoadVar(dst=dst, var=var):
-                yield from self._variable(var)
-                yield f"mov rax, qword ptr {self._variable_operand(var)}"
-                yield from operands.set(dst)
-            case StoreVar(var=var, src=src):
-                yield from self._variable(var)
-                yield from operands.store(self._variable_operand(var), src)
-                operands.held = None
+            case LoadVar() | StoreVar() | VarAddr() | LoadElem() | StoreElem() | ElemAddr():
+                yield from variable_op(op, self._here, self._frame.local_slots)
+            case LoadMem() | StoreMem() | LoadStr() | StoreStr() | StrAddr() | CopyMem() | Copy():
+                yield from memory_op(op, self._here)
+            case Call(name=name) if name in GUEST_CALLS:
+                yield from call(op, self._here)
             case Emit(field=field, src=src):
                 yield from self._emit(field, src)
                 operands.held = None
+            case EmitMem(field=field, addr=addr):
+                yield from self._emit_memory(field, addr)
+                operands.held = None
             case Aggregate():
-                yield from aggregate(op, self._context, self._frame, operands, self._routines, self._unique())
+                yield from aggregate(op, self._here)
                 operands.held = None
             case _:
                 what = describe(op)
@@ -214,7 +263,7 @@ class ClauseEmitter:
         else:
             yield from operands.take("rdi", op.left)
             yield from operands.load("rsi", op.right)
-            yield f"call {self._routines.compare:#x}"
+            yield self._here.call("compare")
             yield "test eax, eax"
 
     def _arg(self, index: int) -> Iterator[str]:
@@ -242,11 +291,69 @@ class ClauseEmitter:
         elif name == "epid":
             yield f"mov eax, {self._clause.index + 1:#x}"
         elif name == "timestamp":
-            if self._context.clock is None:
-                raise UnsupportedError("this kernel has no clock that a probe may read", feature="timestamp")
-            yield f"call {self._context.clock:#x}"
+            yield from self._timestamp()
+        elif name == "walltimestamp":
+            if self._context.kernel.wall is None:
+                raise UnsupportedError("this kernel has no wall clock that a probe may read", feature=name)
+            yield f"call {self._context.kernel.wall:#x}"
+        elif name == "vtimestamp":
+            yield from self._run_time()
+        elif name == "errno":
+            yield from self._error()
+        elif name == "stackdepth":
+            yield from self._unwind(MOST_FRAMES)
+        elif name == "caller" and self._kind == "instruction":
+            yield from self._unwind(1)
+            yield f"mov rax, qword ptr {self._context.in_scratch(self._context.scratch.bounce)}"
         else:
             yield from self._operands.fact(name)
+
+    def _timestamp(self) -> Iterator[str]:
+        """rax = nanoseconds: by the time stamp counter where all CPUs share it, else by the kernel's clock."""
+        context = self._context
+        if context.tsc_khz:
+            scale = (1_000_000 << _TSC_SHIFT) // context.tsc_khz
+            yield from ("rdtsc", "shl rdx, 32", "or rax, rdx", f"mov rcx, {scale:#x}", "mul rcx")
+            yield f"shrd rax, rdx, {_TSC_SHIFT}"
+        elif context.clock is not None:
+            yield f"call {context.clock:#x}"
+        else:
+            raise UnsupportedError("this kernel has no clock that a probe may read", feature="timestamp")
+
+    def _run_time(self) -> Iterator[str]:
+        """rax = nanoseconds for which the current task has been on a CPU."""
+        task, times = self._context.task, self._context.kernel.run_time
+        if task is None or times is None:
+            raise UnsupportedError("vtimestamp needs the types of this kernel's scheduler", feature="vtimestamp")
+        yield f"movsxd rdi, dword ptr gs:[{task.cpu:#x}]"
+        yield f"call {times.now:#x}"
+        yield f"sub rax, qword ptr gs:[{times.clock:#x}]"
+        yield f"add rax, qword ptr gs:[{times.task_clock:#x}]"
+        if times.interrupts is not None:
+            now, known = times.interrupts
+            yield from (f"sub rax, qword ptr gs:[{now:#x}]", f"add rax, qword ptr gs:[{known:#x}]")
+        yield f"mov rcx, qword ptr gs:[{task.current:#x}]"
+        yield f"sub rax, qword ptr [rcx + {times.since:#x}]"
+        yield f"add rax, qword ptr [rcx + {times.total:#x}]"
+
+    def _error(self) -> Iterator[str]:
+        """rax = the error that the function returns, as a number above 0; 0 for any other value, and where none is."""
+        if self._kind not in RETURNS:
+            yield "xor eax, eax"
+            return
+        label = self._unique()
+        yield f"mov eax, dword ptr [rbp + {FRAME_RAX}]"
+        yield "neg eax"
+        yield f"cmp eax, {MAX_ERRNO:#x}"
+        yield f"jbe {label}"
+        yield "xor eax, eax"
+        yield f"{label}:"
+
+    def _unwind(self, frames: int) -> Iterator[str]:
+        """rax = how many callers there are, at most ``frames``; the bounce buffer has their addresses."""
+        yield f"lea rdi, {self._context.in_scratch(self._context.scratch.bounce)}"
+        yield f"mov ecx, {frames:#x}"
+        yield self._here.call(self._here.unwinder)
 
     def _bin(self, op: Bin) -> Iterator[str]:
         operands = self._operands
@@ -267,7 +374,7 @@ class ClauseEmitter:
         """Division: by zero is a fault; -2**63 / -1 wraps instead of trapping."""
         yield from self._operands.load("rcx", op.right)
         yield "test rcx, rcx"
-        yield f"jz {self._label}_divzero"
+        yield f"jz {self._fault(FaultKind.DIVZERO)}"
         if op.op in (BinOp.UDIV, BinOp.UREM):
             yield "xor edx, edx"
             yield "div rcx"
@@ -285,29 +392,20 @@ class ClauseEmitter:
         if _DIVISIONS[op.op] == "rdx":
             yield "mov rax, rdx"
 
-    def _variable(self, var: int) -> Iterator[str]:
-        """rcx = the address of a global's slot; locals need nothing."""
-        if var not in self._frame.local_slots:
-            index = next(i for i, v in enumerate(self._context.globals_) if v.index == var)
-            yield f"mov rcx, {self._context.variables + 8 * index:#x}"
-
-    def _variable_operand(self, var: int) -> str:
-        slot = self._frame.local_slots.get(var)
-        return "[rcx]" if slot is None else f"[rsp + {slot:#x}]"
-
     def _open_record(self) -> Iterator[str]:
         """Take ring space for the record and write its header; with no space the whole clause is dropped."""
         if self._clause.record is None:
             return
         size = RECORD_HEADER.size + self._clause.record.size
         yield f"mov ecx, {size:#x}"
-        yield f"call {self._routines.reserve:#x}"
+        yield self._here.call("reserve")
         yield "test rax, rax"
         yield f"jz {self._label}_end"
         yield f"mov qword ptr [rsp + {self._frame.record:#x}], rax"
-        yield from self._record_header(size, fault=0)
+        yield from self._record_header(size)
+        yield "mov dword ptr [rdi + 0x14], 0"
 
-    def _record_header(self, size: int, *, fault: int) -> Iterator[str]:
+    def _record_header(self, size: int) -> Iterator[str]:
         """The header of the record at rax."""
         yield "mov rdi, rax"
         yield f"mov dword ptr [rdi], {size:#x}"
@@ -317,7 +415,6 @@ class ClauseEmitter:
         yield "mov dword ptr [rdi + 0xc], edx"
         yield f"mov eax, dword ptr [rbp + {FRAME_SITE}]"
         yield "mov dword ptr [rdi + 0x10], eax"
-        yield f"mov dword ptr [rdi + 0x14], {fault:#x}"
 
     def _emit(self, index: int, src: int) -> Iterator[str]:
         if self._clause.record is None:
@@ -327,21 +424,41 @@ class ClauseEmitter:
             return
         operands = self._operands
         place = RECORD_HEADER.size + field.offset
+        if field.kind == "stack":
+            yield from operands.take("rsi", src)
+            yield f"mov rdi, qword ptr [rsp + {self._frame.record:#x}]"
+            yield f"add rdi, {place:#x}"
+            yield f"mov ecx, {field.size // 8:#x}"
+            yield self._here.call("frames")
+            return
         if field.kind != "string":
             yield from operands.take("rax", src)
             yield f"mov rdi, qword ptr [rsp + {self._frame.record:#x}]"
             yield _LOW.get(field.size, "mov qword ptr {}, rax").format(f"[rdi + {place:#x}]")
+            if routine := routine_of(index, self._clause.record):
+                yield from ("mov rsi, rax", self._here.call(routine), f"jb {self._fault(None)}")
             return
         yield from operands.take("rsi", src)
         yield f"mov rdi, qword ptr [rsp + {self._frame.record:#x}]"
-        if field.size == 16:  # a task's name, or a constant of the pool: both are that long in memory
+        if field.size == 16 and src in self._values.padded:
             yield from ("mov rax, qword ptr [rsi]", "mov rcx, qword ptr [rsi + 8]")
             yield f"mov qword ptr [rdi + {place:#x}], rax"
             yield f"mov qword ptr [rdi + {place + 8:#x}], rcx"
         else:
             yield f"add rdi, {place:#x}"
             yield f"mov ecx, {field.size:#x}"
-            yield f"call {self._routines.copy:#x}"
+            yield self._here.call("copy")
+
+    def _emit_memory(self, index: int, addr: int) -> Iterator[str]:
+        if self._clause.record is None:
+            raise AssertionError("a clause that records has a record plan")
+        field: Field = self._clause.record.fields[index]
+        target = (
+            f"mov rdi, qword ptr [rsp + {self._frame.record:#x}]",
+            f"add rdi, {RECORD_HEADER.size + field.offset:#x}",
+        )
+        if field.size:
+            yield from load_memory(addr, target, field.size, self._here)
 
     def _terminator(self, end: Terminator, index: int) -> Iterator[str]:
         """Go on: nothing is said where control falls into the block that is meant."""
@@ -378,22 +495,53 @@ class ClauseEmitter:
         if not self._always_records:
             yield f"cmp qword ptr [rsp + {self._frame.record:#x}], 0"
             yield f"je {self._label}_end"
+        at = f"qword ptr [rsp + {self._frame.record:#x}]"
+        if stops(record):
+            yield from (f"mov esi, {SIGSTOP:#x}", self._here.call("signal"), f"jb {self._fault(None)}")
+        yield from speculative_actions(record, at, self._here, f"{self._label}_end")
         yield f"add {header(HeaderWord.HEAD)}, {RECORD_HEADER.size + record.size:#x}"
-        if any(isinstance(action, Exit) for action in record.actions):
+        if panics(record):
+            yield self._here.call("panic")
+        if self._exits:
             yield f"mov rcx, {self._context.activity:#x}"
             yield "mov qword ptr [rcx], 1"
             yield f"jmp {self._leave}"
 
+    def _fault(self, kind: FaultKind | None) -> str:
+        """The label where a fault of the operation at hand goes; ``rax`` there is the word at fault."""
+        key = (kind, self._actions, self._place)
+        return self._fault_labels.setdefault(key, f"{self._label}_f{len(self._fault_labels)}")
+
     def _faults(self) -> Iterator[str]:
-        """The one fault there is: the open record is abandoned and a fault record takes its place."""
-        if not any(isinstance(o, Bin) and o.op in _DIVISIONS for b in self._clause.blocks for o in b.ops):
+        """The open record is abandoned and a fault record takes its place: which fault, and where in the clause."""
+        if not self._fault_labels:
             return
-        yield f"jmp {self._label}_end"
-        yield f"{self._label}_divzero:"
+        word = self._context.in_scratch(self._context.scratch.temp)
+        at = self._context.in_scratch(self._context.scratch.temp + 8)
+        which = self._context.in_scratch(self._context.scratch.temp + 16)
+        size = RECORD_HEADER.size + FAULT_WORDS.size
+        if not self._exits:
+            yield f"jmp {self._label}_end"
+        for (kind, actions, place), label in self._fault_labels.items():
+            yield f"{label}:"
+            if kind is not None:
+                yield f"mov edx, {kind:#x}"
+            if kind is FaultKind.DIVZERO:
+                yield "xor eax, eax"
+            yield f"mov rcx, {actions << 32 | place:#x}"
+            yield f"jmp {self._label}_fault"
+        yield f"{self._label}_fault:"
+        yield from (f"mov qword ptr {word}, rax", f"mov qword ptr {at}, rcx", f"mov dword ptr {which}, edx")
         yield f"inc {header(HeaderWord.FAULTS)}"
-        yield f"mov ecx, {RECORD_HEADER.size:#x}"
-        yield f"call {self._routines.reserve:#x}"
+        yield f"mov ecx, {size:#x}"
+        yield self._here.call("reserve")
         yield "test rax, rax"
         yield f"jz {self._label}_end"
-        yield from self._record_header(RECORD_HEADER.size, fault=FaultKind.DIVZERO)
-        yield f"add {header(HeaderWord.HEAD)}, {RECORD_HEADER.size:#x}"
+        yield from self._record_header(size)
+        yield from (f"mov eax, dword ptr {which}", "mov dword ptr [rdi + 0x14], eax")
+        first = RECORD_HEADER.size
+        yield from (f"mov rax, qword ptr {word}", f"mov qword ptr [rdi + {first:#x}], rax")
+        yield from (f"mov rax, qword ptr {at}", "mov ecx, eax", "shr rax, 32")
+        yield from (f"mov qword ptr [rdi + {first + 8:#x}], rax", "shl ecx, 2")
+        yield f"mov qword ptr [rdi + {first + 16:#x}], rcx"
+        yield f"add {header(HeaderWord.HEAD)}, {size:#x}"

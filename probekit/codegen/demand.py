@@ -6,21 +6,62 @@ knows the probe, nothing reads the register, and no code fills it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from probekit.codegen.acting import acts_on_guest
 from probekit.codegen.values import dead_registers
-from probekit.ir.ops import BUILTINS, Arg, Builtin, Program, Str
+from probekit.ir.ops import (
+    BUILTINS,
+    Aggregate,
+    Arg,
+    Builtin,
+    Call,
+    Clause,
+    CopyMem,
+    EmitMem,
+    LoadMem,
+    LoadStr,
+    Program,
+    Str,
+)
 
-__all__ = ("Demand", "program_demand")
+__all__ = ("SERVICES", "Demand", "program_demand")
+
+SERVICES = frozenset(
+    (
+        *(
+            "bcopy",
+            "copyin",
+            "copyinstr",
+            "copyinto",
+            "copyout",
+            "copyoutstr",
+            "inet_ntoa",
+            "inet_ntoa6",
+            "inet_ntop",
+            "link_ntop",
+        ),
+        "stack",
+    )
+)
+"""Subroutines that call into the kernel, or may take a page fault there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """``constants``: string literals; ``site_table``: some clause reads it; ``names``: with the probes' names in it."""
+    """``constants``: string literals; ``site_table``: some clause reads it; ``names``: with the probes' names in it.
+
+    ``addresses``: of the sites, for the unwinder; ``ladders``: aggregations by ``llquantize()``;
+    ``services``: clauses call into the kernel, or may take page faults there.
+    """
 
     constants: tuple[bytes, ...]
     site_table: bool
     names: bool
+    addresses: bool
+    ladders: tuple[int, ...]
+    services: bool
 
 
 def _is_name(builtin: str) -> bool:
@@ -28,11 +69,13 @@ def _is_name(builtin: str) -> bool:
     return info.per_probe and info.kind == "string"
 
 
-def program_demand(program: Program) -> Demand:
-    """What the clauses of a program ask of the data memory."""
+def program_demand(program: Program, clauses: Sequence[Clause]) -> Demand:
+    """What ``clauses``, those of a program that run in the guest, ask of the data memory and of the kernel."""
     constants: set[bytes] = set()
-    site_table = names = False
-    for clause in program.clauses:
+    ladders: set[int] = set()
+    site_table = names = addresses = services = False
+    for clause in clauses:
+        services = services or acts_on_guest(clause.record)
         dead = dead_registers(clause)
         for op in (op for block in clause.blocks for op in block.ops):
             match op:
@@ -43,6 +86,14 @@ def program_demand(program: Program) -> Demand:
                     names = names or _is_name(name)
                 case Arg(index=0):
                     site_table = True
+                case Builtin(name="caller" | "stackdepth") | Call(name="stack"):
+                    addresses = services = True
+                case Aggregate(agg=agg) if program.aggregations[agg].func == "llquantize":
+                    ladders.add(agg)
+                case LoadMem() | LoadStr() | EmitMem() | CopyMem():
+                    services = True
+                case Call(name=name) if name in SERVICES:
+                    services = True
                 case _:
                     pass
-    return Demand(tuple(sorted(constants)), site_table, names)
+    return Demand(tuple(sorted(constants)), site_table, names, addresses, tuple(sorted(ladders)), services)

@@ -1,9 +1,11 @@
 """A thunk's frame below ``rbp``: registers, clause-local variables, key scratch, the open record.
 
 rsp + 0                    registers of the clause that runs, 8 bytes each, of those that need a slot
-    + locals               this-> variables, shared by the clauses of one firing
-    + key                  the aggregation key being built
+    + locals               integers of this->, shared by the clauses of one firing
     + record               address of the open record
+    + clock                when the clause began, where that is measured
+
+Keys, strings and whatever else may be long are in the CPU's scratch memory.
 """
 
 from __future__ import annotations
@@ -11,9 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from probekit.codegen.context import ProbeKind
-from probekit.codegen.values import plan_values
-from probekit.ir.ops import Clause, LoadVar, StoreVar, Variable
+from probekit.codegen.values import ProbeKind, plan_values
+from probekit.ir.ops import Clause, LoadVar, Program, StoreVar
 
 __all__ = ("MAX_FRAME", "Frame", "plan_frame")
 
@@ -29,19 +30,18 @@ class Frame:
 
     size: int
     local_slots: dict[int, int]
-    key: int
     record: int
+    clock: int
 
 
-def plan_frame(clauses: Sequence[Clause], kind: ProbeKind, variables: Sequence[Variable], key_words: int) -> Frame:
-    """The frame that serves all of ``clauses``. ``key_words``: of the longest aggregation key they use."""
-    offset = max((len(plan_values(c, kind).slots) for c in clauses), default=0) * _WORD
+def plan_frame(clauses: Sequence[Clause], kind: ProbeKind, program: Program, *, measured: bool = False) -> Frame:
+    """The frame that serves all of ``clauses``. ``measured``: their time is taken."""
+    offset = max((len(plan_values(c, kind, program).slots) for c in clauses), default=0) * _WORD
     used = {op.var for c in clauses for block in c.blocks for op in block.ops if isinstance(op, (LoadVar, StoreVar))}
     local_slots: dict[int, int] = {}
-    for variable in variables:
-        if variable.scope == "local" and variable.index in used:
+    for variable in program.variables:
+        if variable.scope == "local" and variable.kind == "int" and variable.index in used:
             local_slots[variable.index] = offset
             offset += _WORD
-    key = offset
-    record = key + key_words * _WORD
-    return Frame(size=-(-(record + _WORD) // 16) * 16, local_slots=local_slots, key=key, record=record)
+    size = offset + (2 * _WORD if measured else _WORD)
+    return Frame(size=-(-size // 16) * 16, local_slots=local_slots, record=offset, clock=offset + _WORD)

@@ -9,12 +9,25 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from probekit.buffers.layout import TableStore
-from probekit.codegen import runtime
-from probekit.codegen.context import Context, ProbeKind
-from probekit.codegen.frame import plan_frame
-from probekit.codegen.routines import Routines
-from probekit.codegen.thunk import thunk
-from probekit.ir.ops import Aggregate, Program
+from probekit.codegen.addresses import ADDRESSES
+from probekit.codegen.context import Context
+from probekit.codegen.destructive import DESTRUCTIVE
+from probekit.codegen.dynamic import DYNAMIC
+from probekit.codegen.frame import Frame, plan_frame
+from probekit.codegen.jsontext import JSON
+from probekit.codegen.loads import LOADS
+from probekit.codegen.numbers import NUMBERS
+from probekit.codegen.paths import PATHS
+from probekit.codegen.routines import Routine, find_name, joined
+from probekit.codegen.runtime import RUNTIME, find
+from probekit.codegen.searches import SEARCHES
+from probekit.codegen.speculation import SPECULATION
+from probekit.codegen.texts import TEXTS
+from probekit.codegen.thunk import thunk_text
+from probekit.codegen.values import ProbeKind
+from probekit.codegen.verify import MAX_IMAGE, CodeLayout
+from probekit.errors import UnsupportedError
+from probekit.ir.ops import Program
 from probekit.isa.assemble import assemble
 
 __all__ = ("Image", "ThunkKey", "build_image")
@@ -27,11 +40,12 @@ _ALIGN = 16
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """``code`` belongs at ``addr``; ``thunks``: the address of each."""
+    """``code`` belongs at ``addr``; ``thunks``: the address of each; ``layout``: what a verifier has to know."""
 
     addr: int
     code: bytes
     thunks: Mapping[ThunkKey, int]
+    layout: CodeLayout
 
 
 class _Writer:
@@ -50,33 +64,67 @@ class _Writer:
         self.code += code
 
 
-def _routines(writer: _Writer, context: Context) -> Routines:
-    def place(text: str) -> int:
-        addr = writer.here
-        writer.add(assemble(text, addr))
-        return addr
+class _Placer:
+    """Routines laid into an image when somebody asks for one, those that it calls itself before it."""
 
-    return Routines(
-        reserve=place(runtime.reserve(context.layout)),
-        copy=place(runtime.COPY),
-        compare=place(runtime.COMPARE),
-        find={s.agg: place(runtime.find(s, context)) for s in context.layout.stores if isinstance(s, TableStore)},
+    def __init__(self, writer: _Writer, context: Context) -> None:
+        self._writer = writer
+        self._context = context
+        self._table = routine_table(context)
+        self.placed: dict[str, int] = {}
+
+    def __call__(self, name: str) -> int:
+        if name not in self.placed:
+            text = self._table[name](self._context, self)
+            self.placed[name] = self._writer.here
+            self._writer.add(assemble(text, self.placed[name]))
+        return self.placed[name]
+
+
+def routine_table(context: Context) -> dict[str, Routine]:
+    """Every routine by name, the look-ups of this enabling's tables among them."""
+    stores = (store for store in context.layout.stores if isinstance(store, TableStore))
+    return joined(
+        RUNTIME,
+        LOADS,
+        TEXTS,
+        SEARCHES,
+        PATHS,
+        NUMBERS,
+        JSON,
+        ADDRESSES,
+        DYNAMIC,
+        SPECULATION,
+        DESTRUCTIVE,
+        {find_name(store.agg): _finder(store) for store in stores},
     )
+
+
+def _finder(store: TableStore) -> Routine:
+    return lambda context, _at: find(store, context)
 
 
 def build_image(program: Program, keys: Iterable[ThunkKey], context: Context, addr: int) -> Image:
     """Assemble everything that the sites share. Raises :class:`probekit.errors.UnsupportedError` by feature."""
     writer = _Writer(addr)
+    routines = _Placer(writer, context)
+    texts: dict[ThunkKey, str] = {}
+    frames: dict[ThunkKey, Frame] = {}
+    for kind, numbers in sorted(set(keys)):
+        clauses = [program.clauses[n] for n in numbers]
+        # Its text names the routines that it needs, so all of them are in place before the first thunk.
+        frames[kind, numbers] = frame = plan_frame(clauses, kind, program, measured=context.layout.costs is not None)
+        texts[kind, numbers] = thunk_text(clauses, kind, context, frame, routines)
     thunks: dict[ThunkKey, int] = {}
-    wanted = sorted(set(keys))
-    if wanted:
-        routines = _routines(writer, context)
-        for kind, numbers in wanted:
-            clauses = [program.clauses[n] for n in numbers]
-            aggs = {o.agg for c in clauses for b in c.blocks for o in b.ops if isinstance(o, Aggregate)}
-            key_words = max((program.aggregations[a].key_words for a in aggs), default=0)
-            frame = plan_frame(clauses, kind, program.variables, key_words)
-            at = writer.here
-            writer.add(thunk(clauses, kind, context, frame, routines, at))
-            thunks[kind, numbers] = at
-    return Image(addr=addr, code=bytes(writer.code), thunks=thunks)
+    for key, text in texts.items():
+        thunks[key] = writer.here
+        writer.add(assemble(text, thunks[key]))
+    code = bytes(writer.code)
+    if len(code) > MAX_IMAGE:
+        raise UnsupportedError(
+            f"the program makes {len(code):,} bytes of code in the guest, more than the {MAX_IMAGE:,} it may have",
+            feature="size",
+            hint="split it into several programs",
+        )
+    records = {thunks[key]: frame.record for key, frame in frames.items()}
+    return Image(addr=addr, code=code, thunks=thunks, layout=CodeLayout(addr, code, routines.placed, records))

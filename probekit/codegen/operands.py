@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from probekit.codegen.context import ARG_FRAME, FRAME_RAX, FRAME_STACK_ARGS, Context, ProbeKind
-from probekit.codegen.values import Values
+from probekit.codegen.context import ARG_FRAME, FRAME_CALLER, FRAME_RAX, FRAME_STACK_ARGS, Context
+from probekit.codegen.values import LEADING_ARGUMENTS, RETURNS, ProbeKind, Values
 from probekit.errors import UnsupportedError
 from probekit.ir.ops import Arg, Builtin, Reg
+from probekit.kernel.syscalls import SYSCALL_ARGS
 
-__all__ = ("Operands", "fits")
+__all__ = ("Operands", "fits", "lower")
+
+_LOW = {f"r{n}x": f"e{n}x" for n in "abcd"} | {f"r{n}": f"e{n}" for n in ("si", "di")}
+_LOW |= {f"r{n}": f"r{n}d" for n in range(8, 12)}
 
 _MASK = (1 << 64) - 1
 _WORD = 8
@@ -19,6 +23,17 @@ _WORD = 8
 def fits(value: int) -> bool:
     """True when an instruction can hold ``value`` as a sign-extended 32-bit immediate."""
     return -(1 << 31) <= value < 1 << 31
+
+
+def lower(register: str) -> str:
+    """The name of a register's lower 32 bits."""
+    return _LOW[register]
+
+
+def _known(offset: int | None, name: str) -> int:
+    if offset is None:
+        raise UnsupportedError(f"this kernel has no {name} where it is looked for", feature=name)
+    return offset
 
 
 def _signed(value: int) -> int:
@@ -42,6 +57,10 @@ class Operands:
         """The operand of a register that has a word in the frame."""
         return f"qword ptr [rsp + {self.values.slots[reg] * _WORD:#x}]"
 
+    def text_place(self, reg: Reg) -> str:
+        """The place of the string that an operation makes in ``reg``."""
+        return self.context.in_scratch(self.context.scratch.texts + self.values.texts[reg])
+
     def constant(self, reg: Reg) -> int | None:
         """The value of a register that is an integer constant and fits an instruction, else None."""
         value = self.values.constants.get(reg)
@@ -58,6 +77,8 @@ class Operands:
     def load(self, into: str, reg: Reg) -> Iterator[str]:
         """``into`` = a register that an op reads later."""
         match self.values.constants.get(reg, self.values.fetched.get(reg)):
+            case None if reg in self.values.texts:
+                yield f"lea {into}, {self.text_place(reg)}"
             case None:
                 yield f"mov {into}, {self.slot(reg)}"
             case bytes() as text:
@@ -65,19 +86,27 @@ class Operands:
             case int() as value:
                 yield f"mov {into}, {value & _MASK:#x}"
             case Arg(index=index):
-                place = self._argument(index)
-                yield f"mov {into}, {place if place is not None else 0}"
+                yield from self.argument(index, into)
             case Builtin(name=name):
                 yield from self._task_fact(into, name)
 
     def _argument(self, index: int) -> str | None:
-        """Where ``argN`` is; None where it is always 0. At a return (FBT), arg1 is the returned value."""
-        if self.kind == "return":
-            return f"qword ptr [rbp + {FRAME_RAX}]" if index == 1 else None
+        """The operand that ``argN`` is; None where it is none. What is returned is arg1, of a system call arg0 too."""
+        if self.kind in RETURNS:
+            return f"qword ptr [rbp + {FRAME_RAX}]" if index == 1 or (index == 0 and self.kind != "return") else None
+        if self.kind == "syscall":
+            return None
+        index += LEADING_ARGUMENTS[self.kind]
         place = ARG_FRAME[index] if index < len(ARG_FRAME) else FRAME_STACK_ARGS + _WORD * (index - len(ARG_FRAME))
         return f"qword ptr [rbp + {place}]" if place >= 0 else f"qword ptr [rbp - {-place}]"
 
     def _task_fact(self, into: str, name: str) -> Iterator[str]:
+        if name == "caller":
+            yield f"mov {into}, qword ptr [rbp + {FRAME_CALLER}]"
+            return
+        if name == "percpu_offset":
+            yield f"mov {into}, qword ptr gs:[{_known(self.context.kernel.percpu_offset, name):#x}]"
+            return
         task = self.context.task
         if task is None:
             raise UnsupportedError(
@@ -90,12 +119,22 @@ class Operands:
             return
         yield f"mov {into}, qword ptr gs:[{task.current:#x}]"
         match name:
+            case "curthread":
+                pass
             case "pid":
                 yield f"movsxd {into}, dword ptr [{into} + {task.tgid:#x}]"
             case "tid":
                 yield f"movsxd {into}, dword ptr [{into} + {task.pid:#x}]"
             case "execname":
                 yield f"add {into}, {task.comm:#x}"
+            case "ppid":
+                # With interrupts off no grace period ends, so neither the parent nor credentials go away.
+                yield f"mov {into}, qword ptr [{into} + {_known(task.parent, name):#x}]"
+                yield f"movsxd {into}, dword ptr [{into} + {task.tgid:#x}]"
+            case "uid" | "gid":
+                yield f"mov {into}, qword ptr [{into} + {_known(task.cred, name):#x}]"
+                where = task.uid if name == "uid" else task.gid
+                yield f"mov {_LOW[into]}, dword ptr [{into} + {_known(where, name):#x}]"
             case _:
                 raise UnsupportedError(f"{name} is not implemented in the guest engine", feature=name)
 
@@ -103,10 +142,14 @@ class Operands:
         """``rax`` = a fact of the current task."""
         return self._task_fact("rax", name)
 
-    def argument(self, index: int) -> Iterator[str]:
-        """``rax`` = ``argN``."""
+    def argument(self, index: int, into: str = "rax") -> Iterator[str]:
+        """A register = ``argN``."""
         place = self._argument(index)
-        yield f"mov rax, {place if place is not None else 0}"
+        if self.kind == "syscall" and index < len(SYSCALL_ARGS):
+            # The function's own argument is where the registers of user space were saved.
+            yield f"mov {into}, qword ptr [rbp + {ARG_FRAME[0]}]"
+            place = f"qword ptr [{into} + {SYSCALL_ARGS[index]:#x}]"
+        yield f"mov {into}, {place if place is not None else 0}"
 
     def right(self, instruction: str, reg: Reg) -> Iterator[str]:
         """``instruction rax, reg``; may spoil ``rcx``."""
@@ -134,4 +177,4 @@ class Operands:
         """A register = ``rax``."""
         if dst in self.values.slots:
             yield f"mov {self.slot(dst)}, rax"
-        self.held = dst
+        self.held = None if dst in self.values.texts else dst

@@ -1,22 +1,31 @@
-"""The shared routines. They may loop, each with a bound of its own; clauses only move forward.
+"""The routines that nearly every clause needs: room in the ring, tables, copying and comparing.
 
-Every routine keeps ``rbx``, ``rbp`` and ``rsp`` and may use everything else.
-
-    reserve     ecx: bytes            -> rax: address of that much ring, or 0 (a drop was counted)
-    copy        rdi, rsi, ecx: size   -> a NUL-terminated string copied and padded with zeros to its size
-    compare     rdi, rsi              -> eax: negative, 0 or positive, by unsigned bytes
-    find_N      rdi: key, rax: hash   -> rax: address of the value words, or 0 (a drop was counted)
+reserve     ecx: bytes            -> rax: address of that much ring, or 0 (a drop was counted)
+copy        rdi, rsi, ecx: size   -> a string copied, cut to its size and padded with zeros to it
+words       rdi, rsi, ecx: words  -> words copied
+frames      rdi, rsi, ecx: words  -> words copied, up to the first that is 0
+clear       rdi, ecx: words       -> words set to 0
+compare     rdi, rsi              -> eax: negative, 0 or positive, by unsigned bytes
+ladder      r9: bounds, ecx: how many, rax: value  -> rcx: how many are not above it; keeps rdi and rsi
+find_N      rdi: key              -> rax: address of the value words, or 0 (a drop was counted)
 """
 
 from __future__ import annotations
 
-from probekit.buffers.aggs import AGG_FUNCS
-from probekit.buffers.layout import MAX_PROBES_PER_LOOKUP, PAD_CLAUSE, BlockLayout, HeaderWord, TableStore
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from probekit.buffers.aggs import KeyPart
+from probekit.buffers.layout import MAX_PROBES_PER_LOOKUP, PAD_CLAUSE, HeaderWord, TableStore
+from probekit.buffers.variables import HASH_MULTIPLIER
 from probekit.codegen.context import Context
+from probekit.codegen.routines import At, Routine
+from probekit.codegen.values import longest_text
 
-__all__ = ("COMPARE", "COPY", "find", "header", "reserve")
+__all__ = ("RUNTIME", "find", "header")
 
-MAX_STRING = 256
+_UNROLLED = 40  # words of a key; longer ones are walked in loops
 
 
 def header(word: int) -> str:
@@ -24,17 +33,32 @@ def header(word: int) -> str:
     return f"qword ptr [rbx + {word * 8:#x}]"
 
 
-def reserve(layout: BlockLayout) -> str:
+def _reserve(context: Context, _at: At) -> str:
     """Make room in the ring, writing a pad record first where the room at its end is too small.
 
     The pad is written also when what lies behind it is not free yet: a large record fits as soon as the reader is
     through. Without a ring everything is a drop.
     """
-    size, ring = layout.ring_size, layout.ring_offset
+    size, ring = context.layout.ring_size, context.layout.ring_offset
     drop = f"inc {header(HeaderWord.PRINCIPAL_DROPS)}; xor eax, eax; ret"
     if not size:
         return drop
+    none, room = drop, ""
+    match context.layout.policy:
+        case "fill":
+            none = f"""
+        mov {header(HeaderWord.FILLED)}, 1
+        mov rdx, {context.activity:#x}
+        mov qword ptr [rdx], 1
+        xor eax, eax
+        ret
+            """
+        case "ring":
+            room = f"cmp ecx, {size:#x}; ja drop"
+        case "switch":
+            pass
     return f"""
+        {room}
         mov rax, {header(HeaderWord.HEAD)}
         mov rdx, rax
         sub rdx, {header(HeaderWord.TAIL)}
@@ -45,8 +69,7 @@ def reserve(layout: BlockLayout) -> str:
         cmp edi, ecx
         jae fits
         add rdx, rdi
-        cmp rdx, {size:#x}
-        ja drop
+        {_evict(context, "pad")}
         lea rsi, [rbx + rsi + {ring:#x}]
         mov dword ptr [rsi], edi
         mov dword ptr [rsi + 4], {PAD_CLAUSE:#x}
@@ -55,32 +78,140 @@ def reserve(layout: BlockLayout) -> str:
         xor esi, esi
     fits:
         add rdx, rcx
-        cmp rdx, {size:#x}
-        ja drop
+        {_evict(context, "record")}
         lea rax, [rbx + rsi + {ring:#x}]
         ret
     drop:
-        {drop}
+        {none}
     """
 
 
-COPY = """
+def _evict(context: Context, label: str) -> str:
+    """Room for what makes rdx bytes in use; where the oldest records go, they go until there is."""
+    size, ring = context.layout.ring_size, context.layout.ring_offset
+    if context.layout.policy != "ring":
+        return f"cmp rdx, {size:#x}; ja drop"
+    return f"""
+        push rdi
+    {label}_more:
+        cmp rdx, {size:#x}
+        jbe {label}_enough
+        mov rdi, {header(HeaderWord.TAIL)}
+        and edi, {size - 1:#x}
+        mov edi, dword ptr [rbx + rdi + {ring:#x}]
+        add {header(HeaderWord.TAIL)}, rdi
+        sub rdx, rdi
+        test edi, edi
+        jnz {label}_more
+        pop rdi
+        jmp drop
+    {label}_enough:
+        pop rdi
+    """
+
+
+def _copy(_context: Context, _at: At) -> str:
+    """By words up to the one with the NUL in it. A source always has a word of room behind it."""
+    return """
+        mov r8, 0x0101010101010101
+        mov r9, 0x8080808080808080
     next:
+        cmp ecx, 8
+        jbe bytes
+        mov rax, qword ptr [rsi]
+        mov r10, rax
+        sub r10, r8
+        mov r11, rax
+        not r11
+        and r10, r11
+        and r10, r9
+        jnz bytes
+        mov qword ptr [rdi], rax
+        add rsi, 8
+        add rdi, 8
+        sub ecx, 8
+        jmp next
+    bytes:
         mov al, byte ptr [rsi]
+        test al, al
+        jz pad
+        dec ecx
+        jz last
         mov byte ptr [rdi], al
+        inc rsi
+        inc rdi
+        jmp bytes
+    last:
+        mov byte ptr [rdi], 0
+        ret
+    pad:
+        cmp ecx, 8
+        jb rest
+        mov qword ptr [rdi], 0
+        add rdi, 8
+        sub ecx, 8
+        jmp pad
+    rest:
+        test ecx, ecx
+        jz done
+        mov byte ptr [rdi], 0
         inc rdi
         dec ecx
-        jz done
-        cmp al, 1
-        sbb rsi, -1
-        jmp next
+        jmp rest
     done:
         ret
-"""
-# `cmp al, 1; sbb rsi, -1` steps on unless the byte was the NUL, so that the NUL is what fills the rest.
+    """
 
-COMPARE = f"""
-        mov ecx, {MAX_STRING}
+
+def _words(_context: Context, _at: At) -> str:
+    return """
+        test ecx, ecx
+        jz done
+    next:
+        mov rax, qword ptr [rsi]
+        mov qword ptr [rdi], rax
+        add rsi, 8
+        add rdi, 8
+        dec ecx
+        jnz next
+    done:
+        ret
+    """
+
+
+def _frames(_context: Context, _at: At) -> str:
+    return """
+    next:
+        mov rax, qword ptr [rsi]
+        mov qword ptr [rdi], rax
+        test rax, rax
+        jz done
+        add rsi, 8
+        add rdi, 8
+        dec ecx
+        jnz next
+    done:
+        ret
+    """
+
+
+def _clear(_context: Context, _at: At) -> str:
+    return """
+        test ecx, ecx
+        jz done
+    next:
+        mov qword ptr [rdi], 0
+        add rdi, 8
+        dec ecx
+        jnz next
+    done:
+        ret
+    """
+
+
+def _compare(context: Context, _at: At) -> str:
+    return f"""
+        mov ecx, {longest_text(context.program):#x}
     next:
         movzx eax, byte ptr [rdi]
         movzx edx, byte ptr [rsi]
@@ -94,28 +225,114 @@ COMPARE = f"""
         jnz next
     done:
         ret
-"""
+    """
+
+
+def _ladder(_context: Context, _at: At) -> str:
+    """A binary search: edx low, ecx high."""
+    return """
+        xor edx, edx
+    next:
+        cmp edx, ecx
+        jae done
+        lea r8, [rdx + rcx]
+        shr r8, 1
+        cmp qword ptr [r9 + r8*8], rax
+        jg above
+        lea edx, [r8 + 1]
+        jmp next
+    above:
+        mov ecx, r8d
+        jmp next
+    done:
+        ret
+    """
+
+
+RUNTIME: dict[str, Routine] = {
+    "clear": _clear,
+    "compare": _compare,
+    "copy": _copy,
+    "frames": _frames,
+    "ladder": _ladder,
+    "reserve": _reserve,
+    "words": _words,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Words of a key one after another. ``ends``: they are a stack's, which is over at its first 0."""
+
+    start: int
+    count: int
+    ends: bool
+
+
+def _runs(parts: Sequence[KeyPart]) -> Iterator[_Run]:
+    at = 0
+    for ends, group in groupby(parts, lambda part: part.kind == "stack"):
+        for count in (p.words for p in group) if ends else (sum(p.words for p in group),):
+            yield _Run(at, count, ends)
+            at += count
+
+
+def _each(runs: Sequence[_Run], label: str, one: Callable[[str], str]) -> str:
+    """``one`` for the place of each word, in a loop where there are many."""
+    lines: list[str] = []
+    for run in runs:
+        done = f"{label}_{run.start}"
+        if run.count <= _UNROLLED:
+            for i in range(run.start, run.start + run.count):
+                lines.append(one(f"{i * 8:#x}"))
+                if run.ends and i < run.start + run.count - 1:
+                    lines.append(f"cmp qword ptr [rdi + {i * 8:#x}], 0; je {done}")
+        else:
+            lines.append(f"mov esi, {run.start}")
+            lines.append(f"{done}_more:")
+            lines.append(one("rsi*8"))
+            if run.ends:
+                lines.append(f"cmp qword ptr [rdi + rsi*8], 0; je {done}")
+            lines.append(f"inc esi; cmp esi, {run.start + run.count}; jb {done}_more")
+        if run.ends:
+            lines.append(f"{done}:")
+    return "\n".join(lines)
+
+
+def _mix(at: str) -> str:
+    return f"xor rax, qword ptr [rdi + {at}]; imul rax, r8; ror rax, 32"
+
+
+def _hash(runs: Sequence[_Run]) -> str:
+    """rax = the key's words mixed; r8 holds the multiplier."""
+    text = _each(runs, "hash", _mix)
+    first = "xor rax, qword ptr [rdi + 0x0]"
+    return text.replace("xor", "mov", 1) if text.startswith(first) else f"xor eax, eax\n{text}"
+
+
+def _same(at: str) -> str:
+    return f"mov r10, qword ptr [rdi + {at}]; cmp r10, qword ptr [r8 + {at} + 8]; jne next"
+
+
+def _keep(at: str) -> str:
+    return f"mov r10, qword ptr [rdi + {at}]; mov qword ptr [r8 + {at} + 8], r10"
 
 
 def find(store: TableStore, context: Context) -> str:
     """Find or make the entry of a key. The tag is stored last, so that a reader never sees half an entry."""
     shift = 64 - (store.capacity.bit_length() - 1)
     value = (1 + store.key_words) * 8
-    compare = "\n".join(
-        f"mov r10, qword ptr [rdi + {i * 8:#x}]; cmp r10, qword ptr [r8 + {8 + i * 8:#x}]; jne next"
-        for i in range(store.key_words)
-    )
-    copy = "\n".join(
-        f"mov r10, qword ptr [rdi + {i * 8:#x}]; mov qword ptr [r8 + {8 + i * 8:#x}], r10"
-        for i in range(store.key_words)
-    )
-    initial = AGG_FUNCS[context.aggregations[store.agg].func].initial
+    plan = context.aggregations[store.agg]
+    runs, initial = tuple(_runs(plan.keys)), plan.initial
     start = "\n".join(
         f"mov r10, {word & (1 << 64) - 1:#x}; mov qword ptr [r8 + {value + i * 8:#x}], r10"
         for i, word in enumerate(initial)
         if word  # the guest hands out zeroed memory, and an entry is used once
     )
     return f"""
+        mov r8, {HASH_MULTIPLIER:#x}
+        {_hash(runs)}
+        imul rax, r8
         or rax, 1
         mov rcx, rax
         shr rcx, {shift}
@@ -128,7 +345,7 @@ def find(store: TableStore, context: Context) -> str:
         jz free
         cmp r9, rax
         jne next
-        {compare}
+        {_each(runs, "same", _same)}
         lea rax, [r8 + {value:#x}]
         ret
     next:
@@ -140,7 +357,7 @@ def find(store: TableStore, context: Context) -> str:
         xor eax, eax
         ret
     free:
-        {copy}
+        {_each(runs, "keep", _keep)}
         {start}
         mov qword ptr [r8], rax
         lea rax, [r8 + {value:#x}]

@@ -6,14 +6,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from probekit.buffers.actions import Exit
-from probekit.buffers.layout import HeaderWord, RawRecord
+from probekit.buffers.layout import FAULT_WORDS, HeaderWord, RawRecord
 from probekit.interp.run import run_clause
-from tests.codegen.machine import TIME, Machine
+from tests.codegen.machine import DONE, GID, KMEM, KMEM_BYTES, PPID, RUN_NS, TASK, TIME, UID, WALL_TIME, Machine
 from tests.interp.worlds import World
 
 Records = list[tuple[int, int, int, bytes]]  # clause, site, fault, payload
 
 _ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
+
+
+def _kernel_memory(addr: int, size: int) -> bytes | None:
+    at = addr - KMEM
+    return KMEM_BYTES[at : at + size] if 0 <= at <= at + size <= len(KMEM_BYTES) else None
+
+
+def _error(returned: int) -> int:
+    error = -returned & 0xFFFFFFFF
+    return error if error < 4096 else 0
 
 
 class Compared:
@@ -22,6 +32,7 @@ class Compared:
     def __init__(self, text: str, **options: Any) -> None:
         self.machine = Machine(text, **options)
         self.world = World(self.machine.program)
+        self.world.state.memory.outside = _kernel_memory
         self.faults = 0
         self.silent = False
 
@@ -36,7 +47,9 @@ class Compared:
         found: Records = [(r.clause, r.site, r.fault, self._fields(r)) for r in machine.drain()]
         assert found == expected
         assert machine.globals_() == {
-            v.index: self.world.variables.get(v.index, 0) for v in machine.program.variables if v.scope == "global"
+            v.index: self.world.variables.get(v.index, 0)
+            for v in machine.program.variables
+            if v.scope == "global" and v.plain and v.kind == "int"
         }
 
     def _fields(self, record: RawRecord) -> bytes:
@@ -65,6 +78,14 @@ class Compared:
             "tid": machine.tid,
             "cpu": machine.cpu,
             "timestamp": TIME,
+            "walltimestamp": WALL_TIME,
+            "vtimestamp": RUN_NS,
+            "errno": _error(0 if entry else returned),
+            "curthread": TASK,
+            "ppid": PPID,
+            "uid": UID,
+            "gid": GID,
+            "caller": DONE,
             "id": site.probe.id,
             "probeprov": name.provider.encode(),
             "probemod": name.module.encode(),
@@ -77,14 +98,17 @@ class Compared:
                 break
             clause = machine.program.clauses[number]
             world.builtins["epid"] = number + 1
-            outcome = run_clause(clause, machine.program, world)
+            outcome = run_clause(clause, machine.program, world, world.state)
             if outcome.fault is not None:
                 self.faults += 1
-                records.append((number, site.index, int(outcome.fault.kind), b""))
+                fault = outcome.fault
+                words = FAULT_WORDS.pack((fault.value or 0) & (1 << 64) - 1, fault.action, 4 * fault.op)
+                records.append((number, site.number, int(fault.kind), words))
             elif outcome.record is not None:
                 assert clause.record is not None
-                records.append((number, site.index, 0, outcome.record))
+                records.append((number, site.number, 0, outcome.record))
                 self.silent = any(isinstance(action, Exit) for action in clause.record.actions)
+        world.state.end_firing()
         return records
 
     def check(self) -> None:

@@ -71,8 +71,9 @@ def test_scripts(
         pid=pid,
         slot=slot,
         preemptible=preemptible,
-        aggsize=1 << 15,
-        bufsize=1 << 14,
+        aggsize=1 << 17,
+        bufsize=1 << 15,
+        dynvarsize=1 << 16,
     )
     for function, returned, args in firings:
         both.fire(*args, function=function, returned=returned)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from probekit.buffers.layout import HeaderWord
+from probekit.codegen.context import KernelServices
 from probekit.errors import UnsupportedError
 from probekit.isa.decode import decode_run
 from tests.codegen.compared import Compared, compare
@@ -208,6 +209,25 @@ def test_facts_of_the_task() -> None:
         )
 
 
+def test_time_on_a_cpu_and_errors() -> None:
+    """``errno`` is what a return returns, when that is an error; a pointer, a count or an entry has none."""
+    both = Compared(
+        "fbt::: { trace(vtimestamp); trace(errno); @[errno] = count(); trace(errno * 2 - arg0); }",
+        functions=(Function(), Function(NOP5 + RET, "return")),
+    )
+    for returned in (0, 1, -1, -2, -14, -4095, -4096, 0xFFFFFFF2, 0xFFFFFFFF_00000000, 1 << 63, -(1 << 31)):
+        both.fire(5, function=0, returned=returned)
+        both.fire(5, function=1, returned=returned)
+    both.check()
+
+
+def test_no_types_of_the_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Machine, "kernel", property(lambda _: KernelServices()))
+    with pytest.raises(UnsupportedError) as caught:
+        Machine("fbt::: { trace(vtimestamp); }")
+    assert caught.value.feature == "vtimestamp"
+
+
 def test_short_constants_beside_a_task_s_name() -> None:
     """As long as a name in memory: what lies behind a short constant is not recorded with it."""
     text = """fbt::: { trace("b"); trace("c"); trace(arg0 ? "a" : execname); }
@@ -230,10 +250,18 @@ def test_no_clock() -> None:
 
 
 def test_too_much_stack() -> None:
-    keys = ", ".join(f'arg{n} ? probefunc : "{n}"' for n in range(8))
+    chosen = ", ".join(f"arg{n % 6} ? {n} : -{n}" for n in range(300))
     with pytest.raises(UnsupportedError) as caught:
-        Machine(f"fbt::: {{ @[{keys}] = count(); }}")
+        Machine(f"fbt::: {{ @[{chosen}] = count(); }}")
     assert caught.value.feature == "stack"
+
+
+def test_too_much_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("probekit.codegen.image.MAX_IMAGE", 2000)
+    Machine("fbt::: { trace(arg0); }")
+    with pytest.raises(UnsupportedError) as caught:
+        Machine("fbt::: { " + "trace(arg0 * 3); " * 200 + "}")
+    assert caught.value.feature == "size" and "more than the 2,000" in str(caught.value)
 
 
 def test_stack_in_use_is_bounded() -> None:
@@ -245,3 +273,15 @@ def test_stack_in_use_is_bounded() -> None:
     assert guest.fire(rdi=1).fault == 0
     assert guest.read(low - 0x800, 0x800) == b"\xa5" * 0x800
     assert len(guest.table(0)) == 1
+
+
+def test_timestamps_by_the_shared_counter() -> None:
+    """Nanoseconds of the counter that the record's own time stamp is read from; they only grow."""
+    guest = Machine("fbt::: { trace(timestamp); trace(timestamp); }", tsc_khz=3_000_000, tsc_shared=True)
+    last = 0
+    for _ in range(5):
+        assert guest.fire().fault == 0
+        (record,) = guest.drain()
+        first, second = (int.from_bytes(record.payload[at : at + 8], "little") for at in (0, 8))
+        assert last <= record.timestamp // 3 <= first + 1 and first <= second
+        last = second

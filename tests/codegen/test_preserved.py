@@ -44,7 +44,7 @@ SCRIPTS = {
     "inline_twice": "fbt::: { @ = count(); } fbt::: { @b[probefunc] = count(); }",
     "dense": "fbt::: { @ = quantize(arg0); @m = min(arg1); }",
     "arguments": "fbt::: { trace(arg4 + arg5 * arg3); trace(arg9); }",
-    "record": 'fbt::: /arg0 != 77/ { printf("%s %d", execname, arg1 / 3); x += arg1 << arg2; }',
+    "record": 'fbt::: /arg0 != 77/ { printf("%s %d", execname, arg1 / 3); x = x0++; x += arg1 << arg2; }',
     "table": "fbt::: { @[pid, execname, arg0] = avg(arg1); }",
     "texts": 'fbt::: /execname != "init"/ { trace(arg0 ? probefunc : "something else"); }',
     "clock": "fbt::: { @ = max(timestamp); this->t = timestamp; trace(this->t - arg0); }",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from probekit.buffers.layout import RECORD_HEADER, HeaderWord
+from probekit.buffers.layout import FAULT_WORDS, RECORD_HEADER, HeaderWord
 from tests.codegen.machine import Machine
 
 TEXT_80 = "x" * 79
@@ -75,7 +75,7 @@ def _fault(model: Model, size: int) -> None:
     if model.drops == drops:
         model.waiting.pop()
         model.head -= size
-        model.write(RECORD_HEADER.size, (3, 4))
+        model.write(RECORD_HEADER.size + FAULT_WORDS.size, (3, 4))
 
 
 def test_exact_fill() -> None:
@@ -133,3 +133,32 @@ def test_positions_beyond_32_bits() -> None:
         guest.fire(rdi=1, rsi=n)
         assert [r.payload[0] for r in guest.drain()] == [n]
     assert guest.word(HeaderWord.HEAD) == far + 20 * 32
+
+
+def test_fill_ends_tracing_at_the_first_record_without_room() -> None:
+    guest = Machine("fbt::: { trace(arg0); } fbt::: { @ = count(); }", bufsize=256, policy="fill")
+    for n in range(20):
+        assert guest.fire(rdi=n).fault == 0
+    assert guest.activity == 1 and guest.word(HeaderWord.FILLED) == 1
+    assert guest.word(HeaderWord.PRINCIPAL_DROPS) == 0
+    assert [int.from_bytes(r.payload, "little") for r in guest.drain()] == list(range(8))
+
+
+@settings(max_examples=60)
+@given(st.sampled_from((128, 256, 1024)), st.lists(st.integers(1, 7), min_size=1, max_size=80))
+def test_ring_keeps_the_latest(size: int, steps: list[int]) -> None:
+    """Records of three sizes: what is left is the end of what was written, and as much of it as has room."""
+    guest = Machine(SCRIPT, bufsize=size, policy="ring")
+    sizes = [RECORD_HEADER.size + (clause.record.size if clause.record else 0) for clause in guest.program.clauses]
+    written: list[tuple[int, int]] = []
+    for number, step in enumerate(steps):
+        fired = guest.fire(rdi=step, rsi=number)
+        assert (fired.fault, fired.bad) == (0, ())
+        written += [(c, number) for c in range(3) if step & 1 << c and sizes[c] <= size]
+    drops = sum(bool(step & 1 << c) and sizes[c] > size for step in steps for c in range(3))
+    assert guest.word(HeaderWord.PRINCIPAL_DROPS) == drops
+    found = [(r.clause, r.fault) for r in guest.drain()]
+    assert found == [(c, 0) for c, _ in written][len(written) - len(found) :]
+    possible = sum(sizes[c] for c, _ in written)
+    largest = max(s for s in sizes if s <= size)
+    assert sum(sizes[c] for c, _ in found) > min(possible - 1, size - 2 * largest - 8)

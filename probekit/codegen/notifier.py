@@ -1,0 +1,90 @@
+"""The guest's side of an INT3 site: a function on the kernel's chain of die notifiers.
+
+The kernel calls it for every trap that nobody before us took. Where the trap
+is one of our sites it sends the interrupted code to the site's stub and says
+that the matter is settled; every other trap is handed on untouched::
+
+    int notifier(struct notifier_block *, unsigned long event, struct die_args *)
+        event is not DIE_INT3, or user mode, or regs->ip - 1 is no site   ->  NOTIFY_DONE
+        else regs->ip = stub                                              ->  NOTIFY_STOP
+
+The stub then runs as behind a detour: with the probed registers, the probed
+stack and interrupts as they were, outside of the trap. So clauses, records and
+aggregations are the same for both, and no clause runs where NMIs are blocked.
+Interrupts are off in here and nothing is called.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from probekit.guest.traptable import GOLDEN
+from probekit.isa.assemble import assemble
+
+__all__ = ("NOTIFIER_SIZE", "NOTIFY_STOP", "TrapLayout", "notifier")
+
+NOTIFIER_SIZE = 160
+"""Bytes that :func:`notifier` needs at most."""
+
+NOTIFY_STOP = 0x8001
+"""``NOTIFY_OK | NOTIFY_STOP_MASK``, include/linux/notifier.h: the same since 2.6."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrapLayout:
+    """``int3``: the event's number (``DIE_INT3``). The rest are byte offsets.
+
+    ``regs``: in ``struct die_args``; ``ip``, ``cs``: in ``struct pt_regs``.
+    """
+
+    int3: int
+    regs: int
+    ip: int
+    cs: int
+
+
+def notifier(layout: TrapLayout, *, table: int, capacity: int, shift: int, limit: int, addr: int) -> bytes:
+    """The function at ``addr``. ``table``, ``capacity``, ``shift``, ``limit``: of the hash of sites."""
+    code = assemble(
+        f"""
+            endbr64
+            xor eax, eax
+            cmp rsi, {layout.int3:#x}
+            jne done
+            mov rcx, qword ptr [rdx + {layout.regs:#x}]
+            test rcx, rcx
+            jz done
+            test byte ptr [rcx + {layout.cs:#x}], 3
+            jnz done
+            mov rdx, qword ptr [rcx + {layout.ip:#x}]
+            dec rdx
+            mov rsi, {GOLDEN:#x}
+            imul rsi, rdx
+            shr rsi, {shift}
+            mov rdi, {table:#x}
+            mov r8d, {limit:#x}
+        visit:
+            mov r9, rsi
+            shl r9, 4
+            mov r10, qword ptr [rdi + r9]
+            test r10, r10
+            jz done
+            cmp r10, rdx
+            je found
+            inc esi
+            and esi, {capacity - 1:#x}
+            dec r8d
+            jnz visit
+        done:
+            ret
+        found:
+            mov rdx, qword ptr [rdi + r9 + 8]
+            mov qword ptr [rcx + {layout.ip:#x}], rdx
+            mov eax, {NOTIFY_STOP:#x}
+            ret
+        """,
+        addr,
+    )
+    if len(code) > NOTIFIER_SIZE:
+        raise AssertionError("the notifier is larger than its upper bound")
+    return code
