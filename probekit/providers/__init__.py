@@ -5,7 +5,11 @@ where their sites are. ``registry`` asks all of them and keeps the probe IDs.
 
 - ``api``       :class:`Probe` and the :class:`Provider` contract
 - ``fbt``       function boundary tracing: entry and return of every kernel function
+- ``kinst``     any instruction of a kernel function
+- ``tracepoint`` the tracepoints of the kernel and its modules
+- ``marker``    static markers of C code (vm/include/probekit/marker.h)
 - ``dtrace``    BEGIN, END, ERROR
 - ``profile``   tick-N, run by the host
+- ``mem``       each access of a range of guest memory
 - ``registry``  all providers of one session
 """

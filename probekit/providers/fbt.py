@@ -11,31 +11,46 @@ IDs follow the address order, so they do not change while a kernel runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 
 from probekit.kernel.symbols import Symbol
-from probekit.probe.names import ProbeDescription, ProbeName, glob_regex
-from probekit.providers.api import Function, Probe, ProbeKind
+from probekit.probe.names import ProbeDescription, ProbeName, glob_regex, is_glob
+from probekit.providers.api import KERNEL_MODULE, Function, Probe, ProbeKind
 
-__all__ = ("KERNEL_MODULE", "FbtProvider", "functions")
+__all__ = ("SYSCALL_PREFIX", "FbtProvider", "FunctionTable", "described", "functions")
 
-KERNEL_MODULE = "vmlinux"
-_SYSCALL_PREFIX = "__x64_sys_"
+SYSCALL_PREFIX = "__x64_sys_"
 _COLD = ".cold"
 _KINDS: tuple[ProbeKind, ...] = ("entry", "return")
 
 
 def _preference(symbol: Symbol) -> tuple[bool, bool]:
     """Of several names of one address the native system call first, then the global one."""
-    return (not symbol.name.startswith(_SYSCALL_PREFIX), symbol.type_char != "T")
+    return (not symbol.name.startswith(SYSCALL_PREFIX), symbol.type_char != "T")
 
 
 def _is_cold(name: str) -> bool:
     return _COLD in name and name.partition(_COLD)[2].lstrip(".").isdecimal() | name.endswith(_COLD)
 
 
-def functions(symbols: Iterable[Symbol], excluded: Iterable[tuple[int, int]] = ()) -> tuple[Function, ...]:
+def _places(symbols: Iterable[Symbol]) -> Iterator[tuple[Symbol, Sequence[Symbol]]]:
+    """The first symbol at each address, and the others there."""
+    first: Symbol | None = None
+    others: Sequence[Symbol] = ()
+    for symbol in symbols:
+        if first is None:
+            first = symbol
+        elif symbol[0] == first[0]:
+            others = (*others, symbol)
+        else:
+            yield first, others
+            first, others = symbol, ()
+    if first is not None:
+        yield first, others
+
+
+def functions(symbols: Iterable[Symbol], excluded: Iterable[tuple[int, int]] = ()) -> FunctionTable:
     """The functions of a kernel by address, ``.cold`` parts folded into their parents.
 
     ``symbols``: text symbols by address; ``excluded``: ranges with no live code in them (init text).
@@ -43,30 +58,37 @@ def functions(symbols: Iterable[Symbol], excluded: Iterable[tuple[int, int]] = (
     ranges = tuple(excluded)
     cold: dict[tuple[str, str], list[tuple[int, int]]] = {}
     found: list[tuple[Symbol, tuple[str, ...]]] = []
-    for _, group in groupby(symbols, key=lambda s: s.addr):
-        names = list(group)
-        if len(names) > 1:
-            names.sort(key=_preference)
-        first = names[0]
-        if ranges and any(start <= first.addr < end for start, end in ranges):
+    for first, others in _places(symbols):
+        aliases: tuple[str, ...] = ()
+        if others:
+            first, *others = sorted((first, *others), key=_preference)
+            aliases = tuple(dict.fromkeys(s.name for s in others if s.name != first.name))
+        addr, size, name, _, module = first
+        if ranges and any(start <= addr < end for start, end in ranges):
             continue
-        if _is_cold(first.name):
-            parent = first.name.partition(_COLD)[0]
-            cold.setdefault((first.module, parent), []).append((first.addr, first.end))
+        if _COLD in name and _is_cold(name):
+            cold.setdefault((module, name.partition(_COLD)[0]), []).append((addr, addr + size))
             continue
-        aliases = dict.fromkeys(s.name for s in names if s.name != first.name) if len(names) > 1 else ()
-        found.append((first, tuple(aliases)))
-    return tuple(
-        Function(
-            addr=symbol.addr,
-            size=symbol.size,
-            name=symbol.name,
-            module=symbol.module or KERNEL_MODULE,
-            aliases=aliases,
-            cold=tuple(cold.get((symbol.module, symbol.name), ())),
-        )
-        for symbol, aliases in found
+        found.append((first, aliases))
+    return FunctionTable(
+        [
+            Function(addr, size, name, module or KERNEL_MODULE, aliases, tuple(cold.get((module, name), ())))
+            for (addr, size, name, _, module), aliases in found
+        ]
     )
+
+
+class FunctionTable(tuple[Function, ...]):
+    """The functions of a kernel by address."""
+
+    @cached_property
+    def by_name(self) -> dict[str, list[int]]:
+        """The indexes of the functions that each name stands for, in order."""
+        found: dict[str, list[int]] = {}
+        for index, function in enumerate(self):
+            for name in dict.fromkeys(_names(function)):
+                found.setdefault(name, []).append(index)
+        return found
 
 
 class FbtProvider:
@@ -74,7 +96,7 @@ class FbtProvider:
 
     name = "fbt"
 
-    def __init__(self, table: tuple[Function, ...], first_id: int) -> None:
+    def __init__(self, table: FunctionTable, first_id: int) -> None:
         self._table = table
         self._first_id = first_id
 
@@ -84,7 +106,7 @@ class FbtProvider:
         return self._first_id + 2 * len(self._table)
 
     @property
-    def functions(self) -> tuple[Function, ...]:
+    def functions(self) -> FunctionTable:
         """All functions by address."""
         return self._table
 
@@ -92,27 +114,39 @@ class FbtProvider:
         """See :class:`probekit.providers.api.Provider`."""
         if description.probe_id is not None:
             return
-        kinds = [kind for kind in _KINDS if _fits(description.name, kind)]
+        kinds = [(place, kind) for place, kind in enumerate(_KINDS) if _fits(description.name, kind)]
         if not kinds or not _fits(description.provider, self.name):
             return
-        module = glob_regex(description.module) if description.module else None
-        pattern = glob_regex(description.function) if description.function else None
-        for index, function in enumerate(self._table):
-            if module is not None and module.fullmatch(function.module) is None:
-                continue
-            if pattern is None or any(pattern.fullmatch(name) for name in _names(function)):
-                for kind in kinds:
-                    yield self._probe(index, kind)
+        # Written out: "every function" is 40,000 of them, while somebody waits.
+        for index in described(self._table, description):
+            function = self._table[index]
+            first_id = self._first_id + 2 * index
+            for place, kind in kinds:
+                name = ProbeName(self.name, function.module, function.name, kind)
+                yield Probe(first_id + place, name, kind, function)
 
     def by_id(self, probe_id: int) -> Probe | None:
         """See :class:`probekit.providers.api.Provider`."""
         index, which = divmod(probe_id - self._first_id, 2)
-        return self._probe(index, _KINDS[which]) if 0 <= index < len(self._table) else None
+        if not 0 <= index < len(self._table):
+            return None
+        function, kind = self._table[index], _KINDS[which]
+        return Probe(probe_id, ProbeName(self.name, function.module, function.name, kind), kind, function)
 
-    def _probe(self, index: int, kind: ProbeKind) -> Probe:
-        function = self._table[index]
-        name = ProbeName(self.name, function.module, function.name, kind)
-        return Probe(self._first_id + 2 * index + _KINDS.index(kind), name, kind, function)
+
+def described(table: FunctionTable, description: ProbeDescription) -> Iterator[int]:
+    """The index of every function that the module and function fields of a description name, in order."""
+    module = glob_regex(description.module) if description.module else None
+    if is_glob(description.function):
+        fitting: Iterable[int] = range(len(table))
+        if description.function:
+            pattern = glob_regex(description.function)
+            fitting = (i for i, f in enumerate(table) if any(map(pattern.fullmatch, _names(f))))
+        yield from fitting if module is None else (i for i in fitting if module.fullmatch(table[i].module))
+    else:
+        # A script may have thousands of descriptions, and a kernel has 40,000 functions.
+        named = table.by_name.get(description.function, ())
+        yield from (i for i in named if module is None or module.fullmatch(table[i].module))
 
 
 def _fits(pattern: str, text: str) -> bool:
@@ -123,5 +157,5 @@ def _names(function: Function) -> Iterator[str]:
     """Every name that a description may use for the function."""
     yield function.name
     yield from function.aliases
-    if function.name.startswith(_SYSCALL_PREFIX):
-        yield "sys_" + function.name.removeprefix(_SYSCALL_PREFIX)
+    if function.name.startswith(SYSCALL_PREFIX):
+        yield "sys_" + function.name.removeprefix(SYSCALL_PREFIX)

@@ -1,9 +1,9 @@
 """Provider ``profile``: ``tick-N[unit]`` and ``profile-N[unit]``, fired by the host's own clock.
 
-Probes exist once a description names them, as on DTrace; a glob only lists
-those that exist already. Units: ns us ms s m h d hz and their long forms;
+A few exist from the start, as on DTrace, the others once a description names them;
+a glob finds those that exist. Units: ns us ms s m h d hz and their long forms;
 without one N is a frequency, as in D. ``profile-N`` fires on every CPU of the
-machine that it belongs to: the host has one for us.
+guest (:mod:`probekit.session.sampling`); without a guest the host has one for us.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from probekit.probe.names import ProbeDescription, ProbeName, is_glob
 from probekit.providers.api import Probe
 
-__all__ = ("ProfileProvider", "period_ns")
+__all__ = ("ProfileProvider", "is_sampling", "period_ns")
 
 _UNITS = {
     **dict.fromkeys(("ns", "nsec"), 1),
@@ -27,6 +27,10 @@ _UNITS = {
 }
 _TIMED = re.compile(r"(?:tick|profile)-(\d{1,18})([a-z]*)")
 _SHORTEST_NS = 200_000  # DTrace's own limit
+_STANDARD = (
+    *(f"profile-{rate}" for rate in (97, 199, 499, 997, 1999, 4001, 4999)),
+    *(f"tick-{rate}" for rate in (1, 10, 100, 500, 1000, 5000)),
+)
 
 
 def period_ns(name: str) -> int | None:
@@ -43,24 +47,36 @@ def period_ns(name: str) -> int | None:
     return period if period >= _SHORTEST_NS else None
 
 
+def is_sampling(probe: Probe) -> bool:
+    """``profile-N``: it fires for every CPU."""
+    return probe.kind == "tick" and probe.name.name.startswith("profile-")
+
+
 class ProfileProvider:
-    """Timed probes. ``first_id``: IDs from here on belong to them."""
+    """Timed probes. ``ids``: where the IDs of probes that are made on demand come from."""
 
     name = "profile"
 
-    def __init__(self, first_id: int) -> None:
-        self._first_id = first_id
+    def __init__(self, ids: Iterator[int]) -> None:
+        self._ids = ids
         self._probes: list[Probe] = []
+        for name in _STANDARD:
+            self._make(name)
 
     def match(self, description: ProbeDescription) -> Iterator[Probe]:
         """See :class:`probekit.providers.api.Provider`; a plain ``tick-N`` name makes the probe."""
-        period = None if is_glob(description.name) else period_ns(description.name)
-        if period is not None and all(p.name.name != description.name for p in self._probes):
-            name = ProbeName(self.name, "", "", description.name)
-            probe = Probe(self._first_id + len(self._probes), name, "tick", period_ns=period)
-            if description.matches(name):
-                self._probes.append(probe)
+        if (
+            not is_glob(description.name)
+            and all(p.name.name != description.name for p in self._probes)
+            and description.matches(ProbeName(self.name, "", "", description.name))
+        ):
+            self._make(description.name)
         return (probe for probe in list(self._probes) if description.matches(probe.name))
+
+    def _make(self, name: str) -> None:
+        period = period_ns(name)
+        if period is not None:
+            self._probes.append(Probe(next(self._ids), ProbeName(self.name, "", "", name), "tick", period_ns=period))
 
     def by_id(self, probe_id: int) -> Probe | None:
         """See :class:`probekit.providers.api.Provider`."""

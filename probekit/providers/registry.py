@@ -2,16 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from typing import TYPE_CHECKING
 
 from probekit.probe.names import ProbeDescription
-from probekit.providers.api import Function, Probe, Provider
+from probekit.providers.api import KERNEL_MODULE, Probe, Provider
 from probekit.providers.dtrace import DtraceProvider
 from probekit.providers.profile import ProfileProvider
 
-__all__ = ("Registry", "make_registry")
+if TYPE_CHECKING:
+    from probekit.providers.fbt import FunctionTable
+    from probekit.providers.marker import Markers
+    from probekit.providers.mem import Variable
+    from probekit.providers.tracepoint import Tracepoints
+
+__all__ = ("Registry", "aliased", "make_registry")
 
 _FIRST_FBT_ID = 4
+
+_ALIASES = {"sdt": "tracepoint", "rawtp": "tracepoint"}
+"""Names that DTrace on Linux has for tracepoints."""
+
+_BPFTRACE = {"kprobe": "entry", "kretprobe": "return"}
+
+CodeReader = Callable[[Sequence[tuple[int, int]]], "list[bytes | None]"]
+
+
+def aliased(description: ProbeDescription) -> ProbeDescription:
+    """What other tracers write, as it is called here.
+
+    DTrace's ``sdt:sched::sched_switch`` and ``rawtp:vmlinux::sched_switch``; bpftrace's ``kprobe:vfs_read``,
+    ``kretprobe:vfs_read`` and ``tracepoint:sched:sched_switch``, which read as D leave out the provider.
+    """
+    provider, module, function, name = description.provider, description.module, description.function, description.name
+    if provider in _ALIASES:
+        raw = provider == "rawtp" and module == KERNEL_MODULE  # a tracepoint's module is its trace system here
+        return ProbeDescription(_ALIASES[provider], "" if raw else module, function, name)
+    if not provider and not module and function in _BPFTRACE:
+        return ProbeDescription("fbt", "", name, _BPFTRACE[function])
+    if not provider and module == "tracepoint" and function:
+        return ProbeDescription("tracepoint", function, "", name)
+    return description
 
 
 class Registry:
@@ -22,6 +54,7 @@ class Registry:
 
     def match(self, description: ProbeDescription) -> Iterator[Probe]:
         """Every probe that a description names, in ID order within a provider."""
+        description = aliased(description)
         if description.probe_id is not None:
             probe = self.by_id(description.probe_id)
             if probe is not None:
@@ -35,11 +68,43 @@ class Registry:
         return next((p for provider in self._providers if (p := provider.by_id(probe_id)) is not None), None)
 
 
-def make_registry(table: tuple[Function, ...]) -> Registry:
-    """The registry of a session. ``table``: the guest kernel's functions (empty with no guest)."""
-    if not table:
-        return Registry((DtraceProvider(), ProfileProvider(_FIRST_FBT_ID)))
+def make_registry(
+    table: FunctionTable | None,
+    read_code: CodeReader | None = None,
+    tracepoints: Tracepoints | None = None,
+    find_variable: Callable[[str], Variable | None] | None = None,
+    markers: Markers | None = None,
+) -> Registry:
+    """The registry of a session. ``table``: the guest kernel's functions (None with no guest).
+
+    ``read_code``: live text, as of :class:`probekit.providers.kinst.KinstProvider`, which is left out without it.
+    ``find_variable``: as of :class:`probekit.providers.mem.MemProvider`, which is left out without it.
+    """
+    if table is None:
+        return Registry((DtraceProvider(), ProfileProvider(count(_FIRST_FBT_ID))))
     from probekit.providers.fbt import FbtProvider
+    from probekit.providers.kinst import KinstProvider
+    from probekit.providers.mem import MemProvider
+    from probekit.providers.syscall import SyscallProvider
 
     fbt = FbtProvider(table, _FIRST_FBT_ID)
-    return Registry((DtraceProvider(), fbt, ProfileProvider(fbt.end_id)))
+    providers: list[Provider] = [DtraceProvider(), fbt]
+    end_id = fbt.end_id
+    if tracepoints is not None:
+        from probekit.providers.tracepoint import TracepointProvider
+
+        published = TracepointProvider(tracepoints, end_id)
+        providers.append(published)
+        end_id = published.end_id
+    calls = SyscallProvider(table, end_id)
+    providers.append(calls)
+    on_demand = count(calls.end_id)
+    if read_code is not None:
+        providers.append(KinstProvider(table, read_code, on_demand))
+    if find_variable is not None:
+        providers.append(MemProvider(find_variable, on_demand))
+    if markers is not None:
+        from probekit.providers.marker import MarkerProvider
+
+        providers.append(MarkerProvider(markers, on_demand))
+    return Registry((*providers, ProfileProvider(on_demand)))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import count
+
+import pytest
+
 from probekit.kernel.symbols import Symbol
 from probekit.probe.names import ProbeDescription
 from probekit.providers.fbt import FbtProvider, functions
@@ -104,8 +108,16 @@ def test_ticks() -> None:
 
 
 def test_a_tick_exists_once_it_is_named() -> None:
-    provider = ProfileProvider(100)
-    assert list(provider.match(ProbeDescription("profile", "", "", "tick-*"))) == []
+    provider = ProfileProvider(count(100))
+    standard = list(provider.match(ProbeDescription("profile", "", "", "tick-*")))
+    assert [p.name.name for p in standard] == [f"tick-{n}" for n in (1, 10, 100, 500, 1000, 5000)]
     (probe,) = provider.match(ProbeDescription("", "", "", "tick-3s"))
-    assert probe.id == 100 and probe.period_ns == 3 * 10**9
-    assert list(provider.match(ProbeDescription("profile", "", "", "tick-*"))) == [probe]
+    assert probe.id == 113 and probe.period_ns == 3 * 10**9
+    assert list(provider.match(ProbeDescription("profile", "", "", "tick-*"))) == [*standard, probe]
+
+
+@pytest.mark.parametrize("pattern", ["vfs_read", "sys_read", "nobody", "module_init_helper"])
+def test_a_plain_name_finds_what_a_glob_of_it_finds(pattern: str) -> None:
+    for module in ("", "vmlinux", "*", "ext4"):
+        plain, globbed = (ProbeDescription("fbt", module, f, "") for f in (pattern, f"[{pattern[0]}]{pattern[1:]}"))
+        assert list(PROVIDER.match(plain)) == list(PROVIDER.match(globbed))

@@ -1,0 +1,76 @@
+"""Provider ``tracepoint``: ``tracepoint:SYSTEM::NAME``, such as ``tracepoint:sched::sched_switch``.
+
+The module is the trace system that the event belongs to; for a tracepoint with
+no event it is the module that has it, ``vmlinux`` for the kernel itself.
+``arg0`` .. ``arg9`` are the tracepoint's arguments.
+
+The guest is asked for its tracepoints when a description may name one, not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Protocol
+
+from probekit.kernel.tracepoints import Tracepoint
+from probekit.probe.names import ProbeDescription, ProbeName, glob_regex, is_glob
+from probekit.providers.api import KERNEL_MODULE, Probe
+
+__all__ = ("TracepointProvider", "Tracepoints")
+
+
+class Tracepoints(Protocol):
+    """A guest's tracepoints; only :meth:`all` looks at the guest. ``count``: as many as :meth:`all` returns."""
+
+    @property
+    def count(self) -> int: ...
+
+    def may_exist(self, name: str) -> bool: ...
+
+    def all(self) -> tuple[Tracepoint, ...]: ...
+
+
+class TracepointProvider:
+    """``first_id``: the ID of the first tracepoint."""
+
+    name = "tracepoint"
+
+    def __init__(self, tracepoints: Tracepoints, first_id: int) -> None:
+        self._tracepoints = tracepoints
+        self._first_id = first_id
+
+    @property
+    def end_id(self) -> int:
+        """The first ID that is not ours."""
+        return self._first_id + self._tracepoints.count
+
+    def match(self, description: ProbeDescription) -> Iterator[Probe]:
+        """See :class:`probekit.providers.api.Provider`."""
+        if description.probe_id is not None or description.function or not self._tracepoints.count:
+            return
+        if description.provider and glob_regex(description.provider).fullmatch(self.name) is None:
+            return
+        if not is_glob(description.name) and not self._tracepoints.may_exist(description.name):
+            return
+        yield from (probe for probe in self._probes if probe.name.name and description.matches(probe.name))
+
+    def by_id(self, probe_id: int) -> Probe | None:
+        """See :class:`probekit.providers.api.Provider`."""
+        if not self._first_id <= probe_id < self.end_id:
+            return None
+        probe = self._probes[probe_id - self._first_id]
+        return probe if probe.name.name else None
+
+    @cached_property
+    def _probes(self) -> tuple[Probe, ...]:
+        """In the kernel's order, so that IDs do not change while it runs."""
+        return tuple(
+            Probe(
+                self._first_id + place,
+                ProbeName(self.name, tracepoint.system or tracepoint.module or KERNEL_MODULE, "", tracepoint.name),
+                "tracepoint",
+                tracepoint=tracepoint,
+            )
+            for place, tracepoint in enumerate(self._tracepoints.all())
+        )
