@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from probekit.buffers.aggs import AggKey
-from probekit.buffers.layout import RawRecord
+from probekit.buffers.layout import Policy, RawRecord
+from probekit.enabling.speculation import Speculations
 from probekit.guest.linux import Allocation
+from probekit.guest.residents import LIMIT
 from probekit.guest.safepoint import CallLog
+from probekit.interp.state import State
 from probekit.patch.edits import Edit
+from probekit.patch.journal import Registration
 
 __all__ = ("Drained", "Engine", "EngineLog", "EngineOptions", "Globals", "Rows")
 
@@ -29,28 +33,71 @@ class EngineLog(CallLog, Protocol):
 
     def freed(self, memory: Allocation) -> None: ...
 
+    def table(self, *, stands: bool) -> None:
+        """The recovery table is written whole, or is about to be wiped."""
+        ...
+
+    def contents(self) -> bytes:
+        """Everything that was told so far, as the bytes that another process can undo it from."""
+        ...
+
+    def registered(self, items: Sequence[Registration]) -> None: ...
+
+    def unregistered(self, items: Sequence[Registration]) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
     """``aggsize``: bytes for each keyed aggregation on each CPU; ``bufsize``: bytes of each CPU's ring.
 
+    ``dynvarsize``: bytes for the variables of threads, and for elements; ``scratchsize``: for one clause.
+    ``nspec``: speculations; ``switchrate_s``: seconds from one reading of the rings to the next, None as they fill.
     ``safepoint_s``: seconds to wait for a place where guest functions may be called.
+    ``measure``: clauses take their own time.
+    ``staged``: addresses of the sites that are patched while the guest runs, in stages; the others are in one pause.
+    ``quiet_s``: seconds to wait until nobody is inside our code, or sleeps there; its memory stays behind after that.
     """
 
     aggsize: int = 1 << 20
     bufsize: int = 1 << 20
+    dynvarsize: int = 1 << 20
+    scratchsize: int = 1 << 16
+    nspec: int = 1
+    bufpolicy: Policy = "switch"
+    switchrate_s: float | None = None
     safepoint_s: float = 20.0
+    quiet_s: float = LIMIT
+    measure: bool = False
+    staged: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """What one visit found. ``records``: ``(cpu, record)`` in order for each CPU; counters are totals, by CPU."""
+    """What one visit found. ``records``: ``(cpu, record)`` in order for each CPU; counters are totals, by CPU.
+
+    ``silenced``: how often the guest's watchdog had silenced the clauses, as nobody looked after them.
+    ``dynamic_drops``: variables that found no room; ``busy_drops``: elements that another CPU held too long.
+    ``unavailable``, ``busy_speculations``: how often there was no speculation, or only some that were being seen to.
+    ``filled``: a ring is full whose policy is ``fill``; ``fill``: what part of the fullest was in use.
+    Of the stop engine, totals as well: ``unseen`` changes of watched memory, ``undecoded`` accesses of which only the
+    range is known, ``lost_steps`` single steps whose trap was lost.
+    """
 
     records: tuple[tuple[int, RawRecord], ...]
     principal_drops: Mapping[int, int]
     recursion_drops: Mapping[int, int]
     aggregation_drops: Mapping[int, int]
     corrupt: int = 0
+    dynamic_drops: int = 0
+    busy_drops: int = 0
+    silenced: int = 0
+    unavailable: int = 0
+    busy_speculations: int = 0
+    filled: bool = False
+    fill: float = 0.0
+    unseen: int = 0
+    undecoded: int = 0
+    lost_steps: int = 0
 
 
 class Globals(Protocol):
@@ -72,10 +119,11 @@ class Engine(Protocol):
         """Guest memory in use."""
         ...
 
-    def enable(self, initial: Mapping[int, int]) -> None:
+    def enable(self, initial: Mapping[int, int], state: State, speculations: Speculations) -> None:
         """Make every site live. All or nothing; raises :class:`probekit.errors.ProbekitError`.
 
-        ``initial``: values of global variables that BEGIN has set, by index.
+        ``initial``: values of integer globals that BEGIN has set, by index. ``state``: what the host's own probes
+        keep; from here on both see the same variables, and the same ``speculations``.
         """
         ...
 

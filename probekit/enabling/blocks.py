@@ -7,19 +7,23 @@ The memory may be live, behind stops, or a copy that was taken when probing ende
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from probekit.buffers.layout import BLOCK_MAGIC, BlockLayout, HeaderWord, RawRecord, read_records
+from probekit.buffers.layout import BLOCK_MAGIC, BlockLayout, DenseStore, HeaderWord, RawRecord, walk_records
 from probekit.consumer.aggregate import stored_rows
 from probekit.consumer.events import Probe
 from probekit.enabling.api import Drained, Rows
 from probekit.enabling.data import DataPlan
+from probekit.enabling.variables import GuestSpeculations, GuestVariables
 from probekit.errors import GuestError, MemoryAccessError
 from probekit.guest.memory import DataMemory, PauseClock
 from probekit.ir.ops import Program
 
 __all__ = ("Blocks", "Snapshot")
+
+_QUIET_TRIES = 2000
 
 _MASK = (1 << 64) - 1
 
@@ -54,7 +58,10 @@ class Snapshot:
 
 
 class Blocks:
-    """One enabling's data memory. ``base``: its address; ``cpus``: numbers of the possible CPUs, in block order."""
+    """One enabling's data memory. ``base``: its address; ``cpus``: numbers of the possible CPUs, in block order.
+
+    ``variables``: strings, arrays and objects; ``speculations``: None when no clause in the guest has to do with them.
+    """
 
     def __init__(
         self,
@@ -76,22 +83,55 @@ class Blocks:
         self._cpus = tuple(cpus)
         self._probes = probes
         self._clock = clock
-        self._globals = [v.index for v in program.variables if v.scope == "global"]
         self._corrupt = 0
+        self.variables = GuestVariables(program, plan.storage, base=base, memory=lambda: self.memory, quiet=self.quiet)
+        words = plan.storage.speculations
+        self.speculations = (
+            GuestSpeculations(words, base=base, memory=lambda: self.memory, quiet=self.quiet)
+            if words is not None
+            else None
+        )
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """No CPU is inside a clause meanwhile: the guest stands still, at a moment when all guards are clear."""
+        if self.frozen:
+            yield
+            return
+        for _ in range(_QUIET_TRIES):
+            with self._clock.paused():
+                if not self.inside():
+                    yield
+                    return
+            time.sleep(0.0005)
+        raise GuestError("a CPU of the guest stays inside a clause")
 
     def freeze(self) -> None:
         """Go on with a copy; the guest's memory may be freed behind this."""
         with self._held():
             self.memory = Snapshot(self._base, self.memory.read(self._base, self._plan.size))
 
+    def inside(self) -> list[int]:
+        """The CPUs that are in a clause, by their own word."""
+        guards = (self.memory.read(self._block(n) + 8 * HeaderWord.GUARD, 8) for n in range(len(self._cpus)))
+        return [cpu for cpu, guard in zip(self._cpus, guards, strict=True) if any(guard)]
+
     def silence(self) -> None:
         """Set the activity word; thunks look at it before anything else."""
         self.memory.write(self._base, struct.pack("<Q", 1))
 
-    def drain(self) -> Drained:
-        """Take what is in the rings, and read the counters. Raises :class:`GuestError` when the memory is not ours."""
+    @property
+    def frozen(self) -> bool:
+        """Probing is over, and this is a copy."""
+        return isinstance(self.memory, Snapshot)
+
+    def drain(self, *, take: bool = True) -> Drained:
+        """Read the counters, and ``take`` what is in the rings. Raises :class:`GuestError` when they are not ours."""
         records: list[tuple[int, RawRecord]] = []
         principal: dict[int, int] = {}
+        dynamic = busy = unavailable = busy_speculations = 0
+        filled = False
+        fill = 0.0
         recursion: dict[int, int] = {}
         aggregation: dict[int, int] = {}
         corrupt, self._corrupt = self._corrupt, 0
@@ -108,10 +148,31 @@ class Blocks:
                 principal[cpu] = words[HeaderWord.PRINCIPAL_DROPS]
                 recursion[cpu] = words[HeaderWord.RECURSION_DROPS]
                 aggregation[cpu] = sum(words[HeaderWord.AGG_DROPS :])
+                dynamic += words[HeaderWord.DYNAMIC_DROPS]
+                busy += words[HeaderWord.BUSY_DROPS]
+                unavailable += words[HeaderWord.SPEC_UNAVAILABLE]
+                busy_speculations += words[HeaderWord.SPEC_BUSY]
+                filled = filled or bool(words[HeaderWord.FILLED])
+                used = (words[HeaderWord.HEAD] - words[HeaderWord.TAIL]) / max(self._layout.ring_size, 1)
+                fill = max(fill, min(used, 1.0))
+                if not take:
+                    continue
                 found, sound = self._take_ring(block, words[HeaderWord.HEAD], words[HeaderWord.TAIL])
                 records += [(cpu, record) for record in found]
                 corrupt += not sound
-        return Drained(tuple(records), principal, recursion, aggregation, corrupt)
+        return Drained(
+            tuple(records),
+            principal,
+            recursion,
+            aggregation,
+            corrupt,
+            dynamic_drops=dynamic,
+            busy_drops=busy,
+            unavailable=unavailable,
+            busy_speculations=busy_speculations,
+            filled=filled,
+            fill=fill,
+        )
 
     def aggregations(self) -> dict[int, Rows]:
         """All values of all CPUs, by aggregation number."""
@@ -128,6 +189,25 @@ class Blocks:
             self._corrupt += corrupt
         return rows
 
+    def cost_words(self) -> list[bytes]:
+        """Each CPU's :class:`probekit.buffers.layout.CostWords`; of a program that is measured."""
+        words = self._layout.costs
+        if words is None:
+            raise AssertionError("nothing is measured")
+        with self._held():
+            blocks = (self._block(index) for index in range(len(self._cpus)))
+            return [self.memory.read(block + words.offset, words.size) for block in blocks]
+
+    def counted(self, agg: int) -> int:
+        """All that a ``count()`` by probe, or of all probes, has counted on all CPUs."""
+        store = self._layout.stores[agg]
+        if not isinstance(store, DenseStore):
+            raise AssertionError("only such a one is counted inline")
+        with self._held():
+            blocks = (self._block(index) for index in range(len(self._cpus)))
+            data = [self.memory.read(block + store.offset, store.size) for block in blocks]
+        return sum(sum(struct.unpack(f"<{len(words) // 8}Q", words)) for words in data)
+
     def load(self, var: int) -> int:
         """A global's 64-bit value, unsigned."""
         return int.from_bytes(self.memory.read(self._global(var), 8), "little")
@@ -137,7 +217,7 @@ class Blocks:
         self.memory.write(self._global(var), struct.pack("<Q", value & _MASK))
 
     def _global(self, var: int) -> int:
-        return self._base + self._plan.variables + 8 * self._globals.index(var)
+        return self._base + self._plan.storage.globals_[var].offset
 
     def _block(self, index: int) -> int:
         return self._base + self._plan.block(index)
@@ -152,12 +232,13 @@ class Blocks:
             return [], True
         size = self._layout.ring_size
         ring = block + self._layout.ring_offset
-        start, length = tail % size, min(head - tail, size) if head > tail else 0
-        image = bytearray(size)
-        first = min(length, size - start)
-        image[start : start + first] = self.memory.read(ring + start, first)
-        if length > first:
-            image[: length - first] = self.memory.read(ring, length - first)
-        records, sound = read_records(bytes(image), head, tail)
+        records, sound = list[RawRecord](), False
+        if 0 < head - tail <= size:
+            start, length = tail % size, head - tail
+            first = min(length, size - start)
+            data = self.memory.read(ring + start, first)
+            if length > first:
+                data += self.memory.read(ring, length - first)
+            records, sound = walk_records(data, tail, size)
         self.memory.write(block + 8 * HeaderWord.TAIL, struct.pack("<Q", head))
         return records, sound

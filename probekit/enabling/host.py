@@ -8,7 +8,6 @@ come from: :class:`HostWorld` is this process, the stop engine's is a stopped vC
 from __future__ import annotations
 
 import os
-import struct
 import sys
 import threading
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from probekit.buffers.aggs import AggKey
-from probekit.buffers.layout import RawRecord
+from probekit.buffers.layout import FAULT_WORDS, RawRecord
 from probekit.enabling.speculation import Speculations
 from probekit.interp.aggs import Aggregations
 from probekit.interp.run import Value, run_clause
@@ -28,12 +27,9 @@ from probekit.providers.api import Probe
 if TYPE_CHECKING:
     from probekit.enabling.api import Globals
 
-FAULT_WORDS = struct.Struct("<QQQ")
-"""The payload of a faulted clause's record: the word at fault, the action, the place of the operation."""
-
 _MASK = (1 << 64) - 1
 
-__all__ = ("FAULT_WORDS", "Firing", "HostGlobals", "HostWorld", "World", "fire")
+__all__ = ("Firing", "HostGlobals", "HostWorld", "World", "fire")
 
 
 class World(Protocol):
@@ -47,6 +43,10 @@ class World(Protocol):
 
     def progenyof(self, pid: int) -> bool:
         """Whether the task descends from process ``pid``."""
+        ...
+
+    def stack(self, frames: int) -> bytes:
+        """At most so many return addresses of the kernel, 8 bytes each."""
         ...
 
 
@@ -66,10 +66,14 @@ class HostGlobals:
 
 
 class HostWorld:
-    """This process, for probes that belong to no guest task. ``args``: those of ERROR and of timed probes."""
+    """This process, for probes that belong to no guest task. ``args``: those of ERROR and of timed probes.
 
-    def __init__(self, args: Sequence[int] = ()) -> None:
+    ``percpu_offset``: of the guest's CPU that such a probe is said to fire on.
+    """
+
+    def __init__(self, args: Sequence[int] = (), percpu_offset: Callable[[], int] | None = None) -> None:
         self._args = args
+        self._percpu_offset = percpu_offset
 
     def arg(self, index: int) -> int:
         """argN, 0 where there is none."""
@@ -77,7 +81,7 @@ class HostWorld:
 
     def fact(self, name: str) -> Value:
         """This process's own facts; what only a guest's task has is 0 or empty."""
-        ask = _FACTS.get(name)
+        ask = self._percpu_offset if name == "percpu_offset" else _FACTS.get(name)
         if ask is not None:
             return ask()
         info = BUILTINS.get(name)
@@ -89,6 +93,10 @@ class HostWorld:
 
         ours = psutil.Process()
         return pid == ours.pid or any(parent.pid == pid for parent in ours.parents())
+
+    def stack(self, frames: int) -> bytes:
+        """This process is no kernel."""
+        return b""
 
 
 _FACTS: dict[str, Callable[[], Value]] = {
@@ -174,6 +182,10 @@ class Firing:
         """See :class:`World`."""
         return self._world.progenyof(pid)
 
+    def stack(self, frames: int) -> bytes:
+        """See :class:`World`."""
+        return self._world.stack(frames)
+
     def speculation(self) -> int:
         """``speculation()``: 0 when there is none to be had."""
         return self._speculations.acquire() if self._speculations is not None else 0
@@ -187,7 +199,7 @@ def fire(clauses: Sequence[Clause], program: Program, firing: Firing, site: int,
         outcome = run_clause(clause, program, firing, firing.state)
         if outcome.fault is not None:
             fault = outcome.fault
-            payload = FAULT_WORDS.pack((fault.value or 0) & _MASK, fault.action, fault.op)
+            payload = FAULT_WORDS.pack((fault.value or 0) & _MASK, fault.action, 4 * fault.op)
             records.append(RawRecord(clause.index, timestamp, site, int(fault.kind), payload))
         elif outcome.record is not None:
             records.append(RawRecord(clause.index, timestamp, site, 0, outcome.record))

@@ -4,30 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from probekit.enabling.ecb import Ecb
-from probekit.patch.sites import EntrySite, ExitSite, FunctionExits, Refusal, TextFacts, entry_site, exit_sites
-from probekit.providers.api import Function, Probe
+from probekit.enabling.returns import SystemCalls, final_exits, followed
+from probekit.isa.decode import ENDBR64
+from probekit.kernel.markers import CALL_OFFSET, STATE_OFFSET
+from probekit.patch.crossmodify import journal_batches
+from probekit.patch.edits import Edit
+from probekit.patch.hooks import Called, Hook, MarkerHook, marker_edits
+from probekit.patch.insns import FunctionInsns, instruction_sites
+from probekit.patch.ranges import any_inside
+from probekit.patch.records import edits_size
+from probekit.patch.sites import NO_PAD, FunctionExits, InsnSite, Refusal, Site, TextFacts, entry_site, exit_sites
+from probekit.patch.windows import as_trap, jump_window
+from probekit.providers.api import AT_ENTRY, Function, Probe
 
-__all__ = ("EnabledSite", "RefusedProbe", "SiteSet", "TextReader", "find_sites")
+__all__ = ("EnabledSite", "RefusedProbe", "SiteSet", "TextReader", "find_sites", "journal_size")
 
 TextReader = Callable[[Sequence[tuple[int, int]]], list[bytes | None]]
 """Live text: ``(addr, size)`` ranges to bytes, None where unreadable."""
 
 
-@dataclass(frozen=True, slots=True)
-class EnabledSite:
-    """One place to patch. ``index``: its number in this enabling; ``offset``: from the function's start."""
+class EnabledSite(NamedTuple):
+    """One place to patch, or to be called from. ``number``: its place in this enabling.
 
-    index: int
+    ``offset``: from the function's start. ``call``: of a system call's return in another function, its number.
+    """
+
+    number: int
     probe: Probe
-    site: EntrySite | ExitSite
+    site: Site | Called
     clauses: tuple[int, ...]
     offset: int
+    call: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RefusedProbe:
+class RefusedProbe(NamedTuple):
     """A probe, or one exit of it, that cannot be enabled. ``partial``: other exits of it are."""
 
     probe: Probe
@@ -44,21 +57,94 @@ class SiteSet:
     refused: tuple[RefusedProbe, ...]
 
 
-def find_sites(ecbs: Sequence[Ecb], read: TextReader, facts: TextFacts) -> SiteSet:
-    """Analyse the functions of all entry and return probes in ``ecbs``."""
+def _no_calls() -> SystemCalls:
+    return SystemCalls({}, lambda _: None)
+
+
+_REGISTRATION = 80  # three 64-bit numbers in decimal, and what they are
+
+
+def journal_size(sites: Sequence[EnabledSite], staged: frozenset[int] = frozenset()) -> int:
+    """An upper bound of the bytes that the journal takes to say what making ``sites`` live changes.
+
+    ``staged``: addresses of those that are changed in stages.
+    """
+    windows = [site.site for site in sites if not isinstance(site.site, Called)]
+    told = len(sites) - len(windows)  # tracepoints, and at most one module for each marker
+    marks = marker_edits([(s.site, 0) for s in sites if isinstance(s.site, MarkerHook)])
+    in_stages = [Edit(w.addr, w.old, w.old) for w in windows if w.addr in staged] if staged else []
+    batches = (*journal_batches(in_stages), *journal_batches(marks.loads), marks.pointers, marks.switches)
+    at_once = [window.old for window in windows if window.addr not in staged]
+    return edits_size(at_once) + sum(edits_size([e.old for e in b]) for b in batches) + _REGISTRATION * told
+
+
+def find_sites(
+    ecbs: Sequence[Ecb], read: TextReader, facts: TextFacts, calls: Callable[[], SystemCalls] = _no_calls
+) -> SiteSet:
+    """The places of all guest probes in ``ecbs``; functions are analysed for them.
+
+    ``calls``: asked where system calls return.
+    """
     functions = {e.probe.function.addr: e.probe.function for e in ecbs if e.probe.function is not None}
     code = _read_code(tuple(functions.values()), read)
     sites: list[EnabledSite] = []
     refused: list[RefusedProbe] = []
+    wanted: dict[int, set[int]] = {}
     for ecb in ecbs:
-        function = ecb.probe.function
+        if ecb.probe.kind == "instruction" and ecb.probe.function is not None:
+            wanted.setdefault(ecb.probe.function.addr, set()).add(ecb.probe.offset)
+    insns = _Instructions(code, facts, wanted)
+    returns = _CallReturns([e.probe for e in ecbs if e.probe.kind == "sysret"], calls, code, read, facts)
+    for probe, clauses in ecbs:
+        function, kind = probe.function, probe.kind
         if function is None:
+            called = _called(probe, facts)
+            if isinstance(called, str):
+                refused.append(RefusedProbe(probe, probe.marker.addr if probe.marker else 0, called, False))
+            elif called is not None:
+                sites.append(EnabledSite(len(sites), probe, called, clauses, 0))
             continue
-        found, problems = _probe_sites(ecb.probe, function, code, facts)
+        if kind == "instruction":
+            found, problems = insns.at(function, probe.offset)
+        elif kind == "sysret":
+            found, problems = returns.of(function)
+        else:
+            found, problems = _probe_sites(probe, function, code, facts, insns)
         for site in found:
-            sites.append(EnabledSite(len(sites), ecb.probe, site, ecb.clauses, site.addr - function.addr))
-        refused += [RefusedProbe(ecb.probe, addr, reason, bool(found)) for addr, reason in problems]
-    return SiteSet(tuple(sites), tuple(refused))
+            call = returns.call(function, site) if kind == "sysret" else None
+            offset = site.addr - function.addr if call is None else 0
+            sites.append(EnabledSite(len(sites), probe, site, clauses, offset, call))
+        for addr, reason in problems:
+            refused.append(RefusedProbe(probe, addr, reason, bool(found)))
+    return SiteSet(tuple(_separated(sites)), tuple(refused))
+
+
+def _separated(sites: list[EnabledSite]) -> list[EnabledSite]:
+    """``sites`` with a trap in the place of every jump over several instructions that covers another site's bytes."""
+    if not any(isinstance(s.site, InsnSite) and s.site.first for s in sites):
+        return sites
+    starts = sorted({s.site.addr for s in sites})
+    return [
+        s._replace(site=as_trap(s.site))
+        if isinstance(s.site, InsnSite) and any_inside(starts, s.site.addr, s.site.addr + len(s.site.old))
+        else s
+        for s in sites
+    ]
+
+
+def _called(probe: Probe, facts: TextFacts) -> Called | str | None:
+    """Where our function is called from, for a tracepoint or marker, or why it cannot be."""
+    if probe.tracepoint is not None:
+        return Hook(probe.tracepoint.addr, probe.tracepoint.owner)
+    marker = probe.marker
+    if marker is None or marker.refusal:
+        return marker.refusal if marker is not None else None
+    for addr, _ in marker.loads:
+        why = facts.refused.reason(addr)
+        if why is not None:
+            return f"{why}; its generic form could be used"
+    state = marker.addr + STATE_OFFSET if marker.generic else 0
+    return MarkerHook(marker.addr, marker.owner, (marker.addr + CALL_OFFSET, marker.call), state, marker.loads)
 
 
 def _read_code(functions: Sequence[Function], read: TextReader) -> dict[int, bytes]:
@@ -68,22 +154,111 @@ def _read_code(functions: Sequence[Function], read: TextReader) -> dict[int, byt
     return {addr: code for (addr, _), code in zip(ranges, read(ranges), strict=True) if code is not None}
 
 
+_Found = tuple[tuple[Site, ...], tuple[tuple[int, str], ...]]
+"""The sites of one probe, and ``(address, reason)`` for what it misses."""
+
+
+class _Instructions:
+    """The instruction sites of functions, each analysed once."""
+
+    def __init__(self, code: dict[int, bytes], facts: TextFacts, wanted: dict[int, set[int]]) -> None:
+        self._code = code
+        self._facts = facts
+        self._wanted = wanted
+        self._known: dict[int, FunctionInsns] = {}
+
+    def at(self, function: Function, offset: int) -> _Found:
+        """The site of one instruction."""
+        text = self._code.get(function.addr)
+        if text is None:
+            return (), ((function.addr, _UNMAPPED),)
+        found = self._function(function, text)
+        site = found.sites.get(offset)
+        if site is None:
+            return (), ((function.addr + offset, found.why_not(offset)),)
+        window = jump_window(found, offset, self._facts) if site.trap else site
+        return (window if isinstance(window, InsnSite) else site,), ()
+
+    def _function(self, function: Function, text: bytes) -> FunctionInsns:
+        if function.addr not in self._known:
+            wanted = self._wanted.get(function.addr) if self._facts.side_entries is None else None
+            cold = [(start, self._code[start]) for start, _ in function.cold if start in self._code]
+            self._known[function.addr] = instruction_sites(function.addr, text, self._facts, cold, wanted=wanted)
+        return self._known[function.addr]
+
+
+class _CallReturns:
+    """Where system calls return."""
+
+    def __init__(
+        self,
+        probes: Sequence[Probe],
+        calls: Callable[[], SystemCalls],
+        code: dict[int, bytes],
+        read: TextReader,
+        facts: TextFacts,
+    ) -> None:
+        self._code = code
+        self._read = read
+        self._facts = facts
+        self._known: dict[int, FunctionExits | str] = {}
+        if probes:
+            self._calls = calls()
+            followed(probes, self._calls, self._learn, self._exits)
+
+    def of(self, function: Function) -> _Found:
+        """Of one of the probes."""
+        return final_exits(function, self._calls, self._exits)
+
+    def call(self, function: Function, site: Site) -> int | None:
+        """The number that tells whether a firing at ``site`` is ``function``'s; None where each is."""
+        return self._calls.numbers[function.addr] if site.func_addr != function.addr else None
+
+    def _learn(self, functions: Sequence[Function]) -> None:
+        self._code.update(_read_code(functions, self._read))
+
+    def _exits(self, function: Function) -> FunctionExits | str:
+        if function.addr not in self._known:
+            self._known[function.addr] = self._analysed(function)
+        return self._known[function.addr]
+
+    def _analysed(self, function: Function) -> FunctionExits | str:
+        text = self._code.get(function.addr)
+        if text is None:
+            return _UNMAPPED
+        # The compiler leaves the pad out of the functions behind SYSCALL_DEFINE, which are inline by name; what keeps
+        # tracers out for good reason is in the kernel's own lists.
+        refused = self._facts.refused.reason(function.addr)
+        if refused is not None:
+            return refused
+        found = _exits(function, text, self._code, self._facts)
+        return _NEVER if found.never_returns else found
+
+
+_UNMAPPED = "its code is not mapped"
+_NEVER = "it never returns"
+
+
 def _probe_sites(
-    probe: Probe, function: Function, code: dict[int, bytes], facts: TextFacts
-) -> tuple[tuple[EntrySite | ExitSite, ...], tuple[tuple[int, str], ...]]:
-    """The sites of one probe and the reasons for what it misses."""
+    probe: Probe, function: Function, code: dict[int, bytes], facts: TextFacts, insns: _Instructions
+) -> _Found:
+    """The sites of an entry or return probe."""
     text = code.get(function.addr)
     if text is None:
-        return (), ((function.addr, "its code is not mapped"),)
+        return (), ((function.addr, _UNMAPPED),)
     entry = entry_site(function.addr, text, facts)
-    if isinstance(entry, Refusal):
+    if isinstance(entry, Refusal) and entry.reason == NO_PAD and facts.pads is None:
+        # A kernel without ftrace has no pads at all: its first instructions are a site as any others are.
+        if probe.kind in AT_ENTRY or facts.refused.reason(function.addr) is not None:
+            return insns.at(function, 4 if text.startswith(ENDBR64) else 0)
+    elif isinstance(entry, Refusal):
         # No pad means that the kernel keeps tracers out (notrace), so its exits are left alone as well.
         return (), ((function.addr, entry.reason),)
-    if probe.kind == "entry":
+    elif probe.kind in AT_ENTRY:
         return (entry,), ()
     exits = _exits(function, text, code, facts)
     if exits.never_returns:
-        return (), ((function.addr, "it never returns"),)
+        return (), ((function.addr, _NEVER),)
     return exits.sites, exits.unprobeable
 
 

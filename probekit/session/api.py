@@ -11,6 +11,8 @@ from probekit.probe.names import ProbeDescription
 from probekit.providers.api import Probe
 from probekit.session.attach import Attachment, AttachOptions
 from probekit.session.attach import attach as attach_guest
+from probekit.session.destructive import refuse_destructive
+from probekit.session.guesttypes import GuestTypes
 from probekit.session.options import Options, apply_options
 from probekit.session.run import EngineName, Trace
 
@@ -59,11 +61,14 @@ class Guest:
     ) -> Trace:
         """A program to run; nothing changes in the guest before :meth:`Trace.events` is read.
 
-        Raises :class:`probekit.lang.diagnostics.CompileError`, :class:`probekit.session.run.NoMatchError` and
-        :class:`probekit.session.options.OptionError`.
+        Raises :class:`probekit.lang.diagnostics.CompileError`, :class:`probekit.session.checks.NoMatchError`,
+        :class:`probekit.session.options.OptionError`, and :class:`probekit.errors.ProbekitError` for a destructive
+        action without the option ``destructive``.
         """
-        program = compile_program(script, allow_bare=True, args=("probekit", *args))
+        kernel = GuestTypes(self._attachment)
+        program = compile_program(script, allow_bare=True, args=("probekit", *args), kernel=kernel)
         settings = apply_options(apply_options(Options(), program.options), (options or {}).items())
+        refuse_destructive(program, settings)
         what = f"description '{script.partition('{')[0].strip()}'"
         return Trace(self._attachment, program, settings, engine=engine, what=what)
 

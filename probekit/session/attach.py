@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,24 +13,42 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from probekit.enabling.facts import GuestFacts
+from probekit.enabling.returns import SystemCalls
 from probekit.errors import GuestError, MemoryAccessError, ProbekitError, SymbolError, TargetError
-from probekit.guest.health import Heartbeat, check_events, check_status
+from probekit.guest.health import Heartbeat, check_events, check_status, has_panicked, panic_error
 from probekit.guest.linux import Allocation
 from probekit.guest.memory import DataMemory, PauseClock, RamData, StubData
+from probekit.guest.peek import KernelPeek
 from probekit.guest.ramtext import RamText
+from probekit.guest.spaces import AddressSpaces
+from probekit.guest.stacks import GuestStacks
 from probekit.guest.text import KernelText
 from probekit.kernel.image import Kernel, open_kernel
+from probekit.kernel.memory import Memory
+from probekit.kernel.syscalls import syscall_numbers
 from probekit.patch.lock import Lock, acquire
 from probekit.patch.sites import TextFacts
+from probekit.patch.windows import side_entries
 from probekit.providers.api import Function
+from probekit.providers.fbt import FunctionTable
 from probekit.providers.registry import Registry, make_registry
-from probekit.session.gather import gather_guest, gather_text, guest_functions
+from probekit.session.found import find_tables
+from probekit.session.gather import (
+    GuestMarkers,
+    GuestTracepoints,
+    Looking,
+    find_variable,
+    gather_guest,
+    gather_text,
+    guest_functions,
+    is_emulated,
+)
 from probekit.session.signals import Interrupts
 from probekit.session.state import boot_cookie, journals_of, target_key
 from probekit.target.api import Target
 from probekit.target.connect import connect, parse_spec
 from probekit.target.discovery import find_qemu
-from probekit.target.ram import GuestRam, parse_ram_ranges
+from probekit.target.ram import GuestRam, parse_ram_ranges, parse_ram_spans
 
 if TYPE_CHECKING:
     from probekit.target.qmp import Qmp
@@ -37,6 +56,7 @@ if TYPE_CHECKING:
 __all__ = ("AttachOptions", "Attachment", "attach")
 
 _PAGE = 4096
+_LA57 = 1 << 12
 _BULK = 2000  # more functions than this are read as whole text sections
 
 
@@ -64,7 +84,8 @@ class Attachment:
     """A guest in our hands. It runs between operations. A context manager; leaving it lets the guest go.
 
     ``spec``: the target as given; ``interrupts``: pending signals; ``clock``: how long the guest was paused;
-    ``guest_cookie``: bytes that identify this boot of the guest; ``attach_pause``: seconds that attaching held it.
+    ``peek``: kernel memory for clauses; ``guest_cookie``: bytes that identify this boot of the guest;
+    ``attach_pause``: seconds that attaching held it.
     """
 
     def __init__(self, spec: str, target: Target, kernel: Kernel, lock: Lock, options: AttachOptions) -> None:
@@ -78,10 +99,16 @@ class Attachment:
         self._lock = lock
         self._options = options
         self.ram = self._open_ram()
-        self._ram_text = RamText(self.ram, tables) if self.ram and (tables := kernel.view.tables()) else None
+        tables = kernel.view.tables()
+        image = range(kernel.base, kernel.find("_end") or kernel.base)
+        self._ram_text = RamText(self.ram, tables, image) if self.ram and tables else None
         self.text = KernelText(target, kernel.view, kernel.symbol("init_task"), self._ram_text)
+        looking = self._remembering()
+        levels = 5 if target.regs(target.vcpus()[0]).values.get("cr4", 0) & _LA57 else 4
+        self.peek = KernelPeek(kernel.view, self.clock, self._ram_spans, levels, looking)
         self._qmp = _open_qmp(options)
-        self._heartbeat = Heartbeat(self._ticks, self.same_boot)
+        self.stacks = GuestStacks(kernel, self.peek)
+        self._heartbeat = Heartbeat(self._ticks, self.same_boot, self.panicked)
         self.attach_pause = 0.0
 
     def __enter__(self) -> Attachment:
@@ -105,26 +132,42 @@ class Attachment:
             self._lock.release()
 
     @cached_property
-    def functions(self) -> tuple[Function, ...]:
+    def functions(self) -> FunctionTable:
         """The functions of the guest's kernel, from its symbols: the guest runs meanwhile."""
         return guest_functions(self.kernel)
 
     @cached_property
     def registry(self) -> Registry:
         """All probes of this guest."""
-        return make_registry(self.functions)
+        looking = Looking(self.clock, self._remembering())
+        return make_registry(
+            self.functions,
+            self.read_code,
+            GuestTracepoints(self.kernel, looking),
+            lambda name: find_variable(self.kernel, name),
+            GuestMarkers(self.kernel, looking),
+        )
 
     @cached_property
     def facts(self) -> GuestFacts:
         """What the engines need; read at first use, in one pause."""
         with self.clock.paused():
-            return gather_guest(self.kernel)
+            return gather_guest(self.kernel, emulated=is_emulated(self.target))
 
     @cached_property
     def text_facts(self) -> TextFacts:
         """What site analysis needs; read at first use, in one pause."""
         with self.clock.paused():
             return gather_text(self.kernel, self.text.read_many)
+
+    @cached_property
+    def side_entries(self) -> tuple[int, ...]:
+        """Where jumps of any function land in the middle of another; it takes a second or two."""
+        places = [(function.addr, function.size) for function in self.functions]
+        places += [(start, end - start) for function in self.functions for start, end in function.cold]
+        code = self.read_code(places)
+        found = [(addr, text) for (addr, _), text in zip(places, code, strict=True) if text is not None]
+        return side_entries(found, self.text_facts.starts)
 
     def _open_ram(self) -> GuestRam | None:
         """The guest's RAM as a shared file, where there is one. The guest is stopped."""
@@ -143,12 +186,26 @@ class Attachment:
             self.progress(f"guest RAM file {path} is not used: {error}")
             return None
 
+    def _remembering(self) -> RamText | None:
+        return self._ram_text.remembering() if self._ram_text is not None else None
+
+    def _ram_spans(self) -> tuple[tuple[int, int], ...] | None:
+        """Where physical memory is RAM, as the hypervisor tells; None when it does not. The guest is stopped."""
+        try:
+            return parse_ram_spans(self.target.monitor("info mtree -f")) or None
+        except ProbekitError:
+            return None
+
     def same_boot(self) -> bool:
         """Whether the kernel that we know is still the one in memory. The guest is stopped."""
         try:
             return boot_cookie(self.kernel) == self.guest_cookie
         except (MemoryAccessError, SymbolError):
             return False
+
+    def panicked(self) -> bool:
+        """See :func:`probekit.guest.health.has_panicked`. Stops the guest where its RAM is no shared file."""
+        return has_panicked(self.kernel.find, self.read_code)
 
     def check_alive(self) -> None:
         """Raise :class:`GuestError` when the guest was rebooted or died; costs it nothing as long as it ticks."""
@@ -166,6 +223,18 @@ class Attachment:
         data = self._ram_text.read_many([(jiffies, 8)])[0]
         return int.from_bytes(data, "little") if data is not None else None
 
+    def system_calls(self) -> SystemCalls:
+        """Their numbers, read from the kernel's own table, and functions by address."""
+        table = self.functions
+        starts = [function.addr for function in table]
+
+        def function_at(addr: int) -> Function | None:
+            at = bisect_left(starts, addr)
+            return table[at] if at < len(starts) and starts[at] == addr else None
+
+        with self.clock.paused():
+            return SystemCalls(syscall_numbers(self.kernel.symbols, self.kernel.memory.read), function_at)
+
     def read_code(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
         """Live text of many functions: without a stop from the RAM file, else in one pause."""
         if self._ram_text is not None:
@@ -179,6 +248,16 @@ class Attachment:
             image = next((i for i in images if i.holds(addr, size)), None)
             found.append(image.read(addr, size) if image is not None else None)
         return found
+
+    def address_spaces(self) -> AddressSpaces:
+        """The page tables of the kernel and of every process."""
+        kernel = self.kernel
+        ram = self._remembering()
+        memory = Memory(KernelText(self.target, kernel.view, kernel.symbol("init_task"), ram))
+        top = kernel.find("init_top_pgt")
+        return AddressSpaces(
+            kernel.view, memory, self.clock, ram=ram, tasks=kernel.task_addresses, btf=kernel.btf, top=top
+        )
 
     def data_memory(self, memory: Allocation) -> DataMemory:
         """The best way to our data memory: the RAM file if the guest's pages can be found in it. Guest stopped."""
@@ -200,13 +279,18 @@ class Attachment:
         return live if same else StubData(self.text, self.clock)
 
 
-def attach(spec: str, options: AttachOptions | None = None) -> Attachment:
+def attach(spec: str | None = None, options: AttachOptions | None = None) -> Attachment:
     """Connect to a guest, find its kernel, and let it run on.
 
+    ``spec``: as ``-r`` takes it; None: the only guest of this host that has a gdb stub.
     Raises :class:`probekit.errors.BusyError` when another probekit holds it, and any other
     :class:`probekit.errors.ProbekitError` with the guest as it was.
     """
     options = options or AttachOptions()
+    if spec is None:
+        from probekit.target.discovery import only_guest
+
+        spec, _ = only_guest()
     lock = acquire(target_key(spec))
     target: Target | None = None
     try:
@@ -242,12 +326,19 @@ def _let_go(target: Target) -> None:
 
 
 def _check_leftovers(attachment: Attachment) -> None:
-    """Refuse to work on a guest that a killed probekit left changed."""
+    """Refuse to work on a guest that a killed probekit left changed, or that has panicked with all that was in it."""
     for state in journals_of(attachment.spec):
         if state.header.cookie != attachment.guest_cookie:
             state.path.unlink(missing_ok=True)  # that guest is gone: it rebooted or was another one
-        elif state.batches or state.call is not None:
+        elif state.batches or state.registrations or state.call is not None:
             raise GuestError(
                 f"an earlier probekit (process {state.header.host_pid}) was killed and left this guest changed",
                 hint=f"run `probekit recover -r {attachment.spec}` first",
             )
+    if find_tables(attachment.target, attachment.kernel):
+        if attachment.panicked():
+            raise panic_error()
+        raise GuestError(
+            "a probekit whose journal is not on this machine was killed and left this guest changed",
+            hint=f"run `probekit recover -r {attachment.spec}`: the guest's memory says what to restore",
+        )

@@ -1,19 +1,18 @@
-"""Which programs need ``-w``: those that change more than their own output."""
+"""Programs that change more than their own output need ``-w``."""
 
 from __future__ import annotations
 
-from probekit.buffers import actions as acts
+from probekit.errors import ProbekitError
 from probekit.ir.ops import Program
+from probekit.session.options import Options
 
-__all__ = ("destructive_action",)
-
-_DESTRUCTIVE = (acts.System, acts.Freopen, acts.Raise, acts.Stop, acts.Panic, acts.Breakpoint, acts.Chill)
+__all__ = ("refuse_destructive",)
 
 
-def destructive_action(program: Program) -> str:
-    """The name of the first destructive action of a program, or nothing."""
-    for clause in program.clauses:
-        for action in clause.record.actions if clause.record is not None else ():
-            if isinstance(action, _DESTRUCTIVE):
-                return type(action).__name__.lower()
-    return ""
+def refuse_destructive(program: Program, options: Options) -> None:
+    """Raise :class:`ProbekitError` for a destructive action, unless the option ``destructive`` allows it."""
+    if program.destructive and not options.destructive:
+        raise ProbekitError(
+            "could not enable tracing: Destructive actions not allowed",
+            hint=f"{program.destructive[0]}() is one; -w allows them",
+        )

@@ -2,19 +2,50 @@
 
 from __future__ import annotations
 
-from probekit.codegen.context import TaskOffsets
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+from probekit.codegen.context import KernelServices, RunTime, TaskOffsets
 from probekit.enabling.facts import GuestFacts
 from probekit.enabling.sites import TextReader
-from probekit.errors import SymbolError, UnsupportedError
+from probekit.errors import SymbolError, TargetError, UnsupportedError
 from probekit.guest.candidates import CallPlaces, find_landings, safe_point_candidates
+from probekit.guest.grace import find_grace_services
+from probekit.guest.holds import find_module_holds
 from probekit.guest.linux import find_services
+from probekit.guest.memory import PauseClock
+from probekit.guest.ramtext import RamText
+from probekit.guest.residents import Residents
+from probekit.guest.tracepoints import find_tracepoint_services
+from probekit.guest.watchdog import WatchdogServices, find_watchdog_services
+from probekit.kernel.btf import Btf
 from probekit.kernel.image import Kernel
+from probekit.kernel.markers import KERNEL_MARKERS, MARKER_SYMBOL, Marker
+from probekit.kernel.memory import Memory
+from probekit.kernel.syscalls import find_syscall_entry
+from probekit.kernel.tracepoints import Tracepoint, probe_list
+from probekit.kernel.types import StructType
 from probekit.patch.ranges import Ranges
 from probekit.patch.sites import TextFacts, rewritten_size
-from probekit.providers.api import Function
-from probekit.providers.fbt import functions
+from probekit.providers.api import KERNEL_MODULE
+from probekit.providers.fbt import FunctionTable, functions
+from probekit.providers.mem import Variable
+from probekit.session.gathertraps import branch_tracking, gather_traps, refused_text
+from probekit.target.api import Target
 
-__all__ = ("gather_guest", "gather_text", "guest_functions")
+__all__ = (
+    "GuestMarkers",
+    "GuestTracepoints",
+    "Looking",
+    "find_variable",
+    "gather_guest",
+    "gather_text",
+    "guest_functions",
+    "is_emulated",
+)
 
 # The kernel replaces the compiler's return thunk by one of these (x86_return_thunk, kernel commit 15e67227c49a and
 # later mitigations); which names exist differs from kernel to kernel.
@@ -27,13 +58,81 @@ _RETURN_THUNKS = (
     "its_return_thunk",
     "call_depth_return_thunk",
 )
+_PAGE = 4096
 _RETPOLINE = ("__x86_indirect_thunk_array", "__x86_indirect_thunk_rax")
 
 
-def guest_functions(kernel: Kernel) -> tuple[Function, ...]:
+def guest_functions(kernel: Kernel) -> FunctionTable:
     """Every function of the kernel and its modules; init text, which is gone, left out."""
     gone = [r for pair in (("__init_begin", "__init_end"),) if (r := kernel.symbols.range(*pair)) is not None]
     return functions(kernel.symbols.text(), gone)
+
+
+_Found = TypeVar("_Found")
+
+
+@dataclass(frozen=True, slots=True)
+class Looking:
+    """Ways to kernel memory: ``quick`` reads it while the guest runs, where its RAM is a shared file."""
+
+    clock: PauseClock
+    quick: RamText | None
+
+    def read(self, find: Callable[[Memory | None], _Found]) -> _Found:
+        """What ``find`` makes of kernel memory; the guest is paused when that is the only way, or the better one."""
+        if self.quick is not None:
+            self.quick.forget()
+            with suppress(SymbolError, TargetError):  # a list in flux, perhaps: it stands still below
+                return find(Memory(self.quick))
+        with self.clock.paused():
+            return find(None)
+
+
+class GuestTracepoints:
+    """See :class:`probekit.providers.tracepoint.Tracepoints`."""
+
+    def __init__(self, kernel: Kernel, looking: Looking) -> None:
+        self._kernel = kernel
+        self._looking = looking
+        self.count = kernel.count_tracepoints()
+
+    def may_exist(self, name: str) -> bool:
+        """Whether the kernel or a module has a variable of a tracepoint's name."""
+        return self._kernel.symbols.addr(f"__tracepoint_{name}") is not None
+
+    def all(self) -> tuple[Tracepoint, ...]:
+        """Every tracepoint."""
+        return self._looking.read(self._kernel.tracepoints)
+
+
+class GuestMarkers:
+    """See :class:`probekit.providers.marker.Markers`."""
+
+    def __init__(self, kernel: Kernel, looking: Looking) -> None:
+        self._kernel = kernel
+        self._looking = looking
+
+    @cached_property
+    def likely(self) -> bool:
+        """Whether the kernel has their section, or a module a variable that is named as a marker's."""
+        symbols = self._kernel.symbols
+        return symbols.addr(KERNEL_MARKERS) is not None or symbols.in_modules(MARKER_SYMBOL)
+
+    def all(self) -> tuple[Marker, ...]:
+        """Every marker."""
+        return self._looking.read(self._kernel.markers)
+
+
+def find_variable(kernel: Kernel, name: str) -> Variable | None:
+    """A symbol of the kernel or of a module, and the room up to the next one."""
+    addr = kernel.symbols.addr(name)
+    if addr is None:
+        return None
+    found = kernel.symbols.lookup(addr)
+    if found is None:
+        return Variable(addr, 0, KERNEL_MODULE)
+    symbol, offset = found
+    return Variable(addr, symbol.size - offset, symbol.module or KERNEL_MODULE)
 
 
 def gather_text(kernel: Kernel, read: TextReader) -> TextFacts:
@@ -42,6 +141,7 @@ def gather_text(kernel: Kernel, read: TextReader) -> TextFacts:
     rewritten = [site.addr for site in kernel.jump_sites()]
     live = read([(addr, 2) for addr in rewritten])
     pads = kernel.ftrace_sites()
+    trapping = gather_traps(kernel)
     return TextFacts(
         # Init functions are gone, but jumps to them are still in the text.
         starts=kernel.symbols.text_addrs(),
@@ -52,6 +152,13 @@ def gather_text(kernel: Kernel, read: TextReader) -> TextFacts:
         hidden_jumps=kernel.hidden_jumps(),
         jump_tables=all(kernel.symbols.addr(name) is None for name in _RETPOLINE),
         pads=frozenset(pads) if len(pads) else None,
+        text=Ranges.of((part.start, part.end) for part in kernel.text_ranges()),
+        trapping=not isinstance(trapping, str),
+        no_traps=trapping if isinstance(trapping, str) else "",
+        refused=refused_text(kernel),
+        faulting=frozenset(kernel.ex_table()),
+        fixups=not isinstance(trapping, str) and trapping.ksym is not None,
+        branch_tracking=branch_tracking(kernel),
     )
 
 
@@ -67,9 +174,105 @@ def _task_offsets(kernel: Kernel) -> TaskOffsets | None:
             pid=task.field("pid").offset,
             tgid=task.field("tgid").offset,
             comm=task.field("comm").offset,
+            parent=_offset(task, "real_parent"),
+            start=_offset(task, "start_time"),
+            cred=_offset(task, "cred"),
+            uid=_credential(kernel.btf, "uid"),
+            gid=_credential(kernel.btf, "gid"),
         )
     except (SymbolError, UnsupportedError):
         return None
+
+
+def _offset(struct: StructType, name: str) -> int | None:
+    found = struct.find_field(name)
+    return found.offset if found is not None else None
+
+
+def _credential(btf: Btf, name: str) -> int | None:
+    """The real uid or gid: ``struct cred`` begins with its reference count, then ``uid`` and ``gid``."""
+    return _offset(btf.struct("cred"), name)
+
+
+_FIVE_LEVELS = 0xFF00000000000000
+_FOUR_LEVELS = 0xFFFF800000000000
+
+
+def _kernel_services(kernel: Kernel) -> KernelServices:
+    """Functions of the kernel that clauses may call. ``page_offset_base`` lies in the lower part of a tall space."""
+    find = kernel.symbols.addr
+    loads = {size: addr for size in (1, 2, 4, 8) if (addr := find(f"__get_user_nocheck_{size}")) is not None}
+    direct_map = find("page_offset_base")
+    low = direct_map is not None and kernel.memory.u64(direct_map) < _FOUR_LEVELS
+    return KernelServices(
+        load=loads,
+        start=_FIVE_LEVELS if low else _FOUR_LEVELS,
+        user_copy=find("copy_from_user_nofault"),
+        user_text=find("strncpy_from_user_nofault"),
+        to_user=find("copy_to_user_nofault"),
+        user_okay=find("nmi_uaccess_okay"),
+        send_signal=find("bpf_send_signal"),
+        panic=find("panic"),
+        stack=find("stack_trace_save_regs"),
+        wall=find("ktime_get_real_fast_ns"),
+        preempt_count=_preempt_count(kernel),
+        percpu_offset=find("this_cpu_off"),
+        syscalls=find_syscall_entry(kernel.symbols, kernel.btf),
+        run_time=_run_time(kernel),
+    )
+
+
+def _run_time(kernel: Kernel) -> RunTime | None:
+    """Where the scheduler keeps a task's time; None without types, or where it keeps it otherwise."""
+    queue, now = kernel.symbols.addr("runqueues"), kernel.symbols.addr("sched_clock_cpu")
+    if kernel.btf is None or queue is None or now is None:
+        return None
+    try:
+        entity, rq = kernel.btf.struct("sched_entity"), kernel.btf.struct("rq")
+        at = kernel.btf.struct("task_struct").field("se").offset
+        return RunTime(
+            total=at + entity.field("sum_exec_runtime").offset,
+            since=at + entity.field("exec_start").offset,
+            clock=queue + rq.field("clock").offset,
+            task_clock=queue + rq.field("clock_task").offset,
+            now=now,
+            interrupts=_interrupt_time(kernel, kernel.btf, queue),
+        )
+    except SymbolError:
+        return None
+
+
+def _interrupt_time(kernel: Kernel, btf: Btf, queue: int) -> tuple[int, int] | None:
+    spent, known = kernel.symbols.addr("cpu_irqtime"), _offset(btf.struct("rq"), "prev_irq_time")
+    if spent is None or known is None:
+        return None
+    return spent + btf.struct("irqtime").field("total").offset, queue + known
+
+
+def _preempt_count(kernel: Kernel) -> int | None:
+    """The offset of the preemption count from the GS base: a per-CPU variable, or in ``pcpu_hot``."""
+    count = kernel.symbols.addr("__preempt_count")
+    if count is not None:
+        return count
+    hot = kernel.symbols.addr("pcpu_hot")
+    if hot is None or kernel.btf is None:
+        return None
+    try:
+        return hot + kernel.btf.struct("pcpu_hot").field("preempt_count").offset
+    except SymbolError:
+        return None
+
+
+def _tsc_shared(kernel: Kernel, *, emulated: bool) -> bool:
+    """Whether all CPUs have the same time stamp counter.
+
+    QEMU's emulated CPUs have one between them, whatever the guest's kernel believes of it. Of others the kernel
+    knows: it has compared them when it started each CPU.
+    """
+    if emulated:
+        return True
+    unstable = kernel.symbols.addr("tsc_unstable")
+    return unstable is not None and kernel.memory.u32(unstable) == 0
 
 
 def _preemptible(kernel: Kernel) -> bool:
@@ -91,17 +294,48 @@ def _call_places(kernel: Kernel) -> CallPlaces:
     return CallPlaces(safe_point_candidates(kernel.symbols.addr, kernel.memory.read_many), landings)
 
 
-def gather_guest(kernel: Kernel) -> GuestFacts:
-    """Services, safe points, per-CPU layout, task offsets. Raises :class:`UnsupportedError` naming what is missing."""
+def _watchdog(kernel: Kernel) -> WatchdogServices | None:
+    if kernel.btf is None:
+        return None
+    try:
+        return find_watchdog_services(kernel.symbols.addr, kernel.btf.struct("hrtimer"))
+    except (SymbolError, UnsupportedError):
+        return None
+
+
+def is_emulated(target: Target) -> bool:
+    """Whether the guest's CPUs are QEMU's own (TCG), not the host's by KVM."""
+    try:
+        return "disabled" in target.monitor("info kvm")
+    except (UnsupportedError, TargetError):
+        return False  # a stub without a monitor does not say
+
+
+def gather_guest(kernel: Kernel, *, emulated: bool = False) -> GuestFacts:
+    """Services, safe points, per-CPU layout, task offsets. Raises :class:`UnsupportedError` naming what is missing.
+
+    ``emulated``: see :func:`is_emulated`.
+    """
     cpus = kernel.cpus()
-    tsc = kernel.symbols.addr("tsc_khz")
+    tsc, ram = kernel.symbols.addr("tsc_khz"), kernel.symbols.addr("_totalram_pages")
+    trapping = gather_traps(kernel)
     return GuestFacts(
         services=find_services(kernel.symbols.addr),
+        grace=find_grace_services(kernel.symbols.addr, kernel.btf),
+        holds=find_module_holds(kernel.symbols.addr, kernel.btf),
+        modules={module.name: module.addr for module in kernel.modules},
+        tracepoints=find_tracepoint_services(kernel.symbols.addr, probe_list(kernel.btf)),
+        watchdog=_watchdog(kernel),
         places=_call_places(kernel),
         cpu_offsets={cpu: cpus.offsets[cpu] for cpu in cpus.possible},
         online=cpus.online,
         task=_task_offsets(kernel),
         clock=kernel.symbols.addr("ktime_get_mono_fast_ns"),
         preemptible=_preemptible(kernel),
+        kernel=_kernel_services(kernel),
         tsc_khz=kernel.memory.u32(tsc) if tsc is not None else 0,
+        residents=Residents(kernel.tasks, kernel.symbols.addr("stack_trace_save_tsk")),
+        ram=kernel.memory.u64(ram) * _PAGE if ram is not None else 0,
+        tsc_shared=_tsc_shared(kernel, emulated=emulated),
+        traps=None if isinstance(trapping, str) else trapping,
     )

@@ -7,18 +7,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property, partial
 
 from probekit.consumer import events as model
 from probekit.enabling.api import Drained, Engine, EngineOptions, Globals, Rows
 from probekit.enabling.ecb import Matching
 from probekit.enabling.guest import GuestEngine
-from probekit.enabling.sites import RefusedProbe, SiteSet, find_sites
+from probekit.enabling.sites import RefusedProbe, SiteSet, find_sites, journal_size
+from probekit.enabling.speculation import Speculations
 from probekit.enabling.stop import StopEngine
-from probekit.errors import TargetLost
+from probekit.enabling.watch import Watcher, WatchSite
+from probekit.errors import TargetLost, UnsupportedError
+from probekit.guest.health import panic_error
+from probekit.interp.state import State
 from probekit.ir.ops import Program
+from probekit.patch.refused import NO_REFUSED
+from probekit.patch.sites import EntrySite, ExitSite, TextFacts, traps
 from probekit.session.attach import Attachment
 from probekit.session.options import Options
+from probekit.session.overhead import Overhead, refuse_measuring
 from probekit.session.state import JournalLog, new_journal
+from probekit.session.support import wants_stacks
+from probekit.target.rsp import RspTarget
 
 __all__ = ("GuestSide",)
 
@@ -26,10 +37,20 @@ _SMALLEST = 4096  # bytes of a buffer that an engine can work with
 _LARGEST = 1 << 28
 
 
+def _bytes_of_cpu(name: str, size: int) -> int:
+    """What a CPU's buffer is to have. Raises :class:`UnsupportedError` when that is too much."""
+    if size > _LARGEST:
+        raise UnsupportedError(
+            f"-x {name}={size}: a CPU of the guest can have {_LARGEST >> 20}m at most", feature=name, hint="lower it"
+        )
+    return max(size, _SMALLEST)
+
+
 class GuestSide:
     """``refused``: probes, or exits of probes, that cannot be enabled, known after :meth:`find`.
 
-    ``stats``: what things took. ``cancelled``: asked while waiting for the guest.
+    ``stats``: what things took. ``cancelled``: asked while waiting for the guest. ``measure``: clauses take their own
+    time; ``costs``: what that was, known once all is over.
     """
 
     def __init__(
@@ -40,7 +61,14 @@ class GuestSide:
         *,
         engine: str,
         cancelled: Callable[[], bool],
+        measure: bool = False,
     ) -> None:
+        if options.maxoverhead:
+            refuse_measuring(engine, attachment.facts.tsc_khz)
+        wanted = engine == "guest" and (measure or options.maxoverhead > 0)
+        self._measure = wanted and attachment.facts.tsc_khz > 0
+        self._overhead: Overhead | None = None
+        self.costs: model.Costs | None = None
         self.attachment = attachment
         self._program = program
         self._options = options
@@ -50,6 +78,8 @@ class GuestSide:
         self._log: JournalLog | None = None
         self._kept: dict[int, Rows] = {}
         self._sites = SiteSet((), ())
+        self._watches: tuple[WatchSite, ...] = ()
+        self._looks_for_callers = False
         self.stats: dict[str, float | int] = {}
 
     @property
@@ -75,26 +105,45 @@ class GuestSide:
 
     def find(self, matching: Matching) -> dict[int, model.Probe]:
         """Find the sites of all guest probes; the probe of each site number."""
-        ecbs = matching.of_kind("entry", "return")
+        self._looks_for_callers = wants_stacks(self._program, matching, self._engine_name)
+        ecbs = [ecb for ecb in matching.in_guest() if ecb.probe.watched is None]
         if ecbs:
             attachment = self.attachment
             attachment.progress(f"finding the sites of {len(ecbs)} probes")
-            self._sites = find_sites(ecbs, attachment.read_code, attachment.text_facts)
-        self.stats |= {"sites": len(self._sites.sites), "attach_pause_s": self.attachment.attach_pause}
-        return {s.index: model.Probe(s.probe.id, s.probe.name) for s in self._sites.sites}
+            text = any(ecb.probe.function is not None for ecb in ecbs)
+            facts = attachment.text_facts if text else TextFacts()
+            if self._engine_name == "stop":  # which steps what may fault in its place
+                facts = replace(facts, trapping=True, fixups=True)
+            if self._options.kinstjump or (text and facts.pads is None):
+                facts = replace(facts, side_entries=attachment.side_entries)
+            self._sites = find_sites(ecbs, attachment.read_code, facts, attachment.system_calls)
+        sites = self._sites.sites
+        watched = [(e.probe, e.probe.watched, e.clauses) for e in matching.ecbs if e.probe.watched is not None]
+        self._watches = tuple(WatchSite(len(sites) + n, *watch) for n, watch in enumerate(watched))
+        self.stats |= {"sites": len(sites) + len(self._watches), "attach_pause_s": self.attachment.attach_pause}
+        probes = {s.number: s.probe for s in sites} | {w.number: w.probe for w in self._watches}
+        return {number: model.Probe(probe.id, probe.name) for number, probe in probes.items()}
 
-    def enable(self, initial: Mapping[int, int]) -> None:
-        """Make the sites live, if there are any; ``initial``: globals that BEGIN has set."""
-        if not self._sites.sites:
-            return
+    def enable(self, initial: Mapping[int, int], state: State, speculations: Speculations) -> None:
+        """Make the sites live, if there are any; the rest is what BEGIN has set, see the engine's."""
         attachment = self.attachment
-        attachment.progress(f"enabling {len(self._sites.sites)} sites")
+        if self._looks_for_callers:
+            attachment.progress("reading the kernel's unwind tables")
+            attachment.stacks.load()
+        count = len(self._sites.sites) + len(self._watches)
+        if not count:
+            return
+        if attachment.panicked():
+            raise panic_error()
+        attachment.progress(f"enabling {count} sites")
         clock = attachment.clock
         clock.longest = 0.0
-        self._log = new_journal(attachment.spec, attachment.kernel, attachment.guest_cookie)
+        size = journal_size(self._sites.sites, self._staged)
+        # Twice: what the kernel is told of is told to the journal again when it is taken back.
+        self._log = new_journal(attachment.spec, attachment.kernel, attachment.guest_cookie, 2 * size)
         try:
-            engine = self._make_engine(self._log)
-            engine.enable(initial)
+            engine = self._make_engine(self._log, size)
+            engine.enable(initial, state, speculations)
         except TargetLost as error:
             self.give_up(error)
             raise
@@ -103,16 +152,37 @@ class GuestSide:
             self._log = None
             raise
         self._engine = engine
+        if self._measure:
+            cpus = len(attachment.facts.online)
+            self._overhead = Overhead(self._options.maxoverhead, cpus, lambda: clock.total)
         self.stats |= {"enable_pause_s": clock.longest, "guest_bytes": engine.guest_bytes}
 
-    def _make_engine(self, log: JournalLog) -> Engine:
+    def _make_engine(self, log: JournalLog, edits_size: int) -> Engine:
         options = EngineOptions(
-            aggsize=min(max(self._options.aggsize, _SMALLEST), _LARGEST),
-            bufsize=min(max(self._options.bufsize, _SMALLEST), _LARGEST),
+            aggsize=_bytes_of_cpu("aggsize", self._options.aggsize),
+            bufsize=_bytes_of_cpu("bufsize", self._options.bufsize),
+            dynvarsize=self._options.dynvarsize,
+            scratchsize=self._options.scratchsize,
+            nspec=self._options.nspec,
+            bufpolicy=self._options.bufpolicy,
+            switchrate_s=self._options.switchrate_ns / 1e9 if self._options.switchrate_ns else None,
             safepoint_s=self._options.safepoint_ns / 1e9,
+            measure=self._measure,
+            quiet_s=self._options.quiesce_ns / 1e9,
+            staged=self._staged,
         )
         attachment = self.attachment
-        make = StopEngine if self._engine_name == "stop" else GuestEngine
+        make = (
+            partial(
+                StopEngine,
+                peek=attachment.peek,
+                stacks=attachment.stacks,
+                watcher=self._watcher(),
+                fixups=self._fixups(),
+            )
+            if self._engine_name == "stop"
+            else partial(GuestEngine, page_tables=attachment.address_spaces(), edits_size=edits_size)
+        )
         return make(
             target=attachment.target,
             text=attachment.text,
@@ -126,16 +196,68 @@ class GuestSide:
             cancelled=self._cancelled,
         )
 
+    def _fixups(self) -> dict[int, int]:
+        """Where faults of the kernel's own instructions go on; needed for instruction probes only."""
+        if all(site.probe.kind != "instruction" for site in self._sites.sites):
+            return {}
+        with self.attachment.clock.paused():
+            entries = self.attachment.kernel.exception_entries()
+        return {addr: fixup for addr, (fixup, _) in entries.items()}
+
+    def _watcher(self) -> Watcher | None:
+        """The ``mem`` probes, if there are any."""
+        if not self._watches:
+            return None
+        attachment = self.attachment
+        if not isinstance(attachment.target, RspTarget):
+            raise UnsupportedError(
+                "mem probes need a direct connection to the stub",
+                feature="mem",
+                hint="gdb leaves out writes that change nothing: name the stub itself with -r",
+            )
+        symbols = attachment.kernel.symbols
+        return Watcher(
+            attachment.target,
+            attachment.text,
+            self._watches,
+            landings=attachment.facts.places.landings,
+            start_of=lambda addr: found[0].addr if (found := symbols.lookup(addr)) is not None else None,
+        )
+
+    @cached_property
+    def _staged(self) -> frozenset[int]:
+        """The sites that can be patched in stages, when that was asked for: an INT3 may stand over them meanwhile."""
+        if not self._options.stages or self._engine_name == "stop":
+            return frozenset()
+        jumps = {
+            s.site.addr for s in self._sites.sites if isinstance(s.site, EntrySite | ExitSite) and not traps(s.site)
+        }
+        refused = self.attachment.text_facts.refused if jumps else NO_REFUSED
+        return frozenset(addr for addr in jumps if refused.reason(addr) is None)
+
     @property
     def code(self) -> tuple[int, bytes] | None:
         """Address and bytes of the machine code in the guest, when that is where clauses run."""
         return self._engine.code if isinstance(self._engine, GuestEngine) else None
+
+    def beat(self) -> None:
+        """A sign of life for the guest's watchdog, between two polls that are far apart."""
+        if isinstance(self._engine, GuestEngine):
+            self._engine.beat()
 
     def poll(self, timeout: float) -> Drained:
         """Wait for something to read, and take it."""
         if self._engine is None:
             raise AssertionError("nothing is enabled")
         return self._engine.poll(timeout)
+
+    def too_costly(self) -> bool:
+        """Whether the program takes more of the guest's time than it may: then it does nothing any more."""
+        engine, overhead = self._engine, self._overhead
+        if not isinstance(engine, GuestEngine) or overhead is None or not overhead.exceeded(engine.costs):
+            return False
+        engine.silence()
+        return True
 
     def aggregations(self) -> dict[int, Rows]:
         """Everything so far, by aggregation number."""
@@ -155,19 +277,21 @@ class GuestSide:
     def disable(self, keep: Callable[[int, int], None]) -> tuple[Drained | None, list[str]]:
         """Restore the guest. What was still in its buffers, and what could not be undone, in words.
 
-        ``keep``: told the last value of each global variable.
+        ``keep``: told the last value of each global integer.
         """
         engine, log, attachment = self._engine, self._log, self.attachment
         if engine is None or log is None:
             return None, []
         attachment.progress("restoring the guest")
         clock, begin = attachment.clock, time.monotonic()
+        if self._overhead is not None:
+            self._overhead.stop()
         clock.longest, longest = 0.0, clock.longest
         try:
             if not self._still_there():
                 log.forget()
                 self._engine = self._log = None
-                return None, ["the guest is not the one that was traced any more: nothing is left to restore"]
+                return None, ["the guest that was traced is no more: nothing is left to restore"]
             problems = engine.disable()
         except TargetLost as error:
             self.give_up(error)
@@ -181,15 +305,23 @@ class GuestSide:
             ),
             "pauses": clock.count,
         }
+        if isinstance(engine, GuestEngine) and engine.pace.stops:
+            self.stats |= {"stops_to_read": engine.pace.stops, "longest_stop_to_read_s": engine.pace.longest}
         drained = engine.poll(0)
         self._kept = engine.aggregations()
+        spent = engine.costs() if isinstance(engine, GuestEngine) else None
+        if self._overhead is not None and spent is not None:
+            self.costs = self._overhead.summary(spent)
         for variable in self._program.variables:
-            if variable.scope == "global":
+            if variable.scope == "global" and variable.kind == "int" and variable.plain:
                 keep(variable.index, engine.globals_.load(variable.index))
         self._engine = self._log = None
         return drained, [f"not everything could be undone: {text}" for text in problems]
 
     def _still_there(self) -> bool:
-        """Never restore into another kernel: after a reboot the same addresses hold something else."""
+        """Never restore into another kernel: after a reboot the same addresses hold something else.
+
+        After a panic there is nobody who would be restored, and nobody comes by a safe point any more.
+        """
         with self.attachment.clock.paused():
-            return self.attachment.same_boot()
+            return self.attachment.same_boot() and not self.attachment.panicked()

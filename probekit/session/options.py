@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any, Literal
 
 from probekit.errors import ProbekitError
+from probekit.lang.attributes import parse_attributes
+from probekit.records import record
 
 __all__ = (
     "AGGSIZE",
@@ -49,14 +51,18 @@ class OptionError(ProbekitError):
 AGGSIZE = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Options:
     """All options that have an effect.
 
     ``aggsize``, ``bufsize``: bytes a CPU; ``bufpolicy``: ``switch``, ``fill`` or ``ring``;
     ``switchrate_ns``: how often records are read (None: as they come);
+    ``quiesce_ns``: limit for waiting until nobody is inside our code, at the end.
+    ``stages``: functions are patched while the guest runs, in stages, instead of in one pause.
     ``safepoint_ns``: limit for reaching a place where guest functions may be called; ``specsize``: bytes of each of
-    ``nspec`` speculations; ``*frames``: of a stack when none are asked for; ``cpp*``: of ``-C``.
+    ``nspec`` speculations; ``kinstjump``: jumps over several instructions where there is room for none over one;
+    ``maxoverhead``: percent of the guest's CPU time that clauses may take, 0 for any;
+    ``*frames``: of a stack when none are asked for; ``cpp*``: of ``-C``.
     """
 
     aggsize: int = AGGSIZE
@@ -65,10 +71,10 @@ class Options:
     aggsortpos: int = 0
     aggsortrev: bool = False
     aggzoom: bool = False
+    amin: str = ""
     argref: bool = False
-    bufpolicy: str = "switch"
+    bufpolicy: Literal["switch", "fill", "ring"] = "switch"
     bufsize: int = 1 << 20
-    core: bool = False
     cpp: bool = False
     cppargs: tuple[str, ...] = ()
     cpphdrs: bool = False
@@ -76,23 +82,22 @@ class Options:
     defaultargs: bool = False
     define: tuple[str, ...] = ()
     destructive: bool = False
-    disasm: int = 0
     droptags: bool = False
     dynvarsize: int = 1 << 20
     empty: bool = False
     errtags: bool = False
     flowindent: bool = False
     incdir: tuple[str, ...] = ()
-    knodefs: bool = False
     libdir: tuple[str, ...] = ()
-    maxframes: int = 127
-    nolibs: bool = False
+    kinstjump: bool = False
+    maxoverhead: int = 0
     nspec: int = 1
-    pgmax: int = 0
-    pspec: bool = False
+    oformat: str = "text"
     quiet: bool = False
     rawbytes: bool = False
     safepoint_ns: int = 20_000_000_000
+    quiesce_ns: int = 10_000_000_000
+    stages: bool = False
     scratchsize: int = 1 << 16
     specsize: int = 32 << 10
     stackframes: int = 20
@@ -100,12 +105,8 @@ class Options:
     stdc: str = "a"
     strsize: int = 256
     switchrate_ns: int | None = None
-    tree: int = 0
     undef: tuple[str, ...] = ()
-    unodefs: bool = False
     ustackframes: int = 100
-    verbose: bool = False
-    version: str = ""
     zdefs: bool = False
 
 
@@ -148,6 +149,10 @@ def _size(text: str) -> int:
     return number * _SIZES[suffix]
 
 
+def _size_or_unlimited(text: str) -> int:
+    return 0 if text == "unlimited" else _size(text)
+
+
 def _count(text: str) -> int:
     """A number; a word that means yes is 1, one that means no is 0."""
     if text.lower() in _BOOLEANS:
@@ -156,6 +161,11 @@ def _count(text: str) -> int:
     if suffix:
         raise ValueError(text)
     return number
+
+
+def _percent(text: str) -> int:
+    """``5`` or ``5%``."""
+    return _count(text.removesuffix("%"))
 
 
 def _time(text: str) -> int:
@@ -188,6 +198,12 @@ def _version(text: str) -> str:
     return text
 
 
+def _attributes(text: str) -> str:
+    if parse_attributes(text) is None:
+        raise ValueError(text)
+    return text
+
+
 def _ignored(text: str) -> str:
     return text
 
@@ -201,7 +217,7 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return parse
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OptionInfo:
     """One option. ``field``: of :class:`Options`, None when it is accepted without effect.
 
@@ -231,38 +247,48 @@ OPTIONS: Mapping[str, OptionInfo] = {
     # What the output looks like: at any time.
     **_own(_boolean, "aggsortkey", "aggsortrev", "aggzoom", "flowindent", "quiet", "rawbytes"),
     **_own(_count, "aggsortkeypos", "aggsortpos", "stackindent", most=4096),
-    **_accepted(_boolean, "agghist", "aggpack", "quietresize", "noresolve", "temporal"),
-    **_accepted(_one_of("ascii", "utf8"), "encoding"),
+    "agghist": OptionInfo(None, _boolean, refused="values are shown as numbers: use quantize() for bars"),
+    "aggpack": OptionInfo(None, _boolean, refused="histograms are shown one bucket a line"),
+    "encoding": OptionInfo(None, _ignored, refused="it says how aggpack draws, which there is not"),
+    # Records are always in the order of time, and addresses of user programs always bare.
+    **_accepted(_boolean, "quietresize", "noresolve", "temporal"),
     # Rates and sizes: before tracing starts.
     "switchrate": OptionInfo("switchrate_ns", _time, 0, 3_600_000_000_000),
+    "quiesce": OptionInfo("quiesce_ns", _time, 1_000_000, where="start"),
     "safepoint": OptionInfo("safepoint_ns", _time, 1_000_000, where="start"),
     **_accepted(_time, "aggrate", "cleanrate", "statusrate"),
     **_own(_size, "aggsize", "bufsize", "dynvarsize", "scratchsize", "specsize", most=1 << 40, where="start"),
     **_own(_size, "strsize", least=1, most=1 << 20, where="start"),
+    **_own(_boolean, "kinstjump", "stages", where="start"),
     **_own(_count, "nspec", most=1 << 16, where="start"),
-    **_own(_count, "maxframes", "stackframes", "ustackframes", most=4096, where="start"),
-    **_accepted(_count, "jstackframes", "printsize", "pcapsize", where="start"),
+    **_own(_percent, "maxoverhead", most=100, where="start"),
+    **_own(_count, "stackframes", "ustackframes", most=4096, where="start"),
+    **_accepted(_count, "maxframes", "jstackframes", "printsize", "pcapsize", where="start"),
     **_accepted(_size, "jstackstrsize", where="start"),
     **_own(_one_of("switch", "fill", "ring"), "bufpolicy", where="start"),
     **_accepted(_one_of("auto", "manual"), "bufresize", where="start"),
-    **_accepted(_count, "cpu", "lockmem", where="start"),
+    **_accepted(_count, "cpu", where="start"),
+    **_accepted(_size_or_unlimited, "lockmem", where="start"),
     **_own(_boolean, "destructive", where="start"),
     "grabanon": OptionInfo(None, _boolean, where="start", refused="there is no anonymous tracing of a guest"),
     # How programs are compiled.
-    **_own(_boolean, "argref", "defaultargs", "droptags", "empty", "errtags", "knodefs", "nolibs", where="start"),
-    **_own(_boolean, "pspec", "unodefs", "verbose", "zdefs", where="start"),
-    **_own(_count, "disasm", "pgmax", "tree", where="start"),
+    **_own(_boolean, "argref", "defaultargs", "droptags", "empty", "errtags", "zdefs", where="start"),
+    **_accepted(_boolean, "knodefs", "nolibs", "pspec", "unodefs", "verbose", where="start"),
+    **_accepted(_count, "disasm", "pgmax", "tree", where="start"),
     **_own(_one_of("a", "c", "s", "t"), "stdc", where="start"),
-    **_own(_version, "version", where="start"),
+    **_accepted(_version, "version", where="start"),
     **_own(_text, "libdir", many=True, where="start"),
-    **_own(_boolean, "core", "cpp", "cpphdrs", where="command"),
+    **_own(_boolean, "cpp", "cpphdrs", where="command"),
+    **_accepted(_boolean, "core", where="command"),
     **_own(_text, "cpppath", where="command"),
     **_own(_text, "cppargs", "define", "incdir", "undef", many=True, where="command"),
-    **_accepted(_ignored, "amin", "ctfpath", "ctypes", "debug", "dtypes", "iregs", "tregs", where="start"),
+    **_own(_attributes, "amin", where="start"),
+    **_own(_one_of("text", "json"), "oformat", where="command"),
+    **_accepted(_ignored, "ctfpath", "ctypes", "debug", "dtypes", "iregs", "tregs", where="start"),
     **_accepted(_ignored, "kdefs", "udefs", "late", "lazyload", "ldpath", "linkmode", "linktype", where="start"),
     **_accepted(_ignored, "linknommap", "aggpercpu", "preallocate", "strip", "syslibdir", "sysslice", where="start"),
     **_accepted(_ignored, "btfpath", "cppstd", "evaltime", "modpath", "objcopypath", "procfspath", where="start"),
-    **_accepted(_ignored, "oformat", "useruregs", "verifier", "bpflog", "bpflogsize", where="start"),
+    **_accepted(_ignored, "useruregs", "verifier", "bpflog", "bpflogsize", where="start"),
 }
 
 

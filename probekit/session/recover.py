@@ -1,7 +1,8 @@
-"""Put a guest right after a probekit that was killed: from its journal.
+"""Put a guest right after a probekit that was killed: from its journal, or from the table that it left in the guest.
 
     borrowed task    wait until its call returns, give its registers back
     edited text      old bytes back wherever ours still stand, newest batch first
+    registrations    taken back by guest calls, as far as they stand
     memory           wait for readers, free
 
 Everything is checked against the live guest first; on a guest that was rebooted
@@ -11,28 +12,41 @@ since, the journal is only put away.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from probekit.enabling.facts import GuestFacts
+from probekit.enabling.registered import BPF_KSYM, MODULE, Registered
 from probekit.errors import GuestError
-from probekit.guest.health import check_status
+from probekit.guest import holds, traphooks
+from probekit.guest.health import check_status, has_panicked, panic_error
 from probekit.guest.linux import Allocation, MemoryKind
 from probekit.guest.memory import PauseClock
+from probekit.guest.residents import LIMIT, vacated
 from probekit.guest.safepoint import SafePoint, finish_call, is_pointer, returned_on
 from probekit.guest.text import KernelText
 from probekit.kernel.image import Kernel, open_kernel
-from probekit.patch.edits import revert_edits
-from probekit.patch.journal import Call, Journal, JournalState
+from probekit.kernel.tasks import Task
+from probekit.patch.edits import revert_batches
+from probekit.patch.journal import Call, Journal, JournalState, Registration
 from probekit.patch.lock import acquire
+from probekit.patch.table import HEADER_SIZE, NO_HEADER, read_header
 from probekit.session.attach import AttachOptions
+from probekit.session.found import adopt_tables
 from probekit.session.gather import gather_guest
 from probekit.session.signals import Interrupts
-from probekit.session.state import JournalLog, boot_cookie, journals_of, last_call, target_key
+from probekit.session.state import JournalLog, boot_cookie, has_table, journals_of, last_call, target_key
 from probekit.target.api import Target
 from probekit.target.connect import connect
 
 __all__ = ("Recovered", "recover")
 
-_KINDS: dict[str, MemoryKind] = {"exec": "exec", "data": "data", "percpu": "percpu"}
+_KINDS: dict[str, MemoryKind] = {
+    "exec": "exec",
+    "data": "data",
+    "percpu": "percpu",
+    "grace": "grace",
+}
 _RETURN_LIMIT = 60.0
 
 
@@ -65,11 +79,12 @@ def recover(spec: str, options: AttachOptions | None = None) -> Recovered:
         options.progress(f"connecting to {spec}")
         target = connect(spec, timeout=options.timeout)
         try:
-            if not states:
-                return Recovered()
             check_status(target)
             kernel = open_kernel(target, symbols_file=options.symbols, cache=options.cache, progress=options.progress)
-            return _recover_all(target, kernel, states)
+            if has_panicked(kernel.find, kernel.view.read_many):
+                raise panic_error()
+            states += adopt_tables(target, kernel, boot_cookie(kernel), states)
+            return _recover_all(target, kernel, states) if states else Recovered()
         finally:
             target.detach()
 
@@ -108,7 +123,8 @@ class _Recovery:
         self._text = KernelText(target, kernel.view, kernel.symbol("init_task"))
         self._clock = PauseClock(target)
         self._problems: list[str] = []
-        self._log = JournalLog(Journal.reopen(state))
+        self._told = dict.fromkeys(state.registrations)
+        self._log = JournalLog(Journal.reopen(state), state.registrations)
 
     def run(self) -> Recovered:
         """Task, text, memory, in that order; the journal goes when all of it is done."""
@@ -118,18 +134,16 @@ class _Recovery:
             tasks, returned = self._give_back(self._state.call)
             value = returned if value is None else value
         memory = self._memory(purpose, value)
-        restored = already = 0
+        self._holds(purpose, value)
         with self._clock.paused():
-            for batch in reversed(self._state.batches):
-                report = revert_edits(self._text, batch)
-                restored += len(report.restored)
-                already += len(report.already)
-                self._problems += [
-                    f"{addr:#x} holds {found.hex(' ')}, which is not ours, and is left alone"
-                    for addr, found in report.conflicts
-                ]
-                self._problems += [f"{addr:#x} is not mapped any more" for addr in report.unreadable]
-        freed = self._free(memory)
+            report = revert_batches(self._text, self._state.batches)
+            restored, already = len(report.restored), len(report.already)
+            self._problems += [
+                f"{addr:#x} holds {found.hex(' ')}, which is not ours, and is left alone"
+                for addr, found in report.conflicts
+            ]
+            self._problems += [f"{addr:#x} is not mapped any more" for addr in report.unreadable]
+        freed = self._release(memory)
         self._log.close(keep=bool(self._problems))
         return Recovered(restored=restored, already=already, freed=freed, tasks=tasks, problems=tuple(self._problems))
 
@@ -195,15 +209,84 @@ class _Recovery:
             self._target.clear_breakpoint(call.return_addr)
         return vcpu
 
-    def _free(self, memory: list[Allocation]) -> int:
-        """Free what is still allocated, behind a wait for readers."""
-        if not memory or self._problems:
-            return 0  # text that still leads into our memory keeps it alive
+    def _holds(self, purpose: str, value: int | None) -> None:
+        """The last call may have held a module, let one go, or taken a hook off, and not been journaled as done.
+
+        What the kernel has forgotten must not be taken back again: neither by us, nor by whoever comes behind us.
+        """
+        match purpose.split():
+            case [holds.HOLD, addr] if value is not None and value & 0xFF:
+                held = Registration(MODULE, (int(addr, 16),))
+                if held not in self._told:
+                    self._told[held] = None
+                    self._log.registered([held])
+            case [holds.RELEASE, addr] if value is not None:
+                self._forgotten(Registration(MODULE, (int(addr, 16),)))
+            case [traphooks.UNHOOK, kind, addr] if value is not None:
+                self._forgotten(Registration(kind, (int(addr, 16),)))
+
+    def _forgotten(self, item: Registration) -> None:
+        if item in self._told:
+            del self._told[item]
+            self._log.unregistered([item])
+
+    def _readers(self, facts: GuestFacts, memory: list[Allocation]) -> Callable[[SafePoint], Callable[[], None]]:
+        """Begins the wait for readers. ``memory``: ours; it gets the page that this takes."""
+        grace = facts.grace
+        assert grace is not None
+
+        def begin(point: SafePoint) -> Callable[[], None]:
+            earlier = [item for item in memory if item.kind == "grace"]
+
+            def take(page: Allocation) -> None:
+                self._log.allocated(page)
+                memory.append(page)
+
+            waiting = grace.begin(point, facts.services, self._text, take, traced=True, earlier=earlier)
+            return lambda: waiting.wait(self._text, self._clock, LIMIT, facts.residents.tasks)
+
+        return begin
+
+    def _inside(
+        self, facts: GuestFacts, point: SafePoint, memory: list[Allocation], registered: Registered
+    ) -> list[Task]:
+        """Tasks that sleep inside what is to be freed. A hook for fix-ups is the sign that copies can be slept in."""
+        if not registered.of_kind(BPF_KSYM):
+            return []
+        found: list[Task] = []
+        for item in memory:
+            if item.kind == "exec":
+                bounds = (item.addr, item.addr + item.size)
+                found += facts.residents.inside(point, facts.services, self._target, self._text, bounds, self._log)
+        return found
+
+    def _recovered_elsewhere(self, code: list[int]) -> bool:
+        """Somebody recovered this guest from its table: what is there now is not ours."""
+        pages = self._text.read_many([(addr, HEADER_SIZE) for addr in code])
+        return has_table(self._state.notes) and any(page is None or read_header(page) is None for page in pages)
+
+    def _release(self, memory: list[Allocation]) -> int:
+        """Unregister what the kernel calls, and free what is still allocated, behind a wait for readers."""
+        code = [item.addr for item in memory if item.kind == "exec"]
+        if not (memory or self._told) or self._recovered_elsewhere(code):
+            return 0
         facts = gather_guest(self._kernel)
+        registered = Registered(facts, self._text, self._log, self._told)
         freed = 0
         try:
-            with SafePoint(self._target, facts.places, log=self._log) as point:
-                facts.services.synchronize(point)
+            with vacated(
+                lambda: SafePoint(self._target, facts.places, log=self._log),
+                self._target,
+                facts.services,
+                lambda point: self._inside(facts, point, memory, registered),
+                prepare=registered.stop_calls,
+                wait=self._readers(facts, memory) if facts.grace is not None else None,
+            ) as point:
+                if self._problems:
+                    return 0  # text that still leads into our memory keeps it alive
+                self._log.table(stands=False)
+                self._text.write_many([(addr, NO_HEADER) for addr in code])
+                registered.let_go(point)
                 for item in reversed(memory):
                     facts.services.free(point, item)
                     self._log.freed(item)

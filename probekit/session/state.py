@@ -16,15 +16,16 @@ from probekit.guest.linux import Allocation
 from probekit.kernel.image import Kernel
 from probekit.patch import journal as disk
 from probekit.patch.edits import Edit
-from probekit.patch.journal import Journal, JournalHeader, JournalState, default_dir, find_journals
-from probekit.patch.records import MAGIC, RecordError, read_records
+from probekit.patch.journal import Journal, JournalHeader, JournalState, Registration, default_dir, find_journals
 from probekit.target.connect import parse_spec
 
-__all__ = ("JournalLog", "boot_cookie", "journals_of", "last_call", "new_journal", "target_key")
+__all__ = ("JournalLog", "boot_cookie", "has_table", "journals_of", "last_call", "new_journal", "target_key")
 
-_HEADER_LIMIT = 1 << 16
 _CALL = "call: "
 _RETURNED = "returned: "
+_TABLE = "the recovery table is in the guest"
+_WIPED = "the recovery table is wiped"
+_ROOM = 1 << 16  # for all but the edits: some 30 guest calls of an enabling and its end, under 1 KiB each
 _LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 # Random at every boot with CONFIG_RANDOMIZE_MEMORY (kernel commit 0483e1fa6e09, v4.8).
 _RANDOM_BASES = ("page_offset_base", "vmalloc_base", "vmemmap_base")
@@ -73,19 +74,25 @@ def last_call(notes: Sequence[str]) -> tuple[str, int | None]:
     return purpose, value
 
 
+def has_table(notes: Sequence[str]) -> bool:
+    """Whether the guest still has its recovery table, as far as a journal knows."""
+    return next((note == _TABLE for note in reversed(notes) if note in (_TABLE, _WIPED)), False)
+
+
 class JournalLog:
     """An :class:`probekit.enabling.api.EngineLog` on disk."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, registered: Sequence[Registration] = ()) -> None:
         self._journal = journal
         self._batches: list[int] = []
         self._standing: dict[int, Allocation] = {}
+        self._registered = set(registered)
         self._borrowed = False
 
     @property
     def needed(self) -> bool:
         """Something of ours is in the guest."""
-        return bool(self._batches or self._standing or self._borrowed)
+        return bool(self._batches or self._standing or self._registered or self._borrowed)
 
     def edits(self, edits: Sequence[Edit]) -> None:
         """Before the first byte of them is written."""
@@ -107,6 +114,16 @@ class JournalLog:
         self._standing.pop(memory.addr, None)
         self._journal.freed(memory.addr)
 
+    def registered(self, items: Sequence[Registration]) -> None:
+        """Before the kernel is told of them."""
+        self._registered.update(items)
+        self._journal.registered(items)
+
+    def unregistered(self, items: Sequence[Registration]) -> None:
+        """It has forgotten them."""
+        self._registered.difference_update(items)
+        self._journal.unregistered(items)
+
     def call_started(self, *, vcpu: int, regs: Mapping[str, int], return_addr: int, rsp: int, purpose: str) -> None:
         """A guest task is borrowed."""
         self._journal.note(f"{_CALL}{purpose}")
@@ -122,6 +139,14 @@ class JournalLog:
         self._journal.call_done()
         self._borrowed = False
 
+    def table(self, *, stands: bool) -> None:
+        """See :class:`probekit.enabling.api.EngineLog`."""
+        self._journal.note(_TABLE if stands else _WIPED)
+
+    def contents(self) -> bytes:
+        """All of it as bytes, for the guest to keep."""
+        return self._journal.contents()
+
     def forget(self) -> None:
         """Remove the journal: the guest that it speaks of is gone."""
         self._journal.close_clean()
@@ -134,8 +159,11 @@ class JournalLog:
             self._journal.close_clean()
 
 
-def new_journal(spec: str, kernel: Kernel, cookie: bytes) -> JournalLog:
-    """A journal for one enabling. Raises :class:`probekit.errors.JournalError` before anything is changed."""
+def new_journal(spec: str, kernel: Kernel, cookie: bytes, edits: int) -> JournalLog:
+    """A journal for one enabling, whose record of edits takes ``edits`` bytes.
+
+    Raises :class:`probekit.errors.JournalError` before anything is changed, also when the disk would not hold it all.
+    """
     process = psutil.Process()
     header = JournalHeader(
         target=target_key(spec),
@@ -145,21 +173,10 @@ def new_journal(spec: str, kernel: Kernel, cookie: bytes) -> JournalLog:
         base=kernel.base,
         cookie=cookie,
     )
-    return JournalLog(Journal.create(default_dir(), header))
+    return JournalLog(Journal.create(default_dir(), header, edits + _ROOM))
 
 
 def journals_of(spec: str) -> list[JournalState]:
-    """The journals that are left for a target, oldest first. A damaged one raises JournalError."""
+    """The journals that are left for a target, oldest first. A damaged one of it raises JournalError."""
     key = target_key(spec)
-    states = [disk.load(path) for path in find_journals(default_dir()) if _has_header(path)]
-    return [state for state in states if state.header.target == key]
-
-
-def _has_header(path: Path) -> bool:
-    """False for one that was just being made: its process died, or is about to write on, before it did anything."""
-    try:
-        with path.open("rb") as stream:
-            start = stream.read(_HEADER_LIMIT)
-        return bool(read_records(start)[0]) if len(start) >= len(MAGIC) else not MAGIC.startswith(start)
-    except (OSError, RecordError):
-        return True  # who loads it says what is wrong
+    return [disk.load(path) for path in find_journals(default_dir()) if disk.load_header(path).target == key]

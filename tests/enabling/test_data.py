@@ -20,9 +20,10 @@ fbt::: { trace("none"); trace(arg1 ? "a constant that is longer than sixteen byt
 def test_regions_follow_one_another() -> None:
     guest = Machine(EVERYTHING, [Function()] * 3)
     plan = guest.plan
-    assert 8 == plan.variables < plan.variables + 16 <= plan.sites
+    assert sorted(place.offset for place in plan.storage.globals_.values()) == [8, 16]
+    assert plan.storage.size <= plan.sites
     assert plan.strings == plan.sites + 3 * SITE_ENTRY_SIZE
-    assert plan.strings < len(plan.head) <= plan.blocks
+    assert plan.strings < plan.sites + len(plan.head) <= plan.blocks
     assert plan.blocks % 4096 == plan.block_size % 4096 == 0
     assert plan.block(1) - plan.block(0) == guest.layout.size
     assert plan.size == plan.blocks + 2 * guest.layout.size
@@ -40,7 +41,7 @@ def test_the_pool() -> None:
     guest = Machine(EVERYTHING, [Function()] * 3)
     plan = guest.plan
     for text, offset in plan.constants.items():
-        stored = plan.head[plan.strings + offset :]
+        stored = plan.head[plan.strings - plan.sites + offset :]
         assert stored.startswith(text + b"\0")
         assert stored[: max(16, len(text))].rstrip(b"\0") == text
         assert len(stored) >= 16
@@ -52,11 +53,11 @@ def test_the_site_table() -> None:
     guest = Machine(EVERYTHING, [Function()] * 3)
     plan = guest.plan
     for site in guest.sites:
-        entry = plan.head[plan.sites + site.index * SITE_ENTRY_SIZE :][:SITE_ENTRY_SIZE]
+        entry = plan.head[site.number * SITE_ENTRY_SIZE :][:SITE_ENTRY_SIZE]
         fields = {name: struct.unpack_from("<I", entry, at)[0] for name, at in SITE_FIELDS.items()}
         assert (fields["offset"], fields["id"]) == (site.offset, site.probe.id)
         for name, text in (("probefunc", site.probe.name.function), ("probeprov", "fbt"), ("probename", "entry")):
-            assert plan.head[plan.strings + fields[name] :].startswith(text.encode() + b"\0")
+            assert plan.head[plan.strings - plan.sites + fields[name] :].startswith(text.encode() + b"\0")
 
 
 @pytest.mark.parametrize(

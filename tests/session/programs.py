@@ -57,13 +57,26 @@ def program(*clauses: Clause, aggs: Sequence[AggPlan] = ()) -> Program:
     return Program(clauses=clauses, variables=(), aggregations=tuple(aggs))
 
 
-def run(made: Program, options: Options | None = None) -> tuple[str, str, Trace]:
-    """Run it as the command line does: output, messages, the trace."""
+class _Sink(TextRenderer):
+    """A renderer that keeps the texts."""
+
+    texts: list[str]
+
+    def printed(self, text: str) -> None:
+        self.texts.append(text)
+        super().printed(text)
+
+
+def run(made: Program, options: Options | None = None, *, sink: list[str] | None = None) -> tuple[str, str, Trace]:
+    """Run it as the command line does: output, messages, the trace. ``sink``: records are printed in bulk, and here."""
     options = options or Options(quiet=True)
     out, messages = io.StringIO(), io.StringIO()
-    style = TextStyle(quiet=options.quiet, flow=options.flowindent)
-    renderer = TextRenderer(out, messages, style, effects=HostEffects(out))
+    style = TextStyle(quiet=options.quiet, flow=options.flowindent, escape=sink is None)
+    renderer = _Sink(out, messages, style, effects=HostEffects(out))
     with Trace(None, made, options) as trace:
+        if sink is not None:
+            renderer.texts = sink
+            trace.sink = renderer
         for event in trace.events(seconds=5):
             renderer.event(event)
         renderer.aggregations(trace.unprinted())

@@ -14,6 +14,7 @@ from probekit.buffers.aggs import AggPlan
 from probekit.buffers.formats import parse_format
 from probekit.errors import ProbekitError
 from probekit.ir import ops
+from probekit.ir.build import compile_program
 from probekit.session.options import Options
 from probekit.session.run import Trace
 
@@ -122,7 +123,7 @@ def test_speculation() -> None:
         clause(3, "BEGIN", [acts.Speculate(0), say("lost\n")], [1]),
     )
     with Trace(None, made, Options(quiet=True)) as trace:
-        assert trace._speculations.acquire() == 1
+        assert trace._host.speculations.acquire() == 1
         assert printed(list(trace.events())) == "first\nkept\n"
 
 
@@ -196,3 +197,24 @@ def test_flow_and_quiet_lines(name: str) -> None:
             "CPU FUNCTION                                 ",
             "  0 | :BEGIN                                                  3",
         ]
+
+
+def test_what_is_printed_in_bulk_is_what_each_prints() -> None:
+    script = """
+        BEGIN { printf("%s %5d|", probename, 1); }
+        BEGIN { printf("%d%%\\n", 2); printf("%-6s|", "ab"); }
+        BEGIN { trace(3); trace("x"); }
+        BEGIN { printf("%x\\n", -4); }
+        BEGIN { setopt("quiet", "no"); }
+        BEGIN { printf("loud %d\\n", 5); }
+        BEGIN { setopt("quiet", "yes"); }
+        BEGIN { printf("%d\\n", 1 / (int)(execname == "nobody")); }
+        tick-10ms { printf("%d\\n", 6); exit(7); }
+        tick-10ms { printf("never\\n"); }
+        END { printf("end\\n"); }
+    """
+    made = compile_program(script)
+    texts: list[str] = []
+    outputs = [run(made)[:2], run(made, sink=texts)[:2]]
+    assert outputs[0] == outputs[1]
+    assert "".join(texts) == "BEGIN     1|2%\nab    |fffffffc\n"

@@ -35,15 +35,25 @@ def test_only_those_of_the_target(folder: Path) -> None:
     assert [state.path for state in journals_of(SPEC)] == [mine]
 
 
-@pytest.mark.parametrize("size", [0, 1, len(MAGIC) - 1, len(MAGIC), len(MAGIC) + 5, -1])
-def test_one_without_a_whole_header_did_nothing_yet(folder: Path, size: int) -> None:
-    mine = _journal(folder)
-    whole = mine.read_bytes()
-    (folder / "0-torn-0.journal").write_bytes(whole[:size])
+def test_damage_in_the_journal_of_another_is_its_own_affair(folder: Path) -> None:
+    mine, other = _journal(folder), _journal(folder, "unix:/another")
+    other.write_bytes(other.read_bytes() + bytes(100) + b"x" * 100)
     assert [state.path for state in journals_of(SPEC)] == [mine]
+    with pytest.raises(JournalError):
+        journals_of("unix:/another")
 
 
-@pytest.mark.parametrize("data", [b"x", b"no journal at all", MAGIC + bytes(100)])
+def test_a_journal_has_its_name_only_with_its_header(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise OSError(5, "no more")
+
+    monkeypatch.setattr(Path, "rename", never)
+    with pytest.raises(JournalError):
+        _journal(folder)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"no journal at all", MAGIC, MAGIC + bytes(100)])
 def test_one_that_is_damaged_is_not_passed_over(folder: Path, data: bytes) -> None:
     (folder / "0-damaged-0.journal").write_bytes(data)
     with pytest.raises(JournalError):

@@ -1,0 +1,107 @@
+"""Which instruction a stopped vCPU has just executed, when it is known what memory that touched.
+
+x86 cannot be read backwards for certain, so several readings are tried, the surest first:
+
+1. the instruction that ends at RIP when the function is decoded from its start, if its address is known and fits;
+2. a REP string instruction *at* RIP: its last element (an emulator stands on it between elements, and behind the last);
+3. the instruction of 1, if registers do not tell its address any more;
+4. any bytes that end at RIP and decode to an instruction which fits (user programs, data in the middle of code).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from probekit.isa.access import Access, accesses_behind, element_of
+from probekit.isa.decode import DecodeError, decode_one, decode_run
+from probekit.target.api import Regs
+
+__all__ = ("Executed", "LastInstruction")
+
+_LONGEST = 15
+_FURTHEST = 1 << 16  # bytes of a function that are decoded to find one instruction
+_CACHE = 4096
+
+
+class Executed(NamedTuple):
+    """An instruction and what it did to memory. ``pc``: its address; ``repeats``: it has a REP prefix."""
+
+    pc: int
+    accesses: tuple[Access, ...]
+    repeats: bool = False
+
+
+class LastInstruction:
+    """``read(addr, size)``: guest code, None where it cannot be read. ``start_of``: where the function begins."""
+
+    def __init__(self, read: Callable[[int, int], bytes | None], start_of: Callable[[int], int | None]) -> None:
+        self._read = read
+        self._start_of = start_of
+        self._known: dict[int, bytes | None] = {}
+
+    def find(self, regs: Regs, fits: Callable[[Access], bool]) -> Executed | None:
+        """The instruction whose access ``fits`` (its address is not None), or whose address nobody can tell."""
+        values = regs.values
+        surest = self._decoded(values["rip"])
+        if surest is not None and any(a.addr is not None and fits(a) for a in self._accesses(surest, regs)):
+            return self._executed(surest, regs)
+        for candidate in self._at(values["rip"]):
+            if any(a.addr is not None and fits(a) for a in self._accesses(candidate, regs)):
+                return self._executed(candidate, regs, repeats=True)
+        if surest is not None and any(a.addr is None for a in self._accesses(surest, regs)):
+            return self._executed(surest, regs)
+        for candidate in self._any_before(values["rip"]):
+            if any(a.addr is not None and fits(a) for a in self._accesses(candidate, regs)):
+                return self._executed(candidate, regs)
+        return None
+
+    @staticmethod
+    def _accesses(candidate: tuple[int, bytes], regs: Regs) -> tuple[Access, ...]:
+        return accesses_behind(candidate[1], candidate[0], regs.values)
+
+    def _executed(self, candidate: tuple[int, bytes], regs: Regs, *, repeats: bool = False) -> Executed:
+        return Executed(candidate[0], self._accesses(candidate, regs), repeats)
+
+    def _decoded(self, rip: int) -> tuple[int, bytes] | None:
+        """The instruction that ends at ``rip``, by decoding from the function's start; verified when known before."""
+        if rip in self._known:
+            raw = self._known[rip]
+            if raw is None or self._read(rip - len(raw), len(raw)) == raw:
+                return None if raw is None else (rip - len(raw), raw)
+        if len(self._known) >= _CACHE:
+            self._known.clear()
+        raw = self._known[rip] = self._decode_to(rip)
+        return None if raw is None else (rip - len(raw), raw)
+
+    def _decode_to(self, rip: int) -> bytes | None:
+        start = self._start_of(rip - 1)
+        if start is None or not 0 < rip - start <= _FURTHEST:
+            return None
+        code = self._read(start, rip - start)
+        try:
+            ends = {insn.end: insn.raw for insn in decode_run(code or b"", start)}
+        except DecodeError:
+            return None
+        return ends.get(rip)
+
+    def _at(self, rip: int) -> Iterator[tuple[int, bytes]]:
+        code = self._read_up_to(rip)
+        if code and element_of(code) is not None:
+            yield rip, decode_one(code, rip).raw
+
+    def _read_up_to(self, addr: int) -> bytes:
+        """As much code as an instruction at ``addr`` may have, less where its page ends."""
+        return self._read(addr, _LONGEST) or self._read(addr, min(_LONGEST, -addr % 4096)) or b""
+
+    def _any_before(self, rip: int) -> Iterator[tuple[int, bytes]]:
+        for size in range(1, _LONGEST + 1):
+            code = self._read(rip - size, size)
+            if code is None:
+                return
+            try:
+                insn = decode_one(code, rip - size)
+            except DecodeError:
+                continue
+            if insn.size == size:
+                yield rip - size, insn.raw

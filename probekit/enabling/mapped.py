@@ -1,0 +1,98 @@
+"""Before the first site goes live: is everything that a probe touches mapped, everywhere, with the right permissions?
+
+A probe may fire in an NMI, where a page fault must not happen, and in any process. So every page of our code, of our
+data and of the per-CPU slots is looked up in the kernel's page tables, and their top-level entries in those of every
+process (:mod:`probekit.guest.spaces`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from probekit.errors import GuestError
+from probekit.guest.linux import Allocation
+from probekit.guest.spaces import Unshared
+from probekit.kernel.view import Leaf
+from probekit.target.paging import FLAG_NX, FLAG_USER, FLAG_WRITE
+
+__all__ = ("NotMappedError", "PageTables", "Touched", "check_mapped", "touched_by")
+
+_PAGE = 4096
+_MASK = (1 << 64) - 1
+
+
+class Touched(NamedTuple):
+    """Memory that probes will touch. ``what``: for an error; ``code``: executed, else written."""
+
+    what: str
+    addr: int
+    size: int
+    code: bool = False
+
+    def pages(self) -> range:
+        """The address of each page of it."""
+        return range(self.addr & -_PAGE, self.addr + self.size, _PAGE)
+
+
+def touched_by(memory: Iterable[Allocation], cpu_offsets: Iterable[int]) -> list[Touched]:
+    """What probes touch of our ``memory``. ``cpu_offsets``: per-CPU base of each possible CPU."""
+    offsets = tuple(cpu_offsets)
+    found: list[Touched] = []
+    for item in memory:
+        match item.kind:
+            case "exec" | "data":
+                found.append(Touched(item.kind, item.addr, item.size, code=item.kind == "exec"))
+            case "percpu":
+                found += [Touched("per-CPU", (item.addr + offset) & _MASK, item.size) for offset in offsets]
+    return found
+
+
+class PageTables(Protocol):
+    """See :class:`probekit.guest.spaces.AddressSpaces`: the guest runs, and stands still as far as that is needed."""
+
+    def leaves(self, pages: Iterable[int]) -> Mapping[int, Leaf | None] | None: ...
+
+    def unshared(self, pages: Iterable[int]) -> list[Unshared]: ...
+
+
+class NotMappedError(GuestError):
+    """Memory of ours that would fault when a probe touches it. ``addr``: of the page; ``what``: whose it is."""
+
+    def __init__(self, what: str, addr: int, why: str) -> None:
+        super().__init__(
+            f"nothing was probed: the page at {addr:#x} ({what}) {why}",
+            hint="a probe that fires in an NMI must not fault; the guest's page tables are not as expected",
+        )
+        self.what = what
+        self.addr = addr
+
+
+def check_mapped(touched: Sequence[Touched], tables: PageTables) -> int:
+    """Look up every page. Returns how many pages there are, 0 when tables cannot be read.
+
+    Raises :class:`NotMappedError` for the first page that is not as it must be.
+    """
+    owners = {page: item for item in touched for page in item.pages()}
+    leaves = tables.leaves(owners)
+    if leaves is None:
+        return 0
+    for page, item in owners.items():
+        why = _wrong(leaves.get(page), code=item.code)
+        if why:
+            raise NotMappedError(item.what, page, why)
+    for addr, comm, pid in tables.unshared(owners):
+        raise NotMappedError(owners[addr].what, addr, f"is not mapped in the address space of {comm!r} (pid {pid})")
+    return len(owners)
+
+
+def _wrong(leaf: Leaf | None, *, code: bool) -> str:
+    if leaf is None:
+        return "is not mapped"
+    if leaf.flags & FLAG_USER:
+        return "is open to user programs"
+    if code and leaf.flags & FLAG_NX:
+        return "is not executable"
+    if not code and not leaf.flags & FLAG_WRITE:
+        return "is not writable"
+    return ""

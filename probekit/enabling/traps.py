@@ -1,0 +1,128 @@
+"""The INT3 sites of one enabling: what stands behind the stubs in our code, and how the guest's kernel is told.
+
+    code    ... stubs | notifier | hash of sites | exception table of the copies
+    data    notifier block | bpf symbol (both are written by the kernel while they are on its lists)
+
+Complete and verified before the first site goes live; taken off the kernel's
+lists only when every site has its byte back and nobody can be on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from probekit.codegen.notifier import NOTIFIER_SIZE, TrapLayout, notifier
+from probekit.enabling.sites import EnabledSite
+from probekit.errors import GuestError, UnsupportedError
+from probekit.guest.traphooks import EXTABLE_ENTRY, HookKind, TrapFacts, die_block, exception_table, ksym_block
+from probekit.guest.traptable import build_table, table_size
+from probekit.patch.edits import TextMemory
+from probekit.patch.hooks import Called, MarkerHook
+from probekit.patch.sites import InsnSite, may_trap
+
+__all__ = ("TrapCode", "Traps", "check_registered", "plan_traps")
+
+_ALIGN = 64
+_BLOCK_ROOM = 64  # of the notifier block, so that the symbol behind it is aligned
+_MOST_HANDLERS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class TrapCode:
+    """``code``: bytes that go behind the stubs. ``block``: bytes for our data memory.
+
+    ``hooks``: what the kernel is to be told of, in order: the kind, and the address of the structure.
+    """
+
+    code: bytes
+    block: bytes
+    hooks: tuple[tuple[HookKind, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Traps:
+    """What an enabling needs. ``count``: sites of INT3; ``faulting``: instructions whose copies need a fix-up."""
+
+    facts: TrapFacts
+    count: int
+    faulting: tuple[int, ...]
+
+    @property
+    def code_size(self) -> int:
+        """Bytes behind the stubs, at most."""
+        sizes = (NOTIFIER_SIZE, table_size(self.count), EXTABLE_ENTRY.size * len(self.faulting))
+        return sum(size + _ALIGN for size in sizes)
+
+    @property
+    def data_size(self) -> int:
+        """Bytes of data memory."""
+        return _BLOCK_ROOM + (self.facts.ksym.size if self.facts.ksym is not None else 0)
+
+    def build(
+        self, stubs: Mapping[int, int], copies: Mapping[int, int], *, addr: int, code: tuple[int, int], data: int
+    ) -> TrapCode:
+        """Everything. ``stubs``, ``copies``: as of ``BuiltCode``; ``addr``: of what comes behind the stubs.
+
+        ``code``: all of our executable memory, start and end; ``data``: address of our data memory.
+        """
+        out = bytearray()
+        hooks: list[tuple[HookKind, int]] = []
+        block = bytearray(self.data_size)
+        if stubs:
+            table = build_table(stubs)
+            facts = self.facts
+            layout = TrapLayout(facts.int3, facts.regs, facts.ip, facts.cs)
+            where = {"capacity": table.capacity, "shift": table.shift, "limit": table.limit}
+            table_addr = addr + NOTIFIER_SIZE
+            out += notifier(layout, table=table_addr, addr=addr, **where).ljust(NOTIFIER_SIZE, b"\xcc")  # int3
+            out += table.data
+            block[: facts.block.size] = die_block(facts.block, addr)
+            hooks.append(("die_notifier", data))
+        if self.faulting and self.facts.ksym is not None:
+            at = addr + len(out)
+            fixups = [(copies[site], self.facts.fixups[site]) for site in self.faulting]
+            out += exception_table(fixups, at)
+            symbol = data + _BLOCK_ROOM
+            start, end = code
+            block[_BLOCK_ROOM:] = ksym_block(
+                self.facts.ksym, symbol, start=start, end=end, table=at, entries=len(fixups)
+            )
+            # First: from the first trap on a copy may fault.
+            hooks.insert(0, ("bpf_ksym", symbol + self.facts.ksym.ksym))
+        return TrapCode(bytes(out), bytes(block), tuple(hooks))
+
+
+def plan_traps(sites: Sequence[EnabledSite], facts: TrapFacts | None, *, staged: int = 0) -> Traps | None:
+    """What ``sites`` need, or None when they need nothing. ``staged``: how many get an INT3 while they change.
+
+    Raises :class:`UnsupportedError` when there is no way.
+    """
+    count = staged + len({s.site.addr for s in sites if not isinstance(s.site, Called) and may_trap(s.site)})
+    count += sum(len(s.site.loads) for s in sites if isinstance(s.site, MarkerHook))  # bypassed while they change
+    fixups = facts.fixups if facts is not None else {}
+    faulting = sorted({s.site.addr for s in sites if isinstance(s.site, InsnSite) and s.site.addr in fixups})
+    if not count and not faulting:
+        return None
+    if facts is None:
+        raise UnsupportedError("INT3 cannot be taken in this guest", feature="INT3")
+    return Traps(facts, count, tuple(faulting))
+
+
+def check_registered(text: TextMemory, facts: TrapFacts, block: int) -> None:
+    """Raise :class:`GuestError` unless our block is on the kernel's chain. The guest is stopped."""
+    if facts.chain is None:
+        return
+    at, seen = _word(text, facts.chain), 0
+    while at and seen < _MOST_HANDLERS:
+        if at == block:
+            return
+        at, seen = _word(text, at + facts.block.following), seen + 1
+    raise GuestError("the guest's kernel did not take our trap handler", hint="no site was changed")
+
+
+def _word(text: TextMemory, addr: int) -> int:
+    data = text.read_many([(addr, 8)])[0]
+    if data is None:
+        raise GuestError(f"the guest's chain of trap handlers leads to unreadable memory at {addr:#x}")
+    return int.from_bytes(data, "little")

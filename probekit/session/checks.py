@@ -1,0 +1,50 @@
+"""What must hold of a program before anything is done for it."""
+
+from __future__ import annotations
+
+from probekit.buffers.layout import RECORD_HEADER
+from probekit.enabling.ecb import Matching
+from probekit.errors import ProbekitError
+from probekit.ir.ops import Program
+from probekit.probe.names import ProbeDescription
+from probekit.session.options import Options
+
+__all__ = ("NoMatchError", "check_matches", "check_records")
+
+
+class NoMatchError(ProbekitError):
+    """A description that matches no probe.
+
+    ``clause``: its number; ``description``: as the program has it; ``tag``: D's name for the error.
+    """
+
+    def __init__(self, message: str, *, clause: int, description: str, tag: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.tag = tag
+        self.clause = clause
+        self.description = description
+
+
+def check_matches(matching: Matching, options: Options) -> None:
+    """Raise :class:`NoMatchError` for a description without a probe, unless ``zdefs`` allows it."""
+    for clause, description in matching.unmatched:
+        if description.probe_id is not None or not options.zdefs:
+            raise _no_match(clause, description)
+
+
+def _no_match(clause: int, description: ProbeDescription) -> NoMatchError:
+    hint = "list what there is with -l"
+    if description.probe_id is not None:
+        message, tag = f"there is no probe {description}", "D_PDESC_INVAL"
+    else:
+        message, tag = f"probe description {description} does not match any probes", "D_PDESC_ZERO"
+        hint += ", or allow it with -Z"
+    return NoMatchError(message, clause=clause, description=str(description), tag=tag, hint=hint)
+
+
+def check_records(program: Program, options: Options) -> None:
+    """A record that can never fit is an error from the start, as in DTrace."""
+    sizes = [RECORD_HEADER.size + clause.record.size for clause in program.clauses if clause.record is not None]
+    if max(sizes, default=0) > options.bufsize:
+        message = "could not enable tracing: Enabling exceeds size of buffer"
+        raise ProbekitError(message, hint=f"a record takes {max(sizes)} bytes: set bufsize")

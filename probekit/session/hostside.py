@@ -1,0 +1,154 @@
+"""The host's part of a run: the probes that fire here, BEGIN, END, ERROR and timed ones, and what their clauses do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from probekit.consumer import events as model
+from probekit.consumer.drops import DropKind
+from probekit.enabling.ecb import Ecb, Matching
+from probekit.enabling.host import HostGlobals
+from probekit.enabling.hostprobes import CPU, GuestSight, HostProbes
+from probekit.enabling.speculation import Speculations
+from probekit.interp.aggs import Aggregations
+from probekit.interp.state import Limits
+from probekit.ir.ops import Program
+from probekit.providers.profile import is_sampling
+from probekit.session.options import AGGSIZE, Options
+
+if TYPE_CHECKING:
+    from probekit.enabling.api import Globals
+    from probekit.session.attach import Attachment
+
+__all__ = ("HostSide",)
+
+
+@dataclass(slots=True)
+class _Timer:
+    """One timed probe: when it is due next, in monotonic nanoseconds."""
+
+    ecb: Ecb
+    due_ns: int
+
+
+class HostSide:
+    """``probes``: fires them, and has their records; ``aggregations``, ``speculations``: what all clauses here share.
+
+    ``globals_``: those of the program while they are not in the guest; ``in_guest``: the others, None until then.
+    ``sites``: the site numbers of the host's own probes, known after :meth:`name_sites`.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        matching: Matching,
+        options: Options,
+        *,
+        attachment: Attachment | None,
+        in_guest: Callable[[], Globals | None],
+    ) -> None:
+        self._matching = matching
+        self._attachment = attachment
+        self._in_guest = in_guest
+        self._site_of: dict[int, int] = {}
+        self._timers: list[_Timer] = []
+        self.sites: set[int] = set()
+        self.globals_ = HostGlobals()
+        self.aggregations = Aggregations(program.aggregations, _most_keys(program, options))
+        self.speculations = Speculations(options.nspec, options.specsize)
+        self.probes = HostProbes(
+            program,
+            aggregations=self.aggregations,
+            globals_=self._live_globals,
+            site_of=self._site_of,
+            errors=matching.of_kind("error"),
+            speculations=self.speculations,
+            bufsize=options.bufsize,
+            bufpolicy=options.bufpolicy,
+            limits=Limits(options.dynvarsize, options.scratchsize),
+            guest=_sight(attachment),
+        )
+
+    def _live_globals(self) -> Globals:
+        live = self._in_guest()
+        return live if live is not None else self.globals_
+
+    def name_sites(self, sites: dict[int, model.Probe]) -> dict[int, model.Probe]:
+        """Number every probe of the host behind the guest's ``sites``, for the consumer; all of them."""
+        named = dict(sites)
+        for ecb in self._matching.ecbs:
+            if not ecb.probe.in_guest:
+                self._site_of[ecb.probe.id] = len(named)
+                self.sites.add(len(named))
+                named[len(named)] = model.Probe(ecb.probe.id, ecb.probe.name)
+        return named
+
+    def fire(self, kind: str) -> None:
+        """Fire the probes of a kind: ``begin``, ``end``."""
+        for ecb in self._matching.of_kind(kind):
+            self.probes.fire(ecb)
+
+    def start_timers(self) -> None:
+        """From now on timed probes come due."""
+        now = time.monotonic_ns()
+        self._timers = [_Timer(ecb, now + ecb.probe.period_ns) for ecb in self._matching.of_kind("tick")]
+
+    @property
+    def timed(self) -> bool:
+        """There are timed probes."""
+        return bool(self._timers)
+
+    def due_in(self) -> float | None:
+        """Seconds until the next one is due, less than 0 when it is late; None without one."""
+        if not self._timers:
+            return None
+        return (min(t.due_ns for t in self._timers) - time.monotonic_ns()) / 1e9
+
+    def fire_due(self) -> None:
+        """Fire those that are due; what was missed altogether is left out."""
+        now = time.monotonic_ns()
+        for timer in sorted(self._timers, key=lambda t: t.due_ns):
+            if timer.due_ns > now:
+                return
+            missed = (now - timer.due_ns) // timer.ecb.probe.period_ns
+            timer.due_ns += (missed + 1) * timer.ecb.probe.period_ns
+            if self._attachment is not None and is_sampling(timer.ecb.probe):
+                self._sample(timer.ecb, self._attachment)
+            else:
+                self.probes.fire(timer.ecb)
+
+    def _sample(self, ecb: Ecb, attachment: Attachment) -> None:
+        """Fire for each CPU of the guest."""
+        from probekit.session.sampling import samples  # what reads a guest is not loaded without one
+
+        for cpu, world in samples(attachment):
+            self.probes.fire(ecb, world=world, cpu=cpu)
+
+    def lost(self) -> tuple[tuple[DropKind, int | None, int], ...]:
+        """What the clauses here have lost so far: the kind, the CPU where it is one's, and how often."""
+        return (
+            ("principal", CPU, self.probes.drops),
+            ("aggregation", CPU, self.aggregations.drops),
+            ("dynamic", None, self.probes.dynamic_drops),
+            ("spec", None, self.speculations.drops),
+            ("specunavail", None, self.speculations.unavailable),
+            ("specbusy", None, self.speculations.busy),
+            ("dblerror", None, self.probes.double_errors),
+        )
+
+
+def _sight(attachment: Attachment | None) -> GuestSight | None:
+    if attachment is None:
+        return None
+    return GuestSight(attachment.peek, lambda: attachment.facts.cpu_offsets[CPU])
+
+
+def _most_keys(program: Program, options: Options) -> int | None:
+    """How many keys fit into ``aggsize``, when it was set."""
+    if options.aggsize == AGGSIZE or not program.aggregations:
+        return None
+    widest = max(8 * (2 + plan.key_words + plan.words) for plan in program.aggregations)
+    return options.aggsize // widest

@@ -1,0 +1,51 @@
+"""When the guest is looked at more closely, and what is found."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import pytest
+
+from probekit.errors import GuestError
+from probekit.guest.health import Heartbeat
+
+
+class _Guest:
+    """``ticks``: None where they cannot be read."""
+
+    ticks: int | None = 5
+    same = True
+    panicked = False
+
+    def heartbeat(self) -> Heartbeat:
+        """One whose clock is far ahead with each question."""
+        seconds = count(0, 10)
+        return Heartbeat(lambda: self.ticks, lambda: self.same, lambda: self.panicked, lambda: float(next(seconds)))
+
+
+def test_a_guest_that_ticks_is_left_alone() -> None:
+    guest = _Guest()
+    heart = guest.heartbeat()
+    for guest.ticks in (5, 6, 7):
+        assert not heart.due()
+    assert heart.due(), "it has not moved"
+    guest.ticks = None
+    assert heart.due(), "nothing is known"
+    heart.look()
+
+
+def test_a_guest_that_hangs_after_a_panic_ticks_on() -> None:
+    guest = _Guest()
+    heart = guest.heartbeat()
+    assert not heart.due()
+    guest.ticks, guest.panicked = 6, True
+    assert heart.due()
+    with pytest.raises(GuestError, match="panicked"):
+        heart.look()
+
+
+def test_a_rebooted_guest() -> None:
+    guest = _Guest()
+    guest.same = False
+    with pytest.raises(GuestError, match="rebooted"):
+        guest.heartbeat().look()
