@@ -5,6 +5,7 @@
 - ``sources``  ``-n`` and ``-s`` into one program
 - ``trace``    run a program and render its events
 - ``listing``  ``-l``
+- ``prototypes`` the arguments of probes, for ``-l -v`` and ``-v``
 - ``recover``  ``probekit recover``
 - ``progress`` what is going on, on a terminal
 

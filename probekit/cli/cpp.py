@@ -5,8 +5,6 @@ cpp -D__SUNW_D=1 ... -DFOO -Iinc < script
 
 from __future__ import annotations
 
-import platform
-import subprocess
 import sys
 
 from probekit.cli.errors import ScriptError
@@ -17,13 +15,15 @@ __all__ = ("D_VERSION", "preprocess")
 D_VERSION = (1, 13, 0)
 """The version of the D language, as ``-V`` shows it and ``__SUNW_D_VERSION`` encodes it."""
 
-_STRICT = {"a": (), "c": ("-std=c99", "-pedantic"), "s": ("-traditional-cpp",), "t": ()}
+_STRICT = {"a": ("-std=gnu99",), "c": ("-std=c99", "-pedantic"), "s": ("-traditional-cpp",), "t": ("-std=gnu99",)}
 
 
 def preprocess(text: str, name: str, options: Options) -> str:
     """The script as the preprocessor leaves it, with its ``# line`` marks. A ``#!`` line becomes empty."""
     if text.startswith("#!"):
         text = text[text.find("\n") :] if "\n" in text else ""
+    import subprocess  # slow to import
+
     command = _command(options)
     try:
         done = subprocess.run(
@@ -39,18 +39,25 @@ def preprocess(text: str, name: str, options: Options) -> str:
 
 
 def _command(options: Options) -> list[str]:
+    import platform
+
     major, minor, micro = D_VERSION
     predefined = (
         "__linux",
+        "__Linux",
         "__unix",
+        "__SVR4",
+        "__amd64",
         f"__{platform.machine()}",
         "__SUNW_D=1",
+        "__SUNW_D_64",
         f"__SUNW_D_VERSION={major << 24 | minor << 12 | micro:#010x}",
     )
     return [
         options.cpppath,
         *(("-undef",) if options.stdc == "s" else ()),
         *_STRICT[options.stdc],
+        "-U__GNUC__",
         *(f"-D{text}" for text in predefined),
         *(f"-D{text}" for text in options.define),
         *(f"-U{text}" for text in options.undef),

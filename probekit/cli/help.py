@@ -5,11 +5,11 @@ from __future__ import annotations
 __all__ = ("RECOVER_HELP", "RECOVER_USAGE", "TRACE_HELP", "TRACE_USAGE")
 
 TRACE_USAGE = """\
-usage: probekit -r TARGET [-CeFHlqSvVwZ] [-b SIZE] [-c CMD] [-o FILE] [-p PID] [-x OPT[=VAL]]
+usage: probekit [-r TARGET] [-CeFHlqSvVwZ] [-b SIZE] [-c CMD] [-o FILE] [-p PID] [-x OPT[=VAL]]
                 [-n|-f|-m|-P|-i PROBE[[/PRED/]{CLAUSE}]] [-s FILE] [ARG...]
-       probekit recover -r TARGET"""
+       probekit recover [-r TARGET]"""
 
-RECOVER_USAGE = "usage: probekit recover -r TARGET [-v] [--json]"
+RECOVER_USAGE = "usage: probekit recover [-r TARGET] [-v] [--json]"
 
 TRACE_HELP = f"""\
 {TRACE_USAGE}
@@ -29,8 +29,8 @@ the program (each repeatable, in any order; later ones see earlier ones' variabl
 what to do with it:
   -l                  list the probes that match instead of enabling them
   -e                  end when the program is compiled
-  -S                  show the compiled program (its intermediate code)
-  -v                  report stability and argument types; refused probes; what things took
+  -S                  show the compiled program: intermediate code, and what the guest runs
+  -v                  report stability and argument types; refused probes; what things took, and each clause
   -V                  print the version
   -w                  allow destructive actions
   -Z                  allow probe descriptions that match nothing
@@ -54,6 +54,7 @@ the guest:
                       unix:PATH                  a gdb stub on a unix socket
                       gdb:STRING                 through gdb, whatever its `target remote` takes
                       none                       no guest: BEGIN, END, tick-N and profile-N only
+                      (default: the only QEMU of this host that has a gdb stub)
   --engine ENGINE     guest: clauses run in the guest (the default); stop: it is stopped each time
   --symbols FILE      an ELF with symbols, a System.map or a saved kallsyms
   --ram FILE          the guest's shared RAM file (found by itself on this host; none: do without)

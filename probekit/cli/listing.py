@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TextIO
 
+from probekit.cli.prototypes import argument_types
 from probekit.consumer import events as model
 from probekit.enabling.ecb import Ecb, match_program
 from probekit.errors import ProbekitError
@@ -13,7 +14,7 @@ from probekit.probe.names import ProbeDescription
 from probekit.providers.registry import make_registry
 
 if TYPE_CHECKING:
-    from probekit.enabling.sites import SiteSet
+    from probekit.enabling.sites import EnabledSite, SiteSet
     from probekit.session.attach import Attachment
 
 __all__ = ("list_probes",)
@@ -21,7 +22,7 @@ __all__ = ("list_probes",)
 
 def list_probes(guest: Attachment | None, program: Program | None, out: TextIO, *, verbose: bool, json: bool) -> None:
     """Write the table. Probes without a usable site are left out, and with ``verbose`` listed with the reason."""
-    registry = guest.registry if guest is not None else make_registry(())
+    registry = guest.registry if guest is not None else make_registry(None)
     if program is None:
         ecbs = tuple(Ecb(probe, ()) for probe in registry.match(ProbeDescription()))
     else:
@@ -34,14 +35,15 @@ def list_probes(guest: Attachment | None, program: Program | None, out: TextIO, 
     notes: dict[int, list[str]] = {}
     if verbose and sites is not None:
         for site in sites.sites:
-            notes.setdefault(site.probe.id, []).append(f"site {site.site.addr:#x} (+{site.offset:#x})")
+            notes.setdefault(site.probe.id, []).append(_how(site))
         for refused in sites.refused:
             if refused.partial:
                 notes.setdefault(refused.probe.id, []).append(f"not seen: exit at {refused.addr:#x}: {refused.reason}")
+    types = argument_types(guest)
     listed = [
         ListedProbe(
             model.Probe(e.probe.id, e.probe.name),
-            arguments=() if e.probe.function is None else None,
+            arguments=types(e.probe) if verbose or json else None,
             stability=STABILITY.get(e.probe.name.provider, STABILITY[""]),
             notes=tuple(notes.get(e.probe.id, ())),
         )
@@ -55,7 +57,18 @@ def list_probes(guest: Attachment | None, program: Program | None, out: TextIO, 
         out.writelines(line + "\n" for line in listing_text(listed, left_out, verbose=verbose))
 
 
+def _how(site: EnabledSite) -> str:
+    """Where a site is, and what stands there while it is enabled: a trap costs much more than a jump."""
+    from probekit.patch.hooks import Called
+    from probekit.patch.sites import traps
+
+    if isinstance(site.site, Called):
+        return f"{site.probe.kind} {site.site.addr:#x}"
+    form = "int3: a trap for each firing" if traps(site.site) else "jump"
+    return f"site {site.site.addr:#x} (+{site.offset:#x}), {form}"
+
+
 def _sites(ecbs: tuple[Ecb, ...], guest: Attachment) -> SiteSet:
     from probekit.enabling.sites import find_sites
 
-    return find_sites(ecbs, guest.read_code, guest.text_facts)
+    return find_sites(ecbs, guest.read_code, guest.text_facts, guest.system_calls)

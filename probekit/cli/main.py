@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
 def run() -> None:
     """Entry point of the ``probekit`` command."""
     # A whole kernel is a million small objects that stay: looking through them for garbage costs a fifth of the start.
-    gc.set_threshold(200_000, 20, 20)
+    gc.set_threshold(2_000_000, 20, 20)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A guest's bytes go out as they are, unless a terminal could be driven by them.

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from probekit.cli.args import Arguments, UsageError
 from probekit.cli.progress import Progress
-from probekit.cli.trace import attach_options, target_of
+from probekit.cli.trace import attach_options, found_guest, target_of
 from probekit.session.recover import Recovered, recover
 
 __all__ = ("recover_command",)
@@ -16,9 +16,9 @@ __all__ = ("recover_command",)
 
 def recover_command(arguments: Arguments) -> int:
     """Restore, and say what was done. 0 when the guest is right, 1 when something could not be put right."""
-    spec = target_of(arguments)
-    if not spec or spec == "none":
-        raise UsageError("no guest: name its gdb stub with -r")
+    spec = target_of(arguments) or found_guest(quiet=arguments.json)
+    if spec == "none":
+        raise UsageError("-r none names no guest to recover")
     progress = Progress(verbose=arguments.verbose, silent=arguments.json)
     done = recover(spec, attach_options(arguments, progress))
     progress.done()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,16 +22,21 @@ from probekit.cli.errors import ScriptError
 from probekit.ir.build import compile_program
 from probekit.ir.ops import Program
 from probekit.lang.diagnostics import CompileError
+from probekit.lang.kernelside import KernelSource
 from probekit.lang.source import Source as Text
 from probekit.lang.source import Span
+from probekit.probe.names import ProbeDescription
 from probekit.session.options import OptionError, Options, set_option
 
-__all__ = ("Compiled", "Source", "compile_sources", "pragma_options", "read_sources")
+CanMatch = Callable[[ProbeDescription], bool]
+
+__all__ = ("CanMatch", "Compiled", "Source", "compile_sources", "pragma_options", "read_sources")
 
 _CROPPED = re.compile(r"[{/;]")
 _BARE_END = re.compile(r"[^};\s]\s*\Z")
 _COMMENT = re.compile(r"/\*(?:[^*]|\*(?!/))*\*/")
 _COMMENTS_AT_END = re.compile(r"(?:\s|/\*(?:[^*]|\*(?!/))*\*/)*\Z")
+_ZDEFS = re.compile(r"^[ \t]*#[ \t]*pragma[ \t]+D[ \t]+option[ \t]+zdefs", re.MULTILINE)
 _FEWER_FIELDS = {"f": ":", "m": "::", "P": ":::", "i": ""}
 
 
@@ -113,12 +118,23 @@ def _closed(text: str) -> str:
     if not _BARE_END.search(bare):
         return text
     last = _COMMENT.sub("", bare[max(bare.rfind("}"), bare.rfind(";")) + 1 :])
-    # With a predicate the braces may not be left out.
-    return text if "/" in last else bare + "{}"
+    # With a predicate the braces may not be left out; braces that were opened are a clause.
+    return text if "/" in last or "{" in last else bare + "{}"
 
 
-def compile_sources(sources: Sequence[Source], args: Sequence[str], options: Options, target: int | None) -> Compiled:
-    """One program of all sources. Raises :class:`ScriptError` about the first that cannot be compiled."""
+def compile_sources(
+    sources: Sequence[Source],
+    args: Sequence[str],
+    options: Options,
+    target: int | None,
+    kernel: KernelSource | None = None,
+    can_match: CanMatch | None = None,
+) -> Compiled:
+    """One program of all sources. ``target``: the process of ``-c`` or ``-p``; ``kernel``: the guest's.
+
+    ``can_match``: as of :func:`probekit.ir.build.compile_program`; unless the program sets ``zdefs``.
+    Raises :class:`ScriptError` about the first that cannot be compiled.
+    """
     macros = _macros(target)
     libraries = [source for source in sources if source.library]
     own = [source for source in sources if not source.library]
@@ -126,7 +142,7 @@ def compile_sources(sources: Sequence[Source], args: Sequence[str], options: Opt
     program: Program | None = None
     for end in range(len(libraries) + 1, len(sources) + 1):
         last = end == len(sources)
-        program = _compile([*libraries, *own][:end], args, options, macros, last=last)
+        program = _compile([*libraries, *own][:end], args, options, macros, kernel, can_match, last=last)
         counts.append(len(program.clauses) - sum(counts))
     if program is None:
         raise ScriptError("there is no program")
@@ -150,7 +166,14 @@ def _macros(target: int | None) -> dict[str, int]:
 
 
 def _compile(
-    sources: Sequence[Source], args: Sequence[str], options: Options, macros: dict[str, int], *, last: bool
+    sources: Sequence[Source],
+    args: Sequence[str],
+    options: Options,
+    macros: dict[str, int],
+    kernel: KernelSource | None,
+    can_match: CanMatch | None,
+    *,
+    last: bool,
 ) -> Program:
     source = sources[-1]
     text = _joined(sources)
@@ -163,13 +186,20 @@ def _compile(
                 args=(source.filename or "probekit", *args),
                 macros=macros,
                 default_args=options.defaultargs or lenient,
+                unused_args=options.argref,
+                allow_empty=options.empty,
+                frames={"stack": options.stackframes, "ustack": options.ustackframes},
                 string_size=options.strsize,
+                kernel=kernel,
+                can_match=None if options.zdefs or _ZDEFS.search(text) else can_match,
+                libraries=len(_joined(libraries)) if (libraries := [s for s in sources if s.library]) else 0,
             )
         except CompileError as error:
             unused = all(d.tag == "D_MACRO_UNUSED" for d in error.diagnostics)
             if lenient or last or not unused:
                 own = _own_fault(error, source, len(text) - len(source.text))
-                raise ScriptError(f"{source.failed}: {own.text(errtags=options.errtags)}") from error
+                text = own.text(errtags=options.errtags)
+                raise ScriptError(f"{source.failed}: {text}", needs_kernel=error.needs_kernel) from error
     raise AssertionError("compiled neither way")
 
 

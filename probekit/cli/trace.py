@@ -13,21 +13,25 @@ from typing import TYPE_CHECKING, TextIO
 from probekit.cli.args import Arguments, UsageError
 from probekit.cli.errors import ScriptError
 from probekit.cli.progress import Progress
-from probekit.cli.sources import Compiled, Source, compile_sources, pragma_options, read_sources
-from probekit.cli.victim import Victim
-from probekit.consumer.events import Attached, Message
+from probekit.cli.prototypes import ArgumentTypes, argument_types
+from probekit.cli.sources import CanMatch, Compiled, Source, compile_sources, pragma_options, read_sources
+from probekit.consumer.events import Attached, Message, ProbeFired
 from probekit.errors import ProbekitError
+from probekit.ir.ops import Clause
 from probekit.output.api import Renderer
 from probekit.output.effects import HostEffects
-from probekit.session.destructive import destructive_action
+from probekit.session.bulk import Sink
+from probekit.session.checks import NoMatchError
+from probekit.session.destructive import refuse_destructive
 from probekit.session.options import Options, apply_options, environment_options
-from probekit.session.run import EngineName, NoMatchError, Trace
+from probekit.session.run import EngineName, Trace
 from probekit.session.signals import Interrupts
 
 if TYPE_CHECKING:
+    from probekit.cli.victim import Victim
     from probekit.session.attach import Attachment, AttachOptions
 
-__all__ = ("attach_options", "target_of", "trace")
+__all__ = ("attach_options", "found_guest", "target_of", "trace")
 
 _NONE = "none"
 
@@ -39,6 +43,19 @@ def target_of(arguments: Arguments) -> str:
         from probekit.target.connect import parse_spec
 
         parse_spec(spec)
+    return spec
+
+
+def found_guest(*, quiet: bool) -> str:
+    """The target when none was named: the only guest of this host; which one it is is told unless ``quiet``."""
+    from probekit.target.discovery import only_guest
+
+    try:
+        spec, name = only_guest()
+    except ProbekitError as error:
+        raise UsageError(str(error), error.hint) from error
+    if not quiet:
+        sys.stderr.write(f"probekit: guest {name}: {spec}\n")
     return spec
 
 
@@ -61,18 +78,23 @@ def trace(arguments: Arguments) -> int:
     options = apply_options(Options(), [*environment_options(os.environ), *arguments.options])
     sources = read_sources(arguments.programs, options)
     if not arguments.programs and not arguments.list:
+        if arguments.args[:1] == ("recover",):
+            raise UsageError("`recover` comes first: probekit recover -r TARGET")
         raise UsageError("no probes: give some with -n or -s")
     with ExitStack() as stack:
         victim = _victim(arguments, stack)
+        spec = target_of(arguments)
         compiled = None
         if arguments.programs:
-            compiled = compile_sources(sources, arguments.args, options, victim.pid if victim else None)
-            options = pragma_options(compiled, sources, options)
-            if arguments.disasm:
-                from probekit.cli.disasm import show_program
-
-                show_program(compiled.program)
-        return _with_target(arguments, options, sources, compiled, victim, stack)
+            try:
+                pid = victim.pid if victim else None
+                can_match = _host_probes() if spec == _NONE and not arguments.list else None
+                compiled = compile_sources(sources, arguments.args, options, pid, can_match=can_match)
+            except ScriptError as error:
+                # What is not known here may be the guest's: then it is compiled again once there is one.
+                if not error.needs_kernel or spec in ("", _NONE):
+                    raise
+        return _with_target(arguments, options, sources, compiled, spec, victim, stack)
 
 
 def _with_target(
@@ -80,17 +102,24 @@ def _with_target(
     options: Options,
     sources: list[Source],
     compiled: Compiled | None,
+    spec: str,
     victim: Victim | None,
     stack: ExitStack,
 ) -> int:
-    spec = target_of(arguments)
+    if compiled is not None:
+        options = _settle(arguments, options, sources, compiled)
     if arguments.compile_only and not spec:
         return 0
-    if not spec:
-        raise UsageError("no guest: name its gdb stub with -r, or use -r none")
+    spec = spec or found_guest(quiet=options.quiet or arguments.json)
     progress = Progress(verbose=arguments.verbose and spec != _NONE, silent=arguments.json)
     interrupts = stack.enter_context(Interrupts())
     guest = _attach(spec, arguments, progress, interrupts, stack)
+    if guest is not None and arguments.programs and compiled is None:
+        from probekit.session.guesttypes import GuestTypes
+
+        target = victim.pid if victim else None
+        compiled = compile_sources(sources, arguments.args, options, target, GuestTypes(guest))
+        options = _settle(arguments, options, sources, compiled)
     if arguments.list:
         from probekit.cli.listing import list_probes
 
@@ -103,9 +132,30 @@ def _with_target(
         raise AssertionError("without -l there are programs")
     run = _prepare(arguments, options, sources, compiled, guest, interrupts, victim)
     if arguments.compile_only:
+        if arguments.verbose:
+            with _output(arguments) as out:
+                _report_stability(sources, compiled, run, argument_types(guest), out)
         return 0
     stack.enter_context(run)
-    return _Rendering(run, sources, compiled, arguments, options, progress).run(stack)
+    return _Rendering(run, sources, compiled, arguments, options, progress, argument_types(guest)).run(stack)
+
+
+def _host_probes() -> CanMatch:
+    """Whether a description names a probe that there is without a guest."""
+    from probekit.providers.registry import make_registry
+
+    registry = make_registry(None)
+    return lambda description: any(True for _ in registry.match(description))
+
+
+def _settle(arguments: Arguments, options: Options, sources: list[Source], compiled: Compiled) -> Options:
+    """The options with those of the program, which is shown if that was asked for."""
+    options = pragma_options(compiled, sources, options)
+    if arguments.disasm:
+        from probekit.cli.disasm import show_program
+
+        show_program(compiled.program)
+    return options
 
 
 def _prepare(
@@ -134,15 +184,30 @@ def _prepare(
             interrupts=interrupts,
             started=started,
             ended=victim.gone if victim is not None else None,
+            measure=arguments.verbose,
         )
     except NoMatchError as error:
         raise _no_match(error, compiled, sources, errtags=options.errtags) from error
-    action = destructive_action(compiled.program)
-    if action and not options.destructive and not arguments.compile_only:
-        raise ProbekitError(
-            "could not enable tracing: Destructive actions not allowed", hint=f"{action}() is one; -w allows them"
-        )
+    if options.amin:
+        from probekit.cli.stability import check_attributes
+
+        check_attributes(options.amin, sources, compiled, run.matching, errtags=options.errtags)
+    if not arguments.compile_only:
+        refuse_destructive(compiled.program, options)
     return run
+
+
+def _report_stability(
+    sources: Sequence[Source], compiled: Compiled, run: Trace, types: ArgumentTypes, out: TextIO
+) -> None:
+    from probekit.cli.stability import stability_text
+
+    first = 0
+    for source, count in zip(sources, compiled.counts, strict=True):
+        if count or not source.library:
+            clauses = compiled.program.clauses[first : first + count]
+            out.write(stability_text(source.what, clauses, run.matching, types))
+        first += count
 
 
 def _engine(arguments: Arguments) -> EngineName:
@@ -152,6 +217,8 @@ def _engine(arguments: Arguments) -> EngineName:
 def _victim(arguments: Arguments, stack: ExitStack) -> Victim | None:
     if arguments.command is None and arguments.pid is None:
         return None
+    from probekit.cli.victim import Victim
+
     return stack.enter_context(Victim(arguments.command, arguments.pid))
 
 
@@ -161,7 +228,7 @@ def _no_match(error: NoMatchError, compiled: Compiled, sources: Sequence[Source]
     for source, count in zip(sources, compiled.counts, strict=True):
         if first <= error.clause < first + count:
             line = compiled.program.clauses[error.clause].line
-            tag = "[D_PDESC_ZERO] " if errtags else ""
+            tag = f"[{error.tag}] " if errtags else ""
             where = f"line {line}: " if source.filename is not None or errtags else ""
             return ScriptError(f"{source.failed}: {tag}{where}{error.message}", hint=error.hint)
         first += count
@@ -204,6 +271,22 @@ def _opened(path: str) -> TextIO:
         raise ProbekitError(f"failed to open output file '{path}': {reason}") from error
 
 
+class _Printing:
+    """Text on its way to a renderer, with the line about what is going on taken away before."""
+
+    def __init__(self, renderer: Sink, progress: Progress) -> None:
+        self._renderer = renderer
+        self._progress = progress
+
+    @property
+    def takes_text(self) -> bool:
+        return self._renderer.takes_text
+
+    def printed(self, text: str) -> None:
+        self._progress.done()
+        self._renderer.printed(text)
+
+
 class _Rendering:
     """A run on its way to the output."""
 
@@ -215,8 +298,10 @@ class _Rendering:
         arguments: Arguments,
         options: Options,
         progress: Progress,
+        types: ArgumentTypes,
     ) -> None:
         self._run = run
+        self._argument_types = types
         self._sources = sources
         self._compiled = compiled
         self._arguments = arguments
@@ -230,13 +315,17 @@ class _Rendering:
         stack.callback(effects.close)
         renderer = self._renderer(out, effects)
         renderer.header()
+        self._run.idle = renderer.flush
+        if isinstance(renderer, Sink):
+            self._run.sink = _Printing(renderer, self._progress)
         for event in self._run.events():
             self._progress.done()
             if isinstance(event, Attached):
                 self._announce(event, renderer, out)
             else:
                 renderer.event(event)
-            renderer.flush()
+            if not isinstance(event, ProbeFired):
+                renderer.flush()  # records come in numbers: those are seen when the next ones are waited for
         self._progress.done()
         renderer.aggregations(self._run.unprinted())
         renderer.close()
@@ -247,9 +336,13 @@ class _Rendering:
             from probekit.output.json_lines import JsonRenderer
 
             return JsonRenderer(out, effects=effects)
+        options = self._options
+        if options.oformat == "json":
+            from probekit.output.json_document import JsonDocument
+
+            return JsonDocument(out, effects=effects)
         from probekit.output.text import TextRenderer, TextStyle
 
-        options = self._options
         style = TextStyle(
             quiet=options.quiet,
             flow=options.flowindent,
@@ -267,21 +360,22 @@ class _Rendering:
         verbose = self._arguments.verbose
         for announced in self._matched(event):
             renderer.event(announced)
-            if verbose and not self._arguments.json:
+            if verbose and not self._arguments.json and self._options.oformat == "text":
                 from probekit.cli.stability import stability_text
 
-                out.write(stability_text(announced.what, self._clauses_of(announced.what), self._run.matching))
+                clauses = self._clauses_of(announced.what)
+                out.write(stability_text(announced.what, clauses, self._run.matching, self._argument_types))
         if verbose:
             for text in _refusals(self._run):
                 renderer.event(Message(text))
 
-    def _clauses_of(self, what: str) -> set[int]:
+    def _clauses_of(self, what: str) -> Sequence[Clause]:
         first = 0
         for source, count in zip(self._sources, self._compiled.counts, strict=True):
             if source.what == what:
-                return set(range(first, first + count))
+                return self._compiled.program.clauses[first : first + count]
             first += count
-        return set()
+        return ()
 
     def _matched(self, event: Attached) -> Iterator[Attached]:
         gone = {refused.probe.id for refused in self._run.refused if not refused.partial}

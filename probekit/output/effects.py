@@ -6,7 +6,6 @@ stays in the script's order; how each is done is here.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -67,6 +66,8 @@ class HostEffects:
 
     def run(self, command: str) -> None:
         """See :class:`Effects`."""
+        import subprocess  # slow to import
+
         sys.stdout.flush()
         try:
             subprocess.run(["/bin/sh", "-c", command], check=False)

@@ -15,11 +15,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TextIO, assert_never
 
 from probekit.consumer import events as model
+from probekit.consumer.costs import aborted_text
 from probekit.consumer.drops import drop_text
 from probekit.consumer.events import (
     Aggregation,
     Attached,
     Average,
+    Costs,
     Drop,
     Event,
     ExitRequested,
@@ -44,7 +46,7 @@ from probekit.output.dump import typed_lines
 from probekit.output.effects import Effects, NoEffects
 from probekit.probe.names import ProbeName
 
-__all__ = ("Json", "JsonRenderer", "dump", "event_json", "probe_json")
+__all__ = ("Json", "JsonRenderer", "dump", "event_json", "frame_json", "probe_json", "value_json")
 
 Json = dict[str, object]
 
@@ -123,8 +125,22 @@ def event_json(event: Event) -> Json:
             return {"type": "message", "text": text, **({"details": details} if details else {})}
         case Stats(values=values):
             return {"type": "stats", **values}
+        case Costs():
+            return _costs(event)
         case _:
             assert_never(event)
+
+
+def _costs(costs: Costs) -> Json:
+    return _known(
+        type="costs",
+        percent=round(costs.percent, 3),
+        limit=costs.limit,
+        message=aborted_text(costs) if costs.limit is not None else None,
+        clauses=[{"clause": c.clause + 1, "firings": c.firings, "ns": round(c.ns)} for c in costs.clauses],
+        entries=costs.entries,
+        entries_ns=round(costs.entries_ns),
+    )
 
 
 def _known(**fields: object) -> Json:
@@ -156,7 +172,7 @@ def _traced(items: Iterable[Item]) -> Iterator[object]:
             case model.TraceBytes(data=data) | model.Dump(data=data):
                 yield {"bytes": data.hex()}
             case model.StackFrames(frames=frames):
-                yield {"stack-frames": [_frame(frame) for frame in frames]}
+                yield {"stack-frames": [frame_json(frame) for frame in frames]}
             case model.TypedValue(addr=addr):
                 yield _known(value="\n".join(typed_lines(item.type, item.data)), addr=addr)
             case model.Table():
@@ -175,7 +191,7 @@ def _traced(items: Iterable[Item]) -> Iterator[object]:
                 assert_never(item)
 
 
-def _frame(frame: str) -> Json:
+def frame_json(frame: str) -> Json:
     """``module`name+0x10`` taken apart."""
     place, _, offset = frame.partition("+0x")
     module, tick, name = place.partition("`")
@@ -186,7 +202,7 @@ def _frame(frame: str) -> Json:
 
 def _table(table: model.Table) -> Iterator[Json]:
     for row in table.rows:
-        values = [_value_json(v, n) for v, n in zip(row.values, row.normals, strict=True)]
+        values = [value_json(v, n) for v, n in zip(row.values, row.normals, strict=True)]
         yield {"key": list(row.key), **values[0]} if len(values) == 1 else {"key": list(row.key), "values": values}
 
 
@@ -207,10 +223,11 @@ def _fault(fault: Fault) -> Json:
 
 
 def _row(key: Sequence[KeyValue], value: Value, normal: int) -> Json:
-    return {"key": list(key), **_value_json(value, normal)}
+    return {"key": list(key), **value_json(value, normal)}
 
 
-def _value_json(value: Value | None, normal: int) -> Json:
+def value_json(value: Value | None, normal: int) -> Json:
+    """One value of an aggregation, divided by what it is normalized by."""
     match value:
         case None:
             return {"value": None}

@@ -17,7 +17,16 @@ from probekit.consumer.strings import escape_controls
 from probekit.output.json_lines import Json, dump, probe_json
 from probekit.probe.names import ProbeName
 
-__all__ = ("LISTING_HEADER", "STABILITY", "ListedProbe", "Refused", "attribute_lines", "listing_json", "listing_text")
+__all__ = (
+    "LISTING_HEADER",
+    "STABILITY",
+    "ListedProbe",
+    "Refused",
+    "argument_lines",
+    "attribute_lines",
+    "listing_json",
+    "listing_text",
+)
 
 LISTING_HEADER = f"{'ID':>5} {'PROVIDER':>10} {'MODULE':>17} {'FUNCTION':>33} NAME"
 
@@ -68,7 +77,10 @@ STABILITY: Mapping[str, tuple[str, str, str]] = {
     "dtrace": ("Stable", "Stable", "Common"),
     "profile": ("Evolving", "Evolving", "Common"),
     "fbt": ("Private", "Private", "ISA"),
+    "kinst": ("Private", "Private", "ISA"),
     "syscall": ("Private", "Private", "ISA"),
+    "tracepoint": ("Private", "Private", "ISA"),
+    "marker": ("Evolving", "Evolving", "Common"),
 }
 """Stability of a provider's probes: names, data semantics, dependency class."""
 
@@ -81,6 +93,18 @@ def attribute_lines(stability: tuple[str, str, str]) -> Iterator[str]:
         yield f"\t\t{label} {attribute}"
 
 
+def argument_lines(arguments: tuple[str, ...] | None) -> Iterator[str]:
+    """The types of ``args[]``, a line each; None when they are unknown. They come from the guest and are made safe."""
+    match arguments:
+        case None:
+            yield "Unknown"
+        case ():
+            yield "None"
+        case _:
+            for i, argument in enumerate(arguments):
+                yield f"args[{i}]: {escape_controls(argument)}"
+
+
 def _details(listed: ListedProbe) -> Iterator[str]:
     """As dtrace prints them, one attribute block for the probe and one for its arguments."""
     for title in ("Probe Description Attributes", "Argument Attributes"):
@@ -89,14 +113,7 @@ def _details(listed: ListedProbe) -> Iterator[str]:
         yield from attribute_lines(listed.stability)
     yield ""
     yield "\tArgument Types"
-    match listed.arguments:
-        case None:
-            yield "\t\tUnknown"
-        case ():
-            yield "\t\tNone"
-        case arguments:
-            for i, argument in enumerate(arguments):
-                yield f"\t\targs[{i}]: {escape_controls(argument)}"
+    yield from (f"\t\t{line}" for line in argument_lines(listed.arguments))
     if listed.notes:
         yield ""
         yield "\tNotes"

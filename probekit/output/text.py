@@ -17,10 +17,12 @@ from typing import TextIO, assert_never
 
 from probekit.buffers.aggs import AggFuncName
 from probekit.consumer import events as model
+from probekit.consumer.costs import costs_lines
 from probekit.consumer.drops import drop_text
 from probekit.consumer.events import (
     Aggregation,
     Attached,
+    Costs,
     Drop,
     Event,
     ExitRequested,
@@ -121,10 +123,22 @@ class TextRenderer:
                 if self._style.verbose:
                     for line in stats_lines(values):
                         self._say(line)
+            case Costs():
+                for line in costs_lines(event, verbose=self._style.verbose):
+                    self._say(line)
             case ExitRequested():
                 pass
             case _:
                 assert_never(event)
+
+    @property
+    def takes_text(self) -> bool:
+        """What is printed is written as it is, with nothing about who has fired."""
+        return self._style.quiet and not self._style.flow and not self._style.escape
+
+    def printed(self, text: str) -> None:
+        """Write what many records have printed."""
+        self._out.write(text)
 
     def aggregations(self, aggregations: Sequence[Aggregation]) -> None:
         """Write what is left at the end, after a blank line even if there is nothing: dtrace ends so."""

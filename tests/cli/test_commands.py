@@ -111,6 +111,8 @@ def test_usage_errors_are_2(capfd: Any) -> None:
     assert run(capfd).status == 2
     assert main([]) == 2
     assert run(capfd, "-h").status == 2
+    late = run(capfd, "recover")
+    assert late.status == 2 and "probekit recover -r TARGET" in late.err
 
 
 @pytest.mark.parametrize(

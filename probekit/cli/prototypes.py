@@ -1,0 +1,25 @@
+"""The arguments of probes for ``-l -v`` and ``-v``: with a guest, its own types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from probekit.providers.api import Probe
+
+if TYPE_CHECKING:
+    from probekit.session.attach import Attachment
+
+__all__ = ("ArgumentTypes", "argument_types")
+
+ArgumentTypes = Callable[[Probe], tuple[str, ...] | None]
+"""The types of a probe's ``args[]`` as C writes them; None when they are not known."""
+
+
+def argument_types(guest: Attachment | None) -> ArgumentTypes:
+    """For the probes of ``guest``, or of none."""
+    if guest is None:
+        return lambda probe: None if probe.in_guest else ()
+    from probekit.session.guesttypes import GuestTypes
+
+    return GuestTypes(guest).shown
