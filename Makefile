@@ -17,10 +17,10 @@ demo:
 	@sh vm/bootstrap.sh
 	@$(PYTHON) -m vm.demo
 
-# pytest runs in one process: guests are slow without KVM, and two at a time on two cores are slower still.
+# Two processes, each with guests of its own (tests/conftest.py); much of a live test is waiting.
 test: lint
 	@sh vm/bootstrap.sh tests
-	$(PYTHON) -m pytest $(PYTEST)
+	$(PYTHON) -m pytest -n 2 --dist loadgroup $(PYTEST)
 
 lint:
 	@sh vm/bootstrap.sh

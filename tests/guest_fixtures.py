@@ -25,7 +25,7 @@ from tests.guest.tool import Probekit
 from vm.guest import Guest
 from vm.text import KernelText, differences
 
-__all__ = ("K61", "K612", "KERNELS", "PTI", "Kind", "only")
+__all__ = ("K61", "K61RT", "K612", "KERNELS", "PTI", "Kind", "only")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ class Kind:
 K61 = Kind("6.1-cloud")
 K612 = Kind("6.12-cloud")
 PTI = Kind("6.1-cloud", append="pti=on")
+K61RT = Kind("6.1-rt")
 KERNELS = (K61, K612)
 
 

@@ -14,15 +14,18 @@ from pathlib import Path
 from types import FrameType
 
 from tests.bench.enabling import EnableRow, KprobeRow, measure_enabling, measure_kprobes
+from tests.bench.events import EventRow, measure_events
 from tests.bench.firing import Attached, FiringRow, measure_attached, measure_firing
+from tests.bench.growth import Growth, measure_growth
 from tests.bench.report import Report, text
 from tests.bench.stops import StopRates, measure_stops
 from tests.bench.tracers import BenchError, recover
+from tests.bench.traps import TrapRow, measure_traps
 from vm.errors import VmError
 from vm.guest import Guest
 from vm.text import KernelText, differences
 
-PARTS = ("firing", "attached", "stops", "enabling", "kprobes")
+PARTS = ("firing", "growth", "events", "traps", "attached", "stops", "enabling", "kprobes")
 
 
 def _note(message: str) -> None:
@@ -51,10 +54,13 @@ def _left(guest: Guest, text_before: KernelText, before: bytes) -> list[str]:
 
 
 def _measure(options: argparse.Namespace) -> Report:
-    rounds, calls, times = (2, 100_000, 4) if options.quick else (options.rounds, 200_000, 8)
+    rounds, calls, times = (2, 1_000, 150) if options.quick else (options.rounds, 1_000, 400)
     parts = options.only or PARTS
     firing: list[FiringRow] = []
     bare_ns = 0.0
+    traps: list[TrapRow] = []
+    events: EventRow | None = None
+    growth: Growth | None = None
     attached: Attached | None = None
     stops: StopRates | None = None
     enabling: list[EnableRow] = []
@@ -64,6 +70,12 @@ def _measure(options: argparse.Namespace) -> Report:
         before = code.read()
         if "firing" in parts:
             firing, bare_ns = measure_firing(guest, rounds=rounds, calls=calls, times=times, progress=_note)
+        if "growth" in parts:
+            growth = measure_growth(guest, rounds=rounds, calls=calls, times=times, progress=_note)
+        if "events" in parts:
+            events = measure_events(guest, rounds=rounds, events=50_000, progress=_note)
+        if "traps" in parts:
+            traps = measure_traps(guest, rounds=rounds, calls=calls, times=times, progress=_note)
         if "attached" in parts:
             attached = measure_attached(guest, rounds=rounds, calls=calls, times=times, progress=_note)
         if "stops" in parts:
@@ -85,6 +97,9 @@ def _measure(options: argparse.Namespace) -> Report:
         enabling=enabling,
         kprobes=kprobes,
         guest_left=left,
+        traps=traps,
+        events=events,
+        growth=growth,
     )
 
 

@@ -22,9 +22,10 @@ from tests.bench.tracers import BenchError, Outcome, Probekit, probekit_command
 from vm.errors import ExecTimeoutError
 from vm.guest import Guest
 
-__all__ = ("KPROBE_SECONDS", "EnableRow", "KprobeRow", "measure_enabling", "measure_kprobes")
+__all__ = ("KPROBE_SECONDS", "MARKERS", "EnableRow", "KprobeRow", "measure_enabling", "measure_kprobes")
 
 KPROBE_SECONDS = 60.0
+MARKERS = "1,000 markers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,11 @@ def _scripts(guest: Guest) -> dict[str, str]:
     """What to enable, by name."""
     functions = _kernel_functions(guest)
     few = {f"about {count:,}": f"fbt::{_prefix(functions, count)}*:entry" for count in (10, 1000)}
-    descriptions = few | {"every entry": "fbt:::entry", "every entry and return": "fbt:::"}
+    descriptions = few | {
+        MARKERS: "marker:pk_demo:many*:",
+        "every entry": "fbt:::entry",
+        "every entry and return": "fbt:::",
+    }
     return {what: f"{description} {{ @[probefunc] = count(); }}" for what, description in descriptions.items()}
 
 
@@ -135,6 +140,7 @@ def _median(what: str, rows: Sequence[EnableRow]) -> EnableRow:
 
 def measure_enabling(guest: Guest, *, rounds: int, progress: Callable[[str], None]) -> list[EnableRow]:
     """Each script, taking turns; all of them with a warm cache, every entry with a cold one as well."""
+    guest.insmod("pk_demo", progress)
     scripts = _scripts(guest)
     runs: dict[str, list[EnableRow]] = {}
     with steady_work(guest), PauseWatch(guest.qmp2) as watch:

@@ -3,11 +3,14 @@
 import dataclasses
 import json
 
-from tests.bench.enabling import EnableRow, KprobeRow
+from tests.bench.enabling import MARKERS, EnableRow, KprobeRow
+from tests.bench.events import EventRow
 from tests.bench.firing import Attached, FiringRow
+from tests.bench.growth import Growth, GrowthRow
 from tests.bench.report import Report, targets, text
 from tests.bench.stops import StopRates
 from tests.bench.tracers import total
+from tests.bench.traps import TrapRow
 
 ENTRY = FiringRow("@ = count()", "entry", 50.0, 500.0, 10.0, (50.0,), (500.0,))
 EVERY = EnableRow(
@@ -37,19 +40,26 @@ REPORT = Report(
     firing=[ENTRY, dataclasses.replace(ENTRY, point="return", probekit_ns=100.0)],
     attached=Attached(400.0, 404.0),
     stops=StopRates(gdb=400.0, stop_engine=800.0),
-    enabling=[EVERY],
+    enabling=[EVERY, dataclasses.replace(EVERY, what=MARKERS, enable_pause_s=0.012)],
     kprobes=[KprobeRow(10, 5.0, 7.0), KprobeRow(72, None, None)],
     guest_left=(),
+    traps=[TrapRow("int3", 1200.0, 400.0, 3.0, 2.4, (1200.0,)), TrapRow("jump", 40.0, 400.0, 0.1, 0.08, (40.0,))],
+    events=EventRow(1000, 60_000.0, 10_000.0),
+    growth=Growth(30.0, (GrowthRow("1 function", 1, 40.0, 1.0, 2e6), GrowthRow("1 key", 1, 90.0, 1.0, 1.5e6))),
 )
 
 
 def test_targets_are_met_or_missed_by_the_figures() -> None:
     assert {target.what: target.met for target in targets(REPORT)} == {
-        "a count at entry, of bpftrace's": True,
-        "a count at return, of bpftrace's": False,
+        "@ = count() at entry, of bpftrace's": True,
+        "@ = count() at return, of bpftrace's": False,
+        "printed events a second, of bpftrace's": True,
+        "firings a second, of gdb's breakpoint": True,
+        "a firing by INT3": True,
         "attached, nothing enabled": True,
         "pause to enable every entry": True,
         "pause to disable every entry": False,
+        "longest pause to switch on 1,000 markers": True,
         "probes of every entry": True,
         "typed to live, warm cache": True,
     }
@@ -60,11 +70,14 @@ def test_the_json_holds_every_part_and_the_ratios() -> None:
     assert [row["ratio"] for row in data["firing"]] == [0.1, 0.2]
     assert data["enabling"][0]["bytes_per_probe"] == 100
     assert data["kprobes"][1]["attach_s"] is None
-    assert len(data["targets"]) == 7
+    assert data["traps"][0]["of_call"] == 3.0
+    assert len(data["targets"]) == len(targets(REPORT)) > 9
 
 
 def test_a_report_of_some_parts_only_has_only_those() -> None:
-    nothing = dataclasses.replace(REPORT, firing=[], attached=None, stops=None, enabling=[], kprobes=[])
+    nothing = dataclasses.replace(
+        REPORT, firing=[], traps=[], events=None, growth=None, attached=None, stops=None, enabling=[], kprobes=[]
+    )
     assert targets(nothing) == []
     assert text(nothing).split("\n\n")[1:] == ["The guest was left as it was found."]
 

@@ -208,34 +208,44 @@ def recover(guest: Guest) -> str:
 
 @dataclass
 class Bpftrace:
-    """bpftrace in the guest, live inside a ``with`` block; ``count``, the sum of its maps, holds after it."""
+    """bpftrace in the guest, live inside a ``with`` block; ``count``, the sum of its maps, holds after it.
+
+    ``patience``: seconds between two signals that it shall end; with many probes that takes it long, and a second
+    signal ends it before it has written its maps.
+    """
 
     guest: Guest
     script: str
+    patience: int = 6
     count: int = 0
 
     def __enter__(self) -> Bpftrace:
         self._running: Background = self.guest.spawn(f"exec bpftrace -f json -e {shlex.quote(self.script)}")
         # Nothing else in the guest has kprobes. The list may show the function by an alias, so its name is no help.
         probes = "/sys/kernel/debug/kprobes/list"
-        ready = f"grep -q . {probes} && ! grep -q DISABLED {probes}"
-        wait = f"i=0; until {ready}; do i=$((i+1)); [ $i -gt 300 ] && exit 1; sleep 0.1; done; sleep 0.2"
+        # It says how many there will be before the first is there.
+        said = rf"sed -n 's/.*attached_probes.*: \([0-9]*\)}}.*/\1/p' {self._running.output_path}"
+        there = f"n=$({said}); [ ${{n:-0}} -gt 0 ] && [ $(grep -c . {probes}) -ge $n ] && ! grep -q DISABLED {probes}"
+        wait = f"i=0; until {there}; do i=$((i+1)); [ $i -le 1000 ] || exit 1; sleep 0.2; done; sleep 0.2"
         try:
-            self.guest.check(wait, timeout=120)
+            self.guest.check(wait, timeout=240)
         except BaseException:
             self._running.stop("KILL")
             raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        # bpftrace 0.17 loses a signal that comes between two of its polls, so one is sent each second.
+        # bpftrace 0.17 loses a signal that comes between two of its polls, so it is sent again.
         status = f"{self._running.output_path}.status"
-        asking = f"kill -INT -- -{self._running.pid}; for i in 1 2 3 4 5; do test -e {status} && exit; sleep 0.2; done"
-        self.guest.check(f"while ! test -e {status}; do ({asking}) 2>/dev/null; done", timeout=_END_SECONDS)
+        looks = f"$(seq {5 * self.patience})"
+        asking = f"kill -INT -- -{self._running.pid}; for i in {looks}; do test -e {status} && exit; sleep 0.2; done"
+        limit = max(_END_SECONDS, 3 * self.patience)
+        self.guest.check(f"while ! test -e {status}; do ({asking}) 2>/dev/null; done", timeout=limit)
         done = self._running.wait()
         if error is not None:
             return
-        if done.status != 0:
+        # Writing its maps takes longer than a second when there are stacks in them; then it ends by the second signal.
+        if done.status not in (0, 130):
             raise BenchError(f"bpftrace ended with status {done.status}: {self.script}\n{done.output}")
         maps = [json.loads(line) for line in done.output.splitlines() if line.startswith("{")]
         self.count = sum(total(m["data"]) for m in maps if m["type"] in ("map", "hist"))

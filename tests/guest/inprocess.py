@@ -11,6 +11,7 @@ from typing import Any
 from probekit.consumer import events as model
 from probekit.ir.build import compile_program
 from probekit.session.attach import AttachOptions, attach
+from probekit.session.guesttypes import GuestTypes
 from probekit.session.options import Options
 from probekit.session.run import EngineName, Trace
 from probekit.session.signals import Interrupts
@@ -67,10 +68,16 @@ def trace(
     engine: EngineName = "guest",
     options: Options | None = None,
     ram: str | None = None,
+    limit: float = _LIMIT,
+    tick: bool = True,
+    measure: bool = False,
 ) -> Outcome:
-    """Run ``script``; once its probes are live, ``work``; end when that has ended (without work: on ``exit()``)."""
+    """Run ``script``; once its probes are live, ``work``; end when that has ended (without work: on ``exit()``).
+
+    ``measure``: clauses take their own time. ``limit``: seconds, for the whole of it. ``tick``: its record is what
+    tells that probes are live; without it, the run itself (for buffers that are only read at the end).
+    """
     spec = guest if isinstance(guest, str) else guest.gdb
-    program = compile_program(f"{script}\n{TICK}" if work else script)
     outcome = Outcome()
     interrupts = Interrupts()
     failure: list[BaseException] = []
@@ -83,11 +90,25 @@ def trace(
         finally:
             interrupts.request(signal.SIGINT)
 
+    def started() -> None:
+        if work is not None and not tick:
+            worker.start()
+
     worker = threading.Thread(target=labour, daemon=True)
     with attach(spec, AttachOptions(ram=ram)) as attachment:
-        run = Trace(attachment, program, options or Options(), engine=engine, interrupts=interrupts)
+        text = f"{script}\n{TICK}" if work and tick else script
+        program = compile_program(text, kernel=GuestTypes(attachment))
+        run = Trace(
+            attachment,
+            program,
+            options or Options(),
+            engine=engine,
+            interrupts=interrupts,
+            started=started,
+            measure=measure,
+        )
         with run:
-            for event in run.events(seconds=_LIMIT):
+            for event in run.events(seconds=limit):
                 if isinstance(event, model.ProbeFired) and event.probe.name.name == _TICK_NAME:
                     if work is not None and worker.ident is None:
                         worker.start()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 
 from elftools.elf.elffile import ELFFile
 
@@ -16,7 +17,7 @@ from tests.guest.rawstub import RawStub
 from vm import kernels
 from vm.guest import Guest
 
-__all__ = ("TextSnapshot",)
+__all__ = ("ModuleText", "TextSnapshot")
 
 _EXECUTABLE = 0x4
 _SHOWN = 20
@@ -42,14 +43,42 @@ class TextSnapshot:
 
     def changes(self, guest: Guest) -> list[str]:
         """What is different now, in words; empty when nothing is."""
-        now = _read(guest, [(addr, len(data)) for addr, data in self.parts.values()])
-        found: list[str] = []
-        for (name, (addr, before)), after in zip(self.parts.items(), now, strict=True):
-            if before != after:
-                where = [at for at in range(len(before)) if before[at] != after[at]]
-                found.append(f"{name}: {len(where)} bytes")
-                found += [f"{addr + at:#x}: {before[at]:02x} -> {after[at]:02x}" for at in where[:_SHOWN]]
-        return found
+        return _differences(self.parts, guest)
+
+
+def _differences(parts: dict[str, tuple[int, bytes]], guest: Guest) -> list[str]:
+    now = _read(guest, [(addr, len(data)) for addr, data in parts.values()])
+    found: list[str] = []
+    for (name, (addr, before)), after in zip(parts.items(), now, strict=True):
+        if before != after:
+            where = [at for at in range(len(before)) if before[at] != after[at]]
+            found.append(f"{name}: {len(where)} bytes")
+            found += [f"{addr + at:#x}: {before[at]:02x} -> {after[at]:02x}" for at in where[:_SHOWN]]
+    return found
+
+
+@dataclass(frozen=True)
+class ModuleText:
+    """Code and marker descriptors of one module of ours. ``parts``: section to (address, bytes)."""
+
+    parts: dict[str, tuple[int, bytes]]
+
+    @classmethod
+    def take(cls, guest: Guest, name: str, file: bytes) -> ModuleText:
+        """As it is now. ``file``: what was loaded."""
+        elf = ELFFile(BytesIO(file))
+        places: dict[str, tuple[int, int]] = {}
+        for section in elf.iter_sections():
+            code = section["sh_flags"] & _EXECUTABLE and not section.name.startswith((".init", ".exit"))
+            if section["sh_size"] and (code or section.name == "__pk_markers_data"):
+                addr = int(guest.check(f"cat /sys/module/{name}/sections/{section.name}"), 16)
+                places[section.name] = (addr, section["sh_size"])
+        texts = _read(guest, list(places.values()))
+        return cls({section: (places[section][0], text) for section, text in zip(places, texts, strict=True)})
+
+    def changes(self, guest: Guest) -> list[str]:
+        """What is different now, in words."""
+        return _differences(self.parts, guest)
 
 
 def _kernel(guest: Guest) -> dict[str, tuple[int, int]]:

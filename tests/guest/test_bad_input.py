@@ -85,6 +85,14 @@ def test_a_script_error_never_reaches_the_guest(guest: Guest, probekit: Probekit
     refused(probekit.run("-n", "fbt::vfs_read:entry { trace(nosuch); }"), "[D_IDENT_UNDEF]")
 
 
+@pytest.mark.parametrize("buffer", ["aggsize=200m", "bufsize=200m"])
+def test_more_memory_than_a_guest_should_be_asked_for(guest: Guest, probekit: Probekit, buffer: str) -> None:
+    script = ("-n", "fbt::vfs_read:entry { @[execname, pid] = count(); trace(pid); }")
+    refused(probekit.run("-x", buffer, *script), "MiB of guest memory", "lower -x aggsize")
+    refused(probekit.run("-x", buffer.replace("200m", "1g"), *script), "256m at most")
+    _works(probekit, guest)
+
+
 # -- this machine -----------------------------------------------------------------------------------------------------
 
 
@@ -113,7 +121,7 @@ def test_a_state_directory_that_cannot_be_written(guest: Guest, probekit: Probek
 def test_a_full_disk(guest: Guest, probekit: Probekit, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", small], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", small], capture_output=True)
     if mounted.returncode:
         pytest.skip(f"cannot mount a tmpfs here: {mounted.stderr.decode().strip()}")
     try:

@@ -110,3 +110,4 @@ def test_counts_without_the_ram_file(guest: Guest, homes: object) -> None:
     done = trace(guest, script, getppid_on_each_cpu(guest, 100_000), ram="none")
     assert done.trouble() == []
     assert done.table() == {("syscalls", 0): 100_000, ("syscalls", 1): 100_000} and done.table("r") == {(): 200_000}
+    assert done.stats["stops_to_read"] > 0 and 0 < done.stats["longest_stop_to_read_s"] < 5

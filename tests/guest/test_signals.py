@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import time
 from collections.abc import Iterator
@@ -105,3 +106,18 @@ def test_output_that_cannot_be_written(guest: Guest, probekit: Probekit, text: b
         done = running.finish()
     _left_nothing(guest, probekit, text, done)
     assert done.status == 1 and "No space left" in done.paragraph()
+
+
+@pytest.mark.parametrize("limit", [100, 600, 4800, 66_000])
+def test_a_full_disk_under_the_journal(guest: Guest, probekit: Probekit, text: bytes, limit: int) -> None:
+    """Noticed before anything is done, however little is missing."""
+
+    def fill() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    done = probekit.start(
+        "-n", "fbt::vfs_*:entry { @ = count(); }", "-n", "tick-1s { exit(0); }", preexec_fn=fill
+    ).finish()
+    assert done.status == 1 and "File too large" in done.paragraph()
+    assert "probekit recover" not in done.stderr
+    _left_nothing(guest, probekit, text, done)

@@ -75,7 +75,7 @@ def test_text_of_a_list(guest: Guest, probekit: Probekit) -> None:
 
 def test_begin_ticks_and_guest_share_variables(guest: Guest, probekit: Probekit) -> None:
     running = probekit.live(
-        "BEGIN { step = 3; }",
+        "BEGIN { step = 3; total = 0; }",
         f"{GETPPID} {{ total += step; calls++; this->twice = 2 * calls; @top = max(this->twice); }}",
         "tick-50ms /calls > 0/ { ticks++; step = 3; }",
         'END { printf("%d %d %d", total, calls, ticks > 0); }',

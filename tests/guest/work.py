@@ -8,7 +8,7 @@ from typing import Any
 
 from vm.guest import Guest
 
-__all__ = ("demo", "getppid_on_each_cpu", "lines")
+__all__ = ("demo", "getppid_on_each_cpu", "lines", "our_memory")
 
 LIMIT = 180.0
 
@@ -30,6 +30,12 @@ def demo(guest: Guest, seconds: float) -> Callable[[], dict[str, Any]]:
     return lambda: json.loads(guest.check(f"exec demo {seconds:g}", timeout=LIMIT))
 
 
-def lines(guest: Guest, script: str) -> Callable[[], str]:
-    """A shell script."""
-    return lambda: guest.check(script, timeout=LIMIT)
+def lines(guest: Guest, script: str, limit: float = LIMIT) -> Callable[[], str]:
+    """A shell script; ``limit``: in seconds."""
+    return lambda: guest.check(script, timeout=limit)
+
+
+def our_memory(guest: Guest) -> list[str]:
+    """Guest memory that probekit asked for: its caller is a place where the kernel's own calls never come back to."""
+    found = guest.check("cat /proc/vmallocinfo", timeout=60).splitlines()
+    return [line for line in found if " __startup_64+" in line]

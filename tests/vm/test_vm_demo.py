@@ -1,7 +1,9 @@
 """The demo's own arithmetic, and what a damaged guest or a failing probekit would make of it."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -48,15 +50,22 @@ def test_changed_bytes_are_found() -> None:
     assert differences(b"abcd", b"aXcY") == [1, 3]
 
 
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder that leaves room for a socket's name, whatever pytest's own folders are called."""
+    with TemporaryDirectory(prefix="pk-") as folder:
+        yield Path(folder)
+
+
 @pytest.mark.guest
 def test_a_probekit_that_fails_ends_the_demo_and_the_guest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    short_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_path))
     failing = "import sys; print('probekit: no'); sys.exit(5)"
     monkeypatch.setattr(demo, "_command", lambda: (sys.executable, "-c", failing))
     assert demo.main([]) == 1
     shown = capfd.readouterr()
     assert "| probekit: no" in shown.out
     assert "ended with status 5" in shown.err
-    assert list(tmp_path.iterdir()) == []
+    assert list(short_path.iterdir()) == []
