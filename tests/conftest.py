@@ -1,6 +1,8 @@
-"""Options, profiles and fixtures of the whole suite."""
+"""Options, profiles and fixtures of the whole suite, and which of two processes does what."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -21,12 +23,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--kills", type=int, default=20, help="how many times probekit is killed at a random moment")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two processes share the work: one has the tests on 6.1 guests, the other all else that needs a guest.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With several processes, the tests of one kind of guest stay in one, so that no guest is booted twice.
 
-    So no guest is booted twice. What needs none is done by whichever has time.
+    xdist's own groups are written into the items' ids, which newer pytest versions do not
+    take from there any more; here the id itself says which guest a test is for.
     """
-    for item in items:
-        if item.get_closest_marker("guest") is not None:
-            item.add_marker(pytest.mark.xdist_group("6.1" if "6.1-" in item.name else "others"))
+    from xdist.scheduler import LoadScopeScheduling  # not there without xdist
+
+    class ByGuest(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            if "6.1-" in nodeid:
+                return "6.1"
+            if "6.12-" in nodeid:
+                return "6.12"
+            # Modules with machines of their own, whole; what needs none is done by whoever has time.
+            return nodeid.partition("::")[0]
+
+    return ByGuest(config, log)

@@ -328,10 +328,13 @@ class ClauseEmitter:
         yield f"movsxd rdi, dword ptr gs:[{task.cpu:#x}]"
         yield f"call {times.now:#x}"
         yield f"sub rax, qword ptr gs:[{times.clock:#x}]"
-        yield f"add rax, qword ptr gs:[{times.task_clock:#x}]"
         if times.interrupts is not None:
             now, known = times.interrupts
             yield from (f"sub rax, qword ptr gs:[{now:#x}]", f"add rax, qword ptr gs:[{known:#x}]")
+            # The time of an interrupt that ran when the queue's clock was last set is charged to what comes next, and
+            # never more than there is of that (update_rq_clock_task): with less, the task's time would go back.
+            yield from ("cqo", "not rdx", "and rax, rdx")
+        yield f"add rax, qword ptr gs:[{times.task_clock:#x}]"
         yield f"mov rcx, qword ptr gs:[{task.current:#x}]"
         yield f"sub rax, qword ptr [rcx + {times.since:#x}]"
         yield f"add rax, qword ptr [rcx + {times.total:#x}]"
