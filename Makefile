@@ -17,10 +17,10 @@ demo:
 	@sh vm/bootstrap.sh
 	@$(PYTHON) -m vm.demo
 
-# Two processes, each with guests of its own (tests/conftest.py); much of a live test is waiting.
+# Three processes, each with guests of its own (tests/conftest.py); much of a live test is waiting.
 test: lint
 	@sh vm/bootstrap.sh tests
-	$(PYTHON) -m pytest -n 2 --dist loadgroup $(PYTEST)
+	$(PYTHON) -m pytest -n 3 --dist loadscope $(PYTEST)
 
 lint:
 	@sh vm/bootstrap.sh

@@ -1,11 +1,15 @@
-"""Options, profiles and fixtures of the whole suite, and which of two processes does what."""
+"""Options, profiles and fixtures of the whole suite, and which of its processes does what."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from hypothesis import settings
+
+_USUAL_GUEST = re.compile(r"6\.12?-cloud(?!-(?:st|pti))")
+_LONGEST = "tests/guest/test_markers.py"
 
 pytest_plugins = ("tests.guest_fixtures",)
 
@@ -25,20 +29,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With several processes, the tests of one kind of guest stay in one, so that no guest is booted twice.
+    """With several processes, each of the two usual kinds of guest has one, so that it is booted once.
 
-    xdist's own groups are written into the items' ids, which newer pytest versions do not
-    take from there any more; here the id itself says which guest a test is for.
+    All else goes by whole modules to whoever has time: those of other guests, the longest one, and what needs no guest.
+    xdist's own groups are written into the items' ids, which newer pytest versions do not take from there any more.
     """
     from xdist.scheduler import LoadScopeScheduling  # not there without xdist
 
     class ByGuest(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            if "6.1-" in nodeid:
-                return "6.1"
-            if "6.12-" in nodeid:
-                return "6.12"
-            # Modules with machines of their own, whole; what needs none is done by whoever has time.
-            return nodeid.partition("::")[0]
+            module = nodeid.partition("::")[0]
+            usual = _USUAL_GUEST.search(nodeid)
+            return usual.group() if usual and module != _LONGEST else module
 
     return ByGuest(config, log)

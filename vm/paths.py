@@ -33,14 +33,17 @@ __all__ = (
 
 SOURCES = Path(__file__).resolve().parent
 
+# Where it is does not change while a process runs: tests give what they start another one, and a module
+# has to be built for the kernel that was booted, not for the newest that a second cache would fetch.
+_CACHE_HOME = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+
 # sockaddr_un.sun_path holds 108 bytes with the final NUL; the longest name we use is "exec1.sock".
 _MAX_GUEST_DIR = 108 - 1 - len("/exec1.sock")
 
 
 def cache_dir(*parts: str) -> Path:
     """A directory in the cache, created."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    path = Path(base, "probekit", "vm", *parts)
+    path = Path(_CACHE_HOME, "probekit", "vm", *parts)
     path.mkdir(parents=True, exist_ok=True)
     return path
 

@@ -6,9 +6,10 @@ import pytest
 
 from tests.guest.inprocess import trace
 from tests.guest.work import lines
+from tests.guest_fixtures import SINGLE, only
 from vm.guest import Guest
 
-pytestmark = pytest.mark.guest
+pytestmark = [pytest.mark.guest, only(*SINGLE)]  # a tracepoint is among the probes
 
 READS = 40
 WORK = f"dd if=/dev/zero of=/dev/null bs=4096 count={READS} 2>/dev/null"

@@ -14,13 +14,10 @@ from tests.guest.inprocess import trace
 from tests.guest.refusal import refused
 from tests.guest.tool import Probekit
 from tests.guest.work import getppid_on_each_cpu, lines
-from tests.guest_fixtures import Kind, only
+from tests.guest_fixtures import SINGLE, only
 from vm.guest import Guest
 
-# Connecting makes the guest rewrite its own running code, which QEMU 7.2 gets wrong at times when each vCPU has a
-# thread of its own.
-KINDS = tuple(Kind(kernel, tcg="single") for kernel in ("6.1-cloud", "6.12-cloud"))
-pytestmark = [pytest.mark.guest, only(*KINDS)]
+pytestmark = [pytest.mark.guest, only(*SINGLE)]
 
 GETPPID = 110
 _TRACING = "/sys/kernel/tracing"
