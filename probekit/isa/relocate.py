@@ -5,6 +5,7 @@ The copied bytes do at ``new_addr`` what the originals did at ``addr``::
     8b 05 rel32       mov eax, [rip+x]   the displacement is re-based
     74 rel8           je target          becomes je rel32
     e2 rel8           loop target        becomes loop L; jmp N; L: jmp target; N:
+    eb fe             jmp .              becomes jmp rel32 to the original
     e8 rel32          call f             becomes push <original return address>; jmp f
 
 The callee of a moved call sees the *original* return address (unwinders and
@@ -117,7 +118,12 @@ def relocate(
     goes_on = not insns or insns[-1].flow not in _STOPS
     block = BlockEncoder(64)
     for decoded in Decoder(64, code, ip=addr):
-        block.add_many(_moved(decoded))
+        moved = _moved(decoded)
+        if decoded.ip == addr:
+            # A branch to where the run begins goes there, not to the copy: the probe that stands there fires again, and
+            # nobody loops in a copy that is to be freed (the kernel's `jmp .` in which a dead CPU waits).
+            moved[0].ip = 0
+        block.add_many(moved)
     if jump_back and goes_on:
         _check_reach(end, end, new_addr)
         block.add(Instruction.create_branch(Code.JMP_REL32_64, end))
@@ -140,7 +146,7 @@ def _check(insn: Insn, starts: frozenset[int], lo: int, hi: int, new_addr: int) 
         if lo <= insn.rip_target < hi:
             raise RelocateError("it refers to the moved bytes as data", addr=insn.addr)
         _check_reach(insn.addr, insn.rip_target, new_addr)
-    if insn.target is not None and insn.target not in starts:
+    if insn.target is not None and (insn.target == lo or insn.target not in starts):
         if lo < insn.target < hi:
             raise RelocateError("it jumps into the middle of a moved instruction", addr=insn.addr)
         _check_reach(insn.addr, insn.target, new_addr)

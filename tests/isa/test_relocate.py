@@ -32,7 +32,10 @@ def moved(code: str, addr: int = A, new_addr: int = B) -> str:
         ("jrcxz_outside", "e310", "e302eb05e9090000c1"),  # jrcxz L; jmp N; L: jmp target; N:
         ("jecxz_outside", "67e310", "67e302eb05e9090000c1"),
         ("loop_outside", "e210", "e202eb05e9090000c1"),
-        ("loop_inside", "e2fe", "e2fe"),
+        ("loop_to_itself", "e2fe", "e202eb05e9f7ffffc0"),  # what stands there now is the probe
+        ("jmp_to_itself", "ebfe", "e9fbffffc0"),
+        ("jcc_to_the_first", "90 75fd", "90 0f85f9ffffc0"),
+        ("loop_to_the_second", "90 e2fe 90", "90 e2fe 90"),
         ("call_direct", "e800010000", "6805000081e9fb0000c1"),  # push original return; jmp f
         ("call_next", "e800000000", "6805000081e9fbffffc0"),
         ("call_register", "ffd0", "6802000081ffe0"),
