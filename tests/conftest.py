@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 
 _USUAL_GUEST = re.compile(r"6\.12?-cloud(?!-(?:st|pti))")
-_LONGEST = "tests/guest/test_markers.py"
+_ALONE = frozenset({"tests/guest/test_markers.py", "tests/guest/test_nmi.py"})  # so that all have as much to do
 
 pytest_plugins = ("tests.guest_fixtures",)
 
@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """With several processes, each of the two usual kinds of guest has one, so that it is booted once.
 
-    All else goes by whole modules to whoever has time: those of other guests, the longest one, and what needs no guest.
+    All else goes by whole modules to whoever has time: those of other guests, two long ones, and what needs no guest.
     xdist's own groups are written into the items' ids, which newer pytest versions do not take from there any more.
     """
     from xdist.scheduler import LoadScopeScheduling  # not there without xdist
@@ -40,6 +40,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         def _split_scope(self, nodeid: str) -> str:
             module = nodeid.partition("::")[0]
             usual = _USUAL_GUEST.search(nodeid)
-            return usual.group() if usual and module != _LONGEST else module
+            return usual.group() if usual and module not in _ALONE else module
 
     return ByGuest(config, log)

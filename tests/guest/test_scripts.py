@@ -29,7 +29,7 @@ EXPECTED = {
     "syslat.d": (r"(?m)^  (clock_)?nanosleep +\d+ ns in all$", ("sleep",)),
 }
 SCRIPTS = sorted(path.name for path in data_dir("scripts").iterdir() if path.name.endswith(".d"))
-WORK = "mkdir -p /tmp/s; for a in true false cat sleep; do ln -sf /bin/busybox /tmp/s/$a; done; mixed 900 2 & "
+WORK = "mkdir -p /tmp/s; for a in true false cat sleep; do ln -sf /bin/busybox /tmp/s/$a; done; mixed 900 1 & "
 WORK += "while :; do /tmp/s/true; /tmp/s/false; /tmp/s/cat /no/such/file; /tmp/s/sleep 0.1; done"
 
 

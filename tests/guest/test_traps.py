@@ -55,15 +55,20 @@ def test_all_that_runs_while_a_trap_is_handled_is_refused(guest: Guest, homes: o
         for function in attachment.functions:
             where.setdefault(function.name, []).append(function.addr)
     work = lines(guest, f"syscalls {CALLS} 0")
-    plain = trace(guest, "fbt:::entry { @[probefunc] = count(); }", work, options=ROOMY)
     script = f"fbt:::entry {{ @[probefunc] = count(); }} kinst::sys_getppid:{offset} {{ @traps = count(); }}"
-    trapped = trace(guest, script, work, options=ROOMY)
-    assert plain.trouble() == trapped.trouble() == []
-    assert trapped.table("traps")[()] >= CALLS
-    usual = plain.table()
-    more = {key[0] for key, count in trapped.table().items() if count - usual.get(key, 0) > CALLS * 3 // 4}
-    assert "kprobe_int3_handler" in more and "__rcu_read_lock" in more  # it is seen at all
-    unrefused = {str(name) for name in more if all(refused.reason(addr) is None for addr in where[str(name)])}
+    unrefused: set[str] | None = None
+    for _ in range(3):  # what the guest happened to do more of besides, it does not do every time
+        plain = trace(guest, "fbt:::entry { @[probefunc] = count(); }", work, options=ROOMY)
+        trapped = trace(guest, script, work, options=ROOMY)
+        assert plain.trouble() == trapped.trouble() == []
+        assert trapped.table("traps")[()] >= CALLS
+        usual = plain.table()
+        more = {key[0] for key, count in trapped.table().items() if count - usual.get(key, 0) > CALLS * 3 // 4}
+        assert "kprobe_int3_handler" in more and "__rcu_read_lock" in more  # it is seen at all
+        found = {str(name) for name in more if all(refused.reason(addr) is None for addr in where[str(name)])}
+        unrefused = found if unrefused is None else unrefused & found
+        if not unrefused:
+            break
     assert unrefused == set()
 
 
