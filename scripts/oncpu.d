@@ -2,7 +2,7 @@
 /*
  * oncpu.d - where the guest's CPUs spend their time in its kernel: 97 samples a second on each, for ten seconds.
  *
- * Prints the twenty most frequent stacks; the idle task is left out. With --folded the output feeds flame graphs.
+ * Prints the twenty most frequent stacks; the idle task is left out.
  *
  * Sample output (its end):
  *
