@@ -12,6 +12,7 @@ from probekit.session.guesttypes import GuestTypes
 from probekit.session.recover import recover
 from tests.guest.inprocess import trace
 from tests.guest.refusal import refused
+from tests.guest.test_kill import EVERY_WAY
 from tests.guest.tool import Probekit
 from tests.guest.work import getppid_on_each_cpu, lines
 from tests.guest_fixtures import SINGLE, only
@@ -106,7 +107,8 @@ def test_killed_while_the_kernel_calls_us(guest: Guest, probekit: Probekit) -> N
 
 
 def test_killed_at_any_moment_of_it(guest: Guest, probekit: Probekit) -> None:
-    script = ("-n", "tracepoint:sched::, tracepoint:nullb::, tracepoint:raw_syscalls:: { @[probename] = count(); }")
+    points = "tracepoint:sched::, tracepoint:nullb::, tracepoint:raw_syscalls:: { @points[probename] = count(); }"
+    script = ("-n", points, *EVERY_WAY)
     for turn in range(10):
         running = probekit.start("-v", *script, "-n", "tick-100ms { exit(0); }")
         running.wait_said("restoring" if turn % 2 else "enabling")
