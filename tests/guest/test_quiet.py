@@ -40,10 +40,12 @@ def test_a_task_that_sleeps_in_a_probed_function_comes_back_to_the_original_one(
 
 def _starve(guest: Guest, seconds: float) -> Background:
     """Keep a task from running, from now on."""
+    said = guest.console.read_text(errors="replace").count("starving")
     starving = guest.spawn(f"exec starve {seconds:g}")
     deadline = time.monotonic() + 30
-    while "starving" not in starving.output():
+    while guest.console.read_text(errors="replace").count("starving") == said:
         assert time.monotonic() < deadline
+        time.sleep(0.02)
     return starving
 
 
@@ -65,13 +67,13 @@ def test_a_guest_that_never_becomes_quiet(guest: Guest, homes: object, monkeypat
     )  # RT: RCU's own threads starve too
     assert re.search(rf"\d+ bytes of guest memory are left behind, inert: .* for 3 s now{named}", str(said))
     assert differences(before, text.read()) == [], "the text is restored at once"
-    assert len(our_memory(guest)) > len(memory)
     with monkeypatch.context() as patched:
         patched.setattr("probekit.session.recover.LIMIT", 1.0)
         early = recover(guest.gdb)
     (problem,) = early.problems
     assert early.freed == 0 and "left behind, inert" in problem
     assert _ran(starving) == 0
+    assert len(our_memory(guest)) > len(memory)
     late = recover(guest.gdb)
     assert late.problems == () and late.freed > 3 * 4096
     assert our_memory(guest) == memory

@@ -4,7 +4,7 @@
  * A thread writes to a pipe from a page that nobody has filled (userfaultfd), so
  * the kernel's copy faults and the thread sleeps in the middle of it. After
  * SECONDS the page is filled and the write ends. Prints a line "sleeping" as
- * soon as the thread sleeps, and one JSON line at the end:
+ * soon as the thread sleeps, "filling" before it can go on, and one JSON line at the end:
  *
  *     {"workload":"faultwait","written":10,"text":"ok"}
  */
@@ -64,6 +64,8 @@ int main(int argc, char **argv)
 	fflush(stdout);
 	usleep((useconds_t)(atof(argv[1]) * 1e6));
 	memset(source, 'x', PAGE);
+	puts("filling");
+	fflush(stdout);
 	fill = (struct uffdio_copy){ .dst = (unsigned long)page, .src = (unsigned long)source, .len = PAGE };
 	if (ioctl(fd, UFFDIO_COPY, &fill) < 0) {
 		perror("faultwait: fill");

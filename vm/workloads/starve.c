@@ -4,19 +4,22 @@
  * Both are real-time: the one of the higher priority computes on CPU (1) for
  * SECONDS, so the other one, which was preempted between two of its own
  * instructions, stays there. What a kernel keeps back for its ordinary tasks does not
- * help it. Prints a line when that begins, and one of JSON:
+ * help it. That it begins is said on the console, which the host reads without the
+ * starved guest's help; at the end a line of JSON is printed:
  *
- *     starving     {"workload":"starve","seconds":5,"cpu":1,"victim":123,"ran":0}
+ *     {"workload":"starve","seconds":5,"cpu":1,"victim":123,"ran":0}
  *
  * ran is what the victim ran meanwhile, in loops of its own.
  */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -43,8 +46,18 @@ static void be(int priority, int cpu)
 
 	CPU_ZERO(&set);
 	CPU_SET(cpu, &set);
+	must(sched_setscheduler(0, SCHED_FIFO, &param)); /* first: an ordinary task would wait for the other one there */
 	must(sched_setaffinity(0, sizeof set, &set));
-	must(sched_setscheduler(0, SCHED_FIFO, &param));
+}
+
+static void say(const char *what)
+{
+	int console = open("/dev/console", O_WRONLY | O_NOCTTY);
+
+	must(console);
+	dprintf(console, "%s\n", what);
+	must(tcdrain(console)); /* what drains it may starve too */
+	close(console);
 }
 
 int main(int argc, char **argv)
@@ -71,9 +84,8 @@ int main(int argc, char **argv)
 	}
 	while (!*loops)
 		sched_yield();
+	say("starving");
 	be(50, cpu);
-	printf("starving\n");
-	fflush(stdout);
 	before = *loops;
 	for (end = now() + seconds; now() < end;)
 		;
