@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from types import TracebackType
@@ -61,6 +62,8 @@ def _start(command: str) -> subprocess.Popen[bytes]:
     words = command.split()
     if not words:
         raise ProbekitError("failed to execute '': no command")
+    if shutil.which(words[0]) is None:
+        raise ProbekitError(f"failed to execute {words[0]}: there is no such program")
     child = subprocess.Popen(["/bin/sh", "-c", _STOPPED, "sh", *words])
     pid, status = os.waitpid(child.pid, os.WUNTRACED)
     if pid != child.pid or not os.WIFSTOPPED(status):

@@ -211,6 +211,14 @@ def _put(op: Call, here: Here) -> Iterator[str]:
     yield from here.operands.set(op.dst)
 
 
+def _d_path(op: Call, here: Here) -> Iterator[str]:
+    yield from here.operands.take("rsi", op.args[0])
+    yield from here.target(op.dst)
+    yield here.call("d_path")
+    yield f"jb {here.fault(FaultKind.BADADDR)}"
+    yield from here.made(op.dst)
+
+
 def _bcopy(op: Call, here: Here) -> Iterator[str]:
     source, target, size = op.args
     yield from here.operands.take("rsi", source)
@@ -239,6 +247,7 @@ _OTHERS: dict[str, Callable[[Call, Here], Iterator[str]]] = {
     "copyinto": _copyinto,
     "copyout": _copyout,
     "copyoutstr": _copyoutstr,
+    "d_path": _d_path,
     "getmajor": _one("shr rax, 20", "and eax, 0xfff"),
     "getminor": _one("and eax, 0xfffff"),
     "htonl": _one("bswap eax"),

@@ -18,6 +18,7 @@ from probekit.codegen.acting import panics, routine_of, stops
 from probekit.codegen.aggregate import aggregate
 from probekit.codegen.calls import GUEST_CALLS, call
 from probekit.codegen.context import FRAME_RAX, FRAME_SITE, MAX_ERRNO, SITE_ENTRY_SIZE, SITE_FIELDS, Context
+from probekit.codegen.dentries import TASK_TEXTS, task_text
 from probekit.codegen.frame import Frame
 from probekit.codegen.here import Here
 from probekit.codegen.memory import load_memory, memory_op, variable_op
@@ -221,6 +222,8 @@ class ClauseEmitter:
             case Arg(dst=dst, index=index):
                 yield from self._arg(index)
                 yield from operands.set(dst)
+            case Builtin(dst=dst, name=name) if name in TASK_TEXTS:
+                yield from task_text(name, dst, self._here)
             case Builtin(dst=dst, name=name):
                 yield from self._builtin(name)
                 yield from operands.set(dst)

@@ -35,6 +35,7 @@ __all__ = (
     "SITE_FIELDS",
     "Context",
     "KernelServices",
+    "PathOffsets",
     "RunTime",
     "TaskOffsets",
 )
@@ -103,6 +104,34 @@ class RunTime:
     interrupts: tuple[int, int] | None = None
 
 
+@record
+class PathOffsets:
+    """Where the names of a task's directories and the words of its program are: byte offsets.
+
+    ``fs``, ``memory``: in ``task_struct``; ``cwd``, ``root``: the paths in ``fs_struct``; ``path_mount``,
+    ``path_dentry``: in ``path``. From a ``vfsmount``, which lies inside a ``struct mount`` at ``mount``:
+    ``mount_root``, and of that mount ``mount_parent`` and ``mountpoint``. In a dentry: ``parent``, ``name`` (a pointer)
+    and ``name_size``, and ``hashed``, 0 when it has been removed. ``arg_start``, ``arg_end``: in ``mm_struct``.
+    """
+
+    fs: int
+    memory: int
+    cwd: int
+    root: int
+    path_mount: int
+    path_dentry: int
+    mount: int
+    mount_root: int
+    mount_parent: int
+    mountpoint: int
+    parent: int
+    name: int
+    name_size: int
+    hashed: int
+    arg_start: int
+    arg_end: int
+
+
 @dataclass(frozen=True, slots=True)
 class KernelServices:
     """Kernel functions that clauses may call, by address; None or missing where the kernel has them not.
@@ -116,7 +145,7 @@ class KernelServices:
     ``stack``: ``stack_trace_save_regs``; ``wall``: ``ktime_get_real_fast_ns``;
     ``preempt_count``: offset of that word from the GS base, which says whether this is an NMI; ``percpu_offset``: of
     the word that is the GS base's own offset (``this_cpu_off``). ``syscalls``: where they are called from.
-    ``run_time``: for ``vtimestamp``.
+    ``run_time``: for ``vtimestamp``; ``paths``: for ``cwd`` and its like.
     """
 
     load: Mapping[int, int] = field(default_factory=dict)
@@ -133,6 +162,7 @@ class KernelServices:
     percpu_offset: int | None = None
     syscalls: SyscallEntry = field(default_factory=SyscallEntry)
     run_time: RunTime | None = None
+    paths: PathOffsets | None = None
 
 
 @dataclass(frozen=True, slots=True)

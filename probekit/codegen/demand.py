@@ -37,6 +37,7 @@ SERVICES = frozenset(
             "copyinto",
             "copyout",
             "copyoutstr",
+            "d_path",
             "inet_ntoa",
             "inet_ntoa6",
             "inet_ntop",
@@ -86,6 +87,8 @@ def program_demand(program: Program, clauses: Sequence[Clause]) -> Demand:
                     names = names or _is_name(name)
                 case Arg(index=0):
                     site_table = True
+                case Builtin(name=name) if BUILTINS[name].made:
+                    services = True
                 case Builtin(name="caller" | "stackdepth") | Call(name="stack"):
                     addresses = services = True
                 case Aggregate(agg=agg) if program.aggregations[agg].func == "llquantize":

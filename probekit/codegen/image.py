@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from probekit.buffers.layout import TableStore
 from probekit.codegen.addresses import ADDRESSES
 from probekit.codegen.context import Context
+from probekit.codegen.dentries import DENTRIES
 from probekit.codegen.destructive import DESTRUCTIVE
 from probekit.codegen.dynamic import DYNAMIC
 from probekit.codegen.frame import Frame, plan_frame
@@ -93,6 +94,7 @@ def routine_table(context: Context) -> dict[str, Routine]:
         NUMBERS,
         JSON,
         ADDRESSES,
+        DENTRIES,
         DYNAMIC,
         SPECULATION,
         DESTRUCTIVE,

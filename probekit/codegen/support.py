@@ -6,6 +6,7 @@ missing(clause, program)   ->  ["the subroutine json()"]
 from __future__ import annotations
 
 from probekit.codegen.calls import GUEST_CALLS
+from probekit.codegen.dentries import TASK_TEXTS
 from probekit.codegen.values import FACTS
 from probekit.ir import ops
 from probekit.ir.ops import BUILTINS, Clause, Op
@@ -16,6 +17,7 @@ GUEST_BUILTINS = frozenset(
     (
         *FACTS,
         *(name for name, info in BUILTINS.items() if info.per_probe),
+        *TASK_TEXTS,
         *("epid", "errno", "stackdepth", "timestamp", "vtimestamp", "walltimestamp"),
     )
 )

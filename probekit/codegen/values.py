@@ -22,6 +22,7 @@ from typing import Literal
 
 from probekit.buffers.variables import round8
 from probekit.ir.ops import (
+    BUILTINS,
     CALLS,
     Aggregate,
     Arg,
@@ -127,6 +128,8 @@ def _text_size(op: Op, program: Program, constants: dict[Reg, int | bytes]) -> i
             return program.string_size
         case StrAddr():
             return longest_text(program)
+        case Builtin(name=name) if BUILTINS[name].made:
+            return program.string_size
         case Call(name="stack" | "ustack" | "jstack", args=(frames,)):
             count = constants.get(frames, 0)
             return 8 * count if isinstance(count, int) else 0

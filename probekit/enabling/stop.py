@@ -295,13 +295,13 @@ class StopEngine:
                 (data,) = self._text.read_many([(saved, max(SYSCALL_ARGS) + 8)])
                 args = [int.from_bytes((data or b"")[at : at + 8], "little") for at in SYSCALL_ARGS]
             case _:
-                return VcpuWorld(regs, self._text, self._facts.task, stacks=self._stacks)
+                return VcpuWorld(regs, self._text, self._facts, stacks=self._stacks)
         returned = 0 if site.probe.kind == "syscall" else regs["rax"]
         argument = _among(args)
-        return VcpuWorld(regs, self._text, self._facts.task, argument, returned, self._stacks)
+        return VcpuWorld(regs, self._text, self._facts, argument, returned, self._stacks)
 
     def _world_of(self, hit: Hit) -> VcpuWorld:
-        return VcpuWorld(hit.regs, self._text, self._facts.task, _among(hit.args), stacks=self._stacks, inside=True)
+        return VcpuWorld(hit.regs, self._text, self._facts, _among(hit.args), stacks=self._stacks, inside=True)
 
     def _move_on(self, vcpu: Vcpu, regs: Regs) -> None:
         if self._in_place.serves(regs["rip"]):

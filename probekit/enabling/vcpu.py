@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from probekit.codegen.context import MAX_ERRNO, TaskOffsets
+from probekit.codegen.context import MAX_ERRNO, PathOffsets, TaskOffsets
 from probekit.codegen.storage import MOST_FRAMES
+from probekit.enabling.dentries import Place, path_text
+from probekit.enabling.facts import GuestFacts
 from probekit.errors import GuestError, UnsupportedError
 from probekit.guest.stacks import GuestStacks
 from probekit.interp.run import Value
@@ -23,10 +25,12 @@ _GENERATIONS = 512
 STOPPED_FACTS = frozenset(
     (
         *("caller", "cpu", "curthread", "errno", "execname", "gid", "percpu_offset", "pid", "ppid", "tid"),
-        *("stackdepth", "timestamp", "uid"),
+        *("cwd", "root", "stackdepth", "timestamp", "uid", "walltimestamp"),
     )
 )
-"""The built-ins of a task that the stop engine has."""
+"""The built-ins of a task that the stop engine has. Both clocks are the host's: the guest's stand still."""
+
+_CLOCKS = {"timestamp": time.monotonic_ns, "walltimestamp": time.time_ns}
 
 
 def kernel_gs_base(regs: Regs) -> int:
@@ -50,7 +54,7 @@ class VcpuWorld:
         self,
         regs: Regs,
         text: TextMemory,
-        task: TaskOffsets | None,
+        facts: GuestFacts,
         arg: Callable[[int], int] | None = None,
         returned: int = 0,
         stacks: GuestStacks | None = None,
@@ -61,7 +65,8 @@ class VcpuWorld:
         self._inside = inside
         self._regs = regs
         self._text = text
-        self._task = task
+        self._task = facts.task
+        self._paths = facts.kernel.paths
         self._arg = arg or self._abi
 
     def arg(self, index: int) -> int:
@@ -70,8 +75,8 @@ class VcpuWorld:
 
     def fact(self, name: str) -> Value:
         """A fact of the task that runs on this vCPU, from guest memory."""
-        if name == "timestamp":
-            return time.monotonic_ns()
+        if name in _CLOCKS:
+            return _CLOCKS[name]()
         if name == "errno":
             error = -self._returned & 0xFFFFFFFF
             return error if error <= MAX_ERRNO else 0
@@ -97,12 +102,28 @@ class VcpuWorld:
                 return self._word(current + task.pid, 4)
             case "execname":
                 return self._bytes(current + task.comm, 16).split(b"\0", 1)[0]
+            case "cwd" | "root" if self._paths is not None:
+                return self._directory(current, name, self._paths)
             case "ppid" if task.parent is not None:
                 return self._word(self._word(current + task.parent, 8) + task.tgid, 4)
             case "uid" | "gid" if task.cred is not None and (where := _credential(task, name)) is not None:
                 return self._word(self._word(current + task.cred, 8) + where, 4)
             case _:
                 raise UnsupportedError(f"{name} is not implemented in the stop engine", feature=name)
+
+    def _directory(self, current: int, name: str, paths: PathOffsets) -> bytes:
+        """A directory of the task: seen from its root, or (``root`` itself) from that of all; none of one that ends."""
+        files = self._word(current + paths.fs, 8)
+        if not files:
+            return b""
+
+        def place(at: int) -> Place:
+            return self._word(files + at + paths.path_mount, 8), self._word(files + at + paths.path_dentry, 8)
+
+        root = place(paths.root)
+        if name == "root":
+            return path_text(self._bytes, paths, root, (0, 0))
+        return path_text(self._bytes, paths, place(paths.cwd), root)
 
     def stack(self, frames: int) -> bytes:
         """The callers, 8 bytes each."""

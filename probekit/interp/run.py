@@ -176,7 +176,10 @@ def _arg(op: ops.Arg, firing: _Firing) -> None:
 
 
 def _builtin(op: ops.Builtin, firing: _Firing) -> None:
-    firing.registers[op.dst] = _clean(firing.context.builtin(op.name))
+    value = _clean(firing.context.builtin(op.name))
+    if isinstance(value, bytes) and ops.BUILTINS[op.name].made:
+        value = value[: firing.program.string_size - 1]
+    firing.registers[op.dst] = value
 
 
 def _int(op: ops.Int, firing: _Firing) -> None:

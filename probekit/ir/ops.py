@@ -117,12 +117,14 @@ class BuiltinInfo:
     """A built-in variable. ``kind``: what its register holds. ``size``: bytes of a string (with its NUL), else 8.
 
     ``per_probe``: the probe alone decides the value, so it is a constant of each site.
+    ``made``: a string that is put together where it is read, as long as strings may be.
     ``bits``/``signed``: the D type of an integer.
     """
 
     kind: Literal["int", "string"]
     size: int = 8
     per_probe: bool = False
+    made: bool = False
     bits: int = 64
     signed: bool = True
 
@@ -131,10 +133,10 @@ BUILTINS: dict[str, BuiltinInfo] = {
     "caller": BuiltinInfo("int", signed=False),
     "cpu": BuiltinInfo("int", bits=32),
     "curthread": BuiltinInfo("int", signed=False),
-    "cwd": BuiltinInfo("string", size=256),
+    "cwd": BuiltinInfo("string", size=256, made=True),
     "epid": BuiltinInfo("int", bits=32, signed=False),
     "errno": BuiltinInfo("int", bits=32),
-    "execargs": BuiltinInfo("string", size=256),
+    "execargs": BuiltinInfo("string", size=256, made=True),
     "execname": BuiltinInfo("string", size=16),
     "gid": BuiltinInfo("int", bits=32, signed=False),
     "id": BuiltinInfo("int", per_probe=True, bits=32, signed=False),
@@ -146,7 +148,7 @@ BUILTINS: dict[str, BuiltinInfo] = {
     "probemod": BuiltinInfo("string", size=256, per_probe=True),
     "probename": BuiltinInfo("string", size=256, per_probe=True),
     "probeprov": BuiltinInfo("string", size=256, per_probe=True),
-    "root": BuiltinInfo("string", size=256),
+    "root": BuiltinInfo("string", size=256, made=True),
     "stackdepth": BuiltinInfo("int", bits=32, signed=False),
     "tid": BuiltinInfo("int", bits=32),
     "timestamp": BuiltinInfo("int", signed=False),

@@ -15,6 +15,5 @@ reached: types by name, symbols (``symbols``), the types of ``args[]`` (``argume
 Tables that the language grows by: ``words`` (keywords, type names), ``builtins``
 (variables, functions, aggregating functions), ``types`` (D's types are C's, LP64).
 
-What D has and probekit does not have yet is parsed and refused by its name; nothing
-is ignored or approximated.
+What D has and probekit has not is refused by its name; nothing is ignored or approximated.
 """

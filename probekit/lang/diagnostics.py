@@ -21,7 +21,7 @@ from probekit.errors import ProbekitError
 from probekit.lang.source import Source, Span
 from probekit.records import record
 
-__all__ = ("CompileError", "Diagnostic", "Refusal", "did_you_mean", "not_yet", "refuse", "render")
+__all__ = ("CompileError", "Diagnostic", "Refusal", "did_you_mean", "refuse", "render")
 
 _WIDEST = 160
 
@@ -66,11 +66,6 @@ class CompileError(ProbekitError):
 def refuse(tag: str, span: Span, message: str, *hints: str) -> Refusal:
     """The exception for one fault, to be raised."""
     return Refusal(Diagnostic(tag, span, message, tuple(h for h in hints if h)))
-
-
-def not_yet(span: Span, what: str, *, tag: str = "D_SYNTAX") -> Refusal:
-    """The exception for a part of D that probekit knows by name but does not implement."""
-    return refuse(tag, span, f"{what} not implemented yet")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from probekit.lang import ast
-from probekit.lang.diagnostics import Refusal, did_you_mean, not_yet, refuse
+from probekit.lang.diagnostics import Refusal, did_you_mean, refuse
 from probekit.lang.kernelside import KernelSide, NoKernel
 from probekit.lang.lalr import END, Machine, Token, UnexpectedCharacter, UnexpectedToken
 from probekit.lang.macros import Macros, MacroUses, expand_text, expand_token
@@ -21,12 +21,14 @@ from probekit.lang.source import NOWHERE, Span
 from probekit.lang.syntax import TreeBuilder
 from probekit.lang.tables import load_tables
 from probekit.lang.types import TYPE_NAMES
-from probekit.lang.words import KEYWORDS, NOT_YET, terminal_of
+from probekit.lang.words import KEYWORDS, MEANINGLESS, terminal_of
 
 __all__ = ("MAX_DEPTH", "parse")
 
 MAX_DEPTH = 150
 """How deep expressions and statements may nest: the passes after this one recurse."""
+
+_INSTEAD = {"no loops": "a probe such as tick-10ms fires again and again", "no switch": "use if and else, or ?:"}
 
 _WORDS = frozenset(("IDENT", "PSPEC", "TYPE_NAME"))
 
@@ -156,7 +158,7 @@ class _Words:
             self.module = ""
         elif token.type == "PSPEC":
             yield token.like("PSPEC", expand_text(str(token), _span(token), self.macros, self.uses))
-        elif name in NOT_YET or (terminal is not None and terminal not in ("TYPE_NAME", "BASE_TYPE")):
+        elif name in MEANINGLESS or (terminal is not None and terminal not in ("TYPE_NAME", "BASE_TYPE")):
             raise _reserved(name, _span(token))
         elif terminal is None and token.type == "TYPE_NAME" and "IDENT" in accepted:
             yield token.like("IDENT", name)
@@ -206,8 +208,9 @@ def _span(token: Token) -> Span:
 
 
 def _reserved(word: str, span: Span) -> Refusal:
-    if word in NOT_YET:
-        return not_yet(span, NOT_YET[word])
+    if word in MEANINGLESS:
+        lacking = MEANINGLESS[word]
+        return refuse("D_SYNTAX", span, f"{word} has no meaning: D has {lacking}", _INSTEAD.get(lacking, ""))
     return refuse("D_SYNTAX", span, f"{word} cannot stand here")
 
 

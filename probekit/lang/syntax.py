@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from probekit.lang import ast
-from probekit.lang.diagnostics import not_yet, refuse
+from probekit.lang.diagnostics import refuse
 from probekit.lang.lalr import Token
 from probekit.lang.literals import char_value, integer_value, string_value
 from probekit.lang.source import Span
@@ -392,7 +392,7 @@ class TreeBuilder:
 
     def macro(self, parts: _Parts) -> ast.Expr:
         """Never reached: the token stream has no macro variables left."""
-        raise not_yet(_span(parts[0]), f"macro variable {parts[0]} here is")
+        raise AssertionError(f"{parts[0]} was not replaced")
 
     def aggregation(self, parts: _Parts) -> ast.AggRef:
         """``@name``."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-__all__ = ("BASE_TYPES", "KEYWORDS", "NOT_YET", "terminal_of")
+__all__ = ("BASE_TYPES", "KEYWORDS", "MEANINGLESS", "terminal_of")
 
 BASE_TYPES = frozenset(
     ("void", "char", "short", "int", "long", "float", "double", "signed", "unsigned", "string", "userland")
@@ -34,21 +34,21 @@ KEYWORDS: dict[str, str] = {
     **dict.fromkeys(BASE_TYPES, "BASE_TYPE"),
 }
 
-NOT_YET: dict[str, str] = {
-    "import": "import expressions are",
-    "counter": "counters are",
-    "break": "loops are",
-    "case": "switch statements are",
-    "continue": "loops are",
-    "default": "switch statements are",
-    "do": "loops are",
-    "for": "loops are",
-    "goto": "goto statements are",
-    "return": "return statements are",
-    "switch": "switch statements are",
-    "while": "loops are",
+MEANINGLESS: dict[str, str] = {
+    "import": "no import",
+    "counter": "no counters",
+    "break": "no loops",
+    "case": "no switch",
+    "continue": "no loops",
+    "default": "no switch",
+    "do": "no loops",
+    "for": "no loops",
+    "goto": "no goto",
+    "return": "no return",
+    "switch": "no switch",
+    "while": "no loops",
 }
-"""Reserved words of D (and of C) with no meaning in D: what to say when one is met."""
+"""Reserved words of D (and of C) with no meaning in D: what D has not."""
 
 
 def terminal_of(word: str, typedefs: Container[str]) -> str | None:

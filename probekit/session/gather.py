@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
-from probekit.codegen.context import KernelServices, RunTime, TaskOffsets
+from probekit.codegen.context import KernelServices, PathOffsets, RunTime, TaskOffsets
 from probekit.enabling.facts import GuestFacts
 from probekit.enabling.sites import TextReader
 from probekit.errors import SymbolError, TargetError, UnsupportedError
@@ -219,7 +219,38 @@ def _kernel_services(kernel: Kernel) -> KernelServices:
         percpu_offset=find("this_cpu_off"),
         syscalls=find_syscall_entry(kernel.symbols, kernel.btf),
         run_time=_run_time(kernel),
+        paths=_paths(kernel.btf),
     )
+
+
+def _paths(btf: Btf | None) -> PathOffsets | None:
+    """Where paths are; None without types, or where the kernel keeps them otherwise."""
+    if btf is None:
+        return None
+    try:
+        task, fs, path = btf.struct("task_struct"), btf.struct("fs_struct"), btf.struct("path")
+        dentry, mount, memory = btf.struct("dentry"), btf.struct("mount"), btf.struct("mm_struct")
+        name, inside = dentry.field("d_name").offset, mount.field("mnt").offset
+        return PathOffsets(
+            fs=task.field("fs").offset,
+            memory=task.field("mm").offset,
+            cwd=fs.field("pwd").offset,
+            root=fs.field("root").offset,
+            path_mount=path.field("mnt").offset,
+            path_dentry=path.field("dentry").offset,
+            mount=inside,
+            mount_root=btf.struct("vfsmount").field("mnt_root").offset,
+            mount_parent=mount.field("mnt_parent").offset - inside,
+            mountpoint=mount.field("mnt_mountpoint").offset - inside,
+            parent=dentry.field("d_parent").offset,
+            name=name + btf.struct("qstr").field("name").offset,
+            name_size=name + btf.struct("qstr").field("len").offset,
+            hashed=dentry.field("d_hash").offset + btf.struct("hlist_bl_node").field("pprev").offset,
+            arg_start=memory.field("arg_start").offset,
+            arg_end=memory.field("arg_end").offset,
+        )
+    except SymbolError:
+        return None
 
 
 def _run_time(kernel: Kernel) -> RunTime | None:

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from probekit.enabling.host import HostWorld
-from probekit.enabling.vcpu import STOPPED_FACTS, VcpuWorld
+from probekit.enabling.vcpu import VcpuWorld
 from probekit.interp.run import Value
 
 if TYPE_CHECKING:
-    from probekit.codegen.context import TaskOffsets
+    from probekit.enabling.facts import GuestFacts
     from probekit.session.attach import Attachment
     from probekit.target.api import Regs
 
@@ -24,28 +23,25 @@ __all__ = ("SampledWorld", "samples")
 class SampledWorld(VcpuWorld):
     """A CPU of the guest. ``arg0``: where its kernel is, ``arg1``: where its program is; the other one is 0."""
 
-    def __init__(self, attachment: Attachment, task: TaskOffsets | None, regs: Regs) -> None:
+    def __init__(self, attachment: Attachment, facts: GuestFacts, regs: Regs) -> None:
         place = (0, regs["rip"]) if regs.in_user_mode else (regs["rip"], 0)
         super().__init__(
             regs,
             attachment.text,
-            task,
+            facts,
             lambda index: place[index] if index < len(place) else 0,
             stacks=attachment.stacks,
             inside=True,
         )
-        self._here = HostWorld()
 
     def fact(self, name: str) -> Value:
-        """Of the task that runs there; what is no task's, as the time of day, is this host's."""
-        if name == "caller" or (name not in STOPPED_FACTS and name != "timestamp"):
-            return self._here.fact(name)
-        return super().fact(name)
+        """Of the task that runs there; nobody has called what the timer comes upon."""
+        return 0 if name == "caller" else super().fact(name)
 
 
 def samples(attachment: Attachment) -> Iterator[tuple[int, SampledWorld]]:
     """Each CPU and what is to be seen of it; the guest stands still until the last one has been taken."""
-    task = attachment.facts.task  # read before the guest is stopped
+    facts = attachment.facts  # read before the guest is stopped
     with attachment.clock.paused():
         for vcpu in attachment.target.vcpus():
-            yield vcpu - 1, SampledWorld(attachment, task, attachment.target.regs(vcpu))
+            yield vcpu - 1, SampledWorld(attachment, facts, attachment.target.regs(vcpu))

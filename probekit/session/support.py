@@ -30,6 +30,9 @@ _NOT_STOPPED = frozenset(
 )
 """Subroutines that only the guest itself can serve."""
 
+_ON_HOST_TOO = ("speculation",)
+"""Of them, those that the host keeps itself for the probes that fire there."""
+
 _NOWHERE = {"breakpoint": "the stub has one client, and that is probekit: no debugger would come"}
 _WHERE_IT_STANDS_STILL = {
     **dict.fromkeys(
@@ -51,7 +54,11 @@ def refuse_for_guest(program: Program, matching: Matching, engine: str) -> None:
             hint="use --engine guest",
         )
     for number in {number for ecb in matching.ecbs if is_sampling(ecb.probe) for number in ecb.clauses}:
-        _refuse_actions(program.clauses[number], "stop")
+        clause = program.clauses[number]
+        _refuse_actions(clause, "stop")
+        for what in _not_stopped(clause, *_ON_HOST_TOO):
+            message = f"line {clause.line}: {what} is not to be had at a profile probe, for which the guest is stopped"
+            raise UnsupportedError(message, feature=what, hint="use a probe that fires in the guest")
     used = {number for ecb in matching.in_guest() for number in ecb.clauses}
     for number in sorted(used):
         clause = program.clauses[number]
@@ -98,10 +105,10 @@ def _missing(program: Program, clause: Clause, engine: str) -> list[str]:
     return found
 
 
-def _not_stopped(clause: Clause) -> list[str]:
-    """What only the guest itself can serve."""
+def _not_stopped(clause: Clause, *there: str) -> list[str]:
+    """What only the guest itself can serve, but for the subroutines that are ``there``."""
     names = (op.name for block in clause.blocks for op in block.ops if isinstance(op, Builtin))
     facts = [n for n in names if not BUILTINS[n].per_probe and n != "epid" and n not in STOPPED_FACTS]
     calls = (op.name for block in clause.blocks for op in block.ops if isinstance(op, Call))
-    unserved = [f"the subroutine {name}()" for name in calls if name in _NOT_STOPPED]
+    unserved = [f"the subroutine {name}()" for name in calls if name in _NOT_STOPPED and name not in there]
     return [f"the built-in variable {name}" for name in facts] + unserved

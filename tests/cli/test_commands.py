@@ -170,6 +170,11 @@ def test_output_is_appended(capfd: Any, tmp_path: Path) -> None:
     assert file.read_text() == "x\n\nx\n\n"
 
 
+def test_a_command_that_is_not_there(capfd: Any) -> None:
+    done = run(capfd, "-c", "/no/such/program now", "-n", "BEGIN { trace(1); }")
+    assert (done.status, done.out) == (1, "") and "failed to execute /no/such/program" in done.err
+
+
 def test_a_command_ends_tracing(capfd: Any) -> None:
     done = run(capfd, "-q", "-c", "echo ran", "-n", "BEGIN { trace($target != 0); } END { trace(2); }")
     assert done.status == 0

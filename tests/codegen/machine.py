@@ -19,7 +19,7 @@ from unicorn import x86_const as x86
 
 from probekit.buffers.aggs import AggKey
 from probekit.buffers.layout import HeaderWord, Policy, RawRecord, plan_block, read_records
-from probekit.codegen.context import Context, KernelServices, RunTime, TaskOffsets
+from probekit.codegen.context import Context, KernelServices, PathOffsets, RunTime, TaskOffsets
 from probekit.codegen.image import Image
 from probekit.codegen.storage import StorageOptions, plan_storage
 from probekit.codegen.verify import verify_code
@@ -74,6 +74,24 @@ OFFSETS = TaskOffsets(
     cred=0x710,
     uid=0x8,
     gid=0xC,
+)
+PATHS = PathOffsets(
+    fs=0x610,
+    memory=0x618,
+    cwd=0x28,
+    root=0x18,
+    path_mount=0,
+    path_dentry=8,
+    mount=0x20,
+    mount_root=0,
+    mount_parent=-0x10,
+    mountpoint=-0x8,
+    parent=0x18,
+    name=0x28,
+    name_size=0x24,
+    hashed=0x10,
+    arg_start=0x130,
+    arg_end=0x138,
 )
 SIGNAL = TASK + PAGE + 0x800
 """Where the machine's kernel keeps the signal that was sent last."""
@@ -402,6 +420,7 @@ class Machine:
             wall=WALL,
             preempt_count=PREEMPT_COUNT,
             run_time=RUN,
+            paths=PATHS,
         )
 
     def _machine(self) -> unicorn.Uc:

@@ -148,6 +148,49 @@ def test_curpsinfo_and_curcpu(guest: Guest, homes: object) -> None:
     assert (done.trouble(), done.texts()) == ([], ["1 1 syscalls 1"])
 
 
+def test_directories_and_words_of_a_program(guest: Guest, homes: object) -> None:
+    """Across a mount, in a root of its own, in a directory that is gone; both engines but for the program's memory."""
+    paths = 'fbt::sys_getppid:entry /execname == "syscalls"/ { printf("%s|%s", cwd, root); }'
+    args = 'fbt::sys_getppid:entry /execname == "syscalls"/ { printf("%s|%s", execargs, curpsinfo->pr_psargs); }'
+    work = lines(
+        guest,
+        """
+        here=/tmp/dirs; mkdir -p $here/mnt; mount -t tmpfs none $here/mnt; mkdir -p $here/mnt/in/deep $here/gone
+        cp "$(command -v syscalls)" $here/mnt/in/syscalls
+        cd /; syscalls 1 0
+        cd $here/mnt/in/deep; syscalls 1 0; readlink /proc/self/cwd
+        cd $here/gone; rmdir $here/gone; syscalls 1 0; readlink /proc/self/cwd
+        cd /; chroot $here/mnt /in/syscalls 1 0
+        umount $here/mnt; rm -r $here
+        """,
+    )
+    expected = ["/|/", "/tmp/dirs/mnt/in/deep|/", "/tmp/dirs/gone (deleted)|/", "/|/tmp/dirs/mnt"]
+    for engine in ("guest", "stop"):
+        done = trace(guest, paths, work, engine=engine)
+        assert (done.trouble(), done.texts()) == ([], expected)
+    said = [line for line in done.work.splitlines() if line.startswith("/tmp")]
+    assert said == [text.partition("|")[0] for text in expected[1:3]]
+    done = trace(guest, args, work)
+    assert done.trouble() == []
+    assert done.texts() == ["syscalls 1 0|syscalls 1 0"] * 3 + ["/in/syscalls 1 0|/in/syscalls 1 0"]
+
+
+def test_paths_of_open_files(guest: Guest, homes: object) -> None:
+    script = r"""
+        fbt::vfs_read:entry /execname == "cat"/ { self->path = d_path(&args[0]->f_path); }
+        fbt::vfs_read:return /execname == "cat" && arg1 > 0/ { printf("%s", self->path); }
+    """
+    work = "echo x >/tmp/cat.txt; cat /tmp/cat.txt; cat /proc/sys/kernel/ostype; echo y | cat; rm /tmp/cat.txt"
+    done = trace(guest, script, lines(guest, work))
+    assert done.trouble() == []
+    read = [text for text in done.texts() if "/lib" not in text]
+    assert [text for text in read if text in ("/tmp/cat.txt", "/proc/sys/kernel/ostype", "")] == [
+        "/tmp/cat.txt",
+        "/proc/sys/kernel/ostype",
+        "",
+    ]  # a pipe's dentry has no name
+
+
 # -- args[] ---------------------------------------------------------------------------------------------------------
 
 READ = 'execname == "dd" && args[2] == 33'

@@ -11,7 +11,7 @@ from probekit.ir.ops import BUILTINS, CALLS
 from probekit.lang.builtins import FUNCTIONS, VARIABLES, BuiltinVariable, register
 from probekit.lang.symbols import PERCPU_OFFSET
 from probekit.lang.types import IntType, StringType
-from probekit.lang.words import KEYWORDS, NOT_YET
+from probekit.lang.words import KEYWORDS, MEANINGLESS
 
 
 def test_registering_twice_is_an_error() -> None:
@@ -45,4 +45,4 @@ def test_every_function_is_known_to_the_stages_behind() -> None:
 
 def test_names_do_not_overlap() -> None:
     assert not VARIABLES.keys() & FUNCTIONS.keys()
-    assert not (VARIABLES.keys() | FUNCTIONS.keys()) & (KEYWORDS.keys() | NOT_YET.keys())
+    assert not (VARIABLES.keys() | FUNCTIONS.keys()) & (KEYWORDS.keys() | MEANINGLESS.keys())

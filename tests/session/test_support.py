@@ -51,6 +51,15 @@ def test_only_as_code(body: str, feature: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ["guest", "stop"])
+@pytest.mark.parametrize("what", ["copyinstr(arg1)", "execargs", "vtimestamp", "ipl", "d_path((void *)arg0)"])
+def test_what_a_sample_cannot_have_is_refused(what: str, engine: str) -> None:
+    """The guest stands still then: what only code in it could tell is not made up."""
+    error = refused(f"trace({what});", engine, PROFILE)
+    assert error is not None and what.split("(")[0] in error.feature
+    assert refused(f"trace({what});", engine, BEGIN) is None
+
+
+@pytest.mark.parametrize("engine", ["guest", "stop"])
 @pytest.mark.parametrize("body", ["raise(9);", "stop();", "breakpoint();", "chill(1);", "panic();", *COPIES])
 def test_samples_are_taken_of_a_guest_that_stands_still(body: str, engine: str) -> None:
     assert refused(body, engine, PROFILE) is not None
@@ -69,7 +78,10 @@ def test_what_the_host_does(body: str, engine: str) -> None:
     [
         ("trace(copyinstr(arg0));", "the subroutine copyinstr()", True, False),
         ("trace(vtimestamp);", "the built-in variable vtimestamp", True, False),
-        ("trace(d_path((void *)arg0));", "the subroutine d_path()", False, False),
+        ("trace(d_path((void *)arg0));", "the subroutine d_path()", True, False),
+        ("trace(cwd); trace(root);", "", True, True),
+        ("trace(walltimestamp);", "", True, True),
+        ("trace(execargs);", "the built-in variable execargs", True, False),
         ("trace(mutex_owned((void *)arg0));", "the subroutine mutex_owned()", False, False),
         ("trace(ipl);", "the built-in variable ipl", False, False),
         ('trace(json("[1]", "[0]"));', "", True, True),
