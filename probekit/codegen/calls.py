@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from probekit.buffers.layout import FaultKind
 from probekit.codegen.here import Here
-from probekit.ir.ops import CALLS, Call, Reg
+from probekit.ir.names import CALLS
+from probekit.ir.ops import Call, Reg
 
 __all__ = ("GUEST_CALLS", "call")
 

@@ -30,8 +30,8 @@ from probekit.codegen.storage import MOST_FRAMES
 from probekit.codegen.support import describe
 from probekit.codegen.values import RETURNS, ProbeKind, plan_values
 from probekit.errors import UnsupportedError
+from probekit.ir.names import BUILTINS
 from probekit.ir.ops import (
-    BUILTINS,
     Aggregate,
     Arg,
     Bin,

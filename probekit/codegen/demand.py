@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from probekit.codegen.acting import acts_on_guest
 from probekit.codegen.values import dead_registers
+from probekit.ir.names import BUILTINS
 from probekit.ir.ops import (
-    BUILTINS,
     Aggregate,
     Arg,
     Builtin,

@@ -9,7 +9,8 @@ from probekit.codegen.calls import GUEST_CALLS
 from probekit.codegen.dentries import TASK_TEXTS
 from probekit.codegen.values import FACTS
 from probekit.ir import ops
-from probekit.ir.ops import BUILTINS, Clause, Op
+from probekit.ir.names import BUILTINS
+from probekit.ir.ops import Clause, Op
 
 __all__ = ("GUEST_BUILTINS", "describe", "missing")
 

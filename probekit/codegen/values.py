@@ -21,9 +21,8 @@ from itertools import pairwise
 from typing import Literal
 
 from probekit.buffers.variables import round8
+from probekit.ir.names import BUILTINS, CALLS
 from probekit.ir.ops import (
-    BUILTINS,
-    CALLS,
     Aggregate,
     Arg,
     Bin,

@@ -21,7 +21,8 @@ from probekit.enabling.speculation import Speculations
 from probekit.interp.aggs import Aggregations
 from probekit.interp.run import Value, run_clause
 from probekit.interp.state import State
-from probekit.ir.ops import BUILTINS, Clause, Program
+from probekit.ir.names import BUILTINS
+from probekit.ir.ops import Clause, Program
 from probekit.providers.api import Probe
 
 if TYPE_CHECKING:

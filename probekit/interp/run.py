@@ -20,6 +20,7 @@ from probekit.interp.calls import Callee, Failed, call
 from probekit.interp.memory import LARGEST, BadAddress, NoScratch
 from probekit.interp.state import State, Value
 from probekit.ir import ops
+from probekit.ir.names import BUILTINS
 from probekit.ir.ops import BinOp, Clause, CmpOp, Op, Program
 from probekit.lang.arith import COMPARE, compute, signed64, unsigned64
 from probekit.lang.typed import ArithOp, CompareOp
@@ -36,7 +37,7 @@ class Context(Protocol):
         ...
 
     def builtin(self, name: str) -> Value:
-        """A built-in variable of ``ir.ops.BUILTINS``."""
+        """A built-in variable of ``ir.names.BUILTINS``."""
         ...
 
     def load(self, var: int) -> Value:
@@ -177,7 +178,7 @@ def _arg(op: ops.Arg, firing: _Firing) -> None:
 
 def _builtin(op: ops.Builtin, firing: _Firing) -> None:
     value = _clean(firing.context.builtin(op.name))
-    if isinstance(value, bytes) and ops.BUILTINS[op.name].made:
+    if isinstance(value, bytes) and BUILTINS[op.name].made:
         value = value[: firing.program.string_size - 1]
     firing.registers[op.dst] = value
 

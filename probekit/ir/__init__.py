@@ -5,6 +5,7 @@ registers; control only moves forward. The host evaluator (``interp``) and the
 in-guest code generator (``codegen``) both start here.
 
 - ``ops``       the operations and the containers
+- ``names``     the built-in variables and subroutines that there are
 - ``operands``  which registers each operation reads and writes
 - ``build``     a script, or a typed program, to IR: :func:`build.compile_program` is the compiler's entry point
 - ``lower``     expressions to operations

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from probekit.ir import ops
-from probekit.ir.ops import BUILTINS, CALLS, Kind, Op, Program, Reg
+from probekit.ir.names import BUILTINS, CALLS, CallInfo
+from probekit.ir.ops import Kind, Op, Program, Reg
 
 __all__ = ("Kind", "Operands", "operands")
 
@@ -113,6 +114,6 @@ def _memory(
             assert_never(op)
 
 
-def _arg_kinds(op: ops.Call, info: ops.CallInfo) -> tuple[Kind, ...]:
+def _arg_kinds(op: ops.Call, info: CallInfo) -> tuple[Kind, ...]:
     # strtok() without its string goes on with the one before: the delimiters are all it takes then
     return info.args[1:] if op.name == "strtok" and len(op.args) == 1 else info.args

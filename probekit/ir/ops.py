@@ -29,8 +29,6 @@ from probekit.probe.names import ProbeDescription
 from probekit.records import record
 
 __all__ = (
-    "BUILTINS",
-    "CALLS",
     "Aggregate",
     "Arg",
     "Bin",
@@ -38,9 +36,7 @@ __all__ = (
     "Block",
     "Branch",
     "Builtin",
-    "BuiltinInfo",
     "Call",
-    "CallInfo",
     "Clause",
     "Cmp",
     "CmpOp",
@@ -112,128 +108,6 @@ class CmpOp(Enum):
     UGE = "uge"
 
 
-@record
-class BuiltinInfo:
-    """A built-in variable. ``kind``: what its register holds. ``size``: bytes of a string (with its NUL), else 8.
-
-    ``per_probe``: the probe alone decides the value, so it is a constant of each site.
-    ``made``: a string that is put together where it is read, as long as strings may be.
-    ``bits``/``signed``: the D type of an integer.
-    """
-
-    kind: Literal["int", "string"]
-    size: int = 8
-    per_probe: bool = False
-    made: bool = False
-    bits: int = 64
-    signed: bool = True
-
-
-BUILTINS: dict[str, BuiltinInfo] = {
-    "caller": BuiltinInfo("int", signed=False),
-    "cpu": BuiltinInfo("int", bits=32),
-    "curthread": BuiltinInfo("int", signed=False),
-    "cwd": BuiltinInfo("string", size=256, made=True),
-    "epid": BuiltinInfo("int", bits=32, signed=False),
-    "errno": BuiltinInfo("int", bits=32),
-    "execargs": BuiltinInfo("string", size=256, made=True),
-    "execname": BuiltinInfo("string", size=16),
-    "gid": BuiltinInfo("int", bits=32, signed=False),
-    "id": BuiltinInfo("int", per_probe=True, bits=32, signed=False),
-    "ipl": BuiltinInfo("int", bits=32, signed=False),
-    "percpu_offset": BuiltinInfo("int", signed=False),
-    "pid": BuiltinInfo("int", bits=32),
-    "ppid": BuiltinInfo("int", bits=32),
-    "probefunc": BuiltinInfo("string", size=256, per_probe=True),
-    "probemod": BuiltinInfo("string", size=256, per_probe=True),
-    "probename": BuiltinInfo("string", size=256, per_probe=True),
-    "probeprov": BuiltinInfo("string", size=256, per_probe=True),
-    "root": BuiltinInfo("string", size=256, made=True),
-    "stackdepth": BuiltinInfo("int", bits=32, signed=False),
-    "tid": BuiltinInfo("int", bits=32),
-    "timestamp": BuiltinInfo("int", signed=False),
-    "ucaller": BuiltinInfo("int", signed=False),
-    "uid": BuiltinInfo("int", bits=32, signed=False),
-    "ustackdepth": BuiltinInfo("int", bits=32, signed=False),
-    "vtimestamp": BuiltinInfo("int", signed=False),
-    "walltimestamp": BuiltinInfo("int"),
-    "zonename": BuiltinInfo("string", size=256),
-}
-"""The built-ins that the IR knows; ``arg0`` .. ``arg9`` are :class:`Arg`. The front end's table adds the rest.
-
-``percpu_offset`` has no name in D: it is what makes the address of a per-CPU symbol that of this CPU's variable.
-"""
-
-
-@record
-class CallInfo:
-    """A subroutine. ``kind``: of its value; ``args``: of its arguments; the last ``optional`` may be missing."""
-
-    kind: Kind
-    args: tuple[Kind, ...] = ()
-    optional: int = 0
-
-
-_I: Kind = "int"
-_S: Kind = "string"
-
-CALLS: dict[str, CallInfo] = {
-    "alloca": CallInfo(_I, (_I,)),
-    "basename": CallInfo(_S, (_S,)),
-    "bcopy": CallInfo(_I, (_I, _I, _I)),
-    "charat": CallInfo(_I, (_S, _I)),
-    "cleanpath": CallInfo(_S, (_S,)),
-    "copyin": CallInfo(_I, (_I, _I)),
-    "copyinstr": CallInfo(_S, (_I, _I), 1),
-    "copyinto": CallInfo(_I, (_I, _I, _I)),
-    "copyout": CallInfo(_I, (_I, _I, _I)),
-    "copyoutstr": CallInfo(_I, (_I, _I, _I)),
-    "d_path": CallInfo(_S, (_I,)),
-    "dirname": CallInfo(_S, (_S,)),
-    "getmajor": CallInfo(_I, (_I,)),
-    "getminor": CallInfo(_I, (_I,)),
-    "htonl": CallInfo(_I, (_I,)),
-    "htonll": CallInfo(_I, (_I,)),
-    "htons": CallInfo(_I, (_I,)),
-    "index": CallInfo(_I, (_S, _S, _I), 1),
-    "inet_ntoa": CallInfo(_S, (_I,)),
-    "inet_ntoa6": CallInfo(_S, (_I,)),
-    "inet_ntop": CallInfo(_S, (_I, _I)),
-    "json": CallInfo(_S, (_S, _S)),
-    "jstack": CallInfo(_S, (_I,)),
-    "link_ntop": CallInfo(_S, (_I, _I)),
-    "lltostr": CallInfo(_S, (_I, _I), 1),
-    "mutex_owned": CallInfo(_I, (_I,)),
-    "mutex_owner": CallInfo(_I, (_I,)),
-    "mutex_type_adaptive": CallInfo(_I, (_I,)),
-    "mutex_type_spin": CallInfo(_I, (_I,)),
-    "ntohl": CallInfo(_I, (_I,)),
-    "ntohll": CallInfo(_I, (_I,)),
-    "ntohs": CallInfo(_I, (_I,)),
-    "pcap": CallInfo(_I, (_I, _I)),
-    "progenyof": CallInfo(_I, (_I,)),
-    "rand": CallInfo(_I),
-    "rindex": CallInfo(_I, (_S, _S, _I), 1),
-    "rw_iswriter": CallInfo(_I, (_I,)),
-    "rw_read_held": CallInfo(_I, (_I,)),
-    "rw_write_held": CallInfo(_I, (_I,)),
-    "speculation": CallInfo(_I),
-    "stack": CallInfo(_S, (_I,)),
-    "strchr": CallInfo(_S, (_S, _I)),
-    "strjoin": CallInfo(_S, (_S, _S)),
-    "strlen": CallInfo(_I, (_S,)),
-    "strrchr": CallInfo(_S, (_S, _I)),
-    "strstr": CallInfo(_S, (_S, _S)),
-    "strtok": CallInfo(_S, (_S, _S), 1),
-    "strtoll": CallInfo(_I, (_S, _I), 1),
-    "substr": CallInfo(_S, (_S, _I, _I), 1),
-    "tolower": CallInfo(_S, (_S,)),
-    "toupper": CallInfo(_S, (_S,)),
-    "ustack": CallInfo(_S, (_I,)),
-}
-"""The subroutines. ``charat`` is a string's character by its index; the rest have D's names."""
-
-
 @final
 @record
 class Int:
@@ -264,7 +138,7 @@ class Arg:
 @final
 @record
 class Builtin:
-    """``dst`` = a built-in variable of :data:`BUILTINS`."""
+    """``dst`` = a built-in variable of :data:`probekit.ir.names.BUILTINS`."""
 
     dst: Reg
     name: str
@@ -453,7 +327,7 @@ class CopyMem:
 @final
 @record
 class Call:
-    """``dst`` = a subroutine of :data:`CALLS`."""
+    """``dst`` = a subroutine of :data:`probekit.ir.names.CALLS`."""
 
     dst: Reg
     name: str

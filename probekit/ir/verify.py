@@ -16,8 +16,9 @@ from dataclasses import dataclass, fields
 from probekit.buffers.actions import Action, Field, RecordPlan
 from probekit.buffers.aggs import AGG_FUNCS, KeyPart
 from probekit.ir import ops
+from probekit.ir.names import BUILTINS, CALLS
 from probekit.ir.operands import operands
-from probekit.ir.ops import BUILTINS, CALLS, Block, Clause, Kind, Op, Program, Reg, Terminator
+from probekit.ir.ops import Block, Clause, Kind, Op, Program, Reg, Terminator
 
 __all__ = ("Violation", "verify_clause", "verify_program")
 

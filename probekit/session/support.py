@@ -7,7 +7,8 @@ from probekit.codegen.support import missing
 from probekit.enabling.ecb import Matching
 from probekit.enabling.vcpu import STOPPED_FACTS
 from probekit.errors import UnsupportedError
-from probekit.ir.ops import BUILTINS, Builtin, Call, Clause, Program
+from probekit.ir.names import BUILTINS
+from probekit.ir.ops import Builtin, Call, Clause, Program
 from probekit.providers.profile import is_sampling
 
 __all__ = ("refuse_for_guest", "wants_stacks")

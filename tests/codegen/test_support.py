@@ -8,7 +8,7 @@ from probekit.codegen.calls import GUEST_CALLS
 from probekit.codegen.demand import SERVICES
 from probekit.codegen.support import GUEST_BUILTINS, missing
 from probekit.ir.build import compile_program
-from probekit.ir.ops import BUILTINS, CALLS
+from probekit.ir.names import BUILTINS, CALLS
 
 
 @pytest.mark.parametrize(

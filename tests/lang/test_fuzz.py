@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from probekit.ir.build import compile_program
-from probekit.ir.ops import BUILTINS
+from probekit.ir.names import BUILTINS
 from probekit.ir.pprint import format_program
 from probekit.ir.verify import verify_program
 from probekit.lang.diagnostics import CompileError

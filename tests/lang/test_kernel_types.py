@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from probekit.errors import SymbolError
 from probekit.ir.build import compile_program
-from probekit.ir.ops import BUILTINS
+from probekit.ir.names import BUILTINS
 from probekit.ir.verify import verify_program
 from probekit.kernel.btf import Btf
 from probekit.lang.arguments import argument_places

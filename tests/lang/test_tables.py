@@ -7,7 +7,7 @@ import pytest
 from probekit.buffers.aggs import AGG_FUNCS
 from probekit.interp.calls import _CALLS
 from probekit.ir.actions import _MAKERS
-from probekit.ir.ops import BUILTINS, CALLS
+from probekit.ir.names import BUILTINS, CALLS
 from probekit.lang.builtins import FUNCTIONS, VARIABLES, BuiltinVariable, register
 from probekit.lang.symbols import PERCPU_OFFSET
 from probekit.lang.types import IntType, StringType
