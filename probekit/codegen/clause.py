@@ -300,7 +300,7 @@ class ClauseEmitter:
                 raise UnsupportedError("this kernel has no wall clock that a probe may read", feature=name)
             yield f"call {self._context.kernel.wall:#x}"
         elif name == "vtimestamp":
-            yield from self._run_time()
+            yield self._here.call("run_time")
         elif name == "errno":
             yield from self._error()
         elif name == "stackdepth":
@@ -322,25 +322,6 @@ class ClauseEmitter:
             yield f"call {context.clock:#x}"
         else:
             raise UnsupportedError("this kernel has no clock that a probe may read", feature="timestamp")
-
-    def _run_time(self) -> Iterator[str]:
-        """rax = nanoseconds for which the current task has been on a CPU."""
-        task, times = self._context.task, self._context.kernel.run_time
-        if task is None or times is None:
-            raise UnsupportedError("vtimestamp needs the types of this kernel's scheduler", feature="vtimestamp")
-        yield f"movsxd rdi, dword ptr gs:[{task.cpu:#x}]"
-        yield f"call {times.now:#x}"
-        yield f"sub rax, qword ptr gs:[{times.clock:#x}]"
-        if times.interrupts is not None:
-            now, known = times.interrupts
-            yield from (f"sub rax, qword ptr gs:[{now:#x}]", f"add rax, qword ptr gs:[{known:#x}]")
-            # The time of an interrupt that ran when the queue's clock was last set is charged to what comes next, and
-            # never more than there is of that (update_rq_clock_task): with less, the task's time would go back.
-            yield from ("cqo", "not rdx", "and rax, rdx")
-        yield f"add rax, qword ptr gs:[{times.task_clock:#x}]"
-        yield f"mov rcx, qword ptr gs:[{task.current:#x}]"
-        yield f"sub rax, qword ptr [rcx + {times.since:#x}]"
-        yield f"add rax, qword ptr [rcx + {times.total:#x}]"
 
     def _error(self) -> Iterator[str]:
         """rax = the error that the function returns, as a number above 0; 0 for any other value, and where none is."""

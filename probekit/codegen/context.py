@@ -25,6 +25,7 @@ from probekit.records import record
 __all__ = (
     "ARG_FRAME",
     "FRAME_CALLER",
+    "FRAME_FLAGS",
     "FRAME_RAX",
     "FRAME_SITE",
     "FRAME_STACK_ARGS",
@@ -50,6 +51,7 @@ ARG_FRAME = (16, 24, 32, 40, -8, -16)
 """rbp offsets of the System V argument registers rdi rsi rdx rcx r8 r9."""
 
 FRAME_RAX = 48
+FRAME_FLAGS = 56
 FRAME_SITE = 72
 FRAME_CALLER = 80
 """rbp offset of the probed function's return address, at its entry and where it returns."""
@@ -93,7 +95,7 @@ class RunTime:
     task clock. ``clock``, ``task_clock``: of this CPU's run queue, from the GS base; they differ by the time that
     interrupts took until then. ``interrupts``: that time as it is now, and as the run queue knows it, where the kernel
     accounts it (CONFIG_IRQ_TIME_ACCOUNTING). ``now``: ``sched_clock_cpu``, which the run queue's clock follows; any
-    context may call it.
+    context may call it. ``lock``: the word of the run queue's spin lock, 0 when nobody has it.
     """
 
     total: int
@@ -101,6 +103,7 @@ class RunTime:
     clock: int
     task_clock: int
     now: int
+    lock: int
     interrupts: tuple[int, int] | None = None
 
 

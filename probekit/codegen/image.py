@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from probekit.buffers.layout import TableStore
 from probekit.codegen.addresses import ADDRESSES
+from probekit.codegen.clocks import CLOCKS
 from probekit.codegen.context import Context
 from probekit.codegen.dentries import DENTRIES
 from probekit.codegen.destructive import DESTRUCTIVE
@@ -94,6 +95,7 @@ def routine_table(context: Context) -> dict[str, Routine]:
         NUMBERS,
         JSON,
         ADDRESSES,
+        CLOCKS,
         DENTRIES,
         DYNAMIC,
         SPECULATION,

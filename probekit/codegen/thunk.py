@@ -21,8 +21,9 @@ from probekit.codegen.context import FRAME_CALLER, FRAME_SITE, SAVED, SAVED_MORE
 from probekit.codegen.frame import MAX_FRAME, Frame
 from probekit.codegen.routines import Routines
 from probekit.codegen.runtime import header
-from probekit.codegen.values import LEADING_ARGUMENTS, ProbeKind
+from probekit.codegen.values import FACTS, LEADING_ARGUMENTS, ProbeKind
 from probekit.errors import UnsupportedError
+from probekit.ir.names import BUILTINS
 from probekit.ir.ops import (
     Aggregate,
     Arg,
@@ -64,7 +65,9 @@ def _load_block(slot: int) -> str:
     return f"mov rbx, {slot & (1 << 64) - 1:#x}; mov rbx, qword ptr gs:[rbx]"
 
 
-_CALLS = ("stackdepth", "vtimestamp", "walltimestamp")
+_PLAIN = ("epid", "errno", *FACTS, *(name for name, info in BUILTINS.items() if info.per_probe))
+"""Built-ins whose code changes none of ``SAVED_MORE``."""
+
 _NMI_MASK = 0xF00000  # of the preemption count (include/linux/preempt.h)
 
 
@@ -74,7 +77,7 @@ def _uses(op: Op, clause: Clause, kind: ProbeKind, context: Context) -> int:
         case Builtin(name="timestamp"):
             return 0 if context.tsc_khz else 4
         case Builtin(name=name):
-            return 4 if name in _CALLS or (name == "caller" and kind == "instruction") else 0
+            return 4 if name not in _PLAIN or (name == "caller" and kind == "instruction") else 0
         case Aggregate(agg=agg):
             plan = context.aggregations[agg]
             if plan.func == "llquantize":

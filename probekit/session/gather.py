@@ -267,6 +267,7 @@ def _run_time(kernel: Kernel) -> RunTime | None:
             clock=queue + rq.field("clock").offset,
             task_clock=queue + rq.field("clock_task").offset,
             now=now,
+            lock=queue + (rq.find_field("__lock") or rq.field("lock")).offset,
             interrupts=_interrupt_time(kernel, kernel.btf, queue),
         )
     except SymbolError:

@@ -11,7 +11,7 @@ CPU's own block, and the stack below the stack pointer of the moment.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import unicorn
@@ -105,7 +105,13 @@ USER = 0x400000
 USER_SIZE = PAGE
 WALL_TIME = 0x2233445566778899
 RUN = RunTime(
-    total=0x600, since=0x608, clock=0x1FBB0, task_clock=0x1FBB8, now=TEXT + 0x8B00, interrupts=(0x1FBC0, 0x1FBC8)
+    total=0x600,
+    since=0x608,
+    clock=0x1FBB0,
+    task_clock=0x1FBB8,
+    now=TEXT + 0x8B00,
+    lock=0x1FBD0,
+    interrupts=(0x1FBC0, 0x1FBC8),
 )
 RUN_WORDS = {"now": 5_000_900, "clock": 5_000_800, "task_clock": 4_000_700, "since": 4_000_000, "total": 300}
 INTERRUPTS = (1_000_170, 1_000_100)
@@ -543,6 +549,10 @@ class Machine:
         fired = self.fire(function, flags=flags, rsp=rsp, **regs)
         self._patch([(edit.addr, edit.new) for edit in self.edits])
         return fired
+
+    def on_read(self, addr: int, call: Callable[[unicorn.Uc, int, int, int, int, object], None]) -> None:
+        """Have ``call`` made before each read of the word at ``addr``."""
+        self._uc.hook_add(unicorn.UC_HOOK_MEM_READ, call, None, addr, addr + 7)
 
     def _patch(self, writes: Sequence[tuple[int, bytes]]) -> None:
         for addr, data in writes:

@@ -79,9 +79,10 @@ def made(text: str = SCRIPT, tree: Tree = (("usr", "local"), ("src",)), strsize:
 
 
 def fire(guest: Machine) -> list[bytes]:
-    """What one firing has traced."""
-    done = guest.fire(rdi=PATH)
+    """What one firing has traced; the probed function notices nothing."""
+    plain, done = guest.fire_unpatched(rdi=PATH), guest.fire(rdi=PATH)
     assert (done.fault, done.bad) == (0, ())
+    assert (done.regs, done.flags) == (plain.regs, plain.flags)
     (record,) = guest.drain()
     assert record.fault == 0
     plan = guest.program.clauses[0].record
@@ -105,6 +106,16 @@ def test_in_the_root_itself() -> None:
     disk = made(tree=(("usr",), ("src",)))
     disk.stand(disk.places[2], disk.places[2])
     assert fire(disk.guest) == [b"/", b"/usr", b"/"]
+
+
+@pytest.mark.parametrize("test", ["cwd != root", 'root == "/"'])
+def test_only_compared(test: str) -> None:
+    """What records nothing saves fewer registers, but these."""
+    disk = made(f"int n; fbt::: /{test}/ {{ n++; }}")
+    disk.stand(disk.places[-1], disk.places[0])
+    plain, done = disk.guest.fire_unpatched(), disk.guest.fire()
+    assert (done.fault, done.bad, done.regs, done.flags) == (0, (), plain.regs, plain.flags)
+    assert disk.guest.globals_() == {0: 1}
 
 
 def test_removed() -> None:

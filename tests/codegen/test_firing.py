@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import unicorn
 
 from probekit.buffers.layout import HeaderWord
 from probekit.codegen.context import KernelServices
@@ -230,6 +231,45 @@ def test_time_on_a_cpu_never_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     both = Compared("fbt::: { trace(vtimestamp); }")
     both.fire(5, function=0)
     both.check()
+
+
+@pytest.mark.parametrize("field", ["clock", "task_clock", "since", "total"])
+def test_time_on_a_cpu_while_another_cpu_brings_it_up_to_date(field: str) -> None:
+    """At whichever of the words it comes in between, what is read is all old or all new."""
+    guest = Machine("fbt::: { trace(vtimestamp); }")
+    places = {
+        "clock": guest.gs_base + machine.RUN.clock,
+        "task_clock": guest.gs_base + machine.RUN.task_clock,
+        "since": machine.TASK + machine.RUN.since,
+        "total": machine.TASK + machine.RUN.total,
+    }
+    old = {name: machine.RUN_WORDS[name] for name in places}
+    later = 60  # of the 100 ns that have passed, 70 were an interrupt's: all of it is still owed
+    new = {"clock": old["clock"] + later, "task_clock": old["task_clock"], "since": old["task_clock"]}
+    new["total"] = old["total"] + new["since"] - old["since"]
+    known = guest.gs_base + machine.RUN.interrupts[1]
+    written: list[int] = []
+
+    def bring(uc: unicorn.Uc, _access: int, _addr: int, _size: int, _value: int, _user: object) -> None:
+        if not written:
+            written.append(1)
+            for name, place in places.items():
+                uc.mem_write(place, new[name].to_bytes(8, "little"))
+            uc.mem_write(known, (machine.INTERRUPTS[1] + later).to_bytes(8, "little"))
+
+    guest.on_read(places[field], bring)
+    assert guest.fire().bad == ()
+    (record,) = guest.drain()
+    assert written and int.from_bytes(record.payload[:8], "little") == machine.RUN_NS
+
+
+def test_time_on_a_cpu_inside_of_the_scheduler() -> None:
+    """Whoever has the run queue's lock, with interrupts off, gets an answer too."""
+    guest = Machine("fbt::: { trace(vtimestamp); }")
+    guest.write(guest.gs_base + machine.RUN.lock, (1).to_bytes(4, "little"))
+    assert guest.fire(flags=2).bad == ()
+    (record,) = guest.drain()
+    assert int.from_bytes(record.payload[:8], "little") == machine.RUN_NS
 
 
 def test_no_types_of_the_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:

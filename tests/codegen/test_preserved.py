@@ -47,6 +47,7 @@ SCRIPTS = {
     "record": 'fbt::: /arg0 != 77/ { printf("%s %d", execname, arg1 / 3); x = x0++; x += arg1 << arg2; }',
     "table": "fbt::: { @[pid, execname, arg0] = avg(arg1); }",
     "texts": 'fbt::: /execname != "init"/ { trace(arg0 ? probefunc : "something else"); }',
+    "clocks": "fbt::: { trace(vtimestamp + walltimestamp); }",
     "clock": "fbt::: { @ = max(timestamp); this->t = timestamp; trace(this->t - arg0); }",
     "fault": "int x; fbt::: { trace(arg0 / x); }",
     "exit": "fbt::: { exit(3); }",
