@@ -39,7 +39,7 @@ __all__ = ("BOOT_SECONDS", "Background", "Guest", "parse_ready")
 
 BOOT_SECONDS = 120.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
-_READY = re.compile(r"^PROBEKIT-READY (.*)$", re.MULTILINE)
+_READY = re.compile(r"PROBEKIT-READY (\w+=\S+(?: \w+=\S+)*)\r?\n")
 _BPFTRACE_MEMORY = 1536
 _BASE64_LINE = 1024
 # The QEMU processes that this process started: only their parent can reap them.
@@ -49,10 +49,7 @@ _children: dict[int, subprocess.Popen[bytes]] = {}
 def parse_ready(console: str) -> dict[str, str] | None:
     """The facts in init's READY line, or None if it is not there yet."""
     found = _READY.search(console)
-    # A line without its end may be half written.
-    if found is None or found.end() == len(console):
-        return None
-    return dict(word.split("=", 1) for word in found[1].split())
+    return dict(word.split("=", 1) for word in found[1].split()) if found is not None else None
 
 
 def _console_tail(directory: Path) -> str:

@@ -56,8 +56,9 @@ def test_needed_libraries_are_followed() -> None:
 
 
 def test_ready_line_counts_only_when_whole() -> None:
-    line = "[ 1.0] noise\nPROBEKIT-READY release=6.1.0-56-cloud-amd64 cpus=2 modules=5"
+    line = "[ 1.0] noise\n[    2.1] PROBEKIT-READY release=6.1.0-56-cloud-amd64 cpus=2 modules=5"
     assert parse_ready(line) is None
+    assert parse_ready("PROBEKIT-READY [    2.2] clocksource: Switched\n") is None
     assert parse_ready(line + "\r\n") == {"release": "6.1.0-56-cloud-amd64", "cpus": "2", "modules": "5"}
 
 

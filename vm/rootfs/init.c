@@ -3,9 +3,10 @@
  *
  * Mounts what a tracer's tests need, loads the modules named in /etc/modules
  * (one path per line, in order), starts one exec agent per serial port and
- * prints one line to the console when all of it is done:
+ * says so on the console when all of it is done, as a message of the kernel's,
+ * which no other message can come in the middle of:
  *
- *     PROBEKIT-READY release=6.1.0-56-cloud-amd64 cpus=2 modules=5
+ *     [    2.243815] PROBEKIT-READY release=6.1.0-56-cloud-amd64 cpus=2 modules=5
  *
  * Written in C because a shell script forks some fifty times, and under TCG
  * every fork costs milliseconds of boot time.
@@ -145,7 +146,8 @@ int main(void)
 {
 	struct agent agents[AGENTS];
 	struct utsname system;
-	int modules;
+	char ready[256];
+	int modules, kmsg;
 
 	mount_all();
 	symlink("/proc/self/fd", "/dev/fd");
@@ -164,9 +166,12 @@ int main(void)
 		agents[i].pid = agents[i].fd < 0 ? -1 : start_agent(agents[i].fd, agent_ttys[i]);
 	}
 	uname(&system);
-	printf("PROBEKIT-READY release=%s cpus=%ld modules=%d\n", system.release,
-	       sysconf(_SC_NPROCESSORS_ONLN), modules);
-	fflush(stdout);
+	snprintf(ready, sizeof ready, "<5>PROBEKIT-READY release=%s cpus=%ld modules=%d\n", system.release,
+		 sysconf(_SC_NPROCESSORS_ONLN), modules);
+	kmsg = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+	if (kmsg < 0 || write(kmsg, ready, strlen(ready)) < 0)
+		perror("init: /dev/kmsg");
+	close(kmsg);
 
 	for (;;) {
 		pid_t ended = wait(NULL);
