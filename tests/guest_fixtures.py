@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
 import pytest
 from pytest import PytestWarning
 
@@ -53,12 +52,8 @@ class Kind:
             return self._start()
 
     def _start(self) -> Guest:
-        guest = Guest.start(kernel=self.kernel, append=self.append, tcg=self.tcg)  # type: ignore[arg-type]
-        _wait_behind(guest.pid)
-        return guest
+        return Guest.start(kernel=self.kernel, append=self.append, tcg=self.tcg)  # type: ignore[arg-type]
 
-
-_NICE = 5
 
 K61 = Kind("6.1-cloud")
 K612 = Kind("6.12-cloud")
@@ -73,12 +68,6 @@ thread of its own (vm/README.md)."""
 def only(*kinds: Kind) -> pytest.MarkDecorator:
     """Run a test on these kinds of guest and not on the whole matrix."""
     return pytest.mark.parametrize("guest", kinds, indirect=True, ids=str, scope="module")
-
-
-def _wait_behind(pid: int) -> None:
-    """Let a guest's loads, which take whatever there is, have less of the machine than who waits for the tests."""
-    for thread in psutil.Process(pid).threads():
-        os.setpriority(os.PRIO_PROCESS, thread.id, _NICE)
 
 
 @dataclass
