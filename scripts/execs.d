@@ -1,30 +1,23 @@
 #!/usr/bin/env -S probekit -s
 /*
- * execs.d - a line for every program that is started in the guest.
+ * execs.d - a line for every program that is started in the guest, with the words it is started with.
  *
- * The name is the one the kernel opened; at the return the task is the new program already.
+ * Taken where the kernel has made the new program ready and has not yet entered it.
  * Needs: the kernel's types (BTF). Ends with Ctrl-C.
  *
  * Sample output:
  *
- *     PPID    PID    UID PROGRAM          FILE
- *      161   1042      0 ls               /bin/ls
+ *     PPID    PID    UID FILE                     COMMAND
+ *      161   1042      0 /bin/ls                  ls -l /tmp
  */
 #pragma D option quiet
 
 BEGIN
 {
-	printf("%6s %6s %6s %-16s %s\n", "PPID", "PID", "UID", "PROGRAM", "FILE");
+	printf("%6s %6s %6s %-24s %s\n", "PPID", "PID", "UID", "FILE", "COMMAND");
 }
 
-fbt::begin_new_exec:entry
+fbt::finalize_exec:entry
 {
-	self->file = args[0]->filename;
-}
-
-fbt::begin_new_exec:return
-/self->file && arg1 == 0/
-{
-	printf("%6d %6d %6d %-16s %s\n", ppid, pid, uid, execname, stringof(self->file));
-	self->file = 0;
+	printf("%6d %6d %6d %-24s %s\n", ppid, pid, uid, stringof(args[0]->filename), execargs);
 }

@@ -6,8 +6,9 @@
     def test_something(guest: Guest, probekit: Probekit) -> None: ...
 
 A guest is unharmed when its kernel's text is byte for byte what it was (read from
-its memory file after each test; text of kernel and modules through the stub, by a
-reader of the tests' own, after each module) and its console shows no trouble.
+its memory file after each test; through the stub, by a reader of the tests' own,
+that of its modules after each module of tests and all of it before the guest is
+stopped) and its console shows no trouble.
 A guest that was harmed is not used again.
 """
 
@@ -93,17 +94,21 @@ class _Shared:
 
 @dataclass
 class GuestPool:
-    """Booted guests by kind; at most ``most`` at a time, the longest unused goes first."""
+    """Booted guests by kind; at most ``most`` at a time, the longest unused goes first.
+
+    ``harm``: what was changed in those that have gone.
+    """
 
     most: int = 3
     guests: dict[Kind, _Shared] = field(default_factory=dict)
+    harm: list[str] = field(default_factory=list)
 
     def take(self, kind: Kind) -> _Shared:
         """The guest of this kind, booted if need be."""
         shared = self.guests.pop(kind, None)
         if shared is None or not shared.guest.running():
             while len(self.guests) >= self.most:
-                self.drop(next(iter(self.guests)))
+                self.harm += self.drop(next(iter(self.guests)))
             guest = kind.boot()
             try:
                 text = KernelText.locate(guest)
@@ -114,10 +119,15 @@ class GuestPool:
         self.guests[kind] = shared
         return shared
 
-    def drop(self, kind: Kind) -> None:
-        """End it."""
+    def drop(self, kind: Kind) -> list[str]:
+        """End it. What was changed in it, in words."""
         shared = self.guests.pop(kind, None)
-        if shared is not None:
+        if shared is None:
+            return []
+        try:
+            gone = not shared.guest.running() or shared.guest.panicked()
+            return [] if gone else [f"{kind}: {change}" for change in shared.snapshot.changes(shared.guest)]
+        finally:
             shared.guest.stop()
 
 
@@ -126,7 +136,8 @@ def guest_pool() -> Iterator[GuestPool]:
     pool = GuestPool()
     yield pool
     for kind in list(pool.guests):
-        pool.drop(kind)
+        pool.harm += pool.drop(kind)
+    assert pool.harm == [], "guests were left changed"
 
 
 @pytest.fixture(scope="module", params=KERNELS, ids=str)
@@ -134,7 +145,7 @@ def guest(request: pytest.FixtureRequest, guest_pool: GuestPool) -> Iterator[Gue
     """A guest of each kernel of the matrix, unharmed behind the module's tests."""
     shared = guest_pool.take(request.param)
     yield shared.guest
-    harm = [] if shared.guest.panicked() else shared.snapshot.changes(shared.guest)
+    harm = [] if shared.guest.panicked() else shared.snapshot.changes(shared.guest, kernel=False)
     harm += shared.guest.console_problems()
     if harm:
         guest_pool.drop(request.param)

@@ -20,6 +20,7 @@ from vm.guest import Guest
 __all__ = ("ModuleText", "TextSnapshot")
 
 _EXECUTABLE = 0x4
+_KERNEL = "vmlinux"
 _SHOWN = 20
 
 
@@ -32,7 +33,7 @@ class TextSnapshot:
     @property
     def kernel_start(self) -> int:
         """The address of ``_text``."""
-        return self.parts["vmlinux"][0]
+        return self.parts[_KERNEL][0]
 
     @classmethod
     def take(cls, guest: Guest) -> TextSnapshot:
@@ -41,9 +42,10 @@ class TextSnapshot:
         texts = _read(guest, list(places.values()))
         return cls({name: (places[name][0], text) for name, text in zip(places, texts, strict=True)})
 
-    def changes(self, guest: Guest) -> list[str]:
-        """What is different now, in words; empty when nothing is."""
-        return _differences(self.parts, guest)
+    def changes(self, guest: Guest, *, kernel: bool = True) -> list[str]:
+        """What is different now, in words; empty when nothing is. ``kernel``: in its own text too, and not only in
+        that of modules."""
+        return _differences({name: part for name, part in self.parts.items() if kernel or name != _KERNEL}, guest)
 
 
 def _differences(parts: dict[str, tuple[int, bytes]], guest: Guest) -> list[str]:
@@ -84,7 +86,7 @@ class ModuleText:
 def _kernel(guest: Guest) -> dict[str, tuple[int, int]]:
     lines = guest.check("grep -E ' (_text|_etext)$' /proc/kallsyms").split("\n")
     bounds = {line.split()[2]: int(line.split()[0], 16) for line in lines if line}
-    return {"vmlinux": (bounds["_text"], bounds["_etext"] - bounds["_text"])}
+    return {_KERNEL: (bounds["_text"], bounds["_etext"] - bounds["_text"])}
 
 
 def _modules(guest: Guest) -> dict[str, tuple[int, int]]:

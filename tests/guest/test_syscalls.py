@@ -44,7 +44,7 @@ def test_every_system_call(guest: Guest, homes: object) -> None:
         syscall:::entry /execname == "mixed"/ { @calls[probefunc] = count(); }
         syscall:::return /execname == "mixed"/ { @returns[probefunc] = count(); }
     """
-    done = trace(guest, script, lines(guest, "mixed 2 2"))
+    done = trace(guest, script, lines(guest, "mixed 4 2"))
     assert done.stats["sites"] > 1000
     entered, calls, returns = done.table("entered"), done.table("calls"), done.table("returns")
     assert entered["syscall",] == entered["fbt",] > 1000
