@@ -77,7 +77,7 @@ def run(made: Program, options: Options | None = None, *, sink: list[str] | None
         if sink is not None:
             renderer.texts = sink
             trace.sink = renderer
-        for event in trace.events(seconds=5):
+        for event in trace.events():
             renderer.event(event)
         renderer.aggregations(trace.unprinted())
     return out.getvalue(), messages.getvalue(), trace
