@@ -20,7 +20,7 @@ from probekit.enabling.heart import Heart
 from probekit.enabling.hooks import Hooks
 from probekit.enabling.plan import GuestPlan
 from probekit.enabling.reach import Reach
-from probekit.enabling.registered import Registered
+from probekit.enabling.registered import KEPT_BY_READERS, Registered
 from probekit.enabling.stubs import BuiltCode
 from probekit.enabling.traps import check_registered
 from probekit.errors import GuestError
@@ -186,6 +186,7 @@ class Held:
                 self._inside,
                 prepare=self._registered.stop_calls,
                 wait=self._wait_for_readers if reach.facts.grace is not None else None,
+                settled=self._settled,
                 limit=self._quiet,
             ) as point:
                 self._check_left()
@@ -217,6 +218,18 @@ class Held:
         traced = self._registered.traced
         waiting = facts.grace.begin(point, facts.services, reach.text, self._take, traced=traced)
         return lambda: waiting.wait(reach.text, reach.clock, self._quiet, facts.residents.tasks)
+
+    def _settled(self, _point: SafePoint) -> bool:
+        """Whether nobody can be in our code, or hold on to what is in it: then there are no readers to wait for.
+
+        A kernel that preempts itself may keep a thread there that has ended and is on no list any more.
+        """
+        reach = self._reach
+        held = self._registered.traced or self._registered.of_kind(*KEPT_BY_READERS)
+        if held or reach.facts.preemptible:
+            return False
+        bounds = [(item.addr, item.addr + item.size) for item in self.memory if item.kind == "exec"]
+        return reach.facts.residents.nobody(reach.target, reach.text, bounds)
 
     def _inside(self, point: SafePoint) -> list[Task]:
         """Who will come back to our code; only a copied instruction that touches user memory can be slept in."""

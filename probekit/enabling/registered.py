@@ -19,7 +19,7 @@ from probekit.guest.watchdog import Watchdog
 from probekit.patch.edits import TextMemory
 from probekit.patch.journal import Registration
 
-__all__ = ("BPF_KSYM", "MODULE", "TIMER", "TRACEPOINT", "Registered")
+__all__ = ("BPF_KSYM", "KEPT_BY_READERS", "MODULE", "TIMER", "TRACEPOINT", "Registered")
 
 TIMER = "timer"
 TRACEPOINT = "tracepoint"
@@ -119,6 +119,9 @@ class Registered:
         return data
 
 
+KEPT_BY_READERS = (_DIE_NOTIFIER, BPF_KSYM)
+"""Kinds that somebody who reads the kernel's list of them may hold on to for a while."""
+
 _Way = Callable[[Registered, SafePoint, Sequence[Registration]], Iterator[Sequence[Registration]]]
 """Takes those of its kinds back, newest first, and gives each part of them when it is done."""
 
@@ -128,5 +131,5 @@ _BEFORE: Mapping[tuple[str, ...], _Way] = {
 }
 _BEHIND: Mapping[tuple[str, ...], _Way] = {
     (MODULE,): Registered._release,
-    (_DIE_NOTIFIER, BPF_KSYM): Registered._unhook,
+    KEPT_BY_READERS: Registered._unhook,
 }

@@ -70,6 +70,19 @@ class Residents:
                 found.update(array("Q", stack[: len(stack) & ~7]))
         return {word for word in found if start <= word < end}
 
+    def nobody(self, target: Target, text: StoppedMemory, bounds: Sequence[tuple[int, int]]) -> bool:
+        """Whether it is certain that nothing is on its way through or back to any of ``bounds`` (start, end).
+
+        Certain: no vCPU stands there, no word on the stack of any task leads there, and every vCPU that is in the
+        kernel is on a task's stack, so that there is no other stack with somebody to return to. The guest is stopped.
+        """
+        if any(start <= target.regs(vcpu)["rip"] < end for vcpu in target.vcpus() for start, end in bounds):
+            return False
+        _, stacks, loose = self._stacks(target, text)
+        if loose or any(stack is None for stack in stacks):
+            return False
+        return not any(words_inside(stack, start, end) for stack in stacks if stack for start, end in bounds)
+
     def _stacks(self, target: Target, text: StoppedMemory) -> tuple[Sequence[Task], list[bytes | None], list[int]]:
         """Every task, the part of its stack that is in use, and the stack pointers of vCPUs that are on no task's."""
         tasks = self.tasks()
@@ -141,12 +154,14 @@ def vacated(
     *,
     prepare: Callable[[SafePoint], object] | None = None,
     wait: Callable[[SafePoint], Callable[[], None]] | None = None,
+    settled: Callable[[SafePoint], bool] | None = None,
     limit: float = LIMIT,
 ) -> Iterator[SafePoint]:
     """A safe point at which nobody will come back to our code; the guest runs while somebody may.
 
     ``prepare``: done once, before the wait for readers. ``wait``: begins that wait and gives what ends it, while the
-    guest runs; None where the guest has to wait in a call. ``inside``: who will come back.
+    guest runs; None where the guest has to wait in a call. ``inside``: who will come back. ``settled``: whether there
+    is nothing to wait for, asked before the wait is begun: an idle guest takes a second to come to a safe point again.
     Raises :class:`GuestError` when it is still somebody after ``limit`` seconds.
     """
     deadline = time.monotonic() + limit
@@ -155,6 +170,9 @@ def vacated(
             if prepare is not None:
                 prepare(point)
                 prepare = None
+            if settled is not None and settled(point):
+                yield point
+                return
             readers_gone = wait(point)
         target.resume()
         readers_gone()
