@@ -25,6 +25,7 @@ __all__ = (
     "DYNAMIC_HEAD",
     "ENTRY_HEAD",
     "HASH_MULTIPLIER",
+    "RUN_TIME",
     "SPECULATION_ACTIVE",
     "SPECULATION_ENDED",
     "SPECULATION_FREE",
@@ -42,6 +43,9 @@ HASH_MULTIPLIER = 0x9E3779B97F4A7C15
 
 SPECULATION_FREE, SPECULATION_ACTIVE, SPECULATION_ENDED = 0, 1, 2
 """What the word of a speculation says. An ended one is free again when the host has seen to its records."""
+
+RUN_TIME = -1
+"""Among the variables of threads the number of one that no script has: the highest ``vtimestamp`` of the thread."""
 
 DYNAMIC_HEAD = 16
 ENTRY_HEAD = 16
@@ -74,7 +78,10 @@ class Place:
 
 @record
 class ThreadTable:
-    """``capacity`` (a power of two) entries at ``offset`` of the data memory. ``places``: by variable, in an entry."""
+    """``capacity`` (a power of two) entries at ``offset`` of the data memory.
+
+    ``places``: by variable (or :data:`RUN_TIME`), in an entry.
+    """
 
     offset: int
     capacity: int

@@ -6,10 +6,15 @@ The scheduler's account of it is five words, and any CPU that wakes a task for t
 while they are read here: under the run queue's lock, first the clocks, then what the task has had. So they are
 taken when nobody has the lock, before and behind, and are still the same; otherwise once more. Who is probed may
 hold the lock itself, with interrupts off: then nobody else changes them.
+
+What has passed since the clocks were set is not always charged to who runs: where a wake-up has set them and asks for
+another task at once, the scheduler leaves them as they are, and the next task is charged with the time between. So
+the highest answer of each thread is kept, and no answer is below it.
 """
 
 from __future__ import annotations
 
+from probekit.buffers.variables import RUN_TIME
 from probekit.codegen.context import FRAME_FLAGS, Context
 from probekit.codegen.routines import At, Routine
 from probekit.errors import UnsupportedError
@@ -21,11 +26,13 @@ _TRIES_INSIDE = 16
 _INTERRUPTS = 0x200  # of the flags
 
 
-def _run_time(context: Context, _at: At) -> str:
+def _run_time(context: Context, at: At) -> str:
     """r8: the time now; rsi, rdi: the queue's clocks; r10: since when, r11: until then; rdx: of that, interrupts'."""
     task, times = context.task, context.kernel.run_time
     if task is None or times is None:
         raise UnsupportedError("vtimestamp needs the types of this kernel's scheduler", feature="vtimestamp")
+    assert context.storage.threads is not None
+    highest = context.storage.threads.places[RUN_TIME].offset
     interrupts = ""
     if times.interrupts is not None:
         spent, known = times.interrupts
@@ -73,6 +80,18 @@ def _run_time(context: Context, _at: At) -> str:
         add rax, rdi
         sub rax, r10
         add rax, r11
+        mov rdx, rax
+        call {at("thread_make"):#x}
+        test rax, rax
+        jz alone
+        cmp rdx, qword ptr [rax + {highest:#x}]
+        jbe before
+        mov qword ptr [rax + {highest:#x}], rdx
+    alone:
+        mov rax, rdx
+        ret
+    before:
+        mov rax, qword ptr [rax + {highest:#x}]
         ret
     """
 

@@ -13,6 +13,7 @@ from probekit.buffers.actions import Commit, Discard, Speculate
 from probekit.buffers.variables import (
     DYNAMIC_HEAD,
     ENTRY_HEAD,
+    RUN_TIME,
     THREAD_HEAD,
     DynamicTable,
     Place,
@@ -109,7 +110,8 @@ def plan_storage(program: Program, clauses: Sequence[Clause], options: StorageOp
             if variable.kind == "object":
                 objects.append(variable.index)
                 offset = -(-offset // 16) * 16 + _GAP
-    threads = _threads(program, used, options, -(-offset // 64) * 64)
+    timed = any(isinstance(op, Builtin) and op.name == "vtimestamp" for op in _ops(clauses))
+    threads = _threads(program, used, options, -(-offset // 64) * 64, timed=timed)
     offset = threads.offset + threads.size if threads is not None else offset
     dynamic = _dynamic(program, used, options, -(-offset // 64) * 64)
     offset = dynamic.offset + dynamic.size if dynamic is not None else offset
@@ -129,9 +131,11 @@ def speculates(clause: Clause) -> bool:
     return any(isinstance(action, Commit | Discard | Speculate) for action in actions) or "speculation" in calls
 
 
-def _threads(program: Program, used: frozenset[int], options: StorageOptions, offset: int) -> ThreadTable | None:
-    places: dict[int, Place] = {}
-    stride = THREAD_HEAD
+def _threads(
+    program: Program, used: frozenset[int], options: StorageOptions, offset: int, *, timed: bool
+) -> ThreadTable | None:
+    places: dict[int, Place] = {RUN_TIME: Place(THREAD_HEAD, 8)} if timed else {}
+    stride = THREAD_HEAD + 8 * len(places)
     for variable in program.variables:
         if variable.scope == "self" and variable.keys is None and variable.index in used:
             places[variable.index] = Place(stride, variable.size if variable.kind != "int" else 8)

@@ -263,6 +263,26 @@ def test_time_on_a_cpu_while_another_cpu_brings_it_up_to_date(field: str) -> Non
     assert written and int.from_bytes(record.payload[:8], "little") == machine.RUN_NS
 
 
+def test_time_on_a_cpu_that_the_scheduler_charges_to_the_next_task() -> None:
+    """A thread's time stays where it was until its account has come so far again; another thread has its own."""
+    guest = Machine("fbt::: { trace(vtimestamp); }")
+    since = machine.TASK + machine.RUN.since
+
+    def read() -> int:
+        assert guest.fire().bad == ()
+        (record,) = guest.drain()
+        return int.from_bytes(record.payload[:8], "little")
+
+    assert read() == machine.RUN_NS
+    guest.write(since, (machine.RUN_WORDS["since"] + 100).to_bytes(8, "little"))
+    assert read() == machine.RUN_NS
+    guest.write(since, (machine.RUN_WORDS["since"] - 5).to_bytes(8, "little"))
+    assert read() == machine.RUN_NS + 5
+    guest.write(since, (machine.RUN_WORDS["since"] + 100).to_bytes(8, "little"))
+    guest.write(machine.TASK + (machine.OFFSETS.start or 0), (0x78).to_bytes(8, "little"))
+    assert read() == machine.RUN_NS - 100
+
+
 def test_time_on_a_cpu_inside_of_the_scheduler() -> None:
     """Whoever has the run queue's lock, with interrupts off, gets an answer too."""
     guest = Machine("fbt::: { trace(vtimestamp); }")

@@ -111,7 +111,7 @@ def test_stop_engine_agrees(guest: Guest, homes: object) -> None:
 
 @pytest.fixture
 def load(guest: Guest) -> Iterator[None]:
-    running = guest.spawn("mixed 600 2 40")
+    running = guest.spawn("mixed 600 2")
     yield
     running.stop("KILL")
 
