@@ -10,7 +10,8 @@ import pytest
 from hypothesis import settings
 
 _USUAL_GUEST = re.compile(r"6\.12?-cloud(?!-(?:st|pti))")
-_ALONE = frozenset({"tests/guest/test_markers.py", "tests/guest/test_nmi.py"})  # so that all have as much to do
+# So that all have as much to do.
+_ALONE = frozenset(f"tests/guest/test_{name}.py" for name in ("markers", "nmi", "stages"))
 
 pytest_plugins = ("tests.guest_fixtures",)
 

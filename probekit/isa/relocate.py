@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass
+from itertools import takewhile
 
 from iced_x86 import BlockEncoder, Code, Decoder, Instruction, MemoryOperand, OpKind, Register
 
@@ -48,6 +49,9 @@ _REFUSED = {
     "xabort": "ends a transaction that the probe would have ended",
     "xend": "ends a transaction that the probe would have ended",
 }
+_TRANSFERS = frozenset({"jump", "cond", "call", "ret", "indirect_jump", "indirect_call"})
+_OPERAND_SIZE = 0x66
+_PREFIXES = bytes((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, _OPERAND_SIZE, 0x67, 0xF0, 0xF2, 0xF3))
 _SEGMENTS: dict[int, str] = {
     Register.SS: "ss opens an interrupt window of one instruction",
     Register.GS: "gs changes the GS base under the probe",
@@ -83,6 +87,9 @@ def refusal(insn: Insn) -> str | None:
         return f"{insn.mnemonic} {_REFUSED[insn.mnemonic]}"
     if insn.flow == "system":
         return f"{insn.mnemonic} changes privilege or segment"
+    if insn.flow in _TRANSFERS and _OPERAND_SIZE in takewhile(_PREFIXES.__contains__, insn.raw):
+        # Intel's processors ignore it here, AMD's cut the target to 16 bits (AMD APM 3, "Near Branches").
+        return f"{insn.mnemonic} with an operand size prefix leads to different places on different processors"
     if insn.mnemonic in ("mov", "pop") and (segment := _segment_written(insn)) is not None:
         return f"{insn.mnemonic} {_SEGMENTS[segment]}"
     return None

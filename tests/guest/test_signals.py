@@ -26,7 +26,7 @@ MANY = "fbt::*read*: ,fbt::sys_*:entry { @[probefunc] = count(); }"
 @pytest.fixture(scope="module", autouse=True)
 def load(guest: Guest) -> Iterator[None]:
     """Something to trace all the time."""
-    running = guest.spawn("mixed 600 2 40")
+    running = guest.spawn("mixed 600 2")
     yield
     running.stop("KILL")
 

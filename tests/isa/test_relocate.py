@@ -126,6 +126,9 @@ def test_jump_back_only_where_control_gets_there(code: str, goes_on: bool) -> No
         ("ffd4", "stack pointer"),  # call rsp
         ("e800000000 90", "return into"),  # call; nop
         ("cb", "privilege"),  # retf
+        *((code, "operand size prefix") for code in ("667500", "66eb00", "66e800000000", "66c3", "66ffe0", "6648ffd0")),
+        ("2e66ff20", "operand size prefix"),  # jmp [rax]
+        ("66e2fe", "operand size prefix"),  # loop
     ],
 )
 def test_refused(code: str, reason: str) -> None:

@@ -1,7 +1,7 @@
 /*
  * mixed SECONDS [WORKERS [PERCENT]]: many kinds of kernel work at once, for stress.
  *
- * PERCENT (100): how much of the time a worker works; it sleeps for the rest, round by round.
+ * PERCENT (100): how much of the time a worker works; it sleeps for the rest, operation by operation.
  *
  * Each worker is a process with two threads; one thread goes round the table of
  * operations, the other answers its futex. Prints one JSON line at the end:
@@ -213,9 +213,8 @@ static int work(double end, int percent)
 	signal(SIGUSR1, on_signal);
 	if (pthread_create(&thread, NULL, partner, NULL) != 0)
 		return 1;
-	while ((began = now()) < end) {
-		for (int i = 0; i < OPERATIONS; i++)
-			atomic_fetch_add(operations[i].run() ? &shared->done[i] : &shared->errors[i], 1);
+	for (int i = 0; (began = now()) < end; i = (i + 1) % OPERATIONS) {
+		atomic_fetch_add(operations[i].run() ? &shared->done[i] : &shared->errors[i], 1);
 		if (percent < 100)
 			rest((now() - began) * (100 - percent) / percent);
 	}
