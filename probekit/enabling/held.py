@@ -222,7 +222,8 @@ class Held:
     def _settled(self, _point: SafePoint) -> bool:
         """Whether nobody can be in our code, or hold on to what is in it: then there are no readers to wait for.
 
-        A kernel that preempts itself may keep a thread there that has ended and is on no list any more.
+        Traps and markers have a notifier, which is on a list of the kernel's. A kernel that preempts itself may keep a
+        thread in our code that has ended and is on no list of tasks any more.
         """
         reach = self._reach
         held = self._registered.traced or self._registered.of_kind(*KEPT_BY_READERS)

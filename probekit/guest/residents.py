@@ -73,10 +73,12 @@ class Residents:
     def nobody(self, target: Target, text: StoppedMemory, bounds: Sequence[tuple[int, int]]) -> bool:
         """Whether it is certain that nothing is on its way through or back to any of ``bounds`` (start, end).
 
-        Certain: no vCPU stands there, no word on the stack of any task leads there, and every vCPU that is in the
-        kernel is on a task's stack, so that there is no other stack with somebody to return to. The guest is stopped.
+        Certain: no register of any vCPU and no word on the stack of any task leads there, and every vCPU that is in
+        the kernel is on a task's stack, so that there is no other stack with somebody to return to. The guest is
+        stopped.
         """
-        if any(start <= target.regs(vcpu)["rip"] < end for vcpu in target.vcpus() for start, end in bounds):
+        held = [value for vcpu in target.vcpus() for value in target.regs(vcpu).values.values()]
+        if any(start <= value < end for value in held for start, end in bounds):
             return False
         _, stacks, loose = self._stacks(target, text)
         if loose or any(stack is None for stack in stacks):

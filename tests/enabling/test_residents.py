@@ -29,6 +29,7 @@ class FakeGuest:
 
     def __init__(self, standing: Sequence[tuple[int, int]], words: dict[int, int]) -> None:
         self.standing, self.words = standing, words
+        self.more: dict[str, int] = {}
         self.resumed = 0
 
     def vcpus(self) -> tuple[int, ...]:
@@ -36,7 +37,7 @@ class FakeGuest:
 
     def regs(self, vcpu: int) -> Regs:
         rip, rsp = self.standing[vcpu - 1]
-        return Regs({"rip": rip, "rsp": rsp, "cs": 0x33 if rip < 1 << 47 else 0x10}, b"")
+        return Regs({"rip": rip, "rsp": rsp, "cs": 0x33 if rip < 1 << 47 else 0x10, **self.more}, b"")
 
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
         return [
@@ -65,6 +66,12 @@ def test_all_are_elsewhere() -> None:
 @pytest.mark.parametrize("rip", [CODE[0], CODE[1] - 1, OTHER[0] + 5])
 def test_a_processor_stands_in_it(rip: int) -> None:
     assert not nobody([(rip, TOP - 32)])
+
+
+def test_a_processor_is_about_to_call_it() -> None:
+    guest: Any = FakeGuest([(ELSEWHERE, TOP - 32)], {})
+    guest.more = {"rax": CODE[0] + 0x40}
+    assert not Residents(lambda: TASKS, None).nobody(guest, guest, [CODE])
 
 
 @pytest.mark.parametrize("at", [TOP - 32, TOP - 8, SLEEPS, TASKS[1].stack_end - 8])
