@@ -20,7 +20,7 @@ demo:
 # Three processes, each with guests of its own (tests/conftest.py); much of a live test is waiting.
 test: lint
 	@sh vm/bootstrap.sh tests
-	$(PYTHON) -m pytest -n 3 --dist loadscope $(PYTEST)
+	$(PYTHON) -m pytest -n 3 --dist loadscope --no-loadscope-reorder $(PYTEST)
 
 lint:
 	@sh vm/bootstrap.sh

@@ -21,7 +21,9 @@ from vm.text import KernelText, differences
 
 pytestmark = pytest.mark.guest
 
-SCRIPT = "fbt::sys_getppid:entry { @ = count(); }"
+DETOUR = "fbt::sys_getppid:entry { @ = count(); }"
+SCRIPT = "kinst::sys_getppid: { @ = count(); }"
+"""Traps are on a list of the kernel's, which somebody may be reading: that has to be waited for."""
 
 
 @only(K61, K612, K61RT)
@@ -76,6 +78,17 @@ def test_a_guest_that_never_becomes_quiet(guest: Guest, homes: object, monkeypat
     assert len(our_memory(guest)) > len(memory)
     late = recover(guest.gdb)
     assert late.problems == () and late.freed > 3 * 4096
+    assert our_memory(guest) == memory
+    assert recover(guest.gdb).clean
+
+
+@only(K61, K612)
+def test_who_is_kept_from_running_elsewhere_is_not_waited_for(guest: Guest, homes: object) -> None:
+    """Of a jump every way in and back is on a stack or in a register: nobody is there, whatever else he waits for."""
+    memory = our_memory(guest)
+    done = trace(guest, DETOUR, lambda: _starve(guest, 6), options=set_option(Options(), "quiesce", "3s", "start"))
+    assert done.trouble() == []
+    assert _ran(done.work) == 0
     assert our_memory(guest) == memory
     assert recover(guest.gdb).clean
 
