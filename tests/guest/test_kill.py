@@ -22,7 +22,7 @@ from tests.guest.rawstub import let_run
 from tests.guest.refusal import PROBE, refused
 from tests.guest.tool import Probekit
 from tests.guest.work import our_memory
-from tests.guest_fixtures import K61
+from tests.guest_fixtures import K61, SINGLE, only
 from vm.guest import Guest
 from vm.text import KernelText, differences
 
@@ -100,6 +100,7 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
+@only(*SINGLE)
 def test_killed_before_its_journal_hears_what_the_kernel_forgot(guest: Guest, probekit: Probekit) -> None:
     """What is taken back already is not taken back again, by a first recovery or by another: it may be gone."""
     copied = "kinst::copy_user_enhanced_fast_string:, kinst::copy_user_generic_string:, kinst::rep_movs_alternative:"
