@@ -23,13 +23,17 @@ from probekit.codegen.texts import constant, room
 from probekit.errors import UnsupportedError
 from probekit.ir.ops import Reg
 
-__all__ = ("DENTRIES", "TASK_TEXTS", "task_text")
+__all__ = ("DEEPEST", "DENTRIES", "LONGEST_NAME", "TASK_TEXTS", "task_text")
 
 TASK_TEXTS = ("cwd", "execargs", "root")
 """The built-in strings that a routine makes."""
 
-_DEEPEST = 2048  # names in a path: PATH_MAX / 2
-_LONGEST_NAME = 255
+DEEPEST = 2048
+"""Names in a path: PATH_MAX / 2."""
+
+LONGEST_NAME = 255
+"""Bytes: NAME_MAX."""
+
 _TRIES = 8
 _DELETED = b" (deleted)"
 
@@ -59,7 +63,7 @@ def _path_walk(context: Context, at: At) -> str:
         mov rsi, {spill(context, _DENTRY)}
         mov r8, {spill(context, _MOUNT)}
         xor r9d, r9d
-        mov r11d, {_DEEPEST}
+        mov r11d, {DEEPEST}
         lea rax, [rsi + {paths.hashed:#x}]
         {load}
         test rax, rax
@@ -124,7 +128,7 @@ def _path_walk(context: Context, at: At) -> str:
         lea rax, [rsi + {paths.name_size:#x}]
         call {at("load_4"):#x}
         jb bad
-        cmp eax, {_LONGEST_NAME}
+        cmp eax, {LONGEST_NAME}
         ja deep
         lea r9, [r9 + rax + 1]
         test r10d, r10d

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from probekit.codegen.context import PathOffsets
+from probekit.codegen.dentries import DEEPEST, LONGEST_NAME
 from probekit.errors import GuestError
 
 __all__ = ("path_text",)
-
-_DEEPEST = 2048  # names in a path: PATH_MAX / 2
-_LONGEST_NAME = 255
 
 Place = tuple[int, int]
 """A mount (``struct vfsmount``) and a dentry."""
@@ -29,7 +27,7 @@ def path_text(read: Callable[[int, int], bytes], paths: PathOffsets, place: Plac
     names: list[bytes] = []
     if not word(dentry + paths.hashed) and word(dentry + paths.parent) != dentry:
         names.append(b" (deleted)")
-    for _ in range(_DEEPEST):
+    for _ in range(DEEPEST):
         if (mount, dentry) == root:
             break
         if word(mount + paths.mount_root) == dentry:
@@ -42,7 +40,7 @@ def path_text(read: Callable[[int, int], bytes], paths: PathOffsets, place: Plac
         if parent == dentry:
             break
         size = int.from_bytes(read(dentry + paths.name_size, 4), "little")
-        if size > _LONGEST_NAME:
+        if size > LONGEST_NAME:
             raise GuestError(f"the name at {dentry:#x} has {size} bytes")
         names.append(b"/" + read(word(dentry + paths.name), size))
         dentry = parent
