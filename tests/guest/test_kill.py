@@ -41,7 +41,7 @@ PHASES = ("connecting", "finding the sites", "enabling", "enabling", "restoring"
 
 @pytest.fixture(scope="module", autouse=True)
 def load(guest: Guest) -> Iterator[None]:
-    running = guest.spawn("mixed 900 2 40")
+    running = guest.spawn("mixed 900 2")
     yield
     running.stop("KILL")
 

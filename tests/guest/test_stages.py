@@ -22,7 +22,7 @@ STAGES = set_option(Options(), "stages", "", "start")
 
 @pytest.fixture(scope="module", autouse=True)
 def load(guest: Guest) -> Iterator[None]:
-    running = guest.spawn("mixed 900 2 40")
+    running = guest.spawn("mixed 900 2")
     yield
     running.stop("KILL")
 

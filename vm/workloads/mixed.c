@@ -1,7 +1,5 @@
 /*
- * mixed SECONDS [WORKERS [PERCENT]]: many kinds of kernel work at once, for stress.
- *
- * PERCENT (100): how much of the time a worker works; it sleeps for the rest, operation by operation.
+ * mixed SECONDS [WORKERS]: many kinds of kernel work at once, for stress.
  *
  * Each worker is a process with two threads; one thread goes round the table of
  * operations, the other answers its futex. Prints one JSON line at the end:
@@ -198,26 +196,16 @@ static void *partner(void *unused)
 	return NULL;
 }
 
-static void rest(double seconds)
-{
-	struct timespec pause = {.tv_sec = (time_t)seconds, .tv_nsec = (long)((seconds - (time_t)seconds) * 1e9)};
-
-	nanosleep(&pause, NULL);
-}
-
-static int work(double end, int percent)
+static int work(double end)
 {
 	pthread_t thread;
-	double began;
 
 	signal(SIGUSR1, on_signal);
 	if (pthread_create(&thread, NULL, partner, NULL) != 0)
 		return 1;
-	for (int i = 0; (began = now()) < end; i = (i + 1) % OPERATIONS) {
-		atomic_fetch_add(operations[i].run() ? &shared->done[i] : &shared->errors[i], 1);
-		if (percent < 100)
-			rest((now() - began) * (100 - percent) / percent);
-	}
+	while (now() < end)
+		for (int i = 0; i < OPERATIONS; i++)
+			atomic_fetch_add(operations[i].run() ? &shared->done[i] : &shared->errors[i], 1);
 	atomic_store(&finished, 1);
 	pthread_join(thread, NULL);
 	return 0;
@@ -234,15 +222,14 @@ static void print_counts(const char *name, atomic_ullong *counts)
 int main(int argc, char **argv)
 {
 	double seconds, end;
-	int workers, percent, started = 0, lost = 0, status;
+	int workers, started = 0, lost = 0, status;
 
 	if (argc == 2 && strcmp(argv[1], "--child") == 0)
 		return 7;
 	seconds = argc > 1 ? atof(argv[1]) : 0;
 	workers = argc > 2 ? atoi(argv[2]) : 2;
-	percent = argc > 3 ? atoi(argv[3]) : 100;
-	if (seconds <= 0 || workers < 1 || percent < 1 || percent > 100) {
-		fprintf(stderr, "usage: mixed SECONDS [WORKERS [PERCENT]]\n");
+	if (seconds <= 0 || workers < 1) {
+		fprintf(stderr, "usage: mixed SECONDS [WORKERS]\n");
 		return 2;
 	}
 	shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -255,7 +242,7 @@ int main(int argc, char **argv)
 		pid_t pid = fork();
 
 		if (pid == 0)
-			_exit(work(end, percent));
+			_exit(work(end));
 		if (pid < 0)
 			lost++;
 		else
