@@ -15,14 +15,13 @@ from probekit.cli.errors import ScriptError
 from probekit.cli.progress import Progress
 from probekit.cli.prototypes import ArgumentTypes, argument_types
 from probekit.cli.sources import CanMatch, Compiled, Source, compile_sources, pragma_options, read_sources
+from probekit.consumer.bulk import Sink
 from probekit.consumer.events import Attached, Message, ProbeFired
 from probekit.errors import ProbekitError
 from probekit.ir.ops import Clause
 from probekit.output.api import Renderer
 from probekit.output.effects import HostEffects
-from probekit.session.bulk import Sink
-from probekit.session.checks import NoMatchError
-from probekit.session.destructive import refuse_destructive
+from probekit.session.checks import NoMatchError, refuse_destructive
 from probekit.session.options import Options, apply_options, environment_options
 from probekit.session.run import EngineName, Trace
 from probekit.session.signals import Interrupts
@@ -341,7 +340,8 @@ class _Rendering:
             from probekit.output.json_document import JsonDocument
 
             return JsonDocument(out, effects=effects)
-        from probekit.output.text import TextRenderer, TextStyle
+        from probekit.output.api import TextStyle
+        from probekit.output.text import TextRenderer
 
         style = TextStyle(
             quiet=options.quiet,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from probekit.buffers.layout import FaultKind
-from probekit.codegen.here import Here
+from probekit.codegen.emit_context import Here
 from probekit.ir.names import CALLS
 from probekit.ir.ops import Call, Reg
 

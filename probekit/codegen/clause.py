@@ -14,21 +14,21 @@ from typing import TypeGuard, assert_never
 from probekit.buffers.actions import Exit, Field
 from probekit.buffers.layout import FAULT_WORDS, RECORD_HEADER, FaultKind, HeaderWord
 from probekit.codegen import costs
-from probekit.codegen.acting import panics, routine_of, stops
 from probekit.codegen.aggregate import aggregate
+from probekit.codegen.builtin_vars import TASK_TEXTS, task_text
 from probekit.codegen.calls import GUEST_CALLS, call
-from probekit.codegen.context import FRAME_RAX, FRAME_SITE, MAX_ERRNO, SITE_ENTRY_SIZE, SITE_FIELDS, Context
-from probekit.codegen.dentries import TASK_TEXTS, task_text
-from probekit.codegen.frame import Frame
-from probekit.codegen.here import Here
+from probekit.codegen.context import MAX_ERRNO, SITE_ENTRY_SIZE, SITE_FIELDS, Context
+from probekit.codegen.demand import panics, routine_of, stops
+from probekit.codegen.emit_context import Here
+from probekit.codegen.frame import FRAME_RAX, FRAME_SITE, Frame
 from probekit.codegen.memory import load_memory, memory_op, variable_op
 from probekit.codegen.operands import Operands
-from probekit.codegen.routines import Routines
-from probekit.codegen.runtime import header
-from probekit.codegen.speculation import speculative_actions
+from probekit.codegen.record import speculative_actions
+from probekit.codegen.reg_alloc import RETURNS, ProbeKind, plan_values
+from probekit.codegen.runtime.core import header
+from probekit.codegen.runtime.registry import Routines
 from probekit.codegen.storage import MOST_FRAMES
-from probekit.codegen.support import describe
-from probekit.codegen.values import RETURNS, ProbeKind, plan_values
+from probekit.codegen.supported import describe
 from probekit.errors import UnsupportedError
 from probekit.ir.names import BUILTINS
 from probekit.ir.ops import (

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from probekit.buffers.layout import FaultKind
 from probekit.buffers.variables import round8
-from probekit.codegen.here import Here
+from probekit.codegen.emit_context import Here
 from probekit.codegen.operands import fits
 from probekit.ir.ops import (
     Copy,

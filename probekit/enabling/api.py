@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,13 +10,26 @@ from probekit.buffers.aggs import AggKey
 from probekit.buffers.layout import Policy, RawRecord
 from probekit.enabling.speculation import Speculations
 from probekit.guest.linux import Allocation
+from probekit.guest.memory import DataMemory
 from probekit.guest.residents import LIMIT
 from probekit.guest.safepoint import CallLog
 from probekit.interp.state import State
 from probekit.patch.edits import Edit
 from probekit.patch.journal import Registration
 
-__all__ = ("Drained", "Engine", "EngineLog", "EngineOptions", "Globals", "Rows")
+__all__ = (
+    "Drained",
+    "Engine",
+    "EngineLog",
+    "EngineOptions",
+    "Globals",
+    "MemoryFactory",
+    "Rows",
+)
+
+MemoryFactory = Callable[[Allocation], DataMemory]
+"""Makes the way to our data memory; called with the guest stopped."""
+
 
 Rows = list[tuple[AggKey, Sequence[int]]]
 """Values of one aggregation: keys may come more than once, :func:`probekit.consumer.aggregate.merge` adds them up."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 from probekit.errors import ProbekitError
 
 if TYPE_CHECKING:
-    from probekit.output.text import TextStyle
+    from probekit.output.api import TextStyle
 
 __all__ = ("Effects", "HostEffects", "NoEffects")
 

@@ -13,11 +13,11 @@ from functools import cached_property, partial
 from probekit.consumer import events as model
 from probekit.enabling.api import Drained, Engine, EngineOptions, Globals, Rows
 from probekit.enabling.ecb import Matching
-from probekit.enabling.guest import GuestEngine
+from probekit.enabling.guest_engine.engine import GuestEngine
 from probekit.enabling.sites import RefusedProbe, SiteSet, find_sites, journal_size
 from probekit.enabling.speculation import Speculations
-from probekit.enabling.stop import StopEngine
-from probekit.enabling.watch import Watcher, WatchSite
+from probekit.enabling.stop_engine.engine import StopEngine
+from probekit.enabling.stop_engine.watch import Watcher, WatchSite
 from probekit.errors import TargetLost, UnsupportedError
 from probekit.guest.health import panic_error
 from probekit.interp.state import State
@@ -28,7 +28,7 @@ from probekit.session.attach import Attachment
 from probekit.session.options import Options
 from probekit.session.overhead import Overhead, refuse_measuring
 from probekit.session.state import JournalLog, new_journal
-from probekit.session.support import wants_stacks
+from probekit.session.unsupported import wants_stacks
 from probekit.target.rsp import RspTarget
 
 __all__ = ("GuestSide",)

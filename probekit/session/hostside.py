@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from probekit.consumer import events as model
 from probekit.consumer.drops import DropKind
 from probekit.enabling.ecb import Ecb, Matching
-from probekit.enabling.host import HostGlobals
-from probekit.enabling.hostprobes import CPU, GuestSight, HostProbes
+from probekit.enabling.host.firing import HostGlobals
+from probekit.enabling.host.probes import CPU, GuestSight, HostProbes
 from probekit.enabling.speculation import Speculations
 from probekit.interp.aggs import Aggregations
 from probekit.interp.state import Limits

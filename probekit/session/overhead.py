@@ -14,7 +14,7 @@ from probekit.consumer import events as model
 from probekit.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from probekit.enabling.costs import Costs
+    from probekit.enabling.guest_engine.costs import Costs
 
 __all__ = ("Overhead", "refuse_measuring")
 

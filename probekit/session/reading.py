@@ -16,6 +16,7 @@ from probekit.buffers.actions import RecordPlan
 from probekit.buffers.layout import RawRecord
 from probekit.consumer import events as model
 from probekit.consumer.aggregate import SortOrder
+from probekit.consumer.bulk import Bulk, Sink
 from probekit.consumer.drops import DropKind, DropMeter
 from probekit.consumer.events import Event
 from probekit.consumer.flow import FlowTracker
@@ -25,10 +26,9 @@ from probekit.consumer.records import Corrupt, record_events
 from probekit.consumer.records import Program as ReadProgram
 from probekit.consumer.store import AggregationStore
 from probekit.consumer.symbols import Found, Symbols
-from probekit.enabling.hostprobes import record_integer
+from probekit.enabling.host.probes import record_integer
 from probekit.ir.ops import Program
 from probekit.providers.dtrace import ERROR
-from probekit.session.bulk import Bulk, Sink
 from probekit.session.hostside import HostSide
 from probekit.session.options import OptionError, Options, set_option
 

@@ -16,12 +16,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from probekit.consumer import events as model
+from probekit.consumer.bulk import Sink
 from probekit.consumer.events import Event
 from probekit.enabling.ecb import Matching, match_program
 from probekit.errors import ProbekitError, TargetLost
 from probekit.ir.ops import Program
 from probekit.providers.registry import Registry, make_registry
-from probekit.session.bulk import Sink
 from probekit.session.checks import check_matches, check_records
 from probekit.session.hostside import HostSide
 from probekit.session.options import Options
@@ -78,7 +78,7 @@ class Trace:
             if self.matching.of_kind("watch"):
                 engine = "stop"  # memory is watched by the hypervisor: each access stops the guest anyway
             from probekit.session.guestside import GuestSide
-            from probekit.session.support import refuse_for_guest
+            from probekit.session.unsupported import refuse_for_guest
 
             refuse_for_guest(program, self.matching, engine)
 
