@@ -18,7 +18,7 @@ from probekit.enabling.sites import RefusedProbe, SiteSet, find_sites, journal_s
 from probekit.enabling.speculation import Speculations
 from probekit.enabling.stop_engine.engine import StopEngine
 from probekit.enabling.stop_engine.watch import Watcher, WatchSite
-from probekit.errors import TargetLost, UnsupportedError
+from probekit.errors import InternalError, TargetLost, UnsupportedError
 from probekit.guest.health import panic_error
 from probekit.interp.state import State
 from probekit.ir.ops import Program
@@ -248,7 +248,7 @@ class GuestSide:
     def poll(self, timeout: float) -> Drained:
         """Wait for something to read, and take it."""
         if self._engine is None:
-            raise AssertionError("nothing is enabled")
+            raise InternalError("nothing is enabled")
         return self._engine.poll(timeout)
 
     def too_costly(self) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any, Literal
 
-from probekit.errors import ProbekitError
+from probekit.errors import InternalError, ProbekitError
 from probekit.lang.attributes import parse_attributes
 from probekit.records import record
 
@@ -346,4 +346,5 @@ def environment_options(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     return [(name, value) for name, value in found if name in OPTIONS]
 
 
-assert {i.field for i in OPTIONS.values() if i.field} == {f.name for f in fields(Options)}, "every option has its field"
+if {i.field for i in OPTIONS.values() if i.field} != {f.name for f in fields(Options)}:
+    raise InternalError("the table of options and the fields of Options differ")

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from probekit.enabling.guest_engine.registrations import MODULE, TRACEPOINT, Registered
-from probekit.errors import UnsupportedError
+from probekit.errors import InternalError, UnsupportedError
 from probekit.guest.holds import ModuleHolds
 from probekit.guest.safepoint import SafePoint
 from probekit.guest.tracepoints import Hooked, Routine, TracepointServices
@@ -46,7 +46,8 @@ class Hooks:
     def hold(self, point: SafePoint) -> None:
         """Keep the modules. Raises :class:`GuestError` when one is being unloaded."""
         for owner in self._owners if self._holds is not None else ():
-            assert self._holds is not None
+            if self._holds is None:
+                raise InternalError("modules are held in a kernel that cannot hold them")
             self._holds.hold(point, self._text.read_many, owner)
             self._registered.add([Registration(MODULE, (owner,))])
 
@@ -67,5 +68,6 @@ class Hooks:
 
     def connect(self, point: SafePoint) -> None:
         """Register all of them. Raises :class:`GuestError`; some are registered then."""
-        assert self._services is not None and self._registered.routine is not None
+        if self._services is None or self._registered.routine is None:
+            raise InternalError("tracepoints are connected in a kernel that cannot register them")
         self._services.connect(point, self._hooks, self._registered.routine, self._text.write_many)

@@ -17,7 +17,7 @@ from probekit.consumer.events import Probe
 from probekit.enabling.api import Drained, Rows
 from probekit.enabling.guest_engine.data_layout import DataPlan
 from probekit.enabling.guest_engine.variables import GuestSpeculations, GuestVariables
-from probekit.errors import GuestError, MemoryAccessError
+from probekit.errors import GuestError, InternalError, MemoryAccessError
 from probekit.guest.memory import DataMemory, PauseClock
 from probekit.ir.ops import Program
 
@@ -193,7 +193,7 @@ class Blocks:
         """Each CPU's :class:`probekit.buffers.layout.CostWords`; of a program that is measured."""
         words = self._layout.costs
         if words is None:
-            raise AssertionError("nothing is measured")
+            raise InternalError("nothing is measured")
         with self._held():
             blocks = (self._block(index) for index in range(len(self._cpus)))
             return [self.memory.read(block + words.offset, words.size) for block in blocks]
@@ -202,7 +202,7 @@ class Blocks:
         """All that a ``count()`` by probe, or of all probes, has counted on all CPUs."""
         store = self._layout.stores[agg]
         if not isinstance(store, DenseStore):
-            raise AssertionError("only such a one is counted inline")
+            raise InternalError("only such a one is counted inline")
         with self._held():
             blocks = (self._block(index) for index in range(len(self._cpus)))
             data = [self.memory.read(block + store.offset, store.size) for block in blocks]

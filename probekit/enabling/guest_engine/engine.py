@@ -27,7 +27,7 @@ from probekit.enabling.guest_engine.staged_edits import stubs_of
 from probekit.enabling.guest_engine.stubs import BuiltCode, StubPlan, build_code, plan_stubs
 from probekit.enabling.sites import EnabledSite
 from probekit.enabling.speculation import Speculations
-from probekit.errors import GuestError
+from probekit.errors import GuestError, InternalError
 from probekit.guest.facts import GuestFacts
 from probekit.guest.memory import PauseClock
 from probekit.interp.state import State
@@ -114,7 +114,7 @@ class GuestEngine:
         verify_code(built.image.layout, context)
         image = built.code + self._prepare_traps(built, places)
         if CODE_AT + len(image) > places.code.size:
-            raise AssertionError("the code is larger than its upper bound")
+            raise InternalError("the code is larger than its upper bound")
         write_data(
             reach,
             plan,

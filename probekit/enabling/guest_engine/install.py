@@ -10,7 +10,7 @@ from probekit.enabling.guest_engine.data_layout import DataPlan
 from probekit.enabling.guest_engine.data_memory import Blocks
 from probekit.enabling.guest_engine.plan import GuestPlan
 from probekit.enabling.speculation import Speculations
-from probekit.errors import ConflictError, GuestError
+from probekit.errors import ConflictError, GuestError, InternalError
 from probekit.guest.linux import Allocation
 from probekit.interp.state import State
 from probekit.patch.table import header
@@ -82,7 +82,7 @@ def write_table(reach: Reach, plan: GuestPlan, blocks: Blocks, *, code: Allocati
     """The recovery table; its header last, when what it speaks of is whole."""
     table = reach.log.contents()
     if len(table) > data.size - plan.table:
-        raise AssertionError("the recovery table is larger than its upper bound")
+        raise InternalError("the recovery table is larger than its upper bound")
     where = data.addr + plan.table
     for offset in range(0, len(table), _CHUNK):
         blocks.memory.write(where + offset, table[offset : offset + _CHUNK])

@@ -19,6 +19,7 @@ from probekit.codegen.inline import inline_aggregation, inline_bodies, inline_bo
 from probekit.codegen.reg_alloc import ProbeKind
 from probekit.codegen.thunk import CALL_BODY_SIZE, call_body
 from probekit.enabling.sites import EnabledSite
+from probekit.errors import InternalError
 from probekit.guest.tracepoints import CALL_ENTRY_SIZE, Hooked, call_table, caller_code
 from probekit.ir.ops import Aggregate, Clause, Program
 from probekit.isa.assemble import assemble
@@ -75,7 +76,7 @@ class BuiltCode:
 def _kind(site: EnabledSite) -> ProbeKind:
     match site.probe.kind:
         case "watch" | "begin" | "end" | "error" | "tick":
-            raise AssertionError("no code serves such a probe")
+            raise InternalError("no code serves such a probe")
         case kind:
             return kind if site.call is None else "sysend"
 

@@ -24,7 +24,7 @@ from probekit.buffers.variables import (
     round8,
 )
 from probekit.codegen.storage import Storage
-from probekit.errors import GuestError
+from probekit.errors import GuestError, InternalError
 from probekit.guest.memory import DataMemory
 from probekit.interp.state import Value
 from probekit.ir.ops import Program, Variable
@@ -80,7 +80,8 @@ class GuestVariables:
     def store(self, var: int, value: Value) -> None:
         """Assign a string."""
         place = self._storage.globals_[var]
-        assert isinstance(value, bytes)
+        if not isinstance(value, bytes):
+            raise InternalError("a string variable was given an integer")
         self._write(place.offset, _padded(value, place.size))
 
     def address(self, var: int) -> int:
@@ -156,7 +157,8 @@ class GuestVariables:
     @property
     def _table(self) -> DynamicTable:
         table = self._storage.dynamic
-        assert table is not None
+        if table is None:
+            raise InternalError("a thread-local variable has no table")
         return table
 
     def _words(self, variable: Variable, key: _Key) -> list[int]:

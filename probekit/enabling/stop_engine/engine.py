@@ -26,7 +26,7 @@ from probekit.enabling.sites import EnabledSite
 from probekit.enabling.speculation import Speculations
 from probekit.enabling.stop_engine.step_in_place import InPlace
 from probekit.enabling.stop_engine.watch import Hit, Watcher
-from probekit.errors import GuestError, ProbekitError, UnsupportedError
+from probekit.errors import GuestError, InternalError, ProbekitError, UnsupportedError
 from probekit.guest.facts import GuestFacts
 from probekit.guest.health import check_status
 from probekit.guest.linux import Allocation
@@ -152,7 +152,7 @@ class StopEngine:
         slots: list[tuple[int, bytes]] = []
         for number, site in enumerate(sites):
             if isinstance(site.site, Called):
-                raise AssertionError("a site that is no text is refused before")
+                raise InternalError("a site that is no text is refused before")
             addr = memory.addr + number * STEP_SLOT_SIZE
             self._slots[site.site.addr] = addr
             slots.append((addr, step_slot(site.site, addr)))
