@@ -15,9 +15,10 @@ from typing import Protocol
 from probekit.buffers.layout import CostWords
 from probekit.codegen.costs import FIRINGS_TIMED
 from probekit.consumer.events import Cost
+from probekit.enabling.api import ClauseCosts
 from probekit.records import record
 
-__all__ = ("Costs", "LeadTimes", "Meter", "add_costs", "inline_clauses")
+__all__ = ("LeadTimes", "Meter", "add_costs", "inline_clauses")
 
 
 @record
@@ -34,21 +35,6 @@ class LeadTimes:
         return cls(thunk * each, inline * each)
 
 
-@record
-class Costs:
-    """``clauses``: each that has fired; ``entries``, ``entries_ns``: how often clauses were called, and what that takes
-    beside them."""
-
-    clauses: tuple[Cost, ...]
-    entries: int
-    entries_ns: float
-
-    @property
-    def total_ns(self) -> float:
-        """All that the program has added so far."""
-        return self.entries_ns + sum(cost.ns for cost in self.clauses)
-
-
 def inline_clauses(inline: Sequence[tuple[int, ...] | None], clauses: Sequence[tuple[int, ...]]) -> dict[int, int]:
     """The aggregation in which a clause counts inline somewhere. Both arguments: by site."""
     return {
@@ -61,7 +47,7 @@ def inline_clauses(inline: Sequence[tuple[int, ...] | None], clauses: Sequence[t
 
 def add_costs(
     words: CostWords, blocks: Sequence[bytes], counted: Mapping[int, int], leads: LeadTimes, tsc_khz: int
-) -> Costs:
+) -> ClauseCosts:
     """``blocks``: each CPU's words, ``counted``: by clause, what its inline aggregation holds altogether.
 
     The guest is untrusted: sums may be anything, but they are sums of what is there.
@@ -79,7 +65,7 @@ def add_costs(
         if firings or inline:
             found.append(Cost(clause, firings + inline, ns + inline * leads.inline))
     entries = total(words.entries)
-    return Costs(tuple(found), entries, entries * leads.thunk)
+    return ClauseCosts(tuple(found), entries, entries * leads.thunk)
 
 
 class Counts(Protocol):
@@ -99,7 +85,7 @@ class Meter:
     leads: LeadTimes
     tsc_khz: int
 
-    def read(self, counts: Counts) -> Costs:
+    def read(self, counts: Counts) -> ClauseCosts:
         """The costs as they are now."""
         counted = {clause: counts.counted(agg) for clause, agg in self.inline.items()}
         return add_costs(self.words, counts.cost_words(), counted, self.leads, self.tsc_khz)

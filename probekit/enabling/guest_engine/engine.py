@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from probekit.codegen.verify import verify_code
-from probekit.enabling.api import Drained, EngineLog, EngineOptions, MemoryFactory, Rows
+from probekit.enabling.api import ClauseCosts, Drained, EngineLog, EngineOptions, MemoryFactory, Rows
 from probekit.enabling.guest_access import Reach
-from probekit.enabling.guest_engine.costs import Costs, LeadTimes, Meter, inline_clauses
+from probekit.enabling.guest_engine.costs import LeadTimes, Meter, inline_clauses
 from probekit.enabling.guest_engine.data_memory import Blocks
-from probekit.enabling.guest_engine.drain import Pace, Visits
+from probekit.enabling.guest_engine.drain import Visits
 from probekit.enabling.guest_engine.install import write_code, write_data, write_table, write_trap_data
 from probekit.enabling.guest_engine.live_markers import bypasses
 from probekit.enabling.guest_engine.mapping_check import PageTables, check_mapped, touched_by
@@ -42,7 +42,7 @@ class GuestEngine:
     """See :class:`probekit.enabling.api.Engine`.
 
     ``edits_size``: bytes that the journal takes to say what is changed (:func:`probekit.enabling.sites.journal_size`).
-    ``pace``: how often the guest was stopped to be read; ``code``: address and bytes of the program's code.
+    ``code``: address and bytes of the program's code.
     """
 
     def __init__(
@@ -88,9 +88,10 @@ class GuestEngine:
         return sum(memory.size for memory in self._held.memory)
 
     @property
-    def pace(self) -> Pace:
-        """See the class."""
-        return self._visits.pace
+    def stats(self) -> dict[str, float | int]:
+        """How often the guest was stopped to be read, and for how long at most, in seconds."""
+        pace = self._visits.pace
+        return {"stops_to_read": pace.stops, "longest_stop_to_read_s": pace.longest} if pace.stops else {}
 
     def enable(self, initial: Mapping[int, int], state: State, speculations: Speculations) -> None:
         """Allocate, assemble, write, patch. On any error everything is taken back before it is raised."""
@@ -186,7 +187,7 @@ class GuestEngine:
         """All values of all CPUs as they are now, or as they were when probing ended."""
         return self._held.blocks.aggregations() if self._held.blocks is not None else {}
 
-    def costs(self) -> Costs | None:
+    def costs(self) -> ClauseCosts | None:
         """What the clauses have cost so far; None when they are not measured."""
         return self._meter.read(self.globals_) if self._meter is not None else None
 

@@ -99,6 +99,8 @@ class StopEngine:
         self._records: list[tuple[int, RawRecord]] = []
         self.globals_ = HostGlobals()
         self.guest_bytes = 0
+        self.code = None
+        self.stats: dict[str, float | int] = {}
 
     def enable(self, initial: Mapping[int, int], state: State, speculations: Speculations) -> None:
         """Allocate and write the slots, then set every breakpoint and watchpoint. Clauses use the host's own state."""
@@ -185,6 +187,12 @@ class StopEngine:
     def aggregations(self) -> dict[int, Rows]:
         """The host's own tables."""
         return {plan.index: list(self._aggregations.table(plan.index).items()) for plan in self._program.aggregations}
+
+    def beat(self) -> None:
+        """Do nothing: no code in the guest waits for a sign of life."""
+
+    def costs(self) -> None:
+        """Return nothing: the guest's time stands still while clauses run."""
 
     def silence(self) -> None:
         """Stops go on being served, but no clause is evaluated."""
