@@ -28,7 +28,7 @@ from probekit.lang.builtins import DESTRUCTIVE
 from probekit.lang.check import check_program
 from probekit.lang.diagnostics import CompileError, Diagnostic
 from probekit.lang.kernelside import KernelSide, KernelSource, NoKernel
-from probekit.lang.macros import Macros
+from probekit.lang.parse.macros import Macros
 from probekit.lang.source import NOWHERE, Source
 from probekit.lang.types import StringType, is_object, sizeof
 from probekit.lang.values import machine

@@ -4,7 +4,7 @@ The passes, in order (``check.check_program`` runs all; ``ir.build`` goes on):
 
 1. ``source``       text, offsets, lines
 2. ``scan``         blanks comments and control lines; ``#pragma D option`` is read here
-3. ``parser``       tokens (grammar/*.lark, macro variables replaced) to ``ast``
+3. ``parse``        tokens (grammar/*.lark, macro variables replaced) to ``ast``
 4. ``check``        names, types, prototypes: ``ast`` to ``typed`` (``scope``, ``exprs``, ``calls``)
 5. ``split``        clauses with conditional actions become several
 6. ``diagnostics``  what was found wrong, all of it, as data

@@ -21,10 +21,10 @@ from probekit.lang.diagnostics import CompileError, Diagnostic, Refusal, refuse
 from probekit.lang.exprs import make_scope
 from probekit.lang.functions import check_prototype, find_function
 from probekit.lang.kernelside import KernelSide, NoKernel
-from probekit.lang.macros import Macros, MacroUses
 from probekit.lang.operators import describe, truth
 from probekit.lang.order import check_order
-from probekit.lang.parser import parse
+from probekit.lang.parse.macros import Macros, MacroUses
+from probekit.lang.parse.parser import parse
 from probekit.lang.pragmas import check_pragmas
 from probekit.lang.scan import Option, scan
 from probekit.lang.scope import Scope

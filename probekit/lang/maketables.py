@@ -14,7 +14,7 @@ from lark.parse_tree_builder import ChildFilter, ExpandSingleChild
 from lark.parsers.lalr_analysis import Shift
 
 from probekit.lang.lalr import Rule, Tables, Terminal
-from probekit.lang.syntax import TreeBuilder
+from probekit.lang.parse.tree_builder import TreeBuilder
 from probekit.lang.tables import TABLES_FILE, as_text, load_grammar
 from probekit.resources import data_dir
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from probekit.lang import ast
 from probekit.lang.diagnostics import refuse
 from probekit.lang.lalr import Token
-from probekit.lang.literals import char_value, integer_value, string_value
+from probekit.lang.parse.literals import char_value, integer_value, string_value
 from probekit.lang.source import Span
 from probekit.lang.types import INT, INT64
 

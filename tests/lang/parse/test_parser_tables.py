@@ -14,7 +14,7 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedToken
 from probekit.lang import lalr, tables
 from probekit.lang.lalr import END, Machine, Token
 from probekit.lang.maketables import make_tables
-from probekit.lang.syntax import TreeBuilder
+from probekit.lang.parse.tree_builder import TreeBuilder
 from probekit.resources import data_dir
 
 _GRAMMAR = tables.load_grammar()

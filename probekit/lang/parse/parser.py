@@ -16,9 +16,9 @@ from probekit.lang import ast
 from probekit.lang.diagnostics import Refusal, did_you_mean, refuse
 from probekit.lang.kernelside import KernelSide, NoKernel
 from probekit.lang.lalr import END, Machine, Token, UnexpectedCharacter, UnexpectedToken
-from probekit.lang.macros import Macros, MacroUses, expand_text, expand_token
+from probekit.lang.parse.macros import Macros, MacroUses, expand_text, expand_token
+from probekit.lang.parse.tree_builder import TreeBuilder
 from probekit.lang.source import NOWHERE, Span
-from probekit.lang.syntax import TreeBuilder
 from probekit.lang.tables import load_tables
 from probekit.lang.types import TYPE_NAMES
 from probekit.lang.words import KEYWORDS, MEANINGLESS, terminal_of
