@@ -1,25 +1,26 @@
-"""Text to syntax tree: the parser of grammar/*.lark (``lalr``, ``tables``), fed one token at a time.
+"""Text to syntax tree: Lark's parser of grammar/*.lark (``grammar``), fed one token at a time.
 
-Between lexer and parser stands :func:`_tokens`: it renames words (keywords, type
-names), replaces macro variables, and so keeps both out of the grammar.
+Between Lark's lexer and Lark's parser stands :class:`_Words`: it renames words (keywords, type names) and
+replaces macro variables, and so keeps both out of the grammar. The nodes are made by :class:`TreeBuilder`, which
+Lark calls while it parses.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+
+from lark import Token, UnexpectedCharacters, UnexpectedToken
+from lark.parsers.lalr_interactive_parser import InteractiveParser
 
 from probekit.lang import ast
 from probekit.lang.diagnostics import Refusal, did_you_mean, refuse
 from probekit.lang.kernelside import KernelSide, NoKernel
-from probekit.lang.lalr import END, Machine, Token, UnexpectedCharacter, UnexpectedToken
+from probekit.lang.parse.grammar import grammar_parser
 from probekit.lang.parse.macros import Macros, MacroUses, expand_text, expand_token
-from probekit.lang.parse.tree_builder import TreeBuilder
+from probekit.lang.parse.tree_builder import span_of
 from probekit.lang.source import NOWHERE, Span
-from probekit.lang.tables import load_tables
 from probekit.lang.types import TYPE_NAMES
 from probekit.lang.words import KEYWORDS, MEANINGLESS, terminal_of
 
@@ -31,12 +32,8 @@ MAX_DEPTH = 150
 _INSTEAD = {"no loops": "a probe such as tick-10ms fires again and again", "no switch": "use if and else, or ?:"}
 
 _WORDS = frozenset(("IDENT", "PSPEC", "TYPE_NAME"))
-
-
-@lru_cache(maxsize=1)
-def _methods() -> tuple[Callable[[list[Any]], Any] | None, ...]:
-    builder = TreeBuilder()
-    return tuple(getattr(builder, rule.method) if rule.method else None for rule in load_tables().rules)
+_END = "$END"
+"""The token that Lark feeds at the end of the text."""
 
 
 def parse(
@@ -46,15 +43,16 @@ def parse(
 
     ``types``: typedefs beside D's own; ``kernel``: asked about words that may name a type and are neither.
     """
-    machine = Machine(load_tables(), text, _methods())
+    parser = grammar_parser().parse_interactive(text)
+    words = _Words(text, parser, macros, uses, {*TYPE_NAMES, *types}, kernel or NoKernel())
     try:
-        for token in _Words(text, machine, macros, uses, {*TYPE_NAMES, *types}, kernel or NoKernel()).tokens():
-            machine.feed(token)
-        script = machine.feed(Token(END, "", len(text), len(text)))
+        for token in words.tokens():
+            parser.feed_token(token)
+        script = parser.feed_eof()
     except UnexpectedToken as error:
-        raise _unexpected(error.token, text, machine.accepts()) from error
-    except UnexpectedCharacter as error:
-        at = error.at
+        raise _unexpected(error.token, text, parser.accepts()) from error
+    except UnexpectedCharacters as error:
+        at: int = error.pos_in_stream  # type: ignore[assignment]  # Lark sets it
         raise refuse("D_SYNTAX", Span(at, at + 1), f"character {_quoted(text[at])} cannot stand here") from error
     except RecursionError as error:
         raise refuse("D_SYNTAX", NOWHERE, "the script is nested too deeply") from error
@@ -79,7 +77,7 @@ class _Words:
     """
 
     text: str
-    machine: Machine
+    parser: InteractiveParser
     macros: Macros
     uses: MacroUses
     typedefs: set[str]
@@ -92,7 +90,7 @@ class _Words:
     module: str = ""
 
     def tokens(self) -> Iterator[Token]:
-        for token in self.machine.tokens():
+        for token in self.parser.lexer_thread.lex(self.parser.parser_state):
             if token.type == "MACRO":
                 found: Iterable[Token] = self._expand(token)
             elif "`" in token and token.type in ("SYMBOL", "TYPE_NAME", "PSPEC"):
@@ -129,8 +127,8 @@ class _Words:
                 self.taken = True
 
     def _expand(self, token: Token) -> Iterator[Token]:
-        for terminal, text in expand_token(str(token), _span(token), self.macros, self.uses):
-            piece = token.like(terminal, text)
+        for terminal, text in expand_token(str(token), span_of(token), self.macros, self.uses):
+            piece = _like(token, terminal, text)
             if terminal == "IDENT":
                 yield from self._word(piece)
             else:
@@ -138,7 +136,7 @@ class _Words:
 
     def _word(self, token: Token) -> Iterator[Token]:
         """Rename a word. At the top level ``int*`` is a type and a star, not a glob: D settles it so."""
-        accepted = self.machine.choices()
+        accepted = self.parser.choices()
         name, stars, behind = str(token), "", ""
         if token.type == "PSPEC" and (found := _STARRED.fullmatch(name)) is not None:
             name, stars, behind = found[1], found[2], found[3] or ""
@@ -148,22 +146,22 @@ class _Words:
         if terminal is None and self._is_kernel_type(token, name, accepted):
             terminal = "TYPE_NAME"
         if terminal is not None and terminal in accepted:
-            yield token.like(terminal, name)
+            yield _like(token, terminal, name)
             for _ in stars:
-                yield token.like("STAR", "*")
+                yield _like(token, "STAR", "*")
             if behind:
-                yield token.like("IDENT", behind)
+                yield _like(token, "IDENT", behind)
         elif self.module and self.before in ("STRUCT", "ENUM"):
-            yield token.like(token.type, f"{self.module}`{name}")
+            yield _like(token, token.type, f"{self.module}`{name}")
             self.module = ""
         elif token.type == "PSPEC":
-            yield token.like("PSPEC", expand_text(str(token), _span(token), self.macros, self.uses))
+            yield _like(token, "PSPEC", expand_text(str(token), span_of(token), self.macros, self.uses))
         elif name in MEANINGLESS or (terminal is not None and terminal not in ("TYPE_NAME", "BASE_TYPE")):
-            raise _reserved(name, _span(token))
+            raise _reserved(name, span_of(token))
         elif terminal is None and token.type == "TYPE_NAME" and "IDENT" in accepted:
-            yield token.like("IDENT", name)
+            yield _like(token, "IDENT", name)
         elif terminal is None and token.type == "TYPE_NAME":
-            raise refuse("D_SYNTAX", _span(token), f"{name} is not a type", did_you_mean(name, self.typedefs))
+            raise refuse("D_SYNTAX", span_of(token), f"{name} is not a type", did_you_mean(name, self.typedefs))
         else:
             yield token
 
@@ -174,7 +172,7 @@ class _Words:
         if token.type == "PSPEC" or "INT" in accepted:
             # A probe, or an expression, may stand here as well: what follows decides.
             starred = token.type == "PSPEC" and name != token
-            if not starred and _BEHIND_TYPE.match(self.text, token.end) is None:
+            if not starred and _BEHIND_TYPE.match(self.text, token.end_pos or 0) is None:
                 return False
         elif self.before in _BEFORE_NAME and "IDENT" in accepted:
             return False
@@ -187,24 +185,25 @@ class _Words:
 
     def _scoped(self, token: Token) -> Iterator[Token]:
         """``module`type``, ``module`struct tag``, or a symbol."""
-        accepted = self.machine.choices()
+        accepted = self.parser.choices()
         module, _, name = str(token).partition("`")
         terminal = KEYWORDS.get(name)
         if module and terminal in ("STRUCT", "ENUM") and terminal in accepted:
             self.module = module
-            yield token.like(terminal, name)
+            yield _like(token, terminal, name)
         elif module and "TYPE_NAME" in accepted and self.before not in _BEFORE_MEMBER and self.kernel.is_type(token):
-            yield token.like("TYPE_NAME", str(token))
+            yield _like(token, "TYPE_NAME", str(token))
         elif token.type == "PSPEC":
             yield from self._word(token)
         elif "SYMBOL" in accepted:
-            yield token.like("SYMBOL", str(token))
+            yield _like(token, "SYMBOL", str(token))
         else:
-            raise refuse("D_TYPE_ERR", _span(token), f"unknown type {token}", self.kernel.lacking)
+            raise refuse("D_TYPE_ERR", span_of(token), f"unknown type {token}", self.kernel.lacking)
 
 
-def _span(token: Token) -> Span:
-    return Span(token.start, token.end)
+def _like(token: Token, terminal: str, text: str) -> Token:
+    """Another token in the same place."""
+    return Token.new_borrow_pos(terminal, text, token)
 
 
 def _reserved(word: str, span: Span) -> Refusal:
@@ -216,10 +215,10 @@ def _reserved(word: str, span: Span) -> Refusal:
 
 def _unexpected(token: Token, text: str, accepted: set[str]) -> Refusal:
     """``accepted``: the terminals that could have stood there."""
-    if token.type == END:
+    if token.type == _END:
         end = len(text.rstrip())
         return refuse("D_SYNTAX", Span(end, end), "script ends too early", *_missing(accepted))
-    span = _span(token)
+    span = span_of(token)
     word = text[span.start : span.end]
     return refuse("D_SYNTAX", span, f"syntax error near {_quoted(word)}", *_missing(accepted, word))
 

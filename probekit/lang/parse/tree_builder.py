@@ -1,37 +1,40 @@
-"""Grammar rules to tree nodes: one method for each rule or alias of grammar/*.lark.
+"""Grammar rules to tree nodes: one method for each rule or alias of grammar/*.lark, with its name.
 
-The parser calls a method when its rule is reduced, so no concrete tree is ever built.
-Methods are pure; what cannot be a node is refused with its place.
+Lark calls a method when its rule is reduced, so no tree of Lark's is ever built. A method gets the parts of its
+rule: tokens that the grammar names (``LPAR``, not ``"("``), nodes of other rules, and None for each ``[...]`` that
+is not there. Methods are pure. They refuse, with its place, what cannot be a node.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
+from lark import Token, Transformer
+
 from probekit.lang import ast
 from probekit.lang.diagnostics import refuse
-from probekit.lang.lalr import Token
 from probekit.lang.parse.literals import char_value, integer_value, string_value
 from probekit.lang.source import Span
 from probekit.lang.types import INT, INT64
 
-__all__ = ("TreeBuilder",)
+__all__ = ("TreeBuilder", "span_of")
 
-# Children as the parser hands them over: tokens that the grammar names, and nodes of other rules.
 _Parts = list[Any]
+"""The parts of a rule, as Lark hands them over."""
 
 
-def _span(token: Token) -> Span:
-    return Span(token.start, token.end)
+def span_of(token: Token) -> Span:
+    """Where a token stands in the text."""
+    return Span(token.start_pos, token.end_pos)  # type: ignore[arg-type]  # Lark's lexer sets both
 
 
 def _any_span(part: Any) -> Span:
-    return _span(part) if isinstance(part, Token) else part.span
+    return span_of(part) if isinstance(part, Token) else part.span
 
 
 def _want_equals(op: Token) -> None:
     if op != "=":
-        raise refuse("D_SYNTAX", _span(op), f"= is wanted here, not {op}")
+        raise refuse("D_SYNTAX", span_of(op), f"= is wanted here, not {op}")
 
 
 def _array(inner: ast.Declarator | None, dims: Any, span: Span) -> ast.ArrayOf:
@@ -40,10 +43,8 @@ def _array(inner: ast.Declarator | None, dims: Any, span: Span) -> ast.ArrayOf:
     return ast.ArrayOf(inner, dims, None, span)
 
 
-class TreeBuilder:
-    """What a rule makes: the method that is named as the rule or its alias."""
-
-    # Program.
+class _ProgramBuilder:
+    """The rules of d.lark."""
 
     def start(self, parts: _Parts) -> ast.Script:
         """The script."""
@@ -57,7 +58,7 @@ class TreeBuilder:
 
     def probes(self, parts: _Parts) -> list[ast.ProbeText]:
         """A list of probe descriptions."""
-        return [ast.ProbeText(str(token), _span(token)) for token in parts]
+        return [ast.ProbeText(str(token), span_of(token)) for token in parts]
 
     def predicate(self, parts: _Parts) -> ast.Expr:
         """``/ expr /``."""
@@ -68,7 +69,7 @@ class TreeBuilder:
         opening, *statements, last, closing = parts
         if last is not None:
             statements.append(last)
-        return ast.Block(tuple(statements), _span(opening).to(_span(closing)))
+        return ast.Block(tuple(statements), span_of(opening).to(span_of(closing)))
 
     def last_statement(self, parts: _Parts) -> ast.ExprStatement:
         """An expression before ``}``."""
@@ -80,19 +81,17 @@ class TreeBuilder:
 
     def empty_statement(self, parts: _Parts) -> ast.Empty:
         """``;``."""
-        return ast.Empty(_span(parts[0]))
+        return ast.Empty(span_of(parts[0]))
 
     def if_statement(self, parts: _Parts) -> ast.If:
         """``if (cond) branch [else branch]``."""
         word, cond, then, _, orelse = parts
-        return ast.If(cond, then, orelse, _span(word).to((orelse or then).span))
-
-    # Declarations.
+        return ast.If(cond, then, orelse, span_of(word).to((orelse or then).span))
 
     def declaration(self, parts: _Parts) -> ast.Declaration:
         """``specifiers declarators;``."""
         specs, declarators, end = parts
-        return ast.Declaration(specs, tuple(declarators or ()), specs.span.to(_span(end)))
+        return ast.Declaration(specs, tuple(declarators or ()), specs.span.to(span_of(end)))
 
     def declarators(self, parts: _Parts) -> list[ast.Declarator]:
         """A list of declarators."""
@@ -102,31 +101,33 @@ class TreeBuilder:
         """``inline type name = value;``."""
         word, specs, declarator, op, value, end = parts
         _want_equals(op)
-        return ast.Inline(specs, declarator, value, _span(word).to(_span(end)))
+        return ast.Inline(specs, declarator, value, span_of(word).to(span_of(end)))
 
     def translator(self, parts: _Parts) -> ast.Translator:
         """``translator target < source > { ... };``."""
         word, target, _lt, source, _gt, _open, *members, _close, end = parts
-        return ast.Translator(target, source, tuple(members), _span(word).to(_span(end)))
+        return ast.Translator(target, source, tuple(members), span_of(word).to(span_of(end)))
 
     def translation(self, parts: _Parts) -> ast.Translation:
         """``member = value;``."""
         name, op, value, end = parts
         _want_equals(op)
-        return ast.Translation(str(name), value, _span(name).to(_span(end)))
+        return ast.Translation(str(name), value, span_of(name).to(span_of(end)))
 
     def provider(self, parts: _Parts) -> ast.Provider:
         """``provider name { ... };``."""
         word, name, _open, *probes, _close, end = parts
-        return ast.Provider(str(name), tuple(probes), _span(word).to(_span(end)))
+        return ast.Provider(str(name), tuple(probes), span_of(word).to(span_of(end)))
 
     def provided(self, parts: _Parts) -> ast.Provided:
         """``probe name(args) : (translated);``."""
         tokens = [p for p in parts if isinstance(p, Token)]
         args, translated = parts[3], parts[6] if len(parts) > 6 else None
-        return ast.Provided(str(parts[1]), args, translated, _span(tokens[0]).to(_span(tokens[-1])))
+        return ast.Provided(str(parts[1]), args, translated, span_of(tokens[0]).to(span_of(tokens[-1])))
 
-    # Types.
+
+class _TypeBuilder:
+    """The rules of types.lark."""
 
     def decl_specs(self, parts: _Parts) -> ast.Specs:
         """Specifiers."""
@@ -149,18 +150,18 @@ class TreeBuilder:
     def struct_tag(self, parts: _Parts) -> ast.StructSpec:
         """``struct tag``."""
         word, tag = parts
-        return ast.StructSpec("struct" if word == "struct" else "union", str(tag), None, _span(word).to(_span(tag)))
+        return ast.StructSpec("struct" if word == "struct" else "union", str(tag), None, span_of(word).to(span_of(tag)))
 
     def struct_body(self, parts: _Parts) -> ast.StructSpec:
         """``struct [tag] { ... }``."""
         word, tag, _open, *members, close = parts
         kind: Literal["struct", "union"] = "struct" if word == "struct" else "union"
-        return ast.StructSpec(kind, str(tag or ""), tuple(members), _span(word).to(_span(close)))
+        return ast.StructSpec(kind, str(tag or ""), tuple(members), span_of(word).to(span_of(close)))
 
     def member_decl(self, parts: _Parts) -> ast.MemberDecl:
         """One member declaration."""
         specs, members, end = parts
-        return ast.MemberDecl(specs, tuple(members or ()), specs.span.to(_span(end)))
+        return ast.MemberDecl(specs, tuple(members or ()), specs.span.to(span_of(end)))
 
     def member_list(self, parts: _Parts) -> list[tuple[ast.Declarator | None, ast.Expr | None]]:
         """Its declarators."""
@@ -177,28 +178,28 @@ class TreeBuilder:
     def enum_tag(self, parts: _Parts) -> ast.EnumSpec:
         """``enum tag``."""
         word, tag = parts
-        return ast.EnumSpec(str(tag), None, _span(word).to(_span(tag)))
+        return ast.EnumSpec(str(tag), None, span_of(word).to(span_of(tag)))
 
     def enum_body(self, parts: _Parts) -> ast.EnumSpec:
         """``enum [tag] { ... }``."""
         word, tag, *_rest, close = parts
         values = tuple(p for p in parts if isinstance(p, ast.Enumerator))
-        return ast.EnumSpec(str(tag or ""), values, _span(word).to(_span(close)))
+        return ast.EnumSpec(str(tag or ""), values, span_of(word).to(span_of(close)))
 
     def enumerator(self, parts: _Parts) -> ast.Enumerator:
         """``name [= value]``."""
         name, op, value = parts
         if op is not None:
             _want_equals(op)
-        return ast.Enumerator(str(name), value, _span(name) if value is None else _span(name).to(value.span))
+        return ast.Enumerator(str(name), value, span_of(name) if value is None else span_of(name).to(value.span))
 
     def stars(self, parts: _Parts) -> tuple[int, Span]:
         """How many levels of pointer."""
         first, *rest = parts
         if isinstance(first, Token):
-            return 1, _span(first)
+            return 1, span_of(first)
         count, span = first
-        return count + (rest[0].type == "STAR"), span.to(_span(rest[0]))
+        return count + (rest[0].type == "STAR"), span.to(span_of(rest[0]))
 
     def pointer_declarator(self, parts: _Parts) -> ast.Declarator:
         """``* declarator``."""
@@ -208,11 +209,11 @@ class TreeBuilder:
 
     def declared_name(self, parts: _Parts) -> ast.Declarator:
         """The name itself."""
-        return ast.Named(str(parts[0]), False, _span(parts[0]))
+        return ast.Named(str(parts[0]), False, span_of(parts[0]))
 
     def declared_symbol(self, parts: _Parts) -> ast.Declarator:
         """A name with a backquote."""
-        return ast.Named(str(parts[0]), True, _span(parts[0]))
+        return ast.Named(str(parts[0]), True, span_of(parts[0]))
 
     def grouped(self, parts: _Parts) -> ast.Declarator:
         """``(declarator)``."""
@@ -221,22 +222,22 @@ class TreeBuilder:
     def array_declarator(self, parts: _Parts) -> ast.Declarator:
         """``declarator[dims]``."""
         inner, _opening, dims, close = parts
-        return _array(inner, dims, inner.span.to(_span(close)))
+        return _array(inner, dims, inner.span.to(span_of(close)))
 
     def array_abstract(self, parts: _Parts) -> ast.Declarator:
         """``[dims]`` in a type name."""
         opening, dims, close = parts
-        return _array(None, dims, _span(opening).to(_span(close)))
+        return _array(None, dims, span_of(opening).to(span_of(close)))
 
     def function_declarator(self, parts: _Parts) -> ast.Declarator:
         """``declarator(params)``."""
         inner, _opening, params, close = parts
-        return ast.FunctionOf(inner, params, inner.span.to(_span(close)))
+        return ast.FunctionOf(inner, params, inner.span.to(span_of(close)))
 
     def function_abstract(self, parts: _Parts) -> ast.Declarator:
         """``(params)`` in a type name."""
         opening, params, close = parts
-        return ast.FunctionOf(None, params, _span(opening).to(_span(close)))
+        return ast.FunctionOf(None, params, span_of(opening).to(span_of(close)))
 
     def params(self, parts: _Parts) -> ast.Params:
         """Parameters."""
@@ -253,7 +254,9 @@ class TreeBuilder:
         specs, declarator = parts
         return ast.TypeName(specs, declarator, specs.span if declarator is None else specs.span.to(declarator.span))
 
-    # Operators.
+
+class _ExpressionBuilder:
+    """The rules of expr.lark."""
 
     def binary(self, parts: _Parts) -> ast.Binary:
         """``left op right``."""
@@ -278,64 +281,62 @@ class TreeBuilder:
     def cast_to(self, parts: _Parts) -> ast.Cast:
         """``(type)operand``."""
         opening, type_name, operand = parts
-        return ast.Cast(type_name, operand, _span(opening).to(operand.span))
+        return ast.Cast(type_name, operand, span_of(opening).to(operand.span))
 
     def prefix(self, parts: _Parts) -> ast.IncDec:
         """``++operand``."""
         op, operand = parts
-        return ast.IncDec(str(op), operand, True, _span(op).to(operand.span))
+        return ast.IncDec(str(op), operand, True, span_of(op).to(operand.span))
 
     def postfix_incr(self, parts: _Parts) -> ast.IncDec:
         """``operand++``."""
         operand, op = parts
-        return ast.IncDec(str(op), operand, False, operand.span.to(_span(op)))
+        return ast.IncDec(str(op), operand, False, operand.span.to(span_of(op)))
 
     def unary_op(self, parts: _Parts) -> ast.Unary:
         """``op operand``."""
         op, operand = parts
-        return ast.Unary(str(op), operand, _span(op).to(operand.span))
+        return ast.Unary(str(op), operand, span_of(op).to(operand.span))
 
     def sizeof_expr(self, parts: _Parts) -> ast.Sizeof:
         """``sizeof operand``."""
         word, operand = parts
-        return ast.Sizeof(operand, _span(word).to(operand.span))
+        return ast.Sizeof(operand, span_of(word).to(operand.span))
 
     def sizeof_type(self, parts: _Parts) -> ast.SizeofType:
         """``sizeof (type)``."""
         word, type_name, closing = parts
-        return ast.SizeofType(type_name, _span(word).to(_span(closing)))
+        return ast.SizeofType(type_name, span_of(word).to(span_of(closing)))
 
     def stringof(self, parts: _Parts) -> ast.Stringof:
         """``stringof operand``."""
         word, operand = parts
-        return ast.Stringof(operand, _span(word).to(operand.span))
+        return ast.Stringof(operand, span_of(word).to(operand.span))
 
     def offsetof(self, parts: _Parts) -> ast.Offsetof:
         """``offsetof (type, member)``."""
         word, type_name, member, closing = parts
-        return ast.Offsetof(type_name, str(member), _span(word).to(_span(closing)))
+        return ast.Offsetof(type_name, str(member), span_of(word).to(span_of(closing)))
 
     def xlate(self, parts: _Parts) -> ast.Xlate:
         """``xlate <type> (operand)``."""
         word, type_name, _, operand, closing = parts
-        return ast.Xlate(type_name, operand, _span(word).to(_span(closing)))
-
-    # Postfix and primary expressions.
+        return ast.Xlate(type_name, operand, span_of(word).to(span_of(closing)))
 
     def index(self, parts: _Parts) -> ast.Expr:
         """``base[keys]``; on an aggregation, its key tuple."""
         base, opening, keys, closing = parts
-        span = base.span.to(_span(closing))
+        span = base.span.to(span_of(closing))
         if isinstance(base, ast.AggRef):
             if base.keys is not None:
-                raise refuse("D_AGG_MDIM", _span(opening), "an aggregation has one list of keys: write @a[x, y]")
+                raise refuse("D_AGG_MDIM", span_of(opening), "an aggregation has one list of keys: write @a[x, y]")
             return ast.AggRef(base.name, keys, span)
         return ast.Index(base, keys, span)
 
     def call(self, parts: _Parts) -> ast.Call:
         """``function(args)``."""
         function, _, args, closing = parts
-        return ast.Call(function, args or (), function.span.to(_span(closing)))
+        return ast.Call(function, args or (), function.span.to(span_of(closing)))
 
     def arguments(self, parts: _Parts) -> tuple[ast.Expr, ...]:
         """A list of arguments or keys."""
@@ -344,17 +345,17 @@ class TreeBuilder:
     def dot(self, parts: _Parts) -> ast.Member:
         """``base.name``."""
         base, name = parts
-        return ast.Member(base, str(name), False, base.span.to(_span(name)))
+        return ast.Member(base, str(name), False, base.span.to(span_of(name)))
 
     def arrow(self, parts: _Parts) -> ast.Member:
         """``base->name``."""
         base, name = parts
-        return ast.Member(base, str(name), True, base.span.to(_span(name)))
+        return ast.Member(base, str(name), True, base.span.to(span_of(name)))
 
     def scoped(self, parts: _Parts) -> ast.Scoped:
         """``self->name``."""
         scope, name = parts
-        return ast.Scoped("self" if scope == "self" else "this", str(name), _span(scope).to(_span(name)))
+        return ast.Scoped("self" if scope == "self" else "this", str(name), span_of(scope).to(span_of(name)))
 
     def member(self, parts: _Parts) -> Token:
         """A member's name."""
@@ -362,33 +363,33 @@ class TreeBuilder:
 
     def name(self, parts: _Parts) -> ast.Name:
         """An identifier."""
-        return ast.Name(str(parts[0]), _span(parts[0]))
+        return ast.Name(str(parts[0]), span_of(parts[0]))
 
     def symbol(self, parts: _Parts) -> ast.Symbol:
         """A kernel symbol."""
-        return ast.Symbol(str(parts[0]), _span(parts[0]))
+        return ast.Symbol(str(parts[0]), span_of(parts[0]))
 
     def integer(self, parts: _Parts) -> ast.Integer:
         """An integer constant."""
-        span = _span(parts[0])
+        span = span_of(parts[0])
         value, t = integer_value(str(parts[0]), span)
         return ast.Integer(value, t, span)
 
     def char(self, parts: _Parts) -> ast.Integer:
         """A character constant: an ``int``, or 64 bits when it has more than four characters."""
-        span = _span(parts[0])
+        span = span_of(parts[0])
         value = char_value(str(parts[0]), span)
         t = INT if -(1 << 31) <= value < 1 << 32 else INT64
         return ast.Integer(t.wrap(value), t, span)
 
     def string(self, parts: _Parts) -> ast.String:
         """A string constant."""
-        span = _span(parts[0])
+        span = span_of(parts[0])
         return ast.String(string_value(str(parts[0]), span), span)
 
     def float_literal(self, parts: _Parts) -> ast.Expr:
         """D has no floating-point constants."""
-        raise refuse("D_SYNTAX", _span(parts[0]), "floating-point constants are not part of D")
+        raise refuse("D_SYNTAX", span_of(parts[0]), "floating-point constants are not part of D")
 
     def macro(self, parts: _Parts) -> ast.Expr:
         """Never reached: the token stream has no macro variables left."""
@@ -396,8 +397,12 @@ class TreeBuilder:
 
     def aggregation(self, parts: _Parts) -> ast.AggRef:
         """``@name``."""
-        return ast.AggRef(str(parts[0])[1:], None, _span(parts[0]))
+        return ast.AggRef(str(parts[0])[1:], None, span_of(parts[0]))
 
     def paren(self, parts: _Parts) -> ast.Expr:
         """``(expr)``."""
         return parts[1]  # type: ignore[no-any-return]
+
+
+class TreeBuilder(_ProgramBuilder, _TypeBuilder, _ExpressionBuilder, Transformer[Token, ast.Script]):
+    """Makes the syntax tree while Lark parses (its ``transformer``)."""
