@@ -18,7 +18,7 @@ fields have the same names.
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError, make_dataclass
+from dataclasses import FrozenInstanceError, field, make_dataclass
 from operator import attrgetter
 from types import CodeType, FunctionType
 from typing import Any, TypeVar, dataclass_transform
@@ -90,9 +90,14 @@ class _Fields:
         names = owner.__match_args__
         plain = len(names) - len(self._defaults)
         specs: list[Any] = [(name, Any) for name in names[:plain]]
-        specs += [(n, Any, value) for n, value in zip(names[plain:], self._defaults, strict=True)]
+        specs += [(n, Any, _default(value)) for n, value in zip(names[plain:], self._defaults, strict=True)]
         owner.__dataclass_fields__ = fields = vars(make_dataclass(owner.__name__, specs))["__dataclass_fields__"]
         return fields
+
+
+def _default(value: Any) -> Any:
+    """A default as ``make_dataclass`` takes it, which refuses one that cannot be hashed."""
+    return field(default_factory=lambda: value) if type(value).__hash__ is None else value
 
 
 # What all records share.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Mapping
 from dataclasses import FrozenInstanceError, fields, replace
+from types import MappingProxyType
 
 import pytest
 
@@ -27,6 +29,13 @@ class Point:
 class Other:
     x: int
     y: int = 7
+
+
+@record
+class Named:
+    """Its default cannot be hashed."""
+
+    names: Mapping[str, int] = MappingProxyType({})
 
 
 @record
@@ -68,4 +77,5 @@ def test_patterns_copies_and_the_functions_of_dataclasses() -> None:
             raise AssertionError("no match")
     assert replaced(Point(1), y=0) == replace(Point(1), y=0) == Point(1, 0)
     assert [f.name for f in fields(Point)] == ["x", "y"]
+    assert replace(Named(), names={"a": 1}).names == {"a": 1} and Named().names == {}
     assert copy.deepcopy(Point(1, 2)) == pickle.loads(pickle.dumps(Point(1, 2))) == Point(1, 2)

@@ -278,7 +278,7 @@ class Quantize:
     buckets: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Histogram:
     """The value of ``lquantize()`` and ``llquantize()``: a count for each bucket of ``scale``."""
 

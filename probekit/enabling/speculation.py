@@ -38,6 +38,8 @@ class SharedNumbers(Protocol):
 
 @dataclass(slots=True)
 class _Buffer:
+    """One speculation: its state, and what it holds."""
+
     records: list[Held] = field(default_factory=list)
     used: int = 0
 

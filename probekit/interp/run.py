@@ -90,6 +90,8 @@ class Outcome:
 
 @dataclass(slots=True)
 class _Firing:
+    """One clause while it runs."""
+
     clause: Clause
     program: Program
     context: Context

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import assert_never
 
 from probekit.lang import ast, library, typed
@@ -33,6 +32,7 @@ from probekit.lang.split import split_clauses
 from probekit.lang.typed import CheckedClause, CheckedProgram, TypedStatement
 from probekit.lang.types import STRING_SIZE
 from probekit.probe.names import DescriptionError, ProbeDescription
+from probekit.records import replaced
 
 __all__ = ("MAX_DIAGNOSTICS", "check_program")
 
@@ -130,7 +130,7 @@ def _is_set(name: str, options: tuple[Option, ...]) -> bool:
 
 
 def _with_options(macros: Macros, options: tuple[Option, ...]) -> Macros:
-    return replace(
+    return replaced(
         macros,
         default_args=macros.default_args or _is_set("defaultargs", options),
         unused=macros.unused or _is_set("argref", options),

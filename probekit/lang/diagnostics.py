@@ -15,7 +15,6 @@ the front end raises one :class:`CompileError` with all of them.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 from probekit.errors import ProbekitError
 from probekit.lang.source import Source, Span
@@ -70,6 +69,8 @@ def refuse(tag: str, span: Span, message: str, *hints: str) -> Refusal:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint that names the closest known word, or an empty string."""
+    from difflib import get_close_matches  # not before there is something wrong: its import takes a while
+
     close = get_close_matches(word[:64], sorted(known), n=1, cutoff=0.7)
     return f"did you mean {close[0]}?" if close else ""
 

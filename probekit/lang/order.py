@@ -20,6 +20,8 @@ __all__ = ("check_order",)
 
 @dataclass(slots=True)
 class _Seen:
+    """What the statements so far have done."""
+
     recorded: bool = False
     committed: bool = False
     speculated: bool = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from functools import lru_cache
 
 from probekit.records import record
 
@@ -38,32 +38,25 @@ class Span:
 NOWHERE = Span(0, 0)
 
 
-@dataclass(frozen=True)
+@record
 class Source:
-    """One script. ``name``: its file, or None for a program from the command line."""
+    """One script."""
 
     text: str
     name: str | None = None
-    _starts: tuple[int, ...] = field(init=False, repr=False, compare=False)
-    _marks: tuple[tuple[int, int], ...] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        starts = [0]
-        starts.extend(i + 1 for i, c in enumerate(self.text) if c == "\n")
-        object.__setattr__(self, "_starts", tuple(starts))
-        # (the line behind a mark, what the mark says it is)
-        marks = [(bisect_right(starts, m.start(1)) + 1, int(m[1])) for m in _MARK.finditer(self.text)]
-        object.__setattr__(self, "_marks", tuple(marks))
+    """Its file, or None for a program from the command line."""
 
     def place(self, offset: int) -> tuple[int, int]:
         """Line and column of an offset, both from 1: those of the text as it is."""
-        line = bisect_right(self._starts, offset)
-        return line, offset - self._starts[line - 1] + 1
+        starts = _line_starts(self.text)
+        line = bisect_right(starts, offset)
+        return line, offset - starts[line - 1] + 1
 
     def named_line(self, line: int) -> int:
         """The number that ``#line`` and the C preprocessor's marks give a line."""
-        index = bisect_right(self._marks, (line, 1 << 62)) - 1
-        return line if index < 0 else self._marks[index][1] + line - self._marks[index][0]
+        marks = _line_marks(self.text)
+        index = bisect_right(marks, (line, 1 << 62)) - 1
+        return line if index < 0 else marks[index][1] + line - marks[index][0]
 
     def included(self, offset: int) -> bool:
         """True in a file that the C preprocessor put in: between a mark that enters it and the one that leaves it."""
@@ -72,10 +65,24 @@ class Source:
 
     def line(self, number: int) -> str:
         """The text of line ``number``, without its newline."""
-        start = self._starts[number - 1]
-        end = self._starts[number] - 1 if number < len(self._starts) else len(self.text)
+        starts = _line_starts(self.text)
+        start = starts[number - 1]
+        end = starts[number] - 1 if number < len(starts) else len(self.text)
         return self.text[start:end]
 
     def slice(self, span: Span) -> str:
         """The text of a span."""
         return self.text[span.start : span.end]
+
+
+@lru_cache(maxsize=2)
+def _line_starts(text: str) -> tuple[int, ...]:
+    """The offset of each line."""
+    return (0, *(i + 1 for i, c in enumerate(text) if c == "\n"))
+
+
+@lru_cache(maxsize=2)
+def _line_marks(text: str) -> tuple[tuple[int, int], ...]:
+    """For each ``#line`` and mark of the C preprocessor: the line after it, and the number that it gives that line."""
+    starts = _line_starts(text)
+    return tuple((bisect_right(starts, m.start(1)) + 1, int(m[1])) for m in _MARK.finditer(text))

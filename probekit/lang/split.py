@@ -49,6 +49,8 @@ def _records_inside(statement: TypedStatement) -> bool:
 
 @dataclass(slots=True)
 class _Splitter:
+    """Splits the clauses of one program, and numbers their parts."""
+
     next: typed.Var
     numbers: int = _NOWHERE
     parts: list[CheckedClause] = field(default_factory=list)

@@ -12,7 +12,6 @@ supplied has its control characters spelled out unless ``escape`` is off.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TextIO, assert_never
 
 from probekit.buffers.aggs import AggFuncName
@@ -48,6 +47,7 @@ from probekit.consumer.strings import escape_controls
 from probekit.output.api import PROGRAM
 from probekit.output.dump import hexdump, looks_like_text, typed_lines
 from probekit.output.effects import Effects, NoEffects
+from probekit.records import record
 
 __all__ = ("TextRenderer", "TextStyle", "aggregation_text", "attached_text", "fired_text")
 
@@ -59,7 +59,7 @@ _PRINT_INDENT = 44
 _INT_COLUMNS = {8: 3, 16: 5, 32: 8, 64: 16}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TextStyle:
     """``quiet``: only what the script prints (``-q``); ``flow``: indented (``-F``); ``escape``: guest text defused.
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from probekit.lang.diagnostics import Diagnostic, did_you_mean, refuse
 from probekit.lang.source import NOWHERE, Span
+from probekit.records import record
 
 __all__ = ("MacroUses", "Macros", "expand_text", "expand_token")
 
@@ -24,7 +25,7 @@ _LONGEST = 72  # digits of an integer: more are too many in any base
 _WORD = re.compile(r"[a-zA-Z_][0-9a-zA-Z_]*")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Macros:
     """``args``: the script's arguments, ``$0`` first; ``values``: ``pid`` ... ``target``.
 
@@ -33,16 +34,16 @@ class Macros:
     """
 
     args: tuple[str, ...] = ()
-    values: Mapping[str, int] = field(default_factory=dict)
+    values: Mapping[str, int] = MappingProxyType({})
     default_args: bool = False
     unused: bool = False
 
 
-@dataclass(slots=True)
 class MacroUses:
-    """Which arguments a script referred to."""
+    """Notes which arguments a script refers to."""
 
-    used: set[int] = field(default_factory=set)
+    def __init__(self) -> None:
+        self.used: set[int] = set()
 
     def unused(self, macros: Macros) -> list[Diagnostic]:
         """A fault for each argument that the script never names (``$0`` may stay unnamed)."""
