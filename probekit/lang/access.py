@@ -11,6 +11,7 @@ from probekit.lang.operators import arithmetic, describe
 from probekit.lang.scope import Scope
 from probekit.lang.source import Span
 from probekit.lang.symbols import symbol_address
+from probekit.lang.translators import member_value, pointed_object
 from probekit.lang.typed import TypedExpr
 from probekit.lang.types import (
     CHAR,
@@ -74,7 +75,7 @@ def dereference(expr: ast.Unary, scope: Scope) -> Value:
     """``*operand``."""
     value = scope.check(expr.operand)
     if value.xlated is not None and value.xlated.pointer:
-        return value.xlated.pointed()
+        return pointed_object(value.xlated)
     return follow(value, expr.operand.span, scope)
 
 
@@ -116,7 +117,7 @@ def member(expr: ast.Member, scope: Scope) -> Value:
     base = scope.check(expr.base)
     if base.xlated is not None:
         _check_arrow(expr, base.xlated.pointer)
-        return base.xlated.member(expr.name, expr.span, scope)
+        return member_value(base.xlated, expr.name, expr.span, scope)
     t: Type | None = base.type
     if expr.arrow:
         if not is_pointer(base.type) or base.action or base.dynamic:

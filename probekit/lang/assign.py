@@ -16,7 +16,7 @@ from probekit.lang.diagnostics import refuse
 from probekit.lang.operators import arithmetic, describe
 from probekit.lang.scope import Scope
 from probekit.lang.source import Span
-from probekit.lang.translators import Xlated
+from probekit.lang.translators import member_value, source_once
 from probekit.lang.typed import TypedExpr, VarScope
 from probekit.lang.types import (
     INT64,
@@ -39,6 +39,7 @@ from probekit.lang.values import (
     Place,
     Value,
     VarPlace,
+    Xlated,
     coerce,
     convert,
     fits,
@@ -147,13 +148,13 @@ def _translated(expr: ast.Assign, target: Value, value: Value, made: Xlated, sco
         message = f"{describe(target)} {expr.op} {describe(value)} is not possible"
         raise refuse("D_OP_INCOMPAT", expr.span, message)
     place = _writable(target, expr.op, expr.target.span)
-    span, (made, wrap) = expr.value.span, made.once(scope)
+    span, (made, wrap) = expr.value.span, source_once(made, scope)
 
     def store(bound: Place) -> TypedExpr:
         at = _address(bound)
         result = at
         for name in made.translator.members:
-            found, given = member_at(at, t, name, span, scope), made.member(name, span, scope)
+            found, given = member_at(at, t, name, span, scope), member_value(made, name, span, scope)
             if given.xlated is not None:
                 inner = ast.Assign("=", expr.target, expr.value, expr.span)
                 stored = _translated(inner, found, given, given.xlated, scope).node

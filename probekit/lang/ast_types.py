@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Literal, final
 from probekit.lang.source import Span
 from probekit.records import record
 
+# Types hold expressions (the size of an array), and expressions hold types (a cast): the tree is one recursive datum
+# in two files, and this is the only import circle of the package.
 if TYPE_CHECKING:
     from probekit.lang.ast import Expr
 

@@ -15,13 +15,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from probekit.lang.types import EnumType, StructType, Type
+from probekit.probe.names import ProbeDescription
 from probekit.records import record
 
+# No circle: without a guest, nothing of probekit.kernel is imported, which keeps the start quick.
 if TYPE_CHECKING:
     from probekit.kernel.types import CType
     from probekit.kernel.types import EnumType as CEnum
-    from probekit.lang.types import EnumType, StructType, Type
-    from probekit.probe.names import ProbeDescription
 
 __all__ = (
     "KernelSide",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from probekit.buffers.aggs import AggFuncName, AggPlan, KeyPart
 from probekit.lang import ast, typed
@@ -18,12 +18,9 @@ from probekit.lang.source import Span
 from probekit.lang.typed import TypedExpr, Var, VarScope
 from probekit.lang.types import STRING_SIZE, IntType, StringType, Type
 from probekit.lang.typetable import TypeTable
-from probekit.lang.values import Value
+from probekit.lang.values import Translator, Value
+from probekit.probe.names import ProbeDescription
 from probekit.records import record
-
-if TYPE_CHECKING:
-    from probekit.lang.translators import Translator
-    from probekit.probe.names import ProbeDescription
 
 __all__ = ("Aggregation", "Inline", "Scope", "key_part")
 

@@ -9,9 +9,9 @@ DTrace's own notions of what fits what are here: integers, scalars, pointers, an
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import final
 
-from probekit.lang import typed
+from probekit.lang import ast, typed
 from probekit.lang.typed import TypedExpr, Var
 from probekit.lang.types import (
     INT,
@@ -32,16 +32,15 @@ from probekit.lang.types import (
 )
 from probekit.records import record
 
-if TYPE_CHECKING:
-    from probekit.lang.translators import Xlated
-
 __all__ = (
     "ElemPlace",
     "FixedPlace",
     "MemPlace",
     "Place",
+    "Translator",
     "Value",
     "VarPlace",
+    "Xlated",
     "as_integer",
     "as_text",
     "coerce",
@@ -111,6 +110,29 @@ class Value:
     xlated: Xlated | None = None
     action: str = ""
     dynamic: str = ""
+
+
+@final
+@record
+class Translator:
+    """``translator target < source parameter > { member = expression; ... };``."""
+
+    target: StructType
+    source: Type
+    parameter: str
+    members: dict[str, ast.Expr]
+    """The expression for each member that it gives a value."""
+
+
+@final
+@record
+class Xlated:
+    """An object as its translator makes it: it lies nowhere, each member is worked out where it is used."""
+
+    translator: Translator
+    source: Value
+    pointer: bool
+    """The expression has the type of a pointer to the object."""
 
 
 def machine(t: Type) -> IntType | StringType:

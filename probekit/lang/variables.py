@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from probekit.lang import ast, typed
+from probekit.lang import ast, translators, typed
 from probekit.lang.access import add as moved
 from probekit.lang.access import subscript
 from probekit.lang.arguments import typed_argument
@@ -272,7 +272,7 @@ def expand(inline: Inline, args: Sequence[Value], span: Span, scope: Scope, writ
     finally:
         scope.bound.pop()
     if value.xlated is not None:
-        return value.xlated.around(_wrapped(around))
+        return translators.around(value.xlated, _wrapped(around))
     if not fits(inline.type, value):
         raise refuse("D_OP_INCOMPAT", span, f"the inline {inline.name} is {inline.type}, not {describe(value)}")
     return Value(_wrapped(around)(coerce(value, inline.type)), inline.type, _FIXED)
