@@ -13,7 +13,7 @@ from probekit.records import record
 # Types hold expressions (the size of an array), and expressions hold types (a cast): the tree is one recursive datum
 # in two files, and this is the only import circle of the package.
 if TYPE_CHECKING:
-    from probekit.lang.ast import Expr
+    from probekit.lang.ast_exprs import Expr
 
 __all__ = (
     "ArrayOf",

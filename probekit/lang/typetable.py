@@ -152,7 +152,7 @@ class TypeTable:
             return t
         if t.complete:
             raise refuse("D_DECL_TYPERED", spec.span, f"{t} is defined already")
-        self._lay_out(t, spec)
+        _lay_out(self, t, spec)
         return t
 
     def whole(self, t: StructType) -> StructType:
@@ -162,75 +162,6 @@ class TypeTable:
         own = self.tags.get((t.kind, t.name))
         found = own if own is not None and own.complete else self.kernel.tagged(t.kind, t.name)
         return found if isinstance(found, StructType) else t
-
-    def _lay_out(self, t: StructType, spec: ast.StructSpec) -> None:
-        members: list[Member] = []
-        names: set[str] = set()
-        end = 0
-        for decl in spec.members or ():
-            base = self.specified(decl.specs)
-            if decl.specs.storage:
-                raise refuse("D_SYNTAX", decl.span, f"a member cannot be {decl.specs.storage[0]}")
-            if not decl.members:
-                if not isinstance(base, StructType) or base.name:
-                    raise refuse("D_DECL_MNAME", decl.span, "a member has no name")
-                end = _place(t, members, Member("", base, 0), end, self.string_size)
-            for declarator, width in decl.members:
-                member = self._member(t, base, declarator, width, decl.span)
-                if member.name in names:
-                    raise refuse("D_UNKNOWN", decl.span, f"member {member.name} is declared twice")
-                if member.name or isinstance(member.type, StructType):
-                    names.add(member.name)
-                end = _place(t, members, member, end, self.string_size)
-        size = -(-end // 8)
-        t.size = -(-size // t.align) * t.align
-        if t.size > _MAX_OBJECT:
-            raise refuse("D_DECL_ARRBIG", spec.span, f"{t} is too big")
-        t.members, t.complete = tuple(members), True
-
-    def _member(
-        self, of: StructType, base: Type, declarator: ast.Declarator | None, width: ast.Expr | None, span: Span
-    ) -> Member:
-        if isinstance(declarator, ast.ArrayOf) and declarator.size is None and declarator.params is None:
-            return self._open_array(of, base, declarator, span)
-        declared = self.declared(base, declarator, span)
-        if declared.scoped:
-            raise refuse("D_DECL_SCOPE", declared.span, "a member's name cannot have a scope")
-        if declared.keys is not None:
-            raise refuse("D_DECL_DYNOBJ", declared.span, f"member {declared.name} cannot be an associative array")
-        t = declared.type
-        if isinstance(t, (StructType, EnumType)) and not t.complete:
-            raise refuse("D_DECL_INCOMPLETE", declared.span, f"{t} is not complete here")
-        if isinstance(t, VoidType):
-            raise refuse("D_DECL_VOIDOBJ", declared.span, f"member {declared.name} cannot be void")
-        if isinstance(t, FuncType):
-            raise refuse("D_DECL_DYNOBJ", declared.span, f"member {declared.name} cannot be a function")
-        if width is None:
-            return Member(declared.name, t, 0)
-        return Member(declared.name, t, 0, self._bits(declared.name, t, width))
-
-    def _open_array(self, of: StructType, base: Type, declarator: ast.ArrayOf, span: Span) -> Member:
-        """``char name[]``: as long as whatever lies behind the struct."""
-        element = self.declared(base, declarator.inner, span)
-        if of.kind == "union":
-            raise refuse("D_DECL_VOIDOBJ", declarator.span, f"member {element.name} of a union needs a size")
-        if isinstance(element.type, (VoidType, FuncType)) or element.keys is not None or not sizeof(element.type):
-            raise refuse(
-                "D_DECL_DYNOBJ", declarator.span, f"member {element.name} cannot be an array of {element.type}"
-            )
-        return Member(element.name, ArrayType(element.type, 0), 0)
-
-    def _bits(self, name: str, t: Type, width: ast.Expr) -> int:
-        bits = self.constant(width)
-        if bits == 0 and not name:
-            return 0
-        if bits is None or bits <= 0:
-            raise refuse("D_DECL_BFCONST", width.span, "a bit-field's width must be a positive integer constant")
-        if not isinstance(t, IntType):
-            raise refuse("D_DECL_BFTYPE", width.span, f"a bit-field cannot be {t}")
-        if bits > sizeof(t) * 8:
-            raise refuse("D_DECL_BFSIZE", width.span, f"{bits} bits do not fit in {t}")
-        return bits
 
     def enum(self, spec: ast.EnumSpec) -> EnumType:
         """``enum tag`` or its definition."""
@@ -362,6 +293,77 @@ class TypeTable:
             case other:
                 t = other
         return Declared(declared.name, t, None, declared.scoped, declared.span)
+
+
+def _lay_out(types: TypeTable, t: StructType, spec: ast.StructSpec) -> None:
+    members: list[Member] = []
+    names: set[str] = set()
+    end = 0
+    for decl in spec.members or ():
+        base = types.specified(decl.specs)
+        if decl.specs.storage:
+            raise refuse("D_SYNTAX", decl.span, f"a member cannot be {decl.specs.storage[0]}")
+        if not decl.members:
+            if not isinstance(base, StructType) or base.name:
+                raise refuse("D_DECL_MNAME", decl.span, "a member has no name")
+            end = _place(t, members, Member("", base, 0), end, types.string_size)
+        for declarator, width in decl.members:
+            member = _member(types, t, base, declarator, width, decl.span)
+            if member.name in names:
+                raise refuse("D_UNKNOWN", decl.span, f"member {member.name} is declared twice")
+            if member.name or isinstance(member.type, StructType):
+                names.add(member.name)
+            end = _place(t, members, member, end, types.string_size)
+    size = -(-end // 8)
+    t.size = -(-size // t.align) * t.align
+    if t.size > _MAX_OBJECT:
+        raise refuse("D_DECL_ARRBIG", spec.span, f"{t} is too big")
+    t.members, t.complete = tuple(members), True
+
+
+def _member(
+    types: TypeTable, of: StructType, base: Type, declarator: ast.Declarator | None, width: ast.Expr | None, span: Span
+) -> Member:
+    if isinstance(declarator, ast.ArrayOf) and declarator.size is None and declarator.params is None:
+        return _open_array(types, of, base, declarator, span)
+    declared = types.declared(base, declarator, span)
+    if declared.scoped:
+        raise refuse("D_DECL_SCOPE", declared.span, "a member's name cannot have a scope")
+    if declared.keys is not None:
+        raise refuse("D_DECL_DYNOBJ", declared.span, f"member {declared.name} cannot be an associative array")
+    t = declared.type
+    if isinstance(t, (StructType, EnumType)) and not t.complete:
+        raise refuse("D_DECL_INCOMPLETE", declared.span, f"{t} is not complete here")
+    if isinstance(t, VoidType):
+        raise refuse("D_DECL_VOIDOBJ", declared.span, f"member {declared.name} cannot be void")
+    if isinstance(t, FuncType):
+        raise refuse("D_DECL_DYNOBJ", declared.span, f"member {declared.name} cannot be a function")
+    if width is None:
+        return Member(declared.name, t, 0)
+    return Member(declared.name, t, 0, _bits(types, declared.name, t, width))
+
+
+def _open_array(types: TypeTable, of: StructType, base: Type, declarator: ast.ArrayOf, span: Span) -> Member:
+    """``char name[]``: as long as whatever lies behind the struct."""
+    element = types.declared(base, declarator.inner, span)
+    if of.kind == "union":
+        raise refuse("D_DECL_VOIDOBJ", declarator.span, f"member {element.name} of a union needs a size")
+    if isinstance(element.type, (VoidType, FuncType)) or element.keys is not None or not sizeof(element.type):
+        raise refuse("D_DECL_DYNOBJ", declarator.span, f"member {element.name} cannot be an array of {element.type}")
+    return Member(element.name, ArrayType(element.type, 0), 0)
+
+
+def _bits(types: TypeTable, name: str, t: Type, width: ast.Expr) -> int:
+    bits = types.constant(width)
+    if bits == 0 and not name:
+        return 0
+    if bits is None or bits <= 0:
+        raise refuse("D_DECL_BFCONST", width.span, "a bit-field's width must be a positive integer constant")
+    if not isinstance(t, IntType):
+        raise refuse("D_DECL_BFTYPE", width.span, f"a bit-field cannot be {t}")
+    if bits > sizeof(t) * 8:
+        raise refuse("D_DECL_BFSIZE", width.span, f"{bits} bits do not fit in {t}")
+    return bits
 
 
 def _place(t: StructType, members: list[Member], member: Member, end: int, string_size: int) -> int:
