@@ -2,8 +2,9 @@
 
     x = pid + 1     ->  Assign("=", Name("x"), Binary("+", Name("pid"), Integer(1)))
 
-Every node ends with its ``span``. Passes keep their results beside the tree
-(``typed``), never in it.
+Every node ends with its ``span``, the place in the script. Passes keep their results beside the tree
+(:mod:`probekit.lang.typed`), never in it. Expressions lie in :mod:`probekit.lang.ast_exprs` and types in
+:mod:`probekit.lang.ast_types`; both are used by their names here.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ __all__ = (
 @final
 @record
 class ExprStatement:
-    """An expression for its effect."""
+    """An expression that is evaluated for its effect."""
 
     value: Expr
     span: Span
@@ -146,6 +147,7 @@ class If:
     cond: Expr
     then: Statement
     orelse: Statement | None
+    """None without ``else``."""
     span: Span
 
 
@@ -155,7 +157,7 @@ Statement = ExprStatement | Empty | Block | If
 @final
 @record
 class ProbeText:
-    """One probe description as written, macro variables replaced."""
+    """One probe description as written, with its macro variables replaced."""
 
     text: str
     span: Span
@@ -164,21 +166,23 @@ class ProbeText:
 @final
 @record
 class Clause:
-    """``probes /predicate/ { body }``; ``body`` is None for a bare probe description."""
+    """``probes /predicate/ { body }``."""
 
     probes: tuple[ProbeText, ...]
     predicate: Expr | None
     body: Block | None
+    """None for a bare probe description."""
     span: Span
 
 
 @final
 @record
 class Declaration:
-    """``self int x;``, ``int a[string];``, ``typedef struct s { ... } s_t;``: no declarators for a type alone."""
+    """``self int x;``, ``int a[string];``, ``typedef struct s { ... } s_t;``."""
 
     specs: Specs
     declarators: tuple[Declarator, ...]
+    """Empty for a type alone: ``struct s { ... };``."""
     span: Span
 
 
@@ -189,6 +193,7 @@ class Inline:
 
     specs: Specs
     declarator: Declarator
+    """The name, with the parameters in brackets where there are any."""
     value: Expr
     span: Span
 
@@ -210,6 +215,7 @@ class Translator:
 
     target: TypeName
     source: Param
+    """The type that is translated, and the name of the parameter."""
     members: tuple[Translation, ...]
     span: Span
 
@@ -221,7 +227,9 @@ class Provided:
 
     name: str
     args: Params | None
+    """What the probe fires with, as ``arg0``, ``arg1`` ...; None for empty parentheses."""
     translated: Params | None
+    """The types of ``args[]``; None when they are not given."""
     span: Span
 
 
@@ -248,13 +256,14 @@ class Script:
 
 
 Node = Expr | Statement | Clause
+"""What :func:`children` walks."""
 
 
 def chain(expr: Binary) -> tuple[Expr, list[Binary]]:
-    """``a || b || c`` taken apart: its first operand, and the nodes that add the others, innermost first.
+    """Take ``a || b || c`` apart: return its first operand, and the nodes that add the others, innermost first.
 
-    Only ``||`` and ``&&`` make chains (a script made by a program may list a thousand process IDs); passes walk
-    them in a loop, so that they do not count as nesting.
+    Only ``||`` and ``&&`` make chains (a generated script may list a thousand process IDs). Passes walk a chain in a
+    loop, so a long one does not count as deep nesting.
     """
     nodes = [expr]
     while expr.op in ("||", "&&") and isinstance(left := nodes[-1].left, Binary) and left.op == expr.op:
@@ -263,7 +272,7 @@ def chain(expr: Binary) -> tuple[Expr, list[Binary]]:
 
 
 def children(node: Node) -> Iterator[Expr | Statement]:
-    """The statements and expressions directly under a node, in the order written."""
+    """Yield the statements and expressions directly under a node, in the order written."""
     match node:
         case Unary() | IncDec() | Cast() | Sizeof() | Stringof() | Xlate():
             yield node.operand

@@ -1,4 +1,4 @@
-"""Expressions."""
+"""The syntax tree's expressions. See :mod:`probekit.lang.ast`."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ __all__ = (
 )
 
 Scope = Literal["self", "this"]
+"""Where ``self->x`` and ``this->x`` live: with the thread, or with the clause."""
 
 
 @final
@@ -45,15 +46,17 @@ class Integer:
 
     value: int
     type: IntType
+    """The type that C gives the constant, from its value and suffix."""
     span: Span
 
 
 @final
 @record
 class String:
-    """A string constant; ``text`` is the bytes that it stands for."""
+    """A string constant."""
 
     text: bytes
+    """The bytes that it stands for: escapes replaced, without quotes."""
     span: Span
 
 
@@ -79,19 +82,22 @@ class Scoped:
 @final
 @record
 class Symbol:
-    """A kernel symbol, with its backquote: ``mod`name``."""
+    """A kernel symbol."""
 
     text: str
+    """As written, with its backquote: ``mod`name`` or `` `name ``."""
     span: Span
 
 
 @final
 @record
 class AggRef:
-    """``@name`` or ``@name[keys]``; ``name`` without the ``@``; ``keys`` None when there are no brackets."""
+    """``@name`` or ``@name[keys]``."""
 
     name: str
+    """Without the ``@``."""
     keys: tuple[Expr, ...] | None
+    """None when there are no brackets."""
     span: Span
 
 
@@ -108,11 +114,12 @@ class Unary:
 @final
 @record
 class IncDec:
-    """``++``/``--``, before (``prefix``) or after its operand."""
+    """``++`` or ``--``."""
 
     op: str
     operand: Expr
     prefix: bool
+    """It stands before its operand."""
     span: Span
 
 
@@ -130,9 +137,10 @@ class Binary:
 @final
 @record
 class Assign:
-    """``=`` and its kin; ``op`` as written."""
+    """``=`` or one of the compound assignments, such as ``+=``."""
 
     op: str
+    """As written."""
     target: Expr
     value: Expr
     span: Span
@@ -223,6 +231,7 @@ class Index:
 
     base: Expr
     keys: tuple[Expr, ...]
+    """One index, or the keys of an associative array."""
     span: Span
 
 
@@ -234,6 +243,7 @@ class Member:
     base: Expr
     name: str
     arrow: bool
+    """It was written ``->``."""
     span: Span
 
 
@@ -243,6 +253,7 @@ class Call:
     """``function(args)``."""
 
     function: Expr
+    """What is called. Only a name can be; the checker refuses everything else."""
     args: tuple[Expr, ...]
     span: Span
 

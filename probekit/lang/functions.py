@@ -1,4 +1,4 @@
-"""Calls inside expressions: prototypes, and subroutines.
+"""Check calls inside expressions: prototypes, and subroutines.
 
 strlen(execname)   ->  Invoke("strlen", (Builtin("execname"),), size_t)
 """
@@ -20,7 +20,7 @@ _TEXT = PointerType(CHAR)
 
 
 def find_function(expr: ast.Expr) -> BuiltinFunction | None:
-    """The built-in function that an expression calls, or None."""
+    """Return the built-in function that an expression calls, or None."""
     match expr:
         case ast.Call(function=ast.Name(name=name)):
             return FUNCTIONS.get(name)
@@ -28,7 +28,7 @@ def find_function(expr: ast.Expr) -> BuiltinFunction | None:
 
 
 def function_named(expr: ast.Call, scope: Scope) -> BuiltinFunction:
-    """The function that is called. Raises :class:`Refusal` for anything else."""
+    """Return the function that is called. Raises :class:`Refusal` for anything else."""
     designator = expr.function
     if not isinstance(designator, ast.Name):
         raise refuse("D_FUNC_IDENT", designator.span, "only a function can be called, by its name")
@@ -44,7 +44,7 @@ def function_named(expr: ast.Call, scope: Scope) -> BuiltinFunction:
 
 
 def call(expr: ast.Call, scope: Scope) -> Value:
-    """A call as part of an expression."""
+    """Check a call that is part of an expression."""
     function = function_named(expr, scope)
     if isinstance(function.result, SymbolType):
         return symbol_value(expr, function, scope)
@@ -69,7 +69,7 @@ def _argument(t: Type, value: Value) -> TypedExpr:
 
 
 def check_prototype(expr: ast.Call, function: BuiltinFunction, scope: Scope) -> list[Value]:
-    """The arguments, checked: their number first, then each type."""
+    """Check the arguments: their number first, then each type. Returns their values."""
     least, most = len(function.params) - function.optional, len(function.params)
     count = len(expr.args)
     if count < least or (count > most and not function.variadic):
@@ -91,7 +91,7 @@ def check_prototype(expr: ast.Call, function: BuiltinFunction, scope: Scope) -> 
 
 
 def symbol_value(expr: ast.Call, function: BuiltinFunction, scope: Scope) -> Value:
-    """``sym(addr)`` and its kin: an address that is shown by name; ``stack()``: a row of addresses."""
+    """Check ``sym(addr)`` and the others that show an address by name, or ``stack()``, many addresses."""
     result = function.result
     assert isinstance(result, SymbolType)
     if result.name == "stack":
@@ -107,7 +107,7 @@ _MOST_FRAMES = 1024
 
 
 def stack_frames(expr: ast.Call, function: BuiltinFunction, scope: Scope) -> int:
-    """How many frames ``stack([n])`` or ``ustack([n[, size]])`` asks for."""
+    """Return how many frames ``stack([n])`` or ``ustack([n[, size]])`` asks for."""
     name = function.name
     values = [scope.check(argument) for argument in expr.args]
     frames = min(max(scope.frames[name], 1), _MOST_FRAMES)

@@ -1,8 +1,8 @@
-"""Translators: ``translator T < S *p > { m = e; };`` and what ``xlate`` makes of them.
+"""Check translators, ``translator T < S *p > { m = e; };``, and ``xlate``, which uses them.
 
-    xlate <info_t *> (p)->size   ->  the expression given for ``size``, its parameter being p
+    xlate <info_t *> (p)->size   ->  the expression given for ``size``, with its parameter bound to p
 
-A translated object is never built: each member is worked out where it is used.
+A translated object (:class:`probekit.lang.values.Xlated`) is never built: each member is evaluated where it is used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ("around", "declare", "member_value", "pointed_object", "source_once",
 
 
 def translate(expr: ast.Xlate, scope: Scope) -> Value:
-    """``xlate <type> (operand)``."""
+    """Check ``xlate <type> (operand)``."""
     wanted, value = scope.types.resolve(expr.type), scope.check(expr.operand)
     pointer = isinstance(wanted, PointerType)
     target = wanted.to if isinstance(wanted, PointerType) else wanted
@@ -38,12 +38,12 @@ def translate(expr: ast.Xlate, scope: Scope) -> Value:
 
 
 def pointed_object(xlated: Xlated) -> Value:
-    """The object that a translated pointer points at."""
+    """Return the object that a translated pointer points at."""
     return _value(Xlated(xlated.translator, xlated.source, False))
 
 
 def member_value(xlated: Xlated, name: str, span: Span, scope: Scope) -> Value:
-    """The value of one member. Raises :class:`Refusal` where the translator gives it none."""
+    """Return the value of one member. Raises :class:`Refusal` where the translator gives it none."""
     target = xlated.translator.target
     found = target.find(name)
     if found is None:
@@ -66,13 +66,13 @@ def member_value(xlated: Xlated, name: str, span: Span, scope: Scope) -> Value:
 
 
 def source_once(xlated: Xlated, scope: Scope) -> tuple[Xlated, Callable[[TypedExpr], TypedExpr]]:
-    """The same object with its source worked out once, and what to put around its users."""
+    """Return the same object with its source evaluated once, and a function to wrap its users."""
     source, wrap = scope.once(xlated.source)
     return Xlated(xlated.translator, source, xlated.pointer), wrap
 
 
 def around(xlated: Xlated, wrap: Callable[[TypedExpr], TypedExpr]) -> Value:
-    """The same object, made from what ``wrap`` puts around its source."""
+    """Return the same object with ``wrap`` around its source."""
     source = Value(wrap(xlated.source.node), xlated.source.type, xlated.source.place)
     return _value(Xlated(xlated.translator, source, xlated.pointer))
 
@@ -93,7 +93,7 @@ def _takes(source: Type, value: Value) -> bool:
 
 
 def declare(item: ast.Translator, scope: Scope) -> None:
-    """A translator declaration: its members must exist and their expressions fit."""
+    """Declare a translator. Its members must exist, and their expressions must fit."""
     target = scope.types.resolve(item.target)
     if not isinstance(target, StructType):
         raise refuse("D_XLATE_SOU", item.target.span, f"a translator makes a struct or union, not {target}")

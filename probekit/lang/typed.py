@@ -2,11 +2,11 @@
 
     pid + 'a'  (pid is pid_t)   ->  Arith("add", Builtin("pid"), Const(97), type=int)
     arg0 == 1                   ->  Compare("eq", Arg(0), Convert(Const(1), int64_t), signed=True)
-    this->p->count++            ->  a MemLoad and a MemStore at an address that a Bind has worked out once
+    this->p->count++            ->  a MemLoad and a MemStore at an address that a Bind evaluates once
 
-What lowering needs is here and nothing else; the syntax tree stays untouched. A value
-is an integer (pointers and enumerations too) or a string; a struct or array is the
-integer that is its address.
+It holds what lowering (:mod:`probekit.ir.build`) needs and nothing else; the syntax tree stays untouched. A value
+is an integer (pointers and enumerations too) or a string; a struct or array is the integer that is its address.
+Expressions lie in :mod:`probekit.lang.typed_exprs` and are used by their names here.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ __all__ = (
 @final
 @record
 class Do:
-    """Evaluate for the effect."""
+    """Evaluate an expression for its effect."""
 
     value: TypedExpr
 
@@ -113,45 +113,54 @@ class Do:
 @final
 @record
 class Item:
-    """One field of a record. ``kind`` ``bytes``: ``value`` is the address of ``size`` bytes."""
+    """One field of a record."""
 
     value: TypedExpr
+    """What is recorded. For ``kind`` ``bytes`` it is the address of ``size`` bytes."""
     kind: FieldKind
+    """How the record's reader decodes it."""
     size: int
+    """Bytes in the record; 0 for a string that the probe alone decides."""
     detail: str = ""
+    """The built-in variable of ``kind`` ``probe``, or the function, such as ``sym``, that shows an address."""
 
 
 @final
 @record
 class Act:
-    """An action: ``action`` is its name in D, ``items`` what it records, ``aggs`` the aggregations that it names.
-
-    ``records``: False for one whose firing shows nothing by itself.
-    """
+    """An action."""
 
     action: str
+    """Its name in D."""
     items: tuple[Item, ...] = ()
+    """What it records."""
     format: Format | None = None
     aggs: tuple[int, ...] = ()
+    """The aggregations that it names, by number."""
     shape: PrintType | None = None
+    """How ``print()`` shows its item."""
     records: bool = True
+    """False when the action by itself prints nothing, such as ``stop()``."""
 
 
 @final
 @record
 class Aggregate:
-    """``@agg[keys] = function(value)``; ``weight``: the increment of a quantizing one, None for 1."""
+    """``@agg[keys] = function(value)``."""
 
     agg: int
+    """The aggregation, by number."""
     keys: tuple[TypedExpr, ...]
     value: TypedExpr | None
+    """None for ``count()``."""
     weight: TypedExpr | None = None
+    """The increment of a quantizing function; None for 1."""
 
 
 @final
 @record
 class IfElse:
-    """``if``; once ``split`` has run, nothing in it records data."""
+    """``if``. After ``split_clauses`` nothing inside it records data."""
 
     cond: TypedExpr
     then: tuple[TypedStatement, ...]
@@ -164,12 +173,13 @@ TypedStatement = Do | Act | Aggregate | IfElse
 @final
 @record
 class CheckedClause:
-    """One clause. ``default``: its body is empty, so firing shows the probe's line."""
+    """One clause."""
 
     probes: tuple[ProbeDescription, ...]
     predicate: TypedExpr | None
     statements: tuple[TypedStatement, ...]
     default: bool
+    """The body is empty, so that each firing prints the probe's line."""
     span: Span
 
 
@@ -183,3 +193,4 @@ class CheckedProgram:
     aggregations: tuple[AggPlan, ...]
     options: tuple[Option, ...]
     string_size: int = STRING_SIZE
+    """Bytes of a ``string``, with its NUL (the option ``strsize``)."""

@@ -1,4 +1,7 @@
-"""Typed expressions."""
+"""The checked program's expressions. See :mod:`probekit.lang.typed`.
+
+The last field, ``type``, is the type of the value. An assignment's value is what was stored.
+"""
 
 from __future__ import annotations
 
@@ -45,22 +48,22 @@ __all__ = (
 
 ArithOp = Literal["add", "sub", "mul", "div", "rem", "and", "or", "xor", "shl", "shr"]
 VarScope = Literal["global", "self", "local"]
+"""``self`` is ``self->``, ``local`` is ``this->``."""
 CompareOp = Literal["eq", "ne", "lt", "le", "gt", "ge"]
 
 
 @final
 @record
 class Var:
-    """A variable of the program. ``scope``: ``self`` for ``self->``, ``local`` for ``this->``, else ``global``.
-
-    ``keys``: the key types of an associative array, else None.
-    """
+    """A variable of the program."""
 
     index: int
+    """Its number in :attr:`probekit.lang.typed.CheckedProgram.variables`."""
     name: str
     scope: VarScope
     type: Type
     keys: tuple[Type, ...] | None = None
+    """The key types of an associative array, else None."""
 
 
 @final
@@ -87,13 +90,14 @@ class Builtin:
     """A built-in variable, by its IR name."""
 
     name: str
+    """Its name in the IR (:data:`probekit.ir.names.BUILTINS`)."""
     type: IntType | StringType
 
 
 @final
 @record
 class Arg:
-    """``argN``."""
+    """``arg0`` ... ``arg9``, by number."""
 
     index: int
     type: IntType
@@ -130,18 +134,19 @@ class ElemLoad:
 @final
 @record
 class ElemAddr:
-    """The address of a struct or array that is an element; it is made when ``create`` and not there, else 0."""
+    """The address of a struct or array that is an element of an associative array."""
 
     var: Var
     keys: tuple[TypedExpr, ...]
     create: bool
+    """Make an element that is not there yet; otherwise its address is 0."""
     type: IntType = MACHINE_POINTER
 
 
 @final
 @record
 class ElemStore:
-    """Assign to an element; 0 frees it. The value is what was stored."""
+    """Assign to an element of an associative array. Storing 0 frees it."""
 
     var: Var
     keys: tuple[TypedExpr, ...]
@@ -152,7 +157,7 @@ class ElemStore:
 @final
 @record
 class MemLoad:
-    """An integer out of memory."""
+    """Load an integer from memory."""
 
     addr: TypedExpr
     type: IntType
@@ -161,7 +166,7 @@ class MemLoad:
 @final
 @record
 class MemStore:
-    """An integer into memory; the value is what was stored."""
+    """Store an integer in memory."""
 
     addr: TypedExpr
     value: TypedExpr
@@ -171,43 +176,50 @@ class MemStore:
 @final
 @record
 class MemBits:
-    """Assign to ``bits`` bits from bit ``shift`` on of the integer at ``addr``; the value is what was stored."""
+    """Assign to a bit-field."""
 
     addr: TypedExpr
+    """The address of the integer that holds it."""
     value: TypedExpr
     shift: int
+    """Its first bit in that integer."""
     bits: int
     type: IntType
+    """The type of that integer."""
 
 
 @final
 @record
 class MemText:
-    """The string at an address, of at most ``limit`` bytes; ``limit`` 0: as long as strings may be."""
+    """The string at an address."""
 
     addr: TypedExpr
     limit: int
+    """The most bytes of it; 0 for as many as a ``string`` may have."""
     type: StringType
 
 
 @final
 @record
 class MemTextStore:
-    """Write a string and its NUL, within ``size`` bytes; the value is what was stored."""
+    """Write a string and its NUL to memory."""
 
     addr: TypedExpr
     value: TypedExpr
     size: int
+    """Bytes available at ``addr``."""
     type: StringType
 
 
 @final
 @record
 class MemCopy:
-    """Copy ``size`` bytes; the value is the destination's address."""
+    """Copy bytes; the value is the destination's address."""
 
     target: TypedExpr
+    """The destination's address."""
     source: TypedExpr
+    """The source's address."""
     size: int
     type: IntType = MACHINE_POINTER
 
@@ -215,7 +227,7 @@ class MemCopy:
 @final
 @record
 class TextAddr:
-    """The address of a copy of a string in scratch memory."""
+    """Copy a string to scratch memory; the value is the copy's address."""
 
     value: TypedExpr
     type: IntType = MACHINE_POINTER
@@ -224,7 +236,7 @@ class TextAddr:
 @final
 @record
 class Invoke:
-    """A subroutine. ``type`` None: it has no value."""
+    """Call a subroutine."""
 
     name: str
     args: tuple[TypedExpr, ...]
@@ -234,7 +246,7 @@ class Invoke:
 @final
 @record
 class Slot:
-    """What a :class:`Bind` around it has worked out."""
+    """The value of a :class:`Bind` around it."""
 
     number: int
     type: IntType | StringType
@@ -243,7 +255,7 @@ class Slot:
 @final
 @record
 class Bind:
-    """Work out ``value`` once, then ``body``, which has it as slot ``number``."""
+    """Evaluate ``value`` once, then ``body``, which uses it as slot ``number``."""
 
     number: int
     value: TypedExpr
@@ -254,7 +266,7 @@ class Bind:
 @final
 @record
 class Arith:
-    """Arithmetic in ``type``; both operands have it already (a shift's right one has its own)."""
+    """Arithmetic in ``type``. Both operands have that type already, except a shift count, which has its own."""
 
     op: ArithOp
     left: TypedExpr
@@ -265,19 +277,20 @@ class Arith:
 @final
 @record
 class Compare:
-    """An integer comparison; both operands have one type, of signedness ``signed``."""
+    """Compare two integers of one type."""
 
     op: CompareOp
     left: TypedExpr
     right: TypedExpr
     signed: bool
+    """The operands' type is signed."""
     type: IntType = INT
 
 
 @final
 @record
 class CompareText:
-    """A string comparison."""
+    """Compare two strings."""
 
     op: CompareOp
     left: TypedExpr
@@ -288,7 +301,7 @@ class CompareText:
 @final
 @record
 class Logic:
-    """``&&`` or ``||``: the right operand runs only when it decides."""
+    """``&&`` or ``||``. The right operand is evaluated only when the left one does not decide."""
 
     op: Literal["and", "or"]
     left: TypedExpr
@@ -299,7 +312,7 @@ class Logic:
 @final
 @record
 class Convert:
-    """An integer converted to ``type``."""
+    """Convert an integer to ``type``."""
 
     operand: TypedExpr
     type: IntType
@@ -308,7 +321,7 @@ class Convert:
 @final
 @record
 class Choose:
-    """``cond ? then : orelse``."""
+    """``cond ? then : orelse``. Only one of the two is evaluated."""
 
     cond: TypedExpr
     then: TypedExpr
@@ -329,7 +342,7 @@ class Sequence:
 @final
 @record
 class Store:
-    """Assign to a variable; the value is what was stored."""
+    """Assign to a variable."""
 
     var: Var
     value: TypedExpr
@@ -339,11 +352,13 @@ class Store:
 @final
 @record
 class Step:
-    """``++``/``--``: add ``delta``; the value is the new one (``prefix``) or the old one."""
+    """``++`` or ``--``."""
 
     var: Var
     delta: int
+    """What is added: 1 or -1, times the size of what a pointer points at."""
     prefix: bool
+    """The value is the new one; otherwise the old one."""
     type: IntType
 
 

@@ -1,12 +1,12 @@
-"""The parser of grammar/*.lark, made by Lark and kept on disk for the next run.
+"""Make the parser of grammar/*.lark with Lark, and keep it on disk for the next run.
 
-Lark needs a quarter of a second to turn the grammar into its tables. So the finished parser is saved
+Lark takes a quarter of a second to turn the grammar into its tables. So the finished parser is saved
 (``Lark.save``) in ``$XDG_CACHE_HOME/probekit/grammar`` (``~/.cache/...``) and loaded from there
-(``Lark.load``). The file's name is a digest of everything that the tables depend on: the grammar, Lark's
-version, Python's.
+(``Lark.load``). The file's name is a digest of everything that the tables depend on: the grammar and the versions of
+Lark and Python.
 
-A saved parser is a pickle, and a pickle can run code: a file is loaded only if it and its folder belong to this
-user, nobody else can write to them, and its digest is right. Otherwise the parser is made anew and saved again.
+A saved parser is a pickle, and a pickle can run code. A file is loaded only if it and its folder belong to this
+user, nobody else can write to them, and its checksum is right. Otherwise the parser is made anew and saved again.
 Where it cannot be saved (a read-only home) every run makes it.
 """
 
@@ -31,7 +31,7 @@ from probekit.resources import cache_dir, data_dir
 __all__ = ("grammar_parser", "grammar_text", "load_parser")
 
 _FILES = ("lexical.lark", "types.lark", "expr.lark", "d.lark")
-"""The grammar, read in this order and joined: one namespace, so that rules keep their names."""
+"""Read in this order and joined: all rules share one namespace."""
 
 _SUFFIX = ".lark-parser"
 _DIGEST = 32
@@ -41,21 +41,21 @@ _MAX_FILES = 8
 
 @lru_cache(maxsize=1)
 def grammar_parser() -> Lark:
-    """The parser of the D grammar, loaded once for each process."""
+    """Return the parser of the D grammar. A process loads it once."""
     return load_parser(grammar_text(), cache_dir("grammar"))
 
 
 def grammar_text() -> str:
-    """The whole grammar as text."""
+    """Return the whole grammar as text."""
     folder = data_dir("grammar")
     return "\n".join(folder.joinpath(name).read_text("utf-8") for name in _FILES)
 
 
 def load_parser(grammar: str, folder: Path | None) -> Lark:
-    """The parser of a grammar: the one saved in ``folder``, or else a new one, which is saved there.
+    """Load the parser of a grammar from ``folder``, or make it and save it there.
 
-    It calls :class:`TreeBuilder` while it parses. ``folder``: None for no cache. Raises
-    :class:`lark.exceptions.GrammarError` for a grammar that is wrong.
+    The parser calls a :class:`TreeBuilder` while it parses. ``folder``: None for no cache. Raises
+    :class:`lark.exceptions.GrammarError` for a faulty grammar.
     """
     key = _key(grammar)
     saved = None if folder is None else _read(folder, key)
@@ -68,13 +68,13 @@ def load_parser(grammar: str, folder: Path | None) -> Lark:
 
 
 def _key(grammar: str) -> str:
-    """A digest of everything that a saved parser depends on."""
+    """Return a digest of everything that a saved parser depends on."""
     parts = (TreeBuilder.__module__, lark.__version__, sys.implementation.cache_tag or sys.version, grammar)
     return sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _read(folder: Path, key: str) -> Lark | None:
-    """The saved parser, or None if there is none that can be trusted."""
+    """Load the saved parser. Returns None if there is none that can be trusted."""
     try:
         # NONBLOCK: opening a pipe of that name would wait for a writer.
         handle = os.open(folder / f"{key}{_SUFFIX}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -91,7 +91,7 @@ def _read(folder: Path, key: str) -> Lark | None:
 
 
 def _write(folder: Path, key: str, parser: Lark) -> None:
-    """Save a parser, by rename, and remove the oldest ones; do nothing where that is not possible."""
+    """Save a parser, by rename, and remove the oldest ones. Does nothing where that is not possible."""
     body = io.BytesIO()
     parser.save(body)
     try:
@@ -117,12 +117,12 @@ def _digest(key: str, body: bytes) -> bytes:
 
 
 def _is_private(status: os.stat_result) -> bool:
-    """Whether a file or folder belongs to this user, and nobody else can write to it."""
+    """Tell whether a file or folder belongs to this user and nobody else can write to it."""
     return status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _is_private_folder(folder: Path) -> bool:
-    """Whether nobody else can put a file into a folder, or another folder in its place."""
+    """Tell whether nobody else can put a file into a folder, or put another folder in its place."""
     real = folder.resolve()
     return _is_private(real.stat()) and all(
         not mode & stat.S_IWOTH or mode & stat.S_ISVTX for mode in (parent.stat().st_mode for parent in real.parents)

@@ -1,8 +1,8 @@
-"""Text to syntax tree: Lark's parser of grammar/*.lark (``grammar``), fed one token at a time.
+"""Parse a script: feed the tokens of Lark's lexer to Lark's parser of grammar/*.lark, one by one.
 
-Between Lark's lexer and Lark's parser stands :class:`_Words`: it renames words (keywords, type names) and
-replaces macro variables, and so keeps both out of the grammar. The nodes are made by :class:`TreeBuilder`, which
-Lark calls while it parses.
+Between the two stands :class:`_TokenFilter`, which renames words (keywords, type names) and replaces macro
+variables. So the grammar knows neither. Lark calls :class:`probekit.lang.parse.tree_builder.TreeBuilder` for the
+nodes.
 """
 
 from __future__ import annotations
@@ -17,21 +17,23 @@ from lark.parsers.lalr_interactive_parser import InteractiveParser
 from probekit.lang import ast
 from probekit.lang.diagnostics import Refusal, did_you_mean, refuse
 from probekit.lang.kernelside import KernelSide, NoKernel
+from probekit.lang.keywords import KEYWORDS, MEANINGLESS, terminal_of
 from probekit.lang.parse.grammar import grammar_parser
 from probekit.lang.parse.macros import Macros, MacroUses, expand_text, expand_token
 from probekit.lang.parse.tree_builder import span_of
 from probekit.lang.source import NOWHERE, Span
 from probekit.lang.types import TYPE_NAMES
-from probekit.lang.words import KEYWORDS, MEANINGLESS, terminal_of
 
 __all__ = ("MAX_DEPTH", "parse")
 
 MAX_DEPTH = 150
-"""How deep expressions and statements may nest: the passes after this one recurse."""
+"""How deeply expressions and statements may nest: the later passes are recursive."""
 
 _INSTEAD = {"no loops": "a probe such as tick-10ms fires again and again", "no switch": "use if and else, or ?:"}
+"""What to use in place of what D lacks."""
 
 _WORDS = frozenset(("IDENT", "PSPEC", "TYPE_NAME"))
+"""The terminals that a word may have in the lexer."""
 _END = "$END"
 """The token that Lark feeds at the end of the text."""
 
@@ -39,12 +41,13 @@ _END = "$END"
 def parse(
     text: str, macros: Macros, uses: MacroUses, types: Iterable[str] = (), kernel: KernelSide | None = None
 ) -> ast.Script:
-    """The tree of a script that ``scan`` has passed. Raises :class:`Refusal`.
+    """Parse a script that ``scan`` has prepared. Raises :class:`Refusal`.
 
-    ``types``: typedefs beside D's own; ``kernel``: asked about words that may name a type and are neither.
+    ``uses``: notes the arguments that the script refers to. ``types``: typedefs besides D's own. ``kernel``: is asked
+    about a word that may name a type and that the script does not define.
     """
     parser = grammar_parser().parse_interactive(text)
-    words = _Words(text, parser, macros, uses, {*TYPE_NAMES, *types}, kernel or NoKernel())
+    words = _TokenFilter(text, parser, macros, uses, {*TYPE_NAMES, *types}, kernel or NoKernel())
     try:
         for token in words.tokens():
             parser.feed_token(token)
@@ -64,32 +67,42 @@ def parse(
 _STARRED = re.compile(r"([A-Za-z_]\w*)(\*+)([A-Za-z_]\w*)?")
 _BEFORE_NAME = frozenset(("TYPE_NAME", "STAR", "BASE_TYPE", "TAG", "RBRACE"))
 _BEFORE_MEMBER = frozenset(("ARROW", "DOT", "STRUCT", "ENUM"))
-_BEHIND_TYPE = re.compile(r"\s*[*)(\[\w]")
+_AFTER_TYPE = re.compile(r"\s*[*)(\[\w]")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 
 
 @dataclass(slots=True)
-class _Words:
-    """The token stream between lexer and parser: words renamed, macro variables replaced, typedefs noticed.
+class _TokenFilter:
+    """Passes the lexer's tokens on: renames words, replaces macro variables, notices typedefs.
 
-    A ``typedef`` makes its name a type for every token behind it, as in C; so it is noticed here, not in the tree.
-    The guest's kernel is asked last, and only about a word that stands where a type may.
+    As in C, a ``typedef`` makes its name a type for all later tokens, so it must be noticed here and not in the tree.
+    The guest's kernel is asked last, and only about a word in a place where a type may stand.
     """
 
     text: str
+    """The whole script."""
     parser: InteractiveParser
     macros: Macros
     uses: MacroUses
+    """Notes the arguments that the script refers to."""
     typedefs: set[str]
+    """The names of types so far."""
     kernel: KernelSide
     before: str = ""
+    """The terminal of the token before this one; ``TAG`` for the tag of a struct or enumeration."""
     defining: bool = False
+    """Inside a ``typedef``."""
     taken: bool = False
+    """This declarator's name has been seen."""
     braces: int = 0
+    """How many braces are open in the ``typedef``."""
     parens: int = 0
+    """How many parentheses are open in the ``typedef``."""
     module: str = ""
+    """The module of ``module`struct``, until the tag comes."""
 
     def tokens(self) -> Iterator[Token]:
+        """Yield the tokens for the parser. Each is read in the parser's state after the token before it."""
         for token in self.parser.lexer_thread.lex(self.parser.parser_state):
             if token.type == "MACRO":
                 found: Iterable[Token] = self._expand(token)
@@ -135,11 +148,11 @@ class _Words:
                 yield piece
 
     def _word(self, token: Token) -> Iterator[Token]:
-        """Rename a word. At the top level ``int*`` is a type and a star, not a glob: D settles it so."""
+        """Rename a word. Outside of clauses ``int*`` is a type and a star, not a glob."""
         accepted = self.parser.choices()
-        name, stars, behind = str(token), "", ""
+        name, stars, after = str(token), "", ""
         if token.type == "PSPEC" and (found := _STARRED.fullmatch(name)) is not None:
-            name, stars, behind = found[1], found[2], found[3] or ""
+            name, stars, after = found[1], found[2], found[3] or ""
         terminal = terminal_of(name, self.typedefs)
         if terminal == "TYPE_NAME" and self.before in _BEFORE_NAME and "IDENT" in accepted:
             terminal = None
@@ -149,8 +162,8 @@ class _Words:
             yield _like(token, terminal, name)
             for _ in stars:
                 yield _like(token, "STAR", "*")
-            if behind:
-                yield _like(token, "IDENT", behind)
+            if after:
+                yield _like(token, "IDENT", after)
         elif self.module and self.before in ("STRUCT", "ENUM"):
             yield _like(token, token.type, f"{self.module}`{name}")
             self.module = ""
@@ -166,25 +179,25 @@ class _Words:
             yield token
 
     def _is_kernel_type(self, token: Token, name: str, accepted: Container[str]) -> bool:
-        """Whether a word that is no type of the script's is one of the kernel's."""
+        """Tell whether a word that the script does not define as a type names one of the kernel's."""
         if "TYPE_NAME" not in accepted or self.before in _BEFORE_MEMBER or not _WORD.fullmatch(name):
             return False
         if token.type == "PSPEC" or "INT" in accepted:
-            # A probe, or an expression, may stand here as well: what follows decides.
+            # A probe description or an expression may stand here too: what follows decides.
             starred = token.type == "PSPEC" and name != token
-            if not starred and _BEHIND_TYPE.match(self.text, token.end_pos or 0) is None:
+            if not starred and _AFTER_TYPE.match(self.text, token.end_pos or 0) is None:
                 return False
         elif self.before in _BEFORE_NAME and "IDENT" in accepted:
             return False
         return self.kernel.is_type(name) and not self._assigned(name)
 
     def _assigned(self, name: str) -> bool:
-        """Whether the script uses a word as a variable somewhere."""
+        """Tell whether the script uses a word as a variable somewhere."""
         use = rf"(?<![\w`>.]){name}\s*(?:\+\+|--|\[|(?:[-+*/%&|^]|<<|>>)?=(?!=))"
         return re.search(use, self.text) is not None
 
     def _scoped(self, token: Token) -> Iterator[Token]:
-        """``module`type``, ``module`struct tag``, or a symbol."""
+        """Rename ``module`type``, the ``struct`` of ``module`struct tag``, or a symbol."""
         accepted = self.parser.choices()
         module, _, name = str(token).partition("`")
         terminal = KEYWORDS.get(name)
@@ -202,7 +215,7 @@ class _Words:
 
 
 def _like(token: Token, terminal: str, text: str) -> Token:
-    """Another token in the same place."""
+    """Make another token in the same place."""
     return Token.new_borrow_pos(terminal, text, token)
 
 
@@ -214,7 +227,10 @@ def _reserved(word: str, span: Span) -> Refusal:
 
 
 def _unexpected(token: Token, text: str, accepted: set[str]) -> Refusal:
-    """``accepted``: the terminals that could have stood there."""
+    """Make the fault for a token that cannot stand where it does.
+
+    ``accepted``: the terminals that could have stood there.
+    """
     if token.type == _END:
         end = len(text.rstrip())
         return refuse("D_SYNTAX", Span(end, end), "script ends too early", *_missing(accepted))

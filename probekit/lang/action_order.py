@@ -1,7 +1,7 @@
-"""What may follow what in a clause, once it commits or speculates.
+"""Check the order of the actions in a clause that commits or speculates.
 
-A clause's record goes either to the principal buffer or to one speculation, so
-``speculate()`` stands before all recording, and ``commit()`` alone.
+A clause's record goes either to the principal buffer or to one speculation. So ``speculate()`` comes before all
+recording, and ``commit()`` stands in a clause that records nothing.
 """
 
 from __future__ import annotations
