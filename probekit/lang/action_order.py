@@ -7,18 +7,18 @@ recording, and ``commit()`` stands in a clause that records nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from probekit.lang import typed
 from probekit.lang.builtins import DESTRUCTIVE
 from probekit.lang.diagnostics import refuse
 from probekit.lang.source import Span
 from probekit.lang.typed import TypedStatement
+from probekit.records import mutable_record
 
 __all__ = ("check_order",)
 
 
-@dataclass(slots=True)
+@mutable_record
 class _Seen:
     """What the statements so far have done."""
 

@@ -7,7 +7,6 @@ function and key types at its first use.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import cast
 
 from probekit.buffers.aggs import AggFuncName, AggPlan, KeyPart
@@ -20,7 +19,7 @@ from probekit.lang.types import STRING_SIZE, IntType, StringType, Type
 from probekit.lang.typetable import TypeTable
 from probekit.lang.values import Translator, Value
 from probekit.probe.names import ProbeDescription
-from probekit.records import record
+from probekit.records import fresh, mutable_record, record
 
 __all__ = ("Aggregation", "Inline", "Scope", "key_part")
 
@@ -35,7 +34,7 @@ _CHEAP = (typed.Const, typed.Text, typed.Slot, typed.Load, typed.Builtin, typed.
 """Expressions that cost no more than a slot: they are evaluated again instead of being kept."""
 
 
-@dataclass(slots=True)
+@mutable_record
 class Aggregation:
     """One aggregation."""
 
@@ -66,7 +65,7 @@ class Inline:
     value: ast.Expr
 
 
-@dataclass(slots=True)
+@mutable_record
 class Scope:
     """The names of one program, and the faults found in it."""
 
@@ -75,27 +74,27 @@ class Scope:
     """:func:`probekit.lang.exprs.check`, which every part of the checker calls for operands."""
     string_size: int = STRING_SIZE
     """The option ``strsize``, in bytes."""
-    variables: dict[tuple[VarScope, str], Var] = field(default_factory=dict)
+    variables: dict[tuple[VarScope, str], Var] = fresh(dict)
     """By scope and name."""
-    aggregations: dict[str, Aggregation] = field(default_factory=dict)
-    inlines: dict[str, Inline] = field(default_factory=dict)
-    translators: list[Translator] = field(default_factory=list)
-    providers: set[str] = field(default_factory=set)
+    aggregations: dict[str, Aggregation] = fresh(dict)
+    inlines: dict[str, Inline] = fresh(dict)
+    translators: list[Translator] = fresh(list)
+    providers: set[str] = fresh(set)
     """The providers that the script declares."""
-    diagnostics: list[Diagnostic] = field(default_factory=list)
+    diagnostics: list[Diagnostic] = fresh(list)
     probes: tuple[ProbeDescription, ...] = ()
     """The descriptions of the clause that is being checked; empty outside of clauses."""
     creating: bool = False
     """Elements that are missing are made, because a member of them is being assigned."""
-    coming: set[str] = field(default_factory=set)
+    coming: set[str] = fresh(set)
     """Variables that the assignment being checked will define."""
     expansions: int = 0
     """How many inlines and translators were expanded so far."""
     has_target: bool = False
     """``-c`` or ``-p`` names a process."""
-    frames: dict[str, int] = field(default_factory=lambda: dict(DEFAULT_FRAMES))
+    frames: dict[str, int] = fresh(lambda: dict(DEFAULT_FRAMES))
     """How many frames ``stack()``, ``ustack()`` and ``jstack()`` record."""
-    bound: list[dict[str, Value]] = field(default_factory=list)
+    bound: list[dict[str, Value]] = fresh(list)
     """What names stand for inside the inlines and translators that are being expanded, innermost last."""
     included: Callable[[int], bool] = lambda _: False
     """Tells whether an offset lies in an included C header."""

@@ -17,12 +17,11 @@ or a fault the later parts do not run. An ``if`` without such an action stays as
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from probekit.lang import typed
 from probekit.lang.typed import CheckedClause, CheckedProgram, TypedExpr, TypedStatement
 from probekit.lang.types import INT
-from probekit.records import replaced
+from probekit.records import fresh, mutable_record, replaced
 
 __all__ = ("split_clauses",)
 
@@ -45,7 +44,7 @@ def _records_inside(statement: TypedStatement) -> bool:
     )
 
 
-@dataclass(slots=True)
+@mutable_record
 class _Splitter:
     """Splits the clauses of one program."""
 
@@ -53,7 +52,7 @@ class _Splitter:
     """The hidden variable."""
     numbers: int = _NOWHERE
     """The last number given to a part."""
-    parts: list[CheckedClause] = field(default_factory=list)
+    parts: list[CheckedClause] = fresh(list)
     """The parts of the clause that is being split."""
 
     def split(self, clause: CheckedClause) -> list[CheckedClause]:

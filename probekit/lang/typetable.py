@@ -10,7 +10,6 @@ Each program has one table. Its script's tags, typedefs and enumerators come fir
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import assert_never
 
 from probekit.lang import ast
@@ -37,7 +36,7 @@ from probekit.lang.types import (
     alignof,
     sizeof,
 )
-from probekit.records import record
+from probekit.records import fresh, mutable_record, record
 
 __all__ = ("Declared", "TypeTable")
 
@@ -83,7 +82,7 @@ class Declared:
     """Names and types of the keys: the parameters of an inline."""
 
 
-@dataclass(slots=True)
+@mutable_record
 class TypeTable:
     """The types of one program."""
 
@@ -91,11 +90,11 @@ class TypeTable:
     """Evaluates a constant expression. Returns None for any other."""
     string_size: int = STRING_SIZE
     """The option ``strsize``, in bytes."""
-    kernel: KernelSide = field(default_factory=NoKernel)
-    typedefs: dict[str, Type] = field(default_factory=lambda: dict(TYPE_NAMES))
-    tags: dict[tuple[str, str], StructType | EnumType] = field(default_factory=dict)
+    kernel: KernelSide = fresh(NoKernel)
+    typedefs: dict[str, Type] = fresh(lambda: dict(TYPE_NAMES))
+    tags: dict[tuple[str, str], StructType | EnumType] = fresh(dict)
     """By keyword (``struct``, ``union``, ``enum``) and tag."""
-    enumerators: dict[str, tuple[int, EnumType]] = field(default_factory=dict)
+    enumerators: dict[str, tuple[int, EnumType]] = fresh(dict)
     """The value of each, and its enumeration."""
 
     def resolve(self, name: ast.TypeName) -> Type:

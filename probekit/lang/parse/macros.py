@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from types import MappingProxyType
 
 from probekit.lang.diagnostics import Diagnostic, did_you_mean, refuse
 from probekit.lang.source import NOWHERE, Span
-from probekit.records import record
+from probekit.records import fresh, record
 
 __all__ = ("MacroUses", "Macros", "expand_text", "expand_token")
 
@@ -30,7 +29,7 @@ class Macros:
 
     args: tuple[str, ...] = ()
     """The script's arguments; the first is ``$0``."""
-    values: Mapping[str, int] = MappingProxyType({})
+    values: Mapping[str, int] = fresh(dict)
     """``pid`` ... ``target``, without the dollar sign."""
     default_args: bool = False
     """The option ``defaultargs``: an argument that was not given is 0 or ""."""

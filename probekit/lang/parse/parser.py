@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass
 
 from lark import Token, UnexpectedCharacters, UnexpectedToken
 from lark.parsers.lalr_interactive_parser import InteractiveParser
@@ -23,6 +22,7 @@ from probekit.lang.parse.macros import Macros, MacroUses, expand_text, expand_to
 from probekit.lang.parse.tree_builder import span_of
 from probekit.lang.source import NOWHERE, Span
 from probekit.lang.types import TYPE_NAMES
+from probekit.records import mutable_record
 
 __all__ = ("MAX_DEPTH", "parse")
 
@@ -71,7 +71,7 @@ _AFTER_TYPE = re.compile(r"\s*[*)(\[\w]")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 
 
-@dataclass(slots=True)
+@mutable_record
 class _TokenFilter:
     """Passes the lexer's tokens on: renames words, replaces macro variables, notices typedefs.
 
