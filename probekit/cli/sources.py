@@ -14,7 +14,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from probekit.cli.cpp import preprocess
@@ -27,6 +26,7 @@ from probekit.lang.kernelside import KernelSource
 from probekit.lang.source import Source as Text
 from probekit.lang.source import Span
 from probekit.probe.names import ProbeDescription
+from probekit.records import record, replaced
 from probekit.session.options import OptionError, Options, set_option
 
 CanMatch = Callable[[ProbeDescription], bool]
@@ -41,7 +41,7 @@ _ZDEFS = re.compile(r"^[ \t]*#[ \t]*pragma[ \t]+D[ \t]+option[ \t]+zdefs", re.MU
 _FEWER_FIELDS = {"f": ":", "m": "::", "P": ":::", "i": ""}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Source:
     """One of the command line's programs. ``what``: as messages name it; ``filename``: None from the command line.
 
@@ -64,7 +64,7 @@ class Source:
         return f"invalid probe specifier {self.spec}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Compiled:
     """The program, and how many of its clauses come from each source."""
 
@@ -207,7 +207,7 @@ def _compile(
 def _own_fault(error: CompileError, source: Source, offset: int) -> CompileError:
     """The same faults, placed in the source itself, which begins at ``offset`` of what was compiled."""
     moved = [
-        replace(d, span=Span(max(d.span.start - offset, 0), max(d.span.end - offset, 0))) for d in error.diagnostics
+        replaced(d, span=Span(max(d.span.start - offset, 0), max(d.span.end - offset, 0))) for d in error.diagnostics
     ]
     return CompileError(moved, Text(source.text, source.filename))
 

@@ -10,10 +10,10 @@ buffers: by then every record that was speculated before has come in, from whate
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from probekit.buffers.layout import RECORD_HEADER, RawRecord
+from probekit.records import fresh, mutable_record
 
 __all__ = ("Held", "SharedNumbers", "Speculations")
 
@@ -36,9 +36,11 @@ class SharedNumbers(Protocol):
         ...
 
 
-@dataclass(slots=True)
+@mutable_record
 class _Buffer:
-    records: list[Held] = field(default_factory=list)
+    """One speculation: its state, and what it holds."""
+
+    records: list[Held] = fresh(list)
     used: int = 0
 
 

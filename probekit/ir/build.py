@@ -14,7 +14,6 @@ BEGIN /pid == 7/ { trace(arg0); }
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import assert_never
 
 from probekit.buffers.actions import Action, Default, FieldKind, RecordPlan, field_layout
@@ -28,13 +27,13 @@ from probekit.lang.builtins import DESTRUCTIVE
 from probekit.lang.check import check_program
 from probekit.lang.diagnostics import CompileError, Diagnostic
 from probekit.lang.kernelside import KernelSide, KernelSource, NoKernel
-from probekit.lang.macros import Macros
+from probekit.lang.parse.macros import Macros
 from probekit.lang.source import NOWHERE, Source
 from probekit.lang.types import StringType, is_object, sizeof
 from probekit.lang.values import machine
 from probekit.lang.variables import key_sizes
 from probekit.probe.names import ProbeDescription
-from probekit.records import replaced
+from probekit.records import fresh, mutable_record, replaced
 
 __all__ = ("build_program", "compile_program")
 
@@ -146,12 +145,12 @@ def _destructive(statements: Iterable[typed.TypedStatement]) -> Iterator[str]:
                 pass
 
 
-@dataclass(slots=True)
+@mutable_record
 class _Record:
     """A clause's record while it grows."""
 
-    items: list[tuple[int, FieldKind, str]] = field(default_factory=list)
-    actions: list[Action] = field(default_factory=list)
+    items: list[tuple[int, FieldKind, str]] = fresh(list)
+    actions: list[Action] = fresh(list)
 
     def plan(self) -> RecordPlan | None:
         if not self.actions:

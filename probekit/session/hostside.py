@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from probekit.consumer import events as model
@@ -17,6 +16,7 @@ from probekit.interp.aggs import Aggregations
 from probekit.interp.state import Limits
 from probekit.ir.ops import Program
 from probekit.providers.profile import is_sampling
+from probekit.records import mutable_record
 from probekit.session.options import AGGSIZE, Options
 from probekit.session.run_state import RunState
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ("HostSide",)
 
 
-@dataclass(slots=True)
+@mutable_record
 class _Timer:
     """One timed probe: when it is due next, in monotonic nanoseconds."""
 

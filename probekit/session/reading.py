@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from probekit.buffers import actions as acts
@@ -29,6 +28,7 @@ from probekit.consumer.symbols import Found, Symbols
 from probekit.enabling.host.probes import record_integer
 from probekit.ir.ops import Program
 from probekit.providers.dtrace import ERROR
+from probekit.records import replaced
 from probekit.session.hostside import HostSide
 from probekit.session.options import OptionError, Options, set_option
 from probekit.session.run_state import RunState
@@ -79,7 +79,7 @@ class Reading:
 
     def begin(self, sites: dict[int, model.Probe]) -> None:
         """``sites``: the probe of each site number, of both sides. The first drops are told in a second."""
-        self._reader = replace(self._reader, probes=sites)
+        self._reader = replaced(self._reader, probes=sites)
         self._next_drops_ns = time.monotonic_ns() + _DROPS_NS
 
     # -- aggregations ------------------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from probekit.buffers import actions as acts
@@ -25,6 +24,7 @@ from probekit.interp.aggs import Aggregations
 from probekit.interp.run import Fault, run_clause
 from probekit.interp.state import Limits, State
 from probekit.ir.ops import Clause, Program
+from probekit.records import record
 
 if TYPE_CHECKING:
     from probekit.enabling.api import Globals
@@ -38,7 +38,7 @@ CPU = 0
 _LONGEST_CHILL_NS = 500_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GuestSight:
     """What the host's probes see of a guest. ``percpu_offset``: of :data:`CPU`, asked when it is needed."""
 
