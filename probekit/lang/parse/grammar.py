@@ -2,8 +2,8 @@
 
 Lark takes a quarter of a second to turn the grammar into its tables. So the finished parser is saved
 (``Lark.save``) in ``$XDG_CACHE_HOME/probekit/grammar`` (``~/.cache/...``) and loaded from there
-(``Lark.load``). The file's name is a digest of everything that the tables depend on: the grammar and the versions of
-Lark and Python.
+(``Lark.load``). The file's name is a digest of everything that the tables depend on: the grammar, Lark's options,
+and the versions of Lark and Python.
 
 A saved parser is a pickle, and a pickle can run code. A file is loaded only if it and its folder belong to this
 user, nobody else can write to them, and its checksum is right. Otherwise the parser is made anew and saved again.
@@ -33,6 +33,7 @@ __all__ = ("grammar_parser", "grammar_text", "load_parser")
 _FILES = ("lexical.lark", "types.lark", "expr.lark", "d.lark")
 """Read in this order and joined: all rules share one namespace."""
 
+_OPTIONS = {"parser": "lalr", "lexer": "contextual", "maybe_placeholders": True}
 _SUFFIX = ".lark-parser"
 _DIGEST = 32
 _MAX_FILE = 4 << 20
@@ -61,7 +62,7 @@ def load_parser(grammar: str, folder: Path | None) -> Lark:
     saved = None if folder is None else _read(folder, key)
     if saved is not None:
         return saved
-    made = Lark(grammar, parser="lalr", lexer="contextual", maybe_placeholders=True, transformer=TreeBuilder())
+    made = Lark(grammar, **_OPTIONS, transformer=TreeBuilder())
     if folder is not None:
         _write(folder, key, made)
     return made
@@ -69,7 +70,8 @@ def load_parser(grammar: str, folder: Path | None) -> Lark:
 
 def _key(grammar: str) -> str:
     """Return a digest of everything that a saved parser depends on."""
-    parts = (TreeBuilder.__module__, lark.__version__, sys.implementation.cache_tag or sys.version, grammar)
+    python = sys.implementation.cache_tag or sys.version
+    parts = (TreeBuilder.__module__, lark.__version__, python, repr(_OPTIONS), grammar)
     return sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -76,12 +76,14 @@ def test_a_saved_parser_is_loaded_and_not_made_again(folder: Path, no_making: No
     assert (_saved(folder).stat().st_mode & 0o777, folder.stat().st_mode & 0o777) == (0o600, 0o700)
 
 
-@pytest.mark.parametrize("changed", ["grammar", "lark", "python"])
+@pytest.mark.parametrize("changed", ["grammar", "lark", "options", "python"])
 def test_a_parser_of_another_grammar_or_version_is_not_taken(
     folder: Path, no_making: None, changed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if changed == "lark":
         monkeypatch.setattr("lark.__version__", "0.0.1")
+    elif changed == "options":
+        monkeypatch.setitem(grammar._OPTIONS, "strict", False)
     elif changed == "python":
         monkeypatch.setattr(sys.implementation, "cache_tag", "cpython-0")
     with pytest.raises(AssertionError, match="is made"):
