@@ -13,7 +13,7 @@ BEGIN /pid == 7/ { trace(arg0); }
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import assert_never
 
 from probekit.buffers.actions import Action, Default, FieldKind, RecordPlan, field_layout
@@ -53,6 +53,7 @@ def compile_program(
     kernel: KernelSource | None = None,
     can_match: Callable[[ProbeDescription], bool] | None = None,
     libraries: int = 0,
+    parts: Sequence[int] = (),
 ) -> Program:
     """Compile a script.
 
@@ -60,7 +61,7 @@ def compile_program(
     ``$1`` ... stand for, the script's name first. ``macros``: ``pid``, ``target`` ... and their numbers.
     ``default_args``, ``unused_args``, ``allow_empty``, ``string_size``: the options ``defaultargs``, ``argref``,
     ``empty``, ``strsize``; ``frames``: ``stackframes`` as ``stack``, ``ustackframes`` as ``ustack``.
-    ``kernel``: the guest's, whose types and symbols the script may name. ``can_match``, ``libraries``: as of
+    ``kernel``: the guest's, whose types and symbols the script may name. ``can_match``, ``libraries``, ``parts``: as of
     :func:`probekit.lang.check.check_program`.
     Raises :class:`probekit.lang.diagnostics.CompileError`, and nothing else, for any text at all; its
     ``needs_kernel`` says that without ``kernel`` something was looked for that one might have had.
@@ -79,6 +80,7 @@ def compile_program(
             kernel=_kernel_types(kernel) if kernel is not None else none,
             can_match=can_match,
             libraries=libraries,
+            parts=parts,
         )
         return build_program(checked, source)
     except CompileError as error:
@@ -109,6 +111,7 @@ def build_program(program: typed.CheckedProgram, source: Source) -> Program:
                 _clause(index, clause, program.aggregations),
                 text=texts[clause.span],
                 line=source.place(clause.span.start)[0],
+                start=clause.span.start,
             )
             for index, clause in enumerate(program.clauses)
         ),

@@ -6,9 +6,12 @@ Statements are checked one by one, so that one run finds several faults. A synta
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import assert_never
+from itertools import pairwise
+from typing import Protocol, TypeVar, assert_never
 
 from probekit.lang import ast, library, typed
 from probekit.lang.action_order import check_order
@@ -24,14 +27,14 @@ from probekit.lang.operators import describe, truth
 from probekit.lang.parse.macros import Macros, MacroUses
 from probekit.lang.parse.parser import parse
 from probekit.lang.pragmas import check_pragmas
-from probekit.lang.scan import Option, scan
+from probekit.lang.scan import Option, Scanned, scan
 from probekit.lang.scope import Scope
 from probekit.lang.source import NOWHERE, Source, Span
 from probekit.lang.split import split_clauses
 from probekit.lang.typed import CheckedClause, CheckedProgram, TypedStatement
 from probekit.lang.types import STRING_SIZE
 from probekit.probe.names import DescriptionError, ProbeDescription
-from probekit.records import replaced
+from probekit.records import record, replaced
 
 __all__ = ("MAX_DIAGNOSTICS", "check_program")
 
@@ -52,18 +55,37 @@ def check_program(
     kernel: KernelSide | None = None,
     can_match: Callable[[ProbeDescription], bool] | None = None,
     libraries: int = 0,
+    parts: Sequence[int] = (),
 ) -> CheckedProgram:
     """Parse and check a script. Raises :class:`CompileError` with every fault found.
 
     ``allow_bare``: probe descriptions without a clause are allowed (``-n``). ``allow_empty``: the option ``empty``.
     ``string_size`` (bytes) and ``frames`` (by function): the options ``strsize`` and ``stackframes`` ..., for a script
     that does not set them itself. ``kernel``: the guest's. ``can_match``: tells whether any probe may match a
-    description; None when that is not known yet. ``libraries``: the offset where the D libraries end and the script
-    begins.
+    description; None when that is not known yet; the option ``zdefs`` allows any. ``libraries``: the offset where the D
+    libraries end and the script begins. ``parts``: the offsets where further scripts of the command line begin; each
+    sees what those before it have named, and only the faults of the first faulty one are reported.
     """
     macros, uses = macros or Macros(), MacroUses()
     kernel = kernel or NoKernel()
+
+    def check_until(end: int) -> None:
+        """Check the scripts that end at an offset, for their own faults."""
+        check_program(
+            Source(source.text[:end], source.name),
+            allow_bare=allow_bare,
+            allow_empty=allow_empty,
+            macros=replaced(macros, unused=True),
+            string_size=string_size,
+            frames=frames,
+            kernel=kernel,
+            can_match=can_match,
+            libraries=libraries,
+            parts=[start for start in parts if start < end],
+        )
+
     try:
+        _check_closed(source, parts)
         scanned = scan(source)
         scope = make_scope(_string_size(scanned.options, string_size), kernel)
         scope.included = source.included
@@ -72,18 +94,23 @@ def check_program(
         types = _use_library(scope) if library.is_named_in(scanned.text) else ()
         script = parse(scanned.text, _with_options(macros, scanned.options), uses, types, kernel)
     except Refusal as refusal:
-        raise CompileError((refusal.diagnostic,), source) from refusal
-    clauses = _items(script, scope, allow_bare=allow_bare, can_match=can_match)
-    if not scope.diagnostics:
-        with _collecting(scope):
-            check_pragmas(scanned.pragmas, scope, libraries)
-    empty = all(isinstance(item, ast.Declaration) for item in script.items)  # DTrace does not count declarations
-    if not scope.diagnostics and empty and not (allow_empty or _is_set("empty", scanned.options)):
-        scope.diagnostics.append(Diagnostic("D_EMPTY", NOWHERE, "the program is empty"))
-    if not scope.diagnostics:
-        scope.diagnostics.extend(uses.unused(_with_options(macros, scanned.options)))
-    if scope.diagnostics:
-        raise CompileError(scope.diagnostics, source)
+        part = bisect_right(parts, refusal.diagnostic.span.start)
+        if part:
+            check_until(parts[part - 1])  # an earlier script may have faults of its own, or not be closed
+        raise CompileError((refusal.diagnostic,), source, part) from refusal
+    for item in script.items:
+        crossed = bisect_right(parts, item.span.start)
+        if crossed < len(parts) and item.span.end > parts[crossed]:
+            check_until(parts[crossed])
+    clauses = _check_parts(
+        script.items,
+        scanned,
+        scope,
+        _Parts(source, parts, libraries),
+        _Allowed(bare=allow_bare, empty=allow_empty, can_match=can_match),
+    )
+    if unused := list(uses.unused(_with_options(macros, scanned.options))):
+        raise CompileError(unused, source, len(parts))
     checked = CheckedProgram(
         clauses=tuple(clauses),
         variables=tuple(scope.variables.values()),
@@ -92,6 +119,79 @@ def check_program(
         string_size=scope.string_size,
     )
     return split_clauses(checked)
+
+
+@record
+class _Parts:
+    """The scripts of the command line in one text."""
+
+    source: Source
+    starts: Sequence[int]
+    """The offsets of all but the first."""
+    libraries: int
+    """The offset where the D libraries end and the first script begins."""
+
+
+@record
+class _Allowed:
+    """What a script may do. See :func:`check_program`."""
+
+    bare: bool
+    empty: bool
+    can_match: Callable[[ProbeDescription], bool] | None
+
+
+def _check_parts(
+    items: Sequence[ast.Item], scanned: Scanned, scope: Scope, parts: _Parts, allowed: _Allowed
+) -> list[CheckedClause]:
+    """Check one script after the other. Raises :class:`CompileError` with the faults of the first faulty one."""
+    clauses: list[CheckedClause] = []
+    empty, permitted, lenient = True, allowed.empty, False
+    left, options, pragmas = deque(items), deque(scanned.options), deque(scanned.pragmas)
+    for part, end in enumerate((*parts.starts, len(parts.source.text) + 1)):
+        own = _take_until(end, left)
+        for option in _take_until(end, options):
+            lenient, permitted = lenient or option.name == "zdefs", permitted or option.name == "empty"
+        clauses += _items(own, scope, allow_bare=allowed.bare, can_match=None if lenient else allowed.can_match)
+        own_pragmas = _take_until(end, pragmas)
+        if not scope.diagnostics:
+            with _collecting(scope):
+                check_pragmas(own_pragmas, scope, parts.libraries)
+        empty = empty and all(isinstance(item, ast.Declaration) for item in own)  # DTrace does not count declarations
+        if not scope.diagnostics and empty and not permitted:
+            scope.diagnostics.append(Diagnostic("D_EMPTY", NOWHERE, "the program is empty"))
+        if scope.diagnostics:
+            raise CompileError(scope.diagnostics, parts.source, part)
+    return clauses
+
+
+class _Placed(Protocol):
+    @property
+    def span(self) -> Span: ...
+
+
+_P = TypeVar("_P", bound=_Placed)
+
+
+def _take_until(end: int, things: deque[_P]) -> list[_P]:
+    """Take those from the front that begin before an offset."""
+    taken: list[_P] = []
+    while things and things[0].span.start < end:
+        taken.append(things.popleft())
+    return taken
+
+
+def _check_closed(source: Source, parts: Sequence[int]) -> None:
+    """Raise :class:`Refusal` for a comment that one script opens and a later one closes."""
+    if not parts:
+        return
+    for start, end in pairwise((0, *parts, len(source.text))):
+        try:
+            scan(Source(source.text[start:end], source.name))
+        except Refusal as refusal:
+            found = refusal.diagnostic
+            span = Span(found.span.start + start, found.span.end + start)
+            raise Refusal(replaced(found, span=span)) from refusal
 
 
 _SIZE = re.compile(r"([0-9]{1,9})([kKmM]?)")
@@ -140,14 +240,16 @@ def _with_options(macros: Macros, options: tuple[Option, ...]) -> Macros:
 CanMatch = Callable[[ProbeDescription], bool]
 
 
-def _items(script: ast.Script, scope: Scope, *, allow_bare: bool, can_match: CanMatch | None) -> list[CheckedClause]:
+def _items(
+    items: Sequence[ast.Item], scope: Scope, *, allow_bare: bool, can_match: CanMatch | None
+) -> list[CheckedClause]:
     # As in DTrace, all declarations take effect before the first clause is checked.
-    for item in script.items:
+    for item in items:
         if not isinstance(item, ast.Clause):
             with _collecting(scope):
                 declare(item, scope)
     clauses: list[CheckedClause] = []
-    for item in script.items:
+    for item in items:
         if len(scope.diagnostics) >= MAX_DIAGNOSTICS:
             break
         if isinstance(item, ast.Clause):

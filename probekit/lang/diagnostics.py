@@ -48,13 +48,15 @@ class CompileError(ProbekitError):
     """The script has faults.
 
     ``diagnostics``: the faults. ``source``: the text that their spans point into. ``needs_kernel``: the script was
-    compiled without a guest and names something that a kernel may know.
+    compiled without a guest and names something that a kernel may know. ``part``: which script of the command line is
+    at fault, from 0.
     """
 
     exit_code = 1
     needs_kernel = False
 
-    def __init__(self, diagnostics: Iterable[Diagnostic], source: Source) -> None:
+    def __init__(self, diagnostics: Iterable[Diagnostic], source: Source, part: int = 0) -> None:
+        self.part = part
         self.diagnostics = tuple(diagnostics)
         self.source = source
         super().__init__("\n".join(render(d, source) for d in self.diagnostics))
