@@ -1,18 +1,22 @@
-"""Errors that the machine raises, each with the facts as fields.
+"""Errors, each with the facts as fields.
 
-Two channels never mix: what is wrong with the user's *script* is a
-:class:`probekit.lang.diagnostics.Diagnostic`; what is wrong with the world (a
-stub, a guest, a file) is a :class:`ProbekitError` from here. ``str()`` of an
-error is one readable paragraph; ``hint`` says what to do next.
+Three channels never mix. What is wrong with the user's *script* is a
+:class:`probekit.lang.diagnostics.Diagnostic`. What is wrong with the world (a
+stub, a guest, a file) is a :class:`ProbekitError` from here: ``str()`` of it is one
+readable paragraph, and ``hint`` says what to do next. A bug of probekit itself is an
+:class:`InternalError`, which no handler of the other two catches.
 """
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 __all__ = (
     "BusyError",
     "Cancelled",
     "ConflictError",
     "GuestError",
+    "InternalError",
     "JournalError",
     "MemoryAccessError",
     "ProbekitError",
@@ -23,7 +27,25 @@ __all__ = (
     "TargetLost",
     "TargetTimeout",
     "UnsupportedError",
+    "required",
 )
+
+_T = TypeVar("_T")
+
+
+class InternalError(Exception):
+    """A bug of probekit: something that its own code rules out has happened.
+
+    It shares no base class with the errors of users and guests, and ``python -O`` does not remove the checks that
+    raise it.
+    """
+
+
+def required(value: _T | None, what: str) -> _T:
+    """Return ``value``, which is never None here. ``what`` names it. Raises :class:`InternalError` for None."""
+    if value is None:
+        raise InternalError(f"{what} is missing")
+    return value
 
 
 class ProbekitError(Exception):

@@ -11,12 +11,12 @@ from hypothesis import settings
 
 _USUAL_GUEST = re.compile(r"6\.12?-cloud(?!-(?:st|pti))")
 # So that all have as much to do.
-_ALONE = tuple(f"tests/guest/test_{name}.py" for name in ("stages", "markers", "nmi"))
+_ALONE = tuple(f"tests/live/test_{name}.py" for name in ("stages", "markers", "nmi"))
 # What takes longest is begun first: the end is a short one for all.
-_LONG = ("6.1-cloud", "6.12-cloud", *_ALONE, "tests/guest/test_tracepoints.py")
+_LONG = ("6.1-cloud", "6.12-cloud", *_ALONE, "tests/live/test_tracepoints.py")
 _FIRST = {scope: rank for rank, scope in enumerate(_LONG)}
 
-pytest_plugins = ("tests.guest_fixtures",)
+pytest_plugins = ("tests.guest_fixtures", "tests.reporting")
 
 # Property tests are not timed one by one: a busy machine is no defect.
 settings.register_profile("probekit", deadline=None)

@@ -23,8 +23,8 @@ from pathlib import Path
 import pytest
 from pytest import PytestWarning
 
-from tests.guest.snapshot import TextSnapshot
-from tests.guest.tool import Probekit
+from tests.live.snapshot import TextSnapshot
+from tests.live.tool import Probekit
 from vm.errors import GuestNotReadyError
 from vm.guest import Guest
 from vm.text import KernelText, differences

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from probekit.cli.cpp import preprocess
 from probekit.cli.errors import ScriptError
+from probekit.errors import InternalError
 from probekit.ir.build import compile_program
 from probekit.ir.ops import Program
 from probekit.lang.diagnostics import CompileError
@@ -200,7 +201,7 @@ def _compile(
                 own = _own_fault(error, source, len(text) - len(source.text))
                 text = own.text(errtags=options.errtags)
                 raise ScriptError(f"{source.failed}: {text}", needs_kernel=error.needs_kernel) from error
-    raise AssertionError("compiled neither way")
+    raise InternalError("compiled neither way")
 
 
 def _own_fault(error: CompileError, source: Source, offset: int) -> CompileError:

@@ -15,14 +15,13 @@ from probekit.cli.errors import ScriptError
 from probekit.cli.progress import Progress
 from probekit.cli.prototypes import ArgumentTypes, argument_types
 from probekit.cli.sources import CanMatch, Compiled, Source, compile_sources, pragma_options, read_sources
+from probekit.consumer.bulk import Sink
 from probekit.consumer.events import Attached, Message, ProbeFired
-from probekit.errors import ProbekitError
+from probekit.errors import InternalError, ProbekitError
 from probekit.ir.ops import Clause
 from probekit.output.api import Renderer
 from probekit.output.effects import HostEffects
-from probekit.session.bulk import Sink
-from probekit.session.checks import NoMatchError
-from probekit.session.destructive import refuse_destructive
+from probekit.session.checks import NoMatchError, refuse_destructive
 from probekit.session.options import Options, apply_options, environment_options
 from probekit.session.run import EngineName, Trace
 from probekit.session.signals import Interrupts
@@ -129,7 +128,7 @@ def _with_target(
             list_probes(guest, program, out, verbose=arguments.verbose, json=arguments.json)
         return 0
     if compiled is None:
-        raise AssertionError("without -l there are programs")
+        raise InternalError("without -l there are programs")
     run = _prepare(arguments, options, sources, compiled, guest, interrupts, victim)
     if arguments.compile_only:
         if arguments.verbose:
@@ -315,9 +314,8 @@ class _Rendering:
         stack.callback(effects.close)
         renderer = self._renderer(out, effects)
         renderer.header()
-        self._run.idle = renderer.flush
-        if isinstance(renderer, Sink):
-            self._run.sink = _Printing(renderer, self._progress)
+        sink = _Printing(renderer, self._progress) if isinstance(renderer, Sink) else None
+        self._run.state.listen(idle=renderer.flush, sink=sink)
         for event in self._run.events():
             self._progress.done()
             if isinstance(event, Attached):
@@ -341,7 +339,8 @@ class _Rendering:
             from probekit.output.json_document import JsonDocument
 
             return JsonDocument(out, effects=effects)
-        from probekit.output.text import TextRenderer, TextStyle
+        from probekit.output.api import TextStyle
+        from probekit.output.text import TextRenderer
 
         style = TextStyle(
             quiet=options.quiet,

@@ -14,22 +14,22 @@ from typing import TypeGuard, assert_never
 from probekit.buffers.actions import Exit, Field
 from probekit.buffers.layout import FAULT_WORDS, RECORD_HEADER, FaultKind, HeaderWord
 from probekit.codegen import costs
-from probekit.codegen.acting import panics, routine_of, stops
 from probekit.codegen.aggregate import aggregate
+from probekit.codegen.builtin_vars import TASK_TEXTS, task_text
 from probekit.codegen.calls import GUEST_CALLS, call
-from probekit.codegen.context import FRAME_RAX, FRAME_SITE, MAX_ERRNO, SITE_ENTRY_SIZE, SITE_FIELDS, Context
-from probekit.codegen.dentries import TASK_TEXTS, task_text
-from probekit.codegen.frame import Frame
-from probekit.codegen.here import Here
+from probekit.codegen.context import MAX_ERRNO, SITE_ENTRY_SIZE, SITE_FIELDS, Context
+from probekit.codegen.demand import panics, routine_of, stops
+from probekit.codegen.emit_context import Here
+from probekit.codegen.frame import FRAME_RAX, FRAME_SITE, Frame
 from probekit.codegen.memory import load_memory, memory_op, variable_op
 from probekit.codegen.operands import Operands
-from probekit.codegen.routines import Routines
-from probekit.codegen.runtime import header
-from probekit.codegen.speculation import speculative_actions
+from probekit.codegen.record import speculative_actions
+from probekit.codegen.reg_alloc import RETURNS, ProbeKind, plan_values
+from probekit.codegen.runtime.core import header
+from probekit.codegen.runtime.registry import Routines
 from probekit.codegen.storage import MOST_FRAMES
-from probekit.codegen.support import describe
-from probekit.codegen.values import RETURNS, ProbeKind, plan_values
-from probekit.errors import UnsupportedError
+from probekit.codegen.supported import describe
+from probekit.errors import InternalError, UnsupportedError
 from probekit.ir.names import BUILTINS
 from probekit.ir.ops import (
     Aggregate,
@@ -405,7 +405,7 @@ class ClauseEmitter:
 
     def _emit(self, index: int, src: int) -> Iterator[str]:
         if self._clause.record is None:
-            raise AssertionError("a clause that records has a record plan")
+            raise InternalError("a clause that records has a record plan")
         field: Field = self._clause.record.fields[index]
         if field.kind == "probe":
             return
@@ -438,7 +438,7 @@ class ClauseEmitter:
 
     def _emit_memory(self, index: int, addr: int) -> Iterator[str]:
         if self._clause.record is None:
-            raise AssertionError("a clause that records has a record plan")
+            raise InternalError("a clause that records has a record plan")
         field: Field = self._clause.record.fields[index]
         target = (
             f"mov rdi, qword ptr [rsp + {self._frame.record:#x}]",

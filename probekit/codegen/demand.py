@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from probekit.codegen.acting import acts_on_guest
-from probekit.codegen.values import dead_registers
+from probekit.buffers.actions import Chill, Panic, Raise, RecordPlan, Stop
+from probekit.codegen.reg_alloc import dead_registers
 from probekit.ir.names import BUILTINS
 from probekit.ir.ops import (
     Aggregate,
@@ -26,7 +26,16 @@ from probekit.ir.ops import (
     Str,
 )
 
-__all__ = ("SERVICES", "Demand", "program_demand")
+__all__ = (
+    "SERVICES",
+    "Demand",
+    "acts_on_guest",
+    "panics",
+    "program_demand",
+    "routine_of",
+    "stops",
+)
+
 
 SERVICES = frozenset(
     (
@@ -100,3 +109,26 @@ def program_demand(program: Program, clauses: Sequence[Clause]) -> Demand:
                 case _:
                     pass
     return Demand(tuple(sorted(constants)), site_table, names, addresses, tuple(sorted(ladders)), services)
+
+
+def acts_on_guest(record: RecordPlan | None) -> bool:
+    """Some action does: its routine changes every register that a function may."""
+    return record is not None and any(isinstance(action, Chill | Panic | Raise | Stop) for action in record.actions)
+
+
+def routine_of(field: int, record: RecordPlan) -> str:
+    """What is to be called with the value of a field, or nothing."""
+    for action in record.actions:
+        if isinstance(action, Chill | Raise) and action.field == field:
+            return "chill" if isinstance(action, Chill) else "signal"
+    return ""
+
+
+def stops(record: RecordPlan) -> bool:
+    """The clause calls ``stop()``."""
+    return any(isinstance(action, Stop) for action in record.actions)
+
+
+def panics(record: RecordPlan) -> bool:
+    """The clause calls ``panic()``."""
+    return any(isinstance(action, Panic) for action in record.actions)

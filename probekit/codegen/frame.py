@@ -13,10 +13,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from probekit.codegen.values import ProbeKind, plan_values
+from probekit.codegen.reg_alloc import ProbeKind, plan_values
 from probekit.ir.ops import Clause, LoadVar, Program, StoreVar
 
-__all__ = ("MAX_FRAME", "Frame", "plan_frame")
+__all__ = (
+    "ARG_FRAME",
+    "FRAME_CALLER",
+    "FRAME_FLAGS",
+    "FRAME_RAX",
+    "FRAME_SITE",
+    "FRAME_STACK_ARGS",
+    "MAX_FRAME",
+    "SAVED",
+    "SAVED_MORE",
+    "Frame",
+    "plan_frame",
+)
+
+SAVED = ("rax", "rcx", "rdx", "rsi", "rdi", "rbx", "rbp")
+"""Pushed in this order behind the flags."""
+SAVED_MORE = ("r8", "r9", "r10", "r11")
+"""Pushed below ``rbp``, the first so many as something uses."""
+ARG_FRAME = (16, 24, 32, 40, -8, -16)
+"""rbp offsets of the System V argument registers rdi rsi rdx rcx r8 r9."""
+FRAME_RAX = 48
+FRAME_FLAGS = 56
+FRAME_SITE = 72
+FRAME_CALLER = 80
+"""rbp offset of the probed function's return address, at its entry and where it returns."""
+FRAME_STACK_ARGS = 88
+"""rbp offset of the seventh argument at a function's entry: behind the return address at +80."""
+
 
 MAX_FRAME = 2048
 """Bytes of kernel stack that one firing may use below its saved registers."""

@@ -9,24 +9,30 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from probekit.buffers.layout import TableStore
-from probekit.codegen.addresses import ADDRESSES
-from probekit.codegen.clocks import CLOCKS
 from probekit.codegen.context import Context
-from probekit.codegen.dentries import DENTRIES
-from probekit.codegen.destructive import DESTRUCTIVE
-from probekit.codegen.dynamic import DYNAMIC
 from probekit.codegen.frame import Frame, plan_frame
-from probekit.codegen.jsontext import JSON
-from probekit.codegen.loads import LOADS
-from probekit.codegen.numbers import NUMBERS
-from probekit.codegen.paths import PATHS
-from probekit.codegen.routines import Routine, find_name, joined
-from probekit.codegen.runtime import RUNTIME, find
-from probekit.codegen.searches import SEARCHES
-from probekit.codegen.speculation import SPECULATION
-from probekit.codegen.texts import TEXTS
+from probekit.codegen.reg_alloc import ProbeKind
+from probekit.codegen.runtime import (
+    assoc_arrays,
+    clock,
+    core,
+    destructive,
+    json_text,
+    loads,
+    net_addresses,
+    numbers,
+    paths,
+    scratch,
+    speculation,
+    stack,
+    string_search,
+    strings,
+    task_paths,
+    thread_locals,
+)
+from probekit.codegen.runtime.agg_tables import find
+from probekit.codegen.runtime.registry import Routine, find_name, joined
 from probekit.codegen.thunk import thunk_text
-from probekit.codegen.values import ProbeKind
 from probekit.codegen.verify import MAX_IMAGE, CodeLayout
 from probekit.errors import UnsupportedError
 from probekit.ir.ops import Program
@@ -38,6 +44,24 @@ ThunkKey = tuple[ProbeKind, tuple[int, ...]]
 """What decides a thunk: the kind of site and the clauses, in order."""
 
 _ALIGN = 16
+_MODULES = (
+    assoc_arrays,
+    clock,
+    core,
+    destructive,
+    json_text,
+    loads,
+    net_addresses,
+    numbers,
+    paths,
+    scratch,
+    speculation,
+    stack,
+    string_search,
+    strings,
+    task_paths,
+    thread_locals,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +111,7 @@ def routine_table(context: Context) -> dict[str, Routine]:
     """Every routine by name, the look-ups of this enabling's tables among them."""
     stores = (store for store in context.layout.stores if isinstance(store, TableStore))
     return joined(
-        RUNTIME,
-        LOADS,
-        TEXTS,
-        SEARCHES,
-        PATHS,
-        NUMBERS,
-        JSON,
-        ADDRESSES,
-        CLOCKS,
-        DENTRIES,
-        DYNAMIC,
-        SPECULATION,
-        DESTRUCTIVE,
+        *(module.ROUTINES for module in _MODULES),
         {find_name(store.agg): _finder(store) for store in stores},
     )
 
@@ -114,11 +126,11 @@ def build_image(program: Program, keys: Iterable[ThunkKey], context: Context, ad
     routines = _Placer(writer, context)
     texts: dict[ThunkKey, str] = {}
     frames: dict[ThunkKey, Frame] = {}
-    for kind, numbers in sorted(set(keys)):
-        clauses = [program.clauses[n] for n in numbers]
+    for kind, members in sorted(set(keys)):
+        clauses = [program.clauses[n] for n in members]
         # Its text names the routines that it needs, so all of them are in place before the first thunk.
-        frames[kind, numbers] = frame = plan_frame(clauses, kind, program, measured=context.layout.costs is not None)
-        texts[kind, numbers] = thunk_text(clauses, kind, context, frame, routines)
+        frames[kind, members] = frame = plan_frame(clauses, kind, program, measured=context.layout.costs is not None)
+        texts[kind, members] = thunk_text(clauses, kind, context, frame, routines)
     thunks: dict[ThunkKey, int] = {}
     for key, text in texts.items():
         thunks[key] = writer.here

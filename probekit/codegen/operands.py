@@ -1,12 +1,13 @@
-"""Reading and setting registers of the IR in assembly, wherever :mod:`probekit.codegen.values` has put them."""
+"""Reading and setting registers of the IR in assembly, wherever :mod:`probekit.codegen.reg_alloc` has put them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from probekit.codegen.context import ARG_FRAME, FRAME_CALLER, FRAME_RAX, FRAME_STACK_ARGS, Context
-from probekit.codegen.values import LEADING_ARGUMENTS, RETURNS, ProbeKind, Values
+from probekit.codegen.context import Context
+from probekit.codegen.frame import ARG_FRAME, FRAME_CALLER, FRAME_RAX, FRAME_STACK_ARGS
+from probekit.codegen.reg_alloc import LEADING_ARGUMENTS, RETURNS, ProbeKind, Values
 from probekit.errors import UnsupportedError
 from probekit.ir.ops import Arg, Builtin, Reg
 from probekit.kernel.syscalls import SYSCALL_ARGS

@@ -21,7 +21,7 @@ from probekit.buffers.variables import (
     ThreadTable,
     round8,
 )
-from probekit.codegen.values import longest_text, text_slots
+from probekit.codegen.reg_alloc import longest_text, text_slots
 from probekit.ir.ops import (
     Aggregate,
     Builtin,

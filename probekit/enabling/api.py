@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from probekit.buffers.aggs import AggKey
 from probekit.buffers.layout import Policy, RawRecord
+from probekit.consumer.events import Cost
 from probekit.enabling.speculation import Speculations
 from probekit.guest.linux import Allocation
+from probekit.guest.memory import DataMemory
 from probekit.guest.residents import LIMIT
 from probekit.guest.safepoint import CallLog
 from probekit.interp.state import State
 from probekit.patch.edits import Edit
 from probekit.patch.journal import Registration
 
-__all__ = ("Drained", "Engine", "EngineLog", "EngineOptions", "Globals", "Rows")
+__all__ = (
+    "ClauseCosts",
+    "Drained",
+    "Engine",
+    "EngineLog",
+    "EngineOptions",
+    "Globals",
+    "MemoryFactory",
+    "Rows",
+)
+
+MemoryFactory = Callable[[Allocation], DataMemory]
+"""Makes the way to our data memory; called with the guest stopped."""
+
 
 Rows = list[tuple[AggKey, Sequence[int]]]
 """Values of one aggregation: keys may come more than once, :func:`probekit.consumer.aggregate.merge` adds them up."""
@@ -100,6 +115,25 @@ class Drained:
     lost_steps: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class ClauseCosts:
+    """What a program's clauses have cost the guest so far."""
+
+    clauses: tuple[Cost, ...]
+    """Each clause that has fired."""
+
+    entries: int
+    """How often a list of clauses was called."""
+
+    entries_ns: float
+    """Nanoseconds that leading to clauses and back took, beside the clauses themselves."""
+
+    @property
+    def total_ns(self) -> float:
+        """Nanoseconds that the program has added so far."""
+        return self.entries_ns + sum(cost.ns for cost in self.clauses)
+
+
 class Globals(Protocol):
     """A program's global variables, wherever they live now. ``var``: index in the program; values are 64-bit."""
 
@@ -116,7 +150,17 @@ class Engine(Protocol):
 
     @property
     def guest_bytes(self) -> int:
-        """Guest memory in use."""
+        """Guest memory in use, in bytes."""
+        ...
+
+    @property
+    def code(self) -> tuple[int, bytes] | None:
+        """Address and bytes of the machine code in the guest; None where clauses are evaluated on the host."""
+        ...
+
+    @property
+    def stats(self) -> Mapping[str, float | int]:
+        """Figures of this engine alone, by name, for the statistics at the end."""
         ...
 
     def enable(self, initial: Mapping[int, int], state: State, speculations: Speculations) -> None:
@@ -131,8 +175,16 @@ class Engine(Protocol):
         """Wait up to ``timeout`` seconds for something to read, and take it."""
         ...
 
+    def beat(self) -> None:
+        """Give the guest's watchdog a sign of life, between two polls that are far apart."""
+        ...
+
     def aggregations(self) -> dict[int, Rows]:
-        """Everything so far, by aggregation number."""
+        """Return everything so far, by aggregation number."""
+        ...
+
+    def costs(self) -> ClauseCosts | None:
+        """Return what the clauses have cost so far; None where that is not measured."""
         ...
 
     def silence(self) -> None:

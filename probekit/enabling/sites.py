@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from probekit.enabling.ecb import Ecb
-from probekit.enabling.returns import SystemCalls, final_exits, followed
+from probekit.enabling.syscall_returns import SystemCalls, final_exits, followed
 from probekit.isa.decode import ENDBR64
 from probekit.kernel.markers import CALL_OFFSET, STATE_OFFSET
 from probekit.patch.crossmodify import journal_batches
 from probekit.patch.edits import Edit
+from probekit.patch.exits import exit_sites
 from probekit.patch.hooks import Called, Hook, MarkerHook, marker_edits
 from probekit.patch.insns import FunctionInsns, instruction_sites
 from probekit.patch.ranges import any_inside
 from probekit.patch.records import edits_size
-from probekit.patch.sites import NO_PAD, FunctionExits, InsnSite, Refusal, Site, TextFacts, entry_site, exit_sites
+from probekit.patch.sites import NO_PAD, FunctionExits, InsnSite, Refusal, Site, TextFacts, entry_site
 from probekit.patch.windows import as_trap, jump_window
 from probekit.providers.api import AT_ENTRY, Function, Probe
 

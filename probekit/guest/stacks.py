@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Protocol
 
-from probekit.errors import SymbolError, UnsupportedError
+from probekit.errors import InternalError, SymbolError, UnsupportedError
 from probekit.kernel.image import Kernel
 from probekit.kernel.orc import OrcTable, OrcUnwinder, Reader, orc_layout
 from probekit.target.api import Regs
@@ -42,7 +42,8 @@ class GuestStacks:
         if regs.in_user_mode:
             return []
         self.load()
-        assert self._unwinder is not None
+        if self._unwinder is None:
+            raise InternalError("a stack is walked in a kernel without unwind tables")
         known = {name: regs[name] for name in _REGISTERS}
         return list(islice(self._unwinder.callers(known, self._reader()), skip, skip + most))
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import assert_never
 
+from probekit.errors import InternalError
 from probekit.ir import ops
 from probekit.ir.ops import BinOp, Block, CmpOp, Op, Reg, Terminator
 from probekit.lang import typed
@@ -101,7 +102,8 @@ class ClauseBuilder:
 
     def place(self, label: Label) -> None:
         """Start a block here; the one before falls into it."""
-        assert label.block < 0, "label placed twice"
+        if label.block >= 0:
+            raise InternalError("label placed twice")
         if self._drafts[-1].end is None:
             self._drafts[-1].end = (label,)
         self._drafts.append(_Draft())
@@ -133,7 +135,7 @@ class ClauseBuilder:
                 return ops.Jump(target.block)
             case (then, orelse), int(cond):
                 return ops.Branch(cond, then.block, orelse.block)
-        raise AssertionError("a draft ends in nothing known")
+        raise InternalError("a draft ends in nothing known")
 
     # Effects.
 
@@ -313,7 +315,8 @@ class ClauseBuilder:
         self._add(ops.Ext(dst, wide, t.bits, t.signed))
 
     def _convert(self, expr: typed.Convert, dst: Reg) -> None:
-        assert not isinstance(expr.operand.type, StringType)
+        if isinstance(expr.operand.type, StringType):
+            raise InternalError("an operator of integers has a string operand")
         if needs_ext(expr.operand.type, expr.type):
             self._add_ext(dst, self.value(expr.operand), expr.type)
         else:

@@ -12,8 +12,16 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from probekit.consumer.events import Aggregation, Event
+from probekit.consumer.printf import STACK_INDENT
+from probekit.consumer.strings import escape_controls
+from probekit.records import record
 
-__all__ = ("PROGRAM", "Renderer")
+__all__ = (
+    "PROGRAM",
+    "Renderer",
+    "TextStyle",
+)
+
 
 PROGRAM = "probekit"
 """The name before every message, where dtrace writes its own."""
@@ -36,3 +44,25 @@ class Renderer(Protocol):
 
     def close(self) -> None:
         """Write what is still held back, and flush. The streams stay open."""
+
+
+@record
+class TextStyle:
+    """``quiet``: only what the script prints (``-q``); ``flow``: indented (``-F``); ``escape``: guest text defused.
+
+    ``verbose``: figures of what enabling and restoring took (``-v``). ``stack_indent``, ``raw_bytes``, ``zoom``,
+    ``drop_tags``: the options ``stackindent``, ``rawbytes``, ``aggzoom``, ``droptags``.
+    """
+
+    quiet: bool = False
+    flow: bool = False
+    escape: bool = True
+    verbose: bool = False
+    stack_indent: int = STACK_INDENT
+    raw_bytes: bool = False
+    zoom: bool = False
+    drop_tags: bool = False
+
+    def guest(self, text: str) -> str:
+        """Text from the guest as it may be written."""
+        return escape_controls(text) if self.escape else text

@@ -14,7 +14,7 @@ from probekit.errors import ProbekitError
 from probekit.records import replaced
 
 if TYPE_CHECKING:
-    from probekit.output.text import TextStyle
+    from probekit.output.api import TextStyle
 
 __all__ = ("Effects", "HostEffects", "NoEffects")
 

@@ -42,14 +42,17 @@ from probekit.consumer.events import (
 from probekit.consumer.faults import fault_text
 from probekit.consumer.histogram import histogram_lines
 from probekit.consumer.printa import scaled
-from probekit.consumer.printf import STACK_INDENT
 from probekit.consumer.strings import escape_controls
-from probekit.output.api import PROGRAM
+from probekit.output.api import PROGRAM, TextStyle
 from probekit.output.dump import hexdump, looks_like_text, typed_lines
 from probekit.output.effects import Effects, NoEffects
-from probekit.records import record
 
-__all__ = ("TextRenderer", "TextStyle", "aggregation_text", "attached_text", "fired_text")
+__all__ = (
+    "TextRenderer",
+    "aggregation_text",
+    "attached_text",
+    "fired_text",
+)
 
 _HEADER = f"{'CPU':>3} {'ID':>6} {'FUNCTION:NAME':>32}\n"
 _FLOW_HEADER = f"{'CPU':>3} {'FUNCTION':<41}\n"
@@ -57,28 +60,6 @@ _TRACE_STRING = 33
 _KEY_STRING = 50
 _PRINT_INDENT = 44
 _INT_COLUMNS = {8: 3, 16: 5, 32: 8, 64: 16}
-
-
-@record
-class TextStyle:
-    """``quiet``: only what the script prints (``-q``); ``flow``: indented (``-F``); ``escape``: guest text defused.
-
-    ``verbose``: figures of what enabling and restoring took (``-v``). ``stack_indent``, ``raw_bytes``, ``zoom``,
-    ``drop_tags``: the options ``stackindent``, ``rawbytes``, ``aggzoom``, ``droptags``.
-    """
-
-    quiet: bool = False
-    flow: bool = False
-    escape: bool = True
-    verbose: bool = False
-    stack_indent: int = STACK_INDENT
-    raw_bytes: bool = False
-    zoom: bool = False
-    drop_tags: bool = False
-
-    def guest(self, text: str) -> str:
-        """Text from the guest as it may be written."""
-        return escape_controls(text) if self.escape else text
 
 
 class TextRenderer:

@@ -11,7 +11,7 @@ from probekit.probe.names import ProbeDescription
 from probekit.providers.api import Probe
 from probekit.session.attach import Attachment, AttachOptions
 from probekit.session.attach import attach as attach_guest
-from probekit.session.destructive import refuse_destructive
+from probekit.session.checks import refuse_destructive
 from probekit.session.guesttypes import GuestTypes
 from probekit.session.options import Options, apply_options
 from probekit.session.run import EngineName, Trace

@@ -12,9 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from probekit.enabling.facts import GuestFacts
-from probekit.enabling.returns import SystemCalls
+from probekit.enabling.syscall_returns import SystemCalls
+from probekit.enabling.text_facts import gather_text
 from probekit.errors import GuestError, MemoryAccessError, ProbekitError, SymbolError, TargetError
+from probekit.guest.facts import GuestFacts
 from probekit.guest.health import Heartbeat, check_events, check_status, has_panicked, panic_error
 from probekit.guest.linux import Allocation
 from probekit.guest.memory import DataMemory, PauseClock, RamData, StubData
@@ -22,27 +23,19 @@ from probekit.guest.peek import KernelPeek
 from probekit.guest.ramtext import RamText
 from probekit.guest.spaces import AddressSpaces
 from probekit.guest.stacks import GuestStacks
+from probekit.guest.survey import gather_guest, is_emulated
 from probekit.guest.text import KernelText
 from probekit.kernel.image import Kernel, open_kernel
 from probekit.kernel.memory import Memory
 from probekit.kernel.syscalls import syscall_numbers
-from probekit.patch.lock import Lock, acquire
 from probekit.patch.sites import TextFacts
 from probekit.patch.windows import side_entries
 from probekit.providers.api import Function
 from probekit.providers.fbt import FunctionTable
+from probekit.providers.from_kernel import GuestMarkers, GuestTracepoints, Looking, find_variable, guest_functions
 from probekit.providers.registry import Registry, make_registry
 from probekit.session.found import find_tables
-from probekit.session.gather import (
-    GuestMarkers,
-    GuestTracepoints,
-    Looking,
-    find_variable,
-    gather_guest,
-    gather_text,
-    guest_functions,
-    is_emulated,
-)
+from probekit.session.lock import Lock, acquire
 from probekit.session.signals import Interrupts
 from probekit.session.state import boot_cookie, journals_of, target_key
 from probekit.target.api import Target

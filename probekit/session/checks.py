@@ -9,7 +9,12 @@ from probekit.ir.ops import Program
 from probekit.probe.names import ProbeDescription
 from probekit.session.options import Options
 
-__all__ = ("NoMatchError", "check_matches", "check_records")
+__all__ = (
+    "NoMatchError",
+    "check_matches",
+    "check_records",
+    "refuse_destructive",
+)
 
 
 class NoMatchError(ProbekitError):
@@ -48,3 +53,12 @@ def check_records(program: Program, options: Options) -> None:
     if max(sizes, default=0) > options.bufsize:
         message = "could not enable tracing: Enabling exceeds size of buffer"
         raise ProbekitError(message, hint=f"a record takes {max(sizes)} bytes: set bufsize")
+
+
+def refuse_destructive(program: Program, options: Options) -> None:
+    """Raise :class:`ProbekitError` for a destructive action, unless the option ``destructive`` allows it."""
+    if program.destructive and not options.destructive:
+        raise ProbekitError(
+            "could not enable tracing: Destructive actions not allowed",
+            hint=f"{program.destructive[0]}() is one; -w allows them",
+        )

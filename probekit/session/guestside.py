@@ -13,12 +13,12 @@ from functools import cached_property, partial
 from probekit.consumer import events as model
 from probekit.enabling.api import Drained, Engine, EngineOptions, Globals, Rows
 from probekit.enabling.ecb import Matching
-from probekit.enabling.guest import GuestEngine
+from probekit.enabling.guest_engine.engine import GuestEngine
 from probekit.enabling.sites import RefusedProbe, SiteSet, find_sites, journal_size
 from probekit.enabling.speculation import Speculations
-from probekit.enabling.stop import StopEngine
-from probekit.enabling.watch import Watcher, WatchSite
-from probekit.errors import TargetLost, UnsupportedError
+from probekit.enabling.stop_engine.engine import StopEngine
+from probekit.enabling.stop_engine.watch import Watcher, WatchSite
+from probekit.errors import InternalError, TargetLost, UnsupportedError
 from probekit.guest.health import panic_error
 from probekit.interp.state import State
 from probekit.ir.ops import Program
@@ -28,7 +28,7 @@ from probekit.session.attach import Attachment
 from probekit.session.options import Options
 from probekit.session.overhead import Overhead, refuse_measuring
 from probekit.session.state import JournalLog, new_journal
-from probekit.session.support import wants_stacks
+from probekit.session.unsupported import wants_stacks
 from probekit.target.rsp import RspTarget
 
 __all__ = ("GuestSide",)
@@ -238,23 +238,23 @@ class GuestSide:
     @property
     def code(self) -> tuple[int, bytes] | None:
         """Address and bytes of the machine code in the guest, when that is where clauses run."""
-        return self._engine.code if isinstance(self._engine, GuestEngine) else None
+        return self._engine.code if self._engine is not None else None
 
     def beat(self) -> None:
         """A sign of life for the guest's watchdog, between two polls that are far apart."""
-        if isinstance(self._engine, GuestEngine):
+        if self._engine is not None:
             self._engine.beat()
 
     def poll(self, timeout: float) -> Drained:
         """Wait for something to read, and take it."""
         if self._engine is None:
-            raise AssertionError("nothing is enabled")
+            raise InternalError("nothing is enabled")
         return self._engine.poll(timeout)
 
     def too_costly(self) -> bool:
         """Whether the program takes more of the guest's time than it may: then it does nothing any more."""
         engine, overhead = self._engine, self._overhead
-        if not isinstance(engine, GuestEngine) or overhead is None or not overhead.exceeded(engine.costs):
+        if engine is None or overhead is None or not overhead.exceeded(engine.costs):
             return False
         engine.silence()
         return True
@@ -305,11 +305,10 @@ class GuestSide:
             ),
             "pauses": clock.count,
         }
-        if isinstance(engine, GuestEngine) and engine.pace.stops:
-            self.stats |= {"stops_to_read": engine.pace.stops, "longest_stop_to_read_s": engine.pace.longest}
+        self.stats |= engine.stats
         drained = engine.poll(0)
         self._kept = engine.aggregations()
-        spent = engine.costs() if isinstance(engine, GuestEngine) else None
+        spent = engine.costs()
         if self._overhead is not None and spent is not None:
             self.costs = self._overhead.summary(spent)
         for variable in self._program.variables:

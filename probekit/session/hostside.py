@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from probekit.consumer import events as model
 from probekit.consumer.drops import DropKind
 from probekit.enabling.ecb import Ecb, Matching
-from probekit.enabling.host import HostGlobals
-from probekit.enabling.hostprobes import CPU, GuestSight, HostProbes
+from probekit.enabling.host.firing import HostGlobals
+from probekit.enabling.host.probes import CPU, GuestSight, HostProbes
 from probekit.enabling.speculation import Speculations
 from probekit.interp.aggs import Aggregations
 from probekit.interp.state import Limits
@@ -18,6 +18,7 @@ from probekit.ir.ops import Program
 from probekit.providers.profile import is_sampling
 from probekit.records import mutable_record
 from probekit.session.options import AGGSIZE, Options
+from probekit.session.run_state import RunState
 
 if TYPE_CHECKING:
     from probekit.enabling.api import Globals
@@ -46,6 +47,7 @@ class HostSide:
         program: Program,
         matching: Matching,
         options: Options,
+        state: RunState,
         *,
         attachment: Attachment | None,
         in_guest: Callable[[], Globals | None],
@@ -62,6 +64,7 @@ class HostSide:
         self.probes = HostProbes(
             program,
             aggregations=self.aggregations,
+            run=state,
             globals_=self._live_globals,
             site_of=self._site_of,
             errors=matching.of_kind("error"),

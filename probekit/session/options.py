@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
-from probekit.errors import ProbekitError
+from probekit.errors import InternalError, ProbekitError
 from probekit.lang.attributes import parse_attributes
 from probekit.records import record, replaced
 
@@ -345,4 +345,5 @@ def environment_options(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     return [(name, value) for name, value in found if name in OPTIONS]
 
 
-assert {i.field for i in OPTIONS.values() if i.field} == set(Options.__annotations__), "every option has its field"
+if {i.field for i in OPTIONS.values() if i.field} != set(Options.__annotations__):
+    raise InternalError("the table of options and the fields of Options differ")

@@ -15,25 +15,25 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from probekit.enabling.facts import GuestFacts
-from probekit.enabling.registered import BPF_KSYM, MODULE, Registered
-from probekit.errors import GuestError
+from probekit.enabling.guest_engine.registrations import BPF_KSYM, MODULE, Registered
+from probekit.errors import GuestError, InternalError
 from probekit.guest import holds, traphooks
+from probekit.guest.facts import GuestFacts
 from probekit.guest.health import check_status, has_panicked, panic_error
 from probekit.guest.linux import Allocation, MemoryKind
 from probekit.guest.memory import PauseClock
 from probekit.guest.residents import LIMIT, vacated
 from probekit.guest.safepoint import SafePoint, finish_call, is_pointer, returned_on
+from probekit.guest.survey import gather_guest
 from probekit.guest.text import KernelText
 from probekit.kernel.image import Kernel, open_kernel
 from probekit.kernel.tasks import Task
 from probekit.patch.edits import revert_batches
 from probekit.patch.journal import Call, Journal, JournalState, Registration
-from probekit.patch.lock import acquire
 from probekit.patch.table import HEADER_SIZE, NO_HEADER, read_header
 from probekit.session.attach import AttachOptions
 from probekit.session.found import adopt_tables
-from probekit.session.gather import gather_guest
+from probekit.session.lock import acquire
 from probekit.session.signals import Interrupts
 from probekit.session.state import JournalLog, boot_cookie, has_table, journals_of, last_call, target_key
 from probekit.target.api import Target
@@ -233,7 +233,8 @@ class _Recovery:
     def _readers(self, facts: GuestFacts, memory: list[Allocation]) -> Callable[[SafePoint], Callable[[], None]]:
         """Begins the wait for readers. ``memory``: ours; it gets the page that this takes."""
         grace = facts.grace
-        assert grace is not None
+        if grace is None:
+            raise InternalError("a wait for readers was asked for in a kernel that has none")
 
         def begin(point: SafePoint) -> Callable[[], None]:
             earlier = [item for item in memory if item.kind == "grace"]

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from probekit.enabling.vcpu import VcpuWorld
+from probekit.enabling.host.vcpu import VcpuWorld
 from probekit.interp.run import Value
 
 if TYPE_CHECKING:
-    from probekit.enabling.facts import GuestFacts
+    from probekit.guest.facts import GuestFacts
     from probekit.session.attach import Attachment
     from probekit.target.api import Regs
 

@@ -17,7 +17,7 @@ from probekit.patch.sites import EntrySite, entry_site
 from probekit.session.attach import AttachOptions, attach
 from tests.bench.guestload import FUNCTION, calls_made, loops
 from tests.bench.tracers import BenchError, Probekit
-from tests.guest.codelab import code_lab
+from tests.live.codelab import code_lab
 from vm.guest import Guest
 
 __all__ = ("Growth", "GrowthRow", "measure_growth")

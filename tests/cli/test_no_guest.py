@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from probekit.cli.main import main
-from tests.guest.tool import Probekit, Result
+from tests.live.tool import Probekit, Result
 
 Make = Callable[[str], Probekit]
 Here = Callable[..., Result]

@@ -19,21 +19,23 @@ from unicorn import x86_const as x86
 
 from probekit.buffers.aggs import AggKey
 from probekit.buffers.layout import HeaderWord, Policy, RawRecord, plan_block, read_records
-from probekit.codegen.context import Context, KernelServices, PathOffsets, RunTime, TaskOffsets
+from probekit.codegen.context import Context
 from probekit.codegen.image import Image
 from probekit.codegen.storage import StorageOptions, plan_storage
 from probekit.codegen.verify import verify_code
 from probekit.consumer.aggregate import merge, stored_rows
 from probekit.consumer.events import Probe as ConsumerProbe
-from probekit.enabling.data import VARIABLES, data_context, guest_clauses, plan_data
+from probekit.enabling.guest_engine.data_layout import VARIABLES, data_context, guest_clauses, plan_data
+from probekit.enabling.guest_engine.stubs import BuiltCode, build_code, code_size, plan_stubs
 from probekit.enabling.sites import EnabledSite
-from probekit.enabling.stubs import BuiltCode, build_code, code_size, plan_stubs
+from probekit.guest.offsets import KernelServices, PathOffsets, RunTime, TaskOffsets
 from probekit.ir.build import compile_program
 from probekit.ir.ops import Program
 from probekit.ir.verify import verify_program
 from probekit.isa.assemble import assemble
+from probekit.patch.exits import exit_sites
 from probekit.patch.hooks import Called, Hook, MarkerHook
-from probekit.patch.sites import EntrySite, ExitSite, TextFacts, entry_site, exit_sites
+from probekit.patch.sites import EntrySite, ExitSite, TextFacts, entry_site
 from probekit.probe.names import ProbeName
 from probekit.providers.api import Probe
 from tests.support.emulator import TEXT, TEXT_SIZE

@@ -6,8 +6,8 @@ import pytest
 import unicorn
 
 from probekit.buffers.layout import HeaderWord
-from probekit.codegen.context import KernelServices
 from probekit.errors import UnsupportedError
+from probekit.guest.offsets import KernelServices
 from probekit.isa.decode import decode_run
 from tests.codegen import compared, machine
 from tests.codegen.compared import Compared, compare

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from probekit.buffers.layout import HeaderWord
-from probekit.enabling.variables import GuestVariables
+from probekit.enabling.guest_engine.variables import GuestVariables
 from tests.codegen.compared import Compared, compare
 from tests.codegen.machine import DATA, GS_BASE, OFFSETS, PAGE, TASK, Machine
 from tests.codegen.scripts import ints

@@ -1,4 +1,4 @@
-"""Every example of the language guide prints what stands below it; tests/guest/test_guide.py has those for a guest."""
+"""Every example of the language guide prints what stands below it; tests/live/test_guide.py has those for a guest."""
 
 from __future__ import annotations
 

@@ -1,49 +1,114 @@
-"""A probekit that does not look after its probes for some seconds: they fall silent by themselves, and come back."""
+"""The watchdog's function, look by look: when it silences, when it lets the clauses speak again."""
 
 from __future__ import annotations
 
-import signal
-import time
+import struct
+from typing import Any
 
-import pytest
+from support.emulator import DATA, STUBS, TEXT, Emulator
 
-from tests.guest.tool import Probekit
-from vm.guest import Guest
+from probekit.enabling.guest_engine.heartbeat import Heart
+from probekit.guest.watchdog import SILENT, WATCHDOG_SIZE, Watchdog, watchdog_code
 
-pytestmark = pytest.mark.guest
-
-SCRIPT = 'fbt::sys_getppid:entry /execname == "syscalls"/ { @[execname] = count(); }'
-AWAY = 9.0  # five looks of a second each, and room
-
-
-def _calls(guest: Guest, number: int) -> None:
-    guest.check(f"syscalls {number} 0", timeout=60)
+WORDS = DATA + 0x100
+START = TEXT + 0x800
+TIMER = WORDS + 24
 
 
-def test_silent_while_the_host_is_away_and_heard_again(guest: Guest, probekit: Probekit) -> None:
-    running = probekit.live(SCRIPT)
-    _calls(guest, 1000)
-    running.signal(signal.SIGSTOP)
-    time.sleep(AWAY)
-    _calls(guest, 50_000)
-    running.signal(signal.SIGCONT)
-    time.sleep(3.5)
-    _calls(guest, 700)
-    done = running.finish(signal.SIGINT)
-    assert done.status == 0, done.stderr
-    assert done.table() == {("syscalls",): 1700}
-    (drop,) = [event for event in done.of("drop") if event["kind"] == "silenced"]
-    assert drop["total"] == 1
+class Machine:
+    """``activity``: what the clauses look at; ``beat``: the host's word."""
+
+    def __init__(self) -> None:
+        self.code = watchdog_code(STUBS, words=WORDS, activity=DATA, start=START)
+        self.data = bytes(0x200)
+        self.started: dict[str, int] = {}
+
+    @property
+    def activity(self) -> int:
+        return int(struct.unpack_from("<Q", self.data, 0)[0])
+
+    def set(self, activity: int) -> None:
+        self.data = struct.pack("<Q", activity) + self.data[8:]
+
+    def beat(self) -> None:
+        (beat,) = struct.unpack_from("<Q", self.data, 0x100)
+        self.data = self.data[:0x100] + struct.pack("<Q", beat + 1) + self.data[0x108:]
+
+    def look(self, times: int = 1) -> int:
+        for _ in range(times):
+            machine = Emulator({STUBS: self.code, START: b"\x48\x89\xf8\xc3"}, self.data)  # mov rax, rdi; ret
+            regs = {"rdi": TIMER, "rbx": 3, "rbp": 5, "r12": 7, "r13": 9, "r14": 11, "r15": 13}
+            done = machine.run(STUBS, regs=regs)
+            assert done.fault == 0 and START in done.visited
+            assert all(done.regs[name] == value for name, value in regs.items() if name != "rdi")
+            assert done.regs["rax"] == 0  # HRTIMER_NORESTART: it has been started anew already
+            self.started = {name: done.regs[name] for name in ("rdi", "rsi", "rdx", "rcx")}
+            self.data = done.data[:0x200]
+        return self.activity
 
 
-def test_a_killed_one_leaves_silence(guest: Guest, probekit: Probekit) -> None:
-    """Recovered behind the silence: the timer goes before the memory that it calls into."""
-    running = probekit.live(SCRIPT)
-    running.process.kill()
-    running.finish()
-    time.sleep(AWAY)
-    _calls(guest, 1000)
-    (done,) = probekit.recover("--json").events
-    assert done["problems"] == [] and done["restored"] == 1
-    time.sleep(2.0)  # a timer that was left would run now, in memory that is gone
-    assert guest.exec("true", timeout=30).status == 0
+def test_it_fits_and_starts_itself_anew() -> None:
+    machine = Machine()
+    assert len(machine.code) <= WATCHDOG_SIZE
+    machine.look()
+    assert machine.started == {"rdi": TIMER, "rsi": 1_000_000_000, "rdx": 0, "rcx": 9}
+
+
+def test_a_host_that_has_gone_is_noticed_and_one_that_comes_back_too() -> None:
+    machine = Machine()
+    machine.beat()
+    assert machine.look(5) == 0
+    assert machine.look() == SILENT
+    assert machine.look(20) == SILENT
+    machine.beat()
+    assert machine.look() == 0
+    assert machine.look(4) == 0
+    assert machine.look() == SILENT
+
+
+def test_a_host_that_is_there_never_is() -> None:
+    machine = Machine()
+    for _ in range(20):
+        machine.beat()
+        assert machine.look(3) == 0
+
+
+def test_what_exit_has_silenced_stays_silent() -> None:
+    machine = Machine()
+    machine.set(1)
+    assert machine.look(9) == 1
+    machine.beat()
+    assert machine.look() == 1
+
+
+class _Memory:
+    """The words in a page of ours."""
+
+    def __init__(self) -> None:
+        self.data = bytearray(0x200)
+
+    def read(self, addr: int, size: int) -> bytes:
+        return bytes(self.data[addr - DATA : addr - DATA + size])
+
+    def write(self, addr: int, data: bytes) -> None:
+        self.data[addr - DATA : addr - DATA + len(data)] = data
+
+
+def test_a_host_that_was_busy_before_anything_was_live_was_not_away() -> None:
+    memory, nothing, now = _Memory(), object(), [0.0]
+    anything: Any = nothing
+    words: Any = memory
+    heart = Heart(
+        anything, Watchdog(WORDS, STUBS), activity=DATA, memory=words, registered=anything, clock=lambda: now[0]
+    )  # fmt: skip
+    now[0] = 60.0
+    memory.write(DATA, struct.pack("<Q", SILENT))
+    heart.wake()
+    assert memory.read(DATA, 8) == bytes(8) and any(memory.read(WORDS, 8)) and heart.silenced == 0
+    now[0] = 70.0
+    memory.write(DATA, struct.pack("<Q", SILENT))
+    heart.beat()
+    assert heart.silenced == 1
+    memory.write(DATA, struct.pack("<Q", 1))
+    heart.wake()
+    assert memory.read(DATA, 8) == struct.pack("<Q", 1), "exit() stays"

@@ -6,7 +6,8 @@ import io
 
 from probekit.buffers.quantize import BUCKETS, bucket_of
 from probekit.consumer.events import Event, Item, Probe, ProbeFired, Quantize
-from probekit.output.text import TextRenderer, TextStyle
+from probekit.output.api import TextStyle
+from probekit.output.text import TextRenderer
 from probekit.probe.names import ProbeName
 
 BEGIN = Probe(1, ProbeName("dtrace", "", "", "BEGIN"))

@@ -29,7 +29,8 @@ from probekit.consumer.events import (
     TraceInt,
     TraceString,
 )
-from probekit.output.text import TextRenderer, TextStyle, aggregation_text
+from probekit.output.api import TextStyle
+from probekit.output.text import TextRenderer, aggregation_text
 from probekit.probe.names import ProbeName
 
 from .samples import BEGIN, READ, fired, quantized, written

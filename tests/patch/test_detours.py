@@ -9,7 +9,8 @@ from support.emulator import DATA, DONE, STUBS, TEXT, Emulator, Outcome
 
 from probekit.isa.assemble import assemble
 from probekit.patch.detours import RangeError, compose, copied_slot, site_edit, stub_shape
-from probekit.patch.sites import EntrySite, ExitSite, Site, TextFacts, entry_site, exit_sites
+from probekit.patch.exits import exit_sites
+from probekit.patch.sites import EntrySite, ExitSite, Site, TextFacts, entry_site
 
 F = TEXT + 0x100
 G = TEXT + 0x800

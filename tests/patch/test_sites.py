@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from probekit.patch.exits import exit_sites
 from probekit.patch.ranges import Ranges
-from probekit.patch.sites import (
-    EntrySite,
-    ExitSite,
-    FunctionExits,
-    Refusal,
-    TextFacts,
-    entry_site,
-    exit_sites,
-    rewritten_size,
-)
+from probekit.patch.sites import EntrySite, ExitSite, FunctionExits, Refusal, TextFacts, entry_site, rewritten_size
 
 F = 0xFFFFFFFF81000000  # the function
 G = 0xFFFFFFFF81008000  # another one

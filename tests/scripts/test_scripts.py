@@ -10,7 +10,7 @@ from probekit.ir.build import compile_program
 from probekit.ir.verify import verify_program
 
 SCRIPTS = sorted((Path(__file__).parents[2] / "scripts").glob("*.d"))
-# What a kernel's own types are needed for is compiled where there is a kernel: tests/guest/test_scripts.py.
+# What a kernel's own types are needed for is compiled where there is a kernel: tests/live/test_scripts.py.
 UNTYPED = [path for path in SCRIPTS if "args[" not in path.read_text()]
 ARGUMENTS = ("flow.d", "openat", "cat")  # $0, $1, $2
 

@@ -10,8 +10,9 @@ from probekit.buffers.aggs import AggPlan
 from probekit.consumer.events import Event, Printed, ProbeFired
 from probekit.ir import ops
 from probekit.ir.ops import Block, Clause, Op, Program
+from probekit.output.api import TextStyle
 from probekit.output.effects import HostEffects
-from probekit.output.text import TextRenderer, TextStyle
+from probekit.output.text import TextRenderer
 from probekit.probe.names import ProbeDescription
 from probekit.session.options import Options
 from probekit.session.run import Trace
@@ -76,7 +77,7 @@ def run(made: Program, options: Options | None = None, *, sink: list[str] | None
     with Trace(None, made, options) as trace:
         if sink is not None:
             renderer.texts = sink
-            trace.sink = renderer
+            trace.state.sink = renderer
         for event in trace.events():
             renderer.event(event)
         renderer.aggregations(trace.unprinted())

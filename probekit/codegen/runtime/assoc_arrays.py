@@ -1,0 +1,408 @@
+"""Routines on associative arrays: see :mod:`probekit.buffers.variables`.
+
+    element_find  ecx: words of the key  -> the bucket locked; rdx: entry or 0, r8: the link to it, r10: the bucket,
+                  rax: hash, r11d: 0 when the chain is too long; carry when another CPU held it too long
+    element_load  ecx                    -> rax: the integer, 0 when there is none
+    element_text  ecx, rdi: target       -> the string
+    element_store ecx, rdx: value        -> 0 frees it
+    element_keep  ecx, rsi: string       -> the same for a string, of edi bytes
+    element_at    ecx                    -> rax: address of the value, or 0
+    element_make  ecx, edi: bytes        -> the same, made if need be
+
+Elements belong to all CPUs: each bucket has a lock, held for some tens of
+instructions with interrupts off. Who cannot get it after many tries gives up, which is counted.
+"""
+
+from __future__ import annotations
+
+from probekit.buffers.layout import HeaderWord
+from probekit.buffers.variables import ENTRY_HEAD, HASH_MULTIPLIER, DynamicTable
+from probekit.codegen.context import Context
+from probekit.codegen.runtime.core import header
+from probekit.codegen.runtime.registry import At, Routine
+from probekit.errors import InternalError
+
+__all__ = ("ROUTINES",)
+
+_SPINS = 1_000_000  # some ten milliseconds: a virtual CPU that holds a lock may lose its own CPU meanwhile
+_CHAIN = 512
+_RETRIES = 1000
+
+
+def _dynamic(context: Context) -> DynamicTable:
+    if context.storage.dynamic is None:
+        raise InternalError("an associative array has no table")
+    return context.storage.dynamic
+
+
+def _element_find(context: Context, _at: At) -> str:
+    table = _dynamic(context)
+    shift = 64 - (table.buckets.bit_length() - 1)
+    bucket = f"mov r9, rax; shr r9, {shift}; lea r10, [r10 + r9*8]" if table.buckets > 1 else ""
+    return f"""
+        push rdi
+        push rsi
+        push rdx
+        lea rsi, {context.in_scratch(context.scratch.key)}
+        mov r8, {HASH_MULTIPLIER:#x}
+        xor eax, eax
+        mov edx, ecx
+    hash:
+        xor rax, qword ptr [rsi]
+        imul rax, r8
+        ror rax, 32
+        add rsi, 8
+        dec edx
+        jnz hash
+        imul rax, r8
+        mov r10, {context.activity + table.buckets_offset:#x}
+        {bucket}
+        mov esi, {_SPINS}
+    spin:
+        cmp dword ptr [r10], 0
+        jne held
+        mov edx, 1
+        xchg dword ptr [r10], edx
+        test edx, edx
+        jz locked
+    held:
+        pause
+        dec esi
+        jnz spin
+        inc {header(HeaderWord.BUSY_DROPS)}
+        add rsp, 8
+        pop rsi
+        pop rdi
+        stc
+        ret
+    locked:
+        lea r8, [r10 + 4]
+        mov r11d, {_CHAIN}
+    walk:
+        mov edx, dword ptr [r8]
+        test edx, edx
+        jz out
+        dec edx
+        imul rdx, rdx, {table.stride:#x}
+        mov rdi, {context.activity + table.entries_offset:#x}
+        add rdx, rdi
+        cmp qword ptr [rdx + 8], rax
+        jne step
+        lea rsi, {context.in_scratch(context.scratch.key)}
+        xor edi, edi
+    same:
+        mov r9, qword ptr [rsi + rdi*8]
+        cmp r9, qword ptr [rdx + rdi*8 + {ENTRY_HEAD}]
+        jne step
+        inc edi
+        cmp edi, ecx
+        jb same
+        jmp out
+    step:
+        mov r8, rdx
+        dec r11d
+        jnz walk
+        xor edx, edx
+    out:
+        add rsp, 8
+        pop rsi
+        pop rdi
+        clc
+        ret
+    """
+
+
+_UNLOCK = "mov dword ptr [r10], 0"
+_VALUE = f"lea rdx, [rdx + rcx*8 + {ENTRY_HEAD}]"
+
+
+def _element_load(_context: Context, at: At) -> str:
+    return f"""
+        call {at("element_find"):#x}
+        jb nothing
+        xor eax, eax
+        test rdx, rdx
+        jz unlock
+        {_VALUE}
+        mov rax, qword ptr [rdx]
+    unlock:
+        {_UNLOCK}
+        ret
+    nothing:
+        xor eax, eax
+        ret
+    """
+
+
+def _element_text(context: Context, at: At) -> str:
+    """edx: bytes of the value."""
+    return f"""
+        push rdx
+        call {at("element_find"):#x}
+        mov rsi, rdx
+        pop rdx
+        jb nothing
+        test rsi, rsi
+        jz absent
+        lea rsi, [rsi + rcx*8 + {ENTRY_HEAD}]
+        push r10
+        mov ecx, edx
+        call {at("copy"):#x}
+        pop r10
+        {_UNLOCK}
+        ret
+    absent:
+        {_UNLOCK}
+    nothing:
+        mov byte ptr [rdi], 0
+        ret
+    """
+
+
+def _take(context: Context, _at: At) -> str:
+    """A free entry. -> edi: its number + 1, or 0; rdx: its address. Keeps rax, rcx, rsi, r8, r10."""
+    table = _dynamic(context)
+    entries = context.activity + table.entries_offset
+    return f"""
+        push rax
+        push rcx
+        push rsi
+        mov r9, {context.activity + table.offset:#x}
+        mov rax, qword ptr [r9]
+        mov ecx, {_RETRIES}
+    again:
+        test eax, eax
+        jz fresh
+        mov edi, eax
+        lea edx, [rdi - 1]
+        imul rdx, rdx, {table.stride:#x}
+        mov rsi, {entries:#x}
+        add rdx, rsi
+        mov r11, rax
+        shr r11, 32
+        inc r11d
+        shl r11, 32
+        mov esi, dword ptr [rdx]
+        or r11, rsi
+        lock cmpxchg qword ptr [r9], r11
+        jz out
+        dec ecx
+        jnz again
+    nothing:
+        xor edi, edi
+        jmp out
+    fresh:
+        mov edi, 1
+        lock xadd qword ptr [r9 + 8], rdi
+        cmp rdi, {table.capacity:#x}
+        jae full
+        mov rdx, rdi
+        inc edi
+        imul rdx, rdx, {table.stride:#x}
+        mov rsi, {entries:#x}
+        add rdx, rsi
+        jmp out
+    full:
+        lock dec qword ptr [r9 + 8]
+        jmp nothing
+    out:
+        pop rsi
+        pop rcx
+        pop rax
+        ret
+    """
+
+
+def _give(context: Context, _at: At) -> str:
+    """Take the entry rdx, which r8 links to, out of its chain and make it free."""
+    table = _dynamic(context)
+    return f"""
+        mov eax, dword ptr [rdx]
+        mov dword ptr [r8], eax
+        mov r8, rdx
+        mov rax, {context.activity + table.entries_offset:#x}
+        sub rdx, rax
+        mov rax, rdx
+        xor edx, edx
+        mov ecx, {table.stride:#x}
+        div rcx
+        lea edi, [rax + 1]
+        mov r9, {context.activity + table.offset:#x}
+        mov rax, qword ptr [r9]
+        mov ecx, {_RETRIES}
+    again:
+        mov dword ptr [r8], eax
+        mov r11, rax
+        shr r11, 32
+        inc r11d
+        shl r11, 32
+        or r11, rdi
+        lock cmpxchg qword ptr [r9], r11
+        jz done
+        dec ecx
+        jnz again
+    done:
+        ret
+    """
+
+
+def _join(context: Context, at: At) -> str:
+    """A new entry for the key in the locked bucket. -> rdx: its address, or 0 (a drop was counted); keeps rcx, r10."""
+    return f"""
+        test r11d, r11d
+        jz nothing
+        call {at("element_take"):#x}
+        test edi, edi
+        jz nothing
+        mov qword ptr [rdx + 8], rax
+        mov dword ptr [rdx], 0
+        lea rsi, {context.in_scratch(context.scratch.key)}
+        xor eax, eax
+    next:
+        mov r9, qword ptr [rsi + rax*8]
+        mov qword ptr [rdx + rax*8 + {ENTRY_HEAD}], r9
+        inc eax
+        cmp eax, ecx
+        jb next
+        mov dword ptr [r8], edi
+        ret
+    nothing:
+        inc {header(HeaderWord.DYNAMIC_DROPS)}
+        xor edx, edx
+        ret
+    """
+
+
+def _element_store(_context: Context, at: At) -> str:
+    return f"""
+        push rdx
+        call {at("element_find"):#x}
+        jb out
+        cmp qword ptr [rsp], 0
+        je free
+        test rdx, rdx
+        jnz there
+        call {at("element_join"):#x}
+        test rdx, rdx
+        jz unlock
+    there:
+        {_VALUE}
+        mov rax, qword ptr [rsp]
+        mov qword ptr [rdx], rax
+        jmp unlock
+    free:
+        test rdx, rdx
+        jz unlock
+        call {at("element_give"):#x}
+    unlock:
+        {_UNLOCK}
+    out:
+        pop rdx
+        ret
+    """
+
+
+def _element_keep(_context: Context, at: At) -> str:
+    return f"""
+        push rsi
+        push rdi
+        call {at("element_find"):#x}
+        jb out
+        mov rsi, qword ptr [rsp + 8]
+        cmp byte ptr [rsi], 0
+        je free
+        test rdx, rdx
+        jnz there
+        call {at("element_join"):#x}
+        test rdx, rdx
+        jz unlock
+    there:
+        {_VALUE}
+        mov rdi, rdx
+        mov rsi, qword ptr [rsp + 8]
+        mov ecx, dword ptr [rsp]
+        push r10
+        call {at("copy"):#x}
+        pop r10
+        jmp unlock
+    free:
+        test rdx, rdx
+        jz unlock
+        call {at("element_give"):#x}
+    unlock:
+        {_UNLOCK}
+    out:
+        pop rdi
+        pop rsi
+        ret
+    """
+
+
+def _element_at(_context: Context, at: At) -> str:
+    return f"""
+        call {at("element_find"):#x}
+        jb nothing
+        xor eax, eax
+        test rdx, rdx
+        jz unlock
+        {_VALUE}
+        mov rax, rdx
+    unlock:
+        {_UNLOCK}
+        ret
+    nothing:
+        xor eax, eax
+        ret
+    """
+
+
+def _element_make(_context: Context, at: At) -> str:
+    """A new object is all zero before anybody else can see it."""
+    return f"""
+        push rdi
+        call {at("element_find"):#x}
+        jb nothing
+        test rdx, rdx
+        jnz there
+        call {at("element_join"):#x}
+        test rdx, rdx
+        jz unlock
+        {_VALUE}
+        mov rax, rdx
+        mov ecx, dword ptr [rsp]
+        mov rdi, rdx
+        add ecx, 7
+        shr ecx, 3
+        call {at("clear"):#x}
+        jmp unlock
+    there:
+        {_VALUE}
+        mov rax, rdx
+        jmp found
+    unlock:
+        test rdx, rdx
+        jnz found
+        xor eax, eax
+    found:
+        {_UNLOCK}
+        pop rdi
+        ret
+    nothing:
+        pop rdi
+        xor eax, eax
+        ret
+    """
+
+
+ROUTINES: dict[str, Routine] = {
+    "element_at": _element_at,
+    "element_find": _element_find,
+    "element_give": _give,
+    "element_join": _join,
+    "element_keep": _element_keep,
+    "element_load": _element_load,
+    "element_make": _element_make,
+    "element_store": _element_store,
+    "element_take": _take,
+    "element_text": _element_text,
+}

@@ -1,0 +1,236 @@
+"""Routines between strings and numbers: see ``texts`` for their rules."""
+
+from __future__ import annotations
+
+from probekit.buffers.layout import FaultKind, HeaderWord
+from probekit.codegen.context import Context
+from probekit.codegen.reg_alloc import longest_text
+from probekit.codegen.runtime.core import header
+from probekit.codegen.runtime.registry import At, Routine
+from probekit.codegen.runtime.stack import REGS_SIZE
+
+__all__ = ("ROUTINES",)
+
+_DIGITS_END = REGS_SIZE  # digits are written downwards in the part of `temp` that holds registers at other times
+
+
+def _bad_base() -> str:
+    return f"""
+    bad:
+        mov edx, {FaultKind.ILLOP}
+        xor eax, eax
+        stc
+        ret
+    """
+
+
+def _lltostr(context: Context, at: At) -> str:
+    """r8 the digits so far, r9 the base, r10 whether the number is negative."""
+    return f"""
+        cmp rdx, 2
+        jl bad
+        cmp rdx, 36
+        jg bad
+        lea rcx, {context.in_scratch(context.scratch.temp + _DIGITS_END)}
+        mov r8, rcx
+        mov r9, rdx
+        mov rax, rsi
+        xor r10d, r10d
+        cmp r9d, 10
+        jne digit
+        test rax, rax
+        jns digit
+        neg rax
+        inc r10d
+    digit:
+        test rax, rax
+        jz ended
+        xor edx, edx
+        div r9
+        cmp edx, 10
+        jb decimal
+        add edx, {ord("a") - ord("0") - 10}
+    decimal:
+        add edx, {ord("0"):#x}
+        dec r8
+        mov byte ptr [r8], dl
+        jmp digit
+    ended:
+        cmp r9d, 8
+        je octal
+        cmp r8, rcx
+        jne some
+        dec r8
+        mov byte ptr [r8], {ord("0"):#x}
+    some:
+        cmp r9d, 16
+        jne sign
+        dec r8
+        mov byte ptr [r8], {ord("x"):#x}
+    octal:
+        dec r8
+        mov byte ptr [r8], {ord("0"):#x}
+    sign:
+        test r10d, r10d
+        jz out
+        dec r8
+        mov byte ptr [r8], {ord("-"):#x}
+    out:
+        mov rsi, r8
+        sub rcx, r8
+        call {at("put"):#x}
+        clc
+        ret
+    {_bad_base()}
+    """
+
+
+def _strtoll(context: Context, _at: At) -> str:
+    """r8 a digit, r9 the base, r10 whether it is negative, r11 whether it is too large."""
+    return f"""
+        cmp rdx, 2
+        jl bad
+        cmp rdx, 36
+        jg bad
+        mov r9, rdx
+        xor r10d, r10d
+        xor r11d, r11d
+        mov edi, {longest_text(context.program):#x}
+    space:
+        movzx ecx, byte ptr [rsi]
+        cmp ecx, 0x20
+        je blank
+        lea eax, [rcx - 9]
+        cmp eax, 4
+        ja number
+    blank:
+        inc rsi
+        dec edi
+        jnz space
+    number:
+        cmp ecx, {ord("-"):#x}
+        jne plus
+        inc r10d
+        inc rsi
+        jmp digits
+    plus:
+        cmp ecx, {ord("+"):#x}
+        jne digits
+        inc rsi
+    digits:
+        xor eax, eax
+        cmp r9d, 16
+        jne next
+        cmp byte ptr [rsi], {ord("0"):#x}
+        jne next
+        movzx ecx, byte ptr [rsi + 1]
+        or ecx, 0x20
+        cmp ecx, {ord("x"):#x}
+        jne next
+        add rsi, 2
+    next:
+        movzx ecx, byte ptr [rsi]
+        lea r8d, [rcx - {ord("0"):#x}]
+        cmp r8d, 9
+        jbe have
+        or ecx, 0x20
+        lea r8d, [rcx - {ord("a"):#x}]
+        cmp r8d, 25
+        ja ended
+        add r8d, 10
+    have:
+        cmp r8d, r9d
+        jae ended
+        test r11d, r11d
+        jnz step
+        mul r9
+        jb large
+        add rax, r8
+        jae step
+    large:
+        mov r11d, 1
+    step:
+        inc rsi
+        dec edi
+        jnz next
+    ended:
+        mov rcx, 0x7fffffffffffffff
+        add rcx, r10
+        test r11d, r11d
+        jnz clamp
+        cmp rax, rcx
+        jbe value
+    clamp:
+        mov rax, rcx
+    value:
+        test r10d, r10d
+        jz out
+        neg rax
+    out:
+        clc
+        ret
+    {_bad_base()}
+    """
+
+
+def _charat(context: Context, _at: At) -> str:
+    return f"""
+        cmp rdx, {context.program.string_size:#x}
+        jae bad
+        xor eax, eax
+    next:
+        cmp byte ptr [rsi + rax], 0
+        je nothing
+        cmp eax, edx
+        je here
+        inc eax
+        jmp next
+    here:
+        movsx rax, byte ptr [rsi + rax]
+        clc
+        ret
+    nothing:
+        xor eax, eax
+        ret
+    bad:
+        mov rax, rdx
+        mov edx, {FaultKind.BADADDR}
+        stc
+        ret
+    """
+
+
+def _rand(_context: Context, _at: At) -> str:
+    """xorshift64, started from the time stamp counter."""
+    return f"""
+        mov rcx, {header(HeaderWord.RANDOM)}
+        test rcx, rcx
+        jnz go
+        rdtsc
+        shl rdx, 32
+        or rax, rdx
+        or rax, 1
+        mov rcx, rax
+    go:
+        mov rdx, rcx
+        shl rdx, 13
+        xor rcx, rdx
+        mov rdx, rcx
+        shr rdx, 7
+        xor rcx, rdx
+        mov rdx, rcx
+        shl rdx, 17
+        xor rcx, rdx
+        mov {header(HeaderWord.RANDOM)}, rcx
+        mov rax, rcx
+        sar rax, 32
+        ret
+    """
+
+
+ROUTINES: dict[str, Routine] = {
+    "charat": _charat,
+    "lltostr": _lltostr,
+    "rand": _rand,
+    "strtoll": _strtoll,
+}

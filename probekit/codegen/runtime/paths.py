@@ -1,0 +1,149 @@
+"""Routines on paths: see ``texts`` for their rules."""
+
+from __future__ import annotations
+
+from probekit.codegen.context import Context
+from probekit.codegen.reg_alloc import longest_text
+from probekit.codegen.runtime.registry import At, Routine
+from probekit.codegen.runtime.strings import constant
+
+__all__ = ("ROUTINES",)
+
+_SLASH = "0x2f"
+
+
+def _basename(context: Context, at: At) -> str:
+    return f"""
+        call {at("strlen"):#x}
+        test eax, eax
+        jz dot
+    strip:
+        cmp byte ptr [rsi + rax - 1], {_SLASH}
+        jne name
+        dec eax
+        jnz strip
+        {constant(context, "/")}
+        ret
+    dot:
+        {constant(context, ".")}
+        ret
+    name:
+        mov ecx, eax
+    back:
+        cmp byte ptr [rsi + rcx - 1], {_SLASH}
+        je found
+        dec ecx
+        jnz back
+    found:
+        sub eax, ecx
+        add rsi, rcx
+        mov ecx, eax
+        call {at("put"):#x}
+        ret
+    """
+
+
+def _dirname(context: Context, at: At) -> str:
+    return f"""
+        call {at("strlen"):#x}
+        mov ecx, eax
+        test ecx, ecx
+        jz dot
+    strip:
+        cmp byte ptr [rsi + rcx - 1], {_SLASH}
+        jne name
+        dec ecx
+        jnz strip
+    root:
+        {constant(context, "/")}
+        ret
+    dot:
+        {constant(context, ".")}
+        ret
+    name:
+        cmp byte ptr [rsi + rcx - 1], {_SLASH}
+        je head
+        dec ecx
+        jnz name
+        jmp dot
+    head:
+        cmp byte ptr [rsi + rcx - 1], {_SLASH}
+        jne found
+        dec ecx
+        jnz head
+        jmp root
+    found:
+        call {at("put"):#x}
+        ret
+    """
+
+
+def _cleanpath(context: Context, at: At) -> str:
+    """Made in the bounce buffer, which is as long as the longest string. r8 its start, r9 its end so far."""
+    return f"""
+        lea r8, {context.in_scratch(context.scratch.bounce)}
+        mov r9, r8
+        mov ecx, {longest_text(context.program):#x}
+    next:
+        dec ecx
+        jz end
+        mov al, byte ptr [rsi]
+        test al, al
+        jz end
+        cmp al, {_SLASH}
+        je slash
+    plain:
+        mov byte ptr [r9], al
+        inc r9
+        inc rsi
+        jmp next
+    slash:
+        mov dl, byte ptr [rsi + 1]
+        cmp dl, {_SLASH}
+        je one
+        cmp dl, 0x2e
+        jne plain
+        mov dl, byte ptr [rsi + 2]
+        cmp dl, {_SLASH}
+        je two
+        cmp dl, 0x2e
+        jne plain
+        mov dl, byte ptr [rsi + 3]
+        test dl, dl
+        jz up
+        cmp dl, {_SLASH}
+        jne plain
+    up:
+        add rsi, 3
+    back:
+        cmp r9, r8
+        je gone
+        dec r9
+        cmp byte ptr [r9], {_SLASH}
+        jne back
+    gone:
+        test dl, dl
+        jnz next
+        mov byte ptr [r9], {_SLASH}
+        inc r9
+        jmp next
+    one:
+        inc rsi
+        jmp next
+    two:
+        add rsi, 2
+        jmp next
+    end:
+        mov rsi, r8
+        mov rcx, r9
+        sub rcx, r8
+        call {at("put"):#x}
+        ret
+    """
+
+
+ROUTINES: dict[str, Routine] = {
+    "basename": _basename,
+    "cleanpath": _cleanpath,
+    "dirname": _dirname,
+}

@@ -1,0 +1,360 @@
+"""Routines on what the kernel knows of a task's files and program: ``cwd``, ``root``, ``d_path()``, ``execargs``.
+
+    path       rdi: target; spilled: where it starts and what it is seen from  -> the string; carry: fault, rax
+    path_walk  r10d: write, not only measure  -> r9: bytes of the path; carry: fault, rax
+    cwd, root, execargs  rdi: target          -> the string; carry: fault, rax
+    d_path     rdi: target, rsi: a ``struct path``  -> the same
+
+The kernel's own ``d_path()`` takes locks that whoever is probed may hold. So the names are read here, from the file
+to the root as ``prepend_path()`` does (fs/d_path.c), once to measure and once to write. With interrupts off no
+directory's memory is given back meanwhile (RCU); a path that changes between the two is walked again.
+"""
+
+from __future__ import annotations
+
+from probekit.codegen.context import Context
+from probekit.codegen.runtime.registry import At, Routine
+from probekit.codegen.runtime.stack import spill
+from probekit.codegen.runtime.strings import constant, room
+from probekit.errors import UnsupportedError
+from probekit.guest.offsets import PathOffsets
+
+__all__ = (
+    "DEEPEST",
+    "LONGEST_NAME",
+    "ROUTINES",
+)
+
+
+DEEPEST = 2048
+"""Names in a path: PATH_MAX / 2."""
+
+LONGEST_NAME = 255
+"""Bytes: NAME_MAX."""
+
+_TRIES = 8
+_DELETED = b" (deleted)"
+
+# Words that survive calls. 0 is what user_bytes() keeps.
+_MOUNT, _DENTRY, _ROOT_MOUNT, _ROOT_DENTRY, _TARGET, _TOTAL, _COUNT, _TEXT, _TEXT_END = range(1, 10)
+
+
+def _offsets(context: Context, name: str) -> tuple[int, PathOffsets]:
+    if context.task is None or context.kernel.paths is None:
+        raise UnsupportedError(f"{name} needs the types of this kernel's file system layer", feature=name)
+    return context.task.current, context.kernel.paths
+
+
+def _path_walk(context: Context, at: At) -> str:
+    """rsi: dentry; r8: mount; rdi: the dentry above; r11d: names that there may still be."""
+    _, paths = _offsets(context, "cwd")
+    load, most = f"call {at('load_8'):#x}; jb bad", room(context)
+    return f"""
+        mov rsi, {spill(context, _DENTRY)}
+        mov r8, {spill(context, _MOUNT)}
+        xor r9d, r9d
+        mov r11d, {DEEPEST}
+        lea rax, [rsi + {paths.hashed:#x}]
+        {load}
+        test rax, rax
+        jnz next
+        lea rax, [rsi + {paths.parent:#x}]
+        {load}
+        cmp rax, rsi
+        je next
+        mov r9d, {len(_DELETED)}
+        test r10d, r10d
+        jz next
+        mov rax, {int.from_bytes(_DELETED[:8], "little"):#x}
+        mov {spill(context, _TEXT)}, rax
+        mov eax, {int.from_bytes(_DELETED[8:], "little"):#x}
+        mov {spill(context, _TEXT_END)}, rax
+        lea rdi, {spill(context, _TEXT).removeprefix("qword ptr ")}
+        mov rdx, {spill(context, _TOTAL)}
+        sub rdx, r9
+        jb changed
+        xor ecx, ecx
+    mark:
+        cmp rdx, {most:#x}
+        jae next
+        mov al, byte ptr [rdi + rcx]
+        push rdi
+        mov rdi, {spill(context, _TARGET)}
+        mov byte ptr [rdi + rdx], al
+        pop rdi
+        inc rdx
+        inc ecx
+        cmp ecx, {len(_DELETED)}
+        jb mark
+    next:
+        cmp rsi, {spill(context, _ROOT_DENTRY)}
+        jne step
+        cmp r8, {spill(context, _ROOT_MOUNT)}
+        je done
+    step:
+        dec r11d
+        jz deep
+        lea rax, [r8 + {paths.mount_root:#x}]
+        {load}
+        cmp rax, rsi
+        jne inner
+        lea rax, [r8 + {paths.mount_parent:#x}]
+        {load}
+        add rax, {paths.mount:#x}
+        cmp rax, r8
+        je done
+        mov rdi, rax
+        lea rax, [r8 + {paths.mountpoint:#x}]
+        {load}
+        mov rsi, rax
+        mov r8, rdi
+        jmp next
+    inner:
+        lea rax, [rsi + {paths.parent:#x}]
+        {load}
+        cmp rax, rsi
+        je done
+        mov rdi, rax
+        lea rax, [rsi + {paths.name_size:#x}]
+        call {at("load_4"):#x}
+        jb bad
+        cmp eax, {LONGEST_NAME}
+        ja deep
+        lea r9, [r9 + rax + 1]
+        test r10d, r10d
+        jz up
+        push rax
+        lea rax, [rsi + {paths.name:#x}]
+        call {at("load_8"):#x}
+        pop rcx
+        jb bad
+        mov rsi, rax
+        mov rdx, {spill(context, _TOTAL)}
+        sub rdx, r9
+        jb changed
+        cmp rdx, {most:#x}
+        jae up
+        mov eax, {max(most - 1, 0):#x}
+        sub eax, edx
+        cmp ecx, eax
+        jbe fits
+        mov ecx, eax
+    fits:
+        push r8
+        push r9
+        push rdi
+        mov rdi, {spill(context, _TARGET)}
+        add rdi, rdx
+        mov byte ptr [rdi], 0x2f
+        inc rdi
+        call {at("load_bytes"):#x}
+        pop rdi
+        pop r9
+        pop r8
+        jb bad
+    up:
+        mov rsi, rdi
+        jmp next
+    done:
+        clc
+        ret
+    changed:
+        xor r9d, r9d
+        dec r9
+        clc
+        ret
+    deep:
+        mov rax, rsi
+    bad:
+        stc
+        ret
+    """
+
+
+def _path(context: Context, at: At) -> str:
+    walk = f"call {at('path_walk'):#x}; jb bad"
+    return f"""
+        mov {spill(context, _TARGET)}, rdi
+        mov {spill(context, _COUNT)}, {_TRIES}
+    again:
+        xor r10d, r10d
+        {walk}
+        mov {spill(context, _TOTAL)}, r9
+        test r9, r9
+        jz top
+        mov r10d, 1
+        {walk}
+        mov rax, {spill(context, _TOTAL)}
+        cmp r9, rax
+        je end
+        dec {spill(context, _COUNT)}
+        jnz again
+        mov rax, {spill(context, _DENTRY)}
+    bad:
+        stc
+        ret
+    top:
+        mov rdi, {spill(context, _TARGET)}
+        {constant(context, "/")}
+        clc
+        ret
+    end:
+        cmp rax, {room(context):#x}
+        jbe short
+        mov eax, {room(context):#x}
+    short:
+        mov rdi, {spill(context, _TARGET)}
+        mov byte ptr [rdi + rax], 0
+        clc
+        ret
+    """
+
+
+def _of_task(directory: str) -> Routine:
+    """A directory of the current task: seen from its root, or (``root`` itself) from that of all."""
+
+    def text(context: Context, at: At) -> str:
+        current, paths = _offsets(context, directory)
+        start = paths.cwd if directory == "cwd" else paths.root
+        base = _seen_from(context, paths) if directory == "cwd" else _seen_from_nowhere(context)
+        return f"""
+            mov rax, qword ptr gs:[{current:#x}]
+            mov rax, qword ptr [rax + {paths.fs:#x}]
+            test rax, rax
+            jz nothing
+            mov rcx, qword ptr [rax + {start + paths.path_mount:#x}]
+            mov {spill(context, _MOUNT)}, rcx
+            mov rcx, qword ptr [rax + {start + paths.path_dentry:#x}]
+            mov {spill(context, _DENTRY)}, rcx
+            {base}
+            call {at("path"):#x}
+            ret
+        nothing:
+            mov byte ptr [rdi], 0
+            clc
+            ret
+        """
+
+    return text
+
+
+def _seen_from(context: Context, paths: PathOffsets) -> str:
+    """rax: the task's ``struct fs_struct``."""
+    return f"""
+        mov rcx, qword ptr [rax + {paths.root + paths.path_mount:#x}]
+        mov {spill(context, _ROOT_MOUNT)}, rcx
+        mov rcx, qword ptr [rax + {paths.root + paths.path_dentry:#x}]
+        mov {spill(context, _ROOT_DENTRY)}, rcx
+    """
+
+
+def _seen_from_nowhere(context: Context) -> str:
+    return f"mov {spill(context, _ROOT_MOUNT)}, 0; mov {spill(context, _ROOT_DENTRY)}, 0"
+
+
+def _d_path(context: Context, at: At) -> str:
+    """What belongs to no tree, a pipe or a socket, has no path but the name that its dentry has."""
+    current, paths = _offsets(context, "d_path()")
+    load = f"call {at('load_8'):#x}; jb bad"
+    return f"""
+        lea rax, [rsi + {paths.path_mount:#x}]
+        {load}
+        mov {spill(context, _MOUNT)}, rax
+        mov r8, rax
+        lea rax, [rsi + {paths.path_dentry:#x}]
+        {load}
+        mov {spill(context, _DENTRY)}, rax
+        mov rsi, rax
+        lea rax, [r8 + {paths.mount_root:#x}]
+        {load}
+        cmp rax, rsi
+        je tree
+        lea rax, [rsi + {paths.parent:#x}]
+        {load}
+        cmp rax, rsi
+        je alone
+    tree:
+        {_seen_from_nowhere(context)}
+        mov rax, qword ptr gs:[{current:#x}]
+        mov rax, qword ptr [rax + {paths.fs:#x}]
+        test rax, rax
+        jz absolute
+        {_seen_from(context, paths)}
+    absolute:
+        call {at("path"):#x}
+        ret
+    alone:
+        lea rax, [rsi + {paths.name:#x}]
+        {load}
+        mov rsi, rax
+        mov ecx, {room(context) + 1:#x}
+        call {at("load_text"):#x}
+        ret
+    bad:
+        stc
+        ret
+    """
+
+
+def _execargs(context: Context, at: At) -> str:
+    """The words that the program was started with, from its own memory; the zeros between them are spaces."""
+    current, paths = _offsets(context, "execargs")
+    return f"""
+        mov rax, qword ptr gs:[{current:#x}]
+        mov rax, qword ptr [rax + {paths.memory:#x}]
+        test rax, rax
+        jz nothing
+        mov rsi, qword ptr [rax + {paths.arg_start:#x}]
+        mov rcx, qword ptr [rax + {paths.arg_end:#x}]
+        sub rcx, rsi
+        jbe nothing
+        cmp rcx, {room(context):#x}
+        jbe fits
+        mov ecx, {room(context):#x}
+    fits:
+        test ecx, ecx
+        jz nothing
+        mov {spill(context, _TARGET)}, rdi
+        mov {spill(context, _COUNT)}, rcx
+        push rax
+        call {at("user_bytes"):#x}
+        pop rcx
+        jb bad
+        mov rdi, {spill(context, _TARGET)}
+        mov rcx, {spill(context, _COUNT)}
+    ends:
+        cmp byte ptr [rdi + rcx - 1], 0
+        jne words
+        dec ecx
+        jnz ends
+    nothing:
+        mov byte ptr [rdi], 0
+        clc
+        ret
+    words:
+        mov byte ptr [rdi + rcx], 0
+    next:
+        cmp byte ptr [rdi + rcx - 1], 0
+        jne kept
+        mov byte ptr [rdi + rcx - 1], 0x20
+    kept:
+        dec ecx
+        jnz next
+        clc
+        ret
+    bad:
+        mov rdi, {spill(context, _TARGET)}
+        mov byte ptr [rdi], 0
+        stc
+        ret
+    """
+
+
+ROUTINES: dict[str, Routine] = {
+    "cwd": _of_task("cwd"),
+    "d_path": _d_path,
+    "execargs": _execargs,
+    "path": _path,
+    "path_walk": _path_walk,
+    "root": _of_task("root"),
+}

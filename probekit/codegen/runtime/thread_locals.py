@@ -1,0 +1,156 @@
+"""Routines on thread-local variables (``self->x``): see :mod:`probekit.buffers.variables`.
+
+    thread_find   -> rax: this thread's entry, or 0; keeps rdx and rdi
+    thread_make   -> rax: the same, made if need be, 0 when there is no room; keeps rdx and rdi
+    thread_store  rdx: value, edi: offset of the word in the entry
+    self_key      -> the two words that say which thread, in the key
+
+A thread's entry is only ever used by the thread itself, with interrupts off, so it needs no lock; its place is
+claimed by one compare-and-exchange.
+"""
+
+from __future__ import annotations
+
+from probekit.buffers.layout import MAX_PROBES_PER_LOOKUP, HeaderWord
+from probekit.buffers.variables import HASH_MULTIPLIER, THREAD_HEAD, ThreadTable
+from probekit.codegen.context import Context
+from probekit.codegen.runtime.core import header
+from probekit.codegen.runtime.registry import At, Routine
+from probekit.errors import InternalError, UnsupportedError
+from probekit.guest.offsets import TaskOffsets
+
+__all__ = ("ROUTINES",)
+
+
+def _task(context: Context) -> tuple[TaskOffsets, int]:
+    task = context.task
+    if task is None or task.start is None:
+        raise UnsupportedError(
+            "variables of threads need the kernel's type information, which this guest does not have",
+            feature="self->",
+            hint="its kernel was built without CONFIG_DEBUG_INFO_BTF",
+        )
+    return task, task.start
+
+
+def _threads(context: Context) -> ThreadTable:
+    if context.storage.threads is None:
+        raise InternalError("a thread-local variable has no table")
+    return context.storage.threads
+
+
+def _thread_lookup(context: Context, *, create: bool) -> str:
+    table = _threads(context)
+    task, start = _task(context)
+    shift = 64 - (table.capacity.bit_length() - 1)
+    cache = f"qword ptr {context.in_scratch(context.scratch.thread)}"
+    zero = "\n".join(f"mov qword ptr [r9 + {at:#x}], 0" for at in range(THREAD_HEAD, table.stride, 8))
+    if table.stride > 256:
+        zero = f"""
+        mov eax, {(table.stride - THREAD_HEAD) // 8}
+    zero:
+        mov qword ptr [r9 + rax*8 + {THREAD_HEAD - 8}], 0
+        dec eax
+        jnz zero
+        """
+    claim = (
+        """
+        xor eax, eax
+        lock cmpxchg qword ptr [r9], rsi
+        jz fresh
+        jmp next
+        """
+        if create
+        else """
+        xor eax, eax
+        ret
+        """
+    )
+    drop = f"inc {header(HeaderWord.DYNAMIC_DROPS)}" if create else ""
+    return f"""
+        mov rax, {cache}
+        test rax, rax
+        jnz known
+        mov rsi, qword ptr gs:[{task.current:#x}]
+        mov rcx, {HASH_MULTIPLIER:#x}
+        imul rcx, rsi
+        shr rcx, {shift}
+        mov r8d, {min(MAX_PROBES_PER_LOOKUP, table.capacity)}
+    next:
+        imul r9, rcx, {table.stride:#x}
+        mov r10, {context.activity + table.offset:#x}
+        add r9, r10
+        mov r10, qword ptr [r9]
+        cmp r10, rsi
+        je found
+        test r10, r10
+        jz free
+        inc ecx
+        and ecx, {table.capacity - 1:#x}
+        dec r8d
+        jnz next
+        {drop}
+        xor eax, eax
+        ret
+    free:
+        {claim}
+    found:
+        mov r10, qword ptr [rsi + {start:#x}]
+        cmp r10, qword ptr [r9 + 8]
+        je keep
+    fresh:
+        mov r10, qword ptr [rsi + {start:#x}]
+        mov qword ptr [r9 + 8], r10
+        {zero}
+    keep:
+        mov {cache}, r9
+        mov rax, r9
+    known:
+        ret
+    """
+
+
+def _thread_find(context: Context, _at: At) -> str:
+    return _thread_lookup(context, create=False)
+
+
+def _thread_make(context: Context, _at: At) -> str:
+    return _thread_lookup(context, create=True)
+
+
+def _thread_store(_context: Context, at: At) -> str:
+    """A thread that has nothing needs no entry to hold a 0."""
+    return f"""
+        call {at("thread_find"):#x}
+        test rax, rax
+        jnz store
+        test rdx, rdx
+        jz nothing
+        call {at("thread_make"):#x}
+        test rax, rax
+        jz nothing
+    store:
+        mov qword ptr [rax + rdi], rdx
+    nothing:
+        ret
+    """
+
+
+def _self_key(context: Context, _at: At) -> str:
+    task, start = _task(context)
+    key = context.scratch.key
+    return f"""
+        mov rcx, qword ptr gs:[{task.current:#x}]
+        mov qword ptr {context.in_scratch(key + 8)}, rcx
+        mov rcx, qword ptr [rcx + {start:#x}]
+        mov qword ptr {context.in_scratch(key + 16)}, rcx
+        ret
+    """
+
+
+ROUTINES: dict[str, Routine] = {
+    "self_key": _self_key,
+    "thread_find": _thread_find,
+    "thread_make": _thread_make,
+    "thread_store": _thread_store,
+}

@@ -1,0 +1,244 @@
+"""What the guest engine's data memory holds, read: records, counters, aggregations, globals.
+
+The memory may be live, behind stops, or a copy that was taken when probing ended
+(:class:`Snapshot`): everything here works on each of them alike.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+from probekit.buffers.layout import BLOCK_MAGIC, BlockLayout, DenseStore, HeaderWord, RawRecord, walk_records
+from probekit.consumer.aggregate import stored_rows
+from probekit.consumer.events import Probe
+from probekit.enabling.api import Drained, Rows
+from probekit.enabling.guest_engine.data_layout import DataPlan
+from probekit.enabling.guest_engine.variables import GuestSpeculations, GuestVariables
+from probekit.errors import GuestError, InternalError, MemoryAccessError
+from probekit.guest.memory import DataMemory, PauseClock
+from probekit.ir.ops import Program
+
+__all__ = ("Blocks", "Snapshot")
+
+_QUIET_TRIES = 2000
+
+_MASK = (1 << 64) - 1
+
+
+class Snapshot:
+    """A copy of our data memory: a :class:`probekit.guest.memory.DataMemory` that nobody else sees."""
+
+    def __init__(self, addr: int, data: bytes) -> None:
+        self._addr = addr
+        self._data = bytearray(data)
+
+    @property
+    def live(self) -> bool:
+        """Reading it stops nobody."""
+        return True
+
+    def read(self, addr: int, size: int) -> bytes:
+        """Exactly ``size`` bytes; raises :class:`MemoryAccessError` outside the copy."""
+        start = self._place(addr, size)
+        return bytes(self._data[start : start + size])
+
+    def write(self, addr: int, data: bytes) -> None:
+        """Change the copy; raises :class:`MemoryAccessError` outside it."""
+        start = self._place(addr, len(data))
+        self._data[start : start + len(data)] = data
+
+    def _place(self, addr: int, size: int) -> int:
+        start = addr - self._addr
+        if not 0 <= start <= start + size <= len(self._data):
+            raise MemoryAccessError(f"{addr:#x} is not in the copy", addr=addr, size=size)
+        return start
+
+
+class Blocks:
+    """One enabling's data memory. ``base``: its address; ``cpus``: numbers of the possible CPUs, in block order.
+
+    ``variables``: strings, arrays and objects; ``speculations``: None when no clause in the guest has to do with them.
+    """
+
+    def __init__(
+        self,
+        memory: DataMemory,
+        base: int,
+        *,
+        plan: DataPlan,
+        layout: BlockLayout,
+        program: Program,
+        cpus: Sequence[int],
+        probes: Mapping[int, Probe],
+        clock: PauseClock,
+    ) -> None:
+        self.memory = memory
+        self._base = base
+        self._plan = plan
+        self._layout = layout
+        self._program = program
+        self._cpus = tuple(cpus)
+        self._probes = probes
+        self._clock = clock
+        self._corrupt = 0
+        self.variables = GuestVariables(program, plan.storage, base=base, memory=lambda: self.memory, quiet=self.quiet)
+        words = plan.storage.speculations
+        self.speculations = (
+            GuestSpeculations(words, base=base, memory=lambda: self.memory, quiet=self.quiet)
+            if words is not None
+            else None
+        )
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """No CPU is inside a clause meanwhile: the guest stands still, at a moment when all guards are clear."""
+        if self.frozen:
+            yield
+            return
+        for _ in range(_QUIET_TRIES):
+            with self._clock.paused():
+                if not self.inside():
+                    yield
+                    return
+            time.sleep(0.0005)
+        raise GuestError("a CPU of the guest stays inside a clause")
+
+    def freeze(self) -> None:
+        """Go on with a copy; the guest's memory may be freed behind this."""
+        with self._held():
+            self.memory = Snapshot(self._base, self.memory.read(self._base, self._plan.size))
+
+    def inside(self) -> list[int]:
+        """The CPUs that are in a clause, by their own word."""
+        guards = (self.memory.read(self._block(n) + 8 * HeaderWord.GUARD, 8) for n in range(len(self._cpus)))
+        return [cpu for cpu, guard in zip(self._cpus, guards, strict=True) if any(guard)]
+
+    def silence(self) -> None:
+        """Set the activity word; thunks look at it before anything else."""
+        self.memory.write(self._base, struct.pack("<Q", 1))
+
+    @property
+    def frozen(self) -> bool:
+        """Probing is over, and this is a copy."""
+        return isinstance(self.memory, Snapshot)
+
+    def drain(self, *, take: bool = True) -> Drained:
+        """Read the counters, and ``take`` what is in the rings. Raises :class:`GuestError` when they are not ours."""
+        records: list[tuple[int, RawRecord]] = []
+        principal: dict[int, int] = {}
+        dynamic = busy = unavailable = busy_speculations = 0
+        filled = False
+        fill = 0.0
+        recursion: dict[int, int] = {}
+        aggregation: dict[int, int] = {}
+        corrupt, self._corrupt = self._corrupt, 0
+        with self._held():
+            for index, cpu in enumerate(self._cpus):
+                block = self._block(index)
+                size = 8 * self._layout.header_words
+                words = struct.unpack(f"<{self._layout.header_words}Q", self.memory.read(block, size))
+                if words[HeaderWord.MAGIC] != BLOCK_MAGIC:
+                    raise GuestError(
+                        "the guest's memory of probekit is gone: it rebooted or died",
+                        hint="nothing is left to restore in the new kernel; attach again",
+                    )
+                principal[cpu] = words[HeaderWord.PRINCIPAL_DROPS]
+                recursion[cpu] = words[HeaderWord.RECURSION_DROPS]
+                aggregation[cpu] = sum(words[HeaderWord.AGG_DROPS :])
+                dynamic += words[HeaderWord.DYNAMIC_DROPS]
+                busy += words[HeaderWord.BUSY_DROPS]
+                unavailable += words[HeaderWord.SPEC_UNAVAILABLE]
+                busy_speculations += words[HeaderWord.SPEC_BUSY]
+                filled = filled or bool(words[HeaderWord.FILLED])
+                used = (words[HeaderWord.HEAD] - words[HeaderWord.TAIL]) / max(self._layout.ring_size, 1)
+                fill = max(fill, min(used, 1.0))
+                if not take:
+                    continue
+                found, sound = self._take_ring(block, words[HeaderWord.HEAD], words[HeaderWord.TAIL])
+                records += [(cpu, record) for record in found]
+                corrupt += not sound
+        return Drained(
+            tuple(records),
+            principal,
+            recursion,
+            aggregation,
+            corrupt,
+            dynamic_drops=dynamic,
+            busy_drops=busy,
+            unavailable=unavailable,
+            busy_speculations=busy_speculations,
+            filled=filled,
+            fill=fill,
+        )
+
+    def aggregations(self) -> dict[int, Rows]:
+        """All values of all CPUs, by aggregation number."""
+        raw: list[tuple[int, bytes]] = []
+        with self._held():
+            for index in range(len(self._cpus)):
+                block = self._block(index)
+                raw += [(s.agg, self.memory.read(block + s.offset, s.size)) for s in self._layout.stores]
+        rows: dict[int, Rows] = {}
+        for agg, data in raw:
+            store, plan = self._layout.stores[agg], self._program.aggregations[agg]
+            found, corrupt = stored_rows(plan, store, data, self._probes)
+            rows.setdefault(agg, []).extend(found)
+            self._corrupt += corrupt
+        return rows
+
+    def cost_words(self) -> list[bytes]:
+        """Each CPU's :class:`probekit.buffers.layout.CostWords`; of a program that is measured."""
+        words = self._layout.costs
+        if words is None:
+            raise InternalError("nothing is measured")
+        with self._held():
+            blocks = (self._block(index) for index in range(len(self._cpus)))
+            return [self.memory.read(block + words.offset, words.size) for block in blocks]
+
+    def counted(self, agg: int) -> int:
+        """All that a ``count()`` by probe, or of all probes, has counted on all CPUs."""
+        store = self._layout.stores[agg]
+        if not isinstance(store, DenseStore):
+            raise InternalError("only such a one is counted inline")
+        with self._held():
+            blocks = (self._block(index) for index in range(len(self._cpus)))
+            data = [self.memory.read(block + store.offset, store.size) for block in blocks]
+        return sum(sum(struct.unpack(f"<{len(words) // 8}Q", words)) for words in data)
+
+    def load(self, var: int) -> int:
+        """A global's 64-bit value, unsigned."""
+        return int.from_bytes(self.memory.read(self._global(var), 8), "little")
+
+    def store(self, var: int, value: int) -> None:
+        """Set a global."""
+        self.memory.write(self._global(var), struct.pack("<Q", value & _MASK))
+
+    def _global(self, var: int) -> int:
+        return self._base + self._plan.storage.globals_[var].offset
+
+    def _block(self, index: int) -> int:
+        return self._base + self._plan.block(index)
+
+    def _held(self) -> AbstractContextManager[None]:
+        """One stop for many reads, where reading stops the guest."""
+        return nullcontext() if self.memory.live else self._clock.paused()
+
+    def _take_ring(self, block: int, head: int, tail: int) -> tuple[list[RawRecord], bool]:
+        """Read from tail to head and move the tail; a ring that makes no sense is emptied."""
+        if head == tail:
+            return [], True
+        size = self._layout.ring_size
+        ring = block + self._layout.ring_offset
+        records, sound = list[RawRecord](), False
+        if 0 < head - tail <= size:
+            start, length = tail % size, head - tail
+            first = min(length, size - start)
+            data = self.memory.read(ring + start, first)
+            if length > first:
+                data += self.memory.read(ring, length - first)
+            records, sound = walk_records(data, tail, size)
+        self.memory.write(block + 8 * HeaderWord.TAIL, struct.pack("<Q", head))
+        return records, sound

@@ -1,0 +1,112 @@
+"""What one enabling will be in the guest, worked out before anything is: which blocks, how much memory of each kind.
+
+data    data plan | watchdog's words | recovery table
+code    recovery header, watchdog's function | shared code, stubs, what serves INT3
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from probekit.buffers.layout import BlockLayout, plan_block
+from probekit.codegen.context import Context
+from probekit.codegen.storage import StorageOptions, plan_storage
+from probekit.enabling.api import EngineOptions
+from probekit.enabling.guest_engine.data_layout import VARIABLES, DataPlan, data_context, guest_clauses, plan_data
+from probekit.enabling.guest_engine.stubs import code_size, plan_stubs
+from probekit.enabling.guest_engine.traps import Traps, plan_traps
+from probekit.enabling.sites import EnabledSite
+from probekit.errors import GuestError
+from probekit.guest.facts import GuestFacts
+from probekit.guest.watchdog import WATCHDOG_SIZE
+from probekit.ir.ops import Program
+from probekit.patch.table import HEADER_SIZE
+from probekit.records import record
+
+__all__ = ("CODE_AT", "GuestPlan", "plan_guest")
+
+CODE_AT = -(-(HEADER_SIZE + WATCHDOG_SIZE) // 64) * 64
+"""Where in executable memory the program's code begins."""
+
+_FAR_SLOT = 1 << 40  # an offset that needs the long form of every access, for the upper bound of the code's size
+_SHARE = 2  # one part in so many of the guest's memory may be asked for
+_TABLE_SLACK = 16 << 10  # what the journal will say of the allocations of this enabling: calls with all registers
+
+
+@record
+class GuestPlan:
+    """``cpus``: those that have a block, in that order. ``traps``: None where no site traps."""
+
+    program: Program
+    sites: tuple[EnabledSite, ...]
+    facts: GuestFacts
+    cpus: tuple[int, ...]
+    layout: BlockLayout
+    data: DataPlan
+    traps: Traps | None
+
+    def context(self, *, data: int, slot: int) -> Context:
+        """What code depends on, with the data memory at ``data`` and the per-CPU slot at ``slot``."""
+        return data_context(self.program, self.data, self.layout, self.facts, data=data, slot=slot)
+
+    def code_bound(self) -> int:
+        """Bytes of executable memory, at most."""
+        rough = self.context(data=1 << 62, slot=_FAR_SLOT)
+        stubs = plan_stubs(self.program, self.sites, rough)
+        bound = code_size(self.program, self.sites, stubs, rough, self.facts.places.landings[0])
+        return CODE_AT + bound + (self.traps.code_size if self.traps is not None else 0)
+
+    @property
+    def table(self) -> int:
+        """Offset of the recovery table in data memory."""
+        return self.data.size + (self.facts.watchdog.memory if self.facts.watchdog is not None else 0)
+
+    def data_bound(self, journal: int) -> int:
+        """Bytes of data memory. ``journal``: of the journal now, with what it will say of the sites."""
+        return self.table + journal + _TABLE_SLACK
+
+    def check_room(self, size: int) -> None:
+        """Raises :class:`GuestError` when ``size`` bytes are more than the guest should be asked for.
+
+        Its kernel would kill programs to find them, or say on its console that it could not.
+        """
+        ram = self.facts.ram
+        if ram and size > ram // _SHARE:
+            raise GuestError(
+                f"nothing was probed: it takes {size >> 20} MiB of guest memory, and the guest has {ram >> 20} MiB",
+                hint="lower -x aggsize, bufsize or dynvarsize, or probe less",
+            )
+
+
+def plan_guest(program: Program, sites: Sequence[EnabledSite], facts: GuestFacts, options: EngineOptions) -> GuestPlan:
+    """Raises :class:`probekit.errors.UnsupportedError` when sites would trap in a guest that cannot take that."""
+    sites = tuple(sites)
+    cpus = _block_owners(facts)
+    storage = plan_storage(
+        program,
+        guest_clauses(program, sites),
+        StorageOptions(options.dynvarsize, options.scratchsize, options.nspec),
+        VARIABLES,
+    )
+    layout = plan_block(
+        program.aggregations,
+        sites=len(sites),
+        aggsize=options.aggsize,
+        bufsize=options.bufsize,
+        scratch=storage.scratch.size,
+        policy=options.bufpolicy,
+        measured=len(program.clauses) if options.measure else 0,
+    )
+    data = plan_data(program, sites, storage, layout, len(cpus))
+    return GuestPlan(
+        program, sites, facts, cpus, layout, data, plan_traps(sites, facts.traps, staged=len(options.staged))
+    )
+
+
+def _block_owners(facts: GuestFacts) -> tuple[int, ...]:
+    """The CPUs that get a block: those online, and one that all CPUs share which may come online later.
+
+    A machine may have many more possible CPUs than it has; a block for each would take their memory for nothing.
+    """
+    spare = sorted(facts.cpu_offsets.keys() - set(facts.online))[:1]
+    return (*sorted(facts.online), *spare)

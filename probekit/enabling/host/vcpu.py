@@ -1,0 +1,170 @@
+"""A stopped vCPU as a firing's world: :class:`probekit.enabling.host.firing.World`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from probekit.codegen.context import MAX_ERRNO
+from probekit.codegen.storage import MOST_FRAMES
+from probekit.enabling.host.dentries import Place, path_text
+from probekit.errors import GuestError, UnsupportedError
+from probekit.guest.facts import GuestFacts
+from probekit.guest.offsets import PathOffsets, TaskOffsets
+from probekit.guest.stacks import GuestStacks
+from probekit.interp.run import Value
+from probekit.patch.edits import TextMemory
+from probekit.target.api import Regs
+
+__all__ = ("STOPPED_FACTS", "VcpuWorld", "kernel_gs_base")
+
+_ARGS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
+_MASK = (1 << 64) - 1
+_KERNEL = 1 << 63
+_GENERATIONS = 512
+
+STOPPED_FACTS = frozenset(
+    (
+        *("caller", "cpu", "curthread", "errno", "execname", "gid", "percpu_offset", "pid", "ppid", "tid"),
+        *("cwd", "root", "stackdepth", "timestamp", "uid", "walltimestamp"),
+    )
+)
+"""The built-ins of a task that the stop engine has. Both clocks are the host's: the guest's stand still."""
+
+_CLOCKS = {"timestamp": time.monotonic_ns, "walltimestamp": time.time_ns}
+
+
+def kernel_gs_base(regs: Regs) -> int:
+    """The base of the kernel's per-CPU memory, swapped in or out (``swapgs``)."""
+    base = regs["gs_base"]
+    return base if base & _KERNEL else regs.values.get("k_gs_base", base)
+
+
+def _credential(task: TaskOffsets, name: str) -> int | None:
+    return task.uid if name == "uid" else task.gid
+
+
+class VcpuWorld:
+    """``arg``: the probe's arguments; None: by the System V ABI, of a function that is just being entered.
+
+    ``returned``: what a function returns, where one does. ``stacks``: finds callers; ``inside``: no function is
+    probed, and the one that runs is the first to be shown.
+    """
+
+    def __init__(
+        self,
+        regs: Regs,
+        text: TextMemory,
+        facts: GuestFacts,
+        arg: Callable[[int], int] | None = None,
+        returned: int = 0,
+        stacks: GuestStacks | None = None,
+        inside: bool = False,
+    ) -> None:
+        self._returned = returned
+        self._stacks = stacks
+        self._inside = inside
+        self._regs = regs
+        self._text = text
+        self._task = facts.task
+        self._paths = facts.kernel.paths
+        self._arg = arg or self._abi
+
+    def arg(self, index: int) -> int:
+        """argN."""
+        return self._arg(index)
+
+    def fact(self, name: str) -> Value:
+        """A fact of the task that runs on this vCPU, from guest memory."""
+        if name in _CLOCKS:
+            return _CLOCKS[name]()
+        if name == "errno":
+            error = -self._returned & 0xFFFFFFFF
+            return error if error <= MAX_ERRNO else 0
+        if name == "stackdepth":
+            return len(self.stack(MOST_FRAMES)) // 8
+        base = kernel_gs_base(self._regs)
+        if name == "percpu_offset":
+            return base
+        if name == "caller":
+            return self._word(self._regs["rsp"], 8)  # at an entry, and where the function returns
+        task = self._task
+        if task is None:
+            raise UnsupportedError(f"{name} needs the kernel's type information", feature=name)
+        if name == "cpu":
+            return self._word(base + task.cpu, 4)
+        current = self._word(base + task.current, 8)
+        match name:
+            case "curthread":
+                return current
+            case "pid":
+                return self._word(current + task.tgid, 4)
+            case "tid":
+                return self._word(current + task.pid, 4)
+            case "execname":
+                return self._bytes(current + task.comm, 16).split(b"\0", 1)[0]
+            case "cwd" | "root" if self._paths is not None:
+                return self._directory(current, name, self._paths)
+            case "ppid" if task.parent is not None:
+                return self._word(self._word(current + task.parent, 8) + task.tgid, 4)
+            case "uid" | "gid" if task.cred is not None and (where := _credential(task, name)) is not None:
+                return self._word(self._word(current + task.cred, 8) + where, 4)
+            case _:
+                raise UnsupportedError(f"{name} is not implemented in the stop engine", feature=name)
+
+    def _directory(self, current: int, name: str, paths: PathOffsets) -> bytes:
+        """A directory of the task: seen from its root, or (``root`` itself) from that of all; none of one that ends."""
+        files = self._word(current + paths.fs, 8)
+        if not files:
+            return b""
+
+        def place(at: int) -> Place:
+            return self._word(files + at + paths.path_mount, 8), self._word(files + at + paths.path_dentry, 8)
+
+        root = place(paths.root)
+        if name == "root":
+            return path_text(self._bytes, paths, root, (0, 0))
+        return path_text(self._bytes, paths, place(paths.cwd), root)
+
+    def stack(self, frames: int) -> bytes:
+        """The callers, 8 bytes each."""
+        if self._stacks is None:
+            raise UnsupportedError("stack() has nobody to look for callers", feature="stack")
+        found = self._stacks.frames(self._regs, frames, skip=0 if self._inside else 1)
+        return b"".join(addr.to_bytes(8, "little") for addr in found)
+
+    def thread(self) -> int:
+        """Which thread runs here; 0 when the kernel's types do not tell."""
+        if self._task is None:
+            return 0
+        data = self._text.read_many([(kernel_gs_base(self._regs) + self._task.current & _MASK, 8)])[0]
+        return int.from_bytes(data or b"", "little")
+
+    def progenyof(self, pid: int) -> bool:
+        """The task's process, or one that started it."""
+        task = self._task
+        if task is None or task.parent is None:
+            raise UnsupportedError("progenyof() needs the kernel's type information", feature="progenyof")
+        current = self.thread()
+        for _ in range(_GENERATIONS):
+            if self._word(current + task.tgid, 4) == pid & 0xFFFFFFFF:
+                return True
+            parent = self._word(current + task.parent, 8)
+            if parent == current:
+                break
+            current = parent
+        return False
+
+    def _abi(self, index: int) -> int:
+        if index < len(_ARGS):
+            return self._regs[_ARGS[index]]
+        return self._word(self._regs["rsp"] + 8 + 8 * (index - len(_ARGS)), 8)
+
+    def _bytes(self, addr: int, size: int) -> bytes:
+        data = self._text.read_many([(addr & _MASK, size)])[0]
+        if data is None:
+            raise GuestError(f"the guest's memory at {addr & _MASK:#x} cannot be read")
+        return data
+
+    def _word(self, addr: int, size: int) -> int:
+        return int.from_bytes(self._bytes(addr, size), "little")

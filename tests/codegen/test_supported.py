@@ -1,0 +1,41 @@
+"""What the code generator lacks has a name, and a clause that asks for it is refused by that name."""
+
+from __future__ import annotations
+
+import pytest
+
+from probekit.codegen.calls import GUEST_CALLS
+from probekit.codegen.demand import SERVICES
+from probekit.codegen.supported import GUEST_BUILTINS, missing
+from probekit.ir.build import compile_program
+from probekit.ir.names import BUILTINS, CALLS
+
+
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        ("trace(ipl);", "the built-in variable ipl"),
+        ("trace(ucaller);", "the built-in variable ucaller"),
+        ("ustack();", "the subroutine ustack()"),
+    ],
+)
+def test_what_is_missing(body: str, what: str) -> None:
+    program = compile_program(f"fbt::f:entry {{ {body} }}")
+    assert missing(program.clauses[0]) == [what]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "x = arg0 * 2; this->y = x; @[execname] = max(this->y);",
+        'self->x = strjoin(execname, "x"); a[1, "b"] = strlen(self->x); trace(*(int *)arg0);',
+        "@[stack()] = llquantize(arg0, 10, 0, 6, 20, 3); trace(uid); tracemem(arg0, 16);",
+    ],
+)
+def test_what_is_there(body: str) -> None:
+    assert missing(compile_program(f"fbt::f:entry {{ {body} }}").clauses[0]) == []
+
+
+def test_the_tables_name_what_the_language_has() -> None:
+    assert SERVICES <= GUEST_CALLS <= CALLS.keys()
+    assert BUILTINS.keys() >= GUEST_BUILTINS
