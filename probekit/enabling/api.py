@@ -88,7 +88,7 @@ class EngineOptions:
 class Drained:
     """What one visit found. ``records``: ``(cpu, record)`` in order for each CPU; counters are totals, by CPU.
 
-    ``silenced``: how often the guest's watchdog had silenced the clauses, as nobody looked after them.
+    ``watchdog_timeouts``: how often the guest's watchdog had silenced the clauses, as nobody looked after them.
     ``dynamic_drops``: variables that found no room; ``busy_drops``: elements that another CPU held too long.
     ``unavailable``, ``busy_speculations``: how often there was no speculation, or only some that were being seen to.
     ``filled``: a ring is full whose policy is ``fill``; ``fill``: what part of the fullest was in use.
@@ -103,7 +103,7 @@ class Drained:
     corrupt: int = 0
     dynamic_drops: int = 0
     busy_drops: int = 0
-    silenced: int = 0
+    watchdog_timeouts: int = 0
     unavailable: int = 0
     busy_speculations: int = 0
     filled: bool = False

@@ -13,11 +13,11 @@ from probekit.patch.edits import TextMemory
 from probekit.records import record
 from probekit.target.api import Target
 
-__all__ = ("Reach",)
+__all__ = ("GuestAccess",)
 
 
 @record
-class Reach:
+class GuestAccess:
     """``text``: guest memory while the guest is stopped. ``log``: hears of everything before it is done.
 
     ``patience``: seconds to wait for a place where guest functions may be called; ``cancelled``: asked meanwhile.
@@ -35,7 +35,7 @@ class Reach:
         """Where guest functions may be called. ``ending``: on the way back, which nobody can cancel."""
         return SafePoint(
             self.target,
-            self.facts.places,
+            self.facts.call_points,
             log=self.log,
             timeout=self.patience,
             cancelled=_never if ending else self.cancelled,

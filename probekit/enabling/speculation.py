@@ -15,9 +15,9 @@ from typing import Protocol
 
 from probekit.buffers.layout import RECORD_HEADER, RawRecord
 
-__all__ = ("Held", "SharedNumbers", "Speculations")
+__all__ = ("CpuRecord", "SharedNumbers", "Speculations")
 
-Held = tuple[int, RawRecord]
+CpuRecord = tuple[int, RawRecord]
 
 
 class SharedNumbers(Protocol):
@@ -38,7 +38,7 @@ class SharedNumbers(Protocol):
 
 @dataclass(slots=True)
 class _Buffer:
-    records: list[Held] = field(default_factory=list)
+    records: list[CpuRecord] = field(default_factory=list)
     used: int = 0
 
 
@@ -94,7 +94,7 @@ class Speculations:
         buffer.used += size
         buffer.records.append((cpu, record))
 
-    def commit(self, number: int) -> list[Held]:
+    def commit(self, number: int) -> list[CpuRecord]:
         """``commit()``: what was held, here or by :meth:`settle`; the number is free again then."""
         return self._end(number, keep=True)
 
@@ -102,7 +102,7 @@ class Speculations:
         """``discard()``."""
         self._end(number, keep=False)
 
-    def _end(self, number: int, *, keep: bool) -> list[Held]:
+    def _end(self, number: int, *, keep: bool) -> list[CpuRecord]:
         if self._shared is not None:
             if self._shared.end(number):
                 self.ended(number, keep=keep)
@@ -114,9 +114,9 @@ class Speculations:
         """A clause in the guest has ended one. ``keep``: by ``commit()``."""
         self._ended.append((number, keep))
 
-    def settle(self) -> list[Held]:
+    def settle(self) -> list[CpuRecord]:
         """The guest's buffers have been read: what was committed before the reading before this one."""
-        found: list[Held] = []
+        found: list[CpuRecord] = []
         for number, keep in self._ripe:
             buffer = self._active.pop(number, None)
             if buffer is not None and keep:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from probekit.patch.sites import ExitSite, FunctionExits
 from probekit.providers.api import Function, Probe
 
-__all__ = ("Exits", "SystemCalls", "final_exits", "followed")
+__all__ = ("ExitFinder", "SystemCalls", "final_exits", "followed")
 
 _DEEPEST = 4  # functions behind one system call, each the end of the one before
 
-Exits = Callable[[Function], FunctionExits | str]
+ExitFinder = Callable[[Function], FunctionExits | str]
 """The exits of a function, or why it has none that can be probed."""
 
 
@@ -30,7 +30,7 @@ class SystemCalls:
 
 
 def followed(
-    probes: Iterable[Probe], calls: SystemCalls, learn: Callable[[list[Function]], None], exits: Exits
+    probes: Iterable[Probe], calls: SystemCalls, learn: Callable[[list[Function]], None], exits: ExitFinder
 ) -> None:
     """Call ``learn`` with every function that :func:`final_exits` will want the exits of, a few times in all."""
     known = {probe.function.addr: probe.function for probe in probes if probe.function is not None}
@@ -57,7 +57,7 @@ def _holds(site: ExitSite) -> bool:
 
 
 def final_exits(
-    function: Function, calls: SystemCalls, exits: Exits
+    function: Function, calls: SystemCalls, exits: ExitFinder
 ) -> tuple[tuple[ExitSite, ...], tuple[tuple[int, str], ...]]:
     """The exits of a system call's function where its result is known, those of other functions among them.
 

@@ -1,6 +1,6 @@
 """What the runtime asks of a guest kernel: call its functions, have memory of it, know its per-CPU layout.
 
-- ``candidates``  places in a Linux kernel where a function may be called from outside
+- ``call_points``  places in a Linux kernel where a function may be called from outside
 - ``safepoint``   reach such a place, call functions there, give everything back
 - ``linux``       the services by feature: allocate, make executable, per-CPU storage, free, synchronize
 - ``traptable``   the hash of INT3 sites that the handler in the guest looks in

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from probekit.guest.candidates import CallPlaces
+from probekit.guest.call_points import CallPoints
 from probekit.guest.grace import GraceServices
 from probekit.guest.holds import ModuleHolds
 from probekit.guest.linux import LinuxServices
@@ -21,7 +21,7 @@ __all__ = ("GuestFacts",)
 class GuestFacts:
     """``cpu_offsets``: per-CPU base of each possible CPU, by CPU number. ``online``: those that run now.
 
-    ``places``: where guest functions may be called.
+    ``call_points``: where guest functions may be called.
     ``task``: None when the kernel has no types. ``clock``: ``ktime_get_mono_fast_ns`` or None.
     ``kernel``: functions of the kernel that clauses may call.
     ``preemptible``: kernel code may lose its CPU between two instructions.
@@ -35,7 +35,7 @@ class GuestFacts:
     """
 
     services: LinuxServices
-    places: CallPlaces
+    call_points: CallPoints
     cpu_offsets: dict[int, int]
     online: tuple[int, ...]
     task: TaskOffsets | None

@@ -64,7 +64,7 @@ class GraceServices:
         *,
         traced: bool,
         earlier: Sequence[Allocation] = (),
-    ) -> Waiting:
+    ) -> ReaderWait:
         """Ask for a word when all readers of now are gone.
 
         ``take``: told of the page before the kernel is. ``traced``: readers of tracepoints count too. ``earlier``:
@@ -77,7 +77,7 @@ class GraceServices:
         text.write_many([(at, at.to_bytes(8, "little") * 2) for at in lists])  # empty: each leads to itself
         for number, (function, leading) in enumerate(starts):
             point.call(function, *leading, page.addr + number * self.stride + self.head, self.callback)
-        return Waiting(self, (*(item.addr for item in earlier), page.addr))
+        return ReaderWait(self, (*(item.addr for item in earlier), page.addr))
 
     def over(self, page: bytes) -> bool:
         """Whether nothing that was asked for with this page is still to come, and the kernel has let go of it."""
@@ -89,7 +89,7 @@ class GraceServices:
 
 
 @record
-class Waiting:
+class ReaderWait:
     """Readers that are waited for. ``pages``: addresses of the pages of the structures."""
 
     services: GraceServices

@@ -1,7 +1,7 @@
 """Is the guest still the one that we attached to, and does it still run?
 
 A reset does not show on a gdb connection, and neither does a panic while
-nobody waits for a stop. :class:`Heartbeat` looks at the kernel's tick counter
+nobody waits for a stop. :class:`LivenessMonitor` looks at the kernel's tick counter
 in the shared RAM file, which costs the guest nothing; only when that stands
 still is the guest stopped for a closer look.
 """
@@ -15,7 +15,7 @@ from typing import Any
 from probekit.errors import GuestError, TargetError, UnsupportedError
 from probekit.target.api import Target
 
-__all__ = ("Heartbeat", "check_events", "check_status", "has_panicked", "panic_error")
+__all__ = ("LivenessMonitor", "check_events", "check_status", "has_panicked", "panic_error")
 
 ReadMany = Callable[[Sequence[tuple[int, int]]], list[bytes | None]]
 
@@ -69,7 +69,7 @@ def check_events(events: Iterable[Mapping[str, Any]]) -> None:
             raise GuestError(meaning, hint="nothing is left to restore in it; attach again when it is up")
 
 
-class Heartbeat:
+class LivenessMonitor:
     """Asks now and then. ``ticks``: the guest's tick counter, or None when it cannot be read without a stop.
 
     ``same_boot``: whether the kernel in memory is still the one that we know; called with the guest stopped.

@@ -54,10 +54,10 @@ class KernelPeek:
         self._spans: Sequence[tuple[int, int]] | None = None
         self._asked = False
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """The guest has run: look every page up anew."""
         if self._ram is not None:
-            self._ram.forget()
+            self._ram.invalidate()
 
     def read(self, addr: int, size: int) -> bytes | None:
         """``size`` bytes at a kernel address, None where one of them is not plain mapped memory.

@@ -52,11 +52,11 @@ class RamText:
         self._lasting = lasting
         self._where: dict[int, int | None] = {}
 
-    def remembering(self) -> RamText:
+    def caching_reader(self) -> RamText:
         """Another one, for a reader who knows when to forget all pages."""
         return RamText(self._ram, self._tables, _EVERYWHERE)
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Look every page up anew: memory was mapped or unmapped."""
         self._where.clear()
 

@@ -6,7 +6,7 @@
 
 A call borrows the stopped task: its registers are saved, RIP is set to the
 function, and the return address on its own stack is the *landing*, where our
-breakpoint stands (:mod:`probekit.guest.candidates`). The function may sleep and
+breakpoint stands (:mod:`probekit.guest.call_points`). The function may sleep and
 the task may come back on another vCPU, so its return is known by its stack
 pointer, not by its vCPU.
 Below the stack pointer nothing is alive: Linux kernels are built without a red
@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Protocol
 
 from probekit.errors import Cancelled, GuestError, SafePointTimeout, TargetError
-from probekit.guest.candidates import LANDING, CallPlaces
+from probekit.guest.call_points import LANDING, CallPoints
 from probekit.guest.health import check_status
 from probekit.guest.memory import PauseClock
 from probekit.target.api import Regs, StopReason, Target, Vcpu
@@ -101,7 +101,7 @@ class SafePoint:
     def __init__(
         self,
         target: Target,
-        places: CallPlaces,
+        places: CallPoints,
         *,
         log: CallLog | None = None,
         timeout: float = 20.0,

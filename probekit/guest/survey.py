@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from probekit.errors import SymbolError, TargetError, UnsupportedError
-from probekit.guest.candidates import CallPlaces, find_landings, safe_point_candidates
+from probekit.guest.call_points import CallPoints, find_landings, safe_point_candidates
 from probekit.guest.facts import GuestFacts
 from probekit.guest.grace import find_grace_services
 from probekit.guest.holds import find_module_holds
@@ -11,7 +11,7 @@ from probekit.guest.linux import find_services
 from probekit.guest.offsets import KernelServices, PathOffsets, RunTime, TaskOffsets
 from probekit.guest.residents import Residents
 from probekit.guest.tracepoints import find_tracepoint_services
-from probekit.guest.traphooks import BlockLayout, Fixup, KsymLayout, TrapFacts, find_hooks
+from probekit.guest.traphooks import Fixup, KsymLayout, NotifierLayout, TrapFacts, find_hooks
 from probekit.guest.watchdog import WatchdogServices, find_watchdog_services
 from probekit.kernel.btf import Btf
 from probekit.kernel.image import Kernel
@@ -187,11 +187,11 @@ def _preemptible(kernel: Kernel) -> bool:
     return mode is None or kernel.memory.u32(mode) not in (0, 1)
 
 
-def _call_places(kernel: Kernel) -> CallPlaces:
+def _call_points(kernel: Kernel) -> CallPoints:
     landings = find_landings(kernel.memory.read, kernel.text.start, kernel.text.end)
     if not landings:
         raise UnsupportedError("this kernel's text has no place where a call could come back to", feature="landing")
-    return CallPlaces(safe_point_candidates(kernel.symbols.addr, kernel.memory.read_many), landings)
+    return CallPoints(safe_point_candidates(kernel.symbols.addr, kernel.memory.read_many), landings)
 
 
 def _watchdog(kernel: Kernel) -> WatchdogServices | None:
@@ -226,7 +226,7 @@ def gather_guest(kernel: Kernel, *, emulated: bool = False) -> GuestFacts:
         modules={module.name: module.addr for module in kernel.modules},
         tracepoints=find_tracepoint_services(kernel.symbols.addr, probe_list(kernel.btf)),
         watchdog=_watchdog(kernel),
-        places=_call_places(kernel),
+        call_points=_call_points(kernel),
         cpu_offsets={cpu: cpus.offsets[cpu] for cpu in cpus.possible},
         online=cpus.online,
         task=_task_offsets(kernel),
@@ -259,7 +259,7 @@ def gather_traps(kernel: Kernel) -> TrapFacts | str:
             regs=btf.struct("die_args").field("regs").offset,
             ip=regs.field("ip").offset,
             cs=regs.field("cs").offset,
-            block=BlockLayout(
+            block=NotifierLayout(
                 call=block.field("notifier_call").offset,
                 following=block.field("next").offset,
                 priority=block.field("priority").offset,

@@ -28,8 +28,8 @@ from probekit.kernel.tracepoints import ProbeList, Reader
 
 __all__ = (
     "CALL_ENTRY_SIZE",
-    "Hooked",
-    "Routine",
+    "BatchRoutine",
+    "TracepointProbe",
     "TracepointServices",
     "call_table",
     "caller_code",
@@ -44,7 +44,7 @@ _PATIENCE = 60.0
 Writer = Callable[[Iterable[tuple[int, bytes]]], None]
 
 
-class Hooked(NamedTuple):
+class TracepointProbe(NamedTuple):
     """A function of ours at a tracepoint. ``data``: handed to it as its first argument."""
 
     tracepoint: int
@@ -102,12 +102,12 @@ def caller_code() -> bytes:
     )
 
 
-def call_table(hooks: Sequence[Hooked]) -> bytes:
+def call_table(hooks: Sequence[TracepointProbe]) -> bytes:
     """The table of the routine."""
     return b"".join(_ENTRY.pack(*hook) for hook in hooks)
 
 
-class Routine(NamedTuple):
+class BatchRoutine(NamedTuple):
     """Where :func:`caller_code` is in the guest, and its table."""
 
     caller: int
@@ -123,7 +123,7 @@ class TracepointServices:
     waits: tuple[tuple[int, int], ...]
     probes: ProbeList
 
-    def connect(self, point: SafePoint, hooks: Sequence[Hooked], routine: Routine, write: Writer) -> None:
+    def connect(self, point: SafePoint, hooks: Sequence[TracepointProbe], routine: BatchRoutine, write: Writer) -> None:
         """Register every hook. ``write``: guest memory.
 
         Raises :class:`GuestError` at the first that the kernel refuses; those before it are registered then.
@@ -136,13 +136,13 @@ class TracepointServices:
                 hint="the guest may be short of memory",
             )
 
-    def standing(self, read: Reader, hooks: Sequence[Hooked]) -> tuple[Hooked, ...]:
+    def standing(self, read: Reader, hooks: Sequence[TracepointProbe]) -> tuple[TracepointProbe, ...]:
         """Those that the kernel has registered now. To unregister any other would make it warn."""
         found = self.probes.registered(read, list(dict.fromkeys(hook.tracepoint for hook in hooks)))
         return tuple(hook for hook in hooks if (hook.function, hook.data) in found[hook.tracepoint])
 
     def disconnect(
-        self, point: SafePoint, hooks: Sequence[Hooked], routine: Routine | None, write: Writer
+        self, point: SafePoint, hooks: Sequence[TracepointProbe], routine: BatchRoutine | None, write: Writer
     ) -> list[int]:
         """Unregister every hook, whatever becomes of the others. Returns the tracepoints that would not let go.
 
@@ -165,7 +165,7 @@ class TracepointServices:
         for function, argument in self.waits:
             point.call(function, argument, timeout=timeout)
 
-    def _walk(self, point: SafePoint, function: int, routine: Routine, first: int, count: int) -> tuple[int, int]:
+    def _walk(self, point: SafePoint, function: int, routine: BatchRoutine, first: int, count: int) -> tuple[int, int]:
         """The index of the entry where the routine stopped, and the error."""
         begin, end = routine.table + _ENTRY.size * first, routine.table + _ENTRY.size * count
         patience = _PATIENCE + _SECONDS_EACH * (count - first)

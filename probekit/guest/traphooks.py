@@ -20,11 +20,11 @@ from probekit.records import record
 __all__ = (
     "EXTABLE_ENTRY",
     "UNHOOK",
-    "BlockLayout",
     "Fixup",
     "HookKind",
     "HookServices",
     "KsymLayout",
+    "NotifierLayout",
     "TrapFacts",
     "die_block",
     "exception_table",
@@ -47,7 +47,7 @@ _NAME = b"probekit"
 
 
 @record
-class BlockLayout:
+class NotifierLayout:
     """Byte offsets in ``struct notifier_block``, and its size."""
 
     call: int
@@ -100,7 +100,7 @@ class TrapFacts:
     regs: int
     ip: int
     cs: int
-    block: BlockLayout
+    block: NotifierLayout
     chain: int | None
     ksym: KsymLayout | None
     fixups: Mapping[int, Fixup]
@@ -137,7 +137,7 @@ def find_hooks(find: Callable[[str], int | None]) -> HookServices:
     return HookServices(found, find("synchronize_rcu"))
 
 
-def die_block(layout: BlockLayout, function: int) -> bytes:
+def die_block(layout: NotifierLayout, function: int) -> bytes:
     """A ``struct notifier_block`` whose function stands at ``function``."""
     block = bytearray(layout.size)
     struct.pack_into("<Q", block, layout.call, function)

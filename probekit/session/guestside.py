@@ -220,7 +220,7 @@ class GuestSide:
             attachment.target,
             attachment.text,
             self._watches,
-            landings=attachment.facts.places.landings,
+            landings=attachment.facts.call_points.landings,
             start_of=lambda addr: found[0].addr if (found := symbols.lookup(addr)) is not None else None,
         )
 
@@ -243,7 +243,7 @@ class GuestSide:
     def beat(self) -> None:
         """A sign of life for the guest's watchdog, between two polls that are far apart."""
         if isinstance(self._engine, GuestEngine):
-            self._engine.beat()
+            self._engine.send_heartbeat()
 
     def poll(self, timeout: float) -> Drained:
         """Wait for something to read, and take it."""
@@ -305,8 +305,11 @@ class GuestSide:
             ),
             "pauses": clock.count,
         }
-        if isinstance(engine, GuestEngine) and engine.pace.stops:
-            self.stats |= {"stops_to_read": engine.pace.stops, "longest_stop_to_read_s": engine.pace.longest}
+        if isinstance(engine, GuestEngine) and engine.drain_pace.stops:
+            self.stats |= {
+                "stops_to_read": engine.drain_pace.stops,
+                "longest_stop_to_read_s": engine.drain_pace.longest,
+            }
         drained = engine.poll(0)
         self._kept = engine.aggregations()
         spent = engine.costs() if isinstance(engine, GuestEngine) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from probekit.enabling.syscall_returns import Exits, SystemCalls, final_exits, followed
+from probekit.enabling.syscall_returns import ExitFinder, SystemCalls, final_exits, followed
 from probekit.patch.sites import ExitKind, ExitSite, FunctionExits
 from probekit.probe.names import ProbeName
 from probekit.providers.api import Function, Probe
@@ -21,7 +21,7 @@ def _exits(*sites: ExitSite) -> dict[int, FunctionExits | str]:
     return found
 
 
-def _of(exits: dict[int, FunctionExits | str]) -> Exits:
+def _of(exits: dict[int, FunctionExits | str]) -> ExitFinder:
     return lambda function: exits[function.addr]
 
 

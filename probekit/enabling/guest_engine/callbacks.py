@@ -15,14 +15,14 @@ from probekit.enabling.guest_engine.registrations import MODULE, TRACEPOINT, Reg
 from probekit.errors import UnsupportedError
 from probekit.guest.holds import ModuleHolds
 from probekit.guest.safepoint import SafePoint
-from probekit.guest.tracepoints import Hooked, Routine, TracepointServices
+from probekit.guest.tracepoints import BatchRoutine, TracepointProbe, TracepointServices
 from probekit.patch.edits import TextMemory
 from probekit.patch.journal import Registration
 
-__all__ = ("Hooks",)
+__all__ = ("Callbacks",)
 
 
-class Hooks:
+class Callbacks:
     """``owners``: each ``struct module`` that must stay. ``text``: guest memory while it is stopped.
 
     ``services``: None for a kernel without tracepoints, which may have markers all the same.
@@ -41,7 +41,7 @@ class Hooks:
         self._owners = tuple(owners)
         self._text = text
         self._registered = registered
-        self._hooks: tuple[Hooked, ...] = ()
+        self._hooks: tuple[TracepointProbe, ...] = ()
 
     def hold(self, point: SafePoint) -> None:
         """Keep the modules. Raises :class:`GuestError` when one is being unloaded."""
@@ -55,7 +55,7 @@ class Hooks:
         """There is something to register."""
         return bool(self._hooks)
 
-    def announce(self, hooks: Sequence[Hooked], routine: Routine) -> None:
+    def announce(self, hooks: Sequence[TracepointProbe], routine: BatchRoutine) -> None:
         """``routine``: registers them, and is not in the guest before this."""
         if not hooks:
             return

@@ -17,7 +17,7 @@ from probekit.codegen.costs import FIRINGS_TIMED
 from probekit.consumer.events import Cost
 from probekit.records import record
 
-__all__ = ("Costs", "LeadTimes", "Meter", "add_costs", "inline_clauses")
+__all__ = ("CostMeter", "LeadTimes", "MeasuredCosts", "add_costs", "inline_clauses")
 
 
 @record
@@ -35,7 +35,7 @@ class LeadTimes:
 
 
 @record
-class Costs:
+class MeasuredCosts:
     """``clauses``: each that has fired; ``entries``, ``entries_ns``: how often clauses were called, and what that takes
     beside them."""
 
@@ -61,7 +61,7 @@ def inline_clauses(inline: Sequence[tuple[int, ...] | None], clauses: Sequence[t
 
 def add_costs(
     words: CostWords, blocks: Sequence[bytes], counted: Mapping[int, int], leads: LeadTimes, tsc_khz: int
-) -> Costs:
+) -> MeasuredCosts:
     """``blocks``: each CPU's words, ``counted``: by clause, what its inline aggregation holds altogether.
 
     The guest is untrusted: sums may be anything, but they are sums of what is there.
@@ -79,11 +79,11 @@ def add_costs(
         if firings or inline:
             found.append(Cost(clause, firings + inline, ns + inline * leads.inline))
     entries = total(words.entries)
-    return Costs(tuple(found), entries, entries * leads.thunk)
+    return MeasuredCosts(tuple(found), entries, entries * leads.thunk)
 
 
-class Counts(Protocol):
-    """Where the words are: :class:`probekit.enabling.guest_engine.data_memory.Blocks`."""
+class CostSource(Protocol):
+    """Where the words are: :class:`probekit.enabling.guest_engine.data_memory.ProgramData`."""
 
     def cost_words(self) -> list[bytes]: ...
 
@@ -91,7 +91,7 @@ class Counts(Protocol):
 
 
 @record
-class Meter:
+class CostMeter:
     """What is needed to tell costs from their words. ``inline``: see :func:`inline_clauses`."""
 
     words: CostWords
@@ -99,7 +99,7 @@ class Meter:
     leads: LeadTimes
     tsc_khz: int
 
-    def read(self, counts: Counts) -> Costs:
+    def read(self, counts: CostSource) -> MeasuredCosts:
         """The costs as they are now."""
         counted = {clause: counts.counted(agg) for clause, agg in self.inline.items()}
         return add_costs(self.words, counts.cost_words(), counted, self.leads, self.tsc_khz)

@@ -1,7 +1,7 @@
 """What the guest engine's data memory holds, read: records, counters, aggregations, globals.
 
 The memory may be live, behind stops, or a copy that was taken when probing ended
-(:class:`Snapshot`): everything here works on each of them alike.
+(:class:`DataSnapshot`): everything here works on each of them alike.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from probekit.errors import GuestError, MemoryAccessError
 from probekit.guest.memory import DataMemory, PauseClock
 from probekit.ir.ops import Program
 
-__all__ = ("Blocks", "Snapshot")
+__all__ = ("DataSnapshot", "ProgramData")
 
 _QUIET_TRIES = 2000
 
 _MASK = (1 << 64) - 1
 
 
-class Snapshot:
+class DataSnapshot:
     """A copy of our data memory: a :class:`probekit.guest.memory.DataMemory` that nobody else sees."""
 
     def __init__(self, addr: int, data: bytes) -> None:
@@ -57,7 +57,7 @@ class Snapshot:
         return start
 
 
-class Blocks:
+class ProgramData:
     """One enabling's data memory. ``base``: its address; ``cpus``: numbers of the possible CPUs, in block order.
 
     ``variables``: strings, arrays and objects; ``speculations``: None when no clause in the guest has to do with them.
@@ -84,23 +84,25 @@ class Blocks:
         self._probes = probes
         self._clock = clock
         self._corrupt = 0
-        self.variables = GuestVariables(program, plan.storage, base=base, memory=lambda: self.memory, quiet=self.quiet)
+        self.variables = GuestVariables(
+            program, plan.storage, base=base, memory=lambda: self.memory, no_clause_running=self.no_clause_running
+        )
         words = plan.storage.speculations
         self.speculations = (
-            GuestSpeculations(words, base=base, memory=lambda: self.memory, quiet=self.quiet)
+            GuestSpeculations(words, base=base, memory=lambda: self.memory, no_clause_running=self.no_clause_running)
             if words is not None
             else None
         )
 
     @contextmanager
-    def quiet(self) -> Iterator[None]:
+    def no_clause_running(self) -> Iterator[None]:
         """No CPU is inside a clause meanwhile: the guest stands still, at a moment when all guards are clear."""
         if self.frozen:
             yield
             return
         for _ in range(_QUIET_TRIES):
             with self._clock.paused():
-                if not self.inside():
+                if not self.cpus_in_clauses():
                     yield
                     return
             time.sleep(0.0005)
@@ -108,10 +110,10 @@ class Blocks:
 
     def freeze(self) -> None:
         """Go on with a copy; the guest's memory may be freed behind this."""
-        with self._held():
-            self.memory = Snapshot(self._base, self.memory.read(self._base, self._plan.size))
+        with self._one_pause():
+            self.memory = DataSnapshot(self._base, self.memory.read(self._base, self._plan.size))
 
-    def inside(self) -> list[int]:
+    def cpus_in_clauses(self) -> list[int]:
         """The CPUs that are in a clause, by their own word."""
         guards = (self.memory.read(self._block(n) + 8 * HeaderWord.GUARD, 8) for n in range(len(self._cpus)))
         return [cpu for cpu, guard in zip(self._cpus, guards, strict=True) if any(guard)]
@@ -123,7 +125,7 @@ class Blocks:
     @property
     def frozen(self) -> bool:
         """Probing is over, and this is a copy."""
-        return isinstance(self.memory, Snapshot)
+        return isinstance(self.memory, DataSnapshot)
 
     def drain(self, *, take: bool = True) -> Drained:
         """Read the counters, and ``take`` what is in the rings. Raises :class:`GuestError` when they are not ours."""
@@ -135,7 +137,7 @@ class Blocks:
         recursion: dict[int, int] = {}
         aggregation: dict[int, int] = {}
         corrupt, self._corrupt = self._corrupt, 0
-        with self._held():
+        with self._one_pause():
             for index, cpu in enumerate(self._cpus):
                 block = self._block(index)
                 size = 8 * self._layout.header_words
@@ -177,7 +179,7 @@ class Blocks:
     def aggregations(self) -> dict[int, Rows]:
         """All values of all CPUs, by aggregation number."""
         raw: list[tuple[int, bytes]] = []
-        with self._held():
+        with self._one_pause():
             for index in range(len(self._cpus)):
                 block = self._block(index)
                 raw += [(s.agg, self.memory.read(block + s.offset, s.size)) for s in self._layout.stores]
@@ -194,7 +196,7 @@ class Blocks:
         words = self._layout.costs
         if words is None:
             raise AssertionError("nothing is measured")
-        with self._held():
+        with self._one_pause():
             blocks = (self._block(index) for index in range(len(self._cpus)))
             return [self.memory.read(block + words.offset, words.size) for block in blocks]
 
@@ -203,7 +205,7 @@ class Blocks:
         store = self._layout.stores[agg]
         if not isinstance(store, DenseStore):
             raise AssertionError("only such a one is counted inline")
-        with self._held():
+        with self._one_pause():
             blocks = (self._block(index) for index in range(len(self._cpus)))
             data = [self.memory.read(block + store.offset, store.size) for block in blocks]
         return sum(sum(struct.unpack(f"<{len(words) // 8}Q", words)) for words in data)
@@ -222,7 +224,7 @@ class Blocks:
     def _block(self, index: int) -> int:
         return self._base + self._plan.block(index)
 
-    def _held(self) -> AbstractContextManager[None]:
+    def _one_pause(self) -> AbstractContextManager[None]:
         """One stop for many reads, where reading stops the guest."""
         return nullcontext() if self.memory.live else self._clock.paused()
 

@@ -11,14 +11,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from probekit.enabling.api import Drained, EngineOptions
-from probekit.enabling.guest_engine.data_memory import Blocks
-from probekit.enabling.guest_engine.resources import Held
+from probekit.enabling.guest_engine.data_memory import ProgramData
+from probekit.enabling.guest_engine.resources import GuestResources
 from probekit.guest.health import check_status
 from probekit.target.api import Target
 
 __all__ = (
-    "Pace",
-    "Visits",
+    "Drain",
+    "DrainPace",
 )
 
 _SOONEST, _FIRST, _LATEST = 0.01, 0.1, 0.5  # seconds from one reading to the next
@@ -29,51 +29,51 @@ _NOTHING = Drained((), {}, {}, {})
 _LOOK = 0.02  # seconds between two looks at memory that can be read at any time
 
 
-class Visits:
+class Drain:
     """``held``: what is in the guest, or was."""
 
-    def __init__(self, target: Target, options: EngineOptions, held: Held) -> None:
+    def __init__(self, target: Target, options: EngineOptions, resources: GuestResources) -> None:
         self._target = target
         self._options = options
-        self._held = held
+        self._resources = resources
         self._next_switch = 0.0
-        self._seen = _NOTHING
-        self.pace = Pace()
+        self._last = _NOTHING
+        self.pace = DrainPace()
 
     def poll(self, timeout: float) -> Drained:
         """Take what is in the rings; waits in small steps while they are empty."""
-        blocks = self._held.blocks
-        if blocks is None:
+        program_data = self._resources.program_data
+        if program_data is None:
             return _NOTHING
         deadline = time.monotonic() + timeout
         while True:
-            drained = self._visit(blocks)
+            drained = self._read_if_due(program_data)
             left = deadline - time.monotonic()
             if drained.records or drained.filled or left <= 0:
                 return drained
-            step = _LOOK if blocks.memory.live else self.pace.wait
-            self._watch(min(step, left))
+            step = _LOOK if program_data.memory.live else self.pace.seconds_left
+            self._let_run(min(step, left))
 
-    def _visit(self, blocks: Blocks) -> Drained:
+    def _read_if_due(self, program_data: ProgramData) -> Drained:
         """What there is now; what there was, without the records, when a stop for it is not due yet."""
-        live = blocks.memory.live
-        if not live and self.pace.wait > 0:
-            return replace(self._seen, records=(), corrupt=0)
+        live = program_data.memory.live
+        if not live and self.pace.seconds_left > 0:
+            return replace(self._last, records=(), corrupt=0)
         begun = time.monotonic()
-        drained = blocks.drain(take=self._due(blocks))
-        heart = self._held.heart
-        if heart is not None:
-            heart.beat()
-            drained = replace(drained, silenced=heart.silenced)
+        drained = program_data.drain(take=self._rings_due(program_data))
+        heartbeat = self._resources.heartbeat
+        if heartbeat is not None:
+            heartbeat.send()
+            drained = replace(drained, watchdog_timeouts=heartbeat.timeouts)
         if not live:
-            lost = sum(drained.principal_drops.values()) > sum(self._seen.principal_drops.values())
-            self.pace.visited(begun, drained.fill, lost=lost)
-        self._seen = drained
+            lost = sum(drained.principal_drops.values()) > sum(self._last.principal_drops.values())
+            self.pace.note_reading(begun, drained.fill, lost=lost)
+        self._last = drained
         return drained
 
-    def _due(self, blocks: Blocks) -> bool:
+    def _rings_due(self, program_data: ProgramData) -> bool:
         """Whether the rings are to be read now. Those with another policy than ``switch`` are read when all is over."""
-        if blocks.frozen:
+        if program_data.frozen:
             return True
         if self._options.bufpolicy != "switch":
             return False
@@ -83,7 +83,7 @@ class Visits:
         self._next_switch = time.monotonic() + (rate or 0.0)
         return True
 
-    def _watch(self, seconds: float) -> None:
+    def _let_run(self, seconds: float) -> None:
         """Let time pass, and notice when the guest stops or goes."""
         if not self._target.running:
             time.sleep(seconds)
@@ -94,7 +94,7 @@ class Visits:
             self._target.resume()
 
 
-class Pace:
+class DrainPace:
     """``stops``: readings so far; ``longest``: seconds that the longest of them has stopped the guest for."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -105,11 +105,11 @@ class Pace:
         self.longest = 0.0
 
     @property
-    def wait(self) -> float:
+    def seconds_left(self) -> float:
         """Seconds until the next reading is due."""
         return max(self._next - self._clock(), 0.0)
 
-    def visited(self, since: float, fill: float, *, lost: bool) -> None:
+    def note_reading(self, since: float, fill: float, *, lost: bool) -> None:
         """A reading is over that began at ``since``. ``fill``: of the fullest ring; ``lost``: records were."""
         now = self._clock()
         self.stops += 1

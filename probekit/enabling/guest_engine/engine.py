@@ -13,17 +13,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 from probekit.codegen.verify import verify_code
 from probekit.enabling.api import Drained, EngineLog, EngineOptions, MemoryFactory, Rows
-from probekit.enabling.guest_access import Reach
-from probekit.enabling.guest_engine.costs import Costs, LeadTimes, Meter, inline_clauses
-from probekit.enabling.guest_engine.data_memory import Blocks
-from probekit.enabling.guest_engine.drain import Pace, Visits
+from probekit.enabling.guest_access import GuestAccess
+from probekit.enabling.guest_engine.costs import CostMeter, LeadTimes, MeasuredCosts, inline_clauses
+from probekit.enabling.guest_engine.data_memory import ProgramData
+from probekit.enabling.guest_engine.drain import Drain, DrainPace
 from probekit.enabling.guest_engine.install import write_code, write_data, write_table, write_trap_data
-from probekit.enabling.guest_engine.live_markers import bypasses
-from probekit.enabling.guest_engine.mapping_check import PageTables, check_mapped, touched_by
+from probekit.enabling.guest_engine.live_markers import load_bypasses
+from probekit.enabling.guest_engine.mapping_check import PageTables, check_mapped, memory_touched
 from probekit.enabling.guest_engine.patches import Patches
 from probekit.enabling.guest_engine.plan import CODE_AT, plan_guest
-from probekit.enabling.guest_engine.resources import Held, Places
-from probekit.enabling.guest_engine.staged_edits import stubs_of
+from probekit.enabling.guest_engine.resources import EngineMemory, GuestResources
+from probekit.enabling.guest_engine.staged_edits import jump_targets
 from probekit.enabling.guest_engine.stubs import BuiltCode, StubPlan, build_code, plan_stubs
 from probekit.enabling.sites import EnabledSite
 from probekit.enabling.speculation import Speculations
@@ -42,7 +42,7 @@ class GuestEngine:
     """See :class:`probekit.enabling.api.Engine`.
 
     ``edits_size``: bytes that the journal takes to say what is changed (:func:`probekit.enabling.sites.journal_size`).
-    ``pace``: how often the guest was stopped to be read; ``code``: address and bytes of the program's code.
+    ``drain_pace``: how often the guest was stopped to be read; ``code``: address and bytes of the program's code.
     """
 
     def __init__(
@@ -61,36 +61,36 @@ class GuestEngine:
         edits_size: int,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._reach = Reach(target, text, facts, log, clock, options.safepoint_s, cancelled)
+        self._access = GuestAccess(target, text, facts, log, clock, options.safepoint_s, cancelled)
         self._program = program
         self._sites = tuple(sites)
         self._page_tables = page_tables
         self._edits_size = edits_size
         self._plan = plan_guest(program, self._sites, facts, options)
-        self._held = Held(self._reach, self._plan, make_memory, quiet=options.quiet_s)
-        self._patches = Patches(self._reach, self._sites, options.staged, self.beat)
-        self._visits = Visits(target, options, self._held)
-        self._meter: Meter | None = None
+        self._resources = GuestResources(self._access, self._plan, make_memory, quiet=options.quiet_s)
+        self._patches = Patches(self._access, self._sites, options.staged, self.send_heartbeat)
+        self._drain = Drain(target, options, self._resources)
+        self._meter: CostMeter | None = None
         self.code: tuple[int, bytes] | None = None
 
     # -- Engine ------------------------------------------------------------------------------------------------------
 
     @property
-    def globals_(self) -> Blocks:
+    def globals_(self) -> ProgramData:
         """The program's globals in guest memory (a copy of them once that is freed)."""
-        if self._held.blocks is None:
+        if self._resources.program_data is None:
             raise GuestError("nothing is enabled")
-        return self._held.blocks
+        return self._resources.program_data
 
     @property
     def guest_bytes(self) -> int:
         """Guest memory in use."""
-        return sum(memory.size for memory in self._held.memory)
+        return sum(memory.size for memory in self._resources.memory)
 
     @property
-    def pace(self) -> Pace:
+    def drain_pace(self) -> DrainPace:
         """See the class."""
-        return self._visits.pace
+        return self._drain.pace
 
     def enable(self, initial: Mapping[int, int], state: State, speculations: Speculations) -> None:
         """Allocate, assemble, write, patch. On any error everything is taken back before it is raised."""
@@ -98,65 +98,65 @@ class GuestEngine:
             self._enable(initial, state, speculations)
         except BaseException:
             self.disable()
-            if not self._reach.target.running:
-                self._reach.target.resume()
+            if not self._access.target.running:
+                self._access.target.resume()
             raise
 
     def _enable(self, initial: Mapping[int, int], state: State, speculations: Speculations) -> None:
-        reach, plan, held, patches = self._reach, self._plan, self._held, self._patches
+        access, plan, resources, patches = self._access, self._plan, self._resources, self._patches
         # Both bounds are worked out before the guest stands still at a safe point.
-        bound, room = plan.code_bound(), plan.data_bound(len(reach.log.contents()) + self._edits_size)
+        bound, room = plan.code_bound(), plan.data_bound(len(access.log.contents()) + self._edits_size)
         plan.check_room(bound + room)
-        places = held.acquire(data=room, code=bound)
-        context = plan.context(data=places.data.addr, slot=places.slot.addr)
+        memory = resources.acquire(data=room, code=bound)
+        context = plan.context(data=memory.data.addr, slot=memory.slot.addr)
         stubs = plan_stubs(self._program, self._sites, context)
-        built = build_code(self._program, self._sites, stubs, context, places.code.addr + CODE_AT)
+        built = build_code(self._program, self._sites, stubs, context, memory.code.addr + CODE_AT)
         verify_code(built.image.layout, context)
-        image = built.code + self._prepare_traps(built, places)
-        if CODE_AT + len(image) > places.code.size:
+        image = built.code + self._prepare_traps(built, memory)
+        if CODE_AT + len(image) > memory.code.size:
             raise AssertionError("the code is larger than its upper bound")
         write_data(
-            reach,
+            access,
             plan,
             self.globals_,
-            slot=places.slot,
-            data=places.data,
+            slot=memory.slot,
+            data=memory.data,
             initial=initial,
             state=state,
             speculations=speculations,
         )
-        write_code(reach, places.code.addr + CODE_AT, image)
-        self.code = (places.code.addr + CODE_AT, image)
+        write_code(access, memory.code.addr + CODE_AT, image)
+        self.code = (memory.code.addr + CODE_AT, image)
         # The journal hears of everything that is about to be done, and the guest has a copy of it.
         patches.announce(built)
-        held.announce_calls(built)
+        resources.announce_calls(built)
         patches.announce_markers(built.markers)
-        write_table(reach, plan, self.globals_, code=places.code, data=places.data)
-        check_mapped(touched_by(held.memory, reach.facts.cpu_offsets.values()), self._page_tables)
+        write_table(access, plan, self.globals_, code=memory.code, data=memory.data)
+        check_mapped(memory_touched(resources.memory, access.facts.cpu_offsets.values()), self._page_tables)
         self._calibrate(built, stubs)
-        held.take_traps()
-        if held.heart is not None:
-            held.heart.wake()
+        resources.take_traps()
+        if resources.heartbeat is not None:
+            resources.heartbeat.restart()
         # Live from here on.
-        held.connect()
-        patches.make_running()
-        patches.make_at_once()
+        resources.connect()
+        patches.apply_while_running()
+        patches.apply_paused()
 
-    def _prepare_traps(self, built: BuiltCode, places: Places) -> bytes:
+    def _prepare_traps(self, built: BuiltCode, memory: EngineMemory) -> bytes:
         """What comes behind ``built`` for sites of INT3; the block that the kernel's lists will lead to is written."""
         traps = self._plan.traps
-        if traps is None or places.traps is None:
+        if traps is None or memory.traps is None:
             return b""
         filler = b"\xcc" * (-len(built.code) % 16)  # int3
         trapping = traps.build(
-            built.stubs | bypasses(built.markers) | stubs_of(self._patches.in_stages(built)),
+            built.stubs | load_bypasses(built.markers) | jump_targets(self._patches.in_stages(built)),
             built.copies,
-            addr=places.code.addr + CODE_AT + len(built.code) + len(filler),
-            code=(places.code.addr, places.code.addr + places.code.size),
-            data=places.traps.addr,
+            addr=memory.code.addr + CODE_AT + len(built.code) + len(filler),
+            code=(memory.code.addr, memory.code.addr + memory.code.size),
+            data=memory.traps.addr,
         )
-        write_trap_data(self._reach, places.traps.addr, trapping.block)
-        self._held.announce_traps(trapping.hooks)
+        write_trap_data(self._access, memory.traps.addr, trapping.block)
+        self._resources.announce_traps(trapping.hooks)
         return filler + trapping.code
 
     def _calibrate(self, built: BuiltCode, stubs: StubPlan) -> None:
@@ -164,10 +164,10 @@ class GuestEngine:
         words, functions = self._plan.layout.costs, built.calibrations
         if words is None or functions is None:
             return
-        with self._reach.calls() as point:
+        with self._access.calls() as point:
             thunk, inline = point.call(functions.thunk), point.call(functions.inline)
-        khz = self._reach.facts.tsc_khz
-        self._meter = Meter(
+        khz = self._access.facts.tsc_khz
+        self._meter = CostMeter(
             words,
             inline_clauses(stubs.inline, [site.clauses for site in self._sites]),
             LeadTimes.of_ticks(thunk, inline, khz),
@@ -176,32 +176,32 @@ class GuestEngine:
 
     def poll(self, timeout: float) -> Drained:
         """Take what is in the rings; waits in small steps while they are empty."""
-        return self._visits.poll(timeout)
+        return self._drain.poll(timeout)
 
-    def beat(self) -> None:
+    def send_heartbeat(self) -> None:
         """A sign of life for the guest's watchdog; polling gives one as well."""
-        self._held.beat()
+        self._resources.send_heartbeat()
 
     def aggregations(self) -> dict[int, Rows]:
         """All values of all CPUs as they are now, or as they were when probing ended."""
-        return self._held.blocks.aggregations() if self._held.blocks is not None else {}
+        return self._resources.program_data.aggregations() if self._resources.program_data is not None else {}
 
-    def costs(self) -> Costs | None:
+    def costs(self) -> MeasuredCosts | None:
         """What the clauses have cost so far; None when they are not measured."""
         return self._meter.read(self.globals_) if self._meter is not None else None
 
     def silence(self) -> None:
         """See :class:`probekit.enabling.api.Engine`."""
-        self._held.silence()
+        self._resources.silence()
 
     def disable(self) -> list[str]:
         """Restore, wait until nobody is inside our code, copy what is left to read, free."""
         problems, foreign = self._patches.undo()
-        if self._held.memory:
+        if self._resources.memory:
             # Whoever changed a site may have kept a copy of our jump.
             problems += (
-                self._held.leave_behind("others may lead there")
+                self._resources.leave_behind("others may lead there")
                 if foreign
-                else self._held.release(bypassed=self._patches.bypassed)
+                else self._resources.release(bypassed=self._patches.bypassed)
             )
         return problems

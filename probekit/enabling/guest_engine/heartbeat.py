@@ -15,18 +15,18 @@ from probekit.guest.watchdog import HEARTBEAT, SILENT, Watchdog, WatchdogService
 from probekit.patch.edits import TextMemory
 from probekit.patch.journal import Registration
 
-__all__ = ("Heart",)
+__all__ = ("Heartbeat",)
 
 _EVERY = 1.0  # seconds
 
 
-class Heart:
-    """``activity``: address of the word that silences the clauses. ``silenced``: how often they were found so."""
+class Heartbeat:
+    """``activity``: address of the word that silences the clauses. ``timeouts``: how often they were found so."""
 
     def __init__(
         self,
         services: WatchdogServices,
-        dog: Watchdog,
+        watchdog: Watchdog,
         *,
         activity: int,
         memory: DataMemory,
@@ -34,34 +34,34 @@ class Heart:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._services = services
-        self._dog = dog
+        self._watchdog = watchdog
         self._activity = activity
         self._memory = memory
         self._registered = registered
         self._clock = clock
         self._beats = 0
         self._last = clock()
-        self.silenced = 0
+        self.timeouts = 0
 
     def start(self, point: SafePoint, text: TextMemory) -> None:
         """Write the function and start the timer. The log has it before."""
-        dog, services = self._dog, self._services
-        code = watchdog_code(dog.function, words=dog.words, activity=self._activity, start=services.start)
-        text.write_many([(dog.function, code)])
-        self._registered.add([Registration(TIMER, tuple(dog))])
-        services.start_watching(point, dog, self._memory.write)
+        watchdog, services = self._watchdog, self._services
+        code = watchdog_code(watchdog.function, words=watchdog.words, activity=self._activity, start=services.start)
+        text.write_many([(watchdog.function, code)])
+        self._registered.add([Registration(TIMER, tuple(watchdog))])
+        services.start_watching(point, watchdog, self._memory.write)
 
-    def beat(self) -> None:
+    def send(self) -> None:
         """Tell it that we are there, if it is time to; notice whether it had given us up."""
         now = self._clock()
         if now - self._last < _EVERY:
             return
         self._last = now
         if int.from_bytes(self._memory.read(self._activity, 8), "little") == SILENT:
-            self.silenced += 1
+            self.timeouts += 1
         self._tell()
 
-    def wake(self) -> None:
+    def restart(self) -> None:
         """Before the first probe goes live: what was said of a host that was busy until now does not count."""
         self._last = self._clock()
         self._tell()
@@ -70,4 +70,4 @@ class Heart:
 
     def _tell(self) -> None:
         self._beats += 1
-        self._memory.write(self._dog.words + HEARTBEAT, self._beats.to_bytes(8, "little"))
+        self._memory.write(self._watchdog.words + HEARTBEAT, self._beats.to_bytes(8, "little"))

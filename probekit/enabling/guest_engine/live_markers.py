@@ -21,16 +21,19 @@ from probekit.patch.hooks import MarkerEdits, MarkerHook
 from probekit.patch.merged_writes import MergedWrites
 from probekit.target.api import Target
 
-__all__ = ("Marks", "bypasses")
+__all__ = ("LiveMarkers", "load_bypasses")
 
 
-def bypasses(markers: Sequence[tuple[MarkerHook, int]]) -> dict[int, int]:
+def load_bypasses(markers: Sequence[tuple[MarkerHook, int]]) -> dict[int, int]:
     """Where a processor goes on that meets the INT3 over a load: behind it. The register may hold anything then."""
     return {addr: addr + len(old) for hook, _ in markers for addr, old in hook.loads}
 
 
-class Marks:
-    """The :func:`bypasses` are in the guest's trap handler before :meth:`connect`, and stay there until all is off."""
+class LiveMarkers:
+    """Connect the markers of one enabling and switch them on, and the way back.
+
+    The :func:`load_bypasses` must be in the guest's trap handler before :meth:`connect` and until all is off.
+    """
 
     def __init__(self, edits: MarkerEdits, target: Target, text: TextMemory, clock: PauseClock) -> None:
         self._pointers = EditSet(edits.pointers)
@@ -51,11 +54,11 @@ class Marks:
         with self._clock.paused():
             apply_edits(self._text, self._pointers, lambda _: None)
             apply_edits(self._text, self._switches, lambda _: None)
-        self.loads.make()
+        self.loads.apply()
 
     def disconnect(self) -> list[str]:
         """And no longer; safe to repeat. Returns what was changed by somebody else and is left alone, in words."""
-        problems = self.loads.undo()
+        problems = self.loads.revert()
         with self._clock.paused():
             for edits in (self._switches, self._pointers):
                 report = revert_edits(self._text, edits)

@@ -16,7 +16,7 @@ from probekit.guest.spaces import Unshared
 from probekit.kernel.view import Leaf
 from probekit.target.paging import FLAG_NX, FLAG_USER, FLAG_WRITE
 
-__all__ = ("NotMappedError", "PageTables", "Touched", "check_mapped", "touched_by")
+__all__ = ("NotMappedError", "PageTables", "Touched", "check_mapped", "memory_touched")
 
 _PAGE = 4096
 _MASK = (1 << 64) - 1
@@ -35,7 +35,7 @@ class Touched(NamedTuple):
         return range(self.addr & -_PAGE, self.addr + self.size, _PAGE)
 
 
-def touched_by(memory: Iterable[Allocation], cpu_offsets: Iterable[int]) -> list[Touched]:
+def memory_touched(memory: Iterable[Allocation], cpu_offsets: Iterable[int]) -> list[Touched]:
     """What probes touch of our ``memory``. ``cpu_offsets``: per-CPU base of each possible CPU."""
     offsets = tuple(cpu_offsets)
     found: list[Touched] = []

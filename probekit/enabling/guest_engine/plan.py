@@ -14,7 +14,7 @@ from probekit.codegen.storage import StorageOptions, plan_storage
 from probekit.enabling.api import EngineOptions
 from probekit.enabling.guest_engine.data_layout import VARIABLES, DataPlan, data_context, guest_clauses, plan_data
 from probekit.enabling.guest_engine.stubs import code_size, plan_stubs
-from probekit.enabling.guest_engine.traps import Traps, plan_traps
+from probekit.enabling.guest_engine.traps import TrapPlan, plan_traps
 from probekit.enabling.sites import EnabledSite
 from probekit.errors import GuestError
 from probekit.guest.facts import GuestFacts
@@ -43,7 +43,7 @@ class GuestPlan:
     cpus: tuple[int, ...]
     layout: BlockLayout
     data: DataPlan
-    traps: Traps | None
+    traps: TrapPlan | None
 
     def context(self, *, data: int, slot: int) -> Context:
         """What code depends on, with the data memory at ``data`` and the per-CPU slot at ``slot``."""
@@ -53,7 +53,7 @@ class GuestPlan:
         """Bytes of executable memory, at most."""
         rough = self.context(data=1 << 62, slot=_FAR_SLOT)
         stubs = plan_stubs(self.program, self.sites, rough)
-        bound = code_size(self.program, self.sites, stubs, rough, self.facts.places.landings[0])
+        bound = code_size(self.program, self.sites, stubs, rough, self.facts.call_points.landings[0])
         return CODE_AT + bound + (self.traps.code_size if self.traps is not None else 0)
 
     @property

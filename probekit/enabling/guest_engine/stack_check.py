@@ -18,7 +18,7 @@ from probekit.patch.edits import Edit
 from probekit.patch.sites import InsnSite
 from probekit.target.api import Target
 
-__all__ = ("Threads", "by_trap", "shared_jumps")
+__all__ = ("StackCheck", "shared_jumps", "with_int3")
 
 
 def shared_jumps(sites: Iterable[EnabledSite]) -> tuple[InsnSite, ...]:
@@ -26,7 +26,7 @@ def shared_jumps(sites: Iterable[EnabledSite]) -> tuple[InsnSite, ...]:
     return tuple({s.site.addr: s.site for s in sites if isinstance(s.site, InsnSite) and s.site.first}.values())
 
 
-class Threads:
+class StackCheck:
     """Finds them. ``sites``: as of :func:`shared_jumps`."""
 
     def __init__(self, sites: Sequence[InsnSite], residents: Residents, target: Target, text: StoppedMemory) -> None:
@@ -43,7 +43,7 @@ class Threads:
         return {self._owner[addr] for addr in self._owner.keys() & found}
 
 
-def by_trap(edits: Sequence[Edit], sites: Iterable[InsnSite], stubs: dict[int, int]) -> tuple[Edit, ...]:
+def with_int3(edits: Sequence[Edit], sites: Iterable[InsnSite], stubs: dict[int, int]) -> tuple[Edit, ...]:
     """``edits`` with INT3 in the place of the jump at each of ``sites``."""
     changed = {site.addr: site_edit(site._replace(trap=True), stubs[site.addr]) for site in sites}
     return tuple(changed.get(edit.addr, edit) for edit in edits)

@@ -1,7 +1,7 @@
 """Instructions changed in stages while the guest runs, many at a time, and the way back.
 
 No pause is longer than one stage of one part takes, however many there are. What
-bypasses a processor that meets an INT3 is in the guest's trap handler all the while.
+load_bypasses a processor that meets an INT3 is in the guest's trap handler all the while.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from probekit.patch.crossmodify import in_stages, journal_batches, leave
 from probekit.patch.edits import Edit, EditSet, TextMemory
 from probekit.target.api import Target
 
-__all__ = ("FOREIGN", "UNMAPPED", "StagedEdits", "stubs_of")
+__all__ = ("FOREIGN", "UNMAPPED", "StagedEdits", "jump_targets")
 
 _PART = 500
 _TRIES = 3
@@ -25,7 +25,7 @@ FOREIGN = "was changed by somebody else and is left alone"
 UNMAPPED = "is not mapped any more"
 
 
-def stubs_of(edits: Iterable[Edit]) -> dict[int, int]:
+def jump_targets(edits: Iterable[Edit]) -> dict[int, int]:
     """Where each jump leads: while it is made, an INT3 over it leads there too."""
     # e9 rel32      jmp stub
     return {edit.addr: edit.addr + 5 + struct.unpack_from("<i", edit.new, 1)[0] for edit in edits}
@@ -34,7 +34,7 @@ def stubs_of(edits: Iterable[Edit]) -> dict[int, int]:
 class StagedEdits:
     """``edits``: windows of one instruction each (see :mod:`probekit.patch.crossmodify`).
 
-    ``beat``: called now and then, as it may take long.
+    ``send_heartbeat``: called now and then, as it may take long.
     """
 
     def __init__(
@@ -43,9 +43,9 @@ class StagedEdits:
         target: Target,
         text: TextMemory,
         clock: PauseClock,
-        beat: Callable[[], None] = lambda: None,
+        send_heartbeat: Callable[[], None] = lambda: None,
     ) -> None:
-        self._beat = beat
+        self._send_heartbeat = send_heartbeat
         self._edits = tuple(edits)
         self._target = target
         self._text = text
@@ -57,20 +57,20 @@ class StagedEdits:
             if batch:
                 log.edits(batch)
 
-    def make(self) -> None:
-        """Make all of them. Raises :class:`ConflictError`; :meth:`undo` takes back what was made before."""
+    def apply(self) -> None:
+        """Make all of them. Raises :class:`ConflictError`; :meth:`revert` takes back what was made before."""
         for part in self._parts():
             in_stages(self._text, part, paused=self._clock.paused)
         leave(self._target, self._clock.paused)
 
-    def undo(self) -> list[str]:
+    def revert(self) -> list[str]:
         """Put the old bytes back where ours stand; safe to repeat. Returns what is left alone, in words.
 
         A vCPU may be in the trap handler still: :func:`probekit.patch.crossmodify.leave` comes before its table goes.
         """
-        return [problem for part in self._parts() for problem in self._undo_part(part)]
+        return [problem for part in self._parts() for problem in self._revert_part(part)]
 
-    def _undo_part(self, part: Sequence[Edit]) -> list[str]:
+    def _revert_part(self, part: Sequence[Edit]) -> list[str]:
         for _ in range(_TRIES):
             ours, others = self._standing(part)
             with suppress(ConflictError):  # one was changed between the two looks: the others are not left for that
@@ -80,7 +80,7 @@ class StagedEdits:
 
     def _parts(self) -> Iterator[Sequence[Edit]]:
         for at in range(0, len(self._edits), _PART):
-            self._beat()
+            self._send_heartbeat()
             yield self._edits[at : at + _PART]
 
     def _standing(self, part: Sequence[Edit]) -> tuple[list[Edit], list[str]]:

@@ -19,7 +19,7 @@ from probekit.codegen.inline import inline_aggregation, inline_bodies, inline_bo
 from probekit.codegen.reg_alloc import ProbeKind
 from probekit.codegen.thunk import CALL_BODY_SIZE, call_body
 from probekit.enabling.sites import EnabledSite
-from probekit.guest.tracepoints import CALL_ENTRY_SIZE, Hooked, call_table, caller_code
+from probekit.guest.tracepoints import CALL_ENTRY_SIZE, TracepointProbe, call_table, caller_code
 from probekit.ir.ops import Aggregate, Clause, Program
 from probekit.isa.assemble import assemble
 from probekit.patch.detours import compose, site_edit, stub_shape
@@ -62,7 +62,7 @@ class BuiltCode:
 
     code: bytes
     edits: tuple[Edit, ...]
-    hooks: tuple[Hooked, ...]
+    hooks: tuple[TracepointProbe, ...]
     markers: tuple[tuple[MarkerHook, int], ...]
     stubs: dict[int, int]
     copies: dict[int, int]
@@ -153,7 +153,7 @@ def build_code(
     timing, calibrations = _calibrations(image, context, addr + len(image.code))
     code = bytearray(image.code + timing)
     edits: list[Edit] = []
-    hooks: list[Hooked] = []
+    hooks: list[TracepointProbe] = []
     markers: list[tuple[MarkerHook, int]] = []
     stubs: dict[int, int] = {}
     copies: dict[int, int] = {}
@@ -180,7 +180,7 @@ def build_code(
         if isinstance(place, Called):
             code += hook_stub(body)
             if isinstance(place, Hook):
-                hooks.append(Hooked(place.addr, stub_addr))
+                hooks.append(TracepointProbe(place.addr, stub_addr))
             else:
                 markers.append((place, stub_addr))
             continue

@@ -21,7 +21,7 @@ from probekit.patch.edits import TextMemory
 from probekit.patch.hooks import Called, MarkerHook
 from probekit.patch.sites import InsnSite, may_trap
 
-__all__ = ("TrapCode", "Traps", "check_registered", "plan_traps")
+__all__ = ("TrapCode", "TrapPlan", "check_registered", "plan_traps")
 
 _ALIGN = 64
 _BLOCK_ROOM = 64  # of the notifier block, so that the symbol behind it is aligned
@@ -41,7 +41,7 @@ class TrapCode:
 
 
 @dataclass(frozen=True, slots=True)
-class Traps:
+class TrapPlan:
     """What an enabling needs. ``count``: sites of INT3; ``faulting``: instructions whose copies need a fix-up."""
 
     facts: TrapFacts
@@ -93,7 +93,7 @@ class Traps:
         return TrapCode(bytes(out), bytes(block), tuple(hooks))
 
 
-def plan_traps(sites: Sequence[EnabledSite], facts: TrapFacts | None, *, staged: int = 0) -> Traps | None:
+def plan_traps(sites: Sequence[EnabledSite], facts: TrapFacts | None, *, staged: int = 0) -> TrapPlan | None:
     """What ``sites`` need, or None when they need nothing. ``staged``: how many get an INT3 while they change.
 
     Raises :class:`UnsupportedError` when there is no way.
@@ -106,7 +106,7 @@ def plan_traps(sites: Sequence[EnabledSite], facts: TrapFacts | None, *, staged:
         return None
     if facts is None:
         raise UnsupportedError("INT3 cannot be taken in this guest", feature="INT3")
-    return Traps(facts, count, tuple(faulting))
+    return TrapPlan(facts, count, tuple(faulting))
 
 
 def check_registered(text: TextMemory, facts: TrapFacts, block: int) -> None:

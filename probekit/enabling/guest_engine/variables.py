@@ -42,7 +42,7 @@ class GuestVariables:
     """See :class:`probekit.interp.state.Shared`.
 
     ``memory``: the data memory, which begins at ``base``; asked each time, as it becomes a copy when probing ends.
-    ``quiet``: a stretch of time in which no CPU is inside a clause.
+    ``no_clause_running``: a stretch of time in which no CPU is inside a clause.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class GuestVariables:
         *,
         base: int,
         memory: Callable[[], DataMemory],
-        quiet: Callable[[], AbstractContextManager[None]],
+        no_clause_running: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._program = program
         self._storage = storage
         self._base = base
         self._memory = memory
-        self._quiet = quiet
+        self._no_clause_running = no_clause_running
         arrays = storage.arrays
         self._owned = frozenset(
             v.index
@@ -92,7 +92,7 @@ class GuestVariables:
     def load_element(self, var: int, key: _Key) -> Value:
         """An element, 0 or empty when there is none."""
         variable = self._program.variables[var]
-        with self._quiet():
+        with self._no_clause_running():
             found, _ = self._find(self._table, self._words(variable, key))
             if found is None:
                 return b"" if variable.kind == "string" else 0
@@ -103,7 +103,7 @@ class GuestVariables:
         """Assign an element; 0 or an empty string frees it."""
         variable = self._program.variables[var]
         words = self._words(variable, key)
-        with self._quiet():
+        with self._no_clause_running():
             found, link = self._find(self._table, words)
             if not value:
                 if found is not None:
@@ -121,7 +121,7 @@ class GuestVariables:
         """Where an element that is an object lies; 0 when there is none, or no room for one."""
         variable = self._program.variables[var]
         words = self._words(variable, key)
-        with self._quiet():
+        with self._no_clause_running():
             entry, link = self._find(self._table, words)
             if entry is None and create:
                 entry = self._make(words, link)
@@ -234,16 +234,16 @@ class GuestSpeculations:
         *,
         base: int,
         memory: Callable[[], DataMemory],
-        quiet: Callable[[], AbstractContextManager[None]],
+        no_clause_running: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._addr = base + place.offset
         self._size = place.size
         self._memory = memory
-        self._quiet = quiet
+        self._no_clause_running = no_clause_running
 
     def acquire(self) -> int | None:
         """A number that was free; 0: none is; None: none is, but some are ended and will be."""
-        with self._quiet():
+        with self._no_clause_running():
             words = self._words()
             if SPECULATION_FREE not in words:
                 return None if SPECULATION_ENDED in words else 0
@@ -253,7 +253,7 @@ class GuestSpeculations:
 
     def end(self, number: int) -> bool:
         """An active one is ended now; False for any other."""
-        with self._quiet():
+        with self._no_clause_running():
             words = self._words()
             if not 0 < number <= len(words) or words[number - 1] != SPECULATION_ACTIVE:
                 return False

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ("CANDIDATE_NAMES", "LANDING", "PADS", "CallPlaces", "find_landings", "safe_point_candidates")
+__all__ = ("CANDIDATE_NAMES", "LANDING", "PADS", "CallPoints", "find_landings", "safe_point_candidates")
 
 LANDING = b"\xeb\xfe"  # jmp .
 _CHUNK = 256 << 10  # such a pair comes by chance about four times in as much text
@@ -63,7 +63,7 @@ CANDIDATE_NAMES: tuple[str, ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class CallPlaces:
+class CallPoints:
     """``candidates``: address of each safe point to the length of the pad there.
 
     ``landings``: where calls may come back; several, because a probe's site may cover one.
