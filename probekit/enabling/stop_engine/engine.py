@@ -116,7 +116,7 @@ class StopEngine:
             if self._target.running:
                 self._target.stop()
             self._live = True
-            self._access.clock.stopped = self._take
+            self._access.clock.on_stop = self._take
             for addr in self._sites:
                 self._target.set_breakpoint(addr)
             if self._watcher is not None:
@@ -223,7 +223,7 @@ class StopEngine:
         except GuestError as error:
             return [error.message]
         finally:
-            self._access.clock.stopped = _nobody
+            self._access.clock.on_stop = _nobody
             self._let_run()
         return []
 
