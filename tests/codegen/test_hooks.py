@@ -61,7 +61,7 @@ def test_hooks_beside_sites() -> None:
         "tracepoint": (1,), "entry": (2,), "return": (3,),
     }  # fmt: skip
     assert len(machine.code) <= machine.bound
-    assert machine.built.table % 8 == 0 and machine.code.endswith(call_table(machine.built.hooks))
+    assert machine.built.table % 8 == 0 and machine.code.endswith(call_table(machine.built.tracepoint_probes))
 
 
 CALLER, TABLE, CALLEE, LOG = TEXT, TEXT + 0x1000, TEXT + 0x2000, TEXT + 0x4000

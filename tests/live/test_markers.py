@@ -219,7 +219,7 @@ def test_switched_ten_thousand_times_under_full_speed(
             nonlocal turns
             markers = _engine(run)._patches.markers
             assert isinstance(markers, LiveMarkers)
-            (on,) = markers.loads._edits
+            (on,) = markers._loads._edits
             # The last turn switches the marker off. What is on its way to the call then still has it counted.
             for _ in range(100 if turns + 100 < wanted else 101 - turns % 2):
                 edit = on if turns % 2 else Edit(on.addr, on.new, on.old)

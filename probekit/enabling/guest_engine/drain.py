@@ -1,7 +1,7 @@
-"""Reading what the guest's clauses leave behind, again and again, while they run.
+"""Read what the guest's clauses leave behind, again and again while they run, and decide how often.
 
-Where guest memory can be read at any time it is looked at often; where every reading is a stop, as seldom as
-:mod:`probekit.enabling.guest_engine.drain_pace` thinks right.
+Where guest memory can be read while the guest runs, it is read every 20 ms. Where every reading is a stop,
+:class:`DrainPace` reads as seldom as the rings allow.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ __all__ = (
     "DrainPace",
 )
 
-_SOONEST, _FIRST, _LATEST = 0.01, 0.1, 0.5  # seconds from one reading to the next
-_LITTLE, _MUCH = 1 / 8, 1 / 2  # of a ring in use when it was read
+_SHORTEST, _FIRST, _LONGEST = 0.01, 0.1, 0.5  # seconds from one reading to the next
+_NEARLY_EMPTY, _HALF_FULL = 1 / 8, 1 / 2  # of a ring in use when it was read
 
 
 _NOTHING = Drained((), {}, {}, {})
-_LOOK = 0.02  # seconds between two looks at memory that can be read at any time
+_LIVE_INTERVAL = 0.02  # seconds from one reading to the next, of memory that can be read while the guest runs
 
 
 class Drain:
-    """``held``: what is in the guest, or was."""
+    """Reads the rings and counters of one enabling."""
 
     def __init__(self, target: Target, options: EngineOptions, resources: GuestResources) -> None:
         self._target = target
@@ -41,7 +41,10 @@ class Drain:
         self.pace = DrainPace()
 
     def poll(self, timeout: float) -> Drained:
-        """Take what is in the rings; waits in small steps while they are empty."""
+        """Take what is in the rings; wait up to ``timeout`` seconds while they are empty.
+
+        Raises :class:`probekit.errors.GuestError` when the guest has died or rebooted.
+        """
         program_data = self._resources.program_data
         if program_data is None:
             return _NOTHING
@@ -51,11 +54,11 @@ class Drain:
             left = deadline - time.monotonic()
             if drained.records or drained.filled or left <= 0:
                 return drained
-            step = _LOOK if program_data.memory.live else self.pace.seconds_left
+            step = _LIVE_INTERVAL if program_data.memory.live else self.pace.seconds_left
             self._let_run(min(step, left))
 
     def _read_if_due(self, program_data: ProgramData) -> Drained:
-        """What there is now; what there was, without the records, when a stop for it is not due yet."""
+        """Drain the rings, or repeat the last counters without records while the next stop is not due."""
         live = program_data.memory.live
         if not live and self.pace.seconds_left > 0:
             return replace(self._last, records=(), corrupt=0)
@@ -72,7 +75,7 @@ class Drain:
         return drained
 
     def _rings_due(self, program_data: ProgramData) -> bool:
-        """Whether the rings are to be read now. Those with another policy than ``switch`` are read when all is over."""
+        """Return whether the rings are to be read now. With another policy than ``switch`` they are read at the end."""
         if program_data.frozen:
             return True
         if self._options.bufpolicy != "switch":
@@ -84,38 +87,43 @@ class Drain:
         return True
 
     def _let_run(self, seconds: float) -> None:
-        """Let time pass, and notice when the guest stops or goes."""
+        """Let time pass, and notice when the guest stops or ends."""
         if not self._target.running:
             time.sleep(seconds)
             return
         stop = self._target.wait(seconds)
         if stop is not None:
-            check_status(self._target)  # paused by somebody else: it goes on; dead: it is said
+            check_status(self._target)  # raises for a dead guest; one that somebody else has paused goes on
             self._target.resume()
 
 
 class DrainPace:
-    """``stops``: readings so far; ``longest``: seconds that the longest of them has stopped the guest for."""
+    """Decides when to read next, where every reading stops the guest."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._step = _FIRST
+        self._interval = _FIRST
         self._next = clock()
         self.stops = 0
+        """How many readings there were so far."""
         self.longest = 0.0
+        """Seconds that the longest of them has stopped the guest for."""
 
     @property
     def seconds_left(self) -> float:
-        """Seconds until the next reading is due."""
+        """How many seconds are left until the next reading is due."""
         return max(self._next - self._clock(), 0.0)
 
     def note_reading(self, since: float, fill: float, *, lost: bool) -> None:
-        """A reading is over that began at ``since``. ``fill``: of the fullest ring; ``lost``: records were."""
+        """Note a reading that began at ``since`` and is over now.
+
+        ``fill``: what part of the fullest ring was in use; ``lost``: whether records were lost since the last reading.
+        """
         now = self._clock()
         self.stops += 1
         self.longest = max(self.longest, now - since)
-        if lost or fill > _MUCH:
-            self._step = max(self._step / 4, _SOONEST)
-        elif fill < _LITTLE:
-            self._step = min(self._step * 1.5, _LATEST)
-        self._next = now + self._step
+        if lost or fill > _HALF_FULL:
+            self._interval = max(self._interval / 4, _SHORTEST)
+        elif fill < _NEARLY_EMPTY:
+            self._interval = min(self._interval * 1.5, _LONGEST)
+        self._next = now + self._interval

@@ -1,10 +1,10 @@
 """The guest engine: the program's clauses as code inside the guest.
 
-    enable   allocate at a safe point -> assemble -> write data and code -> see it mapped -> one pause: verify, patch
+    enable   allocate at a safe point -> assemble -> write data and code -> check that it is mapped -> verify, patch
     poll     read each CPU's ring and counters, by the shared RAM file without a stop where there is one
-    disable  one pause: restore -> safe point: wait for readers, copy what is left to read, free
+    disable  restore -> safe point: wait for readers, copy what is left to read, free
 
-Here is the order of the steps. The journal hears of everything before it is done.
+This module holds the order of the steps. Every change is written to the journal before it is made.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from probekit.enabling.guest_engine.staged_edits import jump_targets
 from probekit.enabling.guest_engine.stubs import BuiltCode, StubPlan, build_code, plan_stubs
 from probekit.enabling.sites import EnabledSite
 from probekit.enabling.speculation import Speculations
-from probekit.errors import GuestError
+from probekit.errors import GuestError, InternalError
 from probekit.guest.facts import GuestFacts
 from probekit.guest.memory import PauseClock
 from probekit.interp.state import State
@@ -39,11 +39,7 @@ __all__ = ("GuestEngine",)
 
 
 class GuestEngine:
-    """See :class:`probekit.enabling.api.Engine`.
-
-    ``edits_size``: bytes that the journal takes to say what is changed (:func:`probekit.enabling.sites.journal_size`).
-    ``drain_pace``: how often the guest was stopped to be read; ``code``: address and bytes of the program's code.
-    """
+    """The engine that runs clauses in the guest: a :class:`probekit.enabling.api.Engine`."""
 
     def __init__(
         self,
@@ -61,6 +57,12 @@ class GuestEngine:
         edits_size: int,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
+        """Plan the enabling, but change nothing in the guest yet.
+
+        ``edits_size``: bytes of the journal's records of all edits (:func:`probekit.enabling.sites.journal_size`).
+        ``cancelled``: whether the user wants to stop; called while waiting for a safe point.
+        Raises :class:`probekit.errors.UnsupportedError` when a site needs INT3 and the guest cannot take it.
+        """
         self._access = GuestAccess(target, text, facts, log, clock, options.safepoint_s, cancelled)
         self._program = program
         self._sites = tuple(sites)
@@ -72,28 +74,29 @@ class GuestEngine:
         self._drain = Drain(target, options, self._resources)
         self._meter: CostMeter | None = None
         self.code: tuple[int, bytes] | None = None
+        """Address and bytes of the program's code, once it is written."""
 
     # -- Engine ------------------------------------------------------------------------------------------------------
 
     @property
     def globals_(self) -> ProgramData:
-        """The program's globals in guest memory (a copy of them once that is freed)."""
+        """The program's globals in guest memory, or a copy of them once that is freed."""
         if self._resources.program_data is None:
             raise GuestError("nothing is enabled")
         return self._resources.program_data
 
     @property
     def guest_bytes(self) -> int:
-        """Guest memory in use."""
+        """How many bytes of guest memory are in use."""
         return sum(memory.size for memory in self._resources.memory)
 
     @property
     def drain_pace(self) -> DrainPace:
-        """See the class."""
+        """How often the guest was stopped to be read."""
         return self._drain.pace
 
     def enable(self, initial: Mapping[int, int], state: State, speculations: Speculations) -> None:
-        """Allocate, assemble, write, patch. On any error everything is taken back before it is raised."""
+        """Allocate, assemble, write, patch. On any error everything is undone before the error is raised."""
         try:
             self._enable(initial, state, speculations)
         except BaseException:
@@ -104,7 +107,7 @@ class GuestEngine:
 
     def _enable(self, initial: Mapping[int, int], state: State, speculations: Speculations) -> None:
         access, plan, resources, patches = self._access, self._plan, self._resources, self._patches
-        # Both bounds are worked out before the guest stands still at a safe point.
+        # Both bounds are computed before the guest is stopped at a safe point.
         bound, room = plan.code_bound(), plan.data_bound(len(access.log.contents()) + self._edits_size)
         plan.check_room(bound + room)
         memory = resources.acquire(data=room, code=bound)
@@ -114,7 +117,7 @@ class GuestEngine:
         verify_code(built.image.layout, context)
         image = built.code + self._prepare_traps(built, memory)
         if CODE_AT + len(image) > memory.code.size:
-            raise AssertionError("the code is larger than its upper bound")
+            raise InternalError("the code is larger than its upper bound")
         write_data(
             access,
             plan,
@@ -127,7 +130,7 @@ class GuestEngine:
         )
         write_code(access, memory.code.addr + CODE_AT, image)
         self.code = (memory.code.addr + CODE_AT, image)
-        # The journal hears of everything that is about to be done, and the guest has a copy of it.
+        # From here on the journal names everything that will be changed, and the guest has a copy of it.
         patches.announce(built)
         resources.announce_calls(built)
         patches.announce_markers(built.markers)
@@ -137,13 +140,13 @@ class GuestEngine:
         resources.take_traps()
         if resources.heartbeat is not None:
             resources.heartbeat.restart()
-        # Live from here on.
+        # Sites go live from here on.
         resources.connect()
         patches.apply_while_running()
         patches.apply_paused()
 
     def _prepare_traps(self, built: BuiltCode, memory: EngineMemory) -> bytes:
-        """What comes behind ``built`` for sites of INT3; the block that the kernel's lists will lead to is written."""
+        """Return the code for INT3 sites that goes after ``built``, and write the block that the kernel will link."""
         traps = self._plan.traps
         if traps is None or memory.traps is None:
             return b""
@@ -160,7 +163,7 @@ class GuestEngine:
         return filler + trapping.code
 
     def _calibrate(self, built: BuiltCode, stubs: StubPlan) -> None:
-        """Take the time of what leads to clauses, before there is a site that does."""
+        """Measure what a firing takes besides its clauses, before any site is live."""
         words, functions = self._plan.layout.costs, built.calibrations
         if words is None or functions is None:
             return
@@ -175,30 +178,33 @@ class GuestEngine:
         )
 
     def poll(self, timeout: float) -> Drained:
-        """Take what is in the rings; waits in small steps while they are empty."""
+        """Take what is in the rings; wait up to ``timeout`` seconds while they are empty."""
         return self._drain.poll(timeout)
 
     def send_heartbeat(self) -> None:
-        """A sign of life for the guest's watchdog; polling gives one as well."""
+        """Send the guest's watchdog a heartbeat, if one is due. Polling sends one as well."""
         self._resources.send_heartbeat()
 
     def aggregations(self) -> dict[int, Rows]:
-        """All values of all CPUs as they are now, or as they were when probing ended."""
+        """Return all values of all CPUs as they are now, or as they were when probing ended."""
         return self._resources.program_data.aggregations() if self._resources.program_data is not None else {}
 
     def costs(self) -> MeasuredCosts | None:
-        """What the clauses have cost so far; None when they are not measured."""
+        """Return what the clauses have cost so far; None when they are not measured."""
         return self._meter.read(self.globals_) if self._meter is not None else None
 
     def silence(self) -> None:
-        """See :class:`probekit.enabling.api.Engine`."""
+        """Make all clauses do nothing from now on; sites stay as they are."""
         self._resources.silence()
 
     def disable(self) -> list[str]:
-        """Restore, wait until nobody is inside our code, copy what is left to read, free."""
+        """Restore all sites, wait until no task is inside our code, copy what is left to read, free.
+
+        It is safe to call twice. Returns a message for everything that could not be done.
+        """
         problems, foreign = self._patches.undo()
         if self._resources.memory:
-            # Whoever changed a site may have kept a copy of our jump.
+            # Somebody who changed a site may have kept a copy of our jump.
             problems += (
                 self._resources.leave_behind("others may lead there")
                 if foreign

@@ -1,4 +1,4 @@
-"""What is written before any CPU can come to it: code, data, what the kernel's lists lead to, the recovery table."""
+"""Write what must be complete before any CPU can reach it: code, data, the trap handler's block, the recovery table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from probekit.enabling.guest_engine.data_layout import DataPlan
 from probekit.enabling.guest_engine.data_memory import ProgramData
 from probekit.enabling.guest_engine.plan import GuestPlan
 from probekit.enabling.speculation import Speculations
-from probekit.errors import ConflictError, GuestError
+from probekit.errors import ConflictError, GuestError, InternalError
 from probekit.guest.linux import Allocation
 from probekit.interp.state import State
 from probekit.patch.table import header
@@ -22,7 +22,7 @@ _MASK = (1 << 64) - 1
 
 
 def write_code(access: GuestAccess, addr: int, image: bytes) -> None:
-    """In pieces with a short pause each; read back. Raises :class:`ConflictError`."""
+    """Write code in pieces, with a short pause for each, and read it back. Raises :class:`ConflictError`."""
     for offset in range(0, len(image), _CHUNK):
         with access.clock.paused():
             chunk = image[offset : offset + _CHUNK]
@@ -38,12 +38,12 @@ def write_code(access: GuestAccess, addr: int, image: bytes) -> None:
 
 
 def write_trap_data(access: GuestAccess, addr: int, block: bytes) -> None:
-    """What the kernel's lists will lead to; read back."""
+    """Write the structures that the kernel's lists will lead to, and read them back. Raises :class:`GuestError`."""
     with access.clock.paused():
         access.text.write_many([(addr, block)])
         found = access.text.read_many([(addr, len(block))])[0]
     if found != block:
-        raise GuestError(f"what was written at {addr:#x} does not read back")
+        raise GuestError(f"data written at {addr:#x} does not read back")
 
 
 def write_data(
@@ -57,9 +57,10 @@ def write_data(
     state: State,
     speculations: Speculations,
 ) -> None:
-    """Tables, globals and block heads, and the per-CPU slots that lead to the blocks.
+    """Write tables, globals and the heads of blocks, and the per-CPU slots that lead to the blocks.
 
-    ``state`` and ``speculations`` of the host are from now on those in the guest.
+    ``initial``: values of integer globals by index. From now on the host's ``state`` and ``speculations`` use the
+    variables in the guest.
     """
     with access.clock.paused():
         program_data.memory.write(data.addr + plan.data.sites, plan.data.head)
@@ -81,10 +82,10 @@ def write_data(
 def write_table(
     access: GuestAccess, plan: GuestPlan, program_data: ProgramData, *, code: Allocation, data: Allocation
 ) -> None:
-    """The recovery table; its header last, when what it speaks of is whole."""
+    """Write the recovery table, and its header last, when everything that it names is complete."""
     table = access.log.contents()
     if len(table) > data.size - plan.table:
-        raise AssertionError("the recovery table is larger than its upper bound")
+        raise InternalError("the recovery table is larger than its upper bound")
     where = data.addr + plan.table
     for offset in range(0, len(table), _CHUNK):
         program_data.memory.write(where + offset, table[offset : offset + _CHUNK])

@@ -149,7 +149,7 @@ class GuestResources:
     def announce_calls(self, built: BuiltCode) -> None:
         """The journal hears of the tracepoints."""
         if self._calls is not None:
-            self._calls.announce(built.hooks, BatchRoutine(built.caller, built.table))
+            self._calls.announce(built.tracepoint_probes, BatchRoutine(built.caller, built.table))
 
     def connect(self) -> None:
         """Have the kernel call our functions at its tracepoints."""
