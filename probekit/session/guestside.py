@@ -220,7 +220,7 @@ class GuestSide:
             attachment.target,
             attachment.text,
             self._watches,
-            landings=attachment.facts.places.landings,
+            landings=attachment.facts.call_points.landings,
             start_of=lambda addr: found[0].addr if (found := symbols.lookup(addr)) is not None else None,
         )
 
@@ -243,7 +243,7 @@ class GuestSide:
     def beat(self) -> None:
         """A sign of life for the guest's watchdog, between two polls that are far apart."""
         if self._engine is not None:
-            self._engine.beat()
+            self._engine.send_heartbeat()
 
     def poll(self, timeout: float) -> Drained:
         """Wait for something to read, and take it."""
