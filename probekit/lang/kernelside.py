@@ -31,9 +31,9 @@ __all__ = (
     "ProbeArguments",
     "SourceProbe",
     "SourceSymbol",
-    "Symbol",
     "SymbolPlace",
     "TagKind",
+    "TypedSymbol",
     "Unknown",
     "scoped_name",
 )
@@ -106,7 +106,7 @@ class KernelSource(Protocol):
 
 
 @record
-class Symbol:
+class TypedSymbol:
     """One kernel symbol, with a D type."""
 
     addr: int
@@ -150,7 +150,7 @@ class KernelSide(Protocol):
         """Find an enumerator: its value and its enumeration."""
         ...
 
-    def symbol(self, name: str) -> Symbol | None:
+    def symbol(self, name: str) -> TypedSymbol | None:
         """Find a symbol."""
         ...
 

@@ -15,7 +15,7 @@ from typing import overload
 
 from probekit.errors import SymbolError
 from probekit.kernel import types as c
-from probekit.lang.kernelside import KernelSource, ProbeArguments, Symbol, TagKind, Unknown, scoped_name
+from probekit.lang.kernelside import KernelSource, ProbeArguments, TagKind, TypedSymbol, Unknown, scoped_name
 from probekit.lang.types import (
     CHAR,
     VOID,
@@ -24,8 +24,8 @@ from probekit.lang.types import (
     FloatType,
     FuncType,
     IntType,
-    Member,
     PointerType,
+    StructMember,
     StructType,
     Type,
     sizeof,
@@ -38,31 +38,31 @@ _MOST_NESTED = 32
 _LARGEST = 1 << 31
 
 
-class _Members(Sequence[Member]):
+class _Members(Sequence[StructMember]):
     """The members of one struct, converted when they are first looked at."""
 
     __slots__ = ("_made", "_make")
 
-    def __init__(self, make: Callable[[], tuple[Member, ...]]) -> None:
+    def __init__(self, make: Callable[[], tuple[StructMember, ...]]) -> None:
         self._make = make
-        self._made: tuple[Member, ...] | None = None
+        self._made: tuple[StructMember, ...] | None = None
 
-    def _all(self) -> tuple[Member, ...]:
+    def _all(self) -> tuple[StructMember, ...]:
         if self._made is None:
             self._made = self._make()
         return self._made
 
-    def __iter__(self) -> Iterator[Member]:
+    def __iter__(self) -> Iterator[StructMember]:
         return iter(self._all())
 
     def __len__(self) -> int:
         return len(self._all())
 
     @overload
-    def __getitem__(self, index: int) -> Member: ...
+    def __getitem__(self, index: int) -> StructMember: ...
     @overload
-    def __getitem__(self, index: slice) -> tuple[Member, ...]: ...
-    def __getitem__(self, index: int | slice) -> Member | tuple[Member, ...]:
+    def __getitem__(self, index: slice) -> tuple[StructMember, ...]: ...
+    def __getitem__(self, index: int | slice) -> StructMember | tuple[StructMember, ...]:
         return self._all()[index]
 
 
@@ -107,13 +107,13 @@ class KernelTypes:
         made = self.convert(found[1]) if found is not None else None
         return (found[0], made) if found is not None and isinstance(made, EnumType) else None
 
-    def symbol(self, name: str) -> Symbol | None:
+    def symbol(self, name: str) -> TypedSymbol | None:
         """Find a symbol, or None."""
         module, word = scoped_name(name)
         found = self._source.symbol(word, module)
         if found is None:
             return None
-        return Symbol(found.addr, found.place, self.convert(found.type) if found.type is not None else None)
+        return TypedSymbol(found.addr, found.place, self.convert(found.type) if found.type is not None else None)
 
     def arguments(self, description: ProbeDescription) -> Iterator[ProbeArguments]:
         """Yield each probe that matches, with its arguments."""
@@ -192,7 +192,7 @@ class KernelTypes:
         made.members = _Members(lambda: tuple(self._member(ctype, member) for member in ctype.members))
         return made
 
-    def _member(self, outer: c.StructType, member: c.Member) -> Member:
+    def _member(self, outer: c.StructType, member: c.Member) -> StructMember:
         depth, self._depth = self._depth, 0  # members are converted later, from any depth
         try:
             made = self.convert(member.type)
@@ -204,7 +204,7 @@ class KernelTypes:
         end = member.bit_offset + (8 * sizeof(made) if bits is None else bits)
         if end > 8 * outer.size or (bits is None and member.bit_offset % 8):
             raise SymbolError(f"{c.display(outer)}: the member {member.name or '(anonymous)'} does not fit in it")
-        return Member(member.name, made, member.bit_offset, bits)
+        return StructMember(member.name, made, member.bit_offset, bits)
 
 
 def _enum(ctype: c.EnumType) -> Type:

@@ -119,7 +119,7 @@ _FACTS: dict[str, Callable[[], Value]] = {
 
 
 class Firing:
-    """One firing of one probe, for all its clauses: a :class:`probekit.interp.run.Context`.
+    """One firing of one probe, for all its clauses: a :class:`probekit.interp.run.EvalContext`.
 
     ``state``: what the program keeps from firing to firing; a new one when it keeps nothing.
     """
