@@ -314,9 +314,8 @@ class _Rendering:
         stack.callback(effects.close)
         renderer = self._renderer(out, effects)
         renderer.header()
-        self._run.idle = renderer.flush
-        if isinstance(renderer, Sink):
-            self._run.sink = _Printing(renderer, self._progress)
+        sink = _Printing(renderer, self._progress) if isinstance(renderer, Sink) else None
+        self._run.state.listen(idle=renderer.flush, sink=sink)
         for event in self._run.events():
             self._progress.done()
             if isinstance(event, Attached):

@@ -9,6 +9,7 @@
 - ``checks``       what must hold of a program before anything is done for it
 - ``unsupported``  refuses by name what an engine does not have
 - ``run``          one program: start, the loop that consumes, the end
+- ``run_state``    what the parts of a run share: exit status, end of tracing, who listens
 - ``guestside``    the guest's part of a run: its sites, the engine that makes them live, restoring them
 - ``hostside``     the host's part: BEGIN, END, ERROR and timed probes
 - ``sampling``     ``profile-N``: what each CPU is doing when the timer fires

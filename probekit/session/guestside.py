@@ -220,7 +220,7 @@ class GuestSide:
             attachment.target,
             attachment.text,
             self._watches,
-            landings=attachment.facts.places.landings,
+            landings=attachment.facts.call_points.landings,
             start_of=lambda addr: found[0].addr if (found := symbols.lookup(addr)) is not None else None,
         )
 
@@ -238,12 +238,12 @@ class GuestSide:
     @property
     def code(self) -> tuple[int, bytes] | None:
         """Address and bytes of the machine code in the guest, when that is where clauses run."""
-        return self._engine.code if isinstance(self._engine, GuestEngine) else None
+        return self._engine.code if self._engine is not None else None
 
     def beat(self) -> None:
         """A sign of life for the guest's watchdog, between two polls that are far apart."""
-        if isinstance(self._engine, GuestEngine):
-            self._engine.beat()
+        if self._engine is not None:
+            self._engine.send_heartbeat()
 
     def poll(self, timeout: float) -> Drained:
         """Wait for something to read, and take it."""
@@ -254,7 +254,7 @@ class GuestSide:
     def too_costly(self) -> bool:
         """Whether the program takes more of the guest's time than it may: then it does nothing any more."""
         engine, overhead = self._engine, self._overhead
-        if not isinstance(engine, GuestEngine) or overhead is None or not overhead.exceeded(engine.costs):
+        if engine is None or overhead is None or not overhead.exceeded(engine.costs):
             return False
         engine.silence()
         return True
@@ -305,11 +305,10 @@ class GuestSide:
             ),
             "pauses": clock.count,
         }
-        if isinstance(engine, GuestEngine) and engine.pace.stops:
-            self.stats |= {"stops_to_read": engine.pace.stops, "longest_stop_to_read_s": engine.pace.longest}
+        self.stats |= engine.stats
         drained = engine.poll(0)
         self._kept = engine.aggregations()
-        spent = engine.costs() if isinstance(engine, GuestEngine) else None
+        spent = engine.costs()
         if self._overhead is not None and spent is not None:
             self.costs = self._overhead.summary(spent)
         for variable in self._program.variables:
