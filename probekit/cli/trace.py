@@ -17,7 +17,7 @@ from probekit.cli.prototypes import ArgumentTypes, argument_types
 from probekit.cli.sources import CanMatch, Compiled, Source, compile_sources, pragma_options, read_sources
 from probekit.consumer.bulk import Sink
 from probekit.consumer.events import Attached, Message, ProbeFired
-from probekit.errors import ProbekitError
+from probekit.errors import InternalError, ProbekitError
 from probekit.ir.ops import Clause
 from probekit.output.api import Renderer
 from probekit.output.effects import HostEffects
@@ -128,7 +128,7 @@ def _with_target(
             list_probes(guest, program, out, verbose=arguments.verbose, json=arguments.json)
         return 0
     if compiled is None:
-        raise AssertionError("without -l there are programs")
+        raise InternalError("without -l there are programs")
     run = _prepare(arguments, options, sources, compiled, guest, interrupts, victim)
     if arguments.compile_only:
         if arguments.verbose:
@@ -314,9 +314,8 @@ class _Rendering:
         stack.callback(effects.close)
         renderer = self._renderer(out, effects)
         renderer.header()
-        self._run.idle = renderer.flush
-        if isinstance(renderer, Sink):
-            self._run.sink = _Printing(renderer, self._progress)
+        sink = _Printing(renderer, self._progress) if isinstance(renderer, Sink) else None
+        self._run.state.listen(idle=renderer.flush, sink=sink)
         for event in self._run.events():
             self._progress.done()
             if isinstance(event, Attached):

@@ -10,6 +10,7 @@ from probekit.buffers.quantize import ZERO_BUCKET, Linear, LogLinear
 from probekit.codegen.emit_context import Here
 from probekit.codegen.frame import FRAME_SITE
 from probekit.codegen.runtime.registry import find_name
+from probekit.errors import InternalError
 from probekit.ir.ops import Aggregate
 
 __all__ = ("aggregate", "ladder_of")
@@ -149,7 +150,7 @@ def _key_part(part: KeyPart, reg: int | None, at: int, here: Here, *, first: boo
         yield f"mov qword ptr {here.scratch(at)}, rax"
         return
     if reg is None:
-        raise AssertionError("only a probe key has no register")
+        raise InternalError("only a probe key has no register")
     if not first:
         operands.held = None
     match part.kind:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from probekit.buffers.layout import FaultKind
 from probekit.codegen.emit_context import Here
+from probekit.errors import InternalError
 from probekit.ir.names import CALLS
 from probekit.ir.ops import Call, Reg
 
@@ -233,7 +234,8 @@ def _bcopy(op: Call, here: Here) -> Iterator[str]:
 
 def _stack(op: Call, here: Here) -> Iterator[str]:
     frames = here.operands.values.constants[op.args[0]]
-    assert isinstance(frames, int)
+    if not isinstance(frames, int):
+        raise InternalError("a number of frames is not constant")
     yield from here.target(op.dst)
     yield f"mov ecx, {frames:#x}"
     yield here.call(here.unwinder)

@@ -29,7 +29,7 @@ from probekit.codegen.runtime.core import header
 from probekit.codegen.runtime.registry import Routines
 from probekit.codegen.storage import MOST_FRAMES
 from probekit.codegen.supported import describe
-from probekit.errors import UnsupportedError
+from probekit.errors import InternalError, UnsupportedError
 from probekit.ir.names import BUILTINS
 from probekit.ir.ops import (
     Aggregate,
@@ -405,7 +405,7 @@ class ClauseEmitter:
 
     def _emit(self, index: int, src: int) -> Iterator[str]:
         if self._clause.record is None:
-            raise AssertionError("a clause that records has a record plan")
+            raise InternalError("a clause that records has a record plan")
         field: Field = self._clause.record.fields[index]
         if field.kind == "probe":
             return
@@ -438,7 +438,7 @@ class ClauseEmitter:
 
     def _emit_memory(self, index: int, addr: int) -> Iterator[str]:
         if self._clause.record is None:
-            raise AssertionError("a clause that records has a record plan")
+            raise InternalError("a clause that records has a record plan")
         field: Field = self._clause.record.fields[index]
         target = (
             f"mov rdi, qword ptr [rsp + {self._frame.record:#x}]",

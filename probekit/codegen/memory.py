@@ -11,6 +11,7 @@ from probekit.buffers.layout import FaultKind
 from probekit.buffers.variables import round8
 from probekit.codegen.emit_context import Here
 from probekit.codegen.operands import fits
+from probekit.errors import InternalError
 from probekit.ir.ops import (
     Copy,
     CopyMem,
@@ -230,7 +231,8 @@ def _store_integer(variable: Variable, src: Reg, here: Here, locals_: Locals) ->
 def _place(variable: Variable, here: Here) -> int:
     """A thread variable's offset in its entry."""
     threads = here.context.storage.threads
-    assert threads is not None
+    if threads is None:
+        raise InternalError("a thread-local variable has no table")
     return threads.places[variable.index].offset
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from probekit.buffers.actions import Action, Commit, Discard, RecordPlan, Speculate
 from probekit.buffers.layout import RECORD_HEADER
 from probekit.codegen.emit_context import Here
+from probekit.errors import InternalError
 
 __all__ = ("speculative_actions",)
 
@@ -36,7 +37,9 @@ def speculative_actions(record: RecordPlan, at: str, here: Here, lost: str) -> I
 
 def _field(record: RecordPlan, action: Action) -> tuple[int, bool]:
     """Offset in the record of the number that an action names, and whether it has 4 bytes, not 8."""
-    assert isinstance(action, Commit | Discard | Speculate)
+    if not isinstance(action, Commit | Discard | Speculate):
+        raise InternalError("an action names no speculation")
     field = record.fields[action.field]
-    assert field.size in (4, 8)
+    if field.size not in (4, 8):
+        raise InternalError("the number of a speculation has neither 4 nor 8 bytes")
     return RECORD_HEADER.size + field.offset, field.size == 4

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from probekit.buffers.aggs import AggKey
 from probekit.buffers.layout import Policy, RawRecord
+from probekit.consumer.events import Cost
 from probekit.enabling.speculation import Speculations
 from probekit.guest.linux import Allocation
 from probekit.guest.memory import DataMemory
@@ -18,6 +19,7 @@ from probekit.patch.edits import Edit
 from probekit.patch.journal import Registration
 
 __all__ = (
+    "ClauseCosts",
     "Drained",
     "Engine",
     "EngineLog",
@@ -122,6 +124,23 @@ class Drained:
     """Stop engine: single steps whose trap was lost."""
 
 
+@dataclass(frozen=True, slots=True)
+class ClauseCosts:
+    """What a program's clauses have cost the guest so far."""
+
+    clauses: tuple[Cost, ...]
+    """The cost of each clause that has fired."""
+    entries: int
+    """How often a thunk was called."""
+    entries_ns: float
+    """Nanoseconds for the way to thunks and back, besides the clauses themselves."""
+
+    @property
+    def total_ns(self) -> float:
+        """Nanoseconds that the program has added so far."""
+        return self.entries_ns + sum(cost.ns for cost in self.clauses)
+
+
 class Globals(Protocol):
     """A program's global variables, wherever they live now. ``var``: index in the program; values are 64-bit."""
 
@@ -138,7 +157,17 @@ class Engine(Protocol):
 
     @property
     def guest_bytes(self) -> int:
-        """Guest memory in use."""
+        """Guest memory in use, in bytes."""
+        ...
+
+    @property
+    def code(self) -> tuple[int, bytes] | None:
+        """Address and bytes of the machine code in the guest; None where clauses are evaluated on the host."""
+        ...
+
+    @property
+    def stats(self) -> Mapping[str, float | int]:
+        """Figures of this engine alone, by name, for the statistics at the end."""
         ...
 
     def enable(self, initial: Mapping[int, int], state: State, speculations: Speculations) -> None:
@@ -153,8 +182,16 @@ class Engine(Protocol):
         """Wait up to ``timeout`` seconds for something to read, and take it."""
         ...
 
+    def send_heartbeat(self) -> None:
+        """Send the guest's watchdog a heartbeat, if one is due, between two polls that are far apart."""
+        ...
+
     def aggregations(self) -> dict[int, Rows]:
-        """Everything so far, by aggregation number."""
+        """Return everything so far, by aggregation number."""
+        ...
+
+    def costs(self) -> ClauseCosts | None:
+        """Return what the clauses have cost so far; None where that is not measured."""
         ...
 
     def silence(self) -> None:

@@ -11,10 +11,10 @@ commit has been read, from whatever CPU.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from probekit.buffers.layout import RECORD_HEADER, RawRecord
+from probekit.records import fresh, mutable_record
 
 __all__ = ("CpuRecord", "SharedNumbers", "Speculations")
 
@@ -38,9 +38,11 @@ class SharedNumbers(Protocol):
         ...
 
 
-@dataclass(slots=True)
+@mutable_record
 class _Buffer:
-    records: list[CpuRecord] = field(default_factory=list)
+    """The records of one speculation that is active or has ended."""
+
+    records: list[CpuRecord] = fresh(list)
     used: int = 0
 
 

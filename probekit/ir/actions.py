@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from probekit.buffers import actions as out
 from probekit.buffers.actions import Action, SymbolKind
+from probekit.errors import InternalError
 from probekit.lang.typed import Act
 
 __all__ = ("make_action",)
@@ -19,22 +20,26 @@ def make_action(act: Act, fields: _Fields) -> Action:
 
 
 def _printf(act: Act, fields: _Fields) -> Action:
-    assert act.format is not None
+    if act.format is None:
+        raise InternalError("an action with a format was checked without one")
     return out.Printf(act.format, fields)
 
 
 def _system(act: Act, fields: _Fields) -> Action:
-    assert act.format is not None
+    if act.format is None:
+        raise InternalError("an action with a format was checked without one")
     return out.System(act.format, fields)
 
 
 def _freopen(act: Act, fields: _Fields) -> Action:
-    assert act.format is not None
+    if act.format is None:
+        raise InternalError("an action with a format was checked without one")
     return out.Freopen(act.format, fields)
 
 
 def _print(act: Act, fields: _Fields) -> Action:
-    assert act.shape is not None
+    if act.shape is None:
+        raise InternalError("print() was checked without a shape")
     return out.Print(fields[0], act.shape, fields[1] if len(fields) > 1 else None)
 
 

@@ -14,29 +14,30 @@ same one. Labels are placed in order, so control only moves forward.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import assert_never
 
+from probekit.errors import InternalError
 from probekit.ir import ops
 from probekit.ir.ops import BinOp, Block, CmpOp, Op, Reg, Terminator
 from probekit.lang import typed
 from probekit.lang.types import IntType, StringType
+from probekit.records import fresh, mutable_record
 
 __all__ = ("ClauseBuilder", "Label", "needs_ext")
 
 
-@dataclass(slots=True, eq=False)
+@mutable_record
 class Label:
     """A place that code jumps to: a block's index once placed."""
 
     block: int = -1
 
 
-@dataclass(slots=True)
+@mutable_record
 class _Draft:
     """A block whose targets are still labels."""
 
-    ops: list[Op] = field(default_factory=list)
+    ops: list[Op] = fresh(list)
     end: tuple[Label, ...] | None = None
     cond: Reg | None = None
 
@@ -80,13 +81,13 @@ def _operands(expr: typed.Logic) -> list[typed.TypedExpr]:
     return [left, *reversed(out)]
 
 
-@dataclass(slots=True)
+@mutable_record
 class ClauseBuilder:
     """The blocks and registers of one clause."""
 
     registers: int = 0
-    _drafts: list[_Draft] = field(default_factory=lambda: [_Draft()])
-    _slots: dict[int, Reg] = field(default_factory=dict)
+    _drafts: list[_Draft] = fresh(lambda: [_Draft()])
+    _slots: dict[int, Reg] = fresh(dict)
 
     # Blocks.
 
@@ -101,7 +102,8 @@ class ClauseBuilder:
 
     def place(self, label: Label) -> None:
         """Start a block here; the one before falls into it."""
-        assert label.block < 0, "label placed twice"
+        if label.block >= 0:
+            raise InternalError("label placed twice")
         if self._drafts[-1].end is None:
             self._drafts[-1].end = (label,)
         self._drafts.append(_Draft())
@@ -133,7 +135,7 @@ class ClauseBuilder:
                 return ops.Jump(target.block)
             case (then, orelse), int(cond):
                 return ops.Branch(cond, then.block, orelse.block)
-        raise AssertionError("a draft ends in nothing known")
+        raise InternalError("a draft ends in nothing known")
 
     # Effects.
 
@@ -313,7 +315,8 @@ class ClauseBuilder:
         self._add(ops.Ext(dst, wide, t.bits, t.signed))
 
     def _convert(self, expr: typed.Convert, dst: Reg) -> None:
-        assert not isinstance(expr.operand.type, StringType)
+        if isinstance(expr.operand.type, StringType):
+            raise InternalError("an operator of integers has a string operand")
         if needs_ext(expr.operand.type, expr.type):
             self._add_ext(dst, self.value(expr.operand), expr.type)
         else:

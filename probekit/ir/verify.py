@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 
 from probekit.buffers.actions import Action, Field, RecordPlan
 from probekit.buffers.aggs import AGG_FUNCS, KeyPart
+from probekit.errors import InternalError
 from probekit.ir import ops
 from probekit.ir.names import BUILTINS, CALLS
 from probekit.ir.operands import operands
@@ -200,7 +201,8 @@ def _reads(op: Op, clause: Clause, program: Program) -> Iterator[tuple[Reg, Kind
     """The registers read, with the kinds that fields and key parts want filled in."""
     match op:
         case ops.Emit():
-            assert clause.record is not None
+            if clause.record is None:
+                raise InternalError("a clause emits fields and has no record")
             yield op.src, "string" if clause.record.fields[op.field].kind in ("string", "stack") else "int"
         case ops.Aggregate():
             for part, key in zip(program.aggregations[op.agg].keys, op.keys, strict=False):

@@ -23,6 +23,7 @@ from typing import Any, assert_never
 
 from iced_x86 import Code, Decoder, Instruction
 
+from probekit.errors import InternalError
 from probekit.isa.asmtext import AssembleError, Data, Imm, Label, LabelRef, Line, Statement, parse, render
 from probekit.isa.compare import mismatch
 
@@ -122,7 +123,8 @@ class _Verifier:
         decoded = self._decode(lines)
         for line, insn in decoded:
             if isinstance(line.item, Statement):
-                assert isinstance(insn, Instruction)
+                if not isinstance(insn, Instruction):
+                    raise InternalError("a parsed line is neither a label nor an instruction")
                 reason = mismatch(line.item, insn, self.labels)
             elif isinstance(line.item, Data):
                 reason = self._data_mismatch(line.item, insn)

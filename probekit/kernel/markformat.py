@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 
+from probekit.errors import InternalError
 from probekit.kernel.types import CType, IntType, PtrType, VoidType
 
 __all__ = ("MAX_ARGUMENTS", "FormatError", "argument_types")
@@ -62,7 +63,8 @@ def argument_types(text: str) -> tuple[CType, ...]:
     at = text.find("%")
     while at >= 0:
         match = _CONVERSION.match(text, at)
-        assert match is not None  # a % alone matches
+        if match is None:  # a % alone matches
+            raise InternalError("the pattern of a conversion does not match at a %")
         whole, kind = match[0], match["kind"]
         if not kind:
             raise FormatError("its format ends in the middle of a conversion")

@@ -18,7 +18,7 @@ from probekit.enabling.sites import RefusedProbe, SiteSet, find_sites, journal_s
 from probekit.enabling.speculation import Speculations
 from probekit.enabling.stop_engine.engine import StopEngine
 from probekit.enabling.stop_engine.watch import Watcher, WatchSite
-from probekit.errors import TargetLost, UnsupportedError
+from probekit.errors import InternalError, TargetLost, UnsupportedError
 from probekit.guest.health import panic_error
 from probekit.interp.state import State
 from probekit.ir.ops import Program
@@ -238,23 +238,23 @@ class GuestSide:
     @property
     def code(self) -> tuple[int, bytes] | None:
         """Address and bytes of the machine code in the guest, when that is where clauses run."""
-        return self._engine.code if isinstance(self._engine, GuestEngine) else None
+        return self._engine.code if self._engine is not None else None
 
-    def beat(self) -> None:
-        """A sign of life for the guest's watchdog, between two polls that are far apart."""
-        if isinstance(self._engine, GuestEngine):
+    def send_heartbeat(self) -> None:
+        """Send the guest's watchdog a heartbeat, if one is due, between two polls that are far apart."""
+        if self._engine is not None:
             self._engine.send_heartbeat()
 
     def poll(self, timeout: float) -> Drained:
         """Wait for something to read, and take it."""
         if self._engine is None:
-            raise AssertionError("nothing is enabled")
+            raise InternalError("nothing is enabled")
         return self._engine.poll(timeout)
 
     def too_costly(self) -> bool:
         """Whether the program takes more of the guest's time than it may: then it does nothing any more."""
         engine, overhead = self._engine, self._overhead
-        if not isinstance(engine, GuestEngine) or overhead is None or not overhead.exceeded(engine.costs):
+        if engine is None or overhead is None or not overhead.exceeded(engine.costs):
             return False
         engine.silence()
         return True
@@ -305,14 +305,10 @@ class GuestSide:
             ),
             "pauses": clock.count,
         }
-        if isinstance(engine, GuestEngine) and engine.drain_pace.stops:
-            self.stats |= {
-                "stops_to_read": engine.drain_pace.stops,
-                "longest_stop_to_read_s": engine.drain_pace.longest,
-            }
+        self.stats |= engine.stats
         drained = engine.poll(0)
         self._kept = engine.aggregations()
-        spent = engine.costs() if isinstance(engine, GuestEngine) else None
+        spent = engine.costs()
         if self._overhead is not None and spent is not None:
             self.costs = self._overhead.summary(spent)
         for variable in self._program.variables:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from probekit.consumer import events as model
@@ -17,7 +16,9 @@ from probekit.interp.aggs import Aggregations
 from probekit.interp.state import Limits
 from probekit.ir.ops import Program
 from probekit.providers.profile import is_sampling
+from probekit.records import mutable_record
 from probekit.session.options import AGGSIZE, Options
+from probekit.session.run_state import RunState
 
 if TYPE_CHECKING:
     from probekit.enabling.api import Globals
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ("HostSide",)
 
 
-@dataclass(slots=True)
+@mutable_record
 class _Timer:
     """One timed probe: when it is due next, in monotonic nanoseconds."""
 
@@ -46,6 +47,7 @@ class HostSide:
         program: Program,
         matching: Matching,
         options: Options,
+        state: RunState,
         *,
         attachment: Attachment | None,
         in_guest: Callable[[], Globals | None],
@@ -62,6 +64,7 @@ class HostSide:
         self.probes = HostProbes(
             program,
             aggregations=self.aggregations,
+            run=state,
             globals_=self._live_globals,
             site_of=self._site_of,
             errors=matching.of_kind("error"),

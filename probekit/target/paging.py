@@ -13,6 +13,8 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
+from probekit.errors import InternalError
+
 __all__ = ("FLAG_NX", "FLAG_PRESENT", "FLAG_USER", "FLAG_WRITE", "walk")
 
 FLAG_PRESENT: Final = 1 << 0
@@ -49,4 +51,4 @@ def walk(read_phys: Callable[[int, int], bytes], cr3: int, va: int, la57: bool =
             frame = entry & _FRAME & ~(size - 1)
             return frame | (va & (size - 1)), size, FLAG_PRESENT | allow | no_execute
         table = entry & _FRAME
-    raise AssertionError("the last level always ends the walk")
+    raise InternalError("the last level always ends the walk")

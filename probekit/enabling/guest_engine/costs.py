@@ -15,9 +15,10 @@ from typing import Protocol
 from probekit.buffers.layout import CostWords
 from probekit.codegen.costs import FIRINGS_TIMED
 from probekit.consumer.events import Cost
+from probekit.enabling.api import ClauseCosts
 from probekit.records import record
 
-__all__ = ("CostMeter", "LeadTimes", "MeasuredCosts", "add_costs", "inline_clauses")
+__all__ = ("CostMeter", "LeadTimes", "add_costs", "inline_clauses")
 
 
 @record
@@ -36,23 +37,6 @@ class LeadTimes:
         return cls(thunk * each, inline * each)
 
 
-@record
-class MeasuredCosts:
-    """What a program has cost so far."""
-
-    clauses: tuple[Cost, ...]
-    """The cost of each clause that has fired."""
-    entries: int
-    """How often a thunk was called."""
-    entries_ns: float
-    """Nanoseconds for the way to thunks and back."""
-
-    @property
-    def total_ns(self) -> float:
-        """Nanoseconds that the program has added so far."""
-        return self.entries_ns + sum(cost.ns for cost in self.clauses)
-
-
 def inline_clauses(inline: Sequence[tuple[int, ...] | None], clauses: Sequence[tuple[int, ...]]) -> dict[int, int]:
     """Return the aggregation of each clause that counts inline somewhere. Both arguments have an item for each site."""
     return {
@@ -65,7 +49,7 @@ def inline_clauses(inline: Sequence[tuple[int, ...] | None], clauses: Sequence[t
 
 def add_costs(
     words: CostWords, blocks: Sequence[bytes], counted: Mapping[int, int], leads: LeadTimes, tsc_khz: int
-) -> MeasuredCosts:
+) -> ClauseCosts:
     """Add up the words of all CPUs.
 
     ``blocks``: the bytes of each CPU's words; ``counted``: the sum of the inline aggregation of each clause that has
@@ -84,7 +68,7 @@ def add_costs(
         if firings or inline:
             found.append(Cost(clause, firings + inline, ns + inline * leads.inline))
     entries = total(words.entries)
-    return MeasuredCosts(tuple(found), entries, entries * leads.thunk)
+    return ClauseCosts(tuple(found), entries, entries * leads.thunk)
 
 
 class CostSource(Protocol):
@@ -106,7 +90,7 @@ class CostMeter:
     tsc_khz: int
     """Ticks of the time stamp counter per millisecond."""
 
-    def read(self, source: CostSource) -> MeasuredCosts:
+    def read(self, source: CostSource) -> ClauseCosts:
         """Return the costs as they are now."""
         counted = {clause: source.counted(agg) for clause, agg in self.inline.items()}
         return add_costs(self.words, source.cost_words(), counted, self.leads, self.tsc_khz)

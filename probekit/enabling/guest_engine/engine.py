@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from probekit.codegen.verify import verify_code
-from probekit.enabling.api import Drained, EngineLog, EngineOptions, MemoryFactory, Rows
+from probekit.enabling.api import ClauseCosts, Drained, EngineLog, EngineOptions, MemoryFactory, Rows
 from probekit.enabling.guest_access import GuestAccess
-from probekit.enabling.guest_engine.costs import CostMeter, LeadTimes, MeasuredCosts, inline_clauses
+from probekit.enabling.guest_engine.costs import CostMeter, LeadTimes, inline_clauses
 from probekit.enabling.guest_engine.data_memory import ProgramData
-from probekit.enabling.guest_engine.drain import Drain, DrainPace
+from probekit.enabling.guest_engine.drain import Drain
 from probekit.enabling.guest_engine.install import write_code, write_data, write_table, write_trap_data
 from probekit.enabling.guest_engine.live_markers import load_bypasses
 from probekit.enabling.guest_engine.mapping_check import PageTables, check_mapped, memory_touched
@@ -91,9 +91,10 @@ class GuestEngine:
         return sum(memory.size for memory in self._resources.memory)
 
     @property
-    def drain_pace(self) -> DrainPace:
-        """How often the guest was stopped to be read."""
-        return self._drain.pace
+    def stats(self) -> dict[str, float | int]:
+        """How often the guest was stopped to be read, and for how long at most, in seconds."""
+        pace = self._drain.pace
+        return {"stops_to_read": pace.stops, "longest_stop_to_read_s": pace.longest} if pace.stops else {}
 
     def enable(self, initial: Mapping[int, int], state: State, speculations: Speculations) -> None:
         """Allocate, assemble, write, patch. On any error everything is undone before the error is raised."""
@@ -189,7 +190,7 @@ class GuestEngine:
         """Return all values of all CPUs as they are now, or as they were when probing ended."""
         return self._resources.program_data.aggregations() if self._resources.program_data is not None else {}
 
-    def costs(self) -> MeasuredCosts | None:
+    def costs(self) -> ClauseCosts | None:
         """Return what the clauses have cost so far; None when they are not measured."""
         return self._meter.read(self.globals_) if self._meter is not None else None
 

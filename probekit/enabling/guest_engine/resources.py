@@ -24,7 +24,7 @@ from probekit.enabling.guest_engine.plan import GuestPlan
 from probekit.enabling.guest_engine.registrations import KEPT_BY_READERS, Registered
 from probekit.enabling.guest_engine.stubs import BuiltCode
 from probekit.enabling.guest_engine.traps import check_registered
-from probekit.errors import GuestError
+from probekit.errors import GuestError, InternalError
 from probekit.guest.health import check_status
 from probekit.guest.linux import Allocation, MemoryKind
 from probekit.guest.residents import vacated
@@ -216,7 +216,8 @@ class GuestResources:
     def _wait_for_readers(self, point: SafePoint) -> Callable[[], None]:
         """Ask the kernel to tell when those who may be in our code are gone; the rest of it is to wait for that."""
         access, facts = self._access, self._access.facts
-        assert facts.grace is not None
+        if facts.grace is None:
+            raise InternalError("a wait for readers was asked for in a kernel that has none")
         traced = self._registered.traced
         waiting = facts.grace.begin(point, facts.services, access.text, self._take, traced=traced)
         return lambda: waiting.wait(access.text, access.clock, self._quiet, facts.residents.tasks)

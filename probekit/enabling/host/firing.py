@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from probekit.buffers.aggs import AggKey
 from probekit.buffers.layout import FAULT_WORDS, RawRecord
 from probekit.enabling.speculation import Speculations
+from probekit.errors import InternalError
 from probekit.interp.aggs import Aggregations
 from probekit.interp.run import Value, run_clause
 from probekit.interp.state import State
@@ -173,7 +174,7 @@ class Firing:
         elif isinstance(value, int):
             self._globals.store(var, value)
         else:
-            raise AssertionError("only integers are kept with the globals")
+            raise InternalError("only integers are kept with the globals")
 
     def aggregate(self, agg: int, key: AggKey, value: int | None, weight: int = 1) -> None:
         """Feed the host's own table."""

@@ -12,8 +12,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from probekit.buffers import actions as acts
 from probekit.buffers.actions import Action, RecordPlan
@@ -25,12 +24,13 @@ from probekit.interp.aggs import Aggregations
 from probekit.interp.run import Fault, run_clause
 from probekit.interp.state import Limits, State
 from probekit.ir.ops import Clause, Program
+from probekit.records import record
 
 if TYPE_CHECKING:
     from probekit.enabling.api import Globals
     from probekit.guest.peek import KernelPeek
 
-__all__ = ("CPU", "GuestView", "HostProbes", "record_integer")
+__all__ = ("CPU", "ExitFlag", "GuestView", "HostProbes", "record_integer")
 
 CPU = 0
 """The CPU that the host's own probes are said to fire on."""
@@ -38,12 +38,22 @@ CPU = 0
 _LONGEST_CHILL_NS = 500_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GuestView:
     """What the host's probes see of a guest. ``percpu_offset``: of :data:`CPU`, asked when it is needed."""
 
     peek: KernelPeek
     percpu_offset: Callable[[], int]
+
+
+class ExitFlag(Protocol):
+    """Whether ``exit()`` was called in this run; its owner is the session."""
+
+    @property
+    def exit_called(self) -> bool: ...
+
+    def call_exit(self) -> None:
+        """Note that a clause has called ``exit()``."""
 
 
 class HostProbes:
@@ -55,13 +65,14 @@ class HostProbes:
     ``ring`` forgets the oldest instead.
     ``limits``: of what the program keeps; ``dynamic_drops``: variables that found no room.
     ``state``: what the program keeps from firing to firing; ``guest``: whose kernel's memory the clauses may look at.
-    ``exited``: a clause has called ``exit()``; ``double_errors``: faults in ERROR itself.
+    ``run``: where ``exit()`` is noted; ``double_errors``: faults in ERROR itself.
     """
 
     def __init__(
         self,
         program: Program,
         *,
+        run: ExitFlag,
         aggregations: Aggregations,
         globals_: Callable[[], Globals],
         site_of: Mapping[int, int],
@@ -85,7 +96,7 @@ class HostProbes:
         self._guest = guest
         self.state.memory.outside = guest.peek.read if guest is not None else None
         self._records: deque[tuple[int, RawRecord]] = deque()
-        self.exited = False
+        self._run = run
         self.drops = 0
         self.double_errors = 0
 
@@ -127,7 +138,7 @@ class HostProbes:
             self.state,
         )
         for number in ecb.clauses:
-            if self.exited and ecb.probe.kind not in ("end", "error"):
+            if self._run.exit_called and ecb.probe.kind not in ("end", "error"):
                 break
             clause = self._program.clauses[number]
             firing.clause = clause.index
@@ -170,7 +181,7 @@ class HostProbes:
                 case acts.Discard(field=number):
                     self._speculations.discard(record_integer(plan, record, number))
                 case acts.Exit():
-                    self.exited = True
+                    self._run.call_exit()
                 case acts.Chill() | acts.Raise() | acts.Stop():
                     _act(action, plan, record)
         if plan.shown:
@@ -185,7 +196,7 @@ class HostProbes:
                     while self._records and self._used + size > self._bufsize:
                         self._used -= _size(self._records.popleft()[1])
                 case "fill":
-                    self.exited = True
+                    self._run.call_exit()
                     return
                 case _:
                     self.drops += 1

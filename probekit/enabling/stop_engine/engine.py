@@ -26,7 +26,7 @@ from probekit.enabling.sites import EnabledSite
 from probekit.enabling.speculation import Speculations
 from probekit.enabling.stop_engine.step_in_place import InPlaceStepper
 from probekit.enabling.stop_engine.watch import Watcher, WatchHit
-from probekit.errors import GuestError, ProbekitError, UnsupportedError
+from probekit.errors import GuestError, InternalError, ProbekitError, UnsupportedError
 from probekit.guest.facts import GuestFacts
 from probekit.guest.health import check_status
 from probekit.guest.linux import Allocation
@@ -99,6 +99,8 @@ class StopEngine:
         self._records: list[tuple[int, RawRecord]] = []
         self.globals_ = HostGlobals()
         self.guest_bytes = 0
+        self.code = None
+        self.stats: dict[str, float | int] = {}
 
     def enable(self, initial: Mapping[int, int], state: State, speculations: Speculations) -> None:
         """Allocate and write the slots, then set every breakpoint and watchpoint. Clauses use the host's own state."""
@@ -152,7 +154,7 @@ class StopEngine:
         slots: list[tuple[int, bytes]] = []
         for number, site in enumerate(sites):
             if isinstance(site.site, Called):
-                raise AssertionError("a site that is no text is refused before")
+                raise InternalError("a site that is no text is refused before")
             addr = memory.addr + number * STEP_SLOT_SIZE
             self._slots[site.site.addr] = addr
             slots.append((addr, step_slot(site.site, addr)))
@@ -185,6 +187,12 @@ class StopEngine:
     def aggregations(self) -> dict[int, Rows]:
         """The host's own tables."""
         return {plan.index: list(self._aggregations.table(plan.index).items()) for plan in self._program.aggregations}
+
+    def send_heartbeat(self) -> None:
+        """Do nothing: no watchdog in the guest waits for a heartbeat."""
+
+    def costs(self) -> None:
+        """Return nothing: the guest's time stands still while clauses run."""
 
     def silence(self) -> None:
         """Stops go on being served, but no clause is evaluated."""
