@@ -181,7 +181,12 @@ class GuestSide:
                 fixups=self._fixups(),
             )
             if self._engine_name == "stop"
-            else partial(GuestEngine, page_tables=attachment.address_spaces(), edits_size=edits_size)
+            else partial(
+                GuestEngine,
+                make_memory=attachment.data_memory,
+                page_tables=attachment.address_spaces(),
+                edits_size=edits_size,
+            )
         )
         return make(
             target=attachment.target,
@@ -192,7 +197,6 @@ class GuestSide:
             options=options,
             log=log,
             clock=attachment.clock,
-            make_memory=attachment.data_memory,
             cancelled=self._cancelled,
         )
 
