@@ -164,8 +164,8 @@ class GuestSide:
         """Address and bytes of the machine code in the guest, when that is where clauses run."""
         return self._engine.code if self._engine is not None else None
 
-    def beat(self) -> None:
-        """A sign of life for the guest's watchdog, between two polls that are far apart."""
+    def send_heartbeat(self) -> None:
+        """Send the guest's watchdog a heartbeat, if one is due, between two polls that are far apart."""
         if self._engine is not None:
             self._engine.send_heartbeat()
 

@@ -207,19 +207,19 @@ class Reading:
         for printer, members in self._bulk.split(records):
             if printer is not None and sink.takes_text and not self._state.exit_called:
                 sink.printed(printer(members, self._reader.probes))
-                self._beat()
+                self._send_heartbeat()
             else:
                 yield from self._each_event(members, ticks_per_ns=ticks_per_ns, late=late)
 
-    def _beat(self) -> None:
-        """A long way through many records is no absence."""
+    def _send_heartbeat(self) -> None:
+        """Send a heartbeat while a long batch of records is processed."""
         if self._guest is not None:
-            self._guest.beat()
+            self._guest.send_heartbeat()
 
     def _each_event(self, records: Records, *, ticks_per_ns: float, late: bool) -> Iterator[Event]:
         for number, (cpu, record) in enumerate(records):
             if not number % _STILL_HERE:
-                self._beat()
+                self._send_heartbeat()
             here = record.site in self._host.sites
             if not (here or late or self._state.shows(record.timestamp)):
                 continue  # what the guest's clauses did behind exit(); the host's do not run then
