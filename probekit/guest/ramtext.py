@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from probekit.errors import MemoryAccessError
 from probekit.guest.memory import RamBytes
-from probekit.kernel.view import Leaf, PhysicalSource, Tables, translate_many, walk_many
+from probekit.kernel.page_tables import Leaf, PageTableRoot, PhysicalSource, translate_many, walk_many
 
 __all__ = ("RamText",)
 
@@ -22,7 +22,7 @@ _EVERYWHERE = range(1 << 64)
 
 
 class _RamFrames:
-    """Page-table frames out of the RAM file: a :class:`probekit.kernel.view.PhysicalSource`."""
+    """Page-table frames out of the RAM file: a :class:`probekit.kernel.page_tables.PhysicalSource`."""
 
     def __init__(self, ram: RamBytes) -> None:
         self._ram = ram
@@ -45,7 +45,7 @@ class RamText:
     (modules, stacks, pages that we have the guest allocate).
     """
 
-    def __init__(self, ram: RamBytes, tables: Tables, lasting: range) -> None:
+    def __init__(self, ram: RamBytes, tables: PageTableRoot, lasting: range) -> None:
         self._frames: PhysicalSource = _RamFrames(ram)
         self._ram = ram
         self._tables = tables

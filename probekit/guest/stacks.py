@@ -7,8 +7,8 @@ from itertools import islice
 from typing import Protocol
 
 from probekit.errors import SymbolError, UnsupportedError
-from probekit.kernel.image import Kernel
-from probekit.kernel.orc import OrcTable, OrcUnwinder, Reader, orc_layout
+from probekit.kernel.kernel import Kernel
+from probekit.kernel.orc import OrcTable, OrcUnwinder, ReadMemory, orc_layout
 from probekit.target.api import Regs
 
 __all__ = ("GuestStacks",)
@@ -46,7 +46,7 @@ class GuestStacks:
         known = {name: regs[name] for name in _REGISTERS}
         return list(islice(self._unwinder.callers(known, self._reader()), skip, skip + most))
 
-    def _reader(self) -> Reader:
+    def _reader(self) -> ReadMemory:
         """Reads whole pages: a stack has a hundred words, and a stub may be asked for each of them."""
         pages: dict[int, bytes | None] = {}
 

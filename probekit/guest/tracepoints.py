@@ -24,7 +24,7 @@ from typing import NamedTuple
 from probekit.errors import GuestError
 from probekit.guest.safepoint import SafePoint
 from probekit.isa.assemble import assemble
-from probekit.kernel.tracepoints import ProbeList, Reader
+from probekit.kernel.tracepoints import ProbeListLayout, ReadRanges
 
 __all__ = (
     "CALL_ENTRY_SIZE",
@@ -121,7 +121,7 @@ class TracepointServices:
     register: int
     unregister: int
     waits: tuple[tuple[int, int], ...]
-    probes: ProbeList
+    probes: ProbeListLayout
 
     def connect(self, point: SafePoint, hooks: Sequence[Hooked], routine: Routine, write: Writer) -> None:
         """Register every hook. ``write``: guest memory.
@@ -136,7 +136,7 @@ class TracepointServices:
                 hint="the guest may be short of memory",
             )
 
-    def standing(self, read: Reader, hooks: Sequence[Hooked]) -> tuple[Hooked, ...]:
+    def standing(self, read: ReadRanges, hooks: Sequence[Hooked]) -> tuple[Hooked, ...]:
         """Those that the kernel has registered now. To unregister any other would make it warn."""
         found = self.probes.registered(read, list(dict.fromkeys(hook.tracepoint for hook in hooks)))
         return tuple(hook for hook in hooks if (hook.function, hook.data) in found[hook.tracepoint])
@@ -173,7 +173,9 @@ class TracepointServices:
         return first + (result & (1 << 48) - 1) // _ENTRY.size, result >> 48
 
 
-def find_tracepoint_services(find: Callable[[str], int | None], probes: ProbeList | None) -> TracepointServices | None:
+def find_tracepoint_services(
+    find: Callable[[str], int | None], probes: ProbeListLayout | None
+) -> TracepointServices | None:
     """Look the functions up by name; None for a kernel without tracepoints, or without types to find them."""
     register, unregister = find("tracepoint_probe_register"), find("tracepoint_probe_unregister")
     if register is None or unregister is None or probes is None:

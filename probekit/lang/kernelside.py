@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from probekit.records import record
 
 if TYPE_CHECKING:
-    from probekit.kernel.types import CType
-    from probekit.kernel.types import EnumType as CEnum
+    from probekit.kernel.c_types import CEnum, CType
     from probekit.lang.types import EnumType, StructType, Type
     from probekit.probe.names import ProbeDescription
 
@@ -68,7 +67,7 @@ class SourceSymbol:
 
 
 class KernelSource(Protocol):
-    """The guest's kernel as :mod:`probekit.kernel.types`. ``module``: None for anywhere, the kernel itself first.
+    """The guest's kernel as :mod:`probekit.kernel.c_types`. ``module``: None for anywhere, the kernel itself first.
 
     Every method may raise :class:`probekit.errors.SymbolError` where the guest's data makes no sense.
     """
