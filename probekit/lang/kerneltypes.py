@@ -1,7 +1,7 @@
 """Convert a kernel's types to D's: each when it is first reached, and once.
 
-    PtrType(Lazy(task_struct))   ->  PointerType(StructType("struct", "task_struct", members not converted yet))
-    TypedefType("pid_t", int)    ->  IntType("pid_t", 32, signed)
+    CPointer(Lazy(task_struct))   ->  PointerType(StructType("struct", "task_struct", members not converted yet))
+    CTypedef("pid_t", int)    ->  IntType("pid_t", 32, signed)
 
 A struct's members are converted when one of them is asked for, so that a program pays only for what it names. The
 guest may lie about everything. A member outside of its struct is a :class:`SymbolError`; a type that nests too
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import overload
 
 from probekit.errors import SymbolError
-from probekit.kernel import types as c
+from probekit.kernel import c_types as c
 from probekit.lang.kernelside import KernelSource, ProbeArguments, TagKind, TypedSymbol, Unknown, scoped_name
 from probekit.lang.types import (
     CHAR,
@@ -144,32 +144,32 @@ class KernelTypes:
 
     def _convert(self, ctype: c.CType) -> Type:
         match ctype:
-            case c.VoidType():
+            case c.CVoid():
                 return VOID
-            case c.IntType(name="char", size=1):
+            case c.CInt(name="char", size=1):
                 return CHAR  # BTF does not say whether it is signed; D's char is
-            case c.IntType(name=name, size=size, signed=signed):
+            case c.CInt(name=name, size=size, signed=signed):
                 # A type that no register holds, such as __int128, has only a size.
                 return IntType(name, size * 8, signed) if size in (1, 2, 4, 8) else FloatType(name, size)
-            case c.FloatType(name=name, size=size):
+            case c.CFloat(name=name, size=size):
                 return FloatType(name, size)
-            case c.PtrType():
+            case c.CPointer():
                 return PointerType(self.convert(ctype.target))
-            case c.ArrayType():
+            case c.CArray():
                 return self._array(ctype)
-            case c.StructType():
+            case c.CStruct():
                 return self._struct(ctype)
-            case c.EnumType():
+            case c.CEnum():
                 return _enum(ctype)
-            case c.TypedefType():
+            case c.CTypedef():
                 return self._typedef(ctype)
-            case c.QualifiedType():
+            case c.CQualified():
                 return self.convert(ctype.target)
-            case c.FuncType():
+            case c.CFunction():
                 params = tuple(self.convert(param.type) for param in ctype.params)
                 return FuncType(self.convert(ctype.returns), params, ctype.variadic)
 
-    def _typedef(self, ctype: c.TypedefType) -> Type:
+    def _typedef(self, ctype: c.CTypedef) -> Type:
         made = self.convert(ctype.target)
         match made:
             case IntType():
@@ -178,13 +178,13 @@ class KernelTypes:
                 made.alias = ctype.name
         return made
 
-    def _array(self, ctype: c.ArrayType) -> Type:
+    def _array(self, ctype: c.CArray) -> Type:
         element = self.convert(ctype.element)
         if ctype.count * max(sizeof(element), 1) > _LARGEST:
             raise SymbolError(f"the guest's kernel has an array of {ctype.count} times {element}")
         return ArrayType(element, ctype.count)
 
-    def _struct(self, ctype: c.StructType) -> Type:
+    def _struct(self, ctype: c.CStruct) -> Type:
         if not ctype.complete:
             # A forward declaration: TypeTable.whole() searches for the struct, in modules too, when it is needed.
             return StructType(ctype.kind, ctype.name)
@@ -192,7 +192,7 @@ class KernelTypes:
         made.members = _Members(lambda: tuple(self._member(ctype, member) for member in ctype.members))
         return made
 
-    def _member(self, outer: c.StructType, member: c.Member) -> StructMember:
+    def _member(self, outer: c.CStruct, member: c.CMember) -> StructMember:
         depth, self._depth = self._depth, 0  # members are converted later, from any depth
         try:
             made = self.convert(member.type)
@@ -207,7 +207,7 @@ class KernelTypes:
         return StructMember(member.name, made, member.bit_offset, bits)
 
 
-def _enum(ctype: c.EnumType) -> Type:
+def _enum(ctype: c.CEnum) -> Type:
     if ctype.size not in (1, 2, 4, 8):
         raise SymbolError(f"enum {ctype.name or '(anonymous)'} has {ctype.size} bytes")
     values = tuple((item.name, item.value) for item in ctype.values)

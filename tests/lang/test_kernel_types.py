@@ -356,4 +356,4 @@ def test_a_real_name_is_found_by_its_string_only() -> None:
     big = btf.enumerator("BIG")
     assert big is not None and big[0] == 1 | 2 << 32
     assert btf.enumerator("task") is None and btf.enumerator("nosuch") is None and btf.enumerator("") is None
-    assert set(btf._made) == {i for i in btf._made if btf._kind(i) == 19}
+    assert set(btf._made) == {i for i in btf._made if btf._sections.kind(i) == 19}
