@@ -15,8 +15,8 @@ Nothing here knows a kernel, a probe or a script.
 - ``stops``        stop packets read into a :class:`StopReason`
 - ``registers``    which byte of a ``g`` reply is which register
 - ``memory``       how memory requests are cut into packets and put together again
-- ``paging``       x86-64 page tables, walked by hand
 - ``breakpoints``  the breakpoints and watchpoints that are set in one stub
+- ``watchpoints``  how a range of memory becomes watchpoints
 - ``gdbmi``        the same contract through gdb
 - ``gdbproc``      a gdb process that speaks MI, through pygdbmi
 - ``qmp``          QEMU's machine protocol (QMP) as plain calls
