@@ -10,7 +10,7 @@ from probekit.consumer import events as model
 from probekit.consumer.drops import DropKind
 from probekit.enabling.ecb import Ecb, Matching
 from probekit.enabling.host.firing import HostGlobals
-from probekit.enabling.host.probes import CPU, GuestSight, HostProbes
+from probekit.enabling.host.probes import CPU, GuestView, HostProbes
 from probekit.enabling.speculation import Speculations
 from probekit.interp.aggs import Aggregations
 from probekit.interp.state import Limits
@@ -72,7 +72,7 @@ class HostSide:
             bufsize=options.bufsize,
             bufpolicy=options.bufpolicy,
             limits=Limits(options.dynvarsize, options.scratchsize),
-            guest=_sight(attachment),
+            guest=_guest_view(attachment),
         )
 
     def _live_globals(self) -> Globals:
@@ -143,10 +143,10 @@ class HostSide:
         )
 
 
-def _sight(attachment: Attachment | None) -> GuestSight | None:
+def _guest_view(attachment: Attachment | None) -> GuestView | None:
     if attachment is None:
         return None
-    return GuestSight(attachment.peek, lambda: attachment.facts.cpu_offsets[CPU])
+    return GuestView(attachment.peek, lambda: attachment.facts.cpu_offsets[CPU])
 
 
 def _most_keys(program: Program, options: Options) -> int | None:

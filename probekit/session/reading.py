@@ -146,7 +146,7 @@ class Reading:
             for cpu, total in totals.items():
                 yield from self._dropped(kind, cpu, total)
         together: tuple[tuple[DropKind, int], ...] = (
-            ("silenced", drained.silenced),
+            ("silenced", drained.watchdog_timeouts),
             ("dynamic", drained.dynamic_drops),
             ("dyndirty", drained.busy_drops),
             ("specunavail", drained.unavailable),
