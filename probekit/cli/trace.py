@@ -315,7 +315,7 @@ class _Rendering:
         renderer = self._renderer(out, effects)
         renderer.header()
         sink = _Printing(renderer, self._progress) if isinstance(renderer, Sink) else None
-        self._run.state.listen(idle=renderer.flush, sink=sink)
+        self._run.state.set_output(idle=renderer.flush, sink=sink)
         for event in self._run.events():
             self._progress.done()
             if isinstance(event, Attached):

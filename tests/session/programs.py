@@ -77,7 +77,7 @@ def run(made: Program, options: Options | None = None, *, sink: list[str] | None
     with Trace(None, made, options) as trace:
         if sink is not None:
             renderer.texts = sink
-            trace.state.sink = renderer
+            trace.state.set_output(sink=renderer)
         for event in trace.events():
             renderer.event(event)
         renderer.aggregations(trace.unprinted())
