@@ -23,7 +23,7 @@ from probekit.output.api import Renderer
 from probekit.output.effects import HostEffects
 from probekit.session.checks import NoMatchError, refuse_destructive
 from probekit.session.options import Options, apply_options, environment_options
-from probekit.session.run import EngineName, Trace
+from probekit.session.run import EngineName, Run
 from probekit.session.signals import Interrupts
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _with_target(
     interrupts = stack.enter_context(Interrupts())
     guest = _attach(spec, arguments, progress, interrupts, stack)
     if guest is not None and arguments.programs and compiled is None:
-        from probekit.session.guesttypes import GuestTypes
+        from probekit.session.guest_types import GuestTypes
 
         target = victim.pid if victim else None
         compiled = compile_sources(sources, arguments.args, options, target, GuestTypes(guest))
@@ -165,7 +165,7 @@ def _prepare(
     guest: Attachment | None,
     interrupts: Interrupts,
     victim: Victim | None,
-) -> Trace:
+) -> Run:
     def started() -> None:
         if arguments.disasm:
             from probekit.cli.disasm import show_code
@@ -175,7 +175,7 @@ def _prepare(
             victim.go()
 
     try:
-        run = Trace(
+        run = Run(
             guest,
             compiled.program,
             options,
@@ -197,7 +197,7 @@ def _prepare(
 
 
 def _report_stability(
-    sources: Sequence[Source], compiled: Compiled, run: Trace, types: ArgumentTypes, out: TextIO
+    sources: Sequence[Source], compiled: Compiled, run: Run, types: ArgumentTypes, out: TextIO
 ) -> None:
     from probekit.cli.stability import stability_text
 
@@ -291,7 +291,7 @@ class _Rendering:
 
     def __init__(
         self,
-        run: Trace,
+        run: Run,
         sources: Sequence[Source],
         compiled: Compiled,
         arguments: Arguments,
@@ -394,7 +394,7 @@ class _Rendering:
 _NAMED = 10  # refused probes that are named one by one; of more only how many there are for each reason
 
 
-def _refusals(run: Trace) -> Iterator[str]:
+def _refusals(run: Run) -> Iterator[str]:
     """What cannot be enabled, and why; ``-l -v`` names them all."""
     if len(run.refused) <= _NAMED:
         yield from (f"{refused.probe.name}: {refused.reason}" for refused in run.refused)

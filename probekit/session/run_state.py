@@ -1,4 +1,4 @@
-"""The state of one run that its parts share: whether ``exit()`` was called, with which status, and whether tracing ends.
+"""The state of one run that its parts share: whether ``exit()`` was called, its status, and whether tracing ends.
 
 Every part of a run reads it; it changes only by the methods that name what has happened:
 

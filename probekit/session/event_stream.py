@@ -29,16 +29,16 @@ from probekit.enabling.host.probes import record_integer
 from probekit.ir.ops import Program
 from probekit.providers.dtrace import ERROR
 from probekit.records import replaced
-from probekit.session.hostside import HostSide
+from probekit.session.host_tracing import HostTracing
 from probekit.session.options import OptionError, Options, set_option
 from probekit.session.run_state import RunState
 
 if TYPE_CHECKING:
     from probekit.enabling.api import Drained
     from probekit.session.attach import Attachment
-    from probekit.session.guestside import GuestSide
+    from probekit.session.guest_tracing import GuestTracing
 
-__all__ = ("Reading",)
+__all__ = ("EventStream",)
 
 _EMPTY_PLAN = RecordPlan((), (), 0)
 _STILL_HERE = 2048  # records between two signs of life
@@ -49,15 +49,15 @@ Records = Sequence[tuple[int, RawRecord]]
 """``(cpu, record)``."""
 
 
-class Reading:
+class EventStream:
     """``options``: as they are now: ``setopt()`` changes them. ``state``: of the run, which records change."""
 
     def __init__(
         self,
         program: Program,
         options: Options,
-        host: HostSide,
-        guest: GuestSide | None,
+        host: HostTracing,
+        guest: GuestTracing | None,
         state: RunState,
     ) -> None:
         self.options = options
