@@ -15,7 +15,7 @@ from probekit.cli.errors import ScriptError
 from probekit.cli.progress import Progress
 from probekit.cli.prototypes import ArgumentTypes, argument_types
 from probekit.cli.sources import CanMatch, Compiled, Source, compile_sources, pragma_options, read_sources
-from probekit.consumer.bulk import Sink
+from probekit.consumer.bulk import TextSink
 from probekit.consumer.events import Attached, Message, ProbeFired
 from probekit.errors import InternalError, ProbekitError
 from probekit.ir.ops import Clause
@@ -273,7 +273,7 @@ def _opened(path: str) -> TextIO:
 class _Printing:
     """Text on its way to a renderer, with the line about what is going on taken away before."""
 
-    def __init__(self, renderer: Sink, progress: Progress) -> None:
+    def __init__(self, renderer: TextSink, progress: Progress) -> None:
         self._renderer = renderer
         self._progress = progress
 
@@ -314,7 +314,7 @@ class _Rendering:
         stack.callback(effects.close)
         renderer = self._renderer(out, effects)
         renderer.header()
-        sink = _Printing(renderer, self._progress) if isinstance(renderer, Sink) else None
+        sink = _Printing(renderer, self._progress) if isinstance(renderer, TextSink) else None
         self._run.state.set_output(idle=renderer.flush, sink=sink)
         for event in self._run.events():
             self._progress.done()
@@ -388,7 +388,7 @@ class _Rendering:
             matches = [(ecb.probe.id, len(own.intersection(ecb.clauses))) for ecb in self._run.matching.ecbs]
             refused = sum(times for number, times in matches if number in gone)
             total = sum(times for _, times in matches)
-            yield Attached(what=source.what, probes=total - refused, refused=refused, seconds=event.seconds)
+            yield Attached(what=source.what, probes=total - refused, refused=refused)
 
 
 _NAMED = 10  # refused probes that are named one by one; of more only how many there are for each reason

@@ -14,17 +14,15 @@ from probekit.buffers import actions as acts
 from probekit.buffers.actions import RecordPlan
 from probekit.buffers.layout import RawRecord
 from probekit.consumer import events as model
-from probekit.consumer.aggregate import SortOrder
-from probekit.consumer.bulk import Bulk, Sink
-from probekit.consumer.drops import DropKind, DropMeter
-from probekit.consumer.events import Event
+from probekit.consumer.aggregation_store import AggregationStore
+from probekit.consumer.aggregations import SortOrder
+from probekit.consumer.bulk import BulkSplitter, TextSink
+from probekit.consumer.drops import DropMeter
+from probekit.consumer.events import DropKind, Event
 from probekit.consumer.flow import FlowTracker
-from probekit.consumer.printf import Context
-from probekit.consumer.records import Clause as ReadClause
-from probekit.consumer.records import Corrupt, record_events
-from probekit.consumer.records import Program as ReadProgram
-from probekit.consumer.store import AggregationStore
-from probekit.consumer.symbols import Found, Symbols
+from probekit.consumer.records import ClauseReader, Corrupt, ProgramReader, record_events
+from probekit.consumer.symbols import SymbolAt, Symbols
+from probekit.consumer.text.printf import PrintContext
 from probekit.enabling.host.probes import record_integer
 from probekit.ir.ops import Program
 from probekit.providers.dtrace import ERROR
@@ -67,17 +65,17 @@ class EventStream:
         self._guest = guest
         symbols = _symbols(guest.attachment if guest is not None else None)
         self._store = AggregationStore(program.aggregations, order=_order(options), symbols=symbols)
-        context = Context(symbols=symbols, zoom=options.aggzoom, indent=options.stackindent)
-        self._reader = ReadProgram(_read_clauses(program), {}, context, self._store, self._setopt)
+        context = PrintContext(symbols=symbols, zoom=options.aggzoom, indent=options.stackindent)
+        self._reader = ProgramReader(_read_clauses(program), {}, context, self._store, self._setopt)
         self._drops = DropMeter()
         self._host_drops = DropMeter()
         self._flow = FlowTracker()
         self._next_drops_ns = 0
         self._on_aggregations = _clauses_with(program, _ON_AGGREGATIONS)
         self._speculative = _clauses_with(program, (acts.Speculate, acts.Commit, acts.Discard))
-        self._bulk: Bulk | None = None
+        self._bulk: BulkSplitter | None = None
 
-    def begin(self, sites: dict[int, model.Probe]) -> None:
+    def begin(self, sites: dict[int, model.ProbeRef]) -> None:
         """``sites``: the probe of each site number, of both sides. The first drops are told in a second."""
         self._reader = replaced(self._reader, probes=sites)
         self._next_drops_ns = time.monotonic_ns() + _DROPS_NS
@@ -92,7 +90,7 @@ class EventStream:
     def unprinted(self) -> list[model.Aggregation]:
         """Those that no ``printa()`` has shown."""
         self._snapshot()
-        return self._store.left()
+        return self._store.unprinted()
 
     def _snapshot(self) -> None:
         """Bring the consumer's aggregations up to date."""
@@ -201,9 +199,9 @@ class EventStream:
         events = self._each_event(records, ticks_per_ns=ticks_per_ns, late=late)
         yield from self._flow.annotate(list(events)) if self.options.flowindent else events
 
-    def _in_bulk(self, sink: Sink, records: Records, *, ticks_per_ns: float, late: bool) -> Iterator[Event]:
+    def _in_bulk(self, sink: TextSink, records: Records, *, ticks_per_ns: float, late: bool) -> Iterator[Event]:
         if self._bulk is None:
-            self._bulk = Bulk(self._reader)
+            self._bulk = BulkSplitter(self._reader)
         for printer, members in self._bulk.split(records):
             if printer is not None and sink.takes_text and not self._state.exit_called:
                 sink.printed(printer(members, self._reader.probes))
@@ -253,9 +251,9 @@ class EventStream:
         return ""
 
 
-def _read_clauses(program: Program) -> list[ReadClause]:
+def _read_clauses(program: Program) -> list[ClauseReader]:
     return [
-        ReadClause(plan=clause.record or _EMPTY_PLAN, name=f"clause {clause.index + 1}", where=f"line {clause.line}")
+        ClauseReader(plan=clause.record or _EMPTY_PLAN, name=f"clause {clause.index + 1}", where=f"line {clause.line}")
         for clause in program.clauses
     ]
 
@@ -283,9 +281,9 @@ def _symbols(attachment: Attachment | None) -> Symbols:
         return Symbols()
     table = attachment.kernel.symbols
 
-    def lookup(addr: int) -> Found | None:
+    def lookup(addr: int) -> SymbolAt | None:
         # Offsets of per-CPU variables are symbols as well, and no addresses.
         found = table.lookup(addr) if addr >> 63 else None
-        return None if found is None else Found(found[0].module or "vmlinux", found[0].name, found[1])
+        return None if found is None else SymbolAt(found[0].module or "vmlinux", found[0].name, found[1])
 
     return Symbols(lookup)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from probekit.consumer import events as model
-from probekit.consumer.drops import DropKind
+from probekit.consumer.events import DropKind
 from probekit.enabling.ecb import Ecb, Matching
 from probekit.enabling.host.firing import HostGlobals
 from probekit.enabling.host.probes import CPU, GuestView, HostProbes
@@ -79,14 +79,14 @@ class HostTracing:
         live = self._in_guest()
         return live if live is not None else self.globals_
 
-    def name_sites(self, sites: dict[int, model.Probe]) -> dict[int, model.Probe]:
+    def name_sites(self, sites: dict[int, model.ProbeRef]) -> dict[int, model.ProbeRef]:
         """Number every probe of the host behind the guest's ``sites``, for the consumer; all of them."""
         named = dict(sites)
         for ecb in self._matching.ecbs:
             if not ecb.probe.in_guest:
                 self._site_of[ecb.probe.id] = len(named)
                 self.sites.add(len(named))
-                named[len(named)] = model.Probe(ecb.probe.id, ecb.probe.name)
+                named[len(named)] = model.ProbeRef(ecb.probe.id, ecb.probe.name)
         return named
 
     def fire(self, kind: str) -> None:

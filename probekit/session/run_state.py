@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from probekit.consumer.bulk import Sink
+from probekit.consumer.bulk import TextSink
 
 __all__ = ("RunState",)
 
@@ -31,7 +31,7 @@ class RunState:
         self._status = 0
         self._ring_full = False
         self._idle: Callable[[], None] = _nothing
-        self._sink: Sink | None = None
+        self._sink: TextSink | None = None
 
     @property
     def exit_called(self) -> bool:
@@ -54,7 +54,7 @@ class RunState:
         return self._status
 
     @property
-    def sink(self) -> Sink | None:
+    def sink(self) -> TextSink | None:
         """Writes texts where only the text of a record matters; None where each event is wanted."""
         return self._sink
 
@@ -67,7 +67,7 @@ class RunState:
             return True
         return self._exit_time is not None and timestamp < self._exit_time
 
-    def set_output(self, *, idle: Callable[[], None] = _nothing, sink: Sink | None = None) -> None:
+    def set_output(self, *, idle: Callable[[], None] = _nothing, sink: TextSink | None = None) -> None:
         """Set where the output goes: ``idle`` is called before each wait, ``sink`` takes texts."""
         self._idle = idle
         self._sink = sink

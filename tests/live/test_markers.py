@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from probekit.consumer.aggregate import Average
+from probekit.consumer.aggregations import Average
 from probekit.enabling.guest_engine.engine import GuestEngine
 from probekit.enabling.guest_engine.live_markers import LiveMarkers
 from probekit.errors import GuestError

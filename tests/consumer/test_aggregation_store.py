@@ -6,10 +6,10 @@ from typing import Any
 
 from probekit.buffers.aggs import AggPlan, KeyPart, datum
 from probekit.buffers.formats import parse_format
+from probekit.consumer.aggregation_store import AggregationStore
 from probekit.consumer.events import Row
-from probekit.consumer.printa import render_rows
-from probekit.consumer.printf import Context
-from probekit.consumer.store import AggregationStore
+from probekit.consumer.text.printa import render_rows
+from probekit.consumer.text.printf import PrintContext
 
 KEY = (KeyPart("string", size=16),)
 
@@ -74,22 +74,22 @@ def test_what_was_printed_is_not_left() -> None:
     store.printed([0])
     store.printed([1])  # nothing in it yet
     store.add(1, {(b"b",): (1,)})
-    assert [a.name for a in store.left()] == ["a1"]
+    assert [a.name for a in store.unprinted()] == ["a1"]
 
 
 def test_a_formatted_printa() -> None:
     store = store_of("sum", "avg")
     store.add(0, {(b"a",): (5,), (b"b",): (7,)})
     store.add(1, {(b"a",): datum(store.plans[1], 8)})
-    text = render_rows(parse_format("%-3s|%@d|%@3d\n"), store.printed([0, 1]), Context()).text
+    text = render_rows(parse_format("%-3s|%@d|%@3d\n"), store.printed([0, 1]), PrintContext()).text
     assert text == "a  |5|  8\nb  |7|  0\n"
     store.normalize(0, 5)
-    assert render_rows(parse_format("%@d,"), store.printed([0]), Context()).text == "1,1,"
+    assert render_rows(parse_format("%@d,"), store.printed([0]), PrintContext()).text == "1,1,"
 
 
 def test_a_formatted_quantize_is_a_histogram() -> None:
     store = AggregationStore([AggPlan(0, "", "lquantize", (), (0, 2, 1))])
     store.add(0, {(): (0, 1, 0, 0)})
-    text = render_rows(parse_format("x%@d"), store.printed([0]), Context()).text
+    text = render_rows(parse_format("x%@d"), store.printed([0]), PrintContext()).text
     assert text.startswith("x\n           value  ---")
     assert text.count("\n") == 5
