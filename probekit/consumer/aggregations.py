@@ -25,7 +25,7 @@ from probekit.consumer.events import (
     JoinedRow,
     KeyKind,
     KeyValue,
-    ProbeRef,
+    ProbeIdentity,
     Quantize,
     Row,
     StdDev,
@@ -70,7 +70,7 @@ class SortOrder:
     """The option ``aggsortrev``."""
 
 
-def key_of_bytes(parts: Sequence[KeyPart], data: bytes, probes: Mapping[int, ProbeRef]) -> AggKey | None:
+def key_of_bytes(parts: Sequence[KeyPart], data: bytes, probes: Mapping[int, ProbeIdentity]) -> AggKey | None:
     """Decode the key whose words the guest stored; None when it makes no sense. ``probes``: by site number.
 
     Strings and stacks stay bytes until :func:`finish`.
@@ -106,7 +106,7 @@ def _integer(part: KeyPart, stored: bytes) -> int:
 
 
 def stored_rows(
-    plan: AggPlan, store: DenseStore | TableStore, data: bytes, probes: Mapping[int, ProbeRef]
+    plan: AggPlan, store: DenseStore | TableStore, data: bytes, probes: Mapping[int, ProbeIdentity]
 ) -> tuple[list[tuple[AggKey, Words]], int]:
     """Return what one CPU's store holds, and how many of its entries made no sense. ``probes``: by site number.
 
@@ -136,7 +136,7 @@ def stored_rows(
     return rows, corrupt
 
 
-def key_of_probe(parts: Sequence[KeyPart], probe: ProbeRef) -> AggKey:
+def key_of_probe(parts: Sequence[KeyPart], probe: ProbeIdentity) -> AggKey:
     """Return the key of an aggregation that the probe alone decides (``AggPlan.constant_keyed``)."""
     return tuple(probe_field(probe.name, part.detail) for part in parts)
 

@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 
 from probekit.buffers.layout import RawRecord
 from probekit.consumer.plan_readers import BulkPrinter, bulk_printer
-from probekit.consumer.records import ProgramReader
+from probekit.consumer.records import ReadProgram
 
 __all__ = ("BulkSplitter", "CpuRecords", "TextSink")
 
@@ -40,7 +40,7 @@ class TextSink(Protocol):
 class BulkSplitter:
     """Finds the records of one program that can be printed in bulk."""
 
-    def __init__(self, program: ProgramReader) -> None:
+    def __init__(self, program: ReadProgram) -> None:
         self._program = program
         plans = ((n, clause.plan) for n, clause in enumerate(program.clauses) if clause.plan.shown)
         made = ((n, plan.size, bulk_printer(plan)) for n, plan in plans)

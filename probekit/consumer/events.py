@@ -1,6 +1,6 @@
 """The neutral model of what tracing yields: every renderer starts from these events, and none adds facts of its own.
 
-    printf("%d %s\\n", pid, execname)  ->  ProbeFired(cpu=0, probe=ProbeRef(7, ...), clause=0, timestamp=...,
+    printf("%d %s\\n", pid, execname)  ->  ProbeFired(cpu=0, probe=ProbeIdentity(7, ...), clause=0, timestamp=...,
                                                items=(Printed(("12 ", GuestText("bash"), "\\n")),))
 
 :data:`Event` lists all kinds of events, :data:`RecordItem` all that a record can hold. Text that the guest supplied
@@ -44,7 +44,7 @@ __all__ = (
     "Piece",
     "Printed",
     "ProbeFired",
-    "ProbeRef",
+    "ProbeIdentity",
     "Quantize",
     "RecordItem",
     "Reopened",
@@ -64,7 +64,7 @@ __all__ = (
 
 
 @record
-class ProbeRef:
+class ProbeIdentity:
     """A probe as events name it."""
 
     id: int
@@ -232,7 +232,7 @@ class ProbeFired:
     """One clause ran at one probe and left a record."""
 
     cpu: int
-    probe: ProbeRef
+    probe: ProbeIdentity
     clause: int
     """The number of the clause in the program, from 0."""
     timestamp: int
@@ -402,7 +402,7 @@ class Drop:
 class Fault:
     """A clause was aborted at a probe."""
 
-    probe: ProbeRef
+    probe: ProbeIdentity
     kind: int
     """DTrace's number for the fault (:class:`probekit.buffers.layout.FaultKind`)."""
     cpu: int | None = None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from probekit.consumer.events import Event, Flow, ProbeFired, ProbeRef
+from probekit.consumer.events import Event, Flow, ProbeFired, ProbeIdentity
 from probekit.records import replaced
 
 __all__ = ("FlowTracker",)
@@ -27,7 +27,7 @@ _ARROWS = {
 }
 
 
-def _kind(probe: ProbeRef) -> str:
+def _kind(probe: ProbeIdentity) -> str:
     """Return ``entry``, ``return`` or an empty string."""
     last = probe.name.name.rpartition("-")[2]
     return last if last in ("entry", "return") else ""

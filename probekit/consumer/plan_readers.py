@@ -20,16 +20,16 @@ from probekit.buffers import actions as acts
 from probekit.buffers.actions import Field, RecordPlan
 from probekit.buffers.formats import Conversion, Format
 from probekit.buffers.layout import RawRecord
-from probekit.consumer.events import GuestText, Printed, ProbeRef, RecordItem, TraceInt, TraceString
+from probekit.consumer.events import GuestText, Printed, ProbeIdentity, RecordItem, TraceInt, TraceString
 from probekit.consumer.symbols import probe_field
 from probekit.consumer.text.strings import decode
 
 __all__ = ("BulkPrinter", "PlanReader", "bulk_printer", "plan_reader")
 
-PlanReader = Callable[[bytes, ProbeRef], "tuple[RecordItem, ...]"]
+PlanReader = Callable[[bytes, ProbeIdentity], "tuple[RecordItem, ...]"]
 """Returns the items of a payload, which must be of the plan's size."""
 
-BulkPrinter = Callable[[Sequence[tuple[int, RawRecord]], Mapping[int, ProbeRef]], str]
+BulkPrinter = Callable[[Sequence[tuple[int, RawRecord]], Mapping[int, ProbeIdentity]], str]
 """Returns what records print. All must be of one plan and of its size, at sites that are in the mapping."""
 
 _CODES = {1: "b", 2: "h", 4: "i", 8: "q"}

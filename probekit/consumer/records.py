@@ -19,15 +19,24 @@ from probekit.buffers.actions import Action, Field, RecordPlan
 from probekit.buffers.layout import RawRecord
 from probekit.consumer import events as model
 from probekit.consumer.aggregation_store import AggregationStore
-from probekit.consumer.events import Event, ExitRequested, Fault, Message, ProbeFired, ProbeRef, RecordItem, TraceInt
+from probekit.consumer.events import (
+    Event,
+    ExitRequested,
+    Fault,
+    Message,
+    ProbeFired,
+    ProbeIdentity,
+    RecordItem,
+    TraceInt,
+)
 from probekit.consumer.plan_readers import PlanReader, plan_reader
 from probekit.consumer.symbols import probe_field
 from probekit.consumer.text.printa import render_rows
-from probekit.consumer.text.printf import DEFAULT_CONTEXT, Argument, PrintContext, render
+from probekit.consumer.text.printf import DEFAULT_CONTEXT, Argument, FormatContext, render
 from probekit.consumer.text.strings import decode
 from probekit.records import fresh, mutable_record, record
 
-__all__ = ("ClauseReader", "Corrupt", "Decoded", "ProgramReader", "decode_record", "probe_field", "record_events")
+__all__ = ("Corrupt", "Decoded", "ReadClause", "ReadProgram", "decode_record", "probe_field", "record_events")
 
 _INT_SIZES = frozenset((1, 2, 4, 8))
 
@@ -53,7 +62,7 @@ class Decoded:
 
 
 @record
-class ClauseReader:
+class ReadClause:
     """What is needed to read the records of one clause."""
 
     plan: RecordPlan
@@ -69,14 +78,14 @@ def _no_options(name: str, value: str) -> str:
 
 
 @record
-class ProgramReader:
+class ReadProgram:
     """What is needed to read the records of one program."""
 
-    clauses: Sequence[ClauseReader]
+    clauses: Sequence[ReadClause]
     """Its clauses, by number."""
-    probes: Mapping[int, ProbeRef]
+    probes: Mapping[int, ProbeIdentity]
     """The probe of each site, by site number."""
-    context: PrintContext = DEFAULT_CONTEXT
+    context: FormatContext = DEFAULT_CONTEXT
     store: AggregationStore = fresh(lambda: AggregationStore(()))
     """Its aggregations."""
     setopt: Callable[[str, str], str] = _no_options
@@ -95,7 +104,7 @@ class _MisfitError(ValueError):
     """A field is not in the payload, or an aggregation does not exist."""
 
 
-def _argument(field: Field, payload: bytes, probe: ProbeRef, context: PrintContext) -> Argument:
+def _argument(field: Field, payload: bytes, probe: ProbeIdentity, context: FormatContext) -> Argument:
     end = field.offset + field.size
     if field.offset < 0 or field.size < 0 or end > len(payload):
         raise _MisfitError(f"field at {field.offset}, {field.size} bytes, in a payload of {len(payload)}")
@@ -119,10 +128,10 @@ def _argument(field: Field, payload: bytes, probe: ProbeRef, context: PrintConte
 
 
 def decode_record(
-    plan: RecordPlan, payload: bytes, *, probe: ProbeRef, program: ProgramReader | None = None
+    plan: RecordPlan, payload: bytes, *, probe: ProbeIdentity, program: ReadProgram | None = None
 ) -> Decoded | Corrupt:
     """Return what ``plan`` finds in ``payload``. Never raises, whatever the bytes."""
-    program = program or ProgramReader((), {})
+    program = program or ReadProgram((), {})
     try:
         arguments = [_argument(field, payload, probe, program.context) for field in plan.fields]
         actions = _RecordActions(plan, payload, arguments, program)
@@ -140,7 +149,7 @@ class _RecordActions:
     plan: RecordPlan
     payload: bytes
     arguments: Sequence[Argument]
-    program: ProgramReader
+    program: ReadProgram
     items: list[RecordItem] = fresh(list)
     exit_status: int | None = None
     problems: list[str] = fresh(list)
@@ -234,7 +243,7 @@ class _RecordActions:
         return None
 
 
-def record_events(program: ProgramReader, record: RawRecord, *, cpu: int, timestamp: int) -> list[Event] | Corrupt:
+def record_events(program: ReadProgram, record: RawRecord, *, cpu: int, timestamp: int) -> list[Event] | Corrupt:
     """Return the events of one record. ``timestamp``: the record's own, in nanoseconds.
 
     A record with a fault yields only that, because the clause was aborted. Its payload, if any, starts with the word

@@ -20,9 +20,9 @@ from probekit.consumer.bulk import BulkSplitter, TextSink
 from probekit.consumer.drops import DropMeter
 from probekit.consumer.events import DropKind, Event
 from probekit.consumer.flow import FlowTracker
-from probekit.consumer.records import ClauseReader, Corrupt, ProgramReader, record_events
+from probekit.consumer.records import Corrupt, ReadClause, ReadProgram, record_events
 from probekit.consumer.symbols import SymbolAt, Symbols
-from probekit.consumer.text.printf import PrintContext
+from probekit.consumer.text.printf import FormatContext
 from probekit.enabling.host.probes import record_integer
 from probekit.ir.ops import Program
 from probekit.providers.dtrace import ERROR
@@ -65,8 +65,8 @@ class EventStream:
         self._guest = guest
         symbols = _symbols(guest.attachment if guest is not None else None)
         self._store = AggregationStore(program.aggregations, order=_order(options), symbols=symbols)
-        context = PrintContext(symbols=symbols, zoom=options.aggzoom, indent=options.stackindent)
-        self._reader = ProgramReader(_read_clauses(program), {}, context, self._store, self._setopt)
+        context = FormatContext(symbols=symbols, zoom=options.aggzoom, indent=options.stackindent)
+        self._reader = ReadProgram(_read_clauses(program), {}, context, self._store, self._setopt)
         self._drops = DropMeter()
         self._host_drops = DropMeter()
         self._flow = FlowTracker()
@@ -75,7 +75,7 @@ class EventStream:
         self._speculative = _clauses_with(program, (acts.Speculate, acts.Commit, acts.Discard))
         self._bulk: BulkSplitter | None = None
 
-    def begin(self, sites: dict[int, model.ProbeRef]) -> None:
+    def begin(self, sites: dict[int, model.ProbeIdentity]) -> None:
         """``sites``: the probe of each site number, of both sides. The first drops are told in a second."""
         self._reader = replaced(self._reader, probes=sites)
         self._next_drops_ns = time.monotonic_ns() + _DROPS_NS
@@ -205,19 +205,19 @@ class EventStream:
         for printer, members in self._bulk.split(records):
             if printer is not None and sink.takes_text and not self._state.exit_called:
                 sink.printed(printer(members, self._reader.probes))
-                self._beat()
+                self._send_heartbeat()
             else:
                 yield from self._each_event(members, ticks_per_ns=ticks_per_ns, late=late)
 
-    def _beat(self) -> None:
+    def _send_heartbeat(self) -> None:
         """A long way through many records is no absence."""
         if self._guest is not None:
-            self._guest.beat()
+            self._guest.send_heartbeat()
 
     def _each_event(self, records: Records, *, ticks_per_ns: float, late: bool) -> Iterator[Event]:
         for number, (cpu, record) in enumerate(records):
             if not number % _STILL_HERE:
-                self._beat()
+                self._send_heartbeat()
             here = record.site in self._host.sites
             if not (here or late or self._state.shows(record.timestamp)):
                 continue  # what the guest's clauses did behind exit(); the host's do not run then
@@ -251,9 +251,9 @@ class EventStream:
         return ""
 
 
-def _read_clauses(program: Program) -> list[ClauseReader]:
+def _read_clauses(program: Program) -> list[ReadClause]:
     return [
-        ClauseReader(plan=clause.record or _EMPTY_PLAN, name=f"clause {clause.index + 1}", where=f"line {clause.line}")
+        ReadClause(plan=clause.record or _EMPTY_PLAN, name=f"clause {clause.index + 1}", where=f"line {clause.line}")
         for clause in program.clauses
     ]
 

@@ -9,7 +9,7 @@ import pytest
 
 from probekit.cli import sources as module
 from probekit.cli.errors import ScriptError
-from probekit.cli.sources import Compiled, Source, compile_sources
+from probekit.cli.sources import Compiled, ProgramText, compile_sources
 from probekit.lang import check
 from probekit.probe.names import ProbeDescription
 from probekit.session.options import Options
@@ -18,7 +18,7 @@ from probekit.session.options import Options
 def _compile(
     *texts: str, can_match: Callable[[ProbeDescription], bool] | None = None, args: tuple[str, ...] = ()
 ) -> Compiled:
-    sources = [Source(text, f"description {n}", f"<{n}>") for n, text in enumerate(texts)]
+    sources = [ProgramText(text, f"description {n}", f"<{n}>") for n, text in enumerate(texts)]
     return compile_sources(sources, args, Options(), None, can_match=can_match)
 
 
@@ -93,7 +93,7 @@ def test_an_option_of_a_later_source_gives_no_arguments_to_an_earlier_one() -> N
 
 
 def test_a_later_source_that_names_what_a_kernel_may_know_does_not_excuse_an_earlier_one() -> None:
-    sources = [Source("BEGIN { (", "a", "<0>"), Source("END { trace(nosuch); }", "b", "<1>")]
+    sources = [ProgramText("BEGIN { (", "a", "<0>"), ProgramText("END { trace(nosuch); }", "b", "<1>")]
     for reverse in (False, True):
         with pytest.raises(ScriptError) as caught:
             compile_sources(sources[::-1] if reverse else sources, (), Options(), None)
@@ -102,9 +102,9 @@ def test_a_later_source_that_names_what_a_kernel_may_know_does_not_excuse_an_ear
 
 def test_clauses_of_a_library_are_counted_with_the_first_source() -> None:
     sources = [
-        Source("END { x = 1; } tick-1s { }", "library 'l.d'", "l.d", "l.d", library=True),
-        Source("BEGIN { trace(1); }", "description 0", "<0>"),
-        Source("BEGIN { trace(2); } ERROR { }", "description 1", "<1>"),
+        ProgramText("END { x = 1; } tick-1s { }", "library 'l.d'", "l.d", "l.d", library=True),
+        ProgramText("BEGIN { trace(1); }", "description 0", "<0>"),
+        ProgramText("BEGIN { trace(2); } ERROR { }", "description 1", "<1>"),
     ]
     assert compile_sources(sources, (), Options(), None).counts == (0, 3, 2)
 

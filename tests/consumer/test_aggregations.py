@@ -22,11 +22,11 @@ from probekit.consumer.aggregations import (
     stored_rows,
     weight,
 )
-from probekit.consumer.events import Aggregation, Average, JoinedRow, KeyKind, ProbeRef, Quantize, Row, StdDev
+from probekit.consumer.events import Aggregation, Average, JoinedRow, KeyKind, ProbeIdentity, Quantize, Row, StdDev
 from probekit.probe.names import ProbeName
 
-READ = ProbeRef(7, ProbeName("fbt", "vmlinux", "vfs_read", "entry"))
-BACK = ProbeRef(8, ProbeName("fbt", "vmlinux", "vfs_read", "return"))
+READ = ProbeIdentity(7, ProbeName("fbt", "vmlinux", "vfs_read", "entry"))
+BACK = ProbeIdentity(8, ProbeName("fbt", "vmlinux", "vfs_read", "return"))
 PROBES = {0: READ, 1: BACK}
 
 

@@ -14,22 +14,22 @@ from probekit.consumer.events import (
     GuestText,
     Printed,
     ProbeFired,
-    ProbeRef,
+    ProbeIdentity,
     TraceInt,
     TraceString,
 )
 from probekit.consumer.records import (
-    ClauseReader,
     Corrupt,
     Decoded,
-    ProgramReader,
+    ReadClause,
+    ReadProgram,
     decode_record,
     probe_field,
     record_events,
 )
 from probekit.probe.names import ProbeName
 
-PROBE = ProbeRef(7, ProbeName("fbt", "vmlinux", "vfs_read", "entry"))
+PROBE = ProbeIdentity(7, ProbeName("fbt", "vmlinux", "vfs_read", "entry"))
 
 
 def decode_one(field: Field, payload: bytes) -> object:
@@ -124,8 +124,8 @@ def test_no_bytes_make_the_decoder_raise(plan: RecordPlan, payload: bytes) -> No
     assert isinstance(decode_record(plan, payload, probe=PROBE), Decoded | Corrupt)
 
 
-def program(plan: RecordPlan) -> ProgramReader:
-    return ProgramReader(clauses=(ClauseReader(plan, name="clause 1", where="line 1"),), probes={3: PROBE})
+def program(plan: RecordPlan) -> ReadProgram:
+    return ReadProgram(clauses=(ReadClause(plan, name="clause 1", where="line 1"),), probes={3: PROBE})
 
 
 def raw(payload: bytes = b"", *, clause: int = 0, site: int = 3, fault: int = 0) -> RawRecord:

@@ -28,13 +28,13 @@ from probekit.consumer.events import (
     TraceString,
     divide,
 )
-from probekit.consumer.text.printf import Argument, PrintContext, convert
+from probekit.consumer.text.printf import Argument, FormatContext, convert
 from probekit.consumer.text.quantize import histogram_lines
 
 __all__ = ("render_rows", "scaled", "shown_values")
 
 
-def render_rows(form: Format, table: Table, context: PrintContext) -> Printed:
+def render_rows(form: Format, table: Table, context: FormatContext) -> Printed:
     """Return the whole text of one ``printa()``."""
     pieces: list[Piece] = []
     for row in table.rows:
@@ -97,7 +97,7 @@ def scaled(value: int | Average | StdDev | None, normal: int) -> int:
 
 
 def _aggregated(
-    conversion: Conversion, keys: Iterator[Argument], shown: tuple[AggValue | None, int], context: PrintContext
+    conversion: Conversion, keys: Iterator[Argument], shown: tuple[AggValue | None, int], context: FormatContext
 ) -> Piece:
     value, normal = shown
     stars = [next(keys, TraceInt(0)) for star in (conversion.star_width, conversion.star_precision) if star]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from probekit.consumer.events import Fault, ProbeRef
+from probekit.consumer.events import Fault, ProbeIdentity
 from probekit.consumer.text.faults import fault_text
 from probekit.probe.names import ProbeName
 
-PROBE = ProbeRef(3, ProbeName("fbt", "vmlinux", "f", "entry"))
+PROBE = ProbeIdentity(3, ProbeName("fbt", "vmlinux", "f", "entry"))
 
 
 @pytest.mark.parametrize(

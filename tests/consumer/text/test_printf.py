@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from probekit.buffers.formats import Conversion, Format
 from probekit.consumer.events import GuestText, StackFrames, SymbolName, TraceInt, TraceString
 from probekit.consumer.symbols import SymbolAt, Symbols
-from probekit.consumer.text.printf import MAX_STAR, PrintContext, render
+from probekit.consumer.text.printf import MAX_STAR, FormatContext, render
 
 LIBC = ctypes.CDLL(None)
 
@@ -21,8 +21,8 @@ def conv(letter: str, *, flags: str = "", width: int | None = None, precision: i
     return Conversion(flags=flags, width=width, precision=precision, length="", letter=letter)
 
 
-def show(conversion: Conversion, *arguments: TraceInt | TraceString, context: PrintContext | None = None) -> str:
-    return render(Format("", (conversion,)), arguments, context or PrintContext(zone=UTC)).text
+def show(conversion: Conversion, *arguments: TraceInt | TraceString, context: FormatContext | None = None) -> str:
+    return render(Format("", (conversion,)), arguments, context or FormatContext(zone=UTC)).text
 
 
 def c_printf(conversion: Conversion, value: int, bits: int) -> str:
@@ -105,7 +105,7 @@ def test_characters(letter: str, value: int, expected: str) -> None:
 
 
 def test_symbols() -> None:
-    named = PrintContext(symbols=Symbols({0xFFFFFFFF81000010: SymbolAt("vmlinux", "start", 0x10)}.get))
+    named = FormatContext(symbols=Symbols({0xFFFFFFFF81000010: SymbolAt("vmlinux", "start", 0x10)}.get))
     addr = TraceInt(0xFFFFFFFF81000010 - (1 << 64))
     assert show(conv("a"), addr, context=named) == "vmlinux`start+0x10"
     assert show(conv("a", width=20), addr, context=named) == "  vmlinux`start+0x10"
