@@ -20,6 +20,6 @@ def argument_types(guest: Attachment | None) -> ArgumentTypes:
     """For the probes of ``guest``, or of none."""
     if guest is None:
         return lambda probe: None if probe.in_guest else ()
-    from probekit.session.guesttypes import GuestTypes
+    from probekit.session.guest_types import GuestTypes
 
     return GuestTypes(guest).shown

@@ -24,8 +24,7 @@ from probekit.ir.build import compile_program
 from probekit.ir.ops import Program
 from probekit.lang.diagnostics import CompileError
 from probekit.lang.kernelside import KernelSource
-from probekit.lang.source import Source as Text
-from probekit.lang.source import Span
+from probekit.lang.source import Source, Span
 from probekit.probe.names import ProbeDescription
 from probekit.records import record, replaced
 from probekit.session.options import OptionError, Options, set_option
@@ -131,39 +130,52 @@ def compile_sources(
     kernel: KernelSource | None = None,
     can_match: CanMatch | None = None,
 ) -> Compiled:
-    """One program of all sources. ``target``: the process of ``-c`` or ``-p``; ``kernel``: the guest's.
+    """Compile all sources as one program. Raises :class:`ScriptError` about the first that cannot be compiled.
 
-    ``can_match``: as of :func:`probekit.ir.build.compile_program`.
-    Raises :class:`ScriptError` about the first that cannot be compiled.
+    ``target``: the process of ``-c`` or ``-p``. ``kernel``: the guest's. ``can_match``: as of
+    :func:`probekit.ir.build.compile_program`.
     """
     libraries = [source for source in sources if source.library]
     own = [source for source in sources if not source.library]
     if not own:
         raise ScriptError("there is no program")
-    text, starts = _joined([*libraries, *own])
-    try:
-        program = compile_program(
-            text,
-            filename=own[-1].filename,
-            allow_bare=False,
-            args=(own[-1].filename or "probekit", *args),
-            macros=_macros(target),
-            default_args=options.defaultargs,
-            unused_args=options.argref,
-            allow_empty=options.empty,
-            frames={"stack": options.stackframes, "ustack": options.ustackframes},
-            string_size=options.strsize,
-            kernel=kernel,
-            can_match=None if options.zdefs else can_match,
-            libraries=len(_joined(libraries)[0]),
-            parts=starts[len(libraries) + 1 :],
-        )
-    except CompileError as error:
-        source = own[error.part]
-        fault = _own_fault(error, source, starts[len(libraries) + error.part]).text(errtags=options.errtags)
-        raise ScriptError(f"{source.failed}: {fault}", needs_kernel=error.needs_kernel) from error
-    ends = [bisect_left(program.clauses, start, key=lambda clause: clause.start) for start in (*starts[1:], len(text))]
-    return Compiled(program, tuple(end - begin for begin, end in pairwise((0, *ends))))
+
+    def compile_first(count: int) -> Compiled:
+        """Compile the libraries and so many sources of the command line."""
+        part = own[:count]
+        text, starts = _joined([*libraries, *part])
+        try:
+            program = compile_program(
+                text,
+                filename=part[-1].filename,
+                allow_bare=False,
+                args=(part[-1].filename or "probekit", *args),
+                macros=_macros(target),
+                default_args=options.defaultargs,
+                unused_args=options.argref or count < len(own),
+                allow_empty=options.empty,
+                frames={"stack": options.stackframes, "ustack": options.ustackframes},
+                string_size=options.strsize,
+                kernel=kernel,
+                can_match=None if options.zdefs else can_match,
+                libraries=len(_joined(libraries)[0]),
+                parts=starts[len(libraries) + 1 :],
+            )
+        except CompileError as error:
+            if error.part + 1 < count:
+                compile_first(error.part + 1)  # what later sources say plays no part in an earlier one's fault
+            source = own[error.part]
+            fault = _own_fault(error, source, starts[len(libraries) + error.part]).text(errtags=options.errtags)
+            raise ScriptError(f"{source.failed}: {fault}", needs_kernel=error.needs_kernel) from error
+        return Compiled(program, _counts(program, starts[len(libraries) :], len(libraries)))
+
+    return compile_first(len(own))
+
+
+def _counts(program: Program, starts: Sequence[int], libraries: int) -> tuple[int, ...]:
+    """Count the clauses of each source. Clauses of libraries belong to the first source of the command line."""
+    ends = [bisect_left(program.clauses, start, key=lambda clause: clause.start) for start in starts[1:]]
+    return (0,) * libraries + tuple(end - begin for begin, end in pairwise((0, *ends, len(program.clauses))))
 
 
 def _macros(target: int | None) -> dict[str, int]:
@@ -187,7 +199,7 @@ def _own_fault(error: CompileError, source: ProgramText, offset: int) -> Compile
     moved = [
         replaced(d, span=Span(max(d.span.start - offset, 0), max(d.span.end - offset, 0))) for d in error.diagnostics
     ]
-    return CompileError(moved, Text(source.text, source.filename))
+    return CompileError(moved, Source(source.text, source.filename))
 
 
 def _joined(sources: Sequence[ProgramText]) -> tuple[str, list[int]]:
@@ -219,6 +231,6 @@ def _pragma_place(name: str, value: str, sources: Sequence[ProgramText]) -> tupl
     for source in sources:
         found = pragma.search(source.text)
         if found is not None:
-            text = Text(source.text)
+            text = Source(source.text)
             return source, text.named_line(text.place(found.start())[0])
     return sources[-1], 1

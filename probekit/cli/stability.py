@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from probekit.cli.errors import ScriptError
 from probekit.cli.prototypes import ArgumentTypes
 from probekit.cli.sources import Compiled, ProgramText
-from probekit.consumer.strings import escape_controls
+from probekit.consumer.text.strings import escape_controls
 from probekit.enabling.ecb import Matching
 from probekit.ir import ops
 from probekit.ir.ops import Clause

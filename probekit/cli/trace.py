@@ -15,7 +15,7 @@ from probekit.cli.errors import ScriptError
 from probekit.cli.progress import Progress
 from probekit.cli.prototypes import ArgumentTypes, argument_types
 from probekit.cli.sources import CanMatch, Compiled, ProgramText, compile_sources, pragma_options, read_sources
-from probekit.consumer.bulk import Sink
+from probekit.consumer.bulk import TextSink
 from probekit.consumer.events import Attached, Message, ProbeFired
 from probekit.errors import InternalError, ProbekitError
 from probekit.ir.ops import Clause
@@ -23,7 +23,7 @@ from probekit.output.api import Renderer
 from probekit.output.effects import HostEffects
 from probekit.session.checks import NoMatchError, refuse_destructive
 from probekit.session.options import Options, apply_options, environment_options
-from probekit.session.run import EngineName, Trace
+from probekit.session.run import EngineName, Run
 from probekit.session.signals import Interrupts
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _with_target(
     interrupts = stack.enter_context(Interrupts())
     guest = _attach(spec, arguments, progress, interrupts, stack)
     if guest is not None and arguments.programs and compiled is None:
-        from probekit.session.guesttypes import GuestTypes
+        from probekit.session.guest_types import GuestTypes
 
         target = victim.pid if victim else None
         compiled = compile_sources(sources, arguments.args, options, target, GuestTypes(guest))
@@ -165,7 +165,7 @@ def _prepare(
     guest: Attachment | None,
     interrupts: Interrupts,
     victim: Victim | None,
-) -> Trace:
+) -> Run:
     def started() -> None:
         if arguments.disasm:
             from probekit.cli.disasm import show_code
@@ -175,7 +175,7 @@ def _prepare(
             victim.go()
 
     try:
-        run = Trace(
+        run = Run(
             guest,
             compiled.program,
             options,
@@ -197,7 +197,7 @@ def _prepare(
 
 
 def _report_stability(
-    sources: Sequence[ProgramText], compiled: Compiled, run: Trace, types: ArgumentTypes, out: TextIO
+    sources: Sequence[ProgramText], compiled: Compiled, run: Run, types: ArgumentTypes, out: TextIO
 ) -> None:
     from probekit.cli.stability import stability_text
 
@@ -273,7 +273,7 @@ def _opened(path: str) -> TextIO:
 class _Printing:
     """Text on its way to a renderer, with the line about what is going on taken away before."""
 
-    def __init__(self, renderer: Sink, progress: Progress) -> None:
+    def __init__(self, renderer: TextSink, progress: Progress) -> None:
         self._renderer = renderer
         self._progress = progress
 
@@ -291,7 +291,7 @@ class _Rendering:
 
     def __init__(
         self,
-        run: Trace,
+        run: Run,
         sources: Sequence[ProgramText],
         compiled: Compiled,
         arguments: Arguments,
@@ -314,8 +314,8 @@ class _Rendering:
         stack.callback(effects.close)
         renderer = self._renderer(out, effects)
         renderer.header()
-        sink = _Printing(renderer, self._progress) if isinstance(renderer, Sink) else None
-        self._run.state.listen(idle=renderer.flush, sink=sink)
+        sink = _Printing(renderer, self._progress) if isinstance(renderer, TextSink) else None
+        self._run.state.set_output(idle=renderer.flush, sink=sink)
         for event in self._run.events():
             self._progress.done()
             if isinstance(event, Attached):
@@ -388,13 +388,13 @@ class _Rendering:
             matches = [(ecb.probe.id, len(own.intersection(ecb.clauses))) for ecb in self._run.matching.ecbs]
             refused = sum(times for number, times in matches if number in gone)
             total = sum(times for _, times in matches)
-            yield Attached(what=source.what, probes=total - refused, refused=refused, seconds=event.seconds)
+            yield Attached(what=source.what, probes=total - refused, refused=refused)
 
 
 _NAMED = 10  # refused probes that are named one by one; of more only how many there are for each reason
 
 
-def _refusals(run: Trace) -> Iterator[str]:
+def _refusals(run: Run) -> Iterator[str]:
     """What cannot be enabled, and why; ``-l -v`` names them all."""
     if len(run.refused) <= _NAMED:
         yield from (f"{refused.probe.name}: {refused.reason}" for refused in run.refused)

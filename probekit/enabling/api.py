@@ -34,7 +34,7 @@ MemoryFactory = Callable[[Allocation], DataMemory]
 
 
 Rows = list[tuple[AggKey, Sequence[int]]]
-"""Values of one aggregation. A key may occur more than once; :func:`probekit.consumer.aggregate.merge` adds them up."""
+"""Values of one aggregation. A key may occur twice; :func:`probekit.consumer.aggregations.merge` adds them up."""
 
 
 class EngineLog(CallLog, Protocol):

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from probekit.consumer.events import Aggregation, Event
-from probekit.consumer.printf import STACK_INDENT
-from probekit.consumer.strings import escape_controls
+from probekit.consumer.text.printf import STACK_INDENT
+from probekit.consumer.text.strings import escape_controls
 from probekit.records import record
 
 __all__ = (

@@ -22,7 +22,7 @@ from probekit.buffers.actions import (
     PrintStruct,
     PrintType,
 )
-from probekit.consumer.strings import decode
+from probekit.consumer.text.strings import decode
 
 __all__ = ("hexdump", "looks_like_text", "typed_lines")
 

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from typing import TextIO, assert_never
 
 from probekit.consumer import events as model
-from probekit.consumer.drops import drop_text
-from probekit.consumer.events import Aggregation, Drop, Event, Fault, Item, ProbeFired
-from probekit.consumer.faults import fault_name, fault_text
+from probekit.consumer.events import Aggregation, Drop, Event, Fault, ProbeFired, RecordItem
+from probekit.consumer.text.drops import drop_text
+from probekit.consumer.text.faults import fault_name, fault_text
 from probekit.output.dump import typed_lines
 from probekit.output.effects import Effects, NoEffects
 from probekit.output.json_lines import Json, dump, frame_json, probe_json, value_json
@@ -80,7 +80,7 @@ class JsonDocument:
         self._out.write(self._separator + dump(element).rstrip("\n"))
         self._separator = ",\n"
 
-    def _act(self, items: Sequence[Item]) -> None:
+    def _act(self, items: Sequence[RecordItem]) -> None:
         for item in items:
             if isinstance(item, model.Command):
                 self._out.flush()
@@ -91,7 +91,7 @@ def _internal(name: str) -> Json:
     return probe_json(ProbeName("dtrace", "INTERNAL", "INTERNAL", name))
 
 
-def _output(items: Sequence[Item]) -> Iterator[Json]:
+def _output(items: Sequence[RecordItem]) -> Iterator[Json]:
     for item in items:
         match item:
             case model.TraceInt(value=value):
@@ -130,6 +130,6 @@ def _aggregation(aggregation: Aggregation) -> Json:
     return {"aggregation-data": rows, "aggregation-name": aggregation.name}
 
 
-def _counted(value: model.Value | None, normal: int) -> Json:
+def _counted(value: model.AggValue | None, normal: int) -> Json:
     found = value_json(value, normal)
     return {"buckets": found["buckets"]} if "buckets" in found else {"count": found["value"] or 0}

@@ -15,10 +15,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TextIO, assert_never
 
 from probekit.consumer import events as model
-from probekit.consumer.costs import aborted_text
-from probekit.consumer.drops import drop_text
 from probekit.consumer.events import (
     Aggregation,
+    AggValue,
     Attached,
     Average,
     Costs,
@@ -27,21 +26,22 @@ from probekit.consumer.events import (
     ExitRequested,
     Fault,
     Histogram,
-    Item,
     KeyValue,
     Message,
     Printed,
     ProbeFired,
     Quantize,
+    RecordItem,
     Stats,
     StdDev,
-    Value,
     divide,
 )
-from probekit.consumer.faults import fault_name, fault_text
-from probekit.consumer.histogram import labels, shown_buckets
-from probekit.consumer.printa import scaled
-from probekit.consumer.strings import spell_surrogates
+from probekit.consumer.text.costs import aborted_text
+from probekit.consumer.text.drops import drop_text
+from probekit.consumer.text.faults import fault_name, fault_text
+from probekit.consumer.text.printa import scaled
+from probekit.consumer.text.quantize import labels, shown_buckets
+from probekit.consumer.text.strings import spell_surrogates
 from probekit.output.dump import typed_lines
 from probekit.output.effects import Effects, NoEffects
 from probekit.probe.names import ProbeName
@@ -119,10 +119,10 @@ def event_json(event: Event) -> Json:
             return _fault(event)
         case ExitRequested(status=status):
             return {"type": "exit", "status": status}
-        case Attached(what=what, probes=probes, refused=refused, seconds=seconds):
-            return _known(type="attached", probes=probes, what=what, refused=refused, seconds=seconds)
-        case Message(text=text, details=details):
-            return {"type": "message", "text": text, **({"details": details} if details else {})}
+        case Attached(what=what, probes=probes, refused=refused):
+            return {"type": "attached", "probes": probes, "what": what, "refused": refused}
+        case Message(text=text):
+            return {"type": "message", "text": text}
         case Stats(values=values):
             return {"type": "stats", **values}
         case Costs():
@@ -155,13 +155,12 @@ def _fired(fired: ProbeFired) -> Json:
         id=fired.probe.id,
         probe=probe_json(fired.probe.name),
         timestamp=fired.timestamp,
-        epid=fired.epid,
         data=list(_traced(fired.items)),
         text="".join(printed) if printed else None,
     )
 
 
-def _traced(items: Iterable[Item]) -> Iterator[object]:
+def _traced(items: Iterable[RecordItem]) -> Iterator[object]:
     """What was recorded, in order; ``printf()`` goes to ``text``."""
     for item in items:
         match item:
@@ -222,11 +221,11 @@ def _fault(fault: Fault) -> Json:
     )
 
 
-def _row(key: Sequence[KeyValue], value: Value, normal: int) -> Json:
+def _row(key: Sequence[KeyValue], value: AggValue, normal: int) -> Json:
     return {"key": list(key), **value_json(value, normal)}
 
 
-def value_json(value: Value | None, normal: int) -> Json:
+def value_json(value: AggValue | None, normal: int) -> Json:
     """One value of an aggregation, divided by what it is normalized by."""
     match value:
         case None:

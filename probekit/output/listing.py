@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from probekit.consumer.events import ProbeIdentity
-from probekit.consumer.strings import escape_controls
+from probekit.consumer.text.strings import escape_controls
 from probekit.output.json_lines import Json, dump, probe_json
 from probekit.probe.names import ProbeName
 

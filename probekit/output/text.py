@@ -16,10 +16,9 @@ from typing import TextIO, assert_never
 
 from probekit.buffers.aggs import AggFuncName
 from probekit.consumer import events as model
-from probekit.consumer.costs import costs_lines
-from probekit.consumer.drops import drop_text
 from probekit.consumer.events import (
     Aggregation,
+    AggValue,
     Attached,
     Costs,
     Drop,
@@ -28,21 +27,22 @@ from probekit.consumer.events import (
     Fault,
     Flow,
     Histogram,
-    Item,
     JoinedRow,
     KeyKind,
     KeyValue,
     Message,
     ProbeFired,
     Quantize,
+    RecordItem,
     Row,
     Stats,
-    Value,
 )
-from probekit.consumer.faults import fault_text
-from probekit.consumer.histogram import histogram_lines
-from probekit.consumer.printa import scaled
-from probekit.consumer.strings import escape_controls
+from probekit.consumer.text.costs import costs_lines
+from probekit.consumer.text.drops import drop_text
+from probekit.consumer.text.faults import fault_text
+from probekit.consumer.text.printa import scaled
+from probekit.consumer.text.quantize import histogram_lines
+from probekit.consumer.text.strings import escape_controls
 from probekit.output.api import PROGRAM, TextStyle
 from probekit.output.dump import hexdump, looks_like_text, typed_lines
 from probekit.output.effects import Effects, NoEffects
@@ -212,7 +212,7 @@ def _flow_name(fired: ProbeFired, style: TextStyle) -> str:
     return " " * flow.indent + flow.prefix + style.guest(name)
 
 
-def _item(item: Item, style: TextStyle) -> str:
+def _item(item: RecordItem, style: TextStyle) -> str:
     match item:
         case model.TraceInt(value=value, bits=bits):
             return _integer(value, bits, style.quiet)
@@ -289,7 +289,7 @@ def _key(part: KeyValue, kind: KeyKind, style: TextStyle) -> str:
     return _string(part, _KEY_STRING, style)
 
 
-def _value(value: Value | None, normal: int, style: TextStyle) -> str:
+def _value(value: AggValue | None, normal: int, style: TextStyle) -> str:
     if isinstance(value, Quantize | Histogram):
         return "\n" + "".join(f"{line}\n" for line in histogram_lines(value, normal=normal, zoom=style.zoom))
     return f" {scaled(value, normal):>16}"

@@ -12,9 +12,9 @@ from probekit.providers.api import Probe
 from probekit.session.attach import Attachment, AttachOptions
 from probekit.session.attach import attach as attach_guest
 from probekit.session.checks import refuse_destructive
-from probekit.session.guesttypes import GuestTypes
+from probekit.session.guest_types import GuestTypes
 from probekit.session.options import Options, apply_options
-from probekit.session.run import EngineName, Trace
+from probekit.session.run import EngineName, Run
 
 __all__ = ("Guest", "attach")
 
@@ -58,8 +58,8 @@ class Guest:
         args: Sequence[str] = (),
         options: Mapping[str, str] | None = None,
         engine: EngineName = "guest",
-    ) -> Trace:
-        """A program to run; nothing changes in the guest before :meth:`Trace.events` is read.
+    ) -> Run:
+        """A program to run; nothing changes in the guest before :meth:`Run.events` is read.
 
         Raises :class:`probekit.lang.diagnostics.CompileError`, :class:`probekit.session.checks.NoMatchError`,
         :class:`probekit.session.options.OptionError`, and :class:`probekit.errors.ProbekitError` for a destructive
@@ -70,7 +70,7 @@ class Guest:
         settings = apply_options(apply_options(Options(), program.options), (options or {}).items())
         refuse_destructive(program, settings)
         what = f"description '{script.partition('{')[0].strip()}'"
-        return Trace(self._attachment, program, settings, engine=engine, what=what)
+        return Run(self._attachment, program, settings, engine=engine, what=what)
 
 
 def attach(

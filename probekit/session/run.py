@@ -2,7 +2,7 @@
 
     BEGIN -> sites go live -> records, ticks -> sites restored -> END -> last records -> aggregations
 
-:meth:`Trace.events` is the whole of it as a stream; the command line and the
+:meth:`Run.events` is the whole of it as a stream; the command line and the
 Python API both read from there. However it ends, the guest is restored.
 """
 
@@ -22,9 +22,9 @@ from probekit.errors import ProbekitError, TargetLost
 from probekit.ir.ops import Program
 from probekit.providers.registry import Registry, make_registry
 from probekit.session.checks import check_matches, check_records
-from probekit.session.hostside import HostSide
+from probekit.session.event_stream import EventStream
+from probekit.session.host_tracing import HostTracing
 from probekit.session.options import Options
-from probekit.session.reading import Reading
 from probekit.session.run_state import RunState
 from probekit.session.signals import Interrupts
 
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
     from probekit.enabling.api import Drained
     from probekit.enabling.sites import RefusedProbe
     from probekit.session.attach import Attachment
-    from probekit.session.guestside import GuestSide
+    from probekit.session.guest_tracing import GuestTracing
 
-__all__ = ("EngineName", "Trace")
+__all__ = ("EngineName", "Run")
 
 EngineName = Literal["guest", "stop"]
 
 _LONGEST_WAIT = 0.2  # seconds: how late a signal is noticed
 
 
-class Trace:
+class Run:
     """A program to run. ``attachment``: None for programs that need no guest.
 
     ``started``: called once BEGIN has fired and sites are live; ``ended``: tracing ends when it says so (``-c``).
@@ -72,16 +72,16 @@ class Trace:
         self.matching: Matching = match_program(program, registry)
         check_matches(self.matching, options)
         check_records(program, options)
-        self._guest: GuestSide | None = None
+        self._guest: GuestTracing | None = None
         if attachment is not None:
             if self.matching.of_kind("watch"):
                 engine = "stop"  # memory is watched by the hypervisor: each access stops the guest anyway
-            from probekit.session.guestside import GuestSide
+            from probekit.session.guest_tracing import GuestTracing
             from probekit.session.unsupported import refuse_for_guest
 
             refuse_for_guest(program, self.matching, engine)
 
-            self._guest = GuestSide(
+            self._guest = GuestTracing(
                 attachment,
                 program,
                 options,
@@ -92,7 +92,7 @@ class Trace:
         self.stats: dict[str, float | int] = {}
         self.state = RunState()
         guest = self._guest
-        self._host = HostSide(
+        self._host = HostTracing(
             program,
             self.matching,
             options,
@@ -100,10 +100,10 @@ class Trace:
             attachment=attachment,
             in_guest=lambda: guest.globals_ if guest is not None else None,
         )
-        self._reading = Reading(program, options, self._host, guest, self.state)
+        self._stream = EventStream(program, options, self._host, guest, self.state)
         self._next_switch_ns = 0
 
-    def __enter__(self) -> Trace:
+    def __enter__(self) -> Run:
         return self
 
     def __exit__(
@@ -147,11 +147,11 @@ class Trace:
 
     def aggregations(self) -> list[model.Aggregation]:
         """All aggregations as they are now (or were at the end), merged over CPUs and sorted."""
-        return self._reading.aggregations()
+        return self._stream.aggregations()
 
     def unprinted(self) -> list[model.Aggregation]:
         """Those that no ``printa()`` has shown, which dtrace prints at the end."""
-        return self._reading.unprinted()
+        return self._stream.unprinted()
 
     # -- start -------------------------------------------------------------------------------------------------------
 
@@ -162,10 +162,10 @@ class Trace:
         probes = len(self.matching.ecbs) - len({r.probe.id for r in self.refused if not r.partial})
         lost = len(self.matching.ecbs) - probes
         yield model.Attached(what=self._what, probes=probes, refused=lost)
-        self._reading.begin(named)
+        self._stream.begin(named)
         self._host.fire("begin")
         if not self.state.exit_called:
-            if self._reading.options.bufpolicy == "switch":
+            if self._stream.options.bufpolicy == "switch":
                 yield from self._switch()
             if self._guest is not None:
                 self._guest.enable(self._host.globals_.values, self._host.probes.state, self._host.speculations)
@@ -185,14 +185,14 @@ class Trace:
             self._host.fire_due()
             if self.state.exit_called:
                 return
-            if self._reading.options.bufpolicy == "switch" and time.monotonic_ns() >= self._next_switch_ns:
+            if self._stream.options.bufpolicy == "switch" and time.monotonic_ns() >= self._next_switch_ns:
                 yield from self._switch()
             if guest is not None:
                 guest.attachment.check_alive()
             timeout = self._patience(end)
             self.state.idle()
             if guest is not None and guest.live:
-                yield from self._reading.of_guest(guest.poll(timeout))
+                yield from self._stream.of_guest(guest.poll(timeout))
             elif self._host.timed or end is not None or guest is not None or self._ended is not None:
                 time.sleep(timeout)
             else:
@@ -200,8 +200,8 @@ class Trace:
 
     def _switch(self) -> Iterator[Event]:
         """Read the host's own probes, as often as ``switchrate`` says."""
-        self._next_switch_ns = time.monotonic_ns() + (self._reading.options.switchrate_ns or 0)
-        yield from self._reading.of_host()
+        self._next_switch_ns = time.monotonic_ns() + (self._stream.options.switchrate_ns or 0)
+        yield from self._stream.of_host()
 
     def _over(self, end: float | None) -> bool:
         if (
@@ -216,8 +216,8 @@ class Trace:
     def _patience(self, end: float | None) -> float:
         """Seconds until something is due."""
         limits = [_LONGEST_WAIT]
-        if self._reading.options.switchrate_ns:
-            limits.append(self._reading.options.switchrate_ns / 1e9)
+        if self._stream.options.switchrate_ns:
+            limits.append(self._stream.options.switchrate_ns / 1e9)
         due = self._host.due_in()
         if due is not None:
             limits.append(due)
@@ -232,11 +232,11 @@ class Trace:
         drained, problems = self._disable()
         waiting = self._host.probes.take()
         self._host.fire("end")  # before anything is read, as all probes; what it has to say comes last
-        yield from self._reading.of_fired(waiting)
+        yield from self._stream.of_fired(waiting)
         if drained is not None:
-            yield from self._reading.of_guest(drained)
-        yield from self._reading.of_committed()
-        yield from self._reading.of_host(last=True)
+            yield from self._stream.of_guest(drained)
+        yield from self._stream.of_committed()
+        yield from self._stream.of_host(last=True)
         yield from (model.Message(problem) for problem in problems)
         if self._guest is not None and (costs := self._guest.costs) is not None:
             if costs.limit is not None:

@@ -14,31 +14,29 @@ from probekit.buffers import actions as acts
 from probekit.buffers.actions import RecordPlan
 from probekit.buffers.layout import RawRecord
 from probekit.consumer import events as model
-from probekit.consumer.aggregate import SortOrder
-from probekit.consumer.bulk import Bulk, Sink
-from probekit.consumer.drops import DropKind, DropMeter
-from probekit.consumer.events import Event
+from probekit.consumer.aggregation_store import AggregationStore
+from probekit.consumer.aggregations import SortOrder
+from probekit.consumer.bulk import BulkSplitter, TextSink
+from probekit.consumer.drops import DropMeter
+from probekit.consumer.events import DropKind, Event
 from probekit.consumer.flow import FlowTracker
-from probekit.consumer.printf import FormatContext
-from probekit.consumer.records import Corrupt, record_events
-from probekit.consumer.records import ReadClause as ReadClause
-from probekit.consumer.records import ReadProgram as ReadProgram
-from probekit.consumer.store import AggregationStore
-from probekit.consumer.symbols import Found, Symbols
+from probekit.consumer.records import Corrupt, ReadClause, ReadProgram, record_events
+from probekit.consumer.symbols import SymbolAt, Symbols
+from probekit.consumer.text.printf import FormatContext
 from probekit.enabling.host.probes import record_integer
 from probekit.ir.ops import Program
 from probekit.providers.dtrace import ERROR
 from probekit.records import replaced
-from probekit.session.hostside import HostSide
+from probekit.session.host_tracing import HostTracing
 from probekit.session.options import OptionError, Options, set_option
 from probekit.session.run_state import RunState
 
 if TYPE_CHECKING:
     from probekit.enabling.api import Drained
     from probekit.session.attach import Attachment
-    from probekit.session.guestside import GuestSide
+    from probekit.session.guest_tracing import GuestTracing
 
-__all__ = ("Reading",)
+__all__ = ("EventStream",)
 
 _EMPTY_PLAN = RecordPlan((), (), 0)
 _STILL_HERE = 2048  # records between two signs of life
@@ -49,15 +47,15 @@ Records = Sequence[tuple[int, RawRecord]]
 """``(cpu, record)``."""
 
 
-class Reading:
+class EventStream:
     """``options``: as they are now: ``setopt()`` changes them. ``state``: of the run, which records change."""
 
     def __init__(
         self,
         program: Program,
         options: Options,
-        host: HostSide,
-        guest: GuestSide | None,
+        host: HostTracing,
+        guest: GuestTracing | None,
         state: RunState,
     ) -> None:
         self.options = options
@@ -75,7 +73,7 @@ class Reading:
         self._next_drops_ns = 0
         self._on_aggregations = _clauses_with(program, _ON_AGGREGATIONS)
         self._speculative = _clauses_with(program, (acts.Speculate, acts.Commit, acts.Discard))
-        self._bulk: Bulk | None = None
+        self._bulk: BulkSplitter | None = None
 
     def begin(self, sites: dict[int, model.ProbeIdentity]) -> None:
         """``sites``: the probe of each site number, of both sides. The first drops are told in a second."""
@@ -92,7 +90,7 @@ class Reading:
     def unprinted(self) -> list[model.Aggregation]:
         """Those that no ``printa()`` has shown."""
         self._snapshot()
-        return self._store.left()
+        return self._store.unprinted()
 
     def _snapshot(self) -> None:
         """Bring the consumer's aggregations up to date."""
@@ -201,9 +199,9 @@ class Reading:
         events = self._each_event(records, ticks_per_ns=ticks_per_ns, late=late)
         yield from self._flow.annotate(list(events)) if self.options.flowindent else events
 
-    def _in_bulk(self, sink: Sink, records: Records, *, ticks_per_ns: float, late: bool) -> Iterator[Event]:
+    def _in_bulk(self, sink: TextSink, records: Records, *, ticks_per_ns: float, late: bool) -> Iterator[Event]:
         if self._bulk is None:
-            self._bulk = Bulk(self._reader)
+            self._bulk = BulkSplitter(self._reader)
         for printer, members in self._bulk.split(records):
             if printer is not None and sink.takes_text and not self._state.exit_called:
                 sink.printed(printer(members, self._reader.probes))
@@ -212,7 +210,7 @@ class Reading:
                 yield from self._each_event(members, ticks_per_ns=ticks_per_ns, late=late)
 
     def _send_heartbeat(self) -> None:
-        """Send a heartbeat while a long batch of records is processed."""
+        """A long way through many records is no absence."""
         if self._guest is not None:
             self._guest.send_heartbeat()
 
@@ -283,9 +281,9 @@ def _symbols(attachment: Attachment | None) -> Symbols:
         return Symbols()
     table = attachment.kernel.symbols
 
-    def lookup(addr: int) -> Found | None:
+    def lookup(addr: int) -> SymbolAt | None:
         # Offsets of per-CPU variables are symbols as well, and no addresses.
         found = table.lookup(addr) if addr >> 63 else None
-        return None if found is None else Found(found[0].module or "vmlinux", found[0].name, found[1])
+        return None if found is None else SymbolAt(found[0].module or "vmlinux", found[0].name, found[1])
 
     return Symbols(lookup)

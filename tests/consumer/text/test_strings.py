@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probekit.consumer.strings import c_escape, decode, escape_controls, spell_surrogates
+from probekit.consumer.text.strings import c_escape, decode, escape_controls, spell_surrogates
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,10 @@
-r"""``printf()`` as C and DTrace print, from a parsed :class:`Format` and the recorded arguments.
+r"""Prints as ``printf()`` of C and DTrace does, from a parsed :class:`Format` and the recorded arguments.
 
     Format "%-8s|%5d|%x"  arguments "bash", int32 -1, int16 -1   ->  "bash    |   -1|ffff"
 
-An argument's own width decides what ``%d``, ``%u`` and ``%x`` make of it; the
-length modifier as written says nothing. Width and precision count characters,
-not bytes, so that columns line up. The compiler has checked the arguments;
-whatever still does not fit is printed as what it is and never raises.
+An argument's own width decides what ``%d``, ``%u`` and ``%x`` make of it; the length modifier as written has no effect.
+Width and precision count characters, not bytes, so that columns line up. The compiler has checked the arguments;
+whatever still does not fit is printed as what it is, and nothing here raises.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from probekit.consumer.events import (
     TraceInt,
     TraceString,
 )
-from probekit.consumer.strings import c_escape, decode, raw_byte
 from probekit.consumer.symbols import Symbols
+from probekit.consumer.text.strings import c_escape, decode, raw_byte
 from probekit.records import record
 
 if TYPE_CHECKING:
@@ -39,24 +38,27 @@ STACK_INDENT = 14
 """Columns before a frame, unless the option ``stackindent`` says otherwise."""
 
 MAX_STAR = 4096
-"""The most columns that ``%*d`` may ask for: the guest supplies that number."""
+"""The most columns that ``%*d`` may ask for; the guest supplies that number."""
 
 _NANOSECONDS = 1_000_000_000
 
 
 @record
 class FormatContext:
-    """What some conversions need. ``zone``: None is local; ``zoom``: the option ``aggzoom``; ``indent``: of frames."""
+    """What some conversions need."""
 
     symbols: Symbols = Symbols()
     zone: tzinfo | None = None
+    """The time zone of dates; None for the local one."""
     zoom: bool = False
+    """The option ``aggzoom``."""
     indent: int = STACK_INDENT
+    """Columns before a frame of ``%k``: the option ``stackindent``."""
 
 
 @record
 class _Spec:
-    """A conversion whose ``*`` have been filled in."""
+    """A conversion, its ``*`` replaced by numbers."""
 
     flags: str
     width: int
@@ -64,7 +66,7 @@ class _Spec:
     letter: str
 
     def pad(self, text: str) -> str:
-        """The text in its column."""
+        """Return the text in its column."""
         return text.ljust(self.width) if "-" in self.flags else text.rjust(self.width)
 
 
@@ -73,7 +75,7 @@ DEFAULT_CONTEXT = FormatContext()
 
 
 def render(form: Format, arguments: Sequence[Argument], context: FormatContext = DEFAULT_CONTEXT) -> Printed:
-    """The printed text. Extra arguments are ignored, a missing one is printed as ``(missing)``."""
+    """Return the printed text. Extra arguments are ignored, a missing one is printed as ``(missing)``."""
     left = iter(arguments)
     pieces: list[Piece] = []
     for part in form.parts:
@@ -86,7 +88,7 @@ def render(form: Format, arguments: Sequence[Argument], context: FormatContext =
 
 
 def convert(conversion: Conversion, left: Iterator[Argument], context: FormatContext = DEFAULT_CONTEXT) -> Piece:
-    """One conversion, its ``*`` and its value taken from ``left``."""
+    """Print one conversion. Its ``*`` and its value are taken from ``left``."""
     if conversion.letter == "%":
         return "%"
     spec = _fill(conversion, left)
@@ -111,14 +113,14 @@ def convert(conversion: Conversion, left: Iterator[Argument], context: FormatCon
 
 
 def _stack(spec: _Spec, frames: Sequence[str], context: FormatContext) -> str:
-    """``%k``: a frame on each line; with ``-`` the width is how far they are indented."""
+    """``%k``: print a frame on each line; with ``-`` the width is the indentation."""
     indent = spec.width if "-" in spec.flags and spec.width else context.indent
     width = 0 if "-" in spec.flags else spec.width
     return "\n" + "".join(f"{'':{indent}}{frame:>{width}}\n" for frame in frames)
 
 
 def _fill(conversion: Conversion, left: Iterator[Argument]) -> _Spec:
-    """Take ``*`` from the arguments: a negative width means left-justified, a negative precision none."""
+    """Take ``*`` from the arguments. A negative width means left-justified, a negative precision means none."""
     flags, width, precision = conversion.flags, conversion.width or 0, conversion.precision
     if conversion.star_width:
         width = _star(left)
@@ -126,7 +128,7 @@ def _fill(conversion: Conversion, left: Iterator[Argument]) -> _Spec:
             flags, width = flags + "-", -width
     if conversion.star_precision:
         precision = _star(left)
-    # DTrace hands on a precision only when it is above 0.
+    # DTrace passes a precision to printf(3) only when it is above 0.
     precision = precision if precision is not None and precision > 0 else None
     return _Spec(flags=flags, width=width, precision=precision, letter=conversion.letter)
 
@@ -157,7 +159,7 @@ _DIGITS = {8: "o", 10: "d", 16: "x"}
 
 
 def _reinterpret(argument: TraceInt, *, signed: bool) -> int:
-    """What is printed: ``%d`` takes the argument's own signedness, an unsigned conversion its own width."""
+    """Return what is printed: ``%d`` takes the argument's own signedness, an unsigned conversion its own width."""
     value = argument.value & ((1 << argument.bits) - 1)
     return value - (1 << argument.bits) if signed and argument.signed and value >> (argument.bits - 1) else value
 
@@ -210,7 +212,7 @@ def _user_symbol(spec: _Spec, argument: TraceInt, _: FormatContext) -> Piece:
 
 
 def _port(spec: _Spec, argument: TraceInt, _: FormatContext) -> Piece:
-    """``%P``: a TCP port in network byte order, by service name if it has one."""
+    """``%P``: print a TCP port, which is in network byte order, by its service name if it has one."""
     import socket
 
     port = int.from_bytes((argument.value & 0xFFFF).to_bytes(2, "little"), "big")
@@ -227,7 +229,7 @@ def _time(form: str) -> Callable[[_Spec, TraceInt, FormatContext], Piece]:
         try:
             moment = datetime.fromtimestamp(argument.value // _NANOSECONDS, context.zone)
             return spec.pad((moment if context.zone else moment.astimezone()).strftime(form))
-        except (OverflowError, ValueError, OSError):  # the guest's clock can say anything
+        except (OverflowError, ValueError, OSError):  # the guest's clock can have any value
             return spec.pad(str(argument.value))
 
     return convert

@@ -1,4 +1,4 @@
-"""The text of ``quantize()``, ``lquantize()`` and ``llquantize()``, to the column as DTrace prints it.
+"""Prints ``quantize()``, ``lquantize()`` and ``llquantize()`` to the column as DTrace does.
 
     quantize(1), quantize(2), quantize(3)  ->
 
@@ -8,9 +8,8 @@
                    2 |@@@@@@@@@@@@@@@@@@@@@@@@@@@              2
                    4 |                                         0
 
-One empty bucket is shown either side. A count below zero (possible with an
-increment) draws to the left; with both signs, a centre line parts two halves
-of 20 columns.
+One empty bucket is shown on either side. A count below zero (possible with an increment) draws to the left. With both
+signs, a centre line parts two halves of 20 columns.
 """
 
 from __future__ import annotations
@@ -34,19 +33,21 @@ class Bars:
 
     total: int
     positives: bool
+    """Whether any count is above 0."""
     negatives: bool
+    """Whether any count is below 0."""
     scale: int = 1
 
     @classmethod
     def of(cls, counts: Iterable[int], *, zoom: bool = False) -> Bars:
-        """The bars for these counts: a full one is all of them, or with ``zoom`` little more than the greatest."""
+        """Return the bars for these counts. A full one is their sum, or with ``zoom`` little more than the greatest."""
         seen = tuple(counts)
         total = 100 * max(map(abs, seen), default=0) if zoom else sum(map(abs, seen))
         scale = _ZOOM_PERCENT if zoom else 1
         return cls(total, any(c > 0 for c in seen), any(c < 0 for c in seen), scale)
 
     def draw(self, count: int) -> str:
-        """One bar with its axis, 41 columns wide."""
+        """Return one bar with its axis, 41 columns wide."""
         if not self.negatives:
             return "|" + ("@" * self._length(count, COLUMNS)).ljust(COLUMNS)
         if not self.positives:
@@ -56,12 +57,12 @@ class Bars:
         return f"{bar:>{half}}|{'':{half}}" if count <= 0 else f"{'':{half}}|{bar:<{half}}"
 
     def _length(self, count: int, columns: int) -> int:
-        """The share of the total in columns, rounded half up; exact, whatever the counts."""
+        """Return the share of the total in columns, rounded half up; exact, whatever the counts."""
         return (2 * abs(count) * self.scale * columns + self.total) // (2 * self.total) if self.total else 0
 
 
 def shown_buckets(value: Quantize | Histogram) -> range:
-    """The buckets to print: those with data and one either side; of an empty one the first, or those about zero."""
+    """Return the buckets to print: those with data and one on either side; without data the first, or around zero."""
     counts = value.buckets
     used = [i for i, count in enumerate(counts) if count]
     if used:
@@ -76,7 +77,7 @@ def shown_buckets(value: Quantize | Histogram) -> range:
 
 
 def labels(value: Quantize | Histogram) -> Sequence[str]:
-    """What stands beside each bucket."""
+    """Return the label of each bucket."""
     return _QUANTIZE_LABELS if isinstance(value, Quantize) else value.scale.labels
 
 
@@ -84,9 +85,12 @@ _QUANTIZE_LABELS = tuple(str(bucket_value(i)) for i in range(BUCKETS))
 
 
 def histogram_lines(value: Quantize | Histogram, *, normal: int = 1, zoom: bool = False) -> Iterator[str]:
-    """The histogram's lines, header first, without line ends. ``zoom``: the option ``aggzoom``."""
+    """Yield the histogram's lines, header first, without line ends.
+
+    ``normal``: what counts are divided by. ``zoom``: the option ``aggzoom``.
+    """
     names = labels(value)
-    if len(value.buckets) != len(names):  # whatever a guest left there
+    if len(value.buckets) != len(names):  # the guest may have stored any number of words
         padded = (value.buckets + (0,) * len(names))[: len(names)]
         value = Quantize(padded) if isinstance(value, Quantize) else Histogram(value.scale, padded)
     bars = Bars.of(value.buckets, zoom=zoom)

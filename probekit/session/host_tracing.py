@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from probekit.consumer import events as model
-from probekit.consumer.drops import DropKind
+from probekit.consumer.events import DropKind
 from probekit.enabling.ecb import Ecb, Matching
 from probekit.enabling.host.firing import HostGlobals
 from probekit.enabling.host.probes import CPU, GuestView, HostProbes
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from probekit.enabling.api import Globals
     from probekit.session.attach import Attachment
 
-__all__ = ("HostSide",)
+__all__ = ("HostTracing",)
 
 
 @mutable_record
@@ -35,7 +35,7 @@ class _Timer:
     due_ns: int
 
 
-class HostSide:
+class HostTracing:
     """``probes``: fires them, and has their records; ``aggregations``, ``speculations``: what all clauses here share.
 
     ``globals_``: those of the program while they are not in the guest; ``in_guest``: the others, None until then.

@@ -1,12 +1,12 @@
-"""Readers made for one plan each: most records are a few integers and strings, and there may be very many of them.
+"""Makes a fast reader for one plan: most records are a few integers and strings, and there may be very many of them.
 
     printf("%d %s %d\\n", pid, execname, arg0)
     ->  a, b, c = unpack(payload)
         (Printed(("%d " % a, GuestText(decode(b)), " %d\\n" % c)),)
 
-What such a reader yields is what :func:`probekit.consumer.records.decode_record` yields; plans with anything that
-needs more than that have none. Where only the text matters, and not who has fired, many records are one text
-(:func:`bulk_printer`): that is how fast lines can be printed.
+Such a reader returns what :func:`probekit.consumer.records.decode_record` returns. A plan with anything else than
+plain integers and strings has no fast reader. Where only the text matters, and not who has fired, many records become
+one text (:func:`bulk_printer`).
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from probekit.buffers import actions as acts
 from probekit.buffers.actions import RecordField, RecordPlan
 from probekit.buffers.formats import Conversion, Format
 from probekit.buffers.layout import RawRecord
-from probekit.consumer.events import GuestText, Item, Printed, ProbeIdentity, TraceInt, TraceString
-from probekit.consumer.strings import decode
+from probekit.consumer.events import GuestText, Printed, ProbeIdentity, RecordItem, TraceInt, TraceString
 from probekit.consumer.symbols import probe_field
+from probekit.consumer.text.strings import decode
 
-__all__ = ("BulkPrinter", "QuickReader", "bulk_printer", "quick_reader")
+__all__ = ("BulkPrinter", "PlanReader", "bulk_printer", "plan_reader")
 
-QuickReader = Callable[[bytes, ProbeIdentity], "tuple[Item, ...]"]
-"""The items of a payload, which must be of the plan's size."""
+PlanReader = Callable[[bytes, ProbeIdentity], "tuple[RecordItem, ...]"]
+"""Returns the items of a payload, which must be of the plan's size."""
 
 BulkPrinter = Callable[[Sequence[tuple[int, RawRecord]], Mapping[int, ProbeIdentity]], str]
-"""What records print, all of them of one plan and of its size, at probes that are in the mapping."""
+"""Returns what records print. All must be of one plan and of its size, at sites that are in the mapping."""
 
 _CODES = {1: "b", 2: "h", 4: "i", 8: "q"}
 _SIGNED = frozenset("di")
@@ -40,21 +40,21 @@ _WIDEST = 4096
 
 
 class _Unfit(Exception):
-    """The plan needs more than a quick reader has."""
+    """The plan needs more than a fast reader can do."""
 
 
-def quick_reader(plan: RecordPlan) -> QuickReader | None:
-    """A reader for ``plan``, or None."""
+def plan_reader(plan: RecordPlan) -> PlanReader | None:
+    """Return a fast reader for ``plan``, or None when it needs more."""
     try:
-        return _Source(plan).compile()
+        return _ReaderSource(plan).compile_reader()
     except _Unfit:
         return None
 
 
 def bulk_printer(plan: RecordPlan) -> BulkPrinter | None:
-    """A printer for ``plan``, or None when it does anything but print."""
+    """Return a printer for ``plan``, or None when it does anything but print."""
     try:
-        return _Source(plan).compile_bulk()
+        return _ReaderSource(plan).compile_bulk()
     except _Unfit:
         return None
 
@@ -62,8 +62,8 @@ def bulk_printer(plan: RecordPlan) -> BulkPrinter | None:
 _text = lru_cache(maxsize=4096)(decode)  # the same few names come again and again
 
 
-class _Source:
-    """The text of a reader while it grows. Names in it: ``v0`` ... the unpacked fields, ``c0`` ... constants."""
+class _ReaderSource:
+    """Writes the Python text of a reader. Names in it: ``v0`` ... the unpacked fields, ``c0`` ... constants."""
 
     def __init__(self, plan: RecordPlan) -> None:
         self._plan = plan
@@ -77,15 +77,17 @@ class _Source:
             "probe_field": probe_field,
         }
 
-    def compile(self) -> QuickReader:
+    def compile_reader(self) -> PlanReader:
+        """Return the reader. Raises :class:`_Unfit`."""
         items = [self._item(action) for action in self._plan.actions]
         names = self._unpacked()
         take = f"    {names} = unpack(payload)\n" if names else ""
         text = f"def read(payload, probe):\n{take}    return ({''.join(f'{item}, ' for item in items)})\n"
-        reader: QuickReader = self._made(text)
+        reader: PlanReader = self._made(text)
         return reader
 
     def compile_bulk(self) -> BulkPrinter:
+        """Return the printer of many records. Raises :class:`_Unfit`."""
         template, values = "", list[str]()
         for action in self._plan.actions:
             if not isinstance(action, acts.Printf):
@@ -108,7 +110,7 @@ class _Source:
         return scope["read"]
 
     def _unpacked(self) -> str:
-        """The names that a payload is unpacked to, with a comma behind each."""
+        """Return the names that a payload is unpacked to, each followed by a comma."""
         shape = self._shape()
         if shape.size > self._plan.size:
             raise _Unfit
@@ -170,7 +172,7 @@ class _Source:
             yield f"{self._constant(template)} % ({''.join(f'{value}, ' for value in values)})"
 
     def _parts(self, form: Format, numbers: tuple[int, ...]) -> Iterator[tuple[str, list[str]]]:
-        """A piece of Python's format, and the value for it unless it is plain text."""
+        """Yield the pieces of a Python format, each with the value for it unless it is plain text."""
         left = iter(numbers)
         for part in form.parts:
             if isinstance(part, str):
@@ -190,7 +192,7 @@ class _Source:
         return name
 
     def _plain(self, conversion: Conversion) -> str:
-        """Flags and width as Python's own formatting takes them."""
+        """Return flags and width as Python's own formatting takes them."""
         star = conversion.star_width or conversion.star_precision or conversion.precision is not None
         if star or not _PLAIN_FLAGS.issuperset(conversion.flags) or (conversion.width or 0) > _WIDEST:
             raise _Unfit

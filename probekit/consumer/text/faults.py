@@ -1,4 +1,4 @@
-"""Faults in DTrace's words.
+"""Fault messages in DTrace's words.
 
 Fault(probe 3 fbt:vmlinux:f:entry, kind 1, value 0x10, clause "clause 2", where "line 7")
 -> error in clause 2 for probe ID 3 (fbt:vmlinux:f:entry): invalid address (0x10) at line 7
@@ -27,12 +27,12 @@ _WITH_ADDRESS = frozenset((FaultKind.BADADDR, FaultKind.BADALIGN, FaultKind.BADS
 
 
 def fault_name(kind: int) -> str:
-    """What went wrong, for a number that may be anything."""
+    """Return DTrace's name for a fault. ``kind``: any number, because it comes from the guest."""
     return _NAMES.get(kind, "unknown fault")
 
 
 def fault_text(fault: Fault) -> str:
-    """The fault as one line, without the program's name."""
+    """Return the fault as one line, without the program's name."""
     value = f" (0x{fault.value:x})" if fault.value is not None and fault.kind in _WITH_ADDRESS else ""
     where = f" at {fault.where}" if fault.where else ""
     clause = fault.clause or "a clause"

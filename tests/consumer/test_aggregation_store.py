@@ -6,10 +6,10 @@ from typing import Any
 
 from probekit.buffers.aggs import AggPlan, KeyPart, datum
 from probekit.buffers.formats import parse_format
+from probekit.consumer.aggregation_store import AggregationStore
 from probekit.consumer.events import Row
-from probekit.consumer.printa import render_rows
-from probekit.consumer.printf import FormatContext
-from probekit.consumer.store import AggregationStore
+from probekit.consumer.text.printa import render_rows
+from probekit.consumer.text.printf import FormatContext
 
 KEY = (KeyPart("string", size=16),)
 
@@ -74,7 +74,7 @@ def test_what_was_printed_is_not_left() -> None:
     store.printed([0])
     store.printed([1])  # nothing in it yet
     store.add(1, {(b"b",): (1,)})
-    assert [a.name for a in store.left()] == ["a1"]
+    assert [a.name for a in store.unprinted()] == ["a1"]
 
 
 def test_a_formatted_printa() -> None:

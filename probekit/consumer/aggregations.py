@@ -1,11 +1,10 @@
-"""Aggregations: keys decoded, CPUs merged, values finished, rows sorted as DTrace sorts them.
+"""Makes aggregations of what CPUs stored: decodes keys, merges CPUs, finishes values, sorts as DTrace does.
 
     CPU 0 {("bash",): (3,)}   CPU 1 {("bash",): (1,), ("init",): (9,)}
     -> Aggregation(rows=(Row(("bash",), 4), Row(("init",), 9)))
 
-The order is DTrace's: by value ascending, so that the biggest comes last and
-stays on the screen, then by key. A ``quantize()`` weighs as the sum of its
-buckets' labels times their counts, then as its count of zeros. Keys compare
+The order is DTrace's: by value ascending, so that the biggest comes last and stays on the screen, then by key. A
+``quantize()`` weighs as the sum of its buckets' labels times their counts, then as its count of zeros. Keys compare
 column by column, integers as their type has them and strings as bytes.
 """
 
@@ -20,6 +19,7 @@ from probekit.buffers.layout import DenseStore, TableStore, read_dense, read_tab
 from probekit.buffers.quantize import BUCKETS, ZERO_BUCKET, Linear, LogLinear, bucket_value
 from probekit.consumer.events import (
     Aggregation,
+    AggValue,
     Average,
     Histogram,
     JoinedRow,
@@ -29,43 +29,52 @@ from probekit.consumer.events import (
     Quantize,
     Row,
     StdDev,
-    Value,
 )
-from probekit.consumer.strings import decode
 from probekit.consumer.symbols import Symbols, probe_field
+from probekit.consumer.text.strings import decode
 from probekit.records import record
 
 __all__ = (
+    "AggTable",
     "SortOrder",
-    "Table",
     "finish",
     "join",
-    "kept",
     "key_of_bytes",
     "key_of_probe",
+    "keys_to_keep",
     "merge",
     "stored_rows",
     "weight",
 )
 
 Words = Sequence[int]
-Table = Mapping[AggKey, Words]
+"""The words of one value, as the guest stores them."""
+
+AggTable = Mapping[AggKey, Words]
+"""The values of one aggregation, by key."""
 
 _WEIGHTS = tuple(bucket_value(i) for i in range(BUCKETS))
 
 
 @record
 class SortOrder:
-    """Options ``aggsortkey``, ``aggsortkeypos``, ``aggsortpos`` and ``aggsortrev``."""
+    """How rows are sorted."""
 
     by_key: bool = False
+    """The option ``aggsortkey``: by key, not by value."""
     key_position: int = 0
+    """The option ``aggsortkeypos``: the key column that is compared first."""
     position: int = 0
+    """The option ``aggsortpos``: the aggregation that is compared first, where several are joined."""
     reverse: bool = False
+    """The option ``aggsortrev``."""
 
 
 def key_of_bytes(parts: Sequence[KeyPart], data: bytes, probes: Mapping[int, ProbeIdentity]) -> AggKey | None:
-    """The key whose words the guest stored, or None when it makes no sense. String parts stay bytes until finished."""
+    """Decode the key whose words the guest stored; None when it makes no sense. ``probes``: by site number.
+
+    Strings and stacks stay bytes until :func:`finish`.
+    """
     if len(data) < 8 * sum(part.words for part in parts):
         return None
     key: list[int | str | bytes] = []
@@ -91,7 +100,7 @@ def key_of_bytes(parts: Sequence[KeyPart], data: bytes, probes: Mapping[int, Pro
 
 
 def _integer(part: KeyPart, stored: bytes) -> int:
-    """The stored word at the part's own width, so that garbage above it cannot widen a column."""
+    """Return the stored word at the part's own width, so that garbage above it cannot widen a column."""
     size = min(max(part.bits // 8, 1), 8)
     return int.from_bytes(stored[:size], "little", signed=part.kind == "int")
 
@@ -99,9 +108,9 @@ def _integer(part: KeyPart, stored: bytes) -> int:
 def stored_rows(
     plan: AggPlan, store: DenseStore | TableStore, data: bytes, probes: Mapping[int, ProbeIdentity]
 ) -> tuple[list[tuple[AggKey, Words]], int]:
-    """What one CPU's store holds, and how many of its entries made no sense. ``probes``: by site number.
+    """Return what one CPU's store holds, and how many of its entries made no sense. ``probes``: by site number.
 
-    A key may come more than once (two probes of one function): :func:`merge` adds them up.
+    A key may come more than once (two probes of one function); :func:`merge` adds them up.
     """
     rows: list[tuple[AggKey, Words]] = []
     corrupt = 0
@@ -128,12 +137,15 @@ def stored_rows(
 
 
 def key_of_probe(parts: Sequence[KeyPart], probe: ProbeIdentity) -> AggKey:
-    """The key of an aggregation that the probe alone decides (``AggPlan.constant_keyed``)."""
+    """Return the key of an aggregation that the probe alone decides (``AggPlan.constant_keyed``)."""
     return tuple(probe_field(probe.name, part.detail) for part in parts)
 
 
-def merge(plan: AggPlan, tables: Iterable[Table | Iterable[tuple[AggKey, Words]]]) -> dict[AggKey, Words]:
-    """All tables as one. A table may also be pairs, in which a key may come more than once."""
+def merge(plan: AggPlan, tables: Iterable[AggTable | Iterable[tuple[AggKey, Words]]]) -> dict[AggKey, Words]:
+    """Merge all tables into one. A table may also be pairs, in which a key may come more than once.
+
+    Values of another size than the plan's are left out.
+    """
     combine = AGG_FUNCS[plan.func].merge
     words_count = plan.words
     merged: dict[AggKey, Words] = {}
@@ -148,13 +160,16 @@ def merge(plan: AggPlan, tables: Iterable[Table | Iterable[tuple[AggKey, Words]]
 
 def finish(
     plan: AggPlan,
-    table: Table,
+    table: AggTable,
     *,
     order: SortOrder | None = None,
     normals: Mapping[AggKey, int] | None = None,
     symbols: Symbols | None = None,
 ) -> Aggregation:
-    """The merged table as the model has it: keys decoded, values finished, rows sorted. ``normals``: where not 1."""
+    """Turn a merged table into the model: keys decoded, values finished, rows sorted.
+
+    ``normals``: what values are divided by when they are shown, for keys where it is not 1.
+    """
     symbols = symbols or Symbols()
     normals = normals or {}
     rows = (
@@ -190,7 +205,7 @@ def _key_value(part: KeyPart, key: int | str | bytes, symbols: Symbols) -> KeyVa
     return key
 
 
-def _value(plan: AggPlan, words: Words) -> Value:
+def _value(plan: AggPlan, words: Words) -> AggValue:
     match plan.func:
         case "count" | "sum" | "min" | "max":
             return words[0]
@@ -212,8 +227,8 @@ def _value(plan: AggPlan, words: Words) -> Value:
 _WORD_MASK = (1 << 64) - 1
 
 
-def weight(value: Value | None) -> tuple[int, int]:
-    """What rows are sorted by: the value, and what decides between equal ones. A missing value weighs as zero."""
+def weight(value: AggValue | None) -> tuple[int, int]:
+    """Return what rows are sorted by: the value, and what decides between equal ones. A missing value counts as 0."""
     match value:
         case None:
             return 0, 0
@@ -237,7 +252,7 @@ def _weigh(weights: Sequence[int], buckets: Sequence[int]) -> int:
 
 
 def _key_rank(key: Sequence[KeyValue], position: int) -> tuple[Any, ...]:
-    """The key as DTrace compares it, from column ``position`` on and then around."""
+    """Return the key as DTrace compares it: from column ``position`` on, then the columns before it."""
     ranks = [k if isinstance(k, int) else k.encode("utf-8", "surrogatepass") for k in key]
     start = position if 0 <= position < len(ranks) else 0
     return (*ranks[start:], *ranks[:start])
@@ -251,8 +266,8 @@ def _ranking(order: SortOrder) -> Callable[[Row], Any]:
     return rank
 
 
-def kept(plan: AggPlan, table: Table, keep: int) -> set[AggKey]:
-    """The keys that ``trunc(@a, keep)`` leaves: those of the ``keep`` greatest values, or the ``-keep`` smallest."""
+def keys_to_keep(plan: AggPlan, table: AggTable, keep: int) -> set[AggKey]:
+    """Return the keys that ``trunc(@a, keep)`` leaves: of the ``keep`` greatest values, or the ``-keep`` smallest."""
 
     def rank(key: AggKey) -> tuple[Any, ...]:
         return weight(_value(plan, table[key])), _key_rank([decode(k) if isinstance(k, bytes) else k for k in key], 0)
@@ -262,7 +277,7 @@ def kept(plan: AggPlan, table: Table, keep: int) -> set[AggKey]:
 
 
 def join(aggregations: Sequence[Aggregation], order: SortOrder | None = None) -> list[JoinedRow]:
-    """Aggregations with the same kinds of keys, one row for each key: ``printa(@a, @b)``."""
+    """Join aggregations with the same kinds of keys, one row for each key: ``printa(@a, @b)``."""
     order = order or SortOrder()
     if not aggregations:
         return []

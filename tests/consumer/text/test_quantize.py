@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from probekit.buffers.quantize import BUCKETS, Linear, LogLinear
 from probekit.consumer.events import Histogram, Quantize, divide
-from probekit.consumer.histogram import Bars, histogram_lines, shown_buckets
+from probekit.consumer.text.quantize import Bars, histogram_lines, shown_buckets
 from tests.output.samples import quantized
 
 HEADER = "           value  ------------- Distribution ------------- count    "

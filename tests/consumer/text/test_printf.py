@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from probekit.buffers.formats import Conversion, Format
 from probekit.consumer.events import GuestText, StackFrames, SymbolName, TraceInt, TraceString
-from probekit.consumer.printf import MAX_STAR, FormatContext, render
-from probekit.consumer.symbols import Found, Symbols
+from probekit.consumer.symbols import SymbolAt, Symbols
+from probekit.consumer.text.printf import MAX_STAR, FormatContext, render
 
 LIBC = ctypes.CDLL(None)
 
@@ -105,7 +105,7 @@ def test_characters(letter: str, value: int, expected: str) -> None:
 
 
 def test_symbols() -> None:
-    named = FormatContext(symbols=Symbols({0xFFFFFFFF81000010: Found("vmlinux", "start", 0x10)}.get))
+    named = FormatContext(symbols=Symbols({0xFFFFFFFF81000010: SymbolAt("vmlinux", "start", 0x10)}.get))
     addr = TraceInt(0xFFFFFFFF81000010 - (1 << 64))
     assert show(conv("a"), addr, context=named) == "vmlinux`start+0x10"
     assert show(conv("a", width=20), addr, context=named) == "  vmlinux`start+0x10"

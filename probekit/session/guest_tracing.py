@@ -28,10 +28,10 @@ from probekit.session.overhead import Overhead, refuse_measuring
 from probekit.session.state import JournalLog, new_journal
 from probekit.session.unsupported import wants_stacks
 
-__all__ = ("GuestSide",)
+__all__ = ("GuestTracing",)
 
 
-class GuestSide:
+class GuestTracing:
     """``refused``: probes, or exits of probes, that cannot be enabled, known after :meth:`find`.
 
     ``stats``: what things took. ``cancelled``: asked while waiting for the guest. ``measure``: clauses take their own
@@ -165,7 +165,7 @@ class GuestSide:
         return self._engine.code if self._engine is not None else None
 
     def send_heartbeat(self) -> None:
-        """Send the guest's watchdog a heartbeat, if one is due, between two polls that are far apart."""
+        """A sign of life for the guest's watchdog, between two polls that are far apart."""
         if self._engine is not None:
             self._engine.send_heartbeat()
 

@@ -1,4 +1,4 @@
-"""What a program has cost the guest, in words.
+"""Tells what a program has cost the guest, in lines for ``-v``.
 
 clause 1: 120,000 firings, 85 ns each
 to clauses and back: 120,000 times, 31 ns each
@@ -15,7 +15,7 @@ __all__ = ("aborted_text", "costs_lines")
 
 
 def aborted_text(costs: Costs) -> str:
-    """Why the program was ended."""
+    """Return the message for a program that took more than its limit, and was ended for that."""
     return (
         f"processing aborted: probes took {costs.percent:.1f}% of the guest's CPU time, "
         f"more than maxoverhead={costs.limit}"
@@ -23,7 +23,7 @@ def aborted_text(costs: Costs) -> str:
 
 
 def costs_lines(costs: Costs, *, verbose: bool) -> Iterator[str]:
-    """A line for each clause, with ``verbose``; why the program was ended, if it was."""
+    """Yield a line for each clause where ``verbose``, and why the program was ended where it was."""
     if verbose:
         for cost in costs.clauses:
             yield f"clause {cost.clause + 1}: {cost.firings:,} firings, {cost.ns / max(cost.firings, 1):,.0f} ns each"

@@ -1,4 +1,4 @@
-r"""Strings that come from the guest: decoded without ever failing, escaped for a terminal, or as ``%S`` prints them.
+r"""Decodes strings that come from the guest, without ever failing, and escapes them for a terminal or for ``%S``.
 
 decode(b"bash\0garbage")      -> 'bash'
 decode(b"\xff!")              -> '\udcff!'     not UTF-8: the byte goes through as it is
@@ -12,7 +12,7 @@ import re
 
 __all__ = ("c_escape", "decode", "escape_controls", "raw_byte", "spell_surrogates")
 
-# What can drive a terminal or reorder a line: C0, DEL, C1, line separators, directional overrides, lone surrogates.
+# Can drive a terminal or reorder a line: C0, DEL, C1, line separators, directional overrides, lone surrogates.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -33,22 +33,22 @@ _C_ESCAPES = {
 
 
 def decode(data: bytes) -> str:
-    """The text up to the first NUL; bytes that are not UTF-8 become surrogates, and themselves when written."""
+    """Return the text up to the first NUL. Bytes that are not UTF-8 become surrogates, and themselves when written."""
     return data.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
 
 
 def spell_surrogates(text: str) -> str:
-    """Bytes that were not UTF-8 as ``\\xNN``."""
+    """Spell out bytes that were not UTF-8, as ``\\xNN``."""
     return _SURROGATES.sub(_spell, text)
 
 
 def raw_byte(code: int) -> str:
-    """A byte as a character that is written as that byte."""
+    """Return a character that is written as the byte ``code``."""
     return chr(code) if code < 0x80 else chr(_RAW + code)
 
 
 def escape_controls(text: str) -> str:
-    """The text with every control character spelled out, ``\\xNN`` or ``\\uNNNN``."""
+    """Spell out every control character, as ``\\xNN`` or ``\\uNNNN``."""
     return _CONTROLS.sub(_spell, text)
 
 
@@ -60,7 +60,7 @@ def _spell(match: re.Match[str]) -> str:
 
 
 def c_escape(text: str) -> str:
-    """The text as a C string literal would spell it: letters for the usual escapes, octal for the rest."""
+    """Spell the text as a C string literal does: letters for the usual escapes, octal for the rest."""
     return "".join(_c_char(c) for c in text)
 
 

@@ -1,4 +1,4 @@
-r"""``printa()`` with a format: one line for each key, plain conversions taking the key, ``%@`` ones the values.
+r"""``printa()`` with a format: prints it for each key. Plain conversions take the key, ``%@`` ones the values.
 
 printa("%s %@d\n", @a)   {("sh",): 3}  ->  "sh 3\n"
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from probekit.buffers.aggs import AggFuncName
 from probekit.buffers.formats import Conversion, Format
 from probekit.consumer.events import (
+    AggValue,
     Average,
     GuestText,
     Histogram,
@@ -25,17 +26,16 @@ from probekit.consumer.events import (
     Table,
     TraceInt,
     TraceString,
-    Value,
     divide,
 )
-from probekit.consumer.histogram import histogram_lines
-from probekit.consumer.printf import Argument, FormatContext, convert
+from probekit.consumer.text.printf import Argument, FormatContext, convert
+from probekit.consumer.text.quantize import histogram_lines
 
 __all__ = ("render_rows", "scaled", "shown_values")
 
 
 def render_rows(form: Format, table: Table, context: FormatContext) -> Printed:
-    """The whole text of one ``printa()``."""
+    """Return the whole text of one ``printa()``."""
     pieces: list[Piece] = []
     for row in table.rows:
         keys = iter([_key(part, kind) for part, kind in zip(row.key, table.keys, strict=False)])
@@ -45,14 +45,14 @@ def render_rows(form: Format, table: Table, context: FormatContext) -> Printed:
                 pieces.append(part)
             elif "@" in part.flags:
                 pieces.append(_aggregated(part, keys, values[0], context))
-                values = values[1:] or values  # what is one too many shows the last value again
+                values = values[1:] or values  # a conversion too many shows the last value again
             else:
                 pieces.append(convert(part, keys, context))
     return Printed(tuple(_joined(pieces)))
 
 
 def _joined(pieces: Sequence[Piece]) -> Iterator[Piece]:
-    """Neighbours of the same kind as one: a table of thousands of rows is not thousands of pieces."""
+    """Join neighbours of the same kind: a table of thousands of rows need not be thousands of pieces."""
     run: list[str] = []
     guest = False
     for piece in pieces:
@@ -78,13 +78,13 @@ def _key(part: KeyValue, kind: KeyKind) -> Argument:
             return TraceString(part)
 
 
-def shown_values(row: JoinedRow, funcs: Sequence[AggFuncName]) -> Iterator[tuple[Value | None, int]]:
-    """Values and what each is divided by; one that is missing is None."""
+def shown_values(row: JoinedRow, funcs: Sequence[AggFuncName]) -> Iterator[tuple[AggValue | None, int]]:
+    """Return an iterator over the values and what each is divided by; a value that is missing is None."""
     return iter([(value, normal) for value, normal, _ in zip(row.values, row.normals, funcs, strict=True)])
 
 
 def scaled(value: int | Average | StdDev | None, normal: int) -> int:
-    """A value as one number."""
+    """Return a value as one number, divided by ``normal``; 0 for a missing one."""
     match value:
         case None:
             return 0
@@ -97,7 +97,7 @@ def scaled(value: int | Average | StdDev | None, normal: int) -> int:
 
 
 def _aggregated(
-    conversion: Conversion, keys: Iterator[Argument], shown: tuple[Value | None, int], context: FormatContext
+    conversion: Conversion, keys: Iterator[Argument], shown: tuple[AggValue | None, int], context: FormatContext
 ) -> Piece:
     value, normal = shown
     stars = [next(keys, TraceInt(0)) for star in (conversion.star_width, conversion.star_precision) if star]

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from probekit.buffers.aggs import AGG_FUNCS, AggPlan, KeyPart, datum
 from probekit.buffers.layout import DenseStore, TableStore
 from probekit.buffers.quantize import BUCKETS, bucket_of
-from probekit.consumer.aggregate import (
+from probekit.consumer.aggregations import (
     SortOrder,
     finish,
     join,
-    kept,
     key_of_bytes,
     key_of_probe,
+    keys_to_keep,
     merge,
     stored_rows,
     weight,
@@ -184,10 +184,10 @@ def test_average_sorts_by_its_quotient() -> None:
 def test_what_trunc_keeps() -> None:
     table = {(i,): (i * 10,) for i in range(5)}
     by_number = plan("sum", KeyPart("int"))
-    assert kept(by_number, table, 2) == {(3,), (4,)}
-    assert kept(by_number, table, -2) == {(0,), (1,)}
-    assert kept(by_number, table, 0) == set()
-    assert kept(by_number, table, 99) == kept(by_number, table, -99) == set(table)
+    assert keys_to_keep(by_number, table, 2) == {(3,), (4,)}
+    assert keys_to_keep(by_number, table, -2) == {(0,), (1,)}
+    assert keys_to_keep(by_number, table, 0) == set()
+    assert keys_to_keep(by_number, table, 99) == keys_to_keep(by_number, table, -99) == set(table)
 
 
 def test_linear_histograms_weigh_by_their_bases() -> None:

@@ -13,7 +13,7 @@ from probekit.buffers.actions import FieldKind, RecordPlan, field_layout
 from probekit.buffers.formats import parse_format
 from probekit.buffers.layout import RawRecord
 from probekit.consumer.events import ProbeIdentity
-from probekit.consumer.quick import bulk_printer, quick_reader
+from probekit.consumer.plan_readers import bulk_printer, plan_reader
 from probekit.consumer.records import Decoded, decode_record
 from probekit.probe.names import ProbeName
 
@@ -55,7 +55,7 @@ def plans(draw: st.DrawFn) -> RecordPlan:
 @given(plans(), st.data())
 def test_it_equals_the_general_reader(plan: RecordPlan, data: st.DataObject) -> None:
     payload = data.draw(st.binary(min_size=plan.size, max_size=plan.size))
-    reader = quick_reader(plan)
+    reader = plan_reader(plan)
     assert reader is not None
     slow = decode_record(plan, payload, probe=PROBE)
     assert isinstance(slow, Decoded)
@@ -66,18 +66,18 @@ def test_it_equals_the_general_reader(plan: RecordPlan, data: st.DataObject) -> 
 def test_what_needs_more_has_none(text: str) -> None:
     kind: FieldKind = "string" if text[-1] in "sS" else "int"
     fields, size = field_layout([(8, kind, ""), (8, "int", "")])
-    assert quick_reader(RecordPlan(fields, (acts.Printf(parse_format(text), (0, 1)),), size)) is None
+    assert plan_reader(RecordPlan(fields, (acts.Printf(parse_format(text), (0, 1)),), size)) is None
 
 
 def test_other_actions_have_none() -> None:
     fields, size = field_layout([(8, "int", ""), (8, "uint", "sym"), (16, "bytes", ""), (16, "stack", "")])
     for action in (acts.Exit(0), acts.SymbolAction("sym", 1), acts.TraceAction(1), acts.Tracemem(2), acts.Stack(3)):
-        assert quick_reader(RecordPlan(fields, (action,), size)) is None
+        assert plan_reader(RecordPlan(fields, (action,), size)) is None
 
 
 def test_an_example() -> None:
     fields, size = field_layout([(4, "int", ""), (16, "string", ""), (8, "int", "")])
-    reader = quick_reader(RecordPlan(fields, (acts.Printf(parse_format("%d %s %x\n"), (0, 1, 2)),), size))
+    reader = plan_reader(RecordPlan(fields, (acts.Printf(parse_format("%d %s %x\n"), (0, 1, 2)),), size))
     assert reader is not None
     (printed,) = reader(struct.pack("<i4x16sq", -5, b"sh\0junk", -1), PROBE)
     assert getattr(printed, "text", "") == "-5 sh ffffffffffffffff\n"
