@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from probekit.buffers import actions as acts
-from probekit.buffers.actions import Action, Field, RecordPlan
+from probekit.buffers.actions import Action, RecordField, RecordPlan
 from probekit.buffers.layout import RawRecord
 from probekit.consumer import events as model
 from probekit.consumer.aggregation_store import AggregationStore

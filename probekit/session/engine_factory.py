@@ -72,7 +72,12 @@ def make_engine(attachment: Attachment, plan: EnginePlan, log: JournalLog) -> En
             fixups=_fixups(attachment, plan.sites),
         )
         if plan.name == "stop"
-        else partial(GuestEngine, page_tables=attachment.address_spaces(), edits_size=plan.edits_size)
+        else partial(
+            GuestEngine,
+            make_memory=attachment.data_memory,
+            page_tables=attachment.address_spaces(),
+            edits_size=plan.edits_size,
+        )
     )
     return make(
         target=attachment.target,
@@ -83,7 +88,6 @@ def make_engine(attachment: Attachment, plan: EnginePlan, log: JournalLog) -> En
         options=_engine_options(plan),
         log=log,
         clock=attachment.clock,
-        make_memory=attachment.data_memory,
         cancelled=plan.cancelled,
     )
 
