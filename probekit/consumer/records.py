@@ -104,7 +104,7 @@ class _MisfitError(ValueError):
     """A field is not in the payload, or an aggregation does not exist."""
 
 
-def _argument(field: Field, payload: bytes, probe: ProbeIdentity, context: FormatContext) -> Argument:
+def _argument(field: RecordField, payload: bytes, probe: ProbeIdentity, context: FormatContext) -> Argument:
     end = field.offset + field.size
     if field.offset < 0 or field.size < 0 or end > len(payload):
         raise _MisfitError(f"field at {field.offset}, {field.size} bytes, in a payload of {len(payload)}")
@@ -158,7 +158,7 @@ class _RecordActions:
         """Do what one action asks, or add an item for the renderer to do it."""
         item: RecordItem | None = None
         match action:
-            case acts.Trace(field=number):
+            case acts.TraceAction(field=number):
                 item = self.field(number)
             case acts.Exit(field=number):
                 self.exit_status = self.number(number)
@@ -172,9 +172,9 @@ class _RecordActions:
                 item = model.Truncated()
             case acts.Printa():
                 item = self.printa(action)
-            case acts.Stack(field=number) | acts.Symbol(field=number):
+            case acts.Stack(field=number) | acts.SymbolAction(field=number):
                 item = self.field(number)
-                if isinstance(action, acts.Symbol) and isinstance(item, TraceInt):
+                if isinstance(action, acts.SymbolAction) and isinstance(item, TraceInt):
                     item = model.SymbolName(self.program.context.symbols.named(action.kind, item.value))
             case acts.Tracemem(field=number, size_field=size):
                 item = model.Dump(self.memory(number, size))
