@@ -210,7 +210,7 @@ class EventStream:
                 yield from self._each_event(members, ticks_per_ns=ticks_per_ns, late=late)
 
     def _send_heartbeat(self) -> None:
-        """A long way through many records is no absence."""
+        """Send a heartbeat while a long batch of records is processed."""
         if self._guest is not None:
             self._guest.send_heartbeat()
 

@@ -165,7 +165,7 @@ class GuestTracing:
         return self._engine.code if self._engine is not None else None
 
     def send_heartbeat(self) -> None:
-        """A sign of life for the guest's watchdog, between two polls that are far apart."""
+        """Send the guest's watchdog a heartbeat, if one is due, between two polls that are far apart."""
         if self._engine is not None:
             self._engine.send_heartbeat()
 
