@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from probekit.isa.access import Access, accesses_behind, element_of
+from probekit.isa.access import MemoryAccess, accesses_after, string_element
 from probekit.isa.decode import DecodeError, decode_one, decode_run
 from probekit.target.api import Regs
 
@@ -28,7 +28,7 @@ class Executed(NamedTuple):
     """An instruction and what it did to memory. ``pc``: its address; ``repeats``: it has a REP prefix."""
 
     pc: int
-    accesses: tuple[Access, ...]
+    accesses: tuple[MemoryAccess, ...]
     repeats: bool = False
 
 
@@ -40,7 +40,7 @@ class LastInstruction:
         self._start_of = start_of
         self._known: dict[int, bytes | None] = {}
 
-    def find(self, regs: Regs, fits: Callable[[Access], bool]) -> Executed | None:
+    def find(self, regs: Regs, fits: Callable[[MemoryAccess], bool]) -> Executed | None:
         """The instruction whose access ``fits`` (its address is not None), or whose address nobody can tell."""
         values = regs.values
         surest = self._decoded(values["rip"])
@@ -57,8 +57,8 @@ class LastInstruction:
         return None
 
     @staticmethod
-    def _accesses(candidate: tuple[int, bytes], regs: Regs) -> tuple[Access, ...]:
-        return accesses_behind(candidate[1], candidate[0], regs.values)
+    def _accesses(candidate: tuple[int, bytes], regs: Regs) -> tuple[MemoryAccess, ...]:
+        return accesses_after(candidate[1], candidate[0], regs.values)
 
     def _executed(self, candidate: tuple[int, bytes], regs: Regs, *, repeats: bool = False) -> Executed:
         return Executed(candidate[0], self._accesses(candidate, regs), repeats)
@@ -87,7 +87,7 @@ class LastInstruction:
 
     def _at(self, rip: int) -> Iterator[tuple[int, bytes]]:
         code = self._read_up_to(rip)
-        if code and element_of(code) is not None:
+        if code and string_element(code) is not None:
             yield rip, decode_one(code, rip).raw
 
     def _read_up_to(self, addr: int) -> bytes:

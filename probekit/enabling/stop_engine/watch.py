@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from probekit.enabling.stop_engine.last_insn import LastInstruction
 from probekit.enabling.stop_engine.late_hits import LateHits, WatchTarget
 from probekit.errors import GuestError, TargetError, UnsupportedError
-from probekit.isa.access import Access
+from probekit.isa.access import MemoryAccess
 from probekit.patch.edits import TextMemory
 from probekit.providers.api import Probe, Watched
 from probekit.target.api import BreakKind, Regs, StopReason, Vcpu
@@ -61,7 +61,7 @@ class _Made:
     vcpu: Vcpu
     regs: Regs
     pc: int
-    access: Access
+    access: MemoryAccess
 
     def part_in(self, watched: Watched) -> tuple[int, int] | None:
         """Address and size of what lies in the range."""
@@ -171,22 +171,22 @@ class Watcher:
         for access in found.accesses:
             if access.addr is None:
                 place = self._whole(addr, kind)
-                access = Access(place.addr, access.size or place.size, access.read, access.write)
+                access = MemoryAccess(place.addr, access.size or place.size, access.read, access.write)
             if self._fits(access, kind="watch_access"):
                 made.append(_Made(vcpu, regs, found.pc, access))
         return made
 
-    def _fits(self, access: Access, kind: BreakKind) -> bool:
+    def _fits(self, access: MemoryAccess, kind: BreakKind) -> bool:
         if access.addr is None or (kind == "watch_read" and not access.read):
             return False
         if kind == "watch_write" and not access.write:
             return False
         return any(access.addr < addr + size and addr < access.addr + access.size for addr, size in self._ranges)
 
-    def _whole(self, addr: int, kind: BreakKind) -> Access:
+    def _whole(self, addr: int, kind: BreakKind) -> MemoryAccess:
         """All that the watchpoint covers, for want of something better."""
         size = next((p.size for p in self._set if p.addr == addr), 1)
-        return Access(addr, size, read=kind != "watch_write", write=kind != "watch_read")
+        return MemoryAccess(addr, size, read=kind != "watch_write", write=kind != "watch_read")
 
     def _code(self, addr: int, size: int) -> bytes | None:
         if addr & _KERNEL:
