@@ -5,17 +5,22 @@ PYTHON := $(VENV)/bin/python
 PYTEST :=
 BENCH :=
 
-.PHONY: help demo test lint bench
+.PHONY: help demo check test lint bench
 
 help:
 	@echo 'make demo    boot a guest, count its system calls for ten seconds, print them, stop it'
-	@echo 'make test    every check of the project: lint, types, layers, tests, live guests'
+	@echo 'make check   lint, types, layers and every test that needs no guest; a few minutes'
+	@echo 'make test    every check of the project: that of make check, and live guests'
 	@echo 'make lint    only ruff, mypy and import-linter'
 	@echo 'make bench   what a probe costs, beside bpftrace and gdb'
 
 demo:
 	@sh vm/bootstrap.sh
 	@$(PYTHON) -m vm.demo
+
+check: lint
+	@sh vm/bootstrap.sh tests
+	$(PYTHON) -m pytest -n 2 -m 'not guest' $(PYTEST)
 
 # Three processes, each with guests of its own (tests/conftest.py); much of a live test is waiting.
 test: lint

@@ -18,6 +18,7 @@ from functools import lru_cache
 
 from probekit.buffers.layout import DenseStore
 from probekit.codegen.context import Context
+from probekit.errors import InternalError
 from probekit.ir.ops import Aggregate, Branch, Clause
 from probekit.isa.assemble import assemble
 
@@ -54,7 +55,7 @@ def _pieces(slot: int, preemptible: bool) -> tuple[bytes, bytes, bytes]:
     head = assemble(f"push rax; {_load(slot)}", 0)
     increment = assemble(_increment(_MARK, preemptible=preemptible), 0)
     if not increment.endswith(struct.pack("<I", _MARK)):
-        raise AssertionError("the displacement is not the increment's last four bytes")
+        raise InternalError("the displacement is not the increment's last four bytes")
     return head, increment[:-4], assemble("pop rax", 0)
 
 
@@ -65,7 +66,7 @@ def inline_bodies(aggs: tuple[int, ...], context: Context) -> Callable[[int], by
     for agg in aggs:
         store = context.store(agg)
         if not isinstance(store, DenseStore):
-            raise AssertionError("inline counting needs a dense store")
+            raise InternalError("inline counting needs a dense store")
         places.append((store.offset, 0 if store.single else store.stride))
     if len(places) == 1:  # "every function" is 35,000 of these
         ((offset, stride),) = places

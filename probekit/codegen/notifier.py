@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from probekit.errors import InternalError
 from probekit.guest.traptable import GOLDEN
 from probekit.isa.assemble import assemble
 
@@ -86,5 +87,5 @@ def notifier(layout: TrapLayout, *, table: int, capacity: int, shift: int, limit
         addr,
     )
     if len(code) > NOTIFIER_SIZE:
-        raise AssertionError("the notifier is larger than its upper bound")
+        raise InternalError("the notifier is larger than its upper bound")
     return code

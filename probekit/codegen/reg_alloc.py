@@ -21,6 +21,7 @@ from itertools import pairwise
 from typing import Literal
 
 from probekit.buffers.variables import round8
+from probekit.errors import InternalError
 from probekit.ir.names import BUILTINS, CALLS
 from probekit.ir.ops import (
     Aggregate,
@@ -150,7 +151,8 @@ def text_slots(clause: Clause, program: Program) -> tuple[dict[Reg, int], int]:
         size = _text_size(op, program, constants)
         if size:
             dst = _defined(op)
-            assert dst is not None
+            if dst is None:
+                raise InternalError("an operation that makes a value has no register for it")
             sizes[dst] = max(sizes.get(dst, 0), size)
     offset = 0
     for dst, size in sizes.items():

@@ -22,7 +22,7 @@ from probekit.codegen.frame import FRAME_CALLER, FRAME_SITE, MAX_FRAME, SAVED, S
 from probekit.codegen.reg_alloc import FACTS, LEADING_ARGUMENTS, ProbeKind
 from probekit.codegen.runtime.core import header
 from probekit.codegen.runtime.registry import Routines
-from probekit.errors import UnsupportedError
+from probekit.errors import InternalError, UnsupportedError
 from probekit.ir.names import BUILTINS
 from probekit.ir.ops import (
     Aggregate,
@@ -90,7 +90,8 @@ def _uses(op: Op, clause: Clause, kind: ProbeKind, context: Context) -> int:
             variable = context.program.variables[var]
             return 0 if variable.kind == "int" and variable.scope != "self" else 4
         case Emit(field=field):
-            assert clause.record is not None
+            if clause.record is None:
+                raise InternalError("a clause with actions on the guest has no record")
             place = clause.record.fields[field]
             return 0 if place.kind in ("int", "uint", "probe") or place.size == 16 else 4
         case Arg() | Bin() | Cmp() | Ext() | Int() | Str() | StrCmp():

@@ -29,7 +29,7 @@ from iced_x86 import (
 )
 
 from probekit.codegen.context import Context
-from probekit.errors import ProbekitError
+from probekit.errors import InternalError
 
 __all__ = ("MAX_IMAGE", "MAX_STACK", "CodeError", "CodeLayout", "verify_code")
 
@@ -55,14 +55,11 @@ _RSP, _RBX, _RDI, _RAX, _GS = map(int, (Register.RSP, Register.RBX, Register.RDI
 _CALLER_SAVED = tuple(getattr(Register, name) for name in ("RAX", "RCX", "RDX", "RSI", "RDI", "R8", "R9", "R10", "R11"))
 
 
-class CodeError(ProbekitError):
-    """Generated code breaks a rule. ``addr``: of the instruction."""
+class CodeError(InternalError):
+    """Generated code breaks a rule; it was found before anything was enabled. ``addr``: address of the instruction."""
 
     def __init__(self, reason: str, addr: int) -> None:
-        super().__init__(
-            f"the generated code at {addr:#x} is not what it should be: {reason}",
-            hint="this is a mistake in probekit; nothing has been enabled",
-        )
+        super().__init__(f"the generated code at {addr:#x} breaks a rule: {reason}; nothing was enabled")
         self.addr = addr
 
 

@@ -10,7 +10,6 @@ leave the other alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from math import isqrt
 
 from probekit.buffers.actions import PrintType
@@ -18,7 +17,7 @@ from probekit.buffers.aggs import AggFuncName
 from probekit.buffers.quantize import Linear, LogLinear
 from probekit.consumer.drops import Drop
 from probekit.probe.names import ProbeName
-from probekit.records import record
+from probekit.records import fresh, record
 
 __all__ = (
     "Aggregation",
@@ -43,8 +42,8 @@ __all__ = (
     "OptionSet",
     "Piece",
     "Printed",
-    "Probe",
     "ProbeFired",
+    "ProbeIdentity",
     "Quantize",
     "Reopened",
     "Row",
@@ -64,7 +63,7 @@ __all__ = (
 
 
 @record
-class Probe:
+class ProbeIdentity:
     """One probe of this session: its ID, as ``-l`` lists it, and its name."""
 
     id: int
@@ -214,7 +213,7 @@ class ProbeFired:
     """One clause ran at one probe and left a record. ``timestamp``: nanoseconds; ``epid``: None when not numbered."""
 
     cpu: int
-    probe: Probe
+    probe: ProbeIdentity
     clause: int
     timestamp: int
     items: tuple[Item, ...]
@@ -278,7 +277,7 @@ class Quantize:
     buckets: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Histogram:
     """The value of ``lquantize()`` and ``llquantize()``: a count for each bucket of ``scale``."""
 
@@ -326,7 +325,7 @@ class Fault:
     ``clause``: how the script names the clause; ``where``: the place in the script, such as ``line 3``.
     """
 
-    probe: Probe
+    probe: ProbeIdentity
     kind: int
     cpu: int | None = None
     value: int | None = None
@@ -352,12 +351,12 @@ class Attached:
     seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Message:
     """Something to tell the user that belongs to no probe."""
 
     text: str
-    details: dict[str, str | int] = field(default_factory=dict)
+    details: dict[str, str | int] = fresh(dict)
 
 
 @record

@@ -10,12 +10,12 @@ bytes without NUL. What leaves is what the layout says, byte for byte:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol, assert_never
 
-from probekit.buffers.actions import Field
+from probekit.buffers.actions import RecordField
 from probekit.buffers.aggs import AggKey, KeyPart
 from probekit.buffers.layout import FaultKind
+from probekit.errors import InternalError
 from probekit.interp.calls import Callee, Failed, call
 from probekit.interp.memory import LARGEST, BadAddress, NoScratch
 from probekit.interp.state import State, Value
@@ -24,12 +24,12 @@ from probekit.ir.names import BUILTINS
 from probekit.ir.ops import BinOp, Clause, CmpOp, Op, Program
 from probekit.lang.arith import COMPARE, compute, signed64, unsigned64
 from probekit.lang.typed import ArithOp, CompareOp
-from probekit.records import record
+from probekit.records import fresh, mutable_record, record
 
-__all__ = ("Context", "Fault", "Outcome", "Value", "run_clause")
+__all__ = ("EvalContext", "EvalFault", "Outcome", "Value", "run_clause")
 
 
-class Context(Protocol):
+class EvalContext(Protocol):
     """What a clause sees of the world. Integers may come signed or unsigned: their low 64 bits count."""
 
     def arg(self, index: int) -> int:
@@ -66,7 +66,7 @@ class Context(Protocol):
 
 
 @record
-class Fault:
+class EvalFault:
     """Why the clause was aborted. ``value``: the word at fault, or None. ``block`` and ``op``: where in the clause.
 
     ``action``: how many actions had begun before it, which is what ERROR's ``arg2`` says.
@@ -85,28 +85,32 @@ class Outcome:
 
     fired: bool
     record: bytes | None = None
-    fault: Fault | None = None
+    fault: EvalFault | None = None
 
 
-@dataclass(slots=True)
+@mutable_record
 class _Firing:
+    """One clause while it runs."""
+
     clause: Clause
     program: Program
-    context: Context
+    context: EvalContext
     state: State
     callee: Callee
-    registers: dict[int, Value] = field(default_factory=dict)
-    record: bytearray = field(default_factory=bytearray)
+    registers: dict[int, Value] = fresh(dict)
+    record: bytearray = fresh(bytearray)
     emitted: int = 0
 
     def integer(self, reg: int) -> int:
         value = self.registers[reg]
-        assert isinstance(value, int)
+        if not isinstance(value, int):
+            raise InternalError("a register holds no integer")
         return value
 
     def text(self, reg: int) -> bytes:
         value = self.registers[reg]
-        assert isinstance(value, bytes)
+        if not isinstance(value, bytes):
+            raise InternalError("a register holds no string")
         return value
 
     def key(self, keys: tuple[int, ...]) -> tuple[Value, ...]:
@@ -115,7 +119,7 @@ class _Firing:
         return tuple(v if isinstance(v, int) else v[:limit] for v in values)
 
 
-def run_clause(clause: Clause, program: Program, context: Context, state: State | None = None) -> Outcome:
+def run_clause(clause: Clause, program: Program, context: EvalContext, state: State | None = None) -> Outcome:
     """Evaluate the clause: predicate, then body. A fault ends it; what it stored before that stays stored.
 
     ``state``: what the program keeps beside plain global integers; without it, it keeps nothing.
@@ -126,7 +130,7 @@ def run_clause(clause: Clause, program: Program, context: Context, state: State 
     )
     if clause.record is not None:
         if clause.record.size > LARGEST:
-            return Outcome(True, fault=Fault(FaultKind.NOSCRATCH, 0))
+            return Outcome(True, fault=EvalFault(FaultKind.NOSCRATCH, 0))
         firing.record = bytearray(clause.record.size)
     try:
         return _run(firing)
@@ -145,7 +149,7 @@ def _run(firing: _Firing) -> Outcome:
                 _STEPS[type(op)](op, firing)
             except (Failed, BadAddress, NoScratch) as failure:
                 kind, value = _fault(failure)
-                return Outcome(fired, fault=Fault(kind, value, index, at, firing.emitted))
+                return Outcome(fired, fault=EvalFault(kind, value, index, at, firing.emitted))
         match block.end:
             case ops.Jump(target=target):
                 index = target
@@ -292,13 +296,15 @@ def _copy_memory(op: ops.CopyMem, firing: _Firing) -> None:
 
 
 def _emit_value(op: ops.Emit, firing: _Firing) -> None:
-    assert firing.clause.record is not None
+    if firing.clause.record is None:
+        raise InternalError("a clause emits fields and has no record")
     firing.emitted += 1
     _emit(firing.clause.record.fields[op.field], firing.registers[op.src], firing.record)
 
 
 def _emit_memory(op: ops.EmitMem, firing: _Firing) -> None:
-    assert firing.clause.record is not None
+    if firing.clause.record is None:
+        raise InternalError("a clause emits fields and has no record")
     place = firing.clause.record.fields[op.field]
     data = firing.state.memory.read(firing.integer(op.addr), place.size)
     firing.emitted += 1
@@ -400,7 +406,7 @@ def _extend(value: int, bits: int, *, signed: bool) -> int:
     return value - (1 << bits) if signed and value >> (bits - 1) else value
 
 
-def _emit(place: Field, value: Value, record: bytearray) -> None:
+def _emit(place: RecordField, value: Value, record: bytearray) -> None:
     if isinstance(value, int):
         data = (value & ((1 << 8 * place.size) - 1)).to_bytes(place.size, "little")
     else:
@@ -418,16 +424,20 @@ def _key_part(firing: _Firing, part: KeyPart, reg: int | None) -> int | str | by
     match part.kind:
         case "probe":
             name = _clean(firing.context.builtin(part.detail))
-            assert isinstance(name, bytes)
+            if not isinstance(name, bytes):
+                raise InternalError("a name is not a string")
             return name.decode("utf-8", "backslashreplace")
         case "string":
-            assert reg is not None
+            if reg is None:
+                raise InternalError("an operation was not given the register that it needs")
             return firing.text(reg)[: part.size - 1]
         case "stack":
-            assert reg is not None
+            if reg is None:
+                raise InternalError("an operation was not given the register that it needs")
             return firing.text(reg)[: part.size].ljust(part.size, b"\0")
         case "int" | "uint":
-            assert reg is not None
+            if reg is None:
+                raise InternalError("an operation was not given the register that it needs")
             return _extend(firing.integer(reg), part.bits, signed=part.kind == "int")
         case _:
             assert_never(part.kind)

@@ -12,8 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from probekit.interp.memory import DEFAULT_SCRATCH, Memory
+from probekit.interp.memory import DEFAULT_SCRATCH, PrivateMemory
 from probekit.ir.ops import Program, Variable
+from probekit.records import record
 
 __all__ = ("Limits", "Shared", "State", "Value")
 
@@ -26,12 +27,15 @@ _OVERHEAD = 32
 """Bytes that DTrace's own bookkeeping adds to each dynamic variable, about."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Limits:
     """``dynvarsize``: bytes for elements and ``self->``; ``scratchsize``: for one clause."""
 
     dynvarsize: int = 1 << 20
     scratchsize: int = DEFAULT_SCRATCH
+
+
+DEFAULT_LIMITS = Limits()
 
 
 class Shared(Protocol):
@@ -70,8 +74,8 @@ class State:
     """
 
     program: Program
-    limits: Limits = Limits()
-    memory: Memory = field(init=False)
+    limits: Limits = DEFAULT_LIMITS
+    memory: PrivateMemory = field(init=False)
     drops: int = 0
     token: bytes | None = None
     thread: int = 0
@@ -84,7 +88,7 @@ class State:
     _used: int = 0
 
     def __post_init__(self) -> None:
-        self.memory = Memory(self.limits.scratchsize)
+        self.memory = PrivateMemory(self.limits.scratchsize)
 
     # Scalars.
 

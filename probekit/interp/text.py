@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from probekit.errors import InternalError
+
 __all__ = ("basename", "cleanpath", "dirname", "index", "lltostr", "rindex", "strtok", "strtoll", "substr")
 
 
@@ -105,7 +107,8 @@ _NUMBER = re.compile(rb"[ \t\n\v\f\r]*([-+]?)([0-9a-zA-Z]*)")
 def strtoll(text: bytes, base: int) -> int:
     """As strtoll(3) for a given base: what cannot be read ends the number."""
     found = _NUMBER.match(text)
-    assert found is not None
+    if found is None:
+        raise InternalError("a pattern that matches anything did not match")
     digits = found[2].lower()
     if base == 16 and digits.startswith(b"0x"):
         digits = digits[2:]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from probekit.buffers import actions as out
 from probekit.buffers.actions import Action, SymbolKind
+from probekit.errors import InternalError
 from probekit.lang.typed import Act
 
 __all__ = ("make_action",)
@@ -19,27 +20,31 @@ def make_action(act: Act, fields: _Fields) -> Action:
 
 
 def _printf(act: Act, fields: _Fields) -> Action:
-    assert act.format is not None
+    if act.format is None:
+        raise InternalError("an action with a format was checked without one")
     return out.Printf(act.format, fields)
 
 
 def _system(act: Act, fields: _Fields) -> Action:
-    assert act.format is not None
+    if act.format is None:
+        raise InternalError("an action with a format was checked without one")
     return out.System(act.format, fields)
 
 
 def _freopen(act: Act, fields: _Fields) -> Action:
-    assert act.format is not None
+    if act.format is None:
+        raise InternalError("an action with a format was checked without one")
     return out.Freopen(act.format, fields)
 
 
 def _print(act: Act, fields: _Fields) -> Action:
-    assert act.shape is not None
+    if act.shape is None:
+        raise InternalError("print() was checked without a shape")
     return out.Print(fields[0], act.shape, fields[1] if len(fields) > 1 else None)
 
 
 def _symbol(kind: SymbolKind) -> Callable[[Act, _Fields], Action]:
-    return lambda _act, fields: out.Symbol(kind, fields[0])
+    return lambda _act, fields: out.SymbolAction(kind, fields[0])
 
 
 def _second(fields: _Fields) -> int | None:
@@ -71,7 +76,7 @@ _MAKERS: dict[str, Callable[[Act, _Fields], Action]] = {
     "stop": lambda _act, _fields: out.Stop(),
     "sym": _symbol("sym"),
     "system": _system,
-    "trace": lambda _act, fields: out.Trace(fields[0]),
+    "trace": lambda _act, fields: out.TraceAction(fields[0]),
     "tracemem": lambda _act, fields: out.Tracemem(fields[0], _second(fields)),
     "trunc": lambda act, fields: out.Trunc(act.aggs[0], fields[0] if fields else None),
     "uaddr": _symbol("uaddr"),

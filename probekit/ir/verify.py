@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
-from probekit.buffers.actions import Action, Field, RecordPlan
+from probekit.buffers.actions import Action, RecordField, RecordPlan
 from probekit.buffers.aggs import AGG_FUNCS, KeyPart
+from probekit.errors import InternalError
 from probekit.ir import ops
 from probekit.ir.names import BUILTINS, CALLS
 from probekit.ir.operands import operands
@@ -200,7 +201,8 @@ def _reads(op: Op, clause: Clause, program: Program) -> Iterator[tuple[Reg, Kind
     """The registers read, with the kinds that fields and key parts want filled in."""
     match op:
         case ops.Emit():
-            assert clause.record is not None
+            if clause.record is None:
+                raise InternalError("a clause emits fields and has no record")
             yield op.src, "string" if clause.record.fields[op.field].kind in ("string", "stack") else "int"
         case ops.Aggregate():
             for part, key in zip(program.aggregations[op.agg].keys, op.keys, strict=False):
@@ -272,11 +274,11 @@ def _flow(index: int, block: Block, emitted: set[int], reached: list[set[int] | 
             yield index, None, f"paths to b{target} emit different fields"
 
 
-def _stored_fields(record: RecordPlan | None) -> dict[int, Field]:
+def _stored_fields(record: RecordPlan | None) -> dict[int, RecordField]:
     return {i: f for i, f in enumerate(record.fields) if f.kind != "probe"} if record else {}
 
 
-def _bad_effect(op: Op, emitted: set[int] | None, stored: dict[int, Field], program: Program) -> Iterator[str]:
+def _bad_effect(op: Op, emitted: set[int] | None, stored: dict[int, RecordField], program: Program) -> Iterator[str]:
     match op:
         case ops.Emit() | ops.EmitMem():
             if emitted is None:

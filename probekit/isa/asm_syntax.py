@@ -20,7 +20,7 @@ from functools import lru_cache
 
 from iced_x86 import Register
 
-from probekit.errors import ProbekitError
+from probekit.errors import InternalError
 from probekit.records import record
 
 __all__ = (
@@ -39,8 +39,8 @@ __all__ = (
 )
 
 
-class AssembleError(ProbekitError):
-    """Text that cannot be assembled, or that the assembler got wrong.
+class AssembleError(InternalError):
+    """Assembly text of ours that cannot be assembled, or that the assembler got wrong.
 
     ``reason``: what is wrong; ``text``: the statement; ``line``: its 1-based line; ``code``: the bytes that were
     refused, where there are any.

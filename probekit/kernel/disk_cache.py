@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from probekit import resources
 from probekit.kernel.btf_sections import BtfIndex
 from probekit.kernel.kallsyms import RawSymbols
 from probekit.kernel.memory import KernelMemory
@@ -54,16 +55,15 @@ class CacheEntry:
     """The index of ``btf``; None without types."""
 
 
-def cache_dir() -> Path:
-    """Return the folder of the cache, which may not exist yet."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification says that a relative path is to be ignored.
-    return (Path(home) if home.startswith("/") else Path.home() / ".cache") / "probekit" / "symbols"
+def cache_dir() -> Path | None:
+    """The folder of the cache; it may not exist yet. None if the user has no home."""
+    return resources.cache_dir("symbols")
 
 
 def find_entry(memory: KernelMemory, base: int, folder: Path | None = None) -> CacheEntry | None:
-    """Return the entry of the kernel at ``base``, or None."""
-    for path in _files(folder or cache_dir()):
+    """The entry of the kernel at ``base``, or None."""
+    folder = folder or cache_dir()
+    for path in _files(folder) if folder is not None else ():
         try:
             witnesses = _read_witnesses(path)
             found = memory.read_many([(base + offset, len(data)) for offset, data in witnesses])
@@ -78,7 +78,7 @@ def find_entry(memory: KernelMemory, base: int, folder: Path | None = None) -> C
 def store_entry(entry: CacheEntry, base: int, folder: Path | None = None) -> bool:
     """Write the entry. Returns False when that is not possible; it raises nothing."""
     folder = folder or cache_dir()
-    if not _NAME.match(entry.key):
+    if folder is None or not _NAME.match(entry.key):
         return False
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -2,24 +2,50 @@
 
     x = pid + 1     ->  Assign("=", Name("x"), Binary("+", Name("pid"), Integer(1)))
 
-Every node ends with its ``span``. Passes keep their results beside the tree
-(``typed``), never in it.
+Every node ends with its ``span``, the place in the script. Passes keep their results beside the tree
+(:mod:`probekit.lang.typed`), never in it. Expressions lie in :mod:`probekit.lang.ast_exprs` and types in
+:mod:`probekit.lang.ast_types`; both are used by their names here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, final
+from typing import final
 
+from probekit.lang.ast_exprs import (
+    AggRef,
+    Assign,
+    Binary,
+    CallExpr,
+    Cast,
+    Comma,
+    Conditional,
+    Expr,
+    IncDec,
+    Index,
+    Integer,
+    MemberExpr,
+    Name,
+    Offsetof,
+    Scope,
+    Scoped,
+    Sizeof,
+    SizeofType,
+    String,
+    Stringof,
+    SymbolExpr,
+    Unary,
+    Xlate,
+)
 from probekit.lang.ast_types import (
     ArrayOf,
     Declarator,
-    Enumerator,
+    EnumeratorDecl,
     EnumSpec,
     FunctionOf,
     MemberDecl,
     Named,
-    Param,
+    ParamDecl,
     Params,
     PointerTo,
     Specs,
@@ -27,7 +53,6 @@ from probekit.lang.ast_types import (
     TypeName,
 )
 from probekit.lang.source import Span
-from probekit.lang.types import IntType
 from probekit.records import record
 
 __all__ = (
@@ -35,38 +60,39 @@ __all__ = (
     "ArrayOf",
     "Assign",
     "Binary",
-    "Block",
-    "Call",
+    "CallExpr",
     "Cast",
-    "Clause",
+    "ClauseDef",
     "Comma",
+    "CompoundStatement",
     "Conditional",
     "Declaration",
     "Declarator",
     "Empty",
     "EnumSpec",
-    "Enumerator",
+    "EnumeratorDecl",
     "Expr",
     "ExprStatement",
     "FunctionOf",
     "If",
     "IncDec",
     "Index",
-    "Inline",
+    "InlineDecl",
     "Integer",
     "Item",
-    "Member",
     "MemberDecl",
+    "MemberExpr",
     "Name",
     "Named",
     "Node",
     "Offsetof",
-    "Param",
+    "ParamDecl",
     "Params",
     "PointerTo",
     "ProbeText",
     "Provided",
-    "Provider",
+    "ProviderDecl",
+    "Scope",
     "Scoped",
     "Script",
     "Sizeof",
@@ -76,9 +102,9 @@ __all__ = (
     "String",
     "Stringof",
     "StructSpec",
-    "Symbol",
+    "SymbolExpr",
     "Translation",
-    "Translator",
+    "TranslatorDecl",
     "TypeName",
     "Unary",
     "Xlate",
@@ -86,247 +112,11 @@ __all__ = (
     "children",
 )
 
-Scope = Literal["self", "this"]
-
-
-@final
-@record
-class Integer:
-    """An integer or character constant."""
-
-    value: int
-    type: IntType
-    span: Span
-
-
-@final
-@record
-class String:
-    """A string constant; ``text`` is the bytes that it stands for."""
-
-    text: bytes
-    span: Span
-
-
-@final
-@record
-class Name:
-    """An identifier: a variable, or a function where it is called."""
-
-    name: str
-    span: Span
-
-
-@final
-@record
-class Scoped:
-    """``self->name`` or ``this->name``."""
-
-    scope: Scope
-    name: str
-    span: Span
-
-
-@final
-@record
-class Symbol:
-    """A kernel symbol, with its backquote: ``mod`name``."""
-
-    text: str
-    span: Span
-
-
-@final
-@record
-class AggRef:
-    """``@name`` or ``@name[keys]``; ``name`` without the ``@``; ``keys`` None when there are no brackets."""
-
-    name: str
-    keys: tuple[Expr, ...] | None
-    span: Span
-
-
-@final
-@record
-class Unary:
-    """``+ - ! ~ * &`` before an operand."""
-
-    op: str
-    operand: Expr
-    span: Span
-
-
-@final
-@record
-class IncDec:
-    """``++``/``--``, before (``prefix``) or after its operand."""
-
-    op: str
-    operand: Expr
-    prefix: bool
-    span: Span
-
-
-@final
-@record
-class Binary:
-    """Two operands and an operator, ``&& || ^^`` included."""
-
-    op: str
-    left: Expr
-    right: Expr
-    span: Span
-
-
-@final
-@record
-class Assign:
-    """``=`` and its kin; ``op`` as written."""
-
-    op: str
-    target: Expr
-    value: Expr
-    span: Span
-
-
-@final
-@record
-class Conditional:
-    """``cond ? then : orelse``."""
-
-    cond: Expr
-    then: Expr
-    orelse: Expr
-    span: Span
-
-
-@final
-@record
-class Comma:
-    """``left, right``."""
-
-    left: Expr
-    right: Expr
-    span: Span
-
-
-@final
-@record
-class Cast:
-    """``(type)operand``."""
-
-    type: TypeName
-    operand: Expr
-    span: Span
-
-
-@final
-@record
-class Sizeof:
-    """``sizeof operand``."""
-
-    operand: Expr
-    span: Span
-
-
-@final
-@record
-class SizeofType:
-    """``sizeof (type)``."""
-
-    type: TypeName
-    span: Span
-
-
-@final
-@record
-class Stringof:
-    """``stringof operand``."""
-
-    operand: Expr
-    span: Span
-
-
-@final
-@record
-class Offsetof:
-    """``offsetof (type, member)``."""
-
-    type: TypeName
-    member: str
-    span: Span
-
-
-@final
-@record
-class Xlate:
-    """``xlate <type> (operand)``."""
-
-    type: TypeName
-    operand: Expr
-    span: Span
-
-
-@final
-@record
-class Index:
-    """``base[keys]``."""
-
-    base: Expr
-    keys: tuple[Expr, ...]
-    span: Span
-
-
-@final
-@record
-class Member:
-    """``base.name`` or ``base->name``."""
-
-    base: Expr
-    name: str
-    arrow: bool
-    span: Span
-
-
-@final
-@record
-class Call:
-    """``function(args)``."""
-
-    function: Expr
-    args: tuple[Expr, ...]
-    span: Span
-
-
-Expr = (
-    Integer
-    | String
-    | Name
-    | Scoped
-    | Symbol
-    | AggRef
-    | Unary
-    | IncDec
-    | Binary
-    | Assign
-    | Conditional
-    | Comma
-    | Cast
-    | Sizeof
-    | SizeofType
-    | Stringof
-    | Offsetof
-    | Xlate
-    | Index
-    | Member
-    | Call
-)
-
 
 @final
 @record
 class ExprStatement:
-    """An expression for its effect."""
+    """An expression that is evaluated for its effect."""
 
     value: Expr
     span: Span
@@ -342,7 +132,7 @@ class Empty:
 
 @final
 @record
-class Block:
+class CompoundStatement:
     """``{ ... }``."""
 
     statements: tuple[Statement, ...]
@@ -357,16 +147,17 @@ class If:
     cond: Expr
     then: Statement
     orelse: Statement | None
+    """None without ``else``."""
     span: Span
 
 
-Statement = ExprStatement | Empty | Block | If
+Statement = ExprStatement | Empty | CompoundStatement | If
 
 
 @final
 @record
 class ProbeText:
-    """One probe description as written, macro variables replaced."""
+    """One probe description as written, with its macro variables replaced."""
 
     text: str
     span: Span
@@ -374,32 +165,35 @@ class ProbeText:
 
 @final
 @record
-class Clause:
-    """``probes /predicate/ { body }``; ``body`` is None for a bare probe description."""
+class ClauseDef:
+    """``probes /predicate/ { body }``."""
 
     probes: tuple[ProbeText, ...]
     predicate: Expr | None
-    body: Block | None
+    body: CompoundStatement | None
+    """None for a bare probe description."""
     span: Span
 
 
 @final
 @record
 class Declaration:
-    """``self int x;``, ``int a[string];``, ``typedef struct s { ... } s_t;``: no declarators for a type alone."""
+    """``self int x;``, ``int a[string];``, ``typedef struct s { ... } s_t;``."""
 
     specs: Specs
     declarators: tuple[Declarator, ...]
+    """Empty for a type alone: ``struct s { ... };``."""
     span: Span
 
 
 @final
 @record
-class Inline:
+class InlineDecl:
     """``inline type name[params] = value;``."""
 
     specs: Specs
     declarator: Declarator
+    """The name, with the parameters in brackets where there are any."""
     value: Expr
     span: Span
 
@@ -416,11 +210,12 @@ class Translation:
 
 @final
 @record
-class Translator:
+class TranslatorDecl:
     """``translator target < source > { ... };``."""
 
     target: TypeName
-    source: Param
+    source: ParamDecl
+    """The type that is translated, and the name of the parameter."""
     members: tuple[Translation, ...]
     span: Span
 
@@ -432,13 +227,15 @@ class Provided:
 
     name: str
     args: Params | None
+    """What the probe fires with, as ``arg0``, ``arg1`` ...; None for empty parentheses."""
     translated: Params | None
+    """The types of ``args[]``; None when they are not given."""
     span: Span
 
 
 @final
 @record
-class Provider:
+class ProviderDecl:
     """``provider name { ... };``."""
 
     name: str
@@ -446,7 +243,7 @@ class Provider:
     span: Span
 
 
-Item = Clause | Declaration | Inline | Translator | Provider
+Item = ClauseDef | Declaration | InlineDecl | TranslatorDecl | ProviderDecl
 
 
 @final
@@ -458,14 +255,15 @@ class Script:
     span: Span
 
 
-Node = Expr | Statement | Clause
+Node = Expr | Statement | ClauseDef
+"""What :func:`children` walks."""
 
 
 def chain(expr: Binary) -> tuple[Expr, list[Binary]]:
-    """``a || b || c`` taken apart: its first operand, and the nodes that add the others, innermost first.
+    """Take ``a || b || c`` apart: return its first operand, and the nodes that add the others, innermost first.
 
-    Only ``||`` and ``&&`` make chains (a script made by a program may list a thousand process IDs); passes walk
-    them in a loop, so that they do not count as nesting.
+    Only ``||`` and ``&&`` make chains (a generated script may list a thousand process IDs). Passes walk a chain in a
+    loop, so a long one does not count as deep nesting.
     """
     nodes = [expr]
     while expr.op in ("||", "&&") and isinstance(left := nodes[-1].left, Binary) and left.op == expr.op:
@@ -474,7 +272,7 @@ def chain(expr: Binary) -> tuple[Expr, list[Binary]]:
 
 
 def children(node: Node) -> Iterator[Expr | Statement]:
-    """The statements and expressions directly under a node, in the order written."""
+    """Yield the statements and expressions directly under a node, in the order written."""
     match node:
         case Unary() | IncDec() | Cast() | Sizeof() | Stringof() | Xlate():
             yield node.operand
@@ -491,26 +289,26 @@ def children(node: Node) -> Iterator[Expr | Statement]:
         case Index():
             yield node.base
             yield from node.keys
-        case Member():
+        case MemberExpr():
             yield node.base
-        case Call():
+        case CallExpr():
             yield node.function
             yield from node.args
         case AggRef():
             yield from node.keys or ()
         case ExprStatement():
             yield node.value
-        case Block():
+        case CompoundStatement():
             yield from node.statements
         case If():
             yield node.cond
             yield node.then
             if node.orelse is not None:
                 yield node.orelse
-        case Clause():
+        case ClauseDef():
             if node.predicate is not None:
                 yield node.predicate
             if node.body is not None:
                 yield node.body
-        case Integer() | String() | Name() | Scoped() | Symbol() | SizeofType() | Offsetof() | Empty():
+        case Integer() | String() | Name() | Scoped() | SymbolExpr() | SizeofType() | Offsetof() | Empty():
             return

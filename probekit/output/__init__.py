@@ -1,10 +1,12 @@
 """Renderers: the consumer's neutral events as text for people and JSON for programs.
 
-- ``api``         what a renderer is
-- ``text``        dtrace(1)'s text: the header, a line for each record, aggregations
-- ``histogram``   the text of ``quantize()``
-- ``json_lines``  ``--json``: one object a line
-- ``listing``     ``-l``, as a table and as JSON
+- ``api``            what a renderer is
+- ``text``           dtrace(1)'s text: the header, a line for each record, aggregations
+- ``dump``           memory as text: ``tracemem()``, ``trace()`` of bytes, ``print()``
+- ``json_lines``     ``--json``: one object a line
+- ``json_document``  ``-x oformat=json``: one document, laid out as FreeBSD's dtrace does
+- ``listing``        ``-l``, as a table and as JSON
+- ``effects``        what a script does through its output: ``system() freopen() ftruncate() setopt()``
 
 Renderers add no facts; two of them given the same events say the same.
 """

@@ -25,7 +25,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple, assert_never
 
-from probekit.errors import ProbekitError
+from probekit.errors import InternalError, ProbekitError
 from probekit.isa.relocate import relocate, relocate_jump
 from probekit.patch.edits import Edit
 from probekit.patch.sites import EntrySite, ExitSite, InsnSite, Site, traps
@@ -121,7 +121,7 @@ def _copied_insns(site: InsnSite, addr: int) -> bytes:
     moved = relocate(site.old, site.addr, addr, jump_back=False)
     head = moved.code + _TWO_NOPS
     if len(head) + 5 > len(site.old) + _GROWTH:
-        raise AssertionError("a copied instruction is longer than its upper bound")
+        raise InternalError("a copied instruction is longer than its upper bound")
     return head + _jump(addr + len(head), site.addr + len(site.old)) if moved.falls_through else head
 
 

@@ -26,7 +26,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Self
 
-from probekit.errors import JournalError
+from probekit.errors import InternalError, JournalError
 from probekit.patch.edits import Edit
 from probekit.patch.records import (
     MAGIC,
@@ -436,7 +436,8 @@ def _header(payload: bytes) -> JournalHeader:
     }  # fmt: skip
     facts = decode_facts(payload, shape)
     start = facts["host_start"]
-    assert isinstance(start, int | float)
+    if not isinstance(start, int | float):
+        raise InternalError("a decoded record has a start time of another type")
     return JournalHeader(
         target=str(facts["target"]),
         host_pid=_number(facts, "host_pid"),
@@ -450,7 +451,8 @@ def _header(payload: bytes) -> JournalHeader:
 def _allocation(payload: bytes) -> Allocation:
     facts = decode_facts(payload, {"kind": str, "addr": int, "size": int, "detail": dict})
     detail = facts["detail"]
-    assert isinstance(detail, dict)
+    if not isinstance(detail, dict):
+        raise InternalError("a decoded record has details of another type")
     if not all(isinstance(value, int | str) for value in detail.values()):
         raise RecordError("an allocation's detail is neither number nor text")
     return Allocation(str(facts["kind"]), _number(facts, "addr"), _number(facts, "size"), detail)
@@ -462,7 +464,8 @@ def _registrations_facts(items: Sequence[Registration]) -> Facts:
 
 def _registrations(payload: bytes) -> list[Registration]:
     items = decode_facts(payload, {"items": list})["items"]
-    assert isinstance(items, list)
+    if not isinstance(items, list):
+        raise InternalError("a decoded record has registrations of another type")
     found: list[Registration] = []
     for item in items:
         match item:
@@ -476,7 +479,8 @@ def _registrations(payload: bytes) -> list[Registration]:
 def _call(payload: bytes) -> Call:
     facts = decode_facts(payload, {"vcpu": int, "raw": str, "regs": dict, "return_addr": int, "rsp": int})
     regs = facts["regs"]
-    assert isinstance(regs, dict)
+    if not isinstance(regs, dict):
+        raise InternalError("a decoded record has registers of another type")
     if not all(isinstance(value, int) for value in regs.values()):
         raise RecordError("a call's register is no number")
     return Call(

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from probekit.errors import InternalError
 from probekit.isa.access import string_element
 from probekit.isa.decode import decode_one
 from probekit.isa.relocate import RelocateError, relocate
@@ -49,7 +50,7 @@ def step_slot(site: Site, slot_addr: int) -> bytes:
     else:
         code = copied_slot(site, slot_addr)
     if len(code) > STEP_SLOT_SIZE:
-        raise AssertionError("a slot is larger than its upper bound")
+        raise InternalError("a slot is larger than its upper bound")
     return code
 
 

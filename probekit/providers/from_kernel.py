@@ -17,7 +17,7 @@ from probekit.kernel.memory import KernelMemory
 from probekit.kernel.tracepoints import Tracepoint
 from probekit.providers.api import KERNEL_MODULE
 from probekit.providers.fbt import FunctionTable, functions
-from probekit.providers.mem import Variable
+from probekit.providers.mem import KernelVariable
 
 __all__ = (
     "GuestMarkers",
@@ -46,7 +46,7 @@ class Looking:
     def read(self, find: Callable[[KernelMemory | None], _Found]) -> _Found:
         """What ``find`` makes of kernel memory; the guest is paused when that is the only way, or the better one."""
         if self.quick is not None:
-            self.quick.forget()
+            self.quick.invalidate()
             with suppress(SymbolError, TargetError):  # a list in flux, perhaps: it stands still below
                 return find(KernelMemory(self.quick))
         with self.clock.paused():
@@ -88,13 +88,13 @@ class GuestMarkers:
         return self._looking.read(self._kernel.markers)
 
 
-def find_variable(kernel: Kernel, name: str) -> Variable | None:
+def find_variable(kernel: Kernel, name: str) -> KernelVariable | None:
     """A symbol of the kernel or of a module, and the room up to the next one."""
     addr = kernel.symbols.addr(name)
     if addr is None:
         return None
     found = kernel.symbols.lookup(addr)
     if found is None:
-        return Variable(addr, 0, KERNEL_MODULE)
+        return KernelVariable(addr, 0, KERNEL_MODULE)
     symbol, offset = found
-    return Variable(addr, symbol.size - offset, symbol.module or KERNEL_MODULE)
+    return KernelVariable(addr, symbol.size - offset, symbol.module or KERNEL_MODULE)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from probekit.consumer import events as model
 from probekit.consumer.drops import DropKind
 from probekit.enabling.ecb import Ecb, Matching
 from probekit.enabling.host.firing import HostGlobals
-from probekit.enabling.host.probes import CPU, GuestSight, HostProbes
+from probekit.enabling.host.probes import CPU, GuestView, HostProbes
 from probekit.enabling.speculation import Speculations
 from probekit.interp.aggs import Aggregations
 from probekit.interp.state import Limits
 from probekit.ir.ops import Program
 from probekit.providers.profile import is_sampling
+from probekit.records import mutable_record
 from probekit.session.options import AGGSIZE, Options
+from probekit.session.run_state import RunState
 
 if TYPE_CHECKING:
     from probekit.enabling.api import Globals
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ("HostSide",)
 
 
-@dataclass(slots=True)
+@mutable_record
 class _Timer:
     """One timed probe: when it is due next, in monotonic nanoseconds."""
 
@@ -46,6 +47,7 @@ class HostSide:
         program: Program,
         matching: Matching,
         options: Options,
+        state: RunState,
         *,
         attachment: Attachment | None,
         in_guest: Callable[[], Globals | None],
@@ -62,6 +64,7 @@ class HostSide:
         self.probes = HostProbes(
             program,
             aggregations=self.aggregations,
+            run=state,
             globals_=self._live_globals,
             site_of=self._site_of,
             errors=matching.of_kind("error"),
@@ -69,21 +72,21 @@ class HostSide:
             bufsize=options.bufsize,
             bufpolicy=options.bufpolicy,
             limits=Limits(options.dynvarsize, options.scratchsize),
-            guest=_sight(attachment),
+            guest=_guest_view(attachment),
         )
 
     def _live_globals(self) -> Globals:
         live = self._in_guest()
         return live if live is not None else self.globals_
 
-    def name_sites(self, sites: dict[int, model.Probe]) -> dict[int, model.Probe]:
+    def name_sites(self, sites: dict[int, model.ProbeIdentity]) -> dict[int, model.ProbeIdentity]:
         """Number every probe of the host behind the guest's ``sites``, for the consumer; all of them."""
         named = dict(sites)
         for ecb in self._matching.ecbs:
             if not ecb.probe.in_guest:
                 self._site_of[ecb.probe.id] = len(named)
                 self.sites.add(len(named))
-                named[len(named)] = model.Probe(ecb.probe.id, ecb.probe.name)
+                named[len(named)] = model.ProbeIdentity(ecb.probe.id, ecb.probe.name)
         return named
 
     def fire(self, kind: str) -> None:
@@ -140,10 +143,10 @@ class HostSide:
         )
 
 
-def _sight(attachment: Attachment | None) -> GuestSight | None:
+def _guest_view(attachment: Attachment | None) -> GuestView | None:
     if attachment is None:
         return None
-    return GuestSight(attachment.peek, lambda: attachment.facts.cpu_offsets[CPU])
+    return GuestView(attachment.peek, lambda: attachment.facts.cpu_offsets[CPU])
 
 
 def _most_keys(program: Program, options: Options) -> int | None:

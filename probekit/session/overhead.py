@@ -14,7 +14,7 @@ from probekit.consumer import events as model
 from probekit.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from probekit.enabling.guest_engine.costs import Costs
+    from probekit.enabling.api import ClauseCosts
 
 __all__ = ("Overhead", "refuse_measuring")
 
@@ -57,7 +57,7 @@ class Overhead:
     def _percent(self, ns: float, seconds: float) -> float:
         return ns / (1e7 * self._cpus * seconds) if seconds > 0 else 0.0
 
-    def exceeded(self, costs: Callable[[], Costs | None]) -> bool:
+    def exceeded(self, costs: Callable[[], ClauseCosts | None]) -> bool:
         """Whether the program has to be ended; looks at its costs once a second."""
         now = self._time()
         if self._exceeded or not self._limit or now - self._last < _EVERY:
@@ -73,7 +73,7 @@ class Overhead:
         """Tracing ends now."""
         self._last = self._time()
 
-    def summary(self, costs: Costs) -> model.Costs:
+    def summary(self, costs: ClauseCosts) -> model.Costs:
         """All of it, for the user, until tracing was stopped."""
         percent = self._exceeded or self._percent(costs.total_ns, self._last - self._begun)
         limit = self._limit if self._exceeded else None

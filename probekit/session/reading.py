@@ -7,8 +7,7 @@ Probes fire first and their records are read afterwards, as in DTrace: what a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from probekit.buffers import actions as acts
@@ -20,17 +19,19 @@ from probekit.consumer.bulk import Bulk, Sink
 from probekit.consumer.drops import DropKind, DropMeter
 from probekit.consumer.events import Event
 from probekit.consumer.flow import FlowTracker
-from probekit.consumer.printf import Context
-from probekit.consumer.records import Clause as ReadClause
+from probekit.consumer.printf import FormatContext
 from probekit.consumer.records import Corrupt, record_events
-from probekit.consumer.records import Program as ReadProgram
+from probekit.consumer.records import ReadClause as ReadClause
+from probekit.consumer.records import ReadProgram as ReadProgram
 from probekit.consumer.store import AggregationStore
 from probekit.consumer.symbols import Found, Symbols
 from probekit.enabling.host.probes import record_integer
 from probekit.ir.ops import Program
 from probekit.providers.dtrace import ERROR
+from probekit.records import replaced
 from probekit.session.hostside import HostSide
 from probekit.session.options import OptionError, Options, set_option
+from probekit.session.run_state import RunState
 
 if TYPE_CHECKING:
     from probekit.enabling.api import Drained
@@ -49,11 +50,7 @@ Records = Sequence[tuple[int, RawRecord]]
 
 
 class Reading:
-    """``options``: as they are now: ``setopt()`` changes them. ``sink``: who writes texts now, see :mod:`.bulk`.
-
-    ``status``: what ``exit()`` was given, or 0; ``exited_in_guest``: a clause there has called it.
-    ``filled``: a ring of the guest is full whose policy is ``fill``.
-    """
+    """``options``: as they are now: ``setopt()`` changes them. ``state``: of the run, which records change."""
 
     def __init__(
         self,
@@ -61,20 +58,16 @@ class Reading:
         options: Options,
         host: HostSide,
         guest: GuestSide | None,
-        *,
-        sink: Callable[[], Sink | None],
+        state: RunState,
     ) -> None:
         self.options = options
-        self.status = 0
-        self.filled = False
-        self._exit_time: int | None = None  # by the guest's clock, when a clause there called exit()
+        self._state = state
         self._program = program
         self._host = host
         self._guest = guest
-        self._sink = sink
         symbols = _symbols(guest.attachment if guest is not None else None)
         self._store = AggregationStore(program.aggregations, order=_order(options), symbols=symbols)
-        context = Context(symbols=symbols, zoom=options.aggzoom, indent=options.stackindent)
+        context = FormatContext(symbols=symbols, zoom=options.aggzoom, indent=options.stackindent)
         self._reader = ReadProgram(_read_clauses(program), {}, context, self._store, self._setopt)
         self._drops = DropMeter()
         self._host_drops = DropMeter()
@@ -84,14 +77,9 @@ class Reading:
         self._speculative = _clauses_with(program, (acts.Speculate, acts.Commit, acts.Discard))
         self._bulk: Bulk | None = None
 
-    @property
-    def exited_in_guest(self) -> bool:
-        """See the class."""
-        return self._exit_time is not None
-
-    def begin(self, sites: dict[int, model.Probe]) -> None:
+    def begin(self, sites: dict[int, model.ProbeIdentity]) -> None:
         """``sites``: the probe of each site number, of both sides. The first drops are told in a second."""
-        self._reader = replace(self._reader, probes=sites)
+        self._reader = replaced(self._reader, probes=sites)
         self._next_drops_ns = time.monotonic_ns() + _DROPS_NS
 
     # -- aggregations ------------------------------------------------------------------------------------------------
@@ -147,7 +135,8 @@ class Reading:
         plain = [item for item in ordered if item[1].clause not in self._speculative or not self._speculated(*item)]
         plain += self._host.speculations.settle()
         yield from self._events_of(plain, ticks_per_ns=self._ticks_per_ns)
-        self.filled = self.filled or drained.filled
+        if drained.filled:
+            self._state.fill_ring()
         counters: tuple[tuple[DropKind, dict[int, int]], ...] = (
             ("principal", dict(drained.principal_drops)),
             ("recursion", dict(drained.recursion_drops)),
@@ -157,7 +146,7 @@ class Reading:
             for cpu, total in totals.items():
                 yield from self._dropped(kind, cpu, total)
         together: tuple[tuple[DropKind, int], ...] = (
-            ("silenced", drained.silenced),
+            ("silenced", drained.watchdog_timeouts),
             ("dynamic", drained.dynamic_drops),
             ("dyndirty", drained.busy_drops),
             ("specunavail", drained.unavailable),
@@ -205,7 +194,7 @@ class Reading:
         """``late``: they are shown although ``exit()`` has been called: what was committed before it."""
         if any(record.clause in self._on_aggregations for _, record in records):
             self._snapshot()
-        sink = self._sink()
+        sink = self._state.sink
         if sink is not None and sink.takes_text and not self.options.flowindent:
             yield from self._in_bulk(sink, records, ticks_per_ns=ticks_per_ns, late=late)
             return
@@ -216,23 +205,23 @@ class Reading:
         if self._bulk is None:
             self._bulk = Bulk(self._reader)
         for printer, members in self._bulk.split(records):
-            if printer is not None and sink.takes_text and not self._host.probes.exited:
+            if printer is not None and sink.takes_text and not self._state.exit_called:
                 sink.printed(printer(members, self._reader.probes))
-                self._beat()
+                self._send_heartbeat()
             else:
                 yield from self._each_event(members, ticks_per_ns=ticks_per_ns, late=late)
 
-    def _beat(self) -> None:
-        """A long way through many records is no absence."""
+    def _send_heartbeat(self) -> None:
+        """Send a heartbeat while a long batch of records is processed."""
         if self._guest is not None:
-            self._guest.beat()
+            self._guest.send_heartbeat()
 
     def _each_event(self, records: Records, *, ticks_per_ns: float, late: bool) -> Iterator[Event]:
         for number, (cpu, record) in enumerate(records):
             if not number % _STILL_HERE:
-                self._beat()
+                self._send_heartbeat()
             here = record.site in self._host.sites
-            if self._host.probes.exited and not here and not late and not self._before_exit(record):
+            if not (here or late or self._state.shows(record.timestamp)):
                 continue  # what the guest's clauses did behind exit(); the host's do not run then
             events = record_events(self._reader, record, cpu=cpu, timestamp=int(record.timestamp / ticks_per_ns))
             if isinstance(events, Corrupt):
@@ -243,17 +232,10 @@ class Reading:
             for event in events:
                 yield event
                 if isinstance(event, model.ExitRequested):
-                    self.status = event.status
-                    self._host.probes.exited = True
-                    if not here:
-                        self._exit_time = record.timestamp
+                    self._state.exited(event.status, at=None if here else record.timestamp)
                 elif isinstance(event, model.Fault) and not here:
                     self._host.probes.error(record)
                     yield from self._errors_of_guest(event)
-
-    def _before_exit(self, record: RawRecord) -> bool:
-        """Whether a record of the guest is older than the ``exit()`` of another CPU, whose ring was read first."""
-        return self._exit_time is not None and record.timestamp < self._exit_time
 
     def _errors_of_guest(self, fault: model.Fault) -> list[Event]:
         """What ERROR's clauses, run just now, have to say."""

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from probekit.enabling.guest_engine.registrations import BPF_KSYM, MODULE, Registered
-from probekit.errors import GuestError
+from probekit.errors import GuestError, InternalError
 from probekit.guest import holds, traphooks
 from probekit.guest.facts import GuestFacts
 from probekit.guest.health import check_status, has_panicked, panic_error
@@ -234,7 +234,8 @@ class _Recovery:
     def _readers(self, facts: GuestFacts, memory: list[Allocation]) -> Callable[[SafePoint], Callable[[], None]]:
         """Begins the wait for readers. ``memory``: ours; it gets the page that this takes."""
         grace = facts.grace
-        assert grace is not None
+        if grace is None:
+            raise InternalError("a wait for readers was asked for in a kernel that has none")
 
         def begin(point: SafePoint) -> Callable[[], None]:
             earlier = [item for item in memory if item.kind == "grace"]
@@ -276,7 +277,7 @@ class _Recovery:
         freed = 0
         try:
             with vacated(
-                lambda: SafePoint(self._target, facts.places, log=self._log),
+                lambda: SafePoint(self._target, facts.call_points, log=self._log),
                 self._target,
                 facts.services,
                 lambda point: self._inside(facts, point, memory, registered),

@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from probekit.consumer import events as model
-from probekit.consumer.bulk import Sink
 from probekit.consumer.events import Event
 from probekit.enabling.ecb import Matching, match_program
 from probekit.errors import ProbekitError, TargetLost
@@ -26,6 +25,7 @@ from probekit.session.checks import check_matches, check_records
 from probekit.session.hostside import HostSide
 from probekit.session.options import Options
 from probekit.session.reading import Reading
+from probekit.session.run_state import RunState
 from probekit.session.signals import Interrupts
 
 if TYPE_CHECKING:
@@ -45,10 +45,9 @@ class Trace:
     """A program to run. ``attachment``: None for programs that need no guest.
 
     ``started``: called once BEGIN has fired and sites are live; ``ended``: tracing ends when it says so (``-c``).
-    ``idle``: called before each wait. ``sink``: who writes texts, when that is all that matters of a record; it is
-    told instead of an event being yielded.
+    ``state``: what the parts of the run share, such as its exit status.
     ``measure``: clauses in the guest take their own time, and :class:`Costs` are among the last events.
-    ``matching``: its ECBs; ``status``: what ``exit()`` was given, or 0; ``stats``: what things took, see
+    ``matching``: its ECBs; ``stats``: what things took, see
     :class:`Stats`.
     """
 
@@ -91,17 +90,17 @@ class Trace:
                 measure=measure,
             )
         self.stats: dict[str, float | int] = {}
-        self.idle: Callable[[], None] = lambda: None
-        self.sink: Sink | None = None
+        self.state = RunState()
         guest = self._guest
         self._host = HostSide(
             program,
             self.matching,
             options,
+            self.state,
             attachment=attachment,
             in_guest=lambda: guest.globals_ if guest is not None else None,
         )
-        self._reading = Reading(program, options, self._host, guest, sink=lambda: self.sink)
+        self._reading = Reading(program, options, self._host, guest, self.state)
         self._next_switch_ns = 0
 
     def __enter__(self) -> Trace:
@@ -114,8 +113,8 @@ class Trace:
 
     @property
     def status(self) -> int:
-        """See the class."""
-        return self._reading.status
+        """The exit status: what ``exit()`` was given, or 0."""
+        return self.state.status
 
     @property
     def refused(self) -> tuple[RefusedProbe, ...]:
@@ -158,14 +157,14 @@ class Trace:
 
     def _start(self) -> Iterator[Event]:
         begin = time.monotonic()
-        sites: dict[int, model.Probe] = self._guest.find(self.matching) if self._guest is not None else {}
+        sites: dict[int, model.ProbeIdentity] = self._guest.find(self.matching) if self._guest is not None else {}
         named = self._host.name_sites(sites)
         probes = len(self.matching.ecbs) - len({r.probe.id for r in self.refused if not r.partial})
         lost = len(self.matching.ecbs) - probes
         yield model.Attached(what=self._what, probes=probes, refused=lost)
         self._reading.begin(named)
         self._host.fire("begin")
-        if not self._host.probes.exited:
+        if not self.state.exit_called:
             if self._reading.options.bufpolicy == "switch":
                 yield from self._switch()
             if self._guest is not None:
@@ -184,14 +183,14 @@ class Trace:
         guest = self._guest
         while not self._over(end):
             self._host.fire_due()
-            if self._host.probes.exited:
+            if self.state.exit_called:
                 return
             if self._reading.options.bufpolicy == "switch" and time.monotonic_ns() >= self._next_switch_ns:
                 yield from self._switch()
             if guest is not None:
                 guest.attachment.check_alive()
             timeout = self._patience(end)
-            self.idle()
+            self.state.idle()
             if guest is not None and guest.live:
                 yield from self._reading.of_guest(guest.poll(timeout))
             elif self._host.timed or end is not None or guest is not None or self._ended is not None:
@@ -206,8 +205,7 @@ class Trace:
 
     def _over(self, end: float | None) -> bool:
         if (
-            self._host.probes.exited
-            or self._reading.filled
+            self.state.over
             or self._interrupts.pending
             or (end is not None and time.monotonic() >= end)
             or (self._guest is not None and self._guest.too_costly())
@@ -241,7 +239,8 @@ class Trace:
         yield from self._reading.of_host(last=True)
         yield from (model.Message(problem) for problem in problems)
         if self._guest is not None and (costs := self._guest.costs) is not None:
-            self._reading.status = self.status or int(costs.limit is not None)
+            if costs.limit is not None:
+                self.state.fail()
             yield costs
         yield model.Stats(dict(self.stats))
 
@@ -251,7 +250,7 @@ class Trace:
             return None, []
         drained, problems = self._guest.disable(self._host.globals_.store)
         self.stats |= self._guest.stats
-        return (None if self._host.probes.exited and not self._reading.exited_in_guest else drained), problems
+        return (None if self.state.exit_called and not self.state.exited_in_guest else drained), problems
 
     def _disable_after(self, error: BaseException) -> None:
         """Restore the guest because of an error, which is the one to be told of; what else goes wrong is a note on it.

@@ -1,4 +1,4 @@
-"""From what the user wrote after ``-t`` to a connected :class:`~probekit.target.api.Target`.
+"""From what the user wrote after ``-r`` to a connected :class:`~probekit.target.api.Target`.
 
 ======================  ======================================================
 ``HOST:PORT``           a stub on TCP (``tcp:HOST:PORT`` says the same)

@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from probekit.errors import ProtocolError, TargetTimeout
+from probekit.errors import InternalError, ProtocolError, TargetTimeout
 from probekit.target.link import PacketLink
 from probekit.target.packets import unescape
 from probekit.target.registers import Layout, layout_from_xml
@@ -96,7 +96,7 @@ def _first_contact(link: PacketLink) -> bytes:
                         hint="a stub serves one client at a time: is another debugger attached? "
                         "Is this the gdb socket, and not the monitor's or QMP's?",
                     ) from None
-        raise AssertionError("unreachable")
+        raise InternalError("unreachable")
     finally:
         link.timeout = whole
 

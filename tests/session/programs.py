@@ -77,7 +77,7 @@ def run(made: Program, options: Options | None = None, *, sink: list[str] | None
     with Trace(None, made, options) as trace:
         if sink is not None:
             renderer.texts = sink
-            trace.sink = renderer
+            trace.state.sink = renderer
         for event in trace.events():
             renderer.event(event)
         renderer.aggregations(trace.unprinted())

@@ -20,6 +20,7 @@ from probekit.buffers.variables import ENTRY_HEAD, HASH_MULTIPLIER, DynamicTable
 from probekit.codegen.context import Context
 from probekit.codegen.runtime.core import header
 from probekit.codegen.runtime.registry import At, Routine
+from probekit.errors import InternalError
 
 __all__ = ("ROUTINES",)
 
@@ -29,7 +30,8 @@ _RETRIES = 1000
 
 
 def _dynamic(context: Context) -> DynamicTable:
-    assert context.storage.dynamic is not None
+    if context.storage.dynamic is None:
+        raise InternalError("an associative array has no table")
     return context.storage.dynamic
 
 

@@ -18,7 +18,7 @@ from probekit.buffers.variables import RUN_TIME
 from probekit.codegen.context import Context
 from probekit.codegen.frame import FRAME_FLAGS
 from probekit.codegen.runtime.registry import At, Routine
-from probekit.errors import UnsupportedError
+from probekit.errors import InternalError, UnsupportedError
 
 __all__ = ("ROUTINES",)
 
@@ -32,7 +32,8 @@ def _run_time(context: Context, at: At) -> str:
     task, times = context.task, context.kernel.run_time
     if task is None or times is None:
         raise UnsupportedError("vtimestamp needs the types of this kernel's scheduler", feature="vtimestamp")
-    assert context.storage.threads is not None
+    if context.storage.threads is None:
+        raise InternalError("vtimestamp has no table of threads")
     highest = context.storage.threads.places[RUN_TIME].offset
     interrupts = ""
     if times.interrupts is not None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from probekit.codegen.context import Context
-from probekit.errors import UnsupportedError
+from probekit.errors import InternalError, UnsupportedError
 
 __all__ = (
     "At",
@@ -46,7 +46,7 @@ def joined(*tables: Mapping[str, Routine]) -> dict[str, Routine]:
     for table in tables:
         for name, routine in table.items():
             if name in found:
-                raise AssertionError(f"two routines are named {name}")
+                raise InternalError(f"two routines are named {name}")
             found[name] = routine
     return found
 

@@ -11,6 +11,7 @@ from probekit.buffers.variables import SPECULATION_ACTIVE, SPECULATION_ENDED
 from probekit.codegen.context import Context
 from probekit.codegen.runtime.core import header
 from probekit.codegen.runtime.registry import At, Routine
+from probekit.errors import InternalError
 
 __all__ = ("ROUTINES",)
 
@@ -18,7 +19,8 @@ __all__ = ("ROUTINES",)
 def _words(context: Context) -> tuple[int, int]:
     """Address of the first word, and how many there are."""
     place = context.storage.speculations
-    assert place is not None
+    if place is None:
+        raise InternalError("speculations have no words in guest memory")
     return context.activity + place.offset, place.size // 8
 
 

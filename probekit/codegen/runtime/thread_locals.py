@@ -16,7 +16,7 @@ from probekit.buffers.variables import HASH_MULTIPLIER, THREAD_HEAD, ThreadTable
 from probekit.codegen.context import Context
 from probekit.codegen.runtime.core import header
 from probekit.codegen.runtime.registry import At, Routine
-from probekit.errors import UnsupportedError
+from probekit.errors import InternalError, UnsupportedError
 from probekit.guest.offsets import TaskOffsets
 
 __all__ = ("ROUTINES",)
@@ -34,7 +34,8 @@ def _task(context: Context) -> tuple[TaskOffsets, int]:
 
 
 def _threads(context: Context) -> ThreadTable:
-    assert context.storage.threads is not None
+    if context.storage.threads is None:
+        raise InternalError("a thread-local variable has no table")
     return context.storage.threads
 
 

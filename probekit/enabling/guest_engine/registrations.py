@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from probekit.enabling.api import EngineLog
-from probekit.errors import GuestError
+from probekit.errors import GuestError, InternalError
 from probekit.guest.facts import GuestFacts
 from probekit.guest.safepoint import SafePoint
-from probekit.guest.tracepoints import Hooked, Routine
+from probekit.guest.tracepoints import BatchRoutine, TracepointProbe
 from probekit.guest.watchdog import Watchdog
 from probekit.patch.edits import TextMemory
 from probekit.patch.journal import Registration
@@ -43,7 +43,7 @@ class Registered:
         self._log = log
         self.items = dict.fromkeys(items)
         self.traced = False
-        self.routine: Routine | None = None
+        self.routine: BatchRoutine | None = None
 
     def add(self, items: Sequence[Registration]) -> None:
         """The log hears of them now."""
@@ -81,15 +81,17 @@ class Registered:
 
     def _stop_timers(self, point: SafePoint, items: Sequence[Registration]) -> Iterator[Sequence[Registration]]:
         services = self._facts.watchdog
-        assert services is not None
+        if services is None:
+            raise InternalError("something is registered that this kernel has no function for")
         for item in items:
             services.stop_watching(point, Watchdog(*item.words), self._read)
             yield [item]
 
     def _disconnect(self, point: SafePoint, items: Sequence[Registration]) -> Iterator[Sequence[Registration]]:
         services = self._facts.tracepoints
-        assert services is not None
-        hooks = services.standing(self._text.read_many, [Hooked(*item.words) for item in reversed(items)])
+        if services is None:
+            raise InternalError("something is registered that this kernel has no function for")
+        hooks = services.standing(self._text.read_many, [TracepointProbe(*item.words) for item in reversed(items)])
         stuck = services.disconnect(point, hooks, self.routine, self._text.write_many)
         if stuck:
             raise GuestError(f"the guest kernel still calls probekit at {len(stuck)} tracepoints")
@@ -100,7 +102,8 @@ class Registered:
 
     def _release(self, point: SafePoint, items: Sequence[Registration]) -> Iterator[Sequence[Registration]]:
         services = self._facts.holds
-        assert services is not None
+        if services is None:
+            raise InternalError("something is registered that this kernel has no function for")
         for item in items:
             services.release(point, item.words[0])
             yield [item]
