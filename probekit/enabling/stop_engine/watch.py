@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from probekit.enabling.stop_engine.last_insn import LastInstruction
 from probekit.enabling.stop_engine.unreported_hits import UnreportedHits, WatchTarget
 from probekit.errors import GuestError, TargetError, UnsupportedError
-from probekit.isa.access import Access
+from probekit.isa.access import MemoryAccess
 from probekit.patch.edits import TextMemory
 from probekit.providers.api import Probe, Watched
 from probekit.target.api import BreakKind, Regs, StopReason, Vcpu
@@ -66,7 +66,7 @@ class _VcpuAccess:
     regs: Regs
     pc: int
     """Address of the instruction."""
-    access: Access
+    access: MemoryAccess
     """Its address is known."""
 
     def part_in(self, watched: Watched) -> tuple[int, int] | None:
@@ -181,22 +181,22 @@ class Watcher:
         for access in found.accesses:
             if access.addr is None:
                 whole = self._whole(addr, kind)
-                access = Access(whole.addr, access.size or whole.size, access.read, access.write)
+                access = MemoryAccess(whole.addr, access.size or whole.size, access.read, access.write)
             if self._fits(access, kind="watch_access"):
                 accesses.append(_VcpuAccess(vcpu, regs, found.pc, access))
         return accesses
 
-    def _fits(self, access: Access, kind: BreakKind) -> bool:
+    def _fits(self, access: MemoryAccess, kind: BreakKind) -> bool:
         if access.addr is None or (kind == "watch_read" and not access.read):
             return False
         if kind == "watch_write" and not access.write:
             return False
         return any(access.addr < addr + size and addr < access.addr + access.size for addr, size in self._ranges)
 
-    def _whole(self, addr: int, kind: BreakKind) -> Access:
+    def _whole(self, addr: int, kind: BreakKind) -> MemoryAccess:
         """Return all that the watchpoint covers, where the exact access is not known."""
         size = next((p.size for p in self._set if p.addr == addr), 1)
-        return Access(addr, size, read=kind != "watch_write", write=kind != "watch_read")
+        return MemoryAccess(addr, size, read=kind != "watch_write", write=kind != "watch_read")
 
     def _code(self, addr: int, size: int) -> bytes | None:
         if addr & _KERNEL:

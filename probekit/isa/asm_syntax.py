@@ -1,4 +1,4 @@
-"""The assembly text that :mod:`probekit.isa.assemble` accepts, as data.
+"""Parse the assembly text that :mod:`probekit.isa.assemble` accepts.
 
 Intel syntax, one statement per line or ``;``, ``#`` begins a comment::
 
@@ -8,8 +8,8 @@ Intel syntax, one statement per line or ``;``, ``#`` begins a comment::
     Statement("mov", (), (Reg("rax"), Mem(size=8, segment="gs", disp=0x1f000)))
 
 Operands are registers, numbers, labels and memory. Everything is parsed here,
-before keystone sees it, so that the result can be compared with what was asked
-and not with what keystone made of it.
+before keystone sees it, so that the result can be compared with the text
+and not with keystone's reading of it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = (
     "AssembleError",
     "Data",
     "Imm",
-    "Label",
+    "LabelDef",
     "LabelRef",
     "Line",
     "Mem",
@@ -42,8 +42,8 @@ __all__ = (
 class AssembleError(InternalError):
     """Assembly text of ours that cannot be assembled, or that the assembler got wrong.
 
-    ``text``: the statement; ``line``: its 1-based line; ``reason``: what is
-    wrong; ``code``: the bytes that were refused, when there were any.
+    ``reason``: what is wrong; ``text``: the statement; ``line``: its 1-based line; ``code``: the bytes that were
+    refused, where there are any.
     """
 
     def __init__(self, reason: str, *, text: str = "", line: int = 0, code: bytes = b"") -> None:
@@ -57,30 +57,38 @@ class AssembleError(InternalError):
 
 @record
 class Reg:
+    """A register operand."""
+
     name: str
 
 
 @record
 class Imm:
+    """A number."""
+
     value: int
 
 
 @record
 class LabelRef:
+    """A label as an operand."""
+
     name: str
 
 
 @record
 class Mem:
-    """``size`` in bytes (0: not said). ``label``: only with base ``rip``, and then without displacement."""
+    """A memory operand."""
 
     size: int = 0
+    """Bytes; 0: the text does not say."""
     segment: str = ""
     base: str = ""
     index: str = ""
     scale: int = 1
     disp: int = 0
     label: str = ""
+    """Only with base ``rip``, and then without displacement."""
 
 
 Operand = Reg | Imm | LabelRef | Mem
@@ -88,31 +96,38 @@ Operand = Reg | Imm | LabelRef | Mem
 
 @record
 class Statement:
-    """One instruction. ``prefixes``: ``lock``, ``rep``, ``repe``, ``repne``, as written."""
+    """One instruction."""
 
     mnemonic: str
     prefixes: tuple[str, ...]
+    """``lock``, ``rep``, ``repe``, ``repne``, as written."""
     operands: tuple[Operand, ...]
 
 
 @record
-class Label:
+class LabelDef:
+    """A label before a statement: ``again:``."""
+
     name: str
 
 
 @record
 class Data:
-    """``.byte``/``.word``/``.long``/``.quad``: ``width`` bytes for each number or label."""
+    """A directive ``.byte``, ``.word``, ``.long`` or ``.quad``."""
 
     width: int
+    """Bytes of each number or label."""
     items: tuple[Imm | LabelRef, ...]
 
 
 @record
 class Line:
+    """One item of the text, with where it was written."""
+
     number: int
+    """Its line, from 1 on."""
     text: str
-    item: Statement | Label | Data
+    item: Statement | LabelDef | Data
 
 
 _MASK64 = (1 << 64) - 1
@@ -129,7 +144,7 @@ _TERM = re.compile(r"([-+]?)\s*((?:[-+]\s*)?[\w.$]+(?:\s*\*\s*[\w.$]+)?)\s*")
 
 
 def parse(text: str) -> list[Line]:
-    """All statements of ``text``; :class:`AssembleError` names the first that is not understood."""
+    """Return all statements of ``text``. Raises :class:`AssembleError` for the first that is not understood."""
     lines: list[Line] = []
     for number, row in enumerate(text.split("\n"), 1):
         for piece in row.partition("#")[0].split(";"):
@@ -138,7 +153,7 @@ def parse(text: str) -> list[Line]:
                 label, colon, after = rest.partition(":")
                 if not colon or not _NAME.match(label) or label.lower() in _REGISTERS:
                     break
-                lines.append(Line(number, rest, Label(label)))
+                lines.append(Line(number, rest, LabelDef(label)))
                 rest = after.strip()
             if rest:
                 try:
@@ -161,7 +176,7 @@ def _statement(text: str) -> Statement | Data:
         word, _, rest = rest.strip().partition(" ")
         word = word.lower()
     if not word.isalnum():
-        raise ValueError(f"{word!r} is no mnemonic")
+        raise ValueError(f"{word!r} is not a mnemonic")
     rest = rest.strip()
     operands = tuple(_operand(part.strip()) for part in rest.split(",")) if rest else ()
     return Statement(word, tuple(prefixes), operands)
@@ -174,7 +189,7 @@ def _data(word: str, rest: str) -> Data:
     for part in rest.split(","):
         item = _operand(part.strip())
         if not isinstance(item, Imm | LabelRef):
-            raise ValueError(f"{part.strip()!r} is no number and no label")
+            raise ValueError(f"{part.strip()!r} is neither a number nor a label")
         items.append(item)
     return Data(_DIRECTIVES[word], tuple(items))
 
@@ -206,7 +221,7 @@ def _memory(text: str) -> Mem:
         raise ValueError(f"memory operand {text!r} is not understood")
     size_word, segment, inside = match.groups()
     if size_word is not None and size_word.lower() not in _SIZES:
-        raise ValueError(f"{size_word!r} is no operand size")
+        raise ValueError(f"{size_word!r} is not an operand size")
     size = _SIZES[size_word.lower()] if size_word else 0
     base = index = label = ""
     scale, disp = 1, 0
@@ -238,9 +253,9 @@ def _memory(text: str) -> Mem:
     return Mem(size, (segment or "").lower(), base, index, scale, disp, label)
 
 
-def render(item: Statement | Label | Data) -> str:
-    """The statement for keystone: numbers in hex, one spelling of everything."""
-    if isinstance(item, Label):
+def render(item: Statement | LabelDef | Data) -> str:
+    """Spell the statement for keystone: numbers in hex, and one spelling for each thing."""
+    if isinstance(item, LabelDef):
         return f"{item.name}:"
     if isinstance(item, Data):
         return f"{_DIRECTIVE_WORDS[item.width]} {', '.join(map(_render_operand, item.items))}"
@@ -250,7 +265,7 @@ def render(item: Statement | Label | Data) -> str:
 
 
 def _in_accumulator(item: Statement) -> bool:
-    # mov rax, [64-bit address] has a form of its own, which takes the address in full.
+    # mov rax, [64-bit address] has an encoding of its own, which takes the whole address.
     return item.mnemonic in ("mov", "movabs") and any(
         isinstance(o, Reg) and o.name in ("al", "ax", "eax", "rax") for o in item.operands
     )
