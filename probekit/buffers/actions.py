@@ -31,7 +31,6 @@ __all__ = (
     "Denormalize",
     "Discard",
     "Exit",
-    "Field",
     "FieldKind",
     "Freopen",
     "Ftruncate",
@@ -49,12 +48,13 @@ __all__ = (
     "Printa",
     "Printf",
     "Raise",
+    "RecordField",
     "RecordPlan",
     "Setopt",
     "Speculate",
     "Stack",
     "Stop",
-    "Symbol",
+    "SymbolAction",
     "SymbolKind",
     "System",
     "Trace",
@@ -67,7 +67,7 @@ FieldKind = Literal["int", "uint", "string", "probe", "bytes", "stack"]
 """``int``/``uint``: 1, 2, 4 or 8 bytes, little endian. ``string``: NUL-padded bytes.
 
 ``probe``: no bytes at all; the consumer knows the probe that fired and takes
-``probeprov``/``probemod``/``probefunc``/``probename`` from it (``Field.detail``).
+``probeprov``/``probemod``/``probefunc``/``probename`` from it (``RecordField.detail``).
 ``bytes``: memory as it was (``tracemem``, ``print``, a traced struct or array).
 ``stack``: 8-byte addresses, innermost first, ended by the first 0 or the field's end
 (``size`` is 8 times the frames asked for; all 0 when there is no kernel stack).
@@ -77,7 +77,7 @@ SymbolKind = Literal["sym", "func", "mod", "usym", "ufunc", "umod", "uaddr"]
 
 
 @record
-class Field:
+class RecordField:
     """One recorded item. ``offset``: bytes from the end of the record header; ``size``: bytes (0 for ``probe``).
 
     ``detail`` of an integer field that holds an address: a :data:`SymbolKind`, when D's type of it is what
@@ -155,7 +155,7 @@ class Stack:
 
 
 @record
-class Symbol:
+class SymbolAction:
     """``sym(addr)``, ``func(addr)``, ``mod(addr)``, the ``u`` ones, as statements: ``field`` is an 8-byte ``uint``."""
 
     kind: SymbolKind
@@ -360,7 +360,7 @@ Action = (
     | Normalize
     | Denormalize
     | Stack
-    | Symbol
+    | SymbolAction
     | Tracemem
     | Print
     | Speculate
@@ -382,7 +382,7 @@ Action = (
 
 RECORDING: frozenset[type] = frozenset(
     (
-        *(Trace, Printf, Printa, Clear, Trunc, Normalize, Denormalize, Stack, Symbol, Tracemem, Print, Speculate),
+        *(Trace, Printf, Printa, Clear, Trunc, Normalize, Denormalize, Stack, SymbolAction, Tracemem, Print, Speculate),
         *(Setopt, System, Freopen, Ftruncate, Exit, Default),
     )
 )
@@ -396,7 +396,7 @@ The others (``commit discard raise stop panic breakpoint chill``) show nothing b
 class RecordPlan:
     """The record of one clause. ``size``: bytes of all fields, padded to 8 (the header not counted)."""
 
-    fields: tuple[Field, ...]
+    fields: tuple[RecordField, ...]
     actions: tuple[Action, ...]
     size: int
 
@@ -406,16 +406,16 @@ class RecordPlan:
         return any(type(action) in RECORDING for action in self.actions)
 
 
-def field_layout(items: list[tuple[int, FieldKind, str]]) -> tuple[tuple[Field, ...], int]:
+def field_layout(items: list[tuple[int, FieldKind, str]]) -> tuple[tuple[RecordField, ...], int]:
     """Place ``(size, kind, detail)`` items one after another, integers aligned to their size, the rest to 8.
 
     Returns the fields and the total size in bytes, padded to 8.
     """
-    fields: list[Field] = []
+    fields: list[RecordField] = []
     offset = 0
     for size, kind, detail in items:
         align = max(size, 1) if kind in ("int", "uint", "probe") else 8
         offset = -(-offset // align) * align
-        fields.append(Field(offset=offset, size=size, kind=kind, detail=detail))
+        fields.append(RecordField(offset=offset, size=size, kind=kind, detail=detail))
         offset += size
     return tuple(fields), -(-offset // 8) * 8

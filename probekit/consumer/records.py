@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from probekit.buffers import actions as acts
-from probekit.buffers.actions import Action, Field, RecordPlan
+from probekit.buffers.actions import Action, RecordField, RecordPlan
 from probekit.buffers.layout import RawRecord
 from probekit.consumer import events as model
 from probekit.consumer.events import Event, ExitRequested, Fault, Item, Message, Probe, ProbeFired, TraceInt
@@ -88,7 +88,7 @@ class _MisfitError(ValueError):
     """A field that is not in the payload, or an aggregation that is not there."""
 
 
-def _argument(field: Field, payload: bytes, probe: Probe, context: Context) -> Argument:
+def _argument(field: RecordField, payload: bytes, probe: Probe, context: Context) -> Argument:
     end = field.offset + field.size
     if field.offset < 0 or field.size < 0 or end > len(payload):
         raise _MisfitError(f"field at {field.offset}, {field.size} bytes, in a payload of {len(payload)}")
@@ -156,9 +156,9 @@ class _Reading:
                 item = model.Truncated()
             case acts.Printa():
                 item = self.printa(action)
-            case acts.Stack(field=number) | acts.Symbol(field=number):
+            case acts.Stack(field=number) | acts.SymbolAction(field=number):
                 item = self.at(number)
-                if isinstance(action, acts.Symbol) and isinstance(item, TraceInt):
+                if isinstance(action, acts.SymbolAction) and isinstance(item, TraceInt):
                     item = model.SymbolName(self.program.context.symbols.named(action.kind, item.value))
             case acts.Tracemem(field=number, size_field=size):
                 item = model.Dump(self.memory(number, size))

@@ -44,7 +44,7 @@ def _print(act: Act, fields: _Fields) -> Action:
 
 
 def _symbol(kind: SymbolKind) -> Callable[[Act, _Fields], Action]:
-    return lambda _act, fields: out.Symbol(kind, fields[0])
+    return lambda _act, fields: out.SymbolAction(kind, fields[0])
 
 
 def _second(fields: _Fields) -> int | None:

@@ -18,16 +18,16 @@ from typing import assert_never
 
 from probekit.errors import InternalError
 from probekit.ir import ops
-from probekit.ir.ops import BinOp, Block, CmpOp, Op, Reg, Terminator
+from probekit.ir.ops import BasicBlock, BinOp, CmpOp, Op, Reg, Terminator
 from probekit.lang import typed
 from probekit.lang.types import IntType, StringType
 from probekit.records import fresh, mutable_record
 
-__all__ = ("ClauseBuilder", "Label", "needs_ext")
+__all__ = ("BlockLabel", "ClauseBuilder", "needs_ext")
 
 
 @mutable_record
-class Label:
+class BlockLabel:
     """A place that code jumps to: a block's index once placed."""
 
     block: int = -1
@@ -38,7 +38,7 @@ class _Draft:
     """A block whose targets are still labels."""
 
     ops: list[Op] = fresh(list)
-    end: tuple[Label, ...] | None = None
+    end: tuple[BlockLabel, ...] | None = None
     cond: Reg | None = None
 
 
@@ -91,16 +91,16 @@ class ClauseBuilder:
 
     # Blocks.
 
-    def label(self) -> Label:
+    def label(self) -> BlockLabel:
         """A place to jump to, not placed yet."""
-        return Label()
+        return BlockLabel()
 
     @property
     def position(self) -> int:
         """The index of the block being filled."""
         return len(self._drafts) - 1
 
-    def place(self, label: Label) -> None:
+    def place(self, label: BlockLabel) -> None:
         """Start a block here; the one before falls into it."""
         if label.block >= 0:
             raise InternalError("label placed twice")
@@ -109,22 +109,22 @@ class ClauseBuilder:
         self._drafts.append(_Draft())
         label.block = self.position
 
-    def jump(self, label: Label) -> None:
+    def jump(self, label: BlockLabel) -> None:
         """End the block with a jump."""
         self._drafts[-1].end = (label,)
 
-    def branch(self, cond: Reg, then: Label, orelse: Label) -> None:
+    def branch(self, cond: Reg, then: BlockLabel, orelse: BlockLabel) -> None:
         """End the block with a branch."""
         self._drafts[-1].cond = cond
         self._drafts[-1].end = (then, orelse)
 
-    def finish(self, end: Label) -> None:
+    def finish(self, end: BlockLabel) -> None:
         """Place the last block, which returns."""
         self.place(end)
 
-    def blocks(self) -> tuple[Block, ...]:
+    def blocks(self) -> tuple[BasicBlock, ...]:
         """The finished blocks."""
-        return tuple(Block(tuple(draft.ops), self._terminator(draft)) for draft in self._drafts)
+        return tuple(BasicBlock(tuple(draft.ops), self._terminator(draft)) for draft in self._drafts)
 
     @staticmethod
     def _terminator(draft: _Draft) -> Terminator:
@@ -149,9 +149,9 @@ class ClauseBuilder:
 
     def aggregate(self, agg: int, keys: tuple[Reg | None, ...], value: Reg | None, weight: Reg | None) -> None:
         """Feed an aggregation."""
-        self._add(ops.Aggregate(agg, keys, value, weight))
+        self._add(ops.UpdateAgg(agg, keys, value, weight))
 
-    def branch_on(self, cond: typed.TypedExpr, then: Label, orelse: Label) -> None:
+    def branch_on(self, cond: typed.TypedExpr, then: BlockLabel, orelse: BlockLabel) -> None:
         """Go to ``then`` or ``orelse``; both are placed later. ``&&`` and ``||`` become control flow."""
         if not isinstance(cond, typed.Logic):
             self.branch(self.value(cond), then, orelse)
@@ -190,9 +190,9 @@ class ClauseBuilder:
             case typed.Text():
                 self._add(ops.Str(dst, expr.value))
             case typed.Builtin():
-                self._add(ops.Builtin(dst, expr.name))
+                self._add(ops.LoadBuiltin(dst, expr.name))
             case typed.Arg():
-                self._add(ops.Arg(dst, expr.index))
+                self._add(ops.LoadArg(dst, expr.index))
             case typed.Load():
                 self._add(ops.LoadVar(dst, expr.var.index))
             case typed.Arith():
@@ -224,7 +224,7 @@ class ClauseBuilder:
                 self._into(expr.body, dst)
             case typed.Invoke():
                 args = tuple(self.value(arg) for arg in expr.args)
-                self._add(ops.Call(dst, expr.name, args))
+                self._add(ops.CallSubroutine(dst, expr.name, args))
             case _:
                 self._memory(expr, dst)
 
@@ -248,11 +248,11 @@ class ClauseBuilder:
     ) -> None:
         match expr:
             case typed.VarAddr():
-                self._add(ops.VarAddr(dst, expr.var.index))
+                self._add(ops.VarAddress(dst, expr.var.index))
             case typed.ElemLoad():
                 self._add(ops.LoadElem(dst, expr.var.index, self._keys(expr.keys)))
             case typed.ElemAddr():
-                self._add(ops.ElemAddr(dst, expr.var.index, self._keys(expr.keys), expr.create))
+                self._add(ops.ElemAddress(dst, expr.var.index, self._keys(expr.keys), expr.create))
             case typed.ElemStore():
                 self._into(expr.value, dst)
                 self._add(ops.StoreElem(expr.var.index, self._keys(expr.keys), dst))
@@ -274,7 +274,7 @@ class ClauseBuilder:
                 self._into(expr.target, dst)
                 self._add(ops.CopyMem(dst, source, expr.size))
             case typed.TextAddr():
-                self._add(ops.StrAddr(dst, self.value(expr.value)))
+                self._add(ops.StrAddress(dst, self.value(expr.value)))
             case _:
                 assert_never(expr)
 

@@ -1,6 +1,6 @@
 """What each operation reads and writes: one table for verifier, printer and code generators.
 
-operands(Cmp(2, EQ, 0, 1))  ->  Operands(dst=2, kind="int", sources=((0, "int"), (1, "int")))
+op_registers(Cmp(2, EQ, 0, 1))  ->  OpRegisters(dst=2, kind="int", sources=((0, "int"), (1, "int")))
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from probekit.ir import ops
 from probekit.ir.names import BUILTINS, CALLS, CallInfo
 from probekit.ir.ops import Kind, Op, Program, Reg
 
-__all__ = ("Kind", "Operands", "operands")
+__all__ = ("Kind", "OpRegisters", "op_registers")
 
 
 @dataclass(frozen=True, slots=True)
-class Operands:
+class OpRegisters:
     """``dst``: the register written, of ``kind``, or None. ``sources``: registers read, with the kinds they must have.
 
     A kind of None means that something else decides (a record's field, an aggregation's key).
@@ -27,34 +27,34 @@ class Operands:
     sources: tuple[tuple[Reg, Kind | None], ...] = ()
 
 
-def operands(op: Op, program: Program) -> Operands:
+def op_registers(op: Op, program: Program) -> OpRegisters:
     """The registers of one operation. Variables and built-ins must exist."""
     match op:
-        case ops.Int() | ops.Arg():
-            return Operands(op.dst, "int")
+        case ops.Int() | ops.LoadArg():
+            return OpRegisters(op.dst, "int")
         case ops.Str():
-            return Operands(op.dst, "string")
-        case ops.Builtin():
-            return Operands(op.dst, BUILTINS[op.name].kind)
+            return OpRegisters(op.dst, "string")
+        case ops.LoadBuiltin():
+            return OpRegisters(op.dst, BUILTINS[op.name].kind)
         case ops.Bin() | ops.Cmp():
-            return Operands(op.dst, "int", ((op.left, "int"), (op.right, "int")))
+            return OpRegisters(op.dst, "int", ((op.left, "int"), (op.right, "int")))
         case ops.StrCmp():
-            return Operands(op.dst, "int", ((op.left, "string"), (op.right, "string")))
+            return OpRegisters(op.dst, "int", ((op.left, "string"), (op.right, "string")))
         case ops.Ext():
-            return Operands(op.dst, "int", ((op.src, "int"),))
+            return OpRegisters(op.dst, "int", ((op.src, "int"),))
         case ops.LoadVar():
-            return Operands(op.dst, _value_kind(program, op.var))
+            return OpRegisters(op.dst, _value_kind(program, op.var))
         case ops.StoreVar():
-            return Operands(None, None, ((op.src, _value_kind(program, op.var)),))
+            return OpRegisters(None, None, ((op.src, _value_kind(program, op.var)),))
         case ops.Emit():
-            return Operands(None, None, ((op.src, None),))
+            return OpRegisters(None, None, ((op.src, None),))
         case ops.EmitMem():
-            return Operands(None, None, ((op.addr, "int"),))
-        case ops.Aggregate():
+            return OpRegisters(None, None, ((op.addr, "int"),))
+        case ops.UpdateAgg():
             keys: list[tuple[Reg, Kind | None]] = [(key, None) for key in op.keys if key is not None]
             value: list[tuple[Reg, Kind | None]] = [] if op.value is None else [(op.value, "int")]
             weight: list[tuple[Reg, Kind | None]] = [] if op.weight is None else [(op.weight, "int")]
-            return Operands(None, None, (*keys, *value, *weight))
+            return OpRegisters(None, None, (*keys, *value, *weight))
         case _:
             return _memory(op, program)
 
@@ -70,50 +70,50 @@ def _elem_keys(program: Program, var: int, keys: tuple[Reg, ...]) -> tuple[tuple
 
 def _memory(
     op: ops.Copy
-    | ops.VarAddr
+    | ops.VarAddress
     | ops.LoadElem
     | ops.StoreElem
-    | ops.ElemAddr
+    | ops.ElemAddress
     | ops.LoadMem
     | ops.StoreMem
     | ops.LoadStr
     | ops.StoreStr
-    | ops.StrAddr
+    | ops.StrAddress
     | ops.CopyMem
-    | ops.Call,
+    | ops.CallSubroutine,
     program: Program,
-) -> Operands:
+) -> OpRegisters:
     match op:
         case ops.Copy():
-            return Operands(op.dst, "string", ((op.src, "string"),))
-        case ops.VarAddr():
-            return Operands(op.dst, "int")
+            return OpRegisters(op.dst, "string", ((op.src, "string"),))
+        case ops.VarAddress():
+            return OpRegisters(op.dst, "int")
         case ops.LoadElem():
-            return Operands(op.dst, _value_kind(program, op.var), _elem_keys(program, op.var, op.keys))
+            return OpRegisters(op.dst, _value_kind(program, op.var), _elem_keys(program, op.var, op.keys))
         case ops.StoreElem():
             keys = _elem_keys(program, op.var, op.keys)
-            return Operands(None, None, (*keys, (op.src, _value_kind(program, op.var))))
-        case ops.ElemAddr():
-            return Operands(op.dst, "int", _elem_keys(program, op.var, op.keys))
+            return OpRegisters(None, None, (*keys, (op.src, _value_kind(program, op.var))))
+        case ops.ElemAddress():
+            return OpRegisters(op.dst, "int", _elem_keys(program, op.var, op.keys))
         case ops.LoadMem():
-            return Operands(op.dst, "int", ((op.addr, "int"),))
+            return OpRegisters(op.dst, "int", ((op.addr, "int"),))
         case ops.StoreMem():
-            return Operands(None, None, ((op.addr, "int"), (op.src, "int")))
+            return OpRegisters(None, None, ((op.addr, "int"), (op.src, "int")))
         case ops.LoadStr():
-            return Operands(op.dst, "string", ((op.addr, "int"),))
+            return OpRegisters(op.dst, "string", ((op.addr, "int"),))
         case ops.StoreStr():
-            return Operands(None, None, ((op.addr, "int"), (op.src, "string")))
-        case ops.StrAddr():
-            return Operands(op.dst, "int", ((op.src, "string"),))
+            return OpRegisters(None, None, ((op.addr, "int"), (op.src, "string")))
+        case ops.StrAddress():
+            return OpRegisters(op.dst, "int", ((op.src, "string"),))
         case ops.CopyMem():
-            return Operands(None, None, ((op.target, "int"), (op.source, "int")))
-        case ops.Call():
+            return OpRegisters(None, None, ((op.target, "int"), (op.source, "int")))
+        case ops.CallSubroutine():
             info = CALLS[op.name]
-            return Operands(op.dst, info.kind, tuple(zip(op.args, _arg_kinds(op, info), strict=False)))
+            return OpRegisters(op.dst, info.kind, tuple(zip(op.args, _arg_kinds(op, info), strict=False)))
         case _:
             assert_never(op)
 
 
-def _arg_kinds(op: ops.Call, info: CallInfo) -> tuple[Kind, ...]:
+def _arg_kinds(op: ops.CallSubroutine, info: CallInfo) -> tuple[Kind, ...]:
     # strtok() without its string goes on with the one before: the delimiters are all it takes then
     return info.args[1:] if op.name == "strtok" and len(op.args) == 1 else info.args

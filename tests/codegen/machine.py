@@ -19,8 +19,8 @@ from unicorn import x86_const as x86
 
 from probekit.buffers.aggs import AggKey
 from probekit.buffers.layout import HeaderWord, Policy, RawRecord, plan_block, read_records
-from probekit.codegen.context import Context
-from probekit.codegen.image import Image
+from probekit.codegen.context import CodegenContext
+from probekit.codegen.image import CodeImage
 from probekit.codegen.storage import StorageOptions, plan_storage
 from probekit.codegen.verify import verify_code
 from probekit.consumer.aggregate import merge, stored_rows
@@ -340,10 +340,10 @@ class Machine:
     user_okay: bool = True
     services: bool = True
     program: Program = field(init=False)
-    image: Image = field(init=False)
+    image: CodeImage = field(init=False)
     built: BuiltCode = field(init=False)
     code: bytes = field(init=False)
-    context: Context = field(init=False)
+    context: CodegenContext = field(init=False)
 
     def __post_init__(self) -> None:
         self.program = compile_program(self.text, allow_bare=True, string_size=self.strsize)
@@ -408,7 +408,7 @@ class Machine:
             ]
         return tuple(sites)
 
-    def _context(self, data: int, slot: int) -> Context:
+    def _context(self, data: int, slot: int) -> CodegenContext:
         return data_context(self.program, self.plan, self.layout, self, data=data, slot=slot & _MASK)
 
     @property

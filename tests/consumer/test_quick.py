@@ -71,7 +71,7 @@ def test_what_needs_more_has_none(text: str) -> None:
 
 def test_other_actions_have_none() -> None:
     fields, size = field_layout([(8, "int", ""), (8, "uint", "sym"), (16, "bytes", ""), (16, "stack", "")])
-    for action in (acts.Exit(0), acts.Symbol("sym", 1), acts.Trace(1), acts.Tracemem(2), acts.Stack(3)):
+    for action in (acts.Exit(0), acts.SymbolAction("sym", 1), acts.Trace(1), acts.Tracemem(2), acts.Stack(3)):
         assert quick_reader(RecordPlan(fields, (action,), size)) is None
 
 

@@ -21,8 +21,8 @@ from probekit.enabling.ecb import Ecb
 from probekit.enabling.host.firing import Firing, HostWorld, World
 from probekit.enabling.speculation import Speculations
 from probekit.interp.aggs import Aggregations
-from probekit.interp.run import Fault, run_clause
-from probekit.interp.state import Limits, State
+from probekit.interp.run import ClauseFault, run_clause
+from probekit.interp.state import ProgramState, StateLimits
 from probekit.ir.ops import Clause, Program
 from probekit.records import record
 
@@ -80,7 +80,7 @@ class HostProbes:
         speculations: Speculations,
         bufsize: int,
         bufpolicy: str = "switch",
-        limits: Limits | None = None,
+        limits: StateLimits | None = None,
         guest: GuestView | None = None,
     ) -> None:
         self._program = program
@@ -92,7 +92,7 @@ class HostProbes:
         self._bufsize = bufsize
         self._bufpolicy = bufpolicy
         self._used = 0
-        self.state = State(program, limits or Limits())
+        self.state = ProgramState(program, limits or StateLimits())
         self._guest = guest
         self.state.memory.outside = guest.peek.read if guest is not None else None
         self._records: deque[tuple[int, RawRecord]] = deque()
@@ -160,7 +160,7 @@ class HostProbes:
             args = (0, record.clause + 1, action, offset, record.fault, value)
             self.fire(ecb, args, timestamp=record.timestamp)
 
-    def _fault(self, ecb: Ecb, clause: Clause, fault: Fault, now: int, cpu: int) -> None:
+    def _fault(self, ecb: Ecb, clause: Clause, fault: ClauseFault, now: int, cpu: int) -> None:
         if ecb.probe.kind == "error":
             self.double_errors += 1
             return

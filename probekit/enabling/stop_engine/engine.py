@@ -33,7 +33,7 @@ from probekit.guest.linux import Allocation
 from probekit.guest.memory import PauseClock
 from probekit.guest.stacks import GuestStacks
 from probekit.interp.aggs import Aggregations
-from probekit.interp.state import State
+from probekit.interp.state import ProgramState
 from probekit.ir.ops import Program
 from probekit.isa.decode import decode_one
 from probekit.kernel.syscalls import CALL_NUMBER, SYSCALL_ARGS
@@ -89,7 +89,7 @@ class StopEngine:
         self._slots: dict[int, int] = {}
         self._memory: Allocation | None = None
         self._aggregations = Aggregations(program.aggregations)
-        self._state = State(program)
+        self._state = ProgramState(program)
         self._peek = peek
         self._stacks = stacks
         self._silent = False
@@ -102,7 +102,7 @@ class StopEngine:
         self.code = None
         self.stats: dict[str, float | int] = {}
 
-    def enable(self, initial: Mapping[int, int], state: State, speculations: Speculations) -> None:
+    def enable(self, initial: Mapping[int, int], state: ProgramState, speculations: Speculations) -> None:
         """Allocate and write the slots, then set every breakpoint and watchpoint. Clauses use the host's own state."""
         self._state = state
         self.globals_.values.update(initial)
