@@ -6,7 +6,7 @@ clause's actions in order and renders each from its fields.
 
     printf("%d %s", pid, execname); trace(arg0);
     fields  0: int 4 bytes at 0   1: string 16 bytes at 8   2: int 8 bytes at 24
-    actions Printf(format, (0, 1)), Trace(2)
+    actions Printf(format, (0, 1)), TraceAction(2)
 
 ``field`` and ``fields`` are numbers of ``RecordPlan.fields``; ``agg`` and
 ``aggs`` are numbers of the program's aggregations (``AggPlan.index``). An action
@@ -57,7 +57,7 @@ __all__ = (
     "SymbolAction",
     "SymbolKind",
     "System",
-    "Trace",
+    "TraceAction",
     "Tracemem",
     "Trunc",
     "field_layout",
@@ -91,7 +91,7 @@ class RecordField:
 
 
 @record
-class Trace:
+class TraceAction:
     """``trace(x)``: print field ``field`` as DTrace's default rendering does, whatever its kind."""
 
     field: int
@@ -352,7 +352,7 @@ class Default:
 
 
 Action = (
-    Trace
+    TraceAction
     | Printf
     | Printa
     | Clear
@@ -382,7 +382,20 @@ Action = (
 
 RECORDING: frozenset[type] = frozenset(
     (
-        *(Trace, Printf, Printa, Clear, Trunc, Normalize, Denormalize, Stack, SymbolAction, Tracemem, Print, Speculate),
+        *(
+            TraceAction,
+            Printf,
+            Printa,
+            Clear,
+            Trunc,
+            Normalize,
+            Denormalize,
+            Stack,
+            SymbolAction,
+            Tracemem,
+            Print,
+            Speculate,
+        ),
         *(Setopt, System, Freopen, Ftruncate, Exit, Default),
     )
 )

@@ -132,7 +132,7 @@ class _Source:
 
     def _item(self, action: acts.Action) -> str:
         match action:
-            case acts.Trace(field=number):
+            case acts.TraceAction(field=number):
                 return self._traced(number)
             case acts.Printf(format=form, fields=numbers):
                 return self._printed(form, numbers)

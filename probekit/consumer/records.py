@@ -142,7 +142,7 @@ class _Reading:
         """Do what one action asks, or note what others shall do."""
         item: Item | None = None
         match action:
-            case acts.Trace(field=number):
+            case acts.TraceAction(field=number):
                 item = self.at(number)
             case acts.Exit(field=number):
                 self.exit_status = self.number(number)

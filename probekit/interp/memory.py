@@ -16,7 +16,7 @@ from typing import Protocol
 
 from probekit.records import fresh, mutable_record
 
-__all__ = ("DEFAULT_SCRATCH", "LARGEST", "BadAddress", "HostMemory", "NoScratch")
+__all__ = ("DEFAULT_SCRATCH", "LARGEST", "BadAddress", "NoScratch", "PrivateMemory")
 
 _SCRATCH = 0x7000_0000_0000
 _LOCALS = 0x7100_0000_0000
@@ -102,7 +102,7 @@ class _Shared(Protocol):
 
 
 @mutable_record
-class HostMemory:
+class PrivateMemory:
     """``limit``: bytes of scratch memory for one clause. ``outside``: reads a guest's memory, None where nothing is.
 
     ``shared``: variables that live in a guest.
@@ -120,7 +120,7 @@ class HostMemory:
     # Making.
 
     def scratch(self, size: int) -> int:
-        """HostMemory for the rest of the clause."""
+        """PrivateMemory for the rest of the clause."""
         rounded = -(-size // 8) * 8
         if size < 0 or self._taken + rounded > self.limit:
             raise NoScratch(size)

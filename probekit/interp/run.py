@@ -4,7 +4,7 @@ The values of registers are Python integers (64-bit integers read as signed) and
 bytes without NUL. What leaves is what the layout says, byte for byte:
 
     trace(pid)  pid = 7     ->  Outcome(fired=True, record=b"\\7\\0\\0\\0\\0\\0\\0\\0", fault=None)
-    trace(1 / arg0)  0      ->  Outcome(fired=True, record=None, fault=ClauseFault(DIVZERO))
+    trace(1 / arg0)  0      ->  Outcome(fired=True, record=None, fault=EvalFault(DIVZERO))
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from probekit.lang.arith import COMPARE, compute, signed64, unsigned64
 from probekit.lang.typed import ArithOp, CompareOp
 from probekit.records import fresh, mutable_record, record
 
-__all__ = ("ClauseFault", "FiringContext", "Outcome", "Value", "run_clause")
+__all__ = ("EvalContext", "EvalFault", "Outcome", "Value", "run_clause")
 
 
-class FiringContext(Protocol):
+class EvalContext(Protocol):
     """What a clause sees of the world. Integers may come signed or unsigned: their low 64 bits count."""
 
     def arg(self, index: int) -> int:
@@ -66,7 +66,7 @@ class FiringContext(Protocol):
 
 
 @record
-class ClauseFault:
+class EvalFault:
     """Why the clause was aborted. ``value``: the word at fault, or None. ``block`` and ``op``: where in the clause.
 
     ``action``: how many actions had begun before it, which is what ERROR's ``arg2`` says.
@@ -85,7 +85,7 @@ class Outcome:
 
     fired: bool
     record: bytes | None = None
-    fault: ClauseFault | None = None
+    fault: EvalFault | None = None
 
 
 @mutable_record
@@ -94,7 +94,7 @@ class _Firing:
 
     clause: Clause
     program: Program
-    context: FiringContext
+    context: EvalContext
     state: ProgramState
     callee: CallEnvironment
     registers: dict[int, Value] = fresh(dict)
@@ -119,7 +119,7 @@ class _Firing:
         return tuple(v if isinstance(v, int) else v[:limit] for v in values)
 
 
-def run_clause(clause: Clause, program: Program, context: FiringContext, state: ProgramState | None = None) -> Outcome:
+def run_clause(clause: Clause, program: Program, context: EvalContext, state: ProgramState | None = None) -> Outcome:
     """Evaluate the clause: predicate, then body. A fault ends it; what it stored before that stays stored.
 
     ``state``: what the program keeps beside plain global integers; without it, it keeps nothing.
@@ -130,7 +130,7 @@ def run_clause(clause: Clause, program: Program, context: FiringContext, state: 
     )
     if clause.record is not None:
         if clause.record.size > LARGEST:
-            return Outcome(True, fault=ClauseFault(FaultKind.NOSCRATCH, 0))
+            return Outcome(True, fault=EvalFault(FaultKind.NOSCRATCH, 0))
         firing.record = bytearray(clause.record.size)
     try:
         return _run(firing)
@@ -149,7 +149,7 @@ def _run(firing: _Firing) -> Outcome:
                 _STEPS[type(op)](op, firing)
             except (SubroutineFault, BadAddress, NoScratch) as failure:
                 kind, value = _fault(failure)
-                return Outcome(fired, fault=ClauseFault(kind, value, index, at, firing.emitted))
+                return Outcome(fired, fault=EvalFault(kind, value, index, at, firing.emitted))
         match block.end:
             case ops.Jump(target=target):
                 index = target

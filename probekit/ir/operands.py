@@ -1,6 +1,6 @@
 """What each operation reads and writes: one table for verifier, printer and code generators.
 
-op_registers(Cmp(2, EQ, 0, 1))  ->  OpRegisters(dst=2, kind="int", sources=((0, "int"), (1, "int")))
+operands(Cmp(2, EQ, 0, 1))  ->  RegisterUse(dst=2, kind="int", sources=((0, "int"), (1, "int")))
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from probekit.ir import ops
 from probekit.ir.names import BUILTINS, CALLS, CallInfo
 from probekit.ir.ops import Kind, Op, Program, Reg
 
-__all__ = ("Kind", "OpRegisters", "op_registers")
+__all__ = ("Kind", "RegisterUse", "operands")
 
 
 @dataclass(frozen=True, slots=True)
-class OpRegisters:
+class RegisterUse:
     """``dst``: the register written, of ``kind``, or None. ``sources``: registers read, with the kinds they must have.
 
     A kind of None means that something else decides (a record's field, an aggregation's key).
@@ -27,34 +27,34 @@ class OpRegisters:
     sources: tuple[tuple[Reg, Kind | None], ...] = ()
 
 
-def op_registers(op: Op, program: Program) -> OpRegisters:
+def operands(op: Op, program: Program) -> RegisterUse:
     """The registers of one operation. Variables and built-ins must exist."""
     match op:
         case ops.Int() | ops.LoadArg():
-            return OpRegisters(op.dst, "int")
+            return RegisterUse(op.dst, "int")
         case ops.Str():
-            return OpRegisters(op.dst, "string")
+            return RegisterUse(op.dst, "string")
         case ops.LoadBuiltin():
-            return OpRegisters(op.dst, BUILTINS[op.name].kind)
+            return RegisterUse(op.dst, BUILTINS[op.name].kind)
         case ops.Bin() | ops.Cmp():
-            return OpRegisters(op.dst, "int", ((op.left, "int"), (op.right, "int")))
+            return RegisterUse(op.dst, "int", ((op.left, "int"), (op.right, "int")))
         case ops.StrCmp():
-            return OpRegisters(op.dst, "int", ((op.left, "string"), (op.right, "string")))
+            return RegisterUse(op.dst, "int", ((op.left, "string"), (op.right, "string")))
         case ops.Ext():
-            return OpRegisters(op.dst, "int", ((op.src, "int"),))
+            return RegisterUse(op.dst, "int", ((op.src, "int"),))
         case ops.LoadVar():
-            return OpRegisters(op.dst, _value_kind(program, op.var))
+            return RegisterUse(op.dst, _value_kind(program, op.var))
         case ops.StoreVar():
-            return OpRegisters(None, None, ((op.src, _value_kind(program, op.var)),))
+            return RegisterUse(None, None, ((op.src, _value_kind(program, op.var)),))
         case ops.Emit():
-            return OpRegisters(None, None, ((op.src, None),))
+            return RegisterUse(None, None, ((op.src, None),))
         case ops.EmitMem():
-            return OpRegisters(None, None, ((op.addr, "int"),))
+            return RegisterUse(None, None, ((op.addr, "int"),))
         case ops.UpdateAgg():
             keys: list[tuple[Reg, Kind | None]] = [(key, None) for key in op.keys if key is not None]
             value: list[tuple[Reg, Kind | None]] = [] if op.value is None else [(op.value, "int")]
             weight: list[tuple[Reg, Kind | None]] = [] if op.weight is None else [(op.weight, "int")]
-            return OpRegisters(None, None, (*keys, *value, *weight))
+            return RegisterUse(None, None, (*keys, *value, *weight))
         case _:
             return _memory(op, program)
 
@@ -82,34 +82,34 @@ def _memory(
     | ops.CopyMem
     | ops.CallSubroutine,
     program: Program,
-) -> OpRegisters:
+) -> RegisterUse:
     match op:
         case ops.Copy():
-            return OpRegisters(op.dst, "string", ((op.src, "string"),))
+            return RegisterUse(op.dst, "string", ((op.src, "string"),))
         case ops.VarAddress():
-            return OpRegisters(op.dst, "int")
+            return RegisterUse(op.dst, "int")
         case ops.LoadElem():
-            return OpRegisters(op.dst, _value_kind(program, op.var), _elem_keys(program, op.var, op.keys))
+            return RegisterUse(op.dst, _value_kind(program, op.var), _elem_keys(program, op.var, op.keys))
         case ops.StoreElem():
             keys = _elem_keys(program, op.var, op.keys)
-            return OpRegisters(None, None, (*keys, (op.src, _value_kind(program, op.var))))
+            return RegisterUse(None, None, (*keys, (op.src, _value_kind(program, op.var))))
         case ops.ElemAddress():
-            return OpRegisters(op.dst, "int", _elem_keys(program, op.var, op.keys))
+            return RegisterUse(op.dst, "int", _elem_keys(program, op.var, op.keys))
         case ops.LoadMem():
-            return OpRegisters(op.dst, "int", ((op.addr, "int"),))
+            return RegisterUse(op.dst, "int", ((op.addr, "int"),))
         case ops.StoreMem():
-            return OpRegisters(None, None, ((op.addr, "int"), (op.src, "int")))
+            return RegisterUse(None, None, ((op.addr, "int"), (op.src, "int")))
         case ops.LoadStr():
-            return OpRegisters(op.dst, "string", ((op.addr, "int"),))
+            return RegisterUse(op.dst, "string", ((op.addr, "int"),))
         case ops.StoreStr():
-            return OpRegisters(None, None, ((op.addr, "int"), (op.src, "string")))
+            return RegisterUse(None, None, ((op.addr, "int"), (op.src, "string")))
         case ops.StrAddress():
-            return OpRegisters(op.dst, "int", ((op.src, "string"),))
+            return RegisterUse(op.dst, "int", ((op.src, "string"),))
         case ops.CopyMem():
-            return OpRegisters(None, None, ((op.target, "int"), (op.source, "int")))
+            return RegisterUse(None, None, ((op.target, "int"), (op.source, "int")))
         case ops.CallSubroutine():
             info = CALLS[op.name]
-            return OpRegisters(op.dst, info.kind, tuple(zip(op.args, _arg_kinds(op, info), strict=False)))
+            return RegisterUse(op.dst, info.kind, tuple(zip(op.args, _arg_kinds(op, info), strict=False)))
         case _:
             assert_never(op)
 

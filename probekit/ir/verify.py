@@ -18,7 +18,7 @@ from probekit.buffers.aggs import AGG_FUNCS, KeyPart
 from probekit.errors import InternalError
 from probekit.ir import ops
 from probekit.ir.names import BUILTINS, CALLS
-from probekit.ir.operands import op_registers
+from probekit.ir.operands import operands
 from probekit.ir.ops import BasicBlock, Clause, Kind, Op, Program, Reg, Terminator
 
 __all__ = ("Violation", "verify_clause", "verify_program")
@@ -153,7 +153,7 @@ def _check_registers(clause: Clause, program: Program) -> _Found:
     kinds: dict[Reg, Kind] = {}
     for index, block in enumerate(clause.blocks):
         for at, op in enumerate(block.ops):
-            written = op_registers(op, program)
+            written = operands(op, program)
             if written.dst is None or written.kind is None:
                 continue
             if not 0 <= written.dst < clause.registers:
@@ -167,7 +167,7 @@ def _check_registers(clause: Clause, program: Program) -> _Found:
         for at, op in enumerate(block.ops):
             for reg, kind in _reads(op, clause, program):
                 yield from ((index, at, text) for text in _bad_read(reg, kind, defined, kinds))
-            if (dst := op_registers(op, program).dst) is not None:
+            if (dst := operands(op, program).dst) is not None:
                 defined |= 1 << dst
         if isinstance(block.end, ops.Branch):
             yield from ((index, None, text) for text in _bad_read(block.end.cond, "int", defined, kinds))
@@ -189,7 +189,7 @@ def _defined_at_entry(clause: Clause, program: Program) -> list[int | None]:
         if after is None:
             continue
         for op in block.ops:
-            if (dst := op_registers(op, program).dst) is not None:
+            if (dst := operands(op, program).dst) is not None:
                 after |= 1 << dst
         for target in _targets(block.end):
             there = known[target]
@@ -213,7 +213,7 @@ def _reads(op: Op, clause: Clause, program: Program) -> Iterator[tuple[Reg, Kind
             if op.weight is not None:
                 yield op.weight, "int"
         case _:
-            yield from op_registers(op, program).sources
+            yield from operands(op, program).sources
 
 
 def _part_kind(part: KeyPart) -> Kind:

@@ -13,7 +13,7 @@ from probekit.providers.profile import is_sampling
 
 __all__ = ("refuse_for_guest", "wants_stacks")
 
-_COMMON = (acts.Trace, acts.Printf, acts.Exit, acts.Default, acts.Printa, acts.Clear, acts.Trunc)
+_COMMON = (acts.TraceAction, acts.Printf, acts.Exit, acts.Default, acts.Printa, acts.Clear, acts.Trunc)
 _ON_HOST = (acts.Normalize, acts.Denormalize, acts.Setopt, acts.System, acts.Freopen, acts.Ftruncate, acts.SymbolAction)
 _RECORDED = (acts.Print, acts.Stack, acts.Tracemem)
 _READ = (*_COMMON, *_ON_HOST, *_RECORDED)

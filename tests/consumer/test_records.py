@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probekit.buffers.actions import Default, Exit, Printf, RecordField, RecordPlan, Trace, field_layout
+from probekit.buffers.actions import Default, Exit, Printf, RecordField, RecordPlan, TraceAction, field_layout
 from probekit.buffers.formats import Conversion, Format
 from probekit.buffers.layout import RawRecord
 from probekit.consumer.events import (
@@ -25,7 +25,7 @@ PROBE = Probe(7, ProbeName("fbt", "vmlinux", "vfs_read", "entry"))
 
 
 def decode_one(field: RecordField, payload: bytes) -> object:
-    decoded = decode_record(RecordPlan((field,), (Trace(0),), 8), payload, probe=PROBE)
+    decoded = decode_record(RecordPlan((field,), (TraceAction(0),), 8), payload, probe=PROBE)
     assert isinstance(decoded, Decoded)
     return decoded.items[0]
 
@@ -57,7 +57,7 @@ def test_actions_come_out_in_order() -> None:
     percent_d = Conversion(flags="", width=None, precision=None, length="", letter="d")
     percent_s = Conversion(flags="", width=None, precision=None, length="", letter="s")
     form = Format("%d %s", (percent_d, " ", percent_s))
-    plan = RecordPlan(fields, (Printf(form, (0, 1)), Trace(1), Default(), Exit(2)), size)
+    plan = RecordPlan(fields, (Printf(form, (0, 1)), TraceAction(1), Default(), Exit(2)), size)
     payload = b"\x05\0\0\0" + b"\0" * 4 + b"sh\0\0\0\0\0\0" + b"\xfe\xff\xff\xff"
     assert decode_record(plan, payload.ljust(size, b"\0"), probe=PROBE) == Decoded(
         (Printed(("5 ", GuestText("sh"))), TraceString("sh")), exit_status=-2
@@ -72,8 +72,8 @@ def test_what_does_not_fit_is_corrupt() -> None:
         RecordField(-1, 1, "int"),
         RecordField(0, 99, "string"),
     ):
-        assert isinstance(decode_record(RecordPlan((field,), (Trace(0),), 8), b"\0" * 8, probe=PROBE), Corrupt)
-    assert isinstance(decode_record(RecordPlan((), (Trace(0),), 0), b"", probe=PROBE), Corrupt)
+        assert isinstance(decode_record(RecordPlan((field,), (TraceAction(0),), 8), b"\0" * 8, probe=PROBE), Corrupt)
+    assert isinstance(decode_record(RecordPlan((), (TraceAction(0),), 0), b"", probe=PROBE), Corrupt)
 
 
 FIELDS = st.builds(
@@ -98,7 +98,7 @@ FORMATS = st.builds(
 )
 NUMBERS = st.integers(-1, 5)
 ACTIONS = st.one_of(
-    st.builds(Trace, field=NUMBERS),
+    st.builds(TraceAction, field=NUMBERS),
     st.builds(Exit, field=NUMBERS),
     st.builds(Default),
     st.builds(Printf, format=FORMATS, fields=st.lists(NUMBERS, max_size=4).map(tuple)),
@@ -125,7 +125,7 @@ def raw(payload: bytes = b"", *, clause: int = 0, site: int = 3, fault: int = 0)
 
 
 def test_a_record_becomes_a_firing_and_an_exit_request() -> None:
-    plan = RecordPlan((RecordField(0, 4, "int"),), (Trace(0), Exit(0)), 8)
+    plan = RecordPlan((RecordField(0, 4, "int"),), (TraceAction(0), Exit(0)), 8)
     events = record_events(program(plan), raw(b"\2\0\0\0\0\0\0\0"), cpu=1, timestamp=5)
     fired = ProbeFired(cpu=1, probe=PROBE, clause=0, timestamp=5, items=(TraceInt(2, 32, True),))
     assert events == [fired, ExitRequested(2)]
@@ -138,7 +138,7 @@ def test_a_clause_without_actions_leaves_no_line() -> None:
 
 
 def test_a_fault_is_all_that_its_record_yields() -> None:
-    plan = RecordPlan((RecordField(0, 8, "int"),), (Trace(0),), 8)
+    plan = RecordPlan((RecordField(0, 8, "int"),), (TraceAction(0),), 8)
     fault = Fault(probe=PROBE, kind=1, cpu=2, value=16, clause="clause 1", where="line 1", timestamp=4)
     assert record_events(program(plan), raw(b"\x10" + b"\0" * 7, fault=1), cpu=2, timestamp=4) == [fault]
     bare = record_events(program(plan), raw(fault=4), cpu=2, timestamp=4)
