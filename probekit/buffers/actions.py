@@ -60,6 +60,7 @@ __all__ = (
     "TraceAction",
     "Tracemem",
     "Trunc",
+    "action_name",
     "field_layout",
 )
 
@@ -378,6 +379,11 @@ Action = (
     | Exit
     | Default
 )
+
+
+def action_name(action: Action) -> str:
+    """Return what a script calls an action, such as ``printf``."""
+    return type(action).__name__.removesuffix("Action").lower()
 
 
 RECORDING: frozenset[type] = frozenset(

@@ -20,16 +20,16 @@ from probekit.buffers import actions as acts
 from probekit.buffers.actions import RecordField, RecordPlan
 from probekit.buffers.formats import Conversion, Format
 from probekit.buffers.layout import RawRecord
-from probekit.consumer.events import GuestText, Item, Printed, Probe, TraceInt, TraceString
+from probekit.consumer.events import GuestText, Item, Printed, ProbeIdentity, TraceInt, TraceString
 from probekit.consumer.strings import decode
 from probekit.consumer.symbols import probe_field
 
 __all__ = ("BulkPrinter", "QuickReader", "bulk_printer", "quick_reader")
 
-QuickReader = Callable[[bytes, Probe], "tuple[Item, ...]"]
+QuickReader = Callable[[bytes, ProbeIdentity], "tuple[Item, ...]"]
 """The items of a payload, which must be of the plan's size."""
 
-BulkPrinter = Callable[[Sequence[tuple[int, RawRecord]], Mapping[int, Probe]], str]
+BulkPrinter = Callable[[Sequence[tuple[int, RawRecord]], Mapping[int, ProbeIdentity]], str]
 """What records print, all of them of one plan and of its size, at probes that are in the mapping."""
 
 _CODES = {1: "b", 2: "h", 4: "i", 8: "q"}

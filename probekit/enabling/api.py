@@ -129,13 +129,11 @@ class ClauseCosts:
     """What a program's clauses have cost the guest so far."""
 
     clauses: tuple[Cost, ...]
-    """Each clause that has fired."""
-
+    """The cost of each clause that has fired."""
     entries: int
-    """How often a list of clauses was called."""
-
+    """How often a thunk was called."""
     entries_ns: float
-    """Nanoseconds that leading to clauses and back took, beside the clauses themselves."""
+    """Nanoseconds for the way to thunks and back, besides the clauses themselves."""
 
     @property
     def total_ns(self) -> float:
@@ -185,7 +183,7 @@ class Engine(Protocol):
         ...
 
     def send_heartbeat(self) -> None:
-        """Give the guest's watchdog a sign of life, between two polls that are far apart."""
+        """Send the guest's watchdog a heartbeat, if one is due, between two polls that are far apart."""
         ...
 
     def aggregations(self) -> dict[int, Rows]:

@@ -40,6 +40,8 @@ class SharedNumbers(Protocol):
 
 @mutable_record
 class _Buffer:
+    """The records of one speculation that is active or has ended."""
+
     records: list[CpuRecord] = fresh(list)
     used: int = 0
 

@@ -170,7 +170,7 @@ class ClauseBuilder:
 
     def value(self, expr: typed.TypedExpr) -> Reg:
         """Compute into a new register, or find the one that has it."""
-        if isinstance(expr, typed.Slot):
+        if isinstance(expr, typed.BoundValue):
             return self._slots[expr.number]
         dst = self._register()
         self._into(expr, dst)
@@ -189,9 +189,9 @@ class ClauseBuilder:
                 self._add(ops.Int(dst, expr.value))
             case typed.Text():
                 self._add(ops.Str(dst, expr.value))
-            case typed.Builtin():
+            case typed.ReadBuiltin():
                 self._add(ops.LoadBuiltin(dst, expr.name))
-            case typed.Arg():
+            case typed.ReadArg():
                 self._add(ops.LoadArg(dst, expr.index))
             case typed.Load():
                 self._add(ops.LoadVar(dst, expr.var.index))
@@ -217,7 +217,7 @@ class ClauseBuilder:
                 self._add(ops.StoreVar(expr.var.index, dst))
             case typed.Step():
                 self._step(expr, dst)
-            case typed.Slot():
+            case typed.BoundValue():
                 self._copy(dst, self._slots[expr.number], expr.type)
             case typed.Bind():
                 self._slots[expr.number] = self.value(expr.value)
@@ -233,9 +233,9 @@ class ClauseBuilder:
 
     def _memory(
         self,
-        expr: typed.VarAddr
+        expr: typed.AddressOfVariable
         | typed.ElemLoad
-        | typed.ElemAddr
+        | typed.AddressOfElement
         | typed.ElemStore
         | typed.MemLoad
         | typed.MemStore
@@ -247,11 +247,11 @@ class ClauseBuilder:
         dst: Reg,
     ) -> None:
         match expr:
-            case typed.VarAddr():
+            case typed.AddressOfVariable():
                 self._add(ops.VarAddress(dst, expr.var.index))
             case typed.ElemLoad():
                 self._add(ops.LoadElem(dst, expr.var.index, self._keys(expr.keys)))
-            case typed.ElemAddr():
+            case typed.AddressOfElement():
                 self._add(ops.ElemAddress(dst, expr.var.index, self._keys(expr.keys), expr.create))
             case typed.ElemStore():
                 self._into(expr.value, dst)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import assert_never
 
-from probekit.buffers.actions import Action, RecordField
+from probekit.buffers.actions import Action, RecordField, action_name
 from probekit.buffers.aggs import AggPlan, KeyPart
 from probekit.buffers.formats import Format
 from probekit.ir import ops
@@ -197,7 +197,7 @@ def _field(field: RecordField) -> str:
 
 def _action(action: Action) -> str:
     """The action's name and what it holds: fields by number, formats as written."""
-    parts = [type(action).__name__.removesuffix("Action").lower()]
+    parts = [action_name(action)]
     for f in fields(action):
         value = getattr(action, f.name)
         match value:

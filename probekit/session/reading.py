@@ -19,10 +19,10 @@ from probekit.consumer.bulk import Bulk, Sink
 from probekit.consumer.drops import DropKind, DropMeter
 from probekit.consumer.events import Event
 from probekit.consumer.flow import FlowTracker
-from probekit.consumer.printf import Context
-from probekit.consumer.records import Clause as ReadClause
+from probekit.consumer.printf import FormatContext
 from probekit.consumer.records import Corrupt, record_events
-from probekit.consumer.records import Program as ReadProgram
+from probekit.consumer.records import ReadClause as ReadClause
+from probekit.consumer.records import ReadProgram as ReadProgram
 from probekit.consumer.store import AggregationStore
 from probekit.consumer.symbols import Found, Symbols
 from probekit.enabling.host.probes import record_integer
@@ -67,7 +67,7 @@ class Reading:
         self._guest = guest
         symbols = _symbols(guest.attachment if guest is not None else None)
         self._store = AggregationStore(program.aggregations, order=_order(options), symbols=symbols)
-        context = Context(symbols=symbols, zoom=options.aggzoom, indent=options.stackindent)
+        context = FormatContext(symbols=symbols, zoom=options.aggzoom, indent=options.stackindent)
         self._reader = ReadProgram(_read_clauses(program), {}, context, self._store, self._setopt)
         self._drops = DropMeter()
         self._host_drops = DropMeter()
@@ -77,7 +77,7 @@ class Reading:
         self._speculative = _clauses_with(program, (acts.Speculate, acts.Commit, acts.Discard))
         self._bulk: Bulk | None = None
 
-    def begin(self, sites: dict[int, model.Probe]) -> None:
+    def begin(self, sites: dict[int, model.ProbeIdentity]) -> None:
         """``sites``: the probe of each site number, of both sides. The first drops are told in a second."""
         self._reader = replaced(self._reader, probes=sites)
         self._next_drops_ns = time.monotonic_ns() + _DROPS_NS
@@ -207,19 +207,19 @@ class Reading:
         for printer, members in self._bulk.split(records):
             if printer is not None and sink.takes_text and not self._state.exit_called:
                 sink.printed(printer(members, self._reader.probes))
-                self._beat()
+                self._send_heartbeat()
             else:
                 yield from self._each_event(members, ticks_per_ns=ticks_per_ns, late=late)
 
-    def _beat(self) -> None:
-        """A long way through many records is no absence."""
+    def _send_heartbeat(self) -> None:
+        """Send a heartbeat while a long batch of records is processed."""
         if self._guest is not None:
-            self._guest.beat()
+            self._guest.send_heartbeat()
 
     def _each_event(self, records: Records, *, ticks_per_ns: float, late: bool) -> Iterator[Event]:
         for number, (cpu, record) in enumerate(records):
             if not number % _STILL_HERE:
-                self._beat()
+                self._send_heartbeat()
             here = record.site in self._host.sites
             if not (here or late or self._state.shows(record.timestamp)):
                 continue  # what the guest's clauses did behind exit(); the host's do not run then

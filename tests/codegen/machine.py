@@ -24,7 +24,7 @@ from probekit.codegen.image import CodeImage
 from probekit.codegen.storage import StorageOptions, plan_storage
 from probekit.codegen.verify import verify_code
 from probekit.consumer.aggregate import merge, stored_rows
-from probekit.consumer.events import Probe as ConsumerProbe
+from probekit.consumer.events import ProbeIdentity as ConsumerProbe
 from probekit.enabling.guest_engine.data_layout import VARIABLES, data_context, guest_clauses, plan_data
 from probekit.enabling.guest_engine.stubs import BuiltCode, build_code, code_size, plan_stubs
 from probekit.enabling.sites import EnabledSite

@@ -12,12 +12,12 @@ from probekit.buffers import actions as acts
 from probekit.buffers.actions import FieldKind, RecordPlan, field_layout
 from probekit.buffers.formats import parse_format
 from probekit.buffers.layout import RawRecord
-from probekit.consumer.events import Probe
+from probekit.consumer.events import ProbeIdentity
 from probekit.consumer.quick import bulk_printer, quick_reader
 from probekit.consumer.records import Decoded, decode_record
 from probekit.probe.names import ProbeName
 
-PROBE = Probe(7, ProbeName("fbt", "vmlinux", "f%d", "entry"))
+PROBE = ProbeIdentity(7, ProbeName("fbt", "vmlinux", "f%d", "entry"))
 
 _kinds = st.one_of(
     st.tuples(st.sampled_from((1, 2, 4, 8)), st.sampled_from(("int", "uint")), st.just("")),

@@ -13,15 +13,23 @@ from probekit.consumer.events import (
     Fault,
     GuestText,
     Printed,
-    Probe,
     ProbeFired,
+    ProbeIdentity,
     TraceInt,
     TraceString,
 )
-from probekit.consumer.records import Clause, Corrupt, Decoded, Program, decode_record, probe_field, record_events
+from probekit.consumer.records import (
+    Corrupt,
+    Decoded,
+    ReadClause,
+    ReadProgram,
+    decode_record,
+    probe_field,
+    record_events,
+)
 from probekit.probe.names import ProbeName
 
-PROBE = Probe(7, ProbeName("fbt", "vmlinux", "vfs_read", "entry"))
+PROBE = ProbeIdentity(7, ProbeName("fbt", "vmlinux", "vfs_read", "entry"))
 
 
 def decode_one(field: RecordField, payload: bytes) -> object:
@@ -116,8 +124,8 @@ def test_no_bytes_make_the_decoder_raise(plan: RecordPlan, payload: bytes) -> No
     assert isinstance(decode_record(plan, payload, probe=PROBE), Decoded | Corrupt)
 
 
-def program(plan: RecordPlan) -> Program:
-    return Program(clauses=(Clause(plan, name="clause 1", where="line 1"),), probes={3: PROBE})
+def program(plan: RecordPlan) -> ReadProgram:
+    return ReadProgram(clauses=(ReadClause(plan, name="clause 1", where="line 1"),), probes={3: PROBE})
 
 
 def raw(payload: bytes = b"", *, clause: int = 0, site: int = 3, fault: int = 0) -> RawRecord:
