@@ -53,7 +53,7 @@ _UNSTABLE: dict[str, Attributes] = {"curthread": ("Stable", "Private", "Common")
 
 def _statement_attributes(clauses: Sequence[Clause]) -> Attributes:
     named = {
-        op.name for clause in clauses for block in clause.blocks for op in block.ops if isinstance(op, ops.Builtin)
+        op.name for clause in clauses for block in clause.blocks for op in block.ops if isinstance(op, ops.LoadBuiltin)
     }
     return least([STABLE, *(_UNSTABLE[name] for name in named if name in _UNSTABLE)])
 

@@ -14,7 +14,7 @@ from probekit.guest.linux import Allocation
 from probekit.guest.memory import DataMemory
 from probekit.guest.residents import LIMIT
 from probekit.guest.safepoint import CallLog
-from probekit.interp.state import State
+from probekit.interp.state import ProgramState
 from probekit.patch.edits import Edit
 from probekit.patch.journal import Registration
 
@@ -170,7 +170,7 @@ class Engine(Protocol):
         """Figures of this engine alone, by name, for the statistics at the end."""
         ...
 
-    def enable(self, initial: Mapping[int, int], state: State, speculations: Speculations) -> None:
+    def enable(self, initial: Mapping[int, int], state: ProgramState, speculations: Speculations) -> None:
         """Make every site live. All or nothing; raises :class:`probekit.errors.ProbekitError`.
 
         ``initial``: values of integer globals that BEGIN has set, by index. ``state``: what the host's own probes

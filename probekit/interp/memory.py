@@ -120,7 +120,7 @@ class PrivateMemory:
     # Making.
 
     def scratch(self, size: int) -> int:
-        """Memory for the rest of the clause."""
+        """PrivateMemory for the rest of the clause."""
         rounded = -(-size // 8) * 8
         if size < 0 or self._taken + rounded > self.limit:
             raise NoScratch(size)

@@ -18,7 +18,7 @@ from typing import assert_never
 
 from probekit.errors import InternalError
 from probekit.ir import ops
-from probekit.ir.ops import BinOp, Block, CmpOp, Op, Reg, Terminator
+from probekit.ir.ops import BasicBlock, BinOp, CmpOp, Op, Reg, Terminator
 from probekit.lang import typed
 from probekit.lang.types import IntType, StringType
 from probekit.records import fresh, mutable_record
@@ -122,9 +122,9 @@ class ClauseBuilder:
         """Place the last block, which returns."""
         self.place(end)
 
-    def blocks(self) -> tuple[Block, ...]:
+    def blocks(self) -> tuple[BasicBlock, ...]:
         """The finished blocks."""
-        return tuple(Block(tuple(draft.ops), self._terminator(draft)) for draft in self._drafts)
+        return tuple(BasicBlock(tuple(draft.ops), self._terminator(draft)) for draft in self._drafts)
 
     @staticmethod
     def _terminator(draft: _Draft) -> Terminator:
@@ -149,7 +149,7 @@ class ClauseBuilder:
 
     def aggregate(self, agg: int, keys: tuple[Reg | None, ...], value: Reg | None, weight: Reg | None) -> None:
         """Feed an aggregation."""
-        self._add(ops.Aggregate(agg, keys, value, weight))
+        self._add(ops.UpdateAgg(agg, keys, value, weight))
 
     def branch_on(self, cond: typed.TypedExpr, then: BlockLabel, orelse: BlockLabel) -> None:
         """Go to ``then`` or ``orelse``; both are placed later. ``&&`` and ``||`` become control flow."""
@@ -190,9 +190,9 @@ class ClauseBuilder:
             case typed.Text():
                 self._add(ops.Str(dst, expr.value))
             case typed.ReadBuiltin():
-                self._add(ops.Builtin(dst, expr.name))
+                self._add(ops.LoadBuiltin(dst, expr.name))
             case typed.ReadArg():
-                self._add(ops.Arg(dst, expr.index))
+                self._add(ops.LoadArg(dst, expr.index))
             case typed.Load():
                 self._add(ops.LoadVar(dst, expr.var.index))
             case typed.Arith():
@@ -224,7 +224,7 @@ class ClauseBuilder:
                 self._into(expr.body, dst)
             case typed.Invoke():
                 args = tuple(self.value(arg) for arg in expr.args)
-                self._add(ops.Call(dst, expr.name, args))
+                self._add(ops.CallSubroutine(dst, expr.name, args))
             case _:
                 self._memory(expr, dst)
 
@@ -248,11 +248,11 @@ class ClauseBuilder:
     ) -> None:
         match expr:
             case typed.AddressOfVariable():
-                self._add(ops.VarAddr(dst, expr.var.index))
+                self._add(ops.VarAddress(dst, expr.var.index))
             case typed.ElemLoad():
                 self._add(ops.LoadElem(dst, expr.var.index, self._keys(expr.keys)))
             case typed.AddressOfElement():
-                self._add(ops.ElemAddr(dst, expr.var.index, self._keys(expr.keys), expr.create))
+                self._add(ops.ElemAddress(dst, expr.var.index, self._keys(expr.keys), expr.create))
             case typed.ElemStore():
                 self._into(expr.value, dst)
                 self._add(ops.StoreElem(expr.var.index, self._keys(expr.keys), dst))
@@ -274,7 +274,7 @@ class ClauseBuilder:
                 self._into(expr.target, dst)
                 self._add(ops.CopyMem(dst, source, expr.size))
             case typed.TextAddr():
-                self._add(ops.StrAddr(dst, self.value(expr.value)))
+                self._add(ops.StrAddress(dst, self.value(expr.value)))
             case _:
                 assert_never(expr)
 

@@ -19,14 +19,14 @@ class BuiltinInfo:
     """A built-in variable. ``kind``: what its register holds. ``size``: bytes of a string (with its NUL), else 8.
 
     ``per_probe``: the probe alone decides the value, so it is a constant of each site.
-    ``made``: a string that is put together where it is read, as long as strings may be.
+    ``by_routine``: a string that is put together where it is read, as long as strings may be.
     ``bits``/``signed``: the D type of an integer.
     """
 
     kind: Literal["int", "string"]
     size: int = 8
     per_probe: bool = False
-    made: bool = False
+    by_routine: bool = False
     bits: int = 64
     signed: bool = True
 
@@ -35,10 +35,10 @@ BUILTINS: dict[str, BuiltinInfo] = {
     "caller": BuiltinInfo("int", signed=False),
     "cpu": BuiltinInfo("int", bits=32),
     "curthread": BuiltinInfo("int", signed=False),
-    "cwd": BuiltinInfo("string", size=256, made=True),
+    "cwd": BuiltinInfo("string", size=256, by_routine=True),
     "epid": BuiltinInfo("int", bits=32, signed=False),
     "errno": BuiltinInfo("int", bits=32),
-    "execargs": BuiltinInfo("string", size=256, made=True),
+    "execargs": BuiltinInfo("string", size=256, by_routine=True),
     "execname": BuiltinInfo("string", size=16),
     "gid": BuiltinInfo("int", bits=32, signed=False),
     "id": BuiltinInfo("int", per_probe=True, bits=32, signed=False),
@@ -50,7 +50,7 @@ BUILTINS: dict[str, BuiltinInfo] = {
     "probemod": BuiltinInfo("string", size=256, per_probe=True),
     "probename": BuiltinInfo("string", size=256, per_probe=True),
     "probeprov": BuiltinInfo("string", size=256, per_probe=True),
-    "root": BuiltinInfo("string", size=256, made=True),
+    "root": BuiltinInfo("string", size=256, by_routine=True),
     "stackdepth": BuiltinInfo("int", bits=32, signed=False),
     "tid": BuiltinInfo("int", bits=32),
     "timestamp": BuiltinInfo("int", signed=False),

@@ -29,26 +29,25 @@ from probekit.probe.names import ProbeDescription
 from probekit.records import record
 
 __all__ = (
-    "Aggregate",
-    "Arg",
+    "BasicBlock",
     "Bin",
     "BinOp",
-    "Block",
     "Branch",
-    "Builtin",
-    "Call",
+    "CallSubroutine",
     "Clause",
     "Cmp",
     "CmpOp",
     "Copy",
     "CopyMem",
-    "ElemAddr",
+    "ElemAddress",
     "Emit",
     "EmitMem",
     "Ext",
     "Int",
     "Jump",
     "Kind",
+    "LoadArg",
+    "LoadBuiltin",
     "LoadElem",
     "LoadMem",
     "LoadStr",
@@ -62,10 +61,11 @@ __all__ = (
     "StoreStr",
     "StoreVar",
     "Str",
-    "StrAddr",
+    "StrAddress",
     "StrCmp",
     "Terminator",
-    "VarAddr",
+    "UpdateAgg",
+    "VarAddress",
     "Variable",
 )
 
@@ -128,7 +128,7 @@ class Str:
 
 @final
 @record
-class Arg:
+class LoadArg:
     """``dst`` = ``argN`` of the probe, 64 bits."""
 
     dst: Reg
@@ -137,7 +137,7 @@ class Arg:
 
 @final
 @record
-class Builtin:
+class LoadBuiltin:
     """``dst`` = a built-in variable of :data:`probekit.ir.names.BUILTINS`."""
 
     dst: Reg
@@ -226,7 +226,7 @@ class Copy:
 
 @final
 @record
-class VarAddr:
+class VarAddress:
     """``dst`` = the address of variable ``var``, which is an object."""
 
     dst: Reg
@@ -255,7 +255,7 @@ class StoreElem:
 
 @final
 @record
-class ElemAddr:
+class ElemAddress:
     """``dst`` = the address of an element that is an object; made when ``create``, else 0 when there is none."""
 
     dst: Reg
@@ -307,7 +307,7 @@ class StoreStr:
 
 @final
 @record
-class StrAddr:
+class StrAddress:
     """``dst`` = the address of a copy of the string ``src`` in scratch memory."""
 
     dst: Reg
@@ -326,7 +326,7 @@ class CopyMem:
 
 @final
 @record
-class Call:
+class CallSubroutine:
     """``dst`` = a subroutine of :data:`probekit.ir.names.CALLS`."""
 
     dst: Reg
@@ -345,7 +345,7 @@ class EmitMem:
 
 @final
 @record
-class Aggregate:
+class UpdateAgg:
     """Feed aggregation ``agg`` with ``value`` (None for ``count()``) under ``keys`` (``probe`` keys have no register).
 
     ``keys``: one entry for each KeyPart of the plan; None stands for a ``probe`` part. ``weight``: the increment of
@@ -385,8 +385,8 @@ class Return:
 Op = (
     Int
     | Str
-    | Arg
-    | Builtin
+    | LoadArg
+    | LoadBuiltin
     | Bin
     | Cmp
     | StrCmp
@@ -394,26 +394,26 @@ Op = (
     | LoadVar
     | StoreVar
     | Copy
-    | VarAddr
+    | VarAddress
     | LoadElem
     | StoreElem
-    | ElemAddr
+    | ElemAddress
     | LoadMem
     | StoreMem
     | LoadStr
     | StoreStr
-    | StrAddr
+    | StrAddress
     | CopyMem
-    | Call
+    | CallSubroutine
     | Emit
     | EmitMem
-    | Aggregate
+    | UpdateAgg
 )
 Terminator = Jump | Branch | Return
 
 
 @record
-class Block:
+class BasicBlock:
     """A basic block: its index in the clause is its name; the terminator names only higher indexes."""
 
     ops: tuple[Op, ...]
@@ -454,7 +454,7 @@ class Clause:
 
     index: int
     probes: tuple[ProbeDescription, ...]
-    blocks: tuple[Block, ...]
+    blocks: tuple[BasicBlock, ...]
     body: int
     record: RecordPlan | None
     registers: int

@@ -54,9 +54,9 @@ def format_op(op: Op, program: Program) -> str:
             return f"r{op.dst} = int {op.value}"
         case ops.Str():
             return f"r{op.dst} = str {op.value!r}"
-        case ops.Arg():
+        case ops.LoadArg():
             return f"r{op.dst} = arg {op.index}"
-        case ops.Builtin():
+        case ops.LoadBuiltin():
             return f"r{op.dst} = builtin {op.name}"
         case ops.Bin():
             return f"r{op.dst} = {op.op.value} r{op.left}, r{op.right}"
@@ -72,7 +72,7 @@ def format_op(op: Op, program: Program) -> str:
             return f"store {_var_name(program, op.var)}, r{op.src}"
         case ops.Emit():
             return f"emit {op.field}, r{op.src}"
-        case ops.Aggregate():
+        case ops.UpdateAgg():
             return _aggregate(op, program)
         case ops.EmitMem():
             return f"emit {op.field}, bytes r{op.addr}"
@@ -82,29 +82,29 @@ def format_op(op: Op, program: Program) -> str:
 
 def _memory_op(
     op: ops.Copy
-    | ops.VarAddr
+    | ops.VarAddress
     | ops.LoadElem
     | ops.StoreElem
-    | ops.ElemAddr
+    | ops.ElemAddress
     | ops.LoadMem
     | ops.StoreMem
     | ops.LoadStr
     | ops.StoreStr
-    | ops.StrAddr
+    | ops.StrAddress
     | ops.CopyMem
-    | ops.Call,
+    | ops.CallSubroutine,
     program: Program,
 ) -> str:
     match op:
         case ops.Copy():
             return f"r{op.dst} = r{op.src}"
-        case ops.VarAddr():
+        case ops.VarAddress():
             return f"r{op.dst} = address {_var_name(program, op.var)}"
         case ops.LoadElem():
             return f"r{op.dst} = load {_element(program, op.var, op.keys)}"
         case ops.StoreElem():
             return f"store {_element(program, op.var, op.keys)}, r{op.src}"
-        case ops.ElemAddr():
+        case ops.ElemAddress():
             return f"r{op.dst} = address {_element(program, op.var, op.keys)}{' create' if op.create else ''}"
         case ops.LoadMem():
             return f"r{op.dst} = {'' if op.signed else 'u'}mem{8 * op.size} r{op.addr}"
@@ -114,11 +114,11 @@ def _memory_op(
             return f"r{op.dst} = memstr r{op.addr}{f' [{op.limit}]' if op.limit else ''}"
         case ops.StoreStr():
             return f"memstr r{op.addr}, r{op.src} [{op.size}]"
-        case ops.StrAddr():
+        case ops.StrAddress():
             return f"r{op.dst} = address r{op.src}"
         case ops.CopyMem():
             return f"copy r{op.target}, r{op.source} [{op.size}]"
-        case ops.Call():
+        case ops.CallSubroutine():
             return f"r{op.dst} = {op.name}({', '.join(f'r{a}' for a in op.args)})"
         case _:
             assert_never(op)
@@ -128,7 +128,7 @@ def _element(program: Program, var: int, keys: tuple[Reg, ...]) -> str:
     return f"{_var_name(program, var)}[{', '.join(f'r{k}' for k in keys)}]"
 
 
-def _aggregate(op: ops.Aggregate, program: Program) -> str:
+def _aggregate(op: ops.UpdateAgg, program: Program) -> str:
     known = program.aggregations[op.agg].keys if op.agg < len(program.aggregations) else ()
     keys = [_key(reg, known[i] if i < len(known) else None) for i, reg in enumerate(op.keys)]
     value = "" if op.value is None else f" r{op.value}"

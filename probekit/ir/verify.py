@@ -19,7 +19,7 @@ from probekit.errors import InternalError
 from probekit.ir import ops
 from probekit.ir.names import BUILTINS, CALLS
 from probekit.ir.operands import operands
-from probekit.ir.ops import Block, Clause, Kind, Op, Program, Reg, Terminator
+from probekit.ir.ops import BasicBlock, Clause, Kind, Op, Program, Reg, Terminator
 
 __all__ = ("Violation", "verify_clause", "verify_program")
 
@@ -103,9 +103,9 @@ def _bad_number(op: Op, clause: Clause, program: Program) -> str:
             return f"{op.value} does not fit in 64 bits"
         case ops.Str() if b"\0" in op.value:
             return "string constant with a NUL"
-        case ops.Arg() if not 0 <= op.index < _ARGS:
+        case ops.LoadArg() if not 0 <= op.index < _ARGS:
             return f"no arg{op.index}"
-        case ops.Builtin() if op.name not in BUILTINS:
+        case ops.LoadBuiltin() if op.name not in BUILTINS:
             return f"no built-in {op.name}"
         case ops.Ext() if op.bits not in (8, 16, 32):
             return f"extension from {op.bits} bits"
@@ -113,26 +113,26 @@ def _bad_number(op: Op, clause: Clause, program: Program) -> str:
             return f"an integer of {op.size} bytes in memory"
         case ops.StoreStr() | ops.CopyMem() if op.size < 0:
             return f"{op.size} bytes of memory"
-        case ops.Call() if op.name not in CALLS:
+        case ops.CallSubroutine() if op.name not in CALLS:
             return f"no subroutine {op.name}"
-        case ops.Call() if not _call_fits(op):
+        case ops.CallSubroutine() if not _call_fits(op):
             return f"{op.name}() with {len(op.args)} arguments"
-        case ops.LoadVar() | ops.StoreVar() | ops.VarAddr() | ops.LoadElem() | ops.StoreElem() | ops.ElemAddr():
+        case ops.LoadVar() | ops.StoreVar() | ops.VarAddress() | ops.LoadElem() | ops.StoreElem() | ops.ElemAddress():
             return _bad_variable(op, program)
         case ops.Emit() | ops.EmitMem() if not 0 <= op.field < count:
             return f"no field {op.field}"
-        case ops.Aggregate() if not 0 <= op.agg < len(program.aggregations):
+        case ops.UpdateAgg() if not 0 <= op.agg < len(program.aggregations):
             return f"no aggregation {op.agg}"
     return ""
 
 
-def _call_fits(op: ops.Call) -> bool:
+def _call_fits(op: ops.CallSubroutine) -> bool:
     info = CALLS[op.name]
     return len(info.args) - info.optional <= len(op.args) <= len(info.args)
 
 
 def _bad_variable(
-    op: ops.LoadVar | ops.StoreVar | ops.VarAddr | ops.LoadElem | ops.StoreElem | ops.ElemAddr, program: Program
+    op: ops.LoadVar | ops.StoreVar | ops.VarAddress | ops.LoadElem | ops.StoreElem | ops.ElemAddress, program: Program
 ) -> str:
     if not 0 <= op.var < len(program.variables):
         return f"no variable {op.var}"
@@ -140,11 +140,11 @@ def _bad_variable(
     match op:
         case ops.LoadVar() | ops.StoreVar():
             good = variable.plain
-        case ops.VarAddr():
+        case ops.VarAddress():
             good = variable.keys is None and variable.kind == "object"
         case ops.LoadElem() | ops.StoreElem():
             good = variable.kind != "object" and len(op.keys) == len(variable.keys or ())
-        case ops.ElemAddr():
+        case ops.ElemAddress():
             good = variable.kind == "object" and len(op.keys) == len(variable.keys or ())
     return "" if good else f"variable {op.var} is not used as what it is"
 
@@ -204,7 +204,7 @@ def _reads(op: Op, clause: Clause, program: Program) -> Iterator[tuple[Reg, Kind
             if clause.record is None:
                 raise InternalError("a clause emits fields and has no record")
             yield op.src, "string" if clause.record.fields[op.field].kind in ("string", "stack") else "int"
-        case ops.Aggregate():
+        case ops.UpdateAgg():
             for part, key in zip(program.aggregations[op.agg].keys, op.keys, strict=False):
                 if key is not None:
                     yield key, _part_kind(part)
@@ -265,7 +265,7 @@ def _check_effects(clause: Clause, program: Program) -> _Found:
         yield from _flow(index, block, emitted, reached)
 
 
-def _flow(index: int, block: Block, emitted: set[int], reached: list[set[int] | None]) -> _Found:
+def _flow(index: int, block: BasicBlock, emitted: set[int], reached: list[set[int] | None]) -> _Found:
     for target in _targets(block.end):
         there = reached[target]
         if there is None:
@@ -289,7 +289,7 @@ def _bad_effect(op: Op, emitted: set[int] | None, stored: dict[int, RecordField]
                 yield f"field {op.field} is emitted twice"
             elif isinstance(op, ops.EmitMem) != (stored[op.field].kind == "bytes"):
                 yield f"field {op.field} is of another kind"
-        case ops.Aggregate():
+        case ops.UpdateAgg():
             plan = program.aggregations[op.agg]
             if emitted is None:
                 yield "aggregate outside the body"

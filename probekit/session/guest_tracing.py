@@ -18,7 +18,7 @@ from probekit.enabling.speculation import Speculations
 from probekit.enabling.stop_engine.watch import WatchSite
 from probekit.errors import InternalError, TargetLost
 from probekit.guest.health import panic_error
-from probekit.interp.state import State
+from probekit.interp.state import ProgramState
 from probekit.ir.ops import Program
 from probekit.patch.sites import TextFacts
 from probekit.session.attach import Attachment
@@ -109,7 +109,7 @@ class GuestTracing:
         probes = {s.number: s.probe for s in sites} | {w.number: w.probe for w in self._watches}
         return {number: model.ProbeIdentity(probe.id, probe.name) for number, probe in probes.items()}
 
-    def enable(self, initial: Mapping[int, int], state: State, speculations: Speculations) -> None:
+    def enable(self, initial: Mapping[int, int], state: ProgramState, speculations: Speculations) -> None:
         """Make the sites live, if there are any; the rest is what BEGIN has set, see the engine's."""
         attachment = self.attachment
         if self._looks_for_callers:

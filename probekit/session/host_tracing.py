@@ -13,7 +13,7 @@ from probekit.enabling.host.firing import HostGlobals
 from probekit.enabling.host.probes import CPU, GuestView, HostProbes
 from probekit.enabling.speculation import Speculations
 from probekit.interp.aggs import Aggregations
-from probekit.interp.state import Limits
+from probekit.interp.state import StateLimits
 from probekit.ir.ops import Program
 from probekit.providers.profile import is_sampling
 from probekit.records import mutable_record
@@ -71,7 +71,7 @@ class HostTracing:
             speculations=self.speculations,
             bufsize=options.bufsize,
             bufpolicy=options.bufpolicy,
-            limits=Limits(options.dynvarsize, options.scratchsize),
+            limits=StateLimits(options.dynvarsize, options.scratchsize),
             guest=_guest_view(attachment),
         )
 

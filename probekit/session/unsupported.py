@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from probekit.buffers import actions as acts
-from probekit.codegen.supported import missing
+from probekit.codegen.supported import unsupported_features
 from probekit.enabling.ecb import Matching
 from probekit.enabling.host.vcpu import STOPPED_FACTS
 from probekit.errors import UnsupportedError
 from probekit.ir.names import BUILTINS
-from probekit.ir.ops import Builtin, Call, Clause, Program
+from probekit.ir.ops import CallSubroutine, Clause, LoadBuiltin, Program
 from probekit.providers.profile import is_sampling
 
 __all__ = ("refuse_for_guest", "wants_stacks")
@@ -74,7 +74,7 @@ def refuse_for_guest(program: Program, matching: Matching, engine: str) -> None:
 def _refuse_actions(clause: Clause, engine: str) -> None:
     """What there is not for a reason that stays."""
     names = [acts.action_name(action) for action in (clause.record.actions if clause.record is not None else ())]
-    names += [op.name for block in clause.blocks for op in block.ops if isinstance(op, Call)]
+    names += [op.name for block in clause.blocks for op in block.ops if isinstance(op, CallSubroutine)]
     for name in names:
         if name in _NOWHERE:
             raise UnsupportedError(f"line {clause.line}: no {name}() in a guest: {_NOWHERE[name]}", feature=name)
@@ -91,11 +91,11 @@ def wants_stacks(program: Program, matching: Matching, engine: str) -> bool:
     ecbs = [e for e in matching.ecbs if is_sampling(e.probe) or (engine == "stop" and e.probe.in_guest)]
     clauses = [program.clauses[number] for number in {n for ecb in ecbs for n in ecb.clauses}]
     ops = (op for clause in clauses for block in clause.blocks for op in block.ops)
-    return any(isinstance(op, Call | Builtin) and op.name in ("stack", "stackdepth") for op in ops)
+    return any(isinstance(op, CallSubroutine | LoadBuiltin) and op.name in ("stack", "stackdepth") for op in ops)
 
 
 def _missing(program: Program, clause: Clause, engine: str) -> list[str]:
-    found: list[str] = missing(clause) if engine == "guest" else []
+    found: list[str] = unsupported_features(clause) if engine == "guest" else []
     for action in clause.record.actions if clause.record is not None else ():
         if not isinstance(action, _READ) and not (engine == "guest" and isinstance(action, _CODE)):
             found.append(f"{acts.action_name(action)}()")
@@ -108,8 +108,8 @@ def _missing(program: Program, clause: Clause, engine: str) -> list[str]:
 
 def _not_stopped(clause: Clause, *there: str) -> list[str]:
     """What only the guest itself can serve, but for the subroutines that are ``there``."""
-    names = (op.name for block in clause.blocks for op in block.ops if isinstance(op, Builtin))
+    names = (op.name for block in clause.blocks for op in block.ops if isinstance(op, LoadBuiltin))
     facts = [n for n in names if not BUILTINS[n].per_probe and n != "epid" and n not in STOPPED_FACTS]
-    calls = (op.name for block in clause.blocks for op in block.ops if isinstance(op, Call))
+    calls = (op.name for block in clause.blocks for op in block.ops if isinstance(op, CallSubroutine))
     unserved = [f"the subroutine {name}()" for name in calls if name in _NOT_STOPPED and name not in there]
     return [f"the built-in variable {name}" for name in facts] + unserved

@@ -19,7 +19,7 @@ from unicorn import x86_const as x86
 
 from probekit.buffers.aggs import AggKey
 from probekit.buffers.layout import HeaderWord, Policy, RawRecord, plan_block, read_records
-from probekit.codegen.context import Context
+from probekit.codegen.context import CodegenContext
 from probekit.codegen.image import CodeImage
 from probekit.codegen.storage import StorageOptions, plan_storage
 from probekit.codegen.verify import verify_code
@@ -343,7 +343,7 @@ class Machine:
     image: CodeImage = field(init=False)
     built: BuiltCode = field(init=False)
     code: bytes = field(init=False)
-    context: Context = field(init=False)
+    context: CodegenContext = field(init=False)
 
     def __post_init__(self) -> None:
         self.program = compile_program(self.text, allow_bare=True, string_size=self.strsize)
@@ -408,7 +408,7 @@ class Machine:
             ]
         return tuple(sites)
 
-    def _context(self, data: int, slot: int) -> Context:
+    def _context(self, data: int, slot: int) -> CodegenContext:
         return data_context(self.program, self.plan, self.layout, self, data=data, slot=slot & _MASK)
 
     @property

@@ -9,7 +9,7 @@ from probekit.buffers.actions import Action, RecordPlan, field_layout
 from probekit.buffers.aggs import AggPlan
 from probekit.consumer.events import Event, Printed, ProbeFired
 from probekit.ir import ops
-from probekit.ir.ops import Block, Clause, Op, Program
+from probekit.ir.ops import BasicBlock, Clause, Op, Program
 from probekit.output.api import TextStyle
 from probekit.output.effects import HostEffects
 from probekit.output.text import TextRenderer
@@ -38,7 +38,7 @@ def clause(
     return Clause(
         index=index,
         probes=(ProbeDescription.parse(probe),),
-        blocks=(Block(tuple(emits), ops.Return()),),
+        blocks=(BasicBlock(tuple(emits), ops.Return()),),
         body=0,
         record=RecordPlan(laid, tuple(actions), size) if actions else None,
         registers=200,
@@ -49,8 +49,8 @@ def clause(
 def aggregate(agg: int, value: int | None = None) -> tuple[Op, ...]:
     """``@agg = f(value)``."""
     if value is None:
-        return (ops.Aggregate(agg, (), None),)
-    return (ops.Int(50, value), ops.Aggregate(agg, (), 50))
+        return (ops.UpdateAgg(agg, (), None),)
+    return (ops.Int(50, value), ops.UpdateAgg(agg, (), 50))
 
 
 def program(*clauses: Clause, aggs: Sequence[AggPlan] = ()) -> Program:

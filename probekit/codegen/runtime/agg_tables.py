@@ -1,6 +1,6 @@
 """Look-ups in the tables of hashed aggregations, one routine for each aggregation.
 
-find_N      rdi: key              -> rax: address of the value words, or 0 (a drop was counted)
+agg_find_N      rdi: key              -> rax: address of the value words, or 0 (a drop was counted)
 
 Open addressing in a table of each CPU: the key's words are mixed to a hash, and a bounded number of places is tried.
 """
@@ -14,10 +14,10 @@ from itertools import groupby
 from probekit.buffers.aggs import KeyPart
 from probekit.buffers.layout import MAX_PROBES_PER_LOOKUP, HeaderWord, TableStore
 from probekit.buffers.variables import HASH_MULTIPLIER
-from probekit.codegen.context import Context
+from probekit.codegen.context import CodegenContext
 from probekit.codegen.runtime.core import UNROLLED_WORDS, header
 
-__all__ = ("find",)
+__all__ = ("agg_find",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def _keep(at: str) -> str:
     return f"mov r10, qword ptr [rdi + {at}]; mov qword ptr [r8 + {at} + 8], r10"
 
 
-def find(store: TableStore, context: Context) -> str:
+def agg_find(store: TableStore, context: CodegenContext) -> str:
     """Find or make the entry of a key. The tag is stored last, so that a reader never sees half an entry."""
     shift = 64 - (store.capacity.bit_length() - 1)
     value = (1 + store.key_words) * 8

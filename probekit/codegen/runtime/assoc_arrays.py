@@ -17,9 +17,9 @@ from __future__ import annotations
 
 from probekit.buffers.layout import HeaderWord
 from probekit.buffers.variables import ENTRY_HEAD, HASH_MULTIPLIER, DynamicTable
-from probekit.codegen.context import Context
+from probekit.codegen.context import CodegenContext
 from probekit.codegen.runtime.core import header
-from probekit.codegen.runtime.registry import At, Routine
+from probekit.codegen.runtime.registry import AddressOf, Routine
 from probekit.errors import InternalError
 
 __all__ = ("ROUTINES",)
@@ -29,13 +29,13 @@ _CHAIN = 512
 _RETRIES = 1000
 
 
-def _dynamic(context: Context) -> DynamicTable:
+def _dynamic(context: CodegenContext) -> DynamicTable:
     if context.storage.dynamic is None:
         raise InternalError("an associative array has no table")
     return context.storage.dynamic
 
 
-def _element_find(context: Context, _at: At) -> str:
+def _element_find(context: CodegenContext, _address_of: AddressOf) -> str:
     table = _dynamic(context)
     shift = 64 - (table.buckets.bit_length() - 1)
     bucket = f"mov r9, rax; shr r9, {shift}; lea r10, [r10 + r9*8]" if table.buckets > 1 else ""
@@ -116,9 +116,9 @@ _UNLOCK = "mov dword ptr [r10], 0"
 _VALUE = f"lea rdx, [rdx + rcx*8 + {ENTRY_HEAD}]"
 
 
-def _element_load(_context: Context, at: At) -> str:
+def _element_load(_context: CodegenContext, address_of: AddressOf) -> str:
     return f"""
-        call {at("element_find"):#x}
+        call {address_of("element_find"):#x}
         jb nothing
         xor eax, eax
         test rdx, rdx
@@ -134,11 +134,11 @@ def _element_load(_context: Context, at: At) -> str:
     """
 
 
-def _element_text(context: Context, at: At) -> str:
+def _element_text(context: CodegenContext, address_of: AddressOf) -> str:
     """edx: bytes of the value."""
     return f"""
         push rdx
-        call {at("element_find"):#x}
+        call {address_of("element_find"):#x}
         mov rsi, rdx
         pop rdx
         jb nothing
@@ -147,7 +147,7 @@ def _element_text(context: Context, at: At) -> str:
         lea rsi, [rsi + rcx*8 + {ENTRY_HEAD}]
         push r10
         mov ecx, edx
-        call {at("copy"):#x}
+        call {address_of("copy_padded"):#x}
         pop r10
         {_UNLOCK}
         ret
@@ -159,7 +159,7 @@ def _element_text(context: Context, at: At) -> str:
     """
 
 
-def _take(context: Context, _at: At) -> str:
+def _take(context: CodegenContext, _address_of: AddressOf) -> str:
     """A free entry. -> edi: its number + 1, or 0; rdx: its address. Keeps rax, rcx, rsi, r8, r10."""
     table = _dynamic(context)
     entries = context.activity + table.entries_offset
@@ -213,7 +213,7 @@ def _take(context: Context, _at: At) -> str:
     """
 
 
-def _give(context: Context, _at: At) -> str:
+def _give(context: CodegenContext, _address_of: AddressOf) -> str:
     """Take the entry rdx, which r8 links to, out of its chain and make it free."""
     table = _dynamic(context)
     return f"""
@@ -246,12 +246,12 @@ def _give(context: Context, _at: At) -> str:
     """
 
 
-def _join(context: Context, at: At) -> str:
+def _join(context: CodegenContext, address_of: AddressOf) -> str:
     """A new entry for the key in the locked bucket. -> rdx: its address, or 0 (a drop was counted); keeps rcx, r10."""
     return f"""
         test r11d, r11d
         jz nothing
-        call {at("element_take"):#x}
+        call {address_of("element_allocate"):#x}
         test edi, edi
         jz nothing
         mov qword ptr [rdx + 8], rax
@@ -273,16 +273,16 @@ def _join(context: Context, at: At) -> str:
     """
 
 
-def _element_store(_context: Context, at: At) -> str:
+def _element_store(_context: CodegenContext, address_of: AddressOf) -> str:
     return f"""
         push rdx
-        call {at("element_find"):#x}
+        call {address_of("element_find"):#x}
         jb out
         cmp qword ptr [rsp], 0
         je free
         test rdx, rdx
         jnz there
-        call {at("element_join"):#x}
+        call {address_of("element_insert"):#x}
         test rdx, rdx
         jz unlock
     there:
@@ -293,7 +293,7 @@ def _element_store(_context: Context, at: At) -> str:
     free:
         test rdx, rdx
         jz unlock
-        call {at("element_give"):#x}
+        call {address_of("element_free"):#x}
     unlock:
         {_UNLOCK}
     out:
@@ -302,18 +302,18 @@ def _element_store(_context: Context, at: At) -> str:
     """
 
 
-def _element_keep(_context: Context, at: At) -> str:
+def _element_keep(_context: CodegenContext, address_of: AddressOf) -> str:
     return f"""
         push rsi
         push rdi
-        call {at("element_find"):#x}
+        call {address_of("element_find"):#x}
         jb out
         mov rsi, qword ptr [rsp + 8]
         cmp byte ptr [rsi], 0
         je free
         test rdx, rdx
         jnz there
-        call {at("element_join"):#x}
+        call {address_of("element_insert"):#x}
         test rdx, rdx
         jz unlock
     there:
@@ -322,13 +322,13 @@ def _element_keep(_context: Context, at: At) -> str:
         mov rsi, qword ptr [rsp + 8]
         mov ecx, dword ptr [rsp]
         push r10
-        call {at("copy"):#x}
+        call {address_of("copy_padded"):#x}
         pop r10
         jmp unlock
     free:
         test rdx, rdx
         jz unlock
-        call {at("element_give"):#x}
+        call {address_of("element_free"):#x}
     unlock:
         {_UNLOCK}
     out:
@@ -338,9 +338,9 @@ def _element_keep(_context: Context, at: At) -> str:
     """
 
 
-def _element_at(_context: Context, at: At) -> str:
+def _element_at(_context: CodegenContext, address_of: AddressOf) -> str:
     return f"""
-        call {at("element_find"):#x}
+        call {address_of("element_find"):#x}
         jb nothing
         xor eax, eax
         test rdx, rdx
@@ -356,15 +356,15 @@ def _element_at(_context: Context, at: At) -> str:
     """
 
 
-def _element_make(_context: Context, at: At) -> str:
+def _element_make(_context: CodegenContext, address_of: AddressOf) -> str:
     """A new object is all zero before anybody else can see it."""
     return f"""
         push rdi
-        call {at("element_find"):#x}
+        call {address_of("element_find"):#x}
         jb nothing
         test rdx, rdx
         jnz there
-        call {at("element_join"):#x}
+        call {address_of("element_insert"):#x}
         test rdx, rdx
         jz unlock
         {_VALUE}
@@ -373,7 +373,7 @@ def _element_make(_context: Context, at: At) -> str:
         mov rdi, rdx
         add ecx, 7
         shr ecx, 3
-        call {at("clear"):#x}
+        call {address_of("clear_words"):#x}
         jmp unlock
     there:
         {_VALUE}
@@ -395,14 +395,14 @@ def _element_make(_context: Context, at: At) -> str:
 
 
 ROUTINES: dict[str, Routine] = {
-    "element_at": _element_at,
+    "element_address": _element_at,
     "element_find": _element_find,
-    "element_give": _give,
-    "element_join": _join,
-    "element_keep": _element_keep,
+    "element_free": _give,
+    "element_insert": _join,
+    "element_store_string": _element_keep,
     "element_load": _element_load,
-    "element_make": _element_make,
+    "element_create": _element_make,
     "element_store": _element_store,
-    "element_take": _take,
-    "element_text": _element_text,
+    "element_allocate": _take,
+    "element_load_string": _element_text,
 }

@@ -15,9 +15,9 @@ the highest answer of each thread is kept, and no answer is below it.
 from __future__ import annotations
 
 from probekit.buffers.variables import RUN_TIME
-from probekit.codegen.context import Context
+from probekit.codegen.context import CodegenContext
 from probekit.codegen.frame import FRAME_FLAGS
-from probekit.codegen.runtime.registry import At, Routine
+from probekit.codegen.runtime.registry import AddressOf, Routine
 from probekit.errors import InternalError, UnsupportedError
 
 __all__ = ("ROUTINES",)
@@ -27,14 +27,14 @@ _TRIES_INSIDE = 16
 _INTERRUPTS = 0x200  # of the flags
 
 
-def _run_time(context: Context, at: At) -> str:
+def _run_time(context: CodegenContext, address_of: AddressOf) -> str:
     """r8: the time now; rsi, rdi: the queue's clocks; r10: since when, r11: until then; rdx: of that, interrupts'."""
     task, times = context.task, context.kernel.run_time
     if task is None or times is None:
         raise UnsupportedError("vtimestamp needs the types of this kernel's scheduler", feature="vtimestamp")
     if context.storage.threads is None:
         raise InternalError("vtimestamp has no table of threads")
-    highest = context.storage.threads.places[RUN_TIME].offset
+    highest = context.storage.threads.variables[RUN_TIME].offset
     interrupts = ""
     if times.interrupts is not None:
         spent, known = times.interrupts
@@ -83,7 +83,7 @@ def _run_time(context: Context, at: At) -> str:
         sub rax, r10
         add rax, r11
         mov rdx, rax
-        call {at("thread_make"):#x}
+        call {address_of("thread_create"):#x}
         test rax, rax
         jz alone
         cmp rdx, qword ptr [rax + {highest:#x}]

@@ -12,9 +12,9 @@ ladder      r9: bounds, ecx: how many, rax: value  -> rcx: how many are not abov
 from __future__ import annotations
 
 from probekit.buffers.layout import PAD_CLAUSE, HeaderWord
-from probekit.codegen.context import Context
-from probekit.codegen.reg_alloc import longest_text
-from probekit.codegen.runtime.registry import At, Routine
+from probekit.codegen.context import CodegenContext
+from probekit.codegen.reg_alloc import longest_string
+from probekit.codegen.runtime.registry import AddressOf, Routine
 
 __all__ = (
     "ROUTINES",
@@ -30,7 +30,7 @@ def header(word: int) -> str:
     return f"qword ptr [rbx + {word * 8:#x}]"
 
 
-def _reserve(context: Context, _at: At) -> str:
+def _reserve(context: CodegenContext, _address_of: AddressOf) -> str:
     """Make room in the ring, writing a pad record first where the room at its end is too small.
 
     The pad is written also when what lies behind it is not free yet: a large record fits as soon as the reader is
@@ -83,7 +83,7 @@ def _reserve(context: Context, _at: At) -> str:
     """
 
 
-def _evict(context: Context, label: str) -> str:
+def _evict(context: CodegenContext, label: str) -> str:
     """Room for what makes rdx bytes in use; where the oldest records go, they go until there is."""
     size, ring = context.layout.ring_size, context.layout.ring_offset
     if context.layout.policy != "ring":
@@ -107,7 +107,7 @@ def _evict(context: Context, label: str) -> str:
     """
 
 
-def _copy(_context: Context, _at: At) -> str:
+def _copy(_context: CodegenContext, _address_of: AddressOf) -> str:
     """By words up to the one with the NUL in it. A source always has a word of room behind it."""
     return """
         mov r8, 0x0101010101010101
@@ -160,7 +160,7 @@ def _copy(_context: Context, _at: At) -> str:
     """
 
 
-def _words(_context: Context, _at: At) -> str:
+def _words(_context: CodegenContext, _address_of: AddressOf) -> str:
     return """
         test ecx, ecx
         jz done
@@ -176,7 +176,7 @@ def _words(_context: Context, _at: At) -> str:
     """
 
 
-def _frames(_context: Context, _at: At) -> str:
+def _frames(_context: CodegenContext, _address_of: AddressOf) -> str:
     return """
     next:
         mov rax, qword ptr [rsi]
@@ -192,7 +192,7 @@ def _frames(_context: Context, _at: At) -> str:
     """
 
 
-def _clear(_context: Context, _at: At) -> str:
+def _clear(_context: CodegenContext, _address_of: AddressOf) -> str:
     return """
         test ecx, ecx
         jz done
@@ -206,9 +206,9 @@ def _clear(_context: Context, _at: At) -> str:
     """
 
 
-def _compare(context: Context, _at: At) -> str:
+def _compare(context: CodegenContext, _address_of: AddressOf) -> str:
     return f"""
-        mov ecx, {longest_text(context.program):#x}
+        mov ecx, {longest_string(context.program):#x}
     next:
         movzx eax, byte ptr [rdi]
         movzx edx, byte ptr [rsi]
@@ -225,7 +225,7 @@ def _compare(context: Context, _at: At) -> str:
     """
 
 
-def _ladder(_context: Context, _at: At) -> str:
+def _ladder(_context: CodegenContext, _address_of: AddressOf) -> str:
     """A binary search: edx low, ecx high."""
     return """
         xor edx, edx
@@ -247,11 +247,11 @@ def _ladder(_context: Context, _at: At) -> str:
 
 
 ROUTINES: dict[str, Routine] = {
-    "clear": _clear,
-    "compare": _compare,
-    "copy": _copy,
-    "frames": _frames,
-    "ladder": _ladder,
+    "clear_words": _clear,
+    "compare_strings": _compare,
+    "copy_padded": _copy,
+    "copy_frames": _frames,
+    "llquantize_bucket": _ladder,
     "reserve": _reserve,
-    "words": _words,
+    "copy_words": _words,
 }

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from probekit.buffers.layout import FaultKind, HeaderWord
-from probekit.codegen.context import Context
+from probekit.codegen.context import CodegenContext
 from probekit.codegen.runtime.core import header
-from probekit.codegen.runtime.registry import At, Routine, service
+from probekit.codegen.runtime.registry import AddressOf, Routine, kernel_function
 from probekit.codegen.runtime.stack import spill
 from probekit.errors import UnsupportedError
 
@@ -27,10 +27,10 @@ _INTERVAL = 2  # such times
 _PANIC = b"panic() by a probe of probekit\0"
 
 
-def _chill(context: Context, _at: At) -> str:
+def _chill(context: CodegenContext, _address_of: AddressOf) -> str:
     """Interrupts are off, so it is one CPU's counter all the time. No turn of the loop takes less than a nanosecond, so
     that it ends even where the counter should stand still. r8: ticks to wait, r9: when it began."""
-    khz = context.tsc_rate
+    khz = context.tsc_khz
     if not khz:
         raise UnsupportedError("how fast this guest's time stamp counter is is not known", feature="chill")
     limit = LONGEST_CHILL_NS * khz // 1_000_000
@@ -79,7 +79,7 @@ def _chill(context: Context, _at: At) -> str:
     """
 
 
-def _signal(context: Context, _at: At) -> str:
+def _signal(context: CodegenContext, _address_of: AddressOf) -> str:
     """By what the kernel has for its own tracing programs (kernel/trace/bpf_trace.c).
 
     With interrupts off it leaves the sending to an interrupt that the CPU raises for itself, in a function and memory
@@ -98,7 +98,7 @@ def _signal(context: Context, _at: At) -> str:
         jnz refused
         mov edi, esi
         sub rsp, 8
-        call {service(context.kernel.send_signal, "bpf_send_signal"):#x}
+        call {kernel_function(context.kernel.send_signal, "bpf_send_signal"):#x}
         add rsp, 8
         test rax, rax
         jnz refused
@@ -112,11 +112,11 @@ def _signal(context: Context, _at: At) -> str:
     """
 
 
-def _user_put(context: Context, _at: At) -> str:
+def _user_put(context: CodegenContext, _address_of: AddressOf) -> str:
     """Only where the task's own memory is mapped: a kernel thread may have borrowed another's, and while one is
     switched there may be none."""
-    copy = service(context.kernel.to_user, "copy_to_user_nofault")
-    okay = service(context.kernel.user_okay, "nmi_uaccess_okay")
+    copy = kernel_function(context.kernel.to_user, "copy_to_user_nofault")
+    okay = kernel_function(context.kernel.user_okay, "nmi_uaccess_okay")
     words = [spill(context, word) for word in range(3)]
     return f"""
         mov {words[0]}, rdi
@@ -143,21 +143,21 @@ def _user_put(context: Context, _at: At) -> str:
     """
 
 
-def _panic(context: Context, _at: At) -> str:
+def _panic(context: CodegenContext, _address_of: AddressOf) -> str:
     return "\n".join(
         (
             *_written(context),
             f"lea rdi, {context.in_scratch(context.scratch.temp)}",
             "xor eax, eax",  # none of its arguments is in a vector register
             "sub rsp, 8",
-            f"call {service(context.kernel.panic, 'panic'):#x}",
+            f"call {kernel_function(context.kernel.panic, 'panic'):#x}",
             "add rsp, 8",
             "ret",
         )
     )
 
 
-def _written(context: Context) -> Iterator[str]:
+def _written(context: CodegenContext) -> Iterator[str]:
     """What the kernel is to say, in memory."""
     text = _PANIC.ljust(-(-len(_PANIC) // 8) * 8, b"\0")
     for at in range(0, len(text), 8):
@@ -168,6 +168,6 @@ def _written(context: Context) -> Iterator[str]:
 ROUTINES: dict[str, Routine] = {
     "chill": _chill,
     "panic": _panic,
-    "signal": _signal,
-    "user_put": _user_put,
+    "send_signal": _signal,
+    "copy_to_user": _user_put,
 }

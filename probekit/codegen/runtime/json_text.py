@@ -17,8 +17,8 @@ Time is bounded by the lengths of the document and of the path, and by nothing e
 
 from __future__ import annotations
 
-from probekit.codegen.context import Context
-from probekit.codegen.runtime.registry import At, Routine
+from probekit.codegen.context import CodegenContext
+from probekit.codegen.runtime.registry import AddressOf, Routine
 
 __all__ = ("ROUTINES",)
 
@@ -29,24 +29,24 @@ _QUOTE, _BACKSLASH = 0x22, 0x5C
 _LONGEST_NUMBER = 9  # digits of an element's number
 
 
-def _member(_context: Context, at: At) -> str:
+def _member(_context: CodegenContext, address_of: AddressOf) -> str:
     """Names are compared as they are written. r11: the key's start, rcx: its end, then its length."""
     return f"""
-        call {at("json_blank"):#x}
+        call {address_of("json_skip_blanks"):#x}
         cmp al, {_char("{")}
         jne bad
         inc rsi
-        call {at("json_blank"):#x}
+        call {address_of("json_skip_blanks"):#x}
     next:
         lea r11, [rsi + 1]
-        call {at("json_string"):#x}
+        call {address_of("json_skip_string"):#x}
         jb out
         lea rcx, [rsi - 1]
-        call {at("json_blank"):#x}
+        call {address_of("json_skip_blanks"):#x}
         cmp al, {_char(":")}
         jne bad
         inc rsi
-        call {at("json_blank"):#x}
+        call {address_of("json_skip_blanks"):#x}
         sub rcx, r11
         mov rax, rdx
         sub rax, r10
@@ -61,7 +61,7 @@ def _member(_context: Context, at: At) -> str:
         clc
         ret
     other:
-        call {at("json_comma"):#x}
+        call {address_of("json_next_item"):#x}
         jae next
         ret
     bad:
@@ -71,22 +71,22 @@ def _member(_context: Context, at: At) -> str:
     """
 
 
-def _element(_context: Context, at: At) -> str:
+def _element(_context: CodegenContext, address_of: AddressOf) -> str:
     return f"""
-        call {at("json_blank"):#x}
+        call {address_of("json_skip_blanks"):#x}
         cmp al, {_char("[")}
         jne bad
         inc rsi
-        call {at("json_blank"):#x}
+        call {address_of("json_skip_blanks"):#x}
     next:
         test r10d, r10d
         jz there
         dec r10d
-        call {at("json_comma"):#x}
+        call {address_of("json_next_item"):#x}
         jae next
         ret
     there:
-        call {at("json_blank"):#x}
+        call {address_of("json_skip_blanks"):#x}
         test al, al
         jz bad
         cmp al, {_char("]")}
@@ -99,13 +99,13 @@ def _element(_context: Context, at: At) -> str:
     """
 
 
-def _json(_context: Context, at: At) -> str:
+def _json(_context: CodegenContext, address_of: AddressOf) -> str:
     """rdx goes through the path, which ends at r9."""
     return f"""
-        call {at("strlen"):#x}
+        call {address_of("strlen"):#x}
         lea r8, [rsi + rax]
         xchg rsi, rdx
-        call {at("strlen"):#x}
+        call {address_of("strlen"):#x}
         xchg rsi, rdx
         lea r9, [rdx + rax]
         test rax, rax
@@ -136,7 +136,7 @@ def _json(_context: Context, at: At) -> str:
     named:
         cmp rdx, r10
         je nothing
-        call {at("json_member"):#x}
+        call {address_of("json_member"):#x}
         jae step
         jmp nothing
     element:
@@ -162,28 +162,28 @@ def _json(_context: Context, at: At) -> str:
         inc rdx
         test ecx, ecx
         jz nothing
-        call {at("json_element"):#x}
+        call {address_of("json_element"):#x}
         jae step
     nothing:
         mov byte ptr [rdi], 0
         ret
     value:
-        call {at("json_blank"):#x}
+        call {address_of("json_skip_blanks"):#x}
         mov r10, rsi
-        call {at("json_string"):#x}
+        call {address_of("json_skip_string"):#x}
         lea rcx, [rsi - 1]
         jb other
         inc r10
         jmp found
     other:
         mov rsi, r10
-        call {at("json_value"):#x}
+        call {address_of("json_skip_value"):#x}
         jb nothing
         mov rcx, rsi
     found:
         mov rsi, r10
         sub rcx, r10
-        call {at("put"):#x}
+        call {address_of("store_string"):#x}
         ret
     """
 
@@ -198,7 +198,7 @@ def _word(text: bytes) -> str:
     return f"{int.from_bytes(text[:4], 'little'):#x}"
 
 
-def _blank(_context: Context, _at: At) -> str:
+def _blank(_context: CodegenContext, _address_of: AddressOf) -> str:
     return """
     next:
         xor eax, eax
@@ -221,7 +221,7 @@ def _blank(_context: Context, _at: At) -> str:
     """
 
 
-def _string(_context: Context, _at: At) -> str:
+def _string(_context: CodegenContext, _address_of: AddressOf) -> str:
     return f"""
         cmp rsi, r8
         jae bad
@@ -248,7 +248,7 @@ def _string(_context: Context, _at: At) -> str:
     """
 
 
-def _value(_context: Context, at: At) -> str:
+def _value(_context: CodegenContext, address_of: AddressOf) -> str:
     """Uses rax, rcx and r11. Of what is in brackets only brackets and strings are looked at."""
     return f"""
         cmp rsi, r8
@@ -303,7 +303,7 @@ def _value(_context: Context, at: At) -> str:
         add rsi, 4
         jmp done
     string:
-        call {at("json_string"):#x}
+        call {address_of("json_skip_string"):#x}
         ret
     inside:
         cmp rsi, r8
@@ -311,7 +311,7 @@ def _value(_context: Context, at: At) -> str:
         mov al, byte ptr [rsi]
         cmp al, {_QUOTE:#x}
         jne bracket
-        call {at("json_string"):#x}
+        call {address_of("json_skip_string"):#x}
         jae inside
         ret
     bracket:
@@ -336,15 +336,15 @@ def _value(_context: Context, at: At) -> str:
     """
 
 
-def _comma(_context: Context, at: At) -> str:
+def _comma(_context: CodegenContext, address_of: AddressOf) -> str:
     return f"""
-        call {at("json_value"):#x}
+        call {address_of("json_skip_value"):#x}
         jb out
-        call {at("json_blank"):#x}
+        call {address_of("json_skip_blanks"):#x}
         cmp al, {_char(",")}
         jne bad
         inc rsi
-        call {at("json_blank"):#x}
+        call {address_of("json_skip_blanks"):#x}
         clc
         ret
     bad:
@@ -356,10 +356,10 @@ def _comma(_context: Context, at: At) -> str:
 
 ROUTINES: dict[str, Routine] = {
     "json": _json,
-    "json_blank": _blank,
-    "json_comma": _comma,
+    "json_skip_blanks": _blank,
+    "json_next_item": _comma,
     "json_element": _element,
     "json_member": _member,
-    "json_string": _string,
-    "json_value": _value,
+    "json_skip_string": _string,
+    "json_skip_value": _value,
 }

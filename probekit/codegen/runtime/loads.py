@@ -14,8 +14,8 @@ half and canonical, which is made here as ``copy_from_kernel_nofault_allowed()``
 
 from __future__ import annotations
 
-from probekit.codegen.context import Context
-from probekit.codegen.runtime.registry import At, Routine, service
+from probekit.codegen.context import CodegenContext
+from probekit.codegen.runtime.registry import AddressOf, Routine, kernel_function
 from probekit.codegen.runtime.stack import spill
 from probekit.errors import UnsupportedError
 
@@ -29,9 +29,9 @@ _GENERATIONS = 512
 
 
 def _load(size: int) -> Routine:
-    def text(context: Context, _at: At) -> str:
+    def text(context: CodegenContext, _address_of: AddressOf) -> str:
         start = context.kernel.start
-        function = service(context.kernel.load.get(size), f"__get_user_nocheck_{size}")
+        function = kernel_function(context.kernel.load.get(size), f"__get_user_nocheck_{size}")
         widened = {1: "movzx eax, dl", 2: "movzx eax, dx", 4: "mov eax, edx", 8: "mov rax, rdx"}[size]
         return f"""
             mov rcx, {start:#x}
@@ -56,13 +56,13 @@ def _load(size: int) -> Routine:
     return text
 
 
-def _load_text(_context: Context, at: At) -> str:
+def _load_text(_context: CodegenContext, address_of: AddressOf) -> str:
     """Bytewise: a string may end at the last byte that is there. r8 what is left; the fault is at the missing byte."""
     return f"""
         mov r8d, ecx
     next:
         mov rax, rsi
-        call {at("load_1"):#x}
+        call {address_of("load_1"):#x}
         jc fault
         mov byte ptr [rdi], al
         test al, al
@@ -83,7 +83,7 @@ def _load_text(_context: Context, at: At) -> str:
     """
 
 
-def _load_bytes(_context: Context, at: At) -> str:
+def _load_bytes(_context: CodegenContext, address_of: AddressOf) -> str:
     return f"""
         mov r9, rsi
         mov r8d, ecx
@@ -91,7 +91,7 @@ def _load_bytes(_context: Context, at: At) -> str:
         cmp r8d, 8
         jb bytes
         mov rax, rsi
-        call {at("load_8"):#x}
+        call {address_of("load_8"):#x}
         jc fault
         mov qword ptr [rdi], rax
         add rsi, 8
@@ -102,7 +102,7 @@ def _load_bytes(_context: Context, at: At) -> str:
         test r8d, r8d
         jz done
         mov rax, rsi
-        call {at("load_1"):#x}
+        call {address_of("load_1"):#x}
         jc fault
         mov byte ptr [rdi], al
         inc rsi
@@ -119,8 +119,8 @@ def _load_bytes(_context: Context, at: At) -> str:
     """
 
 
-def _user_bytes(context: Context, _at: At) -> str:
-    function = service(context.kernel.user_copy, "copy_from_user_nofault")
+def _user_bytes(context: CodegenContext, _address_of: AddressOf) -> str:
+    function = kernel_function(context.kernel.user_copy, "copy_from_user_nofault")
     return f"""
         mov {spill(context)}, rsi
         mov rdx, rcx
@@ -138,9 +138,9 @@ def _user_bytes(context: Context, _at: At) -> str:
     """
 
 
-def _user_text(context: Context, _at: At) -> str:
+def _user_text(context: CodegenContext, _address_of: AddressOf) -> str:
     """ecx: bytes with the NUL. The kernel's function ends what it cut with a NUL."""
-    function = service(context.kernel.user_text, "strncpy_from_user_nofault")
+    function = kernel_function(context.kernel.user_text, "strncpy_from_user_nofault")
     return f"""
         mov {spill(context)}, rsi
         mov rdx, rcx
@@ -158,7 +158,7 @@ def _user_text(context: Context, _at: At) -> str:
     """
 
 
-def _progenyof(context: Context, _at: At) -> str:
+def _progenyof(context: CodegenContext, _address_of: AddressOf) -> str:
     task = context.task
     if task is None or task.parent is None:
         raise UnsupportedError("progenyof() needs the kernel's type information", feature="progenyof")
@@ -187,8 +187,8 @@ def _progenyof(context: Context, _at: At) -> str:
 ROUTINES: dict[str, Routine] = {
     **{f"load_{size}": _load(size) for size in (1, 2, 4, 8)},
     "load_bytes": _load_bytes,
-    "load_text": _load_text,
+    "load_string": _load_text,
     "progenyof": _progenyof,
-    "user_bytes": _user_bytes,
-    "user_text": _user_text,
+    "copy_from_user": _user_bytes,
+    "string_from_user": _user_text,
 }

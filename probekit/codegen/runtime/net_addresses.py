@@ -6,8 +6,8 @@ The address is copied to the scratch memory first, and its text is built behind 
 from __future__ import annotations
 
 from probekit.buffers.layout import FaultKind
-from probekit.codegen.context import Context
-from probekit.codegen.runtime.registry import At, Routine
+from probekit.codegen.context import CodegenContext
+from probekit.codegen.runtime.registry import AddressOf, Routine
 from probekit.codegen.runtime.stack import REGS_SIZE, spill
 
 __all__ = ("ROUTINES",)
@@ -19,10 +19,10 @@ _AF_INET6 = (10, 26)  # Linux's, and Solaris's
 _ETHERNET, _INFINIBAND = (1, 6), (32, 20)  # ARPHRD_*, bytes of an address
 
 
-def _inet_ntoa(context: Context, at: At) -> str:
+def _inet_ntoa(context: CodegenContext, address_of: AddressOf) -> str:
     return f"""
         mov rax, rsi
-        call {at("load_4"):#x}
+        call {address_of("load_4"):#x}
         mov edx, {FaultKind.BADADDR}
         jb out
         mov r8d, eax
@@ -51,20 +51,20 @@ def _inet_ntoa(context: Context, at: At) -> str:
         mov rcx, rsi
         sub rcx, r9
         mov rsi, r9
-        call {at("put"):#x}
+        call {address_of("store_string"):#x}
         clc
     out:
         ret
     """
 
 
-def _byte(context: Context, index: str, offset: int = 0) -> str:
+def _byte(context: CodegenContext, index: str, offset: int = 0) -> str:
     """A place in the copied address."""
     at = context.layout.scratch_offset + context.scratch.temp + offset
     return f"[rbx + {index} + {at:#x}]"
 
 
-def _inet_ntoa6(context: Context, at: At) -> str:
+def _inet_ntoa6(context: CodegenContext, address_of: AddressOf) -> str:
     """As inet_ntop(3): the first of the longest runs of zero words is ``::``, and IPv4 in IPv6 is dotted.
 
     r8 where that run begins (8: nowhere), r9 how long it is, r10 the word at hand, r11 where the text goes on.
@@ -73,7 +73,7 @@ def _inet_ntoa6(context: Context, at: At) -> str:
         mov {spill(context)}, rdi
         lea rdi, {context.in_scratch(context.scratch.temp)}
         mov ecx, 16
-        call {at("load_bytes"):#x}
+        call {address_of("load_bytes"):#x}
         mov edx, {FaultKind.BADADDR}
         jb out
         mov r8d, 8
@@ -179,7 +179,7 @@ def _inet_ntoa6(context: Context, at: At) -> str:
         inc r11
         jmp part
     done:
-        {_finish(context, at)}
+        {_finish(context, address_of)}
     out:
         ret
     """
@@ -208,19 +208,19 @@ def _hex(low: str, register: str, label: str) -> str:
     """
 
 
-def _finish(context: Context, at: At) -> str:
+def _finish(context: CodegenContext, address_of: AddressOf) -> str:
     """What ends at r11 goes to where it was wanted."""
     return f"""
         lea rsi, {context.in_scratch(context.scratch.temp + _TEXT)}
         mov rcx, r11
         sub rcx, rsi
         mov rdi, {spill(context)}
-        call {at("put"):#x}
+        call {address_of("store_string"):#x}
         clc
     """
 
 
-def _inet_ntop(_context: Context, at: At) -> str:
+def _inet_ntop(_context: CodegenContext, address_of: AddressOf) -> str:
     """rsi: the family, rdx: the address."""
     sixes = "\n".join(f"cmp rsi, {family}\nje six" for family in _AF_INET6)
     return f"""
@@ -233,16 +233,16 @@ def _inet_ntop(_context: Context, at: At) -> str:
         ret
     four:
         mov rsi, rdx
-        call {at("inet_ntoa"):#x}
+        call {address_of("inet_ntoa"):#x}
         ret
     six:
         mov rsi, rdx
-        call {at("inet_ntoa6"):#x}
+        call {address_of("inet_ntoa6"):#x}
         ret
     """
 
 
-def _link_ntop(context: Context, at: At) -> str:
+def _link_ntop(context: CodegenContext, address_of: AddressOf) -> str:
     """rsi: the kind of hardware, rdx: the address."""
     return f"""
         mov ecx, {_ETHERNET[1]}
@@ -260,7 +260,7 @@ def _link_ntop(context: Context, at: At) -> str:
         mov {spill(context, 1)}, rcx
         lea rdi, {context.in_scratch(context.scratch.temp)}
         mov rsi, rdx
-        call {at("load_bytes"):#x}
+        call {address_of("load_bytes"):#x}
         mov edx, {FaultKind.BADADDR}
         jb out
         mov rcx, {spill(context, 1)}
@@ -283,7 +283,7 @@ def _link_ntop(context: Context, at: At) -> str:
         inc r11
         jmp next
     done:
-        {_finish(context, at)}
+        {_finish(context, address_of)}
     out:
         ret
     """

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from probekit.buffers.layout import FaultKind, HeaderWord
-from probekit.codegen.context import Context
-from probekit.codegen.reg_alloc import longest_text
+from probekit.codegen.context import CodegenContext
+from probekit.codegen.reg_alloc import longest_string
 from probekit.codegen.runtime.core import header
-from probekit.codegen.runtime.registry import At, Routine
+from probekit.codegen.runtime.registry import AddressOf, Routine
 from probekit.codegen.runtime.stack import REGS_SIZE
 
 __all__ = ("ROUTINES",)
@@ -24,7 +24,7 @@ def _bad_base() -> str:
     """
 
 
-def _lltostr(context: Context, at: At) -> str:
+def _lltostr(context: CodegenContext, address_of: AddressOf) -> str:
     """r8 the digits so far, r9 the base, r10 whether the number is negative."""
     return f"""
         cmp rdx, 2
@@ -78,14 +78,14 @@ def _lltostr(context: Context, at: At) -> str:
     out:
         mov rsi, r8
         sub rcx, r8
-        call {at("put"):#x}
+        call {address_of("store_string"):#x}
         clc
         ret
     {_bad_base()}
     """
 
 
-def _strtoll(context: Context, _at: At) -> str:
+def _strtoll(context: CodegenContext, _address_of: AddressOf) -> str:
     """r8 a digit, r9 the base, r10 whether it is negative, r11 whether it is too large."""
     return f"""
         cmp rdx, 2
@@ -95,7 +95,7 @@ def _strtoll(context: Context, _at: At) -> str:
         mov r9, rdx
         xor r10d, r10d
         xor r11d, r11d
-        mov edi, {longest_text(context.program):#x}
+        mov edi, {longest_string(context.program):#x}
     space:
         movzx ecx, byte ptr [rsi]
         cmp ecx, 0x20
@@ -173,7 +173,7 @@ def _strtoll(context: Context, _at: At) -> str:
     """
 
 
-def _charat(context: Context, _at: At) -> str:
+def _charat(context: CodegenContext, _address_of: AddressOf) -> str:
     return f"""
         cmp rdx, {context.program.string_size:#x}
         jae bad
@@ -200,7 +200,7 @@ def _charat(context: Context, _at: At) -> str:
     """
 
 
-def _rand(_context: Context, _at: At) -> str:
+def _rand(_context: CodegenContext, _address_of: AddressOf) -> str:
     """xorshift64, started from the time stamp counter."""
     return f"""
         mov rcx, {header(HeaderWord.RANDOM)}

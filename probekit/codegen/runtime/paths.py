@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from probekit.codegen.context import Context
-from probekit.codegen.reg_alloc import longest_text
-from probekit.codegen.runtime.registry import At, Routine
+from probekit.codegen.context import CodegenContext
+from probekit.codegen.reg_alloc import longest_string
+from probekit.codegen.runtime.registry import AddressOf, Routine
 from probekit.codegen.runtime.strings import constant
 
 __all__ = ("ROUTINES",)
@@ -12,9 +12,9 @@ __all__ = ("ROUTINES",)
 _SLASH = "0x2f"
 
 
-def _basename(context: Context, at: At) -> str:
+def _basename(context: CodegenContext, address_of: AddressOf) -> str:
     return f"""
-        call {at("strlen"):#x}
+        call {address_of("strlen"):#x}
         test eax, eax
         jz dot
     strip:
@@ -38,14 +38,14 @@ def _basename(context: Context, at: At) -> str:
         sub eax, ecx
         add rsi, rcx
         mov ecx, eax
-        call {at("put"):#x}
+        call {address_of("store_string"):#x}
         ret
     """
 
 
-def _dirname(context: Context, at: At) -> str:
+def _dirname(context: CodegenContext, address_of: AddressOf) -> str:
     return f"""
-        call {at("strlen"):#x}
+        call {address_of("strlen"):#x}
         mov ecx, eax
         test ecx, ecx
         jz dot
@@ -73,17 +73,17 @@ def _dirname(context: Context, at: At) -> str:
         jnz head
         jmp root
     found:
-        call {at("put"):#x}
+        call {address_of("store_string"):#x}
         ret
     """
 
 
-def _cleanpath(context: Context, at: At) -> str:
+def _cleanpath(context: CodegenContext, address_of: AddressOf) -> str:
     """Made in the bounce buffer, which is as long as the longest string. r8 its start, r9 its end so far."""
     return f"""
         lea r8, {context.in_scratch(context.scratch.bounce)}
         mov r9, r8
-        mov ecx, {longest_text(context.program):#x}
+        mov ecx, {longest_string(context.program):#x}
     next:
         dec ecx
         jz end
@@ -137,7 +137,7 @@ def _cleanpath(context: Context, at: At) -> str:
         mov rsi, r8
         mov rcx, r9
         sub rcx, r8
-        call {at("put"):#x}
+        call {address_of("store_string"):#x}
         ret
     """
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 from probekit.buffers.layout import FaultKind
 from probekit.buffers.variables import ENTRY_HEAD
-from probekit.codegen.context import Context
-from probekit.codegen.runtime.registry import At, Routine
+from probekit.codegen.context import CodegenContext
+from probekit.codegen.runtime.registry import AddressOf, Routine
 
 __all__ = ("ROUTINES",)
 
@@ -32,7 +32,7 @@ def _within(start: str, size: int, label: str) -> str:
     """
 
 
-def _may_store(context: Context, _at: At) -> str:
+def _may_store(context: CodegenContext, _address_of: AddressOf) -> str:
     """Objects that the script declared, its own scratch memory, and the elements of its arrays."""
     scratch, storage = context.scratch, context.storage
     checks: list[str] = []
@@ -40,15 +40,15 @@ def _may_store(context: Context, _at: At) -> str:
         place = storage.globals_[var]
         checks.append(f"mov r8, {context.activity + place.offset:#x}")
         checks.append(_within("r8", place.size, f"global_{var}"))
-    for var, place in scratch.places.items():
+    for var, place in scratch.local_variables.items():
         checks.append(f"lea r8, {context.in_scratch(place.offset)}")
         checks.append(_within("r8", place.size, f"local_{var}"))
-    if scratch.texts_size:
-        checks.append(f"lea r8, {context.in_scratch(scratch.texts)}")
-        checks.append(_within("r8", scratch.texts_size, "texts"))
-    if scratch.memory_size:
-        checks.append(f"lea r8, {context.in_scratch(scratch.memory)}")
-        checks.append(f"mov r9, qword ptr {context.in_scratch(scratch.free)}")
+    if scratch.strings_size:
+        checks.append(f"lea r8, {context.in_scratch(scratch.strings)}")
+        checks.append(_within("r8", scratch.strings_size, "texts"))
+    if scratch.alloca_size:
+        checks.append(f"lea r8, {context.in_scratch(scratch.alloca)}")
+        checks.append(f"mov r9, qword ptr {context.in_scratch(scratch.alloca_next)}")
         checks.append(
             "sub r9, r8; mov rax, rdi; sub rax, r8; cmp rax, r9; jae memory; "
             "add rax, rcx; cmp rax, r9; jbe done\nmemory:"
@@ -57,7 +57,7 @@ def _may_store(context: Context, _at: At) -> str:
     return "\n".join((*checks, "stc", "ret", "done:", "clc", "ret"))
 
 
-def _entry_checks(context: Context) -> Iterator[str]:
+def _entry_checks(context: CodegenContext) -> Iterator[str]:
     """Values of threads and of elements: inside one entry, behind its head."""
     storage = context.storage
     tables = [(storage.threads, "thread", 0)]
@@ -92,11 +92,11 @@ def _in_entries(name: str, start: int, size: int, stride: int, head: int) -> str
     """
 
 
-def _in_memory(context: Context, _at: At) -> str:
+def _in_memory(context: CodegenContext, _address_of: AddressOf) -> str:
     scratch = context.scratch
     return f"""
-        lea r8, {context.in_scratch(scratch.memory)}
-        mov r9, qword ptr {context.in_scratch(scratch.free)}
+        lea r8, {context.in_scratch(scratch.alloca)}
+        mov r9, qword ptr {context.in_scratch(scratch.alloca_next)}
         sub r9, r8
         mov rax, rdi
         sub rax, r8
@@ -113,11 +113,11 @@ def _in_memory(context: Context, _at: At) -> str:
     """
 
 
-def _alloca(context: Context, _at: At) -> str:
+def _alloca(context: CodegenContext, _address_of: AddressOf) -> str:
     scratch = context.scratch
     return f"""
-        mov rax, qword ptr {context.in_scratch(scratch.free)}
-        lea rdx, {context.in_scratch(scratch.memory + scratch.memory_size)}
+        mov rax, qword ptr {context.in_scratch(scratch.alloca_next)}
+        lea rdx, {context.in_scratch(scratch.alloca + scratch.alloca_size)}
         sub rdx, rax
         cmp rsi, rdx
         ja nothing
@@ -127,7 +127,7 @@ def _alloca(context: Context, _at: At) -> str:
         ja nothing
         mov rdi, rax
         add rsi, rax
-        mov qword ptr {context.in_scratch(scratch.free)}, rsi
+        mov qword ptr {context.in_scratch(scratch.alloca_next)}, rsi
     next:
         cmp rdi, rsi
         jae done
@@ -145,14 +145,14 @@ def _alloca(context: Context, _at: At) -> str:
     """
 
 
-def _bcopy(context: Context, at: At) -> str:
+def _bcopy(context: CodegenContext, address_of: AddressOf) -> str:
     """A source that cannot be read is the fault before a target that cannot be written."""
     return f"""
         mov rax, rsi
         test rcx, rcx
         js fault
         jz done
-        call {at("in_memory"):#x}
+        call {address_of("in_alloca"):#x}
         jb target
         cmp rdi, rsi
         jbe forward
@@ -164,7 +164,7 @@ def _bcopy(context: Context, at: At) -> str:
         mov r9, rsi
     back:
         lea rax, [r9 + r8 - 1]
-        call {at("load_1"):#x}
+        call {address_of("load_1"):#x}
         jb source
         mov byte ptr [rdi + r8 - 1], al
         dec r8
@@ -177,11 +177,11 @@ def _bcopy(context: Context, at: At) -> str:
         stc
         ret
     forward:
-        call {at("load_bytes"):#x}
+        call {address_of("load_bytes"):#x}
         ret
     target:
         mov rax, rsi
-        call {at("load_1"):#x}
+        call {address_of("load_1"):#x}
         mov rax, rsi
         jb fault
         mov rax, rdi
@@ -194,6 +194,6 @@ def _bcopy(context: Context, at: At) -> str:
 ROUTINES: dict[str, Routine] = {
     "alloca": _alloca,
     "bcopy": _bcopy,
-    "in_memory": _in_memory,
+    "in_alloca": _in_memory,
     "may_store": _may_store,
 }

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from probekit.buffers.layout import HeaderWord
 from probekit.buffers.variables import SPECULATION_ACTIVE, SPECULATION_ENDED
-from probekit.codegen.context import Context
+from probekit.codegen.context import CodegenContext
 from probekit.codegen.runtime.core import header
-from probekit.codegen.runtime.registry import At, Routine
+from probekit.codegen.runtime.registry import AddressOf, Routine
 from probekit.errors import InternalError
 
 __all__ = ("ROUTINES",)
 
 
-def _words(context: Context) -> tuple[int, int]:
+def _words(context: CodegenContext) -> tuple[int, int]:
     """Address of the first word, and how many there are."""
     place = context.storage.speculations
     if place is None:
@@ -24,7 +24,7 @@ def _words(context: Context) -> tuple[int, int]:
     return context.activity + place.offset, place.size // 8
 
 
-def _acquire(context: Context, _at: At) -> str:
+def _acquire(context: CodegenContext, _address_of: AddressOf) -> str:
     """-> rax: the number of a speculation that was free, or 0 (which is counted). r10d: one is being seen to."""
     first, count = _words(context)
     return f"""
@@ -59,7 +59,7 @@ def _acquire(context: Context, _at: At) -> str:
     """
 
 
-def _end(context: Context, _at: At) -> str:
+def _end(context: CodegenContext, _address_of: AddressOf) -> str:
     """rax: a number -> 0 in eax unless that speculation was active and is ended now."""
     first, count = _words(context)
     return f"""
@@ -80,7 +80,7 @@ def _end(context: Context, _at: At) -> str:
     """
 
 
-def _active(context: Context, _at: At) -> str:
+def _active(context: CodegenContext, _address_of: AddressOf) -> str:
     """rax: a number -> zero flag when that speculation is active."""
     first, count = _words(context)
     return f"""

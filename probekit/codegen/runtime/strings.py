@@ -9,38 +9,38 @@ The simple ones are here; ``searches``, ``paths`` and ``numbers`` keep the same 
 
 from __future__ import annotations
 
-from probekit.codegen.context import Context
-from probekit.codegen.reg_alloc import longest_text
-from probekit.codegen.runtime.registry import At, Routine
+from probekit.codegen.context import CodegenContext
+from probekit.codegen.reg_alloc import longest_string
+from probekit.codegen.runtime.registry import AddressOf, Routine
 
-__all__ = ("ROUTINES", "constant", "found_text", "room")
+__all__ = ("ROUTINES", "constant", "room", "string_search_end")
 
 
-def room(context: Context) -> int:
+def room(context: CodegenContext) -> int:
     """Bytes of a string without its NUL."""
     return context.program.string_size - 1
 
 
-def constant(context: Context, char: str) -> str:
+def constant(context: CodegenContext, char: str) -> str:
     """A string of one character at rdi."""
     if not room(context):
         return "mov byte ptr [rdi], 0"
     return f"mov byte ptr [rdi], {ord(char):#x}; mov byte ptr [rdi + 1], 0"
 
 
-def found_text(at: At) -> str:
+def string_search_end(address_of: AddressOf) -> str:
     """How a search ends: at ``found`` with the string at rsi, at ``nothing`` with the empty one."""
     return f"""
     nothing:
         mov byte ptr [rdi], 0
         ret
     found:
-        call {at("text"):#x}
+        call {address_of("copy_string"):#x}
         ret
     """
 
 
-def _strlen(context: Context, _at: At) -> str:
+def _strlen(context: CodegenContext, _address_of: AddressOf) -> str:
     """Keeps everything but rax."""
     return f"""
         xor eax, eax
@@ -48,14 +48,14 @@ def _strlen(context: Context, _at: At) -> str:
         cmp byte ptr [rsi + rax], 0
         je done
         inc eax
-        cmp eax, {longest_text(context.program):#x}
+        cmp eax, {longest_string(context.program):#x}
         jb next
     done:
         ret
     """
 
 
-def _put(context: Context, _at: At) -> str:
+def _put(context: CodegenContext, _address_of: AddressOf) -> str:
     """rcx bytes from rsi."""
     return f"""
         cmp rcx, {room(context):#x}
@@ -77,7 +77,7 @@ def _put(context: Context, _at: At) -> str:
     """
 
 
-def _text(context: Context, _at: At) -> str:
+def _text(context: CodegenContext, _address_of: AddressOf) -> str:
     """The string at rsi."""
     return f"""
         mov ecx, {room(context) + 1:#x}
@@ -97,7 +97,7 @@ def _text(context: Context, _at: At) -> str:
     """
 
 
-def _strjoin(context: Context, _at: At) -> str:
+def _strjoin(context: CodegenContext, _address_of: AddressOf) -> str:
     return f"""
         mov ecx, {room(context) + 1:#x}
     first:
@@ -128,7 +128,7 @@ def _strjoin(context: Context, _at: At) -> str:
 
 
 def _case(first: str, change: str) -> Routine:
-    def text(context: Context, _at: At) -> str:
+    def text(context: CodegenContext, _address_of: AddressOf) -> str:
         return f"""
             mov ecx, {room(context) + 1:#x}
         next:
@@ -154,11 +154,11 @@ def _case(first: str, change: str) -> Routine:
     return text
 
 
-def _strchr(context: Context, at: At) -> str:
+def _strchr(context: CodegenContext, address_of: AddressOf) -> str:
     return f"""
         test dl, dl
         jz nothing
-        mov ecx, {longest_text(context.program):#x}
+        mov ecx, {longest_string(context.program):#x}
     next:
         mov al, byte ptr [rsi]
         test al, al
@@ -168,16 +168,16 @@ def _strchr(context: Context, at: At) -> str:
         inc rsi
         dec ecx
         jnz next
-    {found_text(at)}
+    {string_search_end(address_of)}
     """
 
 
-def _strrchr(context: Context, at: At) -> str:
+def _strrchr(context: CodegenContext, address_of: AddressOf) -> str:
     return f"""
         xor r8d, r8d
         test dl, dl
         jz nothing
-        mov ecx, {longest_text(context.program):#x}
+        mov ecx, {longest_string(context.program):#x}
     next:
         mov al, byte ptr [rsi]
         test al, al
@@ -193,17 +193,17 @@ def _strrchr(context: Context, at: At) -> str:
         mov rsi, r8
         test rsi, rsi
         jnz found
-    {found_text(at)}
+    {string_search_end(address_of)}
     """
 
 
 ROUTINES: dict[str, Routine] = {
-    "put": _put,
+    "store_string": _put,
     "strchr": _strchr,
     "strjoin": _strjoin,
     "strlen": _strlen,
     "strrchr": _strrchr,
-    "text": _text,
+    "copy_string": _text,
     "tolower": _case("A", "add al, 32"),
     "toupper": _case("a", "sub al, 32"),
 }

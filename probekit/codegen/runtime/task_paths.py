@@ -12,8 +12,8 @@ directory's memory is given back meanwhile (RCU); a path that changes between th
 
 from __future__ import annotations
 
-from probekit.codegen.context import Context
-from probekit.codegen.runtime.registry import At, Routine
+from probekit.codegen.context import CodegenContext
+from probekit.codegen.runtime.registry import AddressOf, Routine
 from probekit.codegen.runtime.stack import spill
 from probekit.codegen.runtime.strings import constant, room
 from probekit.errors import UnsupportedError
@@ -39,16 +39,16 @@ _DELETED = b" (deleted)"
 _MOUNT, _DENTRY, _ROOT_MOUNT, _ROOT_DENTRY, _TARGET, _TOTAL, _COUNT, _TEXT, _TEXT_END = range(1, 10)
 
 
-def _offsets(context: Context, name: str) -> tuple[int, PathOffsets]:
+def _offsets(context: CodegenContext, name: str) -> tuple[int, PathOffsets]:
     if context.task is None or context.kernel.paths is None:
         raise UnsupportedError(f"{name} needs the types of this kernel's file system layer", feature=name)
     return context.task.current, context.kernel.paths
 
 
-def _path_walk(context: Context, at: At) -> str:
+def _path_walk(context: CodegenContext, address_of: AddressOf) -> str:
     """rsi: dentry; r8: mount; rdi: the dentry above; r11d: names that there may still be."""
     _, paths = _offsets(context, "cwd")
-    load, most = f"call {at('load_8'):#x}; jb bad", room(context)
+    load, most = f"call {address_of('load_8'):#x}; jb bad", room(context)
     return f"""
         mov rsi, {spill(context, _DENTRY)}
         mov r8, {spill(context, _MOUNT)}
@@ -116,7 +116,7 @@ def _path_walk(context: Context, at: At) -> str:
         je done
         mov rdi, rax
         lea rax, [rsi + {paths.name_size:#x}]
-        call {at("load_4"):#x}
+        call {address_of("load_4"):#x}
         jb bad
         cmp eax, {LONGEST_NAME}
         ja deep
@@ -125,7 +125,7 @@ def _path_walk(context: Context, at: At) -> str:
         jz up
         push rax
         lea rax, [rsi + {paths.name:#x}]
-        call {at("load_8"):#x}
+        call {address_of("load_8"):#x}
         pop rcx
         jb bad
         mov rsi, rax
@@ -147,7 +147,7 @@ def _path_walk(context: Context, at: At) -> str:
         add rdi, rdx
         mov byte ptr [rdi], 0x2f
         inc rdi
-        call {at("load_bytes"):#x}
+        call {address_of("load_bytes"):#x}
         pop rdi
         pop r9
         pop r8
@@ -171,8 +171,8 @@ def _path_walk(context: Context, at: At) -> str:
     """
 
 
-def _path(context: Context, at: At) -> str:
-    walk = f"call {at('path_walk'):#x}; jb bad"
+def _path(context: CodegenContext, address_of: AddressOf) -> str:
+    walk = f"call {address_of('path_walk'):#x}; jb bad"
     return f"""
         mov {spill(context, _TARGET)}, rdi
         mov {spill(context, _COUNT)}, {_TRIES}
@@ -213,7 +213,7 @@ def _path(context: Context, at: At) -> str:
 def _of_task(directory: str) -> Routine:
     """A directory of the current task: seen from its root, or (``root`` itself) from that of all."""
 
-    def text(context: Context, at: At) -> str:
+    def text(context: CodegenContext, address_of: AddressOf) -> str:
         current, paths = _offsets(context, directory)
         start = paths.cwd if directory == "cwd" else paths.root
         base = _seen_from(context, paths) if directory == "cwd" else _seen_from_nowhere(context)
@@ -227,7 +227,7 @@ def _of_task(directory: str) -> Routine:
             mov rcx, qword ptr [rax + {start + paths.path_dentry:#x}]
             mov {spill(context, _DENTRY)}, rcx
             {base}
-            call {at("path"):#x}
+            call {address_of("path_string"):#x}
             ret
         nothing:
             mov byte ptr [rdi], 0
@@ -238,7 +238,7 @@ def _of_task(directory: str) -> Routine:
     return text
 
 
-def _seen_from(context: Context, paths: PathOffsets) -> str:
+def _seen_from(context: CodegenContext, paths: PathOffsets) -> str:
     """rax: the task's ``struct fs_struct``."""
     return f"""
         mov rcx, qword ptr [rax + {paths.root + paths.path_mount:#x}]
@@ -248,14 +248,14 @@ def _seen_from(context: Context, paths: PathOffsets) -> str:
     """
 
 
-def _seen_from_nowhere(context: Context) -> str:
+def _seen_from_nowhere(context: CodegenContext) -> str:
     return f"mov {spill(context, _ROOT_MOUNT)}, 0; mov {spill(context, _ROOT_DENTRY)}, 0"
 
 
-def _d_path(context: Context, at: At) -> str:
+def _d_path(context: CodegenContext, address_of: AddressOf) -> str:
     """What belongs to no tree, a pipe or a socket, has no path but the name that its dentry has."""
     current, paths = _offsets(context, "d_path()")
-    load = f"call {at('load_8'):#x}; jb bad"
+    load = f"call {address_of('load_8'):#x}; jb bad"
     return f"""
         lea rax, [rsi + {paths.path_mount:#x}]
         {load}
@@ -281,14 +281,14 @@ def _d_path(context: Context, at: At) -> str:
         jz absolute
         {_seen_from(context, paths)}
     absolute:
-        call {at("path"):#x}
+        call {address_of("path_string"):#x}
         ret
     alone:
         lea rax, [rsi + {paths.name:#x}]
         {load}
         mov rsi, rax
         mov ecx, {room(context) + 1:#x}
-        call {at("load_text"):#x}
+        call {address_of("load_string"):#x}
         ret
     bad:
         stc
@@ -296,7 +296,7 @@ def _d_path(context: Context, at: At) -> str:
     """
 
 
-def _execargs(context: Context, at: At) -> str:
+def _execargs(context: CodegenContext, address_of: AddressOf) -> str:
     """The words that the program was started with, from its own memory; the zeros between them are spaces."""
     current, paths = _offsets(context, "execargs")
     return f"""
@@ -317,7 +317,7 @@ def _execargs(context: Context, at: At) -> str:
         mov {spill(context, _TARGET)}, rdi
         mov {spill(context, _COUNT)}, rcx
         push rax
-        call {at("user_bytes"):#x}
+        call {address_of("copy_from_user"):#x}
         pop rcx
         jb bad
         mov rdi, {spill(context, _TARGET)}
@@ -354,7 +354,7 @@ ROUTINES: dict[str, Routine] = {
     "cwd": _of_task("cwd"),
     "d_path": _d_path,
     "execargs": _execargs,
-    "path": _path,
+    "path_string": _path,
     "path_walk": _path_walk,
     "root": _of_task("root"),
 }

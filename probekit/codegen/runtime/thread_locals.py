@@ -13,16 +13,16 @@ from __future__ import annotations
 
 from probekit.buffers.layout import MAX_PROBES_PER_LOOKUP, HeaderWord
 from probekit.buffers.variables import HASH_MULTIPLIER, THREAD_HEAD, ThreadTable
-from probekit.codegen.context import Context
+from probekit.codegen.context import CodegenContext
 from probekit.codegen.runtime.core import header
-from probekit.codegen.runtime.registry import At, Routine
+from probekit.codegen.runtime.registry import AddressOf, Routine
 from probekit.errors import InternalError, UnsupportedError
 from probekit.guest.offsets import TaskOffsets
 
 __all__ = ("ROUTINES",)
 
 
-def _task(context: Context) -> tuple[TaskOffsets, int]:
+def _task(context: CodegenContext) -> tuple[TaskOffsets, int]:
     task = context.task
     if task is None or task.start is None:
         raise UnsupportedError(
@@ -33,17 +33,17 @@ def _task(context: Context) -> tuple[TaskOffsets, int]:
     return task, task.start
 
 
-def _threads(context: Context) -> ThreadTable:
+def _threads(context: CodegenContext) -> ThreadTable:
     if context.storage.threads is None:
         raise InternalError("a thread-local variable has no table")
     return context.storage.threads
 
 
-def _thread_lookup(context: Context, *, create: bool) -> str:
+def _thread_lookup(context: CodegenContext, *, create: bool) -> str:
     table = _threads(context)
     task, start = _task(context)
     shift = 64 - (table.capacity.bit_length() - 1)
-    cache = f"qword ptr {context.in_scratch(context.scratch.thread)}"
+    cache = f"qword ptr {context.in_scratch(context.scratch.thread_entry)}"
     zero = "\n".join(f"mov qword ptr [r9 + {at:#x}], 0" for at in range(THREAD_HEAD, table.stride, 8))
     if table.stride > 256:
         zero = f"""
@@ -110,23 +110,23 @@ def _thread_lookup(context: Context, *, create: bool) -> str:
     """
 
 
-def _thread_find(context: Context, _at: At) -> str:
+def _thread_find(context: CodegenContext, _address_of: AddressOf) -> str:
     return _thread_lookup(context, create=False)
 
 
-def _thread_make(context: Context, _at: At) -> str:
+def _thread_make(context: CodegenContext, _address_of: AddressOf) -> str:
     return _thread_lookup(context, create=True)
 
 
-def _thread_store(_context: Context, at: At) -> str:
+def _thread_store(_context: CodegenContext, address_of: AddressOf) -> str:
     """A thread that has nothing needs no entry to hold a 0."""
     return f"""
-        call {at("thread_find"):#x}
+        call {address_of("thread_find"):#x}
         test rax, rax
         jnz store
         test rdx, rdx
         jz nothing
-        call {at("thread_make"):#x}
+        call {address_of("thread_create"):#x}
         test rax, rax
         jz nothing
     store:
@@ -136,7 +136,7 @@ def _thread_store(_context: Context, at: At) -> str:
     """
 
 
-def _self_key(context: Context, _at: At) -> str:
+def _self_key(context: CodegenContext, _address_of: AddressOf) -> str:
     task, start = _task(context)
     key = context.scratch.key
     return f"""
@@ -151,6 +151,6 @@ def _self_key(context: Context, _at: At) -> str:
 ROUTINES: dict[str, Routine] = {
     "self_key": _self_key,
     "thread_find": _thread_find,
-    "thread_make": _thread_make,
+    "thread_create": _thread_make,
     "thread_store": _thread_store,
 }

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from probekit.buffers.layout import BLOCK_MAGIC, BlockLayout, DenseStore, HeaderWord, RawRecord, walk_records
+from probekit.buffers.layout import BLOCK_MAGIC, CpuBlockLayout, DenseStore, HeaderWord, RawRecord, walk_records
 from probekit.consumer.aggregations import stored_rows
 from probekit.consumer.events import ProbeIdentity
 from probekit.enabling.api import Drained, Rows
@@ -66,7 +66,7 @@ class ProgramData:
         base: int,
         *,
         plan: DataPlan,
-        layout: BlockLayout,
+        layout: CpuBlockLayout,
         program: Program,
         cpus: Sequence[int],
         probes: Mapping[int, ProbeIdentity],

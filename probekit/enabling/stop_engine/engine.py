@@ -32,7 +32,7 @@ from probekit.guest.memory import PauseClock
 from probekit.guest.peek import KernelPeek
 from probekit.guest.stacks import GuestStacks
 from probekit.interp.aggs import Aggregations
-from probekit.interp.state import State
+from probekit.interp.state import ProgramState
 from probekit.ir.ops import Program
 from probekit.isa.decode import decode_one
 from probekit.patch.edits import TextMemory
@@ -82,7 +82,7 @@ class StopEngine:
         self._slots = StepSlots(self._access)
         self._worlds = StoppedWorlds(text, facts, stacks)
         self._aggregations = Aggregations(program.aggregations)
-        self._state = State(program)
+        self._state = ProgramState(program)
         self._peek = peek
         self._silent = False
         self._watcher = watcher
@@ -98,7 +98,7 @@ class StopEngine:
         """How many bytes of guest memory the slots take."""
         return self._slots.size
 
-    def enable(self, initial: Mapping[int, int], state: State, speculations: Speculations) -> None:
+    def enable(self, initial: Mapping[int, int], state: ProgramState, speculations: Speculations) -> None:
         """Allocate and write the slots, then set every breakpoint and watchpoint. Clauses use the host's own state.
 
         On any error everything is undone before the error is raised.
