@@ -4,7 +4,7 @@
     x["a", 1] = 0   ->  none again
 
 One state serves every probe that the host evaluates. Global variables that clauses in a guest use as well live
-there: the state asks :class:`GuestVariables` for them.
+there: the state asks :class:`VariablesElsewhere` for them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from probekit.interp.memory import DEFAULT_SCRATCH, PrivateMemory
 from probekit.ir.ops import Program, Variable
 from probekit.records import record
 
-__all__ = ("GuestVariables", "ProgramState", "StateLimits", "Value")
+__all__ = ("ProgramState", "StateLimits", "Value", "VariablesElsewhere")
 
 Value = int | bytes
 """What a register or variable holds: an integer, or a string without its NUL."""
@@ -38,8 +38,8 @@ class StateLimits:
 DEFAULT_LIMITS = StateLimits()
 
 
-class GuestVariables(Protocol):
-    """Variables that live in a guest: strings, arrays and objects of ``global`` scope. Integers are not its affair."""
+class VariablesElsewhere(Protocol):
+    """Global strings, arrays and objects that live in a guest. Integers are kept apart."""
 
     def owns(self, var: int) -> bool:
         """Whether the variable lives there."""
@@ -79,7 +79,7 @@ class ProgramState:
     drops: int = 0
     token: bytes | None = None
     thread: int = 0
-    shared: GuestVariables | None = None
+    shared: VariablesElsewhere | None = None
     _scalars: dict[int, Value] = field(default_factory=dict)
     _threads: dict[Key, Value] = field(default_factory=dict)
     _arrays: dict[int, dict[Key, Value]] = field(default_factory=dict)
@@ -112,7 +112,7 @@ class ProgramState:
         else:
             self._scalars[var] = value
 
-    def _elsewhere(self, var: int) -> GuestVariables | None:
+    def _elsewhere(self, var: int) -> VariablesElsewhere | None:
         return self.shared if self.shared is not None and self.shared.owns(var) else None
 
     def _keep(self, table: dict[Key, Value], key: Key, value: Value, size: int) -> bool:
@@ -187,7 +187,7 @@ class ProgramState:
 
     # Sharing.
 
-    def share(self, shared: GuestVariables) -> None:
+    def share(self, shared: VariablesElsewhere) -> None:
         """From now on variables that a guest has live there; what they hold so far goes with them."""
         for var, value in self._scalars.items():
             if shared.owns(var):
