@@ -1,18 +1,18 @@
-"""``json()`` as routines, equal to :mod:`probekit.interp.jsontext` byte for byte: see ``strings`` for their rules.
+"""Find a value in a JSON document: ``json()``, equal to :mod:`probekit.interp.json_text` byte for byte.
 
-json          rsi: document, rdx: path   -> what is there, or nothing
-json_member   r10, rdx: start and end of a name  -> at that member's value; carry when there is none
-json_element  r10d: number               -> at that element; carry when there is none
+json              rsi: document, rdx: path, rdi: target  -> the value as it is written, or the empty string
+json_member       r10, rdx: start and end of a name  -> rsi: at that member's value; carry when there is none
+json_element      r10d: number                       -> rsi: at that element; carry when there is none
 
-json_blank    -> after blanks; al: the byte there, 0 at the end
-json_string   -> after a string's closing quote; carry when none is here
-json_value    -> after a value of any kind; carry when none is here
-json_comma    -> after a value, a comma and blanks; carry when they are not here
+json_skip_blanks  -> rsi: after blanks; al: the byte there, 0 at the end
+json_skip_string  -> rsi: after a string's closing quote; carry when no string is here
+json_skip_value   -> rsi: after a value of any kind; carry when no value is here
+json_next_item    -> rsi: after a value, a comma and blanks; carry when they are not here
 
-rsi only moves forward, and no further than r8, where the document ends. There is no stack of what is open, only a
-count of brackets.
+The rules for arguments are those of :mod:`probekit.codegen.runtime.strings`. rsi only moves forward, and no further
+than r8, where the document ends. There is no stack of open brackets, only their count.
 
-Time is bounded by the lengths of the document and of the path, and by nothing else: both are gone through once.
+The time is bounded by the lengths of the document and of the path: the code goes through each of them once.
 """
 
 from __future__ import annotations
@@ -22,15 +22,13 @@ from probekit.codegen.runtime.registry import AddressOf, Routine
 
 __all__ = ("ROUTINES",)
 
-_DEEPEST = 64  # brackets that are open
+_MAX_DEPTH = 64  # open brackets
+_MAX_DIGITS = 9  # of an element's number
 _QUOTE, _BACKSLASH = 0x22, 0x5C
 
 
-_LONGEST_NUMBER = 9  # digits of an element's number
-
-
 def _member(_context: CodegenContext, address_of: AddressOf) -> str:
-    """Names are compared as they are written. r11: the key's start, rcx: its end, then its length."""
+    """Compare names as they are written. r11: start of the member's name; rcx: its end, then its length."""
     return f"""
         call {address_of("json_skip_blanks"):#x}
         cmp al, {_char("{")}
@@ -100,7 +98,7 @@ def _element(_context: CodegenContext, address_of: AddressOf) -> str:
 
 
 def _json(_context: CodegenContext, address_of: AddressOf) -> str:
-    """rdx goes through the path, which ends at r9."""
+    """Follow the path step by step: rdx goes through it, and r9 is its end."""
     return f"""
         call {address_of("strlen"):#x}
         lea r8, [rsi + rax]
@@ -119,6 +117,18 @@ def _json(_context: CodegenContext, address_of: AddressOf) -> str:
         cmp al, {_char(".")}
         jne name
         inc rdx
+        {_take_name(address_of)}
+        {_take_number(address_of)}
+    nothing:
+        mov byte ptr [rdi], 0
+        ret
+        {_store_value(address_of)}
+    """
+
+
+def _take_name(address_of: AddressOf) -> str:
+    """Read a name off the path, and go to its member; then on to ``step``, or to ``nothing``."""
+    return f"""
     name:
         mov r10, rdx
     letter:
@@ -139,6 +149,12 @@ def _json(_context: CodegenContext, address_of: AddressOf) -> str:
         call {address_of("json_member"):#x}
         jae step
         jmp nothing
+    """
+
+
+def _take_number(address_of: AddressOf) -> str:
+    """Read a number in brackets off the path, and go to its element; then on to ``step``, or to ``nothing``."""
+    return f"""
     element:
         xor r10d, r10d
         xor ecx, ecx
@@ -155,7 +171,7 @@ def _json(_context: CodegenContext, address_of: AddressOf) -> str:
         imul r10d, r10d, 10
         add r10d, eax
         inc ecx
-        cmp ecx, {_LONGEST_NUMBER}
+        cmp ecx, {_MAX_DIGITS}
         jbe digit
         jmp nothing
     numbered:
@@ -164,9 +180,12 @@ def _json(_context: CodegenContext, address_of: AddressOf) -> str:
         jz nothing
         call {address_of("json_element"):#x}
         jae step
-    nothing:
-        mov byte ptr [rdi], 0
-        ret
+    """
+
+
+def _store_value(address_of: AddressOf) -> str:
+    """Store the value that the path leads to: a string without its quotes, anything else as it is written."""
+    return f"""
     value:
         call {address_of("json_skip_blanks"):#x}
         mov r10, rsi
@@ -189,16 +208,16 @@ def _json(_context: CodegenContext, address_of: AddressOf) -> str:
 
 
 def _char(text: str) -> str:
-    """A character as an operand."""
+    """Return a character as an operand."""
     return f"{ord(text):#x}"
 
 
 def _word(text: bytes) -> str:
-    """The first four letters as they stand in memory."""
+    """Return the first four letters as a word in memory."""
     return f"{int.from_bytes(text[:4], 'little'):#x}"
 
 
-def _blank(_context: CodegenContext, _address_of: AddressOf) -> str:
+def _skip_blanks(_context: CodegenContext, _address_of: AddressOf) -> str:
     return """
     next:
         xor eax, eax
@@ -221,7 +240,7 @@ def _blank(_context: CodegenContext, _address_of: AddressOf) -> str:
     """
 
 
-def _string(_context: CodegenContext, _address_of: AddressOf) -> str:
+def _skip_string(_context: CodegenContext, _address_of: AddressOf) -> str:
     return f"""
         cmp rsi, r8
         jae bad
@@ -248,8 +267,8 @@ def _string(_context: CodegenContext, _address_of: AddressOf) -> str:
     """
 
 
-def _value(_context: CodegenContext, address_of: AddressOf) -> str:
-    """Uses rax, rcx and r11. Of what is in brackets only brackets and strings are looked at."""
+def _skip_value(_context: CodegenContext, address_of: AddressOf) -> str:
+    """Skip a string, a number, a word, or everything up to the closing bracket; it changes rax, rcx and r11."""
     return f"""
         cmp rsi, r8
         jae bad
@@ -260,6 +279,18 @@ def _value(_context: CodegenContext, address_of: AddressOf) -> str:
         or al, 0x20
         cmp al, {_char("{")}
         je inside
+        {_skip_number()}
+        {_skip_word()}
+    string:
+        call {address_of("json_skip_string"):#x}
+        ret
+        {_skip_brackets(address_of)}
+    """
+
+
+def _skip_number() -> str:
+    """Skip the characters of a number, and go to ``done`` when there is any."""
+    return f"""
         mov r11, rsi
     number:
         cmp rsi, r8
@@ -283,6 +314,12 @@ def _value(_context: CodegenContext, address_of: AddressOf) -> str:
     plain:
         cmp rsi, r11
         jne done
+    """
+
+
+def _skip_word() -> str:
+    """Skip ``true``, ``null`` or ``false`` and go to ``done``; go to ``bad`` for anything else."""
+    return f"""
         mov rcx, r8
         sub rcx, rsi
         cmp rcx, 4
@@ -302,9 +339,15 @@ def _value(_context: CodegenContext, address_of: AddressOf) -> str:
     four:
         add rsi, 4
         jmp done
-    string:
-        call {address_of("json_skip_string"):#x}
-        ret
+    """
+
+
+def _skip_brackets(address_of: AddressOf) -> str:
+    """Count brackets until the first one is closed, and skip strings; nothing else in them is looked at.
+
+    Both kinds of bracket count alike: with the bit 0x20 set, ``[`` is ``{`` and ``]`` is ``}``.
+    """
+    return f"""
     inside:
         cmp rsi, r8
         jae bad
@@ -328,7 +371,7 @@ def _value(_context: CodegenContext, address_of: AddressOf) -> str:
         ret
     opening:
         inc ecx
-        cmp ecx, {_DEEPEST}
+        cmp ecx, {_MAX_DEPTH}
         jbe inside
     bad:
         stc
@@ -336,7 +379,7 @@ def _value(_context: CodegenContext, address_of: AddressOf) -> str:
     """
 
 
-def _comma(_context: CodegenContext, address_of: AddressOf) -> str:
+def _next_item(_context: CodegenContext, address_of: AddressOf) -> str:
     return f"""
         call {address_of("json_skip_value"):#x}
         jb out
@@ -356,10 +399,10 @@ def _comma(_context: CodegenContext, address_of: AddressOf) -> str:
 
 ROUTINES: dict[str, Routine] = {
     "json": _json,
-    "json_skip_blanks": _blank,
-    "json_next_item": _comma,
     "json_element": _element,
     "json_member": _member,
-    "json_skip_string": _string,
-    "json_skip_value": _value,
+    "json_next_item": _next_item,
+    "json_skip_blanks": _skip_blanks,
+    "json_skip_string": _skip_string,
+    "json_skip_value": _skip_value,
 }

@@ -1,7 +1,7 @@
-"""Routines that walk the kernel's stack by its own unwinder.
+"""Walk the kernel's stack by the kernel's own unwinder.
 
-stack       rdi: target, ecx: frames           -> addresses of the callers and a 0, rax: how many
-stack_called  the same where a tracepoint has called us
+stack          rdi: target, ecx: frames   -> the addresses of the callers and a 0; rax: how many callers
+stack_at_hook  the same where a tracepoint or marker has called us
 """
 
 from __future__ import annotations
@@ -17,22 +17,21 @@ __all__ = (
 )
 
 REGS_SIZE = 21 * 8
-"""``struct pt_regs``: r15 r14 r13 r12 bp bx r11 r10 r9 r8 ax cx dx si di orig_ax ip cs flags sp ss."""
+"""Bytes of ``struct pt_regs``: r15 r14 r13 r12 bp bx r11 r10 r9 r8 ax cx dx si di orig_ax ip cs flags sp ss."""
 _KERNEL_CS = 0x10
 _KERNEL_SS = 0x18
-_DEEPEST = 127  # frames: what the kernel's own tools stop at
 
 
 def spill(context: CodegenContext, word: int = 0) -> str:
-    """One of ten words that survive a call of the kernel's."""
+    """Return the operand of one of ten words that survive a call of a kernel function."""
     return f"qword ptr {context.in_scratch(context.scratch.temp + REGS_SIZE + 8 * word)}"
 
 
 def _stack(*, called: bool) -> Routine:
-    """From the registers at the site, whose own address the unwinder gives first: it is skipped.
+    """Walk from the registers at the site. The unwinder gives the site's own address first, which is skipped.
 
     At a function's entry, and where it returns, the stack pointer is at the return address and nothing is saved.
-    Where a tracepoint has called us (``called``) it begins with the place that we return to.
+    ``called``: a tracepoint or marker has called us, so the walk begins with the place that we return to.
     """
 
     def text(context: CodegenContext, _address_of: AddressOf) -> str:

@@ -1,4 +1,13 @@
-"""Routines that look for one string in another, and cut strings: see ``texts`` for their rules."""
+"""Search for one string in another, and cut strings: see :mod:`probekit.codegen.runtime.strings` for the rules.
+
+starts_with    rsi, rdx: strings     -> zero flag when the first starts with the second; changes rax, r9, r10, r11
+is_delimiter   al, rdx: string       -> zero flag when the character is in the string; changes r9, r10
+strstr         rsi: string, rdx: part
+index, rindex  rsi: string, rdx: part, rcx: where to start  -> rax: the place, -1 when there is none
+substr         rsi: string, rdx: start, rcx: length, r8d: not 0 when there is no length
+strtok         rsi: string, rdx: delimiters
+strtok_more    rsi: delimiters       -> the next token of the string that strtok was called with
+"""
 
 from __future__ import annotations
 
@@ -10,8 +19,7 @@ from probekit.codegen.runtime.strings import string_search_end
 __all__ = ("ROUTINES",)
 
 
-def _starts(context: CodegenContext, _address_of: AddressOf) -> str:
-    """Zero flag: the string at rsi starts with the one at rdx. Uses rax, r9, r10 and r11."""
+def _starts_with(context: CodegenContext, _address_of: AddressOf) -> str:
     return f"""
         mov r9, rdx
         mov r10, rsi
@@ -46,7 +54,7 @@ def _strstr(context: CodegenContext, address_of: AddressOf) -> str:
     """
 
 
-_FOUND_PLACE = """
+_INDEX_END = """
     nothing:
         mov rax, -1
         ret
@@ -55,7 +63,7 @@ _FOUND_PLACE = """
         sub rax, r8
         ret
 """
-"""How a search ends whose result is how far rsi is from r8."""
+"""The end of a search whose result is the distance from r8 to rsi, or -1."""
 
 
 def _index(_context: CodegenContext, address_of: AddressOf) -> str:
@@ -79,7 +87,7 @@ def _index(_context: CodegenContext, address_of: AddressOf) -> str:
         jae nothing
         inc rsi
         jmp next
-    {_FOUND_PLACE}
+    {_INDEX_END}
     """
 
 
@@ -108,12 +116,11 @@ def _rindex(_context: CodegenContext, address_of: AddressOf) -> str:
         je nothing
         dec rsi
         jmp next
-    {_FOUND_PLACE}
+    {_INDEX_END}
     """
 
 
 def _substr(_context: CodegenContext, address_of: AddressOf) -> str:
-    """r8d: not 0 when there is no length."""
     return f"""
         call {address_of("strlen"):#x}
         test r8d, r8d
@@ -155,8 +162,7 @@ def _substr(_context: CodegenContext, address_of: AddressOf) -> str:
     """
 
 
-def _member(context: CodegenContext, _address_of: AddressOf) -> str:
-    """Zero flag: al is one of the characters of the string at rdx. Uses r9 and r10."""
+def _is_delimiter(context: CodegenContext, _address_of: AddressOf) -> str:
     return f"""
         mov r9, rdx
         mov r10d, {longest_string(context.program):#x}
@@ -176,8 +182,8 @@ def _member(context: CodegenContext, _address_of: AddressOf) -> str:
 
 
 def _strtok(context: CodegenContext, address_of: AddressOf) -> str:
-    """What follows the token is kept: a word that says so, then the string."""
-    kept = context.scratch.strtok_state
+    """Store the token, and save the rest of the string: a word that is 1 when there is any, then the rest itself."""
+    state = context.scratch.strtok_state
     return f"""
         mov r11d, {longest_string(context.program):#x}
     skip:
@@ -190,7 +196,7 @@ def _strtok(context: CodegenContext, address_of: AddressOf) -> str:
         dec r11d
         jnz skip
     nothing:
-        mov qword ptr {context.in_scratch(kept)}, 0
+        mov qword ptr {context.in_scratch(state)}, 0
         mov byte ptr [rdi], 0
         ret
     token:
@@ -205,7 +211,7 @@ def _strtok(context: CodegenContext, address_of: AddressOf) -> str:
         dec r11d
         jnz scan
     last:
-        mov qword ptr {context.in_scratch(kept)}, 0
+        mov qword ptr {context.in_scratch(state)}, 0
         mov rcx, rsi
         sub rcx, r8
         mov rsi, r8
@@ -219,8 +225,8 @@ def _strtok(context: CodegenContext, address_of: AddressOf) -> str:
         call {address_of("store_string"):#x}
         pop rsi
         inc rsi
-        mov qword ptr {context.in_scratch(kept)}, 1
-        lea rdi, {context.in_scratch(kept + 8)}
+        mov qword ptr {context.in_scratch(state)}, 1
+        lea rdi, {context.in_scratch(state + 8)}
         mov ecx, {longest_string(context.program):#x}
     rest:
         mov al, byte ptr [rsi]
@@ -238,12 +244,11 @@ def _strtok(context: CodegenContext, address_of: AddressOf) -> str:
 
 
 def _strtok_more(context: CodegenContext, address_of: AddressOf) -> str:
-    """The delimiters alone, in rsi."""
-    kept = context.scratch.strtok_state
+    state = context.scratch.strtok_state
     return f"""
         mov rdx, rsi
-        lea rsi, {context.in_scratch(kept + 8)}
-        cmp qword ptr {context.in_scratch(kept)}, 0
+        lea rsi, {context.in_scratch(state + 8)}
+        cmp qword ptr {context.in_scratch(state)}, 0
         jne go
         mov byte ptr [rdi], 0
         ret
@@ -255,9 +260,9 @@ def _strtok_more(context: CodegenContext, address_of: AddressOf) -> str:
 
 ROUTINES: dict[str, Routine] = {
     "index": _index,
-    "is_delimiter": _member,
+    "is_delimiter": _is_delimiter,
     "rindex": _rindex,
-    "starts_with": _starts,
+    "starts_with": _starts_with,
     "strstr": _strstr,
     "strtok": _strtok,
     "strtok_more": _strtok_more,
