@@ -22,8 +22,8 @@ from probekit.ir.ops import Clause
 from probekit.output.api import Renderer
 from probekit.output.effects import HostEffects
 from probekit.session.checks import NoMatchError, refuse_destructive
-from probekit.session.options import Options, apply_options, environment_options
-from probekit.session.run import EngineName, Run
+from probekit.session.options import EngineName, Options, apply_options, environment_options
+from probekit.session.run import Run
 from probekit.session.signals import Interrupts
 
 if TYPE_CHECKING:
