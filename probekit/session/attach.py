@@ -259,7 +259,7 @@ class Attachment:
         )
 
     def data_memory(self, memory: Allocation) -> DataMemory:
-        """Return the best way to memory of ours: the RAM file where it holds the guest's pages. The guest is stopped."""
+        """Return the best way to memory of ours: the RAM file if it holds the pages. The guest is stopped."""
         ram = self.ram
         if ram is None:
             return StubData(self.text, self.clock)
