@@ -59,7 +59,8 @@ class Run:
 
         ``attachment``: None for a program that needs no guest. ``name``: the program's, for messages. ``started``: is
         called once BEGIN has fired and sites are live. ``ended``: returns whether tracing is to end (``-c``, ``-p``).
-        ``measure``: clauses in the guest take their own time, and :class:`Costs` are among the last events.
+        ``measure``: clauses in the guest take their own time, and :class:`~probekit.consumer.events.Costs` are among the
+        last events.
         Raises :class:`probekit.errors.ProbekitError` for a program that cannot be run here.
         """
         self._started = started
@@ -71,23 +72,7 @@ class Run:
         """Its probes, each with its clauses."""
         check_matches(self.matching, options)
         check_records(program, options)
-        self._guest: GuestTracing | None = None
-        if attachment is not None:
-            if self.matching.of_kind("watch"):
-                engine = "stop"  # the hypervisor watches memory: each access stops the guest anyway
-            from probekit.session.guest_tracing import GuestTracing
-            from probekit.session.unsupported import refuse_for_guest
-
-            refuse_for_guest(program, self.matching, engine)
-
-            self._guest = GuestTracing(
-                attachment,
-                program,
-                options,
-                engine=engine,
-                cancelled=lambda: self._interrupts.pending != 0,
-                measure=measure,
-            )
+        self._guest = self._of_guest(attachment, program, options, engine, measure=measure)
         self.stats: dict[str, float | int] = {}
         """What things took, by name: see :class:`probekit.consumer.events.Stats`."""
         self.state = RunState()
@@ -103,6 +88,27 @@ class Run:
         )
         self._stream = EventStream(program, options, self._host, guest, self.state)
         self._next_switch_ns = 0
+
+    def _of_guest(
+        self, attachment: Attachment | None, program: Program, options: Options, engine: EngineName, *, measure: bool
+    ) -> GuestTracing | None:
+        """Return the guest's part of the run. Raises :class:`UnsupportedError` for what its engine does not have."""
+        if attachment is None:
+            return None
+        if self.matching.of_kind("watch"):
+            engine = "stop"  # the hypervisor watches memory: each access stops the guest anyway
+        from probekit.session.guest_tracing import GuestTracing
+        from probekit.session.unsupported import refuse_for_guest
+
+        refuse_for_guest(program, self.matching, engine)
+        return GuestTracing(
+            attachment,
+            program,
+            options,
+            engine=engine,
+            cancelled=lambda: self._interrupts.pending != 0,
+            measure=measure,
+        )
 
     def __enter__(self) -> Run:
         return self
