@@ -1,11 +1,11 @@
-"""``--json``: one JSON object a line, for programs.
+"""``--json``: writes one JSON object a line, for programs.
 
     {"type": "probe", "cpu": 0, "id": 7, "probe": {"provider": "fbt", ...}, "timestamp": 12, "data": [4], "text": "..."}
     {"type": "aggregation", "name": "", "func": "count", "data": [{"key": ["bash"], "value": 4}]}
     {"type": "drop", "kind": "principal", "cpu": 0, "count": 12, "total": 12, "message": "12 drops on CPU 0"}
 
-Everything goes to one stream in the order of events. Only ASCII is written:
-what the guest put into a string can neither break a line nor drive a terminal.
+Everything goes to one stream in the order of events. Only ASCII is written: what the guest put into a string can
+neither break a line nor drive a terminal.
 """
 
 from __future__ import annotations
@@ -52,14 +52,15 @@ Json = dict[str, object]
 
 
 class JsonRenderer:
-    """Writes events as NDJSON. ``effects``: carries out ``system()``; the rest has no meaning for one stream."""
+    """Writes events as JSON lines."""
 
     def __init__(self, out: TextIO, *, effects: Effects | None = None) -> None:
+        """``effects``: carries out ``system()``; by default nothing does. Its other methods are not called."""
         self._out = out
         self._effects = effects or NoEffects()
 
     def header(self) -> None:
-        """Nothing: ``attached`` is the first line."""
+        """Write nothing: ``attached`` is the first line."""
 
     def event(self, event: Event) -> None:
         """Write one event."""
@@ -76,7 +77,7 @@ class JsonRenderer:
             self.event(aggregation)
 
     def flush(self) -> None:
-        """Let what was written be seen."""
+        """Flush what was written."""
         self._out.flush()
 
     def close(self) -> None:
@@ -85,7 +86,7 @@ class JsonRenderer:
 
 
 def dump(value: Json) -> str:
-    """One line. Lone surrogates, which no JSON reader likes, are spelled out."""
+    """Return one line. Lone surrogates, which JSON readers refuse, are spelled out."""
     return json.dumps(_clean(value)) + "\n"
 
 
@@ -100,12 +101,12 @@ def _clean(value: object) -> object:
 
 
 def probe_json(name: ProbeName) -> Json:
-    """A probe's four fields."""
+    """Return the four parts of a probe's name."""
     return {"provider": name.provider, "module": name.module, "function": name.function, "name": name.name}
 
 
 def event_json(event: Event) -> Json:
-    """One event as an object. Fields that an event does not have are left out."""
+    """Return one event as an object. Fields that an event does not have are left out."""
     match event:
         case ProbeFired():
             return _fired(event)
@@ -161,7 +162,7 @@ def _fired(fired: ProbeFired) -> Json:
 
 
 def _traced(items: Iterable[RecordItem]) -> Iterator[object]:
-    """What was recorded, in order; ``printf()`` goes to ``text``."""
+    """Yield what was recorded, in order. What ``printf()`` printed is left out: it goes to ``text``."""
     for item in items:
         match item:
             case model.TraceInt(value=value):
@@ -191,7 +192,7 @@ def _traced(items: Iterable[RecordItem]) -> Iterator[object]:
 
 
 def frame_json(frame: str) -> Json:
-    """``module`name+0x10`` taken apart."""
+    """Take ``module`name+0x10`` apart."""
     place, _, offset = frame.partition("+0x")
     module, tick, name = place.partition("`")
     if not tick:
@@ -226,7 +227,7 @@ def _row(key: Sequence[KeyValue], value: AggValue, normal: int) -> Json:
 
 
 def value_json(value: AggValue | None, normal: int) -> Json:
-    """One value of an aggregation, divided by what it is normalized by."""
+    """Return one value of an aggregation, divided by ``normal``."""
     match value:
         case None:
             return {"value": None}
@@ -247,5 +248,5 @@ def value_json(value: AggValue | None, normal: int) -> Json:
 
 
 def _bucket_label(label: str) -> int | str:
-    """A bucket's lowest value, or what stands for one that has none: ``< 0``, ``>= 100``."""
+    """Return a bucket's lowest value, or the label of one that has none: ``< 0``, ``>= 100``."""
     return label if label[0] in "<>" else int(label)

@@ -1,13 +1,13 @@
-"""What both sides of a run leave behind, made into events: records in order, what was lost, aggregations.
+"""Turns what a run records, on the host and in the guest, into events, and reads its aggregations.
 
-Probes fire first and their records are read afterwards, as in DTrace: what a
-``printa()`` shows is everything aggregated until its record is read.
+Probes fire first and their records are read afterwards, as in DTrace: ``printa()`` shows everything that was
+aggregated until its record is read.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from probekit.buffers import actions as acts
@@ -16,9 +16,9 @@ from probekit.buffers.layout import RawRecord
 from probekit.consumer import events as model
 from probekit.consumer.aggregation_store import AggregationStore
 from probekit.consumer.aggregations import SortOrder
-from probekit.consumer.bulk import BulkSplitter, TextSink
+from probekit.consumer.bulk import BulkSplitter, CpuRecords, TextSink
 from probekit.consumer.drops import DropMeter
-from probekit.consumer.events import DropKind, Event
+from probekit.consumer.events import Drop, DropKind, Event
 from probekit.consumer.flow import FlowTracker
 from probekit.consumer.records import Corrupt, ReadClause, ReadProgram, record_events
 from probekit.consumer.symbols import SymbolAt, Symbols
@@ -39,16 +39,13 @@ if TYPE_CHECKING:
 __all__ = ("EventStream",)
 
 _EMPTY_PLAN = RecordPlan((), (), 0)
-_STILL_HERE = 2048  # records between two signs of life
-_DROPS_NS = 1_000_000_000  # how often the drops of the host's own probes are told
+_HEARTBEAT_RECORDS = 2048  # records between two heartbeats for the guest's watchdog
+_DROPS_NS = 1_000_000_000  # from one report of what the host's own probes have lost to the next
 _ON_AGGREGATIONS = (acts.Printa, acts.Clear, acts.Trunc, acts.Normalize, acts.Denormalize)
-
-Records = Sequence[tuple[int, RawRecord]]
-"""``(cpu, record)``."""
 
 
 class EventStream:
-    """``options``: as they are now: ``setopt()`` changes them. ``state``: of the run, which records change."""
+    """The events of one run. Reading its records also changes ``state``, aggregations and options."""
 
     def __init__(
         self,
@@ -59,6 +56,7 @@ class EventStream:
         state: RunState,
     ) -> None:
         self.options = options
+        """The options as they are now; ``setopt()`` changes them."""
         self._state = state
         self._program = program
         self._host = host
@@ -76,74 +74,79 @@ class EventStream:
         self._bulk: BulkSplitter | None = None
 
     def begin(self, sites: dict[int, model.ProbeIdentity]) -> None:
-        """``sites``: the probe of each site number, of both sides. The first drops are told in a second."""
+        """Note that tracing begins. ``sites``: the probe of each site number, of the guest and the host.
+
+        What the host's probes lose is first reported a second later.
+        """
         self._reader = replaced(self._reader, probes=sites)
         self._next_drops_ns = time.monotonic_ns() + _DROPS_NS
 
     # -- aggregations ------------------------------------------------------------------------------------------------
 
     def aggregations(self) -> list[model.Aggregation]:
-        """All of them as they are now, merged over CPUs and sorted."""
+        """Return all aggregations as they are now, merged over CPUs and sorted."""
         self._snapshot()
         return self._store.all()
 
     def unprinted(self) -> list[model.Aggregation]:
-        """Those that no ``printa()`` has shown."""
+        """Return the aggregations that no ``printa()`` has shown."""
         self._snapshot()
         return self._store.unprinted()
 
     def _snapshot(self) -> None:
-        """Bring the consumer's aggregations up to date."""
+        """Bring the consumer's copy of the aggregations up to date."""
         totals = self._guest.aggregations() if self._guest is not None else {}
-        here = self._host.aggregations
-        drops = here.drops
+        on_host = self._host.aggregations
+        drops = on_host.drops
         for plan in self._program.aggregations:
-            self._store.add(plan.index, here.table(plan.index))
+            self._store.add(plan.index, on_host.table(plan.index))
             if plan.index in totals:
                 self._store.add_total(plan.index, totals[plan.index])
-        here.clear()
-        here.drops = drops
+        on_host.clear()
+        on_host.drops = drops
 
-    # -- what there is to read ---------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------------------------
 
     def of_host(self, *, last: bool = False) -> Iterator[Event]:
-        """The events of the host's own probes, with what was lost: at the ``last``, or once in a second."""
+        """Yield the events of the host's own probes; once in a second, and at the ``last``, also what they lost."""
         now = time.monotonic_ns()
         yield from self.of_fired(self._host.probes.take())
         if not last and now < self._next_drops_ns:
             return
         self._next_drops_ns = now + _DROPS_NS
-        for kind, cpu, total in self._host.lost():
-            drop = self._host_drops.update(kind, cpu=cpu, total=total)
-            if drop is not None:
-                yield drop
+        for kind, cpu, total in self._host.losses():
+            yield from _present(self._host_drops.update(kind, cpu=cpu, total=total))
 
-    def of_fired(self, records: Records) -> Iterator[Event]:
-        """The events of these records of the host's own probes."""
+    def of_fired(self, records: CpuRecords) -> Iterator[Event]:
+        """Yield the events of these records of the host's own probes."""
         yield from self._events_of(records, ticks_per_ns=1.0)
 
     def of_committed(self) -> Iterator[Event]:
-        """What was committed last: nothing more can come before it."""
+        """Yield the events of speculations that were committed last. Call it when no more records can come."""
         left = self._host.speculations.settle() + self._host.speculations.settle()
         yield from self._events_of(left, ticks_per_ns=self._ticks_per_ns, late=True)
 
     def of_guest(self, drained: Drained) -> Iterator[Event]:
-        """The events of one visit to the guest, with what was lost there."""
+        """Yield the events of what was drained from the guest, and what was lost there."""
         ordered = sorted(drained.records, key=lambda item: item[1].timestamp)
-        plain = [item for item in ordered if item[1].clause not in self._speculative or not self._speculated(*item)]
+        plain = [item for item in ordered if item[1].clause not in self._speculative or not self._speculate(*item)]
         plain += self._host.speculations.settle()
         yield from self._events_of(plain, ticks_per_ns=self._ticks_per_ns)
         if drained.filled:
             self._state.fill_ring()
-        counters: tuple[tuple[DropKind, dict[int, int]], ...] = (
-            ("principal", dict(drained.principal_drops)),
-            ("recursion", dict(drained.recursion_drops)),
-            ("aggregation", dict(drained.aggregation_drops)),
+        yield from self._drops_of_guest(drained)
+
+    def _drops_of_guest(self, drained: Drained) -> Iterator[Drop]:
+        """Yield a drop for each counter that has grown."""
+        by_cpu: tuple[tuple[DropKind, Mapping[int, int]], ...] = (
+            ("principal", drained.principal_drops),
+            ("recursion", drained.recursion_drops),
+            ("aggregation", drained.aggregation_drops),
         )
-        for kind, totals in counters:
+        for kind, totals in by_cpu:
             for cpu, total in totals.items():
-                yield from self._dropped(kind, cpu, total)
-        together: tuple[tuple[DropKind, int], ...] = (
+                yield from _present(self._drops.update(kind, cpu=cpu, total=total))
+        of_all: tuple[tuple[DropKind, int], ...] = (
             ("silenced", drained.watchdog_timeouts),
             ("dynamic", drained.dynamic_drops),
             ("dyndirty", drained.busy_drops),
@@ -153,20 +156,12 @@ class EventStream:
             ("undecoded", drained.undecoded),
             ("steps", drained.lost_steps),
         )
-        for kind, total in together:
-            yield from self._dropped(kind, None, total)
-        if drained.corrupt:
-            drop = self._drops.add("corrupt", cpu=None, count=drained.corrupt)
-            if drop is not None:
-                yield drop
+        for kind, total in of_all:
+            yield from _present(self._drops.update(kind, cpu=None, total=total))
+        yield from _present(self._drops.add("corrupt", cpu=None, count=drained.corrupt))
 
-    def _dropped(self, kind: DropKind, cpu: int | None, total: int) -> Iterator[Event]:
-        drop = self._drops.update(kind, cpu=cpu, total=total)
-        if drop is not None:
-            yield drop
-
-    def _speculated(self, cpu: int, record: RawRecord) -> bool:
-        """See to what a record of the guest says of speculations. True when it is one that waits."""
+    def _speculate(self, cpu: int, record: RawRecord) -> bool:
+        """Carry out what a record of the guest says about speculations. True when the record itself waits in one."""
         if record.fault:
             return False
         plan = self._reader.clauses[record.clause].plan
@@ -176,7 +171,7 @@ class EventStream:
                     self._host.speculations.hold(record_integer(plan, record, number), cpu, record)
                     return True
                 case acts.Commit(field=number) | acts.Discard(field=number):
-                    # 0: it was not active, which the guest alone knows for certain.
+                    # 0: the speculation was not active; only the guest knows that for certain.
                     if ended := record_integer(plan, record, number):
                         self._host.speculations.ended(ended, keep=isinstance(action, acts.Commit))
         return False
@@ -185,11 +180,11 @@ class EventStream:
 
     @property
     def _ticks_per_ns(self) -> float:
-        """Of the time stamps of the guest's records."""
+        """How many units of the guest's time stamps are a nanosecond."""
         return self._guest.ticks_per_ns if self._guest is not None else 1.0
 
-    def _events_of(self, records: Records, *, ticks_per_ns: float, late: bool = False) -> Iterator[Event]:
-        """``late``: they are shown although ``exit()`` has been called: what was committed before it."""
+    def _events_of(self, records: CpuRecords, *, ticks_per_ns: float, late: bool = False) -> Iterator[Event]:
+        """Yield the events of records. ``late``: also show what was recorded before ``exit()`` and comes after it."""
         if any(record.clause in self._on_aggregations for _, record in records):
             self._snapshot()
         sink = self._state.sink
@@ -199,7 +194,7 @@ class EventStream:
         events = self._each_event(records, ticks_per_ns=ticks_per_ns, late=late)
         yield from self._flow.annotate(list(events)) if self.options.flowindent else events
 
-    def _in_bulk(self, sink: TextSink, records: Records, *, ticks_per_ns: float, late: bool) -> Iterator[Event]:
+    def _in_bulk(self, sink: TextSink, records: CpuRecords, *, ticks_per_ns: float, late: bool) -> Iterator[Event]:
         if self._bulk is None:
             self._bulk = BulkSplitter(self._reader)
         for printer, members in self._bulk.split(records):
@@ -214,41 +209,44 @@ class EventStream:
         if self._guest is not None:
             self._guest.send_heartbeat()
 
-    def _each_event(self, records: Records, *, ticks_per_ns: float, late: bool) -> Iterator[Event]:
+    def _each_event(self, records: CpuRecords, *, ticks_per_ns: float, late: bool) -> Iterator[Event]:
         for number, (cpu, record) in enumerate(records):
-            if not number % _STILL_HERE:
+            if not number % _HEARTBEAT_RECORDS:
                 self._send_heartbeat()
-            here = record.site in self._host.sites
-            if not (here or late or self._state.shows(record.timestamp)):
-                continue  # what the guest's clauses did behind exit(); the host's do not run then
+            on_host = record.site in self._host.sites
+            if not (on_host or late or self._state.shows(record.timestamp)):
+                continue  # recorded by the guest's clauses after exit(); those of the host do not run then
             events = record_events(self._reader, record, cpu=cpu, timestamp=int(record.timestamp / ticks_per_ns))
             if isinstance(events, Corrupt):
-                drop = self._drops.add("corrupt", cpu=cpu, count=1)
-                if drop is not None:
-                    yield drop
+                yield from _present(self._drops.add("corrupt", cpu=cpu, count=1))
                 continue
             for event in events:
                 yield event
                 if isinstance(event, model.ExitRequested):
-                    self._state.exited(event.status, at=None if here else record.timestamp)
-                elif isinstance(event, model.Fault) and not here:
+                    self._state.exited(event.status, at=None if on_host else record.timestamp)
+                elif isinstance(event, model.Fault) and not on_host:
                     self._host.probes.error(record)
                     yield from self._errors_of_guest(event)
 
     def _errors_of_guest(self, fault: model.Fault) -> list[Event]:
-        """What ERROR's clauses, run just now, have to say."""
+        """Return the events of ERROR's clauses, which have just run for a fault in the guest."""
         if fault.probe.id == ERROR.id:
             return []
         return list(self.of_fired(self._host.probes.take()))
 
     def _setopt(self, name: str, value: str) -> str:
-        """``setopt()``: an option that may change while tracing. What is wrong, or nothing."""
+        """Set an option that may change while tracing. Returns what is wrong, or an empty string."""
         try:
             self.options = set_option(self.options, name, value, "runtime")
         except OptionError as error:
             return error.reason
         self._store.order = _order(self.options)
         return ""
+
+
+def _present(drop: Drop | None) -> Iterator[Drop]:
+    if drop is not None:
+        yield drop
 
 
 def _read_clauses(program: Program) -> list[ReadClause]:
@@ -259,7 +257,7 @@ def _read_clauses(program: Program) -> list[ReadClause]:
 
 
 def _clauses_with(program: Program, kinds: tuple[type[acts.Action], ...]) -> frozenset[int]:
-    """The numbers of the clauses that have such an action."""
+    """Return the numbers of the clauses that have such an action."""
     return frozenset(
         clause.index
         for clause in program.clauses
@@ -282,7 +280,7 @@ def _symbols(attachment: Attachment | None) -> Symbols:
     table = attachment.kernel.symbols
 
     def lookup(addr: int) -> SymbolAt | None:
-        # Offsets of per-CPU variables are symbols as well, and no addresses.
+        # Offsets of per-CPU variables are symbols too, but no addresses.
         found = table.lookup(addr) if addr >> 63 else None
         return None if found is None else SymbolAt(found[0].module or "vmlinux", found[0].name, found[1])
 

@@ -1,4 +1,4 @@
-"""The guest's part of a run: its sites, the engine that makes them live, restoring them.
+"""The probes in the guest: finds their sites, enables them with an engine, drains them, and restores the guest.
 
 Imported only when there is a guest, so that a program without one starts at once.
 """
@@ -16,14 +16,14 @@ from probekit.enabling.ecb import Matching
 from probekit.enabling.sites import RefusedProbe, SiteSet, find_sites, journal_size
 from probekit.enabling.speculation import Speculations
 from probekit.enabling.stop_engine.watch import WatchSite
-from probekit.errors import InternalError, TargetLost
+from probekit.errors import TargetLost, required
 from probekit.guest.health import panic_error
 from probekit.interp.state import ProgramState
 from probekit.ir.ops import Program
 from probekit.patch.sites import TextFacts
 from probekit.session.attach import Attachment
-from probekit.session.engine_factory import EnginePlan, make_engine, staged_sites
-from probekit.session.options import Options
+from probekit.session.engine_factory import ENGINES, EnginePlan, make_engine, staged_sites
+from probekit.session.options import EngineName, Options
 from probekit.session.overhead import Overhead, refuse_measuring
 from probekit.session.state import JournalLog, new_journal
 from probekit.session.unsupported import wants_stacks
@@ -32,11 +32,7 @@ __all__ = ("GuestTracing",)
 
 
 class GuestTracing:
-    """``refused``: probes, or exits of probes, that cannot be enabled, known after :meth:`find`.
-
-    ``stats``: what things took. ``cancelled``: asked while waiting for the guest. ``measure``: clauses take their own
-    time; ``costs``: what that was, known once all is over.
-    """
+    """The guest's part of one run. The guest runs before and after each call."""
 
     def __init__(
         self,
@@ -44,60 +40,65 @@ class GuestTracing:
         program: Program,
         options: Options,
         *,
-        engine: str,
+        engine: EngineName,
         cancelled: Callable[[], bool],
         measure: bool = False,
     ) -> None:
+        """``cancelled``: returns whether to give up waiting for the guest. ``measure``: clauses take their own time."""
+        kind = ENGINES[engine]
         if options.maxoverhead:
-            refuse_measuring(engine, attachment.facts.tsc_khz)
-        wanted = engine == "guest" and (measure or options.maxoverhead > 0)
+            refuse_measuring(attachment.facts.tsc_khz, possible=kind.measures)
+        wanted = kind.measures and (measure or options.maxoverhead > 0)
         self._measure = wanted and attachment.facts.tsc_khz > 0
         self._overhead: Overhead | None = None
         self.costs: model.Costs | None = None
+        """What the clauses have cost, known once the guest is restored; None where it is not measured."""
         self.attachment = attachment
         self._program = program
         self._options = options
-        self._engine_name = engine
+        self._engine_name: EngineName = engine
+        self._kind = kind
         self._cancelled = cancelled
         self._engine: Engine | None = None
         self._log: JournalLog | None = None
-        self._kept: dict[int, Rows] = {}
+        self._last_aggregations: dict[int, Rows] = {}
         self._sites = SiteSet((), ())
         self._watches: tuple[WatchSite, ...] = ()
-        self._looks_for_callers = False
+        self._needs_stacks = False
         self.stats: dict[str, float | int] = {}
+        """What things took, by name: see :class:`probekit.consumer.events.Stats`."""
 
     @property
     def live(self) -> bool:
-        """Sites are enabled."""
+        """Whether sites are enabled."""
         return self._engine is not None
 
     @property
     def refused(self) -> tuple[RefusedProbe, ...]:
-        """See the class."""
+        """Probes, or exits of probes, that cannot be enabled. Known after :meth:`find`."""
         return self._sites.refused
 
     @property
     def globals_(self) -> Globals | None:
-        """The program's globals while they live in the guest."""
+        """The program's global variables while they live in the guest, else None."""
         return self._engine.globals_ if self._engine is not None else None
 
     @property
     def ticks_per_ns(self) -> float:
-        """Of the time stamps of guest records."""
+        """How many units of the guest's time stamps are a nanosecond."""
         khz = self.attachment.facts.tsc_khz
         return khz / 1e6 if khz else 1.0
 
     def find(self, matching: Matching) -> dict[int, model.ProbeIdentity]:
-        """Find the sites of all guest probes; the probe of each site number."""
-        self._looks_for_callers = wants_stacks(self._program, matching, self._engine_name)
+        """Find the sites of all guest probes. Returns the probe of each site number."""
+        self._needs_stacks = wants_stacks(self._program, matching, self._engine_name)
         ecbs = [ecb for ecb in matching.in_guest() if ecb.probe.watched is None]
         if ecbs:
             attachment = self.attachment
             attachment.progress(f"finding the sites of {len(ecbs)} probes")
             text = any(ecb.probe.function is not None for ecb in ecbs)
             facts = attachment.text_facts if text else TextFacts()
-            if self._engine_name == "stop":  # which steps what may fault in its place
+            if self._kind.steps_in_place:
                 facts = replace(facts, trapping=True, fixups=True)
             if self._options.kinstjump or (text and facts.pads is None):
                 facts = replace(facts, side_entries=attachment.side_entries)
@@ -110,9 +111,12 @@ class GuestTracing:
         return {number: model.ProbeIdentity(probe.id, probe.name) for number, probe in probes.items()}
 
     def enable(self, initial: Mapping[int, int], state: ProgramState, speculations: Speculations) -> None:
-        """Make the sites live, if there are any; the rest is what BEGIN has set, see the engine's."""
+        """Make the sites live, if there are any. All or nothing; raises :class:`probekit.errors.ProbekitError`.
+
+        ``initial``, ``state``, ``speculations``: what BEGIN has set, see :meth:`probekit.enabling.api.Engine.enable`.
+        """
         attachment = self.attachment
-        if self._looks_for_callers:
+        if self._needs_stacks:
             attachment.progress("reading the kernel's unwind tables")
             attachment.stacks.load()
         count = len(self._sites.sites) + len(self._watches)
@@ -124,7 +128,7 @@ class GuestTracing:
         clock = attachment.clock
         clock.longest = 0.0
         size = journal_size(self._sites.sites, self._staged)
-        # Twice: what the kernel is told of is told to the journal again when it is taken back.
+        # Twice: what is registered with the kernel is journaled once more when it is unregistered.
         self._log = new_journal(attachment.spec, attachment.kernel, attachment.guest_cookie, 2 * size)
         try:
             plan = EnginePlan(
@@ -155,8 +159,8 @@ class GuestTracing:
 
     @cached_property
     def _staged(self) -> frozenset[int]:
-        """The sites that are patched in stages, where that was asked for."""
-        wanted = self._options.stages and self._engine_name != "stop"
+        """The addresses of the sites that are patched in stages, where that was asked for."""
+        wanted = self._options.stages and self._kind.patches_in_stages
         return staged_sites(self.attachment, self._sites.sites) if wanted else frozenset()
 
     @property
@@ -170,13 +174,11 @@ class GuestTracing:
             self._engine.send_heartbeat()
 
     def poll(self, timeout: float) -> Drained:
-        """Wait for something to read, and take it."""
-        if self._engine is None:
-            raise InternalError("nothing is enabled")
-        return self._engine.poll(timeout)
+        """Wait up to ``timeout`` seconds for something to read, and take it."""
+        return required(self._engine, "the engine of enabled sites").poll(timeout)
 
     def too_costly(self) -> bool:
-        """Whether the program takes more of the guest's time than it may: then it does nothing any more."""
+        """Return whether the program takes more of the guest's time than ``maxoverhead`` allows; silence it then."""
         engine, overhead = self._engine, self._overhead
         if engine is None or overhead is None or not overhead.exceeded(engine.costs):
             return False
@@ -184,11 +186,11 @@ class GuestTracing:
         return True
 
     def aggregations(self) -> dict[int, Rows]:
-        """Everything so far, by aggregation number."""
-        return self._engine.aggregations() if self._engine is not None else self._kept
+        """Return everything that was aggregated so far, by aggregation number."""
+        return self._engine.aggregations() if self._engine is not None else self._last_aggregations
 
     def give_up(self, error: TargetLost) -> None:
-        """The connection is gone, so nothing can be restored over it; the journal stays for another one."""
+        """Let the guest go without restoring it, as the connection is gone. The journal stays, for ``recover``."""
         if self._log is not None:
             if self._log.needed:
                 error.add_note(
@@ -199,9 +201,9 @@ class GuestTracing:
         self._engine = self._log = None
 
     def disable(self, keep: Callable[[int, int], None]) -> tuple[Drained | None, list[str]]:
-        """Restore the guest. What was still in its buffers, and what could not be undone, in words.
+        """Restore the guest. Returns what was still in its buffers, and what could not be undone, in words.
 
-        ``keep``: told the last value of each global integer.
+        ``keep``: receives the index and last value of each global integer. Safe to call twice.
         """
         engine, log, attachment = self._engine, self._log, self.attachment
         if engine is None or log is None:
@@ -215,7 +217,7 @@ class GuestTracing:
             if not self._still_there():
                 log.forget()
                 self._engine = self._log = None
-                return None, ["the guest that was traced is no more: nothing is left to restore"]
+                return None, ["the traced guest has rebooted or panicked; there is nothing to restore"]
             problems = engine.disable()
         except TargetLost as error:
             self.give_up(error)
@@ -231,7 +233,7 @@ class GuestTracing:
         }
         self.stats |= engine.stats
         drained = engine.poll(0)
-        self._kept = engine.aggregations()
+        self._last_aggregations = engine.aggregations()
         spent = engine.costs()
         if self._overhead is not None and spent is not None:
             self.costs = self._overhead.summary(spent)
@@ -242,9 +244,9 @@ class GuestTracing:
         return drained, [f"not everything could be undone: {text}" for text in problems]
 
     def _still_there(self) -> bool:
-        """Never restore into another kernel: after a reboot the same addresses hold something else.
+        """Return whether the kernel that was changed still runs.
 
-        After a panic there is nobody who would be restored, and nobody comes by a safe point any more.
+        After a reboot the same addresses hold something else. After a panic no vCPU comes by a safe point any more.
         """
         with self.attachment.clock.paused():
             return self.attachment.same_boot() and not self.attachment.panicked()

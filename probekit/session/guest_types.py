@@ -1,7 +1,7 @@
-"""What a script may name of a guest's kernel: :class:`probekit.lang.kernelside.KernelSource` over BTF and symbols.
+"""What a script names of a guest's kernel: :class:`probekit.lang.kernelside.KernelSource` over BTF and symbols.
 
-Modules have types of their own, on top of the kernel's; they are read from guest
-memory when a name is asked for that the kernel itself does not have.
+Modules have types of their own, on top of the kernel's. They are read from guest memory when a script names something
+that the kernel itself does not have.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LEADING = {"tracepoint": 1, "marker": 2}  # registers taken by what comes befor
 
 
 class GuestTypes:
-    """See the module. The guest runs, and is held for a moment when a module's types have to be read."""
+    """The types and symbols of one guest. It runs, and is stopped for a moment when a module's types are read."""
 
     def __init__(self, attachment: Attachment) -> None:
         self._attachment = attachment
@@ -46,19 +46,19 @@ class GuestTypes:
         return f"this kernel's types (BTF) are broken: {error}" if error else "this kernel carries no types (BTF)"
 
     def tagged(self, kind: TagKind, name: str, module: str | None) -> CType | None:
-        """``struct name`` and its kin."""
+        """Return ``struct name``, ``union name`` or ``enum name``."""
         return self._named(kind, name, module)
 
     def typedef(self, name: str, module: str | None) -> CType | None:
-        """A typedef."""
+        """Return the type that a typedef names."""
         return self._named("typedef", name, module)
 
     def enumerator(self, name: str) -> tuple[int, CEnum] | None:
-        """An enumerator of any enumeration."""
+        """Return the value and type of an enumerator of any enumeration."""
         return next((found for btf in self._tables(None) if (found := btf.enumerator(name)) is not None), None)
 
     def symbol(self, name: str, module: str | None) -> SourceSymbol | None:
-        """A symbol; of several with one name the kernel's first."""
+        """Return a symbol. Of several with one name, the kernel's comes first."""
         wanted = "" if module == KERNEL_MODULE else module
         found = sorted(self._kernel.symbols.find(name, wanted), key=lambda symbol: symbol.module != "")
         if not found:
@@ -71,12 +71,12 @@ class GuestTypes:
         return SourceSymbol(symbol.addr, "percpu" if self._is_percpu(symbol) else "data", kind)
 
     def prototypes(self, description: ProbeDescription) -> Iterator[SourceProbe]:
-        """The types of ``args[]`` of each probe that matches."""
+        """Yield the types of ``args[]`` of each probe that matches."""
         for probe in self._attachment.registry.match(description):
             yield SourceProbe(str(probe.name), self.arguments(probe), _REGISTERS - _LEADING.get(probe.kind, 0))
 
     def arguments(self, probe: Probe) -> tuple[CType, ...] | Unknown:
-        """The types of one probe's ``args[]``."""
+        """Return the types of one probe's ``args[]``, or why they are not known."""
         if not probe.in_guest:
             return ()
         if probe.marker is not None:
@@ -88,7 +88,7 @@ class GuestTypes:
             missing = Unknown("the kernel's types (BTF) do not have this tracepoint")
             return missing if params is None else tuple(param.type for param in params)
         if probe.function is None or probe.kind not in ("entry", "return"):
-            return Unknown("its provider does not tell them")
+            return Unknown("its provider does not know them")
         return self._of_function(probe.function, probe.kind)
 
     def _of_function(self, function: Function, kind: str) -> tuple[CType, ...] | Unknown:
@@ -97,11 +97,11 @@ class GuestTypes:
             return Unknown("the kernel's types (BTF) do not have this function")
         if kind == "entry":
             return tuple(param.type for param in found.params)
-        # As dtrace has it: args[0] is the offset of the instruction, args[1] what is returned.
+        # As in dtrace: args[0] is the offset of the instruction, args[1] what is returned.
         return (_OFFSET,) if isinstance(strip(found.returns), CVoid) else (_OFFSET, found.returns)
 
     def shown(self, probe: Probe) -> tuple[str, ...] | None:
-        """The same as C writes them; None when they are not known."""
+        """Return the types of one probe's ``args[]`` as C writes them; None when they are not known."""
         try:
             types = self.arguments(probe)
         except SymbolError:
@@ -118,7 +118,7 @@ class GuestTypes:
         return next((found for btf in self._tables(module) if (found := btf.find(kind, name)) is not None), None)
 
     def _tables(self, module: str | None) -> Iterator[Btf]:
-        """The types to look through, the kernel's own first."""
+        """Yield the tables of types to look through, the kernel's own first."""
         if self._kernel.btf is None:
             return
         if module is None or module == KERNEL_MODULE:
@@ -128,7 +128,7 @@ class GuestTypes:
                 yield btf
 
     def _btf_of(self, module: str) -> Btf | None:
-        """A module's types, None when it has none or they make no sense: the kernel's are not to suffer from that."""
+        """Return a module's types; None when it has none or they make no sense, which is no error for the others."""
         if not module:
             return self._kernel.btf
         try:
@@ -140,7 +140,10 @@ class GuestTypes:
             return None
 
     def _is_percpu(self, symbol: KernelSymbol) -> bool:
-        """Up to Linux 6.14 per-CPU symbols count from 0 (kernel commit 9d7de2aa8b41); behind that by their section."""
+        """Return whether a symbol is a per-CPU variable.
+
+        Up to Linux 6.14 such symbols count from 0 (kernel commit 9d7de2aa8b41); later their section tells.
+        """
         bounds = self._kernel.symbols.range("__per_cpu_start", "__per_cpu_end")
         inside = bounds is not None and bounds[0] <= symbol.addr < bounds[1] and bounds[1] > bounds[0]
         # Absolute symbols may have any value, but an address in the lower half is never the kernel's.

@@ -1,4 +1,4 @@
-"""The host's part of a run: the probes that fire here, BEGIN, END, ERROR and timed ones, and what their clauses do."""
+"""The probes that fire on the host, BEGIN, END, ERROR, tick-N and profile-N, and what their clauses work on."""
 
 from __future__ import annotations
 
@@ -29,18 +29,15 @@ __all__ = ("HostTracing",)
 
 @mutable_record
 class _Timer:
-    """One timed probe: when it is due next, in monotonic nanoseconds."""
+    """One timed probe."""
 
     ecb: Ecb
     due_ns: int
+    """When it fires next, in monotonic nanoseconds."""
 
 
 class HostTracing:
-    """``probes``: fires them, and has their records; ``aggregations``, ``speculations``: what all clauses here share.
-
-    ``globals_``: those of the program while they are not in the guest; ``in_guest``: the others, None until then.
-    ``sites``: the site numbers of the host's own probes, known after :meth:`name_sites`.
-    """
+    """The host's part of one run."""
 
     def __init__(
         self,
@@ -52,15 +49,19 @@ class HostTracing:
         attachment: Attachment | None,
         in_guest: Callable[[], Globals | None],
     ) -> None:
+        """``in_guest``: returns the program's global variables while they live in the guest, else None."""
         self._matching = matching
         self._attachment = attachment
         self._in_guest = in_guest
         self._site_of: dict[int, int] = {}
         self._timers: list[_Timer] = []
         self.sites: set[int] = set()
+        """The site numbers of the host's own probes, known after :meth:`name_sites`."""
         self.globals_ = HostGlobals()
+        """The program's global variables while they are not in the guest."""
         self.aggregations = Aggregations(program.aggregations, _most_keys(program, options))
         self.speculations = Speculations(options.nspec, options.specsize)
+        # Clauses of all probes here share the aggregations and the speculations.
         self.probes = HostProbes(
             program,
             aggregations=self.aggregations,
@@ -80,7 +81,7 @@ class HostTracing:
         return live if live is not None else self.globals_
 
     def name_sites(self, sites: dict[int, model.ProbeIdentity]) -> dict[int, model.ProbeIdentity]:
-        """Number every probe of the host behind the guest's ``sites``, for the consumer; all of them."""
+        """Give each probe of the host a site number after those of the guest. Returns the probe of each number."""
         named = dict(sites)
         for ecb in self._matching.ecbs:
             if not ecb.probe.in_guest:
@@ -95,23 +96,23 @@ class HostTracing:
             self.probes.fire(ecb)
 
     def start_timers(self) -> None:
-        """From now on timed probes come due."""
+        """Start the periods of timed probes now."""
         now = time.monotonic_ns()
         self._timers = [_Timer(ecb, now + ecb.probe.period_ns) for ecb in self._matching.of_kind("tick")]
 
     @property
     def timed(self) -> bool:
-        """There are timed probes."""
+        """Whether there are timed probes."""
         return bool(self._timers)
 
     def due_in(self) -> float | None:
-        """Seconds until the next one is due, less than 0 when it is late; None without one."""
+        """Return the seconds until the next timed probe is due, negative when it is late; None without one."""
         if not self._timers:
             return None
         return (min(t.due_ns for t in self._timers) - time.monotonic_ns()) / 1e9
 
     def fire_due(self) -> None:
-        """Fire those that are due; what was missed altogether is left out."""
+        """Fire the timed probes that are due. Periods that were missed altogether are left out."""
         now = time.monotonic_ns()
         for timer in sorted(self._timers, key=lambda t: t.due_ns):
             if timer.due_ns > now:
@@ -124,14 +125,14 @@ class HostTracing:
                 self.probes.fire(timer.ecb)
 
     def _sample(self, ecb: Ecb, attachment: Attachment) -> None:
-        """Fire for each CPU of the guest."""
-        from probekit.session.sampling import samples  # what reads a guest is not loaded without one
+        """Fire a profile probe for each CPU of the guest."""
+        from probekit.session.sampling import samples  # nothing that reads a guest is loaded without one
 
         for cpu, world in samples(attachment):
             self.probes.fire(ecb, world=world, cpu=cpu)
 
-    def lost(self) -> tuple[tuple[DropKind, int | None, int], ...]:
-        """What the clauses here have lost so far: the kind, the CPU where it is one's, and how often."""
+    def losses(self) -> tuple[tuple[DropKind, int | None, int], ...]:
+        """Return what the clauses here have lost so far: the kind, the CPU if it is one CPU's, and how often."""
         return (
             ("principal", CPU, self.probes.drops),
             ("aggregation", CPU, self.aggregations.drops),
@@ -150,7 +151,7 @@ def _guest_view(attachment: Attachment | None) -> GuestView | None:
 
 
 def _most_keys(program: Program, options: Options) -> int | None:
-    """How many keys fit into ``aggsize``, when it was set."""
+    """Return how many keys fit into ``aggsize``; None when it was not set."""
     if options.aggsize == AGGSIZE or not program.aggregations:
         return None
     widest = max(8 * (2 + plan.key_words + plan.words) for plan in program.aggregations)

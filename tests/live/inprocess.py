@@ -12,8 +12,8 @@ from probekit.consumer import events as model
 from probekit.ir.build import compile_program
 from probekit.session.attach import AttachOptions, attach
 from probekit.session.guest_types import GuestTypes
-from probekit.session.options import Options
-from probekit.session.run import EngineName, Run
+from probekit.session.options import EngineName, Options
+from probekit.session.run import Run
 from probekit.session.signals import Interrupts
 from tests.live.tool import TICK
 from vm.guest import Guest

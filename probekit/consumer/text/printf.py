@@ -113,7 +113,7 @@ def convert(conversion: Conversion, left: Iterator[Argument], context: FormatCon
 
 
 def _stack(spec: _Spec, frames: Sequence[str], context: FormatContext) -> str:
-    """``%k``: print a frame on each line; with ``-`` the width is the indentation."""
+    """Print a stack for ``%k``, a frame on each line; with ``-`` the width is the indentation."""
     indent = spec.width if "-" in spec.flags and spec.width else context.indent
     width = 0 if "-" in spec.flags else spec.width
     return "\n" + "".join(f"{'':{indent}}{frame:>{width}}\n" for frame in frames)
@@ -212,7 +212,7 @@ def _user_symbol(spec: _Spec, argument: TraceInt, _: FormatContext) -> Piece:
 
 
 def _port(spec: _Spec, argument: TraceInt, _: FormatContext) -> Piece:
-    """``%P``: print a TCP port, which is in network byte order, by its service name if it has one."""
+    """Print a TCP port for ``%P``, by its service name if it has one. The value is in network byte order."""
     import socket
 
     port = int.from_bytes((argument.value & 0xFFFF).to_bytes(2, "little"), "big")
