@@ -78,11 +78,6 @@ class GdbTarget:
         """True from a resume until its stop has been read."""
         return self._running
 
-    @property
-    def gdb_pid(self) -> int:
-        """The process id of this target's gdb."""
-        return self._gdb.pid
-
     # Memory
 
     def use_memory_of(self, vcpu: Vcpu | None) -> None:

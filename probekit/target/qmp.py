@@ -73,10 +73,6 @@ class Qmp:
         """Return ``running``, ``paused``, ``debug``, ``shutdown``, ``guest-panicked`` ..."""
         return str(self.execute("query-status")["status"])
 
-    def inject_nmi(self) -> None:
-        """Give every vCPU a non-maskable interrupt."""
-        self.execute("inject-nmi")
-
     def events(self) -> list[dict[str, Any]]:
         """Return the events since the last call, oldest first, each with ``event`` (its name) and perhaps ``data``."""
         return self._call(self._drain(), "reading events")

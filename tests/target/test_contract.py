@@ -151,7 +151,7 @@ def test_the_monitor(target: Target) -> None:
 def test_detach_leaves_nothing_behind(live: Live, transport: str) -> None:
     spec = live.guest.gdb if transport == "rsp" else f"gdb:{live.guest.gdb}"
     target = connect(spec, timeout=10)
-    gdb = psutil.Process(target.gdb_pid) if isinstance(target, GdbTarget) else None
+    gdb = psutil.Process(target._gdb.pid) if isinstance(target, GdbTarget) else None
     target.set_breakpoint(live.symbols["__x64_sys_newuname"])
     target.set_breakpoint(live.symbols["jiffies"], "watch_write", 8)
     target.resume()
@@ -166,7 +166,7 @@ def test_detach_leaves_nothing_behind(live: Live, transport: str) -> None:
 def test_gdb_that_dies(live: Live) -> None:
     target = connect(f"gdb:{live.guest.gdb}", timeout=10)
     assert isinstance(target, GdbTarget)
-    psutil.Process(target.gdb_pid).kill()
+    psutil.Process(target._gdb.pid).kill()
     with pytest.raises(TargetLost):
         target.read(live.symbols["jiffies"], 8)
     target.detach()
