@@ -117,10 +117,6 @@ class Insn:
         """Whether it is ``endbr64``, a valid target of indirect branches."""
         return self.raw == ENDBR64
 
-    @property
-    def is_rip_relative(self) -> bool:
-        return self.rip_target is not None
-
 
 class FlowExit(NamedTuple):
     """An instruction that moves control out of the scanned code.

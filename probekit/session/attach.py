@@ -42,7 +42,7 @@ from probekit.session.state import boot_cookie, journals_of, target_key
 from probekit.target.api import Target
 from probekit.target.connect import connect, parse_spec
 from probekit.target.discovery import find_qemu
-from probekit.target.ram import GuestRam, parse_ram_ranges, parse_ram_spans
+from probekit.target.guest_ram import GuestRam, parse_ram_ranges, parse_ram_spans
 
 if TYPE_CHECKING:
     from probekit.target.qmp import Qmp

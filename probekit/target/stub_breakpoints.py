@@ -1,8 +1,8 @@
-"""The breakpoints and watchpoints that are set in one stub.
+"""Set breakpoints and watchpoints in a stub, and keep account of them.
 
-Where the stub knows ``Z`` packets they are used. Where it does not (gdbsx),
-a software breakpoint is INT3 (``cc``) written over the first byte; such a
-stop reports the address after it, and the vCPU is put back onto it.
+``Z`` packets are used where the stub knows them. Where it does not (gdbsx),
+a software breakpoint is INT3 (``cc``) written over the first byte. Such a
+stop reports the address after it, and the vCPU is put back to the address itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from probekit.errors import TargetError, UnsupportedError
 from probekit.target.api import BreakKind, Regs, StopReason, Vcpu
-from probekit.target.stops import SIGNAL_TRAP
+from probekit.target.stop_packets import SIGNAL_TRAP
 
 __all__ = ("BreakpointTable", "StubAccess")
 
@@ -31,7 +31,7 @@ _Key = tuple[int, int, int]
 
 
 class StubAccess(Protocol):
-    """What the table needs of the target."""
+    """The calls that the table makes to the target."""
 
     def request(self, payload: bytes) -> bytes: ...
 
@@ -45,17 +45,18 @@ class StubAccess(Protocol):
 
 
 class BreakpointTable:
-    """What is set, by (packet type, address, size); and the byte under each INT3 that we wrote."""
+    """The breakpoints that are set, and the byte under each INT3 that we wrote."""
 
     def __init__(self) -> None:
+        # By (packet type, address, size): the byte that an INT3 of ours replaced, None where the stub does it.
         self._set: dict[_Key, bytes | None] = {}
 
     def code_addresses(self) -> frozenset[int]:
-        """Where execution breakpoints are."""
+        """Return the addresses of execution breakpoints."""
         return frozenset(addr for kind, addr, _ in self._set if kind <= 1)
 
     def set(self, stub: StubAccess, addr: int, kind: BreakKind, size: int) -> None:
-        """Set one. Raises :class:`UnsupportedError`, :class:`TargetError`."""
+        """Set one; nothing happens when it is set. Raises :class:`UnsupportedError`, :class:`TargetError`."""
         key = (_TYPES[kind], addr, size)
         if key not in self._set:
             self._set[key] = self._insert(stub, key)
@@ -81,7 +82,7 @@ class BreakpointTable:
 
     @contextlib.contextmanager
     def lifted(self, stub: StubAccess, addr: int) -> Iterator[None]:
-        """Within: no execution breakpoint stands at ``addr``."""
+        """Take the execution breakpoints at ``addr`` away within the context."""
         keys = [key for key in self._set if key[0] <= 1 and key[1] == addr]
         for key in keys:
             self._remove(stub, key)
@@ -92,7 +93,7 @@ class BreakpointTable:
                 self._set[key] = self._insert(stub, key)
 
     def explain(self, stub: StubAccess, reason: StopReason) -> StopReason:
-        """``reason`` as the contract has it: after an INT3 of ours the vCPU stands on it, not behind it."""
+        """Return ``reason`` as the contract has it, and put a vCPU that stopped after an INT3 of ours back onto it."""
         if reason.kind != "breakpoint" or not any(byte is not None for byte in self._set.values()):
             return reason
         regs = stub.regs(reason.vcpu)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from probekit.errors import MemoryAccessError, TargetError
-from probekit.target.ram import GuestRam, RamRange, parse_ram_ranges
+from probekit.target.guest_ram import GuestRam, RamRange, parse_ram_ranges
 
 MTREE = """FlatView #0
  AS "I/O", root: io

@@ -1,4 +1,4 @@
-"""Stop packets: ``T05thread:p01.02;watch:ffff...;`` and its relatives, read into a :class:`StopReason`.
+"""Read stop packets such as ``T05thread:p01.02;watch:ffff...;`` into a :class:`StopReason`.
 
 A *thread id* is hex, alone (``2``) or after its process (``p01.02``). The
 signal says why: 5 is a breakpoint, a watchpoint or a finished step; 2 an
@@ -17,21 +17,22 @@ from probekit.target.packets import hex_field
 __all__ = ("SIGNAL_TRAP", "parse_stop", "thread_number")
 
 SIGNAL_TRAP: Final = 5
+"""The signal of a breakpoint, a watchpoint or a finished step."""
 _THREAD: Final = re.compile(rb"(?:p[0-9a-fA-F]{1,8}\.)?([0-9a-fA-F]{1,8})")
 _STOP: Final = re.compile(rb"[TS]([0-9a-fA-F]{2})(.*)", re.DOTALL)
 _WATCH: Final[dict[bytes, BreakKind]] = {b"watch": "watch_write", b"rwatch": "watch_read", b"awatch": "watch_access"}
 
 
 def thread_number(text: bytes) -> Vcpu:
-    """The vCPU in a thread id, ``2`` or ``p01.02``. Raises :class:`ProtocolError`."""
+    """Return the vCPU in a thread id, ``2`` or ``p01.02``. Raises :class:`ProtocolError`."""
     match = _THREAD.fullmatch(text)
     if match is None:
-        raise ProtocolError("the stub sent a thread id that is none", reply=text)
+        raise ProtocolError("the stub sent a malformed thread id", reply=text)
     return int(match[1], 16)
 
 
 def parse_stop(packet: bytes) -> tuple[StopReason, bytes | None]:
-    """The reason in a stop packet, and its thread id as sent (None: the packet names none, vCPU 1 is assumed).
+    """Return the reason in a stop packet and its thread id as sent. A packet without one gives None, and vCPU 1.
 
     Raises :class:`ProtocolError` for any other packet.
     """

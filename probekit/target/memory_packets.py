@@ -1,4 +1,4 @@
-"""How memory requests are cut into packets and put together again.
+"""Cut memory requests into packets, and put their replies together again.
 
 A *piece* is one packet's worth: (address, size) or (address, bytes). Reads
 are cut so that a piece never crosses a page when the piece size divides a
@@ -18,10 +18,12 @@ __all__ = ("ReadPlan", "join_replies", "plan_reads", "plan_writes")
 
 @dataclass(frozen=True, slots=True)
 class ReadPlan:
-    """``pieces``: the (address, size) of every packet; ``counts``: how many of them make each range."""
+    """The packets that read some ranges."""
 
     pieces: list[tuple[int, int]]
+    """The (address, size) of every packet."""
     counts: list[int]
+    """How many of the pieces make each range."""
 
 
 def plan_reads(ranges: Sequence[tuple[int, int]], piece_size: int) -> ReadPlan:
@@ -44,24 +46,24 @@ def plan_reads(ranges: Sequence[tuple[int, int]], piece_size: int) -> ReadPlan:
 def join_replies(
     plan: ReadPlan, replies: Sequence[bytes], read_rest: Callable[[int, int], bytes]
 ) -> list[bytes | None]:
-    """The bytes of each range; None where any piece was refused.
+    """Return the bytes of each range; None where any piece was refused.
 
     ``read_rest(addr, size)``: asks again for what a short reply left out.
-    Raises :class:`ProtocolError` for a reply that is no memory.
+    Raises :class:`ProtocolError` for a reply that does not hold memory.
     """
     results: list[bytes | None] = []
     index = 0
     for count in plan.counts:
         pieces = zip(plan.pieces[index : index + count], replies[index : index + count], strict=True)
-        parts = [_memory(addr, size, reply, read_rest) for (addr, size), reply in pieces]
+        parts = [_piece_bytes(addr, size, reply, read_rest) for (addr, size), reply in pieces]
         whole = [part for part in parts if part is not None]
         results.append(b"".join(whole) if len(whole) == count else None)
         index += count
     return results
 
 
-def _memory(addr: int, size: int, reply: bytes, read_rest: Callable[[int, int], bytes]) -> bytes | None:
-    """One piece's bytes, or None when it was refused."""
+def _piece_bytes(addr: int, size: int, reply: bytes, read_rest: Callable[[int, int], bytes]) -> bytes | None:
+    """Return one piece's bytes, or None when it was refused."""
     if len(reply) == 2 * size:
         return from_hex(reply)
     data = b""
@@ -80,7 +82,7 @@ def plan_writes(edits: Iterable[tuple[int, bytes]], piece_size: int) -> list[tup
     """Cut and join ``edits`` into pieces of at most ``piece_size`` bytes, in order.
 
     Two edits share a piece only when the second begins exactly where the
-    first ends: nothing is ever written that was not asked for.
+    first ends, so that only the bytes that were asked for are written.
     """
     pieces: list[tuple[int, bytes]] = []
     last_end = -1

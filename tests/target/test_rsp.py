@@ -39,10 +39,15 @@ def connect(stubs: Callable[..., ScriptedStub]) -> Connect:
     def make(*, timeout: float = 3.0, **options: object) -> tuple[RspTarget, ScriptedStub]:
         stub = stubs(**options)
         target = RspTarget(stub.stream, name="stub", timeout=timeout)
-        target._link.timeout = timeout
+        target._session.link.timeout = timeout
         return target, stub
 
     return make
+
+
+def _read_physical(target: RspTarget, addr: int, size: int) -> bytes:
+    with target.physical_memory():
+        return target.read(addr, size)
 
 
 def test_handshake_with_qemu(connect: Connect) -> None:
@@ -60,13 +65,13 @@ def test_handshake_with_qemu(connect: Connect) -> None:
 def test_a_stop_packet_on_connect_is_not_an_answer(connect: Connect) -> None:
     target, _ = connect(faults=Faults(greeting=b"$T02thread:01;#04"))
     assert target.features.qemu
-    assert target._link.stale == 1
+    assert target._session.link.stale == 1
 
 
 def test_a_bare_stub(connect: Connect) -> None:
     """gdbsx: no qSupported, 164 bytes of registers, every reply acknowledged, breakpoints written by us."""
     target, stub = connect(qemu=False)
-    assert (target.features.read_size, target.features.qemu, target._link.window) == (0x7FF, False, 1)
+    assert (target.features.read_size, target.features.qemu, target._session.link.window) == (0x7FF, False, 1)
     assert target.vcpus() == (1, 2)
     regs = target.regs(2)
     assert "cr3" not in regs.values
@@ -84,7 +89,7 @@ def test_a_bare_stub(connect: Connect) -> None:
     with pytest.raises(UnsupportedError):
         target.monitor("info status")
     with pytest.raises(UnsupportedError):
-        target.read_phys(0, 8)
+        _read_physical(target, 0, 8)
     target.detach()
     assert stub.memory[0x1000][0x10] == 0
     replies = len(stub.packets) - 1  # the resume has none; "D" is acknowledged too
@@ -153,9 +158,9 @@ def test_a_late_reply_is_not_taken_for_the_next_one(connect: Connect) -> None:
     assert target.read(0x2000, 4) == b"next"
 
 
-def test_stale_packets_before_the_mark_are_dropped(connect: Connect) -> None:
+def test_stale_packets_before_the_acknowledgement_are_dropped(connect: Connect) -> None:
     target, stub = connect()
-    target._select(1)
+    target._session.select(1)
     stub.faults.prefix_once = b"$T05thread:01;#07"
     assert target.regs(1).values["rip"] == 0
 
@@ -275,9 +280,9 @@ def test_memory_is_seen_through_the_chosen_vcpu(connect: Connect) -> None:
 def test_physical_mode_is_left_again(connect: Connect) -> None:
     target, stub = connect()
     with pytest.raises(MemoryAccessError):
-        target.read_phys(0x9000, 4)
+        _read_physical(target, 0x9000, 4)
     assert not stub.physical
-    assert target.read_phys(0x1000, 4) == bytes(4)
+    assert _read_physical(target, 0x1000, 4) == bytes(4)
     assert stub.packets.count(b"Qqemu.PhyMemMode:1") == 2
 
 

@@ -1,16 +1,16 @@
-"""Guest RAM that the hypervisor keeps in a file we can map too.
+"""Map guest RAM that the hypervisor keeps in a file.
 
 With ``-object memory-backend-file,share=on`` QEMU's guest memory *is* the
 file: reading the mapping sees the guest's memory while it runs. Physical
 addresses are not file offsets: below 4 GiB there is a hole for devices, and
-the rest of the RAM follows it. Which range lies where is read from the
-monitor's ``info mtree -f``::
+the rest of the RAM follows it. The monitor's ``info mtree -f`` shows the
+offset of each range::
 
     0000000000100000-000000007fffffff (prio 0, ram): ram0 @0000000000100000
 
-A range says ``rom`` where guest writes do not go to RAM (shadowed BIOS): we
-do not write there either. Writing *code* this way is wrong under TCG, which
-would keep running its translation of the old bytes: use the stub for code.
+A range is ``rom`` where guest writes do not go to RAM (shadowed BIOS): probekit
+does not write there either. *Code* must not be written this way: TCG
+would keep running its translation of the old bytes. Use the stub for code.
 """
 
 from __future__ import annotations
@@ -37,18 +37,21 @@ _MEMORY_SPACE: Final = re.compile(r'\s+AS "memory", root: \S+')
 
 @dataclass(frozen=True, slots=True)
 class RamRange:
-    """``size`` bytes of RAM at the physical address ``start``, kept at ``offset`` in the backend's file."""
+    """A range of RAM."""
 
     start: int
+    """Its guest physical address."""
     size: int
+    """Bytes."""
     offset: int
+    """Where it begins in the backend's file, in bytes."""
     writable: bool
 
 
 def parse_ram_ranges(mtree: str, backend: str) -> tuple[RamRange, ...]:
-    """The ranges of the memory backend named ``backend`` in the text of ``info mtree -f``, by address.
+    """Return the ranges of the memory backend named ``backend`` in the text of ``info mtree -f``, by address.
 
-    Raises :class:`TargetError` when there are none, or when they overlap (not the text we know).
+    Raises :class:`TargetError` when there are none, or when they overlap: then the text has another form.
     """
     ranges: list[RamRange] = []
     ours = False
@@ -72,7 +75,7 @@ def parse_ram_ranges(mtree: str, backend: str) -> tuple[RamRange, ...]:
 
 
 def parse_ram_spans(mtree: str) -> tuple[tuple[int, int], ...]:
-    """``(start, end)`` of everything physical that ``info mtree -f`` calls RAM or ROM: what can be read unharmed."""
+    """Return ``(start, end)`` of all physical memory that ``info mtree -f`` calls RAM or ROM, which is safe to read."""
     spans: list[tuple[int, int]] = []
     ours = False
     for line in mtree.splitlines():
@@ -104,40 +107,40 @@ class GuestRam:
         self._view = memoryview(self._map)
 
     def read(self, phys: int, size: int) -> bytes:
-        """``size`` bytes at the physical address ``phys``. Raises :class:`MemoryAccessError` outside of RAM."""
+        """Return ``size`` bytes at the physical address ``phys``. Raises :class:`MemoryAccessError` outside of RAM."""
         if size < 0:
             raise ValueError(f"cannot read {size} bytes")
         parts = []
         while size > 0:
-            offset, room, _ = self._place(phys, size)
+            offset, room, _ = self._locate(phys, size)
             step = min(size, room)
             parts.append(bytes(self._view[offset : offset + step]))
             phys, size = phys + step, size - step
         return b"".join(parts)
 
     def write(self, phys: int, data: bytes) -> None:
-        """Write data (never code, see above) at ``phys``. All or nothing: raises :class:`MemoryAccessError` first."""
-        places = []
+        """Write data (never code, see above) at ``phys``, all of it or nothing. Raises :class:`MemoryAccessError`."""
+        pieces = []
         done = 0
         while done < len(data):
-            offset, room, writable = self._place(phys + done, len(data) - done)
+            offset, room, writable = self._locate(phys + done, len(data) - done)
             if not writable:
                 raise MemoryAccessError(f"guest physical {phys:#x} is read-only", addr=phys, size=len(data))
             step = min(len(data) - done, room)
-            places.append((offset, done, step))
+            pieces.append((offset, done, step))
             done += step
-        for offset, done, step in places:
+        for offset, done, step in pieces:
             self._view[offset : offset + step] = data[done : done + step]
 
     def u64(self, phys: int, count: int) -> memoryview:
-        """``count`` 8-byte words at ``phys`` as a live view: each index reads (or writes) guest memory at once.
+        """Return ``count`` 8-byte words at ``phys`` as a live view: each index reads (or writes) guest memory at once.
 
         One aligned word is read whole, so a counter is never seen half written. ``phys`` must be a multiple of 8.
         Release the view before :meth:`close`. Raises :class:`MemoryAccessError`, :class:`ValueError`.
         """
         if phys % 8 or count < 0:
             raise ValueError(f"no view of {count} words at {phys:#x}")
-        offset, room, writable = self._place(phys, 8 * count)
+        offset, room, writable = self._locate(phys, 8 * count)
         if room < 8 * count or not writable:
             raise MemoryAccessError(
                 f"guest physical {phys:#x} ({8 * count} bytes) is not one piece of writable RAM",
@@ -147,15 +150,15 @@ class GuestRam:
         return self._view[offset : offset + 8 * count].cast("Q")
 
     def close(self) -> None:
-        """Unmap. Safe to call twice. With views still in use the mapping goes when they do."""
+        """Unmap. Safe to call twice. A mapping with views still in use goes with the last of them."""
         self._view.release()
         try:
             self._map.close()
         except BufferError:
             return
 
-    def _place(self, phys: int, size: int) -> tuple[int, int, bool]:
-        """File offset of ``phys``, how many bytes of its range remain, and whether it may be written."""
+    def _locate(self, phys: int, size: int) -> tuple[int, int, bool]:
+        """Return the file offset of ``phys``, the bytes of its range from there on, and whether it may be written."""
         index = bisect.bisect_right(self._starts, phys) - 1
         if index >= 0:
             one = self._ranges[index]

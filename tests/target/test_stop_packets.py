@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from probekit.target.stops import parse_stop
+from probekit.target.stop_packets import parse_stop
 
 
 @pytest.mark.parametrize(

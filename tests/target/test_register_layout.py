@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from probekit.errors import ProtocolError
-from probekit.target.registers import CORE, changes, decode, encode, layout_from_xml, layout_of_size
+from probekit.target.register_layout import CORE, changes, decode, encode, layout_from_xml, layout_of_size
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,12 @@
-"""A gdb process that speaks MI, gdb's machine interface, through pygdbmi.
+"""Run a gdb process and speak MI, gdb's machine interface, with it through pygdbmi.
 
 A command is one line with a *token*; its answer is the *result record* with
 the same token. Stops come as *notifications* in between, and what gdb or the
 hypervisor's monitor prints comes as *stream* records.
 
 pygdbmi waits ``time_to_check_for_additional_output_sec`` after every answer
-for more: its default of 0.2 s makes each command take that long, 0 blocks
-for the whole timeout, 1e-6 is what works.
+for more. With its default of 0.2 s each command takes that long, 0 blocks
+for the whole timeout, and 1e-6 works.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class GdbProcess:
     """One gdb, ours alone: started here and ended by :meth:`close`. Not thread-safe."""
 
     def __init__(self, *, timeout: float) -> None:
-        """``timeout``: seconds that one command may take. Raises :class:`UnsupportedError` without gdb."""
+        """Start gdb. ``timeout``: seconds that one command may take. Raises :class:`UnsupportedError` without gdb."""
         if shutil.which(_COMMAND[0]) is None:
             raise UnsupportedError(
                 "gdb: targets need the program gdb, which is not installed",
@@ -76,16 +76,16 @@ class GdbProcess:
 
     @property
     def pid(self) -> int:
-        """The gdb process."""
+        """Its process id."""
         return int(self._process().pid)
 
     def prepare(self) -> None:
-        """Settings for a kernel seen from outside: nothing cached, nothing asked, nothing loaded, all stop."""
+        """Set gdb up for a kernel seen from outside: it caches, asks and loads nothing, and stops all vCPUs."""
         for line in _SETUP:
             self.console(line)
 
     def command(self, text: str, *, timeout: float | None = None) -> Any:
-        """Run one MI command; the payload of its result.
+        """Run one MI command and return the payload of its result.
 
         Raises :class:`TargetError` with gdb's words, :class:`TargetTimeout`, :class:`TargetLost`.
         """
@@ -95,7 +95,7 @@ class GdbProcess:
         return result["payload"]
 
     def commands(self, texts: Sequence[str], *, timeout: float | None = None) -> list[Record]:
-        """Run many MI commands, several in flight; the result record of each, errors included."""
+        """Run many MI commands, several in flight, and return the result record of each, errors included."""
         limit = self.timeout if timeout is None else timeout
         waiting: deque[tuple[int, int]] = deque()
         results: list[Record] = []
@@ -113,14 +113,14 @@ class GdbProcess:
         return results
 
     def console(self, command: str, *, timeout: float | None = None) -> str:
-        """Run a command of gdb's own language; what it and the hypervisor's monitor printed."""
+        """Run a command of gdb's own language and return what gdb and the hypervisor's monitor printed."""
         self._texts.clear()
         quoted = command.replace("\\", "\\\\").replace('"', '\\"')
         self.command(f'-interpreter-exec console "{quoted}"', timeout=timeout)
         return "".join(self._texts)
 
     def next_stop(self, seconds: float) -> Record | None:
-        """The next ``*stopped`` payload, or None after ``seconds``."""
+        """Return the next ``*stopped`` payload, or None after ``seconds``. Raises :class:`TargetLost`."""
         deadline = time.monotonic() + seconds
         while not self._stops:
             if self._gone:
@@ -130,8 +130,8 @@ class GdbProcess:
                 return None
         return self._stops.popleft()
 
-    def forget_stops(self) -> None:
-        """Drop the stops that have been read and not asked for."""
+    def drop_stops(self) -> None:
+        """Drop the stops that gdb has reported and nobody has read."""
         self._stops.clear()
 
     def close(self) -> None:
@@ -177,7 +177,7 @@ class GdbProcess:
         return self._results.pop(token)
 
     def _read(self, seconds: float) -> bool:
-        """Sort what gdb says next into results, stops and texts. False when it said nothing for ``seconds``."""
+        """Sort what gdb says next into results, stops and texts. Returns False when it said nothing for ``seconds``."""
         process = self._process()
         # In slices: pygdbmi does not notice that gdb has ended, and spins until the limit.
         wait = min(max(seconds, 1e-6), _SLICE_SECONDS)
@@ -193,7 +193,7 @@ class GdbProcess:
             elif record["type"] == "notify" and record["message"] == "stopped":
                 self._stops.append(record["payload"] or {})
             elif record["type"] == "notify" and record["message"] == "thread-group-exited":
-                # All that gdb says in MI when the connection breaks while the machine runs.
+                # gdb says no more in MI when the connection breaks while the machine runs.
                 self._gone = True
             elif record["type"] in ("console", "target"):
                 self._texts.append(str(record["payload"] or ""))

@@ -1,7 +1,7 @@
-"""Which byte of a ``g`` reply is which register.
+"""Tell which byte of a ``g`` reply belongs to which register.
 
 A *layout* is the registers in the stub's order, each with its size; the
-index is the number that ``P`` takes. It comes from the stub's own target
+index is the number that ``P`` takes. The layout comes from the stub's own target
 description when that fits the length of the reply, else from a table:
 
 ======  =====================================================================
@@ -21,17 +21,27 @@ from typing import Final
 from probekit.errors import ProtocolError
 from probekit.target.api import Regs
 
-__all__ = ("CORE", "Layout", "Slot", "changes", "decode", "encode", "layout_from_xml", "layout_of_size")
+__all__ = (
+    "CORE",
+    "SYSTEM",
+    "RegisterLayout",
+    "RegisterSlot",
+    "changes",
+    "decode",
+    "encode",
+    "layout_from_xml",
+    "layout_of_size",
+)
 
-GENERAL: Final = (
+_GENERAL: Final = (
     *("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp"),
     *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
 )
-SEGMENTS: Final = ("cs", "ss", "ds", "es", "fs", "gs")
-CORE: Final = (*GENERAL, "rip", "eflags", *SEGMENTS)
-"""What every layout has."""
+_SEGMENTS: Final = ("cs", "ss", "ds", "es", "fs", "gs")
+CORE: Final = (*_GENERAL, "rip", "eflags", *_SEGMENTS)
+"""The registers that every layout has."""
 SYSTEM: Final = ("fs_base", "gs_base", "k_gs_base", "cr0", "cr2", "cr3", "cr4", "cr8", "efer")
-"""What :class:`Regs` shows beyond the core, where the stub has it."""
+"""The registers that :class:`Regs` shows beyond the core, where the stub has them."""
 
 _SHOWN: Final = frozenset((*CORE, *SYSTEM))
 _X87_CONTROL: Final = ("fctrl", "fstat", "ftag", "fiseg", "fioff", "foseg", "fooff", "fop")
@@ -41,32 +51,36 @@ _MAX_REGISTERS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
-    """One register: its number for ``P``, its place and size in the ``g`` reply (bytes)."""
+class RegisterSlot:
+    """One register in the ``g`` reply."""
 
     name: str
     number: int
+    """Its number for the packet ``P``."""
     offset: int
+    """Bytes from the start of the reply."""
     size: int
+    """Bytes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """The registers of a stub in its order. ``size``: bytes of the ``g`` reply."""
+class RegisterLayout:
+    """The registers of a stub in its order."""
 
-    slots: tuple[Slot, ...]
+    slots: tuple[RegisterSlot, ...]
     size: int
+    """Bytes of the ``g`` reply."""
 
 
-def _layout(registers: list[tuple[str, int]]) -> Layout:
+def _layout(registers: list[tuple[str, int]]) -> RegisterLayout:
     slots, offset = [], 0
     for number, (name, size) in enumerate(registers):
-        slots.append(Slot(name, number, offset, size))
+        slots.append(RegisterSlot(name, number, offset, size))
         offset += size
-    return Layout(tuple(slots), offset)
+    return RegisterLayout(tuple(slots), offset)
 
 
-_CORE_SIZES: Final = [(n, 8) for n in (*GENERAL, "rip")] + [(n, 4) for n in ("eflags", *SEGMENTS)]
+_CORE_SIZES: Final = [(n, 8) for n in (*_GENERAL, "rip")] + [(n, 4) for n in ("eflags", *_SEGMENTS)]
 _GDBSX: Final = _layout(_CORE_SIZES)
 _QEMU: Final = _layout(
     _CORE_SIZES
@@ -79,21 +93,24 @@ _QEMU: Final = _layout(
 _BY_SIZE: Final = {layout.size: layout for layout in (_GDBSX, _QEMU)}
 
 
-def layout_of_size(size: int) -> Layout:
-    """The layout of a ``g`` reply of ``size`` bytes: a known one, else the 164-byte core that every x86-64 stub
-    begins with. Raises :class:`ProtocolError` when it is smaller than that."""
+def layout_of_size(size: int) -> RegisterLayout:
+    """Return the layout of a ``g`` reply of ``size`` bytes.
+
+    It is a known one, else the 164-byte core that every x86-64 stub begins with. Raises :class:`ProtocolError` for a
+    reply that is smaller than that.
+    """
     if size < _GDBSX.size:
         raise ProtocolError(
             f"the stub's register reply has {size} bytes: not x86-64",
             hint="probekit traces x86-64 guests; QEMU must be qemu-system-x86_64",
         )
-    return _BY_SIZE.get(size, Layout(_GDBSX.slots, size))
+    return _BY_SIZE.get(size, RegisterLayout(_GDBSX.slots, size))
 
 
-def layout_from_xml(xml: str) -> Layout | None:
-    """The layout that a target description gives, or None when it is not a usable x86-64 one.
+def layout_from_xml(xml: str) -> RegisterLayout | None:
+    """Return the layout that a target description gives, or None when it is not a usable x86-64 one.
 
-    Not an XML parser on purpose: the text comes from the stub and entities are never expanded.
+    This is not an XML parser on purpose: the text comes from the stub, and entities are never expanded.
     """
     registers: list[tuple[str, int]] = []
     for match in _REG.finditer(xml):
@@ -109,8 +126,8 @@ def layout_from_xml(xml: str) -> Layout | None:
     return layout if core == CORE and layout.slots[: len(CORE)] == _GDBSX.slots else None
 
 
-def decode(layout: Layout, raw: bytes) -> Regs:
-    """The named registers in ``raw``. Raises :class:`ProtocolError` when its length is not the layout's."""
+def decode(layout: RegisterLayout, raw: bytes) -> Regs:
+    """Return the named registers in ``raw``. Raises :class:`ProtocolError` when its length is not the layout's."""
     if len(raw) != layout.size:
         raise ProtocolError(f"a register reply of {len(raw)} bytes, not {layout.size}", reply=raw)
     values = {
@@ -121,10 +138,10 @@ def decode(layout: Layout, raw: bytes) -> Regs:
     return Regs(values=values, raw=raw)
 
 
-def encode(layout: Layout, regs: Regs) -> bytes:
-    """``regs`` as bytes for the stub: ``raw`` with the named values laid over it.
+def encode(layout: RegisterLayout, regs: Regs) -> bytes:
+    """Return ``regs`` as bytes for the stub: their ``raw`` with the named values written over it.
 
-    Raises :class:`ProtocolError` when ``raw`` is another stub's, :class:`OverflowError` for a value too large.
+    Raises :class:`ProtocolError` when ``raw`` came from another stub, :class:`OverflowError` for a value too large.
     """
     if len(regs.raw) != layout.size:
         raise ProtocolError(f"registers of {len(regs.raw)} bytes do not belong to this stub ({layout.size})")
@@ -136,8 +153,8 @@ def encode(layout: Layout, regs: Regs) -> bytes:
     return bytes(out)
 
 
-def changes(layout: Layout, old: bytes, new: bytes) -> list[tuple[int, bytes]]:
-    """The registers that differ, as (number for ``P``, new bytes)."""
+def changes(layout: RegisterLayout, old: bytes, new: bytes) -> list[tuple[int, bytes]]:
+    """Return the registers that differ, as (number for ``P``, new bytes)."""
     return [
         (slot.number, new[slot.offset : slot.offset + slot.size])
         for slot in layout.slots
