@@ -3,7 +3,7 @@
 Only a measured program has this code; its blocks have words for it (:class:`probekit.buffers.layout.CostWords`).
 A sample that is longer than a millisecond counts as a millisecond: interrupts are off, so the rest of the time is the
 hypervisor's. What leads to a clause and back (jump, call, registers) is timed beforehand, with a thunk that has no
-clauses and an increment that nobody reads (:func:`calibration_text`).
+clauses and an increment that is never read (:func:`calibration_text`).
 """
 
 from __future__ import annotations
