@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from probekit.buffers import actions as out
-from probekit.buffers.actions import Action, PrintType, SymbolKind
+from probekit.buffers.actions import Action, SymbolKind
 from probekit.buffers.formats import Format
-from probekit.errors import required
+from probekit.errors import InternalError, required
 from probekit.lang.typed import Act
 
 __all__ = ("make_action",)
@@ -25,8 +25,9 @@ def _format(act: Act) -> Format:
 
 
 def _print(act: Act, fields: _Fields) -> Action:
-    shape: PrintType = required(act.shape, "the shape of print()")
-    return out.Print(fields[0], shape, _second(fields))
+    if act.shape is None:
+        raise InternalError("print() was checked without a shape")
+    return out.Print(fields[0], act.shape, _second(fields))
 
 
 def _symbol(kind: SymbolKind) -> Callable[[Act, _Fields], Action]:

@@ -57,9 +57,10 @@ class Run:
     ) -> None:
         """Match the program's probes. Nothing in the guest changes yet.
 
-        ``attachment``: None for a program that needs no guest. ``name``: the program's, for messages. ``started``: is
+        ``attachment``: None for a program without a guest. ``name``: of the program, for messages. ``started``: is
         called once BEGIN has fired and sites are live. ``ended``: returns whether tracing is to end (``-c``, ``-p``).
-        ``measure``: clauses in the guest take their own time, and ``Costs`` are among the last events.
+        ``measure``: clauses in the guest take their own time, and :class:`~probekit.consumer.events.Costs` are among
+        the last events.
         Raises :class:`probekit.errors.ProbekitError` for a program that cannot be run here.
         """
         self._started = started
