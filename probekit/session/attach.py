@@ -33,7 +33,7 @@ from probekit.patch.sites import TextFacts
 from probekit.patch.windows import side_entries
 from probekit.providers.api import Function
 from probekit.providers.fbt import FunctionTable
-from probekit.providers.from_kernel import GuestMarkers, GuestTracepoints, Looking, find_variable, guest_functions
+from probekit.providers.from_kernel import GuestMarkers, GuestTracepoints, LiveMemory, find_variable, guest_functions
 from probekit.providers.registry import Registry, make_registry
 from probekit.session.found import find_tables
 from probekit.session.lock import Lock, acquire
@@ -135,13 +135,13 @@ class Attachment:
     @cached_property
     def registry(self) -> Registry:
         """All probes of this guest."""
-        looking = Looking(self.clock, self._caching_reader())
+        memory = LiveMemory(self.clock, self._caching_reader())
         return make_registry(
             self.functions,
             self.read_code,
-            GuestTracepoints(self.kernel, looking),
+            GuestTracepoints(self.kernel, memory),
             lambda name: find_variable(self.kernel, name),
-            GuestMarkers(self.kernel, looking),
+            GuestMarkers(self.kernel, memory),
         )
 
     @cached_property

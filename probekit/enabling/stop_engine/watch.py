@@ -19,7 +19,7 @@ from probekit.enabling.stop_engine.unreported_hits import UnreportedHits, WatchT
 from probekit.errors import GuestError, TargetError, UnsupportedError
 from probekit.isa.access import MemoryAccess
 from probekit.patch.edits import TextMemory
-from probekit.providers.api import Probe, Watched
+from probekit.providers.api import Probe, WatchedRange
 from probekit.target.api import BreakKind, Regs, StopReason, Vcpu
 from probekit.target.watchpoints import Watchpoint, plan_watchpoints
 
@@ -41,7 +41,7 @@ class WatchSite(NamedTuple):
     number: int
     """Its index in this enabling."""
     probe: Probe
-    watched: Watched
+    watched: WatchedRange
     clauses: tuple[int, ...]
     """Numbers of the clauses, in program order."""
 
@@ -69,7 +69,7 @@ class _VcpuAccess:
     access: MemoryAccess
     """Its address is known."""
 
-    def part_in(self, watched: Watched) -> tuple[int, int] | None:
+    def part_in(self, watched: WatchedRange) -> tuple[int, int] | None:
         """Return the address and size of the part in a watched range, None when there is none."""
         addr = self.access.addr or 0
         begin = max(addr, watched.addr)
@@ -215,13 +215,13 @@ class Watcher:
         """Return every access, in the order in which they must have been made, as hits of the sites that watch it."""
         hits: list[WatchHit] = []
         for addr, size in self._ranges:
-            watched = Watched(addr, size, access="write")
+            watched = WatchedRange(addr, size, access="write")
             inside = [access for access in accesses if access.part_in(watched) is not None]
             for space in self._spaces(addr, inside):
                 hits += self._hits_in(watched, space, [a for a in inside if self._space(addr, a.regs) == space])
         return hits
 
-    def _hits_in(self, watched: Watched, space: int, accesses: list[_VcpuAccess]) -> list[WatchHit]:
+    def _hits_in(self, watched: WatchedRange, space: int, accesses: list[_VcpuAccess]) -> list[WatchHit]:
         """Return the hits of one range in one address space, and bring the copy of the range up to date."""
         key = (watched.addr, watched.size)
         now = self._read_now(watched, accesses)
@@ -257,7 +257,7 @@ class Watcher:
     def _space(addr: int, regs: Regs) -> int:
         return 0 if addr & _KERNEL else regs.values.get("cr3", 0) & _ROOT
 
-    def _read_now(self, watched: Watched, accesses: Sequence[_VcpuAccess]) -> bytes | None:
+    def _read_now(self, watched: WatchedRange, accesses: Sequence[_VcpuAccess]) -> bytes | None:
         if watched.addr & _KERNEL:
             return self._text.read_many([(watched.addr, watched.size)])[0]
         return self._through(accesses[0].vcpu, watched.addr, watched.size)
@@ -275,7 +275,7 @@ def _stored(access: _VcpuAccess, addr: int, size: int) -> bytes | None:
     return access.access.value[addr - access.access.addr :][:size]
 
 
-def _is_there(access: _VcpuAccess, watched: Watched, now: bytes) -> bool:
+def _is_there(access: _VcpuAccess, watched: WatchedRange, now: bytes) -> bool:
     """Return whether memory holds what the access stored: then it may have been the last."""
     addr, size = access.part_in(watched) or (watched.addr, 0)
     return _stored(access, addr, size) == now[addr - watched.addr :][:size]
