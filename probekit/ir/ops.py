@@ -460,6 +460,7 @@ class Clause:
     registers: int
     text: str = ""
     line: int = 0
+    """The line of the clause in its own script, by ``#line`` marks where there are any."""
     start: int = 0
     """The offset of the clause in the text that was compiled."""
 
