@@ -116,3 +116,8 @@ def test_a_fault_among_a_hundred_sources_takes_two_compilations(monkeypatch: pyt
     said = _refused(*["BEGIN { trace(1); }"] * 50, "BEGIN { trace(nosuch); }", *["BEGIN { trace(1); }"] * 49)
     assert said.startswith("invalid probe specifier <50>: ")
     assert len(calls) == 2
+
+
+def test_a_clause_has_the_line_of_its_own_source() -> None:
+    made = _compile("BEGIN { trace(1); }\nEND { }", "BEGIN { }\n\nEND { }", '# 40 "x.d"\nBEGIN { }')
+    assert [clause.line for clause in made.program.clauses] == [1, 2, 1, 3, 40]
