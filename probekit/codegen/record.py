@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from signal import SIGSTOP
 
-from probekit.buffers.actions import Action, Commit, Discard, Exit, Field, RecordPlan, Speculate
+from probekit.buffers.actions import Action, Commit, Discard, Exit, RecordField, RecordPlan, Speculate
 from probekit.buffers.layout import FAULT_WORDS, RECORD_HEADER, FaultKind, HeaderWord
 from probekit.codegen.demand import panics, routine_of, stops
 from probekit.codegen.emit_context import EmitContext
@@ -103,21 +103,21 @@ class RecordEmitter:
                 yield from self._integer(op.field, field, op.src)
         self._emit.operands.held = None
 
-    def _stack(self, field: Field, src: Reg) -> Iterator[str]:
+    def _stack(self, field: RecordField, src: Reg) -> Iterator[str]:
         yield from self._emit.operands.take("rsi", src)
         yield f"mov rdi, {self._at}"
         yield f"add rdi, {RECORD_HEADER.size + field.offset:#x}"
         yield f"mov ecx, {field.size // 8:#x}"
         yield self._emit.call("frames")
 
-    def _integer(self, index: int, field: Field, src: Reg) -> Iterator[str]:
+    def _integer(self, index: int, field: RecordField, src: Reg) -> Iterator[str]:
         yield from self._emit.operands.take("rax", src)
         yield f"mov rdi, {self._at}"
         yield _LOW.get(field.size, "mov qword ptr {}, rax").format(f"[rdi + {RECORD_HEADER.size + field.offset:#x}]")
         if routine := routine_of(index, self._plan):
             yield from ("mov rsi, rax", self._emit.call(routine), f"jb {self._emit.fault(None)}")
 
-    def _string(self, field: Field, src: Reg) -> Iterator[str]:
+    def _string(self, field: RecordField, src: Reg) -> Iterator[str]:
         place = RECORD_HEADER.size + field.offset
         yield from self._emit.operands.take("rsi", src)
         yield f"mov rdi, {self._at}"

@@ -88,7 +88,7 @@ class GuestSide:
         khz = self.attachment.facts.tsc_khz
         return khz / 1e6 if khz else 1.0
 
-    def find(self, matching: Matching) -> dict[int, model.Probe]:
+    def find(self, matching: Matching) -> dict[int, model.ProbeIdentity]:
         """Find the sites of all guest probes; the probe of each site number."""
         self._looks_for_callers = wants_stacks(self._program, matching, self._engine_name)
         ecbs = [ecb for ecb in matching.in_guest() if ecb.probe.watched is None]
@@ -107,7 +107,7 @@ class GuestSide:
         self._watches = tuple(WatchSite(len(sites) + n, *watch) for n, watch in enumerate(watched))
         self.stats |= {"sites": len(sites) + len(self._watches), "attach_pause_s": self.attachment.attach_pause}
         probes = {s.number: s.probe for s in sites} | {w.number: w.probe for w in self._watches}
-        return {number: model.Probe(probe.id, probe.name) for number, probe in probes.items()}
+        return {number: model.ProbeIdentity(probe.id, probe.name) for number, probe in probes.items()}
 
     def enable(self, initial: Mapping[int, int], state: State, speculations: Speculations) -> None:
         """Make the sites live, if there are any; the rest is what BEGIN has set, see the engine's."""

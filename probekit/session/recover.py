@@ -26,7 +26,8 @@ from probekit.guest.residents import LIMIT, vacated
 from probekit.guest.safepoint import SafePoint, finish_call, is_pointer, returned_on
 from probekit.guest.survey import gather_guest
 from probekit.guest.text import KernelText
-from probekit.kernel.image import Kernel, open_kernel
+from probekit.kernel.kernel import Kernel
+from probekit.kernel.open_kernel import open_kernel
 from probekit.kernel.tasks import Task
 from probekit.patch.edits import revert_batches
 from probekit.patch.journal import Call, Journal, JournalState, Registration
@@ -81,7 +82,7 @@ def recover(spec: str, options: AttachOptions | None = None) -> Recovered:
         try:
             check_status(target)
             kernel = open_kernel(target, symbols_file=options.symbols, cache=options.cache, progress=options.progress)
-            if has_panicked(kernel.find, kernel.view.read_many):
+            if has_panicked(kernel.find, kernel.address_space.read_many):
                 raise panic_error()
             states += adopt_tables(target, kernel, boot_cookie(kernel), states)
             return _recover_all(target, kernel, states) if states else Recovered()
@@ -120,7 +121,7 @@ class _Recovery:
         self._target = target
         self._kernel = kernel
         self._state = state
-        self._text = KernelText(target, kernel.view, kernel.symbol("init_task"))
+        self._text = KernelText(target, kernel.address_space, kernel.symbol("init_task"))
         self._clock = PauseClock(target)
         self._problems: list[str] = []
         self._told = dict.fromkeys(state.registrations)

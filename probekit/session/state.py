@@ -13,7 +13,7 @@ import psutil
 
 from probekit.errors import ProbekitError, SymbolError
 from probekit.guest.linux import Allocation
-from probekit.kernel.image import Kernel
+from probekit.kernel.kernel import Kernel
 from probekit.patch import journal as disk
 from probekit.patch.edits import Edit
 from probekit.patch.journal import Journal, JournalHeader, JournalState, Registration, default_dir, find_journals

@@ -12,7 +12,8 @@ from probekit.guest.call_points import CallPoints
 from probekit.guest.linux import LinuxServices, MemoryKind
 from probekit.guest.safepoint import SafePoint
 from probekit.guest.survey import gather_guest
-from probekit.kernel.image import Kernel, open_kernel
+from probekit.kernel.kernel import Kernel
+from probekit.kernel.open_kernel import open_kernel
 from probekit.target.api import Regs, Target
 from probekit.target.connect import connect
 from tests.guest_fixtures import K61, only

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from probekit.consumer.events import Probe
+from probekit.consumer.events import ProbeIdentity
 from probekit.enabling.api import MemoryFactory
 from probekit.enabling.guest_access import GuestAccess
 from probekit.enabling.guest_engine.callbacks import Callbacks
@@ -95,7 +95,7 @@ class GuestResources:
                 layout=plan.layout,
                 program=plan.program,
                 cpus=plan.cpus,
-                probes={s.number: Probe(s.probe.id, s.probe.name) for s in plan.sites},
+                probes={s.number: ProbeIdentity(s.probe.id, s.probe.name) for s in plan.sites},
                 clock=self._access.clock,
             )
             self._start_heartbeat(point, main, executable, self.program_data)

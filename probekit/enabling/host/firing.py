@@ -20,7 +20,7 @@ from probekit.buffers.layout import FAULT_WORDS, RawRecord
 from probekit.enabling.speculation import Speculations
 from probekit.errors import InternalError
 from probekit.interp.aggs import Aggregations
-from probekit.interp.run import Fault, Value, run_clause
+from probekit.interp.run import EvalFault, Value, run_clause
 from probekit.interp.state import State
 from probekit.ir.names import BUILTINS
 from probekit.ir.ops import Clause, Program
@@ -122,7 +122,7 @@ _FACTS: dict[str, Callable[[], Value]] = {
 
 
 class Firing:
-    """One firing of one probe, for all its clauses: a :class:`probekit.interp.run.Context`."""
+    """One firing of one probe, for all its clauses: a :class:`probekit.interp.run.EvalContext`."""
 
     def __init__(
         self,
@@ -196,7 +196,7 @@ class Firing:
         return self._speculations.acquire() if self._speculations is not None else 0
 
 
-def fault_record(clause: Clause, fault: Fault, site: int, timestamp: int) -> RawRecord:
+def fault_record(clause: Clause, fault: EvalFault, site: int, timestamp: int) -> RawRecord:
     """Return the record of a clause that was aborted, in the form that code in a guest writes."""
     payload = FAULT_WORDS.pack((fault.value or 0) & _MASK, fault.action, 4 * fault.op)
     return RawRecord(clause.index, timestamp, site, int(fault.kind), payload)

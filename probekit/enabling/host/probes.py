@@ -21,7 +21,7 @@ from probekit.enabling.ecb import Ecb
 from probekit.enabling.host.firing import Firing, HostWorld, World, fault_record
 from probekit.enabling.speculation import Speculations
 from probekit.interp.aggs import Aggregations
-from probekit.interp.run import Fault, run_clause
+from probekit.interp.run import EvalFault, run_clause
 from probekit.interp.state import Limits, State
 from probekit.ir.ops import Clause, Program
 from probekit.records import record
@@ -168,7 +168,7 @@ class HostProbes:
             args = (0, record.clause + 1, action, offset, record.fault, value)
             self.fire(ecb, args, timestamp=record.timestamp)
 
-    def _fault(self, ecb: Ecb, clause: Clause, fault: Fault, now: int, cpu: int) -> None:
+    def _fault(self, ecb: Ecb, clause: Clause, fault: EvalFault, now: int, cpu: int) -> None:
         if ecb.probe.kind == "error":
             self.double_errors += 1
             return

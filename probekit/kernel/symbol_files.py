@@ -1,10 +1,10 @@
-"""Symbols from a file (``--symbols FILE``), for a kernel that has none in its memory.
+"""Read symbols from a file (``--symbols FILE``), for a kernel that has none in its memory.
 
 Three kinds, told apart by content: an ELF file with a symbol table
 (``vmlinux``), a ``System.map``, or a saved ``/proc/kallsyms`` (of this or of an
-earlier boot). All are brought to the live kernel by one slide, the live base
-minus the file's ``_text``. A file of another build would silently patch the
-wrong bytes, so it must prove itself: build id where both have one, the
+earlier boot). Their addresses are moved to the live kernel by one slide, the live base
+minus the file's ``_text``. With the file of another build probekit would silently patch the
+wrong bytes, so the file is checked: the build id where both have one, the
 banner's text where the file says it is, and function entries that look like
 function entries.
 """
@@ -21,18 +21,18 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import NoteSection, SymbolTableSection
 
 from probekit.errors import SymbolError
-from probekit.kernel.base import KERNEL_MAP
+from probekit.kernel.image_base import KERNEL_MAP
 from probekit.kernel.kallsyms import RawSymbols
-from probekit.kernel.memory import Memory
+from probekit.kernel.memory import KernelMemory
 
-__all__ = ("FileSymbols", "check_against_memory", "load_file", "parse_text")
+__all__ = ("FileSymbols", "check_against_memory", "load_symbol_file", "parse_text", "slide_to_base")
 
 _MAX_FILE = 2 << 30
 _MAX_SYMBOLS = 1 << 21
 _SAMPLES = 400
 _SHN_ABS = 0xFFF1
 _PADDING = frozenset(b"\xcc\x90\xc3\x00")
-# int3 padding, zeros: no function begins so
+# int3 padding, zeros: no function begins with these
 _NO_CODE = frozenset(b"\xcc\x00")
 # nopl 0(%rax,%rax,1) | endbr64 | call rel32 (not yet patched) | xchg %ax,%ax of a static key
 _ENTRIES = (b"\x0f\x1f\x44\x00\x00", b"\xf3\x0f\x1e\xfa", b"\xe8", b"\x66\x90")
@@ -41,8 +41,11 @@ FileSymbols = tuple[list[tuple[int, str, str]], str | None]
 """(address, type letter, name) rows as in the file, and the file's build id if it has one."""
 
 
-def load_file(path: Path, base: int, *, live_build_id: str | None = None) -> RawSymbols:
-    """The file's symbols moved to the kernel at ``base``; :class:`SymbolError` when the file cannot be for it."""
+def load_symbol_file(path: Path, base: int, *, live_build_id: str | None = None) -> RawSymbols:
+    """Return the file's symbols, moved to the kernel at ``base``.
+
+    Raises :class:`SymbolError` when the file cannot be read or cannot be of this kernel.
+    """
     try:
         if path.stat().st_size > _MAX_FILE:
             raise SymbolError(f"{path}: too large for a symbol file")
@@ -57,11 +60,14 @@ def load_file(path: Path, base: int, *, live_build_id: str | None = None) -> Raw
             f"{path} is of another kernel: its build id is {build_id}, the guest's is {live_build_id}",
             hint="use the file of exactly the kernel that the guest runs",
         )
-    return relocate(rows, base, str(path))
+    return slide_to_base(rows, base, str(path))
 
 
 def parse_text(data: bytes, name: str) -> list[tuple[int, str, str]]:
-    """Rows of a System.map or a saved /proc/kallsyms; modules' symbols are left out."""
+    """Return the rows of a System.map or a saved /proc/kallsyms, without modules' symbols. ``name``: for messages.
+
+    Raises :class:`SymbolError` for text that is neither.
+    """
     rows = []
     for number, line in enumerate(data.splitlines()[: 4 * _MAX_SYMBOLS], 1):
         parts = line.split()
@@ -127,8 +133,11 @@ def _elf_build_id(elf: ELFFile) -> str | None:
     return None
 
 
-def relocate(rows: Sequence[tuple[int, str, str]], base: int, name: str) -> RawSymbols:
-    """Rows moved so that ``_text`` is at ``base``, sorted. Absolute values (per-CPU offsets) stay."""
+def slide_to_base(rows: Sequence[tuple[int, str, str]], base: int, name: str) -> RawSymbols:
+    """Return the rows moved so that ``_text`` is at ``base``, sorted. Absolute values (per-CPU offsets) stay.
+
+    Raises :class:`SymbolError` when there is no ``_text`` or an address does not fit. ``name``: for messages.
+    """
     text = next((addr for addr, _, symbol in rows if symbol == "_text"), None)
     if text is None:
         text = next((addr for addr, _, symbol in rows if symbol == "_stext"), None)
@@ -151,8 +160,8 @@ def relocate(rows: Sequence[tuple[int, str, str]], base: int, name: str) -> RawS
     )
 
 
-def check_against_memory(memory: Memory, symbols: RawSymbols, name: str) -> None:
-    """Raise :class:`SymbolError` unless live memory is what the symbols say."""
+def check_against_memory(memory: KernelMemory, symbols: RawSymbols, name: str) -> None:
+    """Check that live memory is what the symbols say. Raises :class:`SymbolError`. ``name``: for messages."""
     if "linux_banner" in symbols.names:
         addr = symbols.addrs[symbols.names.index("linux_banner")]
         found = memory.read_many([(addr, 14)])[0]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from probekit.errors import SymbolError
-from probekit.kernel.image import open_kernel
+from probekit.kernel.open_kernel import open_kernel
 
 from .fakes import BASE, FakeTarget, fake_kernel
 
@@ -63,7 +63,7 @@ def test_cache_of_another_build_is_not_used(private_cache: Path) -> None:
 
 def test_unwritable_cache_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("probekit.kernel.cache.cache_dir", lambda: tmp_path / "file" / "symbols")
+    monkeypatch.setattr("probekit.kernel.disk_cache.cache_dir", lambda: tmp_path / "file" / "symbols")
     assert open_kernel(fake_kernel()).release == "9.9.9-fake"
 
 

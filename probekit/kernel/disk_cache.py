@@ -1,4 +1,4 @@
-"""What was read from a kernel once, on disk for the next attach.
+"""Keep what was read from a kernel on disk, for the next attach.
 
 Files stand in ``$XDG_CACHE_HOME/probekit/symbols`` (``~/.cache/...``), one per
 kernel build, named by its build id. Nothing in them depends on KASLR:
@@ -7,9 +7,9 @@ bytes) pairs of read-only data such as the ELF notes, the banner and the token
 table; a kernel in memory is the one in the file if all of them are where the
 file says, which takes one batch of small reads.
 
-Format: magic line; u32 header size; JSON header; columns; CRC-32 of all
+Format: magic line; u32 header size; JSON header; columns; CRC-32 of everything
 before it. A file that does not fit is ignored and written anew: the cache is
-never a reason to fail. Written by rename, readable by the owner only.
+never a reason to fail. A file is put in place by renaming, and only its owner can read it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from probekit import resources
-from probekit.kernel.btf import BtfIndex
+from probekit.kernel.btf_sections import BtfIndex
 from probekit.kernel.kallsyms import RawSymbols
-from probekit.kernel.memory import Memory
+from probekit.kernel.memory import KernelMemory
 
-__all__ = ("CacheEntry", "cache_dir", "find", "store")
+__all__ = ("CacheEntry", "cache_dir", "find_entry", "store_entry")
 
 _MAGIC = b"probekit kernel cache 2\n"
 _MAX_HEADER = 64 << 10
@@ -42,13 +42,17 @@ _PRINTABLE = bytes(range(0x20, 0x7F))
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """``witnesses``: (offset from the base, bytes). ``btf`` may be empty; ``index``: its, or None."""
+    """What is kept of one kernel build."""
 
     key: str
+    """The build id, or another hexadecimal number that tells this build from every other."""
     witnesses: tuple[tuple[int, bytes], ...]
+    """(offset from the base, bytes) of read-only data by which the build is recognized in memory."""
     symbols: RawSymbols = field(repr=False)
     btf: bytes = field(repr=False)
-    index: BtfIndex | None = field(repr=False)
+    """The kernel's types; empty when it has none."""
+    btf_index: BtfIndex | None = field(repr=False)
+    """The index of ``btf``; None without types."""
 
 
 def cache_dir() -> Path | None:
@@ -56,7 +60,7 @@ def cache_dir() -> Path | None:
     return resources.cache_dir("symbols")
 
 
-def find(memory: Memory, base: int, folder: Path | None = None) -> CacheEntry | None:
+def find_entry(memory: KernelMemory, base: int, folder: Path | None = None) -> CacheEntry | None:
     """The entry of the kernel at ``base``, or None."""
     folder = folder or cache_dir()
     for path in _files(folder) if folder is not None else ():
@@ -66,13 +70,13 @@ def find(memory: Memory, base: int, folder: Path | None = None) -> CacheEntry | 
             if witnesses and all(a == b for a, (_, b) in zip(found, witnesses, strict=True)):
                 return _load(path, base)
         except (OSError, ValueError, KeyError, TypeError):
-            # Cut off, of another version, or damaged: as if it were not there.
+            # A file that is cut off, damaged or of another version is ignored.
             continue
     return None
 
 
-def store(entry: CacheEntry, base: int, folder: Path | None = None) -> bool:
-    """Write the entry; False (and nothing else) when that is not possible."""
+def store_entry(entry: CacheEntry, base: int, folder: Path | None = None) -> bool:
+    """Write the entry. Returns False when that is not possible; it raises nothing."""
     folder = folder or cache_dir()
     if folder is None or not _NAME.match(entry.key):
         return False
@@ -94,7 +98,7 @@ def store(entry: CacheEntry, base: int, folder: Path | None = None) -> bool:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Cache files, latest first. Only regular files of our own are trusted."""
+    """Yield the cache files, latest first. Only regular files of our own are trusted."""
     dated = []
     try:
         for path in folder.glob("*.kernel"):
@@ -107,7 +111,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _relative(addrs: Sequence[int], base: int) -> array[int]:
-    """Addresses from the base on become offsets; absolute (per-CPU) values v become -1 - v."""
+    """Turn addresses into offsets from the base; an absolute (per-CPU) value v becomes -1 - v."""
     return array("q", [addr - base if addr >= base else -1 - addr for addr in addrs])
 
 
@@ -122,7 +126,7 @@ def _pack(entry: CacheEntry, base: int) -> bytes:
         symbols.types.encode("ascii"),
         "\n".join(symbols.names).encode("ascii"),
         entry.btf,
-        entry.index.pack() if entry.index is not None else b"",
+        entry.btf_index.pack() if entry.btf_index is not None else b"",
     ]
     header = json.dumps(
         {
@@ -137,7 +141,7 @@ def _pack(entry: CacheEntry, base: int) -> bytes:
 
 
 def _header(data: bytes) -> tuple[dict[str, Any], int]:
-    """The header and where the columns begin; :class:`ValueError` for anything else."""
+    """Return the header and where the columns begin. Raises :class:`ValueError` for another file."""
     at = len(_MAGIC) + 4
     size = int.from_bytes(data[at - 4 : at], "little")
     if not data.startswith(_MAGIC) or size > _MAX_HEADER or at + size > len(data):
@@ -172,7 +176,7 @@ def _load(path: Path, base: int) -> CacheEntry:
         columns.append(data[at : at + int(size)])
         at += int(size)
     offsets, types, names, btf, index = columns
-    # The names came from a guest: hold them to what kallsyms.decode() allows.
+    # The names came from a guest: allow no more than kallsyms.decode() does.
     if at != len(data) - 4 or names.translate(None, _PRINTABLE + b"\n") or types.translate(None, _PRINTABLE):
         raise ValueError("content")
     addrs = _absolute(array("q", offsets), base)
@@ -181,5 +185,10 @@ def _load(path: Path, base: int) -> CacheEntry:
         raise ValueError("column lengths")
     encoding = header["encoding"]
     symbols = RawSymbols(addrs=addrs, names=listed, types=types.decode("ascii"), encoding=encoding)
-    known = BtfIndex.unpack(index) if index else None
-    return CacheEntry(key=str(header["key"]), witnesses=_witnesses(header), symbols=symbols, btf=btf, index=known)
+    return CacheEntry(
+        key=str(header["key"]),
+        witnesses=_witnesses(header),
+        symbols=symbols,
+        btf=btf,
+        btf_index=BtfIndex.unpack(index) if index else None,
+    )
