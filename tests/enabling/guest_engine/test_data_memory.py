@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from probekit.buffers.layout import HeaderWord
-from probekit.consumer.events import Probe
+from probekit.consumer.events import ProbeIdentity
 from probekit.enabling.guest_engine.data_memory import DataSnapshot, ProgramData
 from probekit.errors import GuestError, InternalError, MemoryAccessError
 from tests.codegen.machine import DATA, Function, Machine
@@ -61,7 +61,7 @@ def made(text: str = TEXT, *, live: bool = True, **options: Any) -> tuple[Machin
         layout=guest.layout,
         program=guest.program,
         cpus=(0, 1),
-        probes={s.number: Probe(s.probe.id, s.probe.name) for s in guest.sites},
+        probes={s.number: ProbeIdentity(s.probe.id, s.probe.name) for s in guest.sites},
         clock=clock,  # type: ignore[arg-type]
     )
     return guest, data, clock
