@@ -16,7 +16,7 @@ from probekit.guest.residents import LIMIT
 from probekit.guest.safepoint import CallLog
 from probekit.interp.state import State
 from probekit.patch.edits import Edit
-from probekit.patch.journal import Registration
+from probekit.patch.journal_state import Registration
 
 __all__ = (
     "ClauseCosts",

@@ -15,6 +15,7 @@ Knows bytes, addresses and the target; never the language. In reading order:
 - ``edits``          verify, journal, write, read back; undo; restore
 - ``merged_writes``  many small writes as few large ones
 - ``journal``        the undo journal on disk, complete before the first byte changes
-- ``records``        the journal's records as bytes, read without trusting them
-- ``table``          the recovery table: the journal's own bytes, kept in guest memory
+- ``journal_state``  what a journal says: its data, and the replay of its records
+- ``journal_records`` the journal's records as bytes, read without trusting them
+- ``recovery_table`` the recovery table: the journal's own bytes, kept in guest memory
 """

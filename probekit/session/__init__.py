@@ -3,7 +3,8 @@
 - ``api``          what ``import probekit`` offers
 - ``attach``       from a target string to an :class:`~probekit.session.attach.Attachment`
 - ``lock``         one probekit per guest
-- ``state``        the undo journal and the lock on this machine's disk, for one guest
+- ``identity``     which guest is meant, and which boot of it
+- ``journal_log``  the undo journal on this machine's disk, for one guest
 - ``options``      runtime options, one table
 - ``guesttypes``   types, symbols and prototypes of the guest's kernel, for the compiler
 - ``checks``       what must hold of a program before anything is done for it
@@ -17,5 +18,5 @@
 - ``reading``      what both parts leave, made into events
 - ``signals``      Ctrl-C while a guest is in our hands
 - ``recover``      puts back what a killed probekit left in a guest
-- ``found``        recovery tables that stand in a guest whose journal is elsewhere
+- ``table_scan``   recovery tables that stand in a guest whose journal is elsewhere
 """

@@ -34,10 +34,11 @@ from probekit.providers.api import Function
 from probekit.providers.fbt import FunctionTable
 from probekit.providers.from_kernel import GuestMarkers, GuestTracepoints, Looking, find_variable, guest_functions
 from probekit.providers.registry import Registry, make_registry
-from probekit.session.found import find_tables
+from probekit.session.identity import boot_cookie, target_key
+from probekit.session.journal_log import journals_of
 from probekit.session.lock import Lock, acquire
 from probekit.session.signals import Interrupts
-from probekit.session.state import boot_cookie, journals_of, target_key
+from probekit.session.table_scan import find_tables
 from probekit.target.api import Target
 from probekit.target.connect import connect, parse_spec
 from probekit.target.discovery import find_qemu

@@ -25,9 +25,9 @@ from probekit.ir.ops import Program
 from probekit.patch.refused import NO_REFUSED
 from probekit.patch.sites import EntrySite, ExitSite, TextFacts, traps
 from probekit.session.attach import Attachment
+from probekit.session.journal_log import JournalLog, new_journal
 from probekit.session.options import Options
 from probekit.session.overhead import Overhead, refuse_measuring
-from probekit.session.state import JournalLog, new_journal
 from probekit.session.unsupported import wants_stacks
 from probekit.target.rsp import RspTarget
 

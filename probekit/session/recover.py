@@ -29,13 +29,15 @@ from probekit.guest.text import KernelText
 from probekit.kernel.image import Kernel, open_kernel
 from probekit.kernel.tasks import Task
 from probekit.patch.edits import revert_batches
-from probekit.patch.journal import Call, Journal, JournalState, Registration
-from probekit.patch.table import HEADER_SIZE, NO_HEADER, read_header
+from probekit.patch.journal import Journal
+from probekit.patch.journal_state import Call, JournalState, Registration
+from probekit.patch.recovery_table import HEADER_SIZE, NO_HEADER, read_header
 from probekit.session.attach import AttachOptions
-from probekit.session.found import adopt_tables
+from probekit.session.identity import boot_cookie, target_key
+from probekit.session.journal_log import JournalLog, has_table, journals_of, last_call
 from probekit.session.lock import acquire
 from probekit.session.signals import Interrupts
-from probekit.session.state import JournalLog, boot_cookie, has_table, journals_of, last_call, target_key
+from probekit.session.table_scan import adopt_tables
 from probekit.target.api import Target
 from probekit.target.connect import connect
 

@@ -15,17 +15,9 @@ from hypothesis import strategies as st
 from probekit.errors import JournalError
 from probekit.patch import journal as module
 from probekit.patch.edits import Edit
-from probekit.patch.journal import (
-    Allocation,
-    Call,
-    Journal,
-    JournalHeader,
-    Registration,
-    default_dir,
-    find_journals,
-    load,
-)
-from probekit.patch.records import Kind, encode_facts, encode_record
+from probekit.patch.journal import Journal, default_dir, find_journals
+from probekit.patch.journal_records import Kind, encode_facts, encode_record
+from probekit.patch.journal_state import Allocation, Call, JournalHeader, JournalState, Registration, load
 
 HEADER = JournalHeader("unix:/run/gdb.sock", os.getpid(), 1234.5, b"\x01\xab", 0xFFFFFFFF81000000, b"boot-1")
 NOP5 = bytes.fromhex("0f1f440000")  # nop5
@@ -142,7 +134,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return _sample(tmp_path_factory.mktemp("sample"))
 
 
-def _is_prefix(path: Path, whole: module.JournalState) -> None:
+def _is_prefix(path: Path, whole: JournalState) -> None:
     state = load(path)
     assert state.header == whole.header
     assert state.batches == whole.batches[: len(state.batches)]

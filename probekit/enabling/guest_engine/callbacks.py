@@ -17,7 +17,7 @@ from probekit.guest.holds import ModuleHolds
 from probekit.guest.safepoint import SafePoint
 from probekit.guest.tracepoints import Hooked, Routine, TracepointServices
 from probekit.patch.edits import TextMemory
-from probekit.patch.journal import Registration
+from probekit.patch.journal_state import Registration
 
 __all__ = ("Hooks",)
 

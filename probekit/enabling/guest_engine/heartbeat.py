@@ -13,7 +13,7 @@ from probekit.guest.memory import DataMemory
 from probekit.guest.safepoint import SafePoint
 from probekit.guest.watchdog import HEARTBEAT, SILENT, Watchdog, WatchdogServices, watchdog_code
 from probekit.patch.edits import TextMemory
-from probekit.patch.journal import Registration
+from probekit.patch.journal_state import Registration
 
 __all__ = ("Heart",)
 

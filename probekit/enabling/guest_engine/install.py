@@ -13,7 +13,7 @@ from probekit.enabling.speculation import Speculations
 from probekit.errors import ConflictError, GuestError, InternalError
 from probekit.guest.linux import Allocation
 from probekit.interp.state import State
-from probekit.patch.table import header
+from probekit.patch.recovery_table import header
 
 __all__ = ("write_code", "write_data", "write_table", "write_trap_data")
 

@@ -17,7 +17,7 @@ from probekit.guest.safepoint import SafePoint
 from probekit.guest.tracepoints import Hooked, Routine
 from probekit.guest.watchdog import Watchdog
 from probekit.patch.edits import TextMemory
-from probekit.patch.journal import Registration
+from probekit.patch.journal_state import Registration
 
 __all__ = ("BPF_KSYM", "KEPT_BY_READERS", "MODULE", "TIMER", "TRACEPOINT", "Registered")
 

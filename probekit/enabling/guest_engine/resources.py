@@ -35,8 +35,8 @@ from probekit.guest.watchdog import Watchdog
 from probekit.kernel.tasks import Task
 from probekit.patch.crossmodify import leave
 from probekit.patch.hooks import Called
-from probekit.patch.journal import Registration
-from probekit.patch.table import HEADER_SIZE, NO_HEADER
+from probekit.patch.journal_state import Registration
+from probekit.patch.recovery_table import HEADER_SIZE, NO_HEADER
 
 __all__ = (
     "Held",

@@ -15,7 +15,7 @@ from probekit.guest.holds import ModuleHolds
 from probekit.guest.tracepoints import CALL_ENTRY_SIZE, Hooked, Routine, TracepointServices, call_table
 from probekit.guest.traphooks import HookServices
 from probekit.guest.watchdog import WatchdogServices
-from probekit.patch.journal import Registration
+from probekit.patch.journal_state import Registration
 
 (CANCEL, UNREGISTER, SRCU, PUT, DIE, KSYM, RCU, CALLER) = range(0x100, 0x900, 0x100)
 TABLE, WORDS = 0x10000, 0x20000

@@ -9,8 +9,9 @@ from probekit.guest.text import KernelText
 from probekit.kernel.image import Kernel
 from probekit.kernel.mapped import mapped_pages
 from probekit.kernel.view import PhysicalMemory
-from probekit.patch.journal import Journal, JournalState, default_dir, parse
-from probekit.patch.table import HEADER_SIZE, Header, read_header
+from probekit.patch.journal import Journal, default_dir
+from probekit.patch.journal_state import JournalState, parse
+from probekit.patch.recovery_table import HEADER_SIZE, Header, read_header
 from probekit.target.api import Target
 
 __all__ = ("adopt_tables", "find_tables")

@@ -2,65 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import struct
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 
 import psutil
 
-from probekit.errors import ProbekitError, SymbolError
 from probekit.guest.linux import Allocation
 from probekit.kernel.image import Kernel
-from probekit.patch import journal as disk
+from probekit.patch import journal_state as disk
 from probekit.patch.edits import Edit
-from probekit.patch.journal import Journal, JournalHeader, JournalState, Registration, default_dir, find_journals
-from probekit.target.connect import parse_spec
+from probekit.patch.journal import Journal, default_dir, find_journals
+from probekit.patch.journal_state import JournalHeader, JournalState, Registration
+from probekit.session.identity import target_key
 
-__all__ = ("JournalLog", "boot_cookie", "has_table", "journals_of", "last_call", "new_journal", "target_key")
+__all__ = ("JournalLog", "has_table", "journals_of", "last_call", "new_journal")
 
 _CALL = "call: "
 _RETURNED = "returned: "
 _TABLE = "the recovery table is in the guest"
 _WIPED = "the recovery table is wiped"
 _ROOM = 1 << 16  # for all but the edits: some 30 guest calls of an enabling and its end, under 1 KiB each
-_LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
-# Random at every boot with CONFIG_RANDOMIZE_MEMORY (kernel commit 0483e1fa6e09, v4.8).
-_RANDOM_BASES = ("page_offset_base", "vmalloc_base", "vmemmap_base")
-
-
-def target_key(spec: str) -> str:
-    """One name for one guest, however the user spelled the target (``gdb:`` in front of a plain one included)."""
-    parsed = parse_spec(spec)
-    match parsed.kind:
-        case "unix":
-            return f"unix:{Path(parsed.address).resolve()}"
-        case "tcp":
-            host = "localhost" if parsed.address in _LOOPBACK else parsed.address
-            return f"tcp:{host}:{parsed.port}"
-        case "gdb":
-            if parsed.address.startswith("/"):
-                return f"unix:{Path(parsed.address).resolve()}"
-            try:
-                return target_key(parsed.address)
-            except ProbekitError:
-                return spec
-        case _:
-            return spec
-
-
-def boot_cookie(kernel: Kernel) -> bytes:
-    """Bytes that differ after the guest booted again: its random addresses and the first task's stack canary."""
-    parts = [kernel.base, *kernel.percpu_offsets[:1]]
-    memory = kernel.memory
-    parts += [memory.u64(addr) for name in _RANDOM_BASES if (addr := kernel.symbols.addr(name)) is not None]
-    init = kernel.symbols.addr("init_task")
-    if kernel.btf is not None and init is not None:
-        with suppress(SymbolError):  # built without CONFIG_STACKPROTECTOR: the addresses have to do
-            parts.append(memory.u64(init + kernel.btf.struct("task_struct").field("stack_canary").offset))
-    return hashlib.sha256(struct.pack(f"<{len(parts)}Q", *parts)).digest()[:16]
 
 
 def last_call(notes: Sequence[str]) -> tuple[str, int | None]:

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from probekit.errors import JournalError
-from probekit.patch.journal import Journal, JournalHeader
-from probekit.patch.records import MAGIC
-from probekit.session.state import journals_of, last_call, target_key
+from probekit.patch.journal import Journal
+from probekit.patch.journal_records import MAGIC
+from probekit.patch.journal_state import JournalHeader
+from probekit.session.identity import target_key
+from probekit.session.journal_log import journals_of, last_call
 
 SPEC = "unix:/no/such/stub"
 
