@@ -1,14 +1,15 @@
-"""Where the files that ship with the product are: ``grammar/`` and ``scripts/``.
+"""Where files are that are not Python: those that ship with the product, and its caches.
 
-In a wheel they stand under ``probekit/_data``; in a checkout (or an editable
-install) beside the package.
+The folders ``grammar/`` and ``scripts/`` ship with it. In a wheel they stand under ``probekit/_data``; in a
+checkout (or an editable install) beside the package.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-__all__ = ("data_dir",)
+__all__ = ("cache_dir", "data_dir")
 
 
 def data_dir(name: str) -> Path:
@@ -16,3 +17,16 @@ def data_dir(name: str) -> Path:
     here = Path(__file__).resolve().parent
     packaged = here / "_data" / name
     return packaged if packaged.is_dir() else here.parent / name
+
+
+def cache_dir(name: str) -> Path | None:
+    """The folder of one of the user's caches: ``$XDG_CACHE_HOME/probekit/<name>`` (``~/.cache/...``).
+
+    It may not exist yet. None if the user has no home.
+    """
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        # The specification: a relative path is to be ignored.
+        return (Path(home) if home.startswith("/") else Path.home() / ".cache") / "probekit" / name
+    except RuntimeError:
+        return None

@@ -15,6 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from probekit.records import record
+
 __all__ = ("BUCKETS", "ZERO_BUCKET", "Linear", "LogLinear", "bucket_of", "bucket_value")
 
 BUCKETS = 127
@@ -41,7 +43,7 @@ def bucket_value(index: int) -> int:
     return -(1 << (ZERO_BUCKET - index - 1))
 
 
-@dataclass(frozen=True)
+@record
 class Linear:
     """``lquantize(v, base, limit, step)``; the compiler has seen to it that the step divides the range."""
 

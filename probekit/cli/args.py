@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import getopt
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any
 
 from probekit.cli.help import RECOVER_HELP, RECOVER_USAGE, TRACE_HELP, TRACE_USAGE
+from probekit.records import record, replaced
 
 __all__ = ("Arguments", "HelpWanted", "UsageError", "parse")
 
@@ -28,7 +28,7 @@ class HelpWanted(Exception):
     """``--help``: ``str()`` of it is the text."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Arguments:
     """What the command line says.
 
@@ -112,7 +112,7 @@ def _help(text: str) -> Change:
     return show
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Option:
     """``takes``: it has an argument."""
 
@@ -193,5 +193,5 @@ def _parse(argv: list[str], table: dict[str, _Option], usage: str) -> Arguments:
     arguments = Arguments()
     for name, value in found:
         changes = table[name].change(arguments, value)
-        arguments = replace(arguments, **changes)
-    return replace(arguments, args=tuple(rest))
+        arguments = replaced(arguments, **changes)
+    return replaced(arguments, args=tuple(rest))

@@ -13,13 +13,13 @@ from __future__ import annotations
 import os
 import re
 import sys
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 from probekit.cli.cpp import preprocess
 from probekit.cli.errors import ScriptError
-from probekit.errors import InternalError
 from probekit.ir.build import compile_program
 from probekit.ir.ops import Program
 from probekit.lang.diagnostics import CompileError
@@ -27,6 +27,7 @@ from probekit.lang.kernelside import KernelSource
 from probekit.lang.source import Source as Text
 from probekit.lang.source import Span
 from probekit.probe.names import ProbeDescription
+from probekit.records import record, replaced
 from probekit.session.options import OptionError, Options, set_option
 
 CanMatch = Callable[[ProbeDescription], bool]
@@ -37,11 +38,10 @@ _CROPPED = re.compile(r"[{/;]")
 _BARE_END = re.compile(r"[^};\s]\s*\Z")
 _COMMENT = re.compile(r"/\*(?:[^*]|\*(?!/))*\*/")
 _COMMENTS_AT_END = re.compile(r"(?:\s|/\*(?:[^*]|\*(?!/))*\*/)*\Z")
-_ZDEFS = re.compile(r"^[ \t]*#[ \t]*pragma[ \t]+D[ \t]+option[ \t]+zdefs", re.MULTILINE)
 _FEWER_FIELDS = {"f": ":", "m": "::", "P": ":::", "i": ""}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Source:
     """One of the command line's programs. ``what``: as messages name it; ``filename``: None from the command line.
 
@@ -64,7 +64,7 @@ class Source:
         return f"invalid probe specifier {self.spec}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Compiled:
     """The program, and how many of its clauses come from each source."""
 
@@ -133,21 +133,37 @@ def compile_sources(
 ) -> Compiled:
     """One program of all sources. ``target``: the process of ``-c`` or ``-p``; ``kernel``: the guest's.
 
-    ``can_match``: as of :func:`probekit.ir.build.compile_program`; unless the program sets ``zdefs``.
+    ``can_match``: as of :func:`probekit.ir.build.compile_program`.
     Raises :class:`ScriptError` about the first that cannot be compiled.
     """
-    macros = _macros(target)
     libraries = [source for source in sources if source.library]
     own = [source for source in sources if not source.library]
-    counts = [0] * len(libraries)
-    program: Program | None = None
-    for end in range(len(libraries) + 1, len(sources) + 1):
-        last = end == len(sources)
-        program = _compile([*libraries, *own][:end], args, options, macros, kernel, can_match, last=last)
-        counts.append(len(program.clauses) - sum(counts))
-    if program is None:
+    if not own:
         raise ScriptError("there is no program")
-    return Compiled(program, tuple(counts))
+    text, starts = _joined([*libraries, *own])
+    try:
+        program = compile_program(
+            text,
+            filename=own[-1].filename,
+            allow_bare=False,
+            args=(own[-1].filename or "probekit", *args),
+            macros=_macros(target),
+            default_args=options.defaultargs,
+            unused_args=options.argref,
+            allow_empty=options.empty,
+            frames={"stack": options.stackframes, "ustack": options.ustackframes},
+            string_size=options.strsize,
+            kernel=kernel,
+            can_match=None if options.zdefs else can_match,
+            libraries=len(_joined(libraries)[0]),
+            parts=starts[len(libraries) + 1 :],
+        )
+    except CompileError as error:
+        source = own[error.part]
+        fault = _own_fault(error, source, starts[len(libraries) + error.part]).text(errtags=options.errtags)
+        raise ScriptError(f"{source.failed}: {fault}", needs_kernel=error.needs_kernel) from error
+    ends = [bisect_left(program.clauses, start, key=lambda clause: clause.start) for start in (*starts[1:], len(text))]
+    return Compiled(program, tuple(end - begin for begin, end in pairwise((0, *ends))))
 
 
 def _macros(target: int | None) -> dict[str, int]:
@@ -166,55 +182,23 @@ def _macros(target: int | None) -> dict[str, int]:
     return values
 
 
-def _compile(
-    sources: Sequence[Source],
-    args: Sequence[str],
-    options: Options,
-    macros: dict[str, int],
-    kernel: KernelSource | None,
-    can_match: CanMatch | None,
-    *,
-    last: bool,
-) -> Program:
-    source = sources[-1]
-    text = _joined(sources)
-    for lenient in (False, True):
-        try:
-            return compile_program(
-                text,
-                filename=source.filename,
-                allow_bare=False,
-                args=(source.filename or "probekit", *args),
-                macros=macros,
-                default_args=options.defaultargs or lenient,
-                unused_args=options.argref,
-                allow_empty=options.empty,
-                frames={"stack": options.stackframes, "ustack": options.ustackframes},
-                string_size=options.strsize,
-                kernel=kernel,
-                can_match=None if options.zdefs or _ZDEFS.search(text) else can_match,
-                libraries=len(_joined(libraries)) if (libraries := [s for s in sources if s.library]) else 0,
-            )
-        except CompileError as error:
-            unused = all(d.tag == "D_MACRO_UNUSED" for d in error.diagnostics)
-            if lenient or last or not unused:
-                own = _own_fault(error, source, len(text) - len(source.text))
-                text = own.text(errtags=options.errtags)
-                raise ScriptError(f"{source.failed}: {text}", needs_kernel=error.needs_kernel) from error
-    raise InternalError("compiled neither way")
-
-
 def _own_fault(error: CompileError, source: Source, offset: int) -> CompileError:
     """The same faults, placed in the source itself, which begins at ``offset`` of what was compiled."""
     moved = [
-        replace(d, span=Span(max(d.span.start - offset, 0), max(d.span.end - offset, 0))) for d in error.diagnostics
+        replaced(d, span=Span(max(d.span.start - offset, 0), max(d.span.end - offset, 0))) for d in error.diagnostics
     ]
     return CompileError(moved, Text(source.text, source.filename))
 
 
-def _joined(sources: Sequence[Source]) -> str:
-    first, *others = (source.text for source in sources)
-    return first + "".join(f"\n# 1\n{text}" for text in others)
+def _joined(sources: Sequence[Source]) -> tuple[str, list[int]]:
+    """The text that is compiled, and where each source begins in it."""
+    text = ""
+    starts: list[int] = []
+    for number, source in enumerate(sources):
+        text += "\n# 1\n" if number else ""
+        starts.append(len(text))
+        text += source.text
+    return text, starts
 
 
 def pragma_options(compiled: Compiled, sources: Sequence[Source], options: Options) -> Options:

@@ -10,7 +10,6 @@ leave the other alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from math import isqrt
 
 from probekit.buffers.actions import PrintType
@@ -18,7 +17,7 @@ from probekit.buffers.aggs import AggFuncName
 from probekit.buffers.quantize import Linear, LogLinear
 from probekit.consumer.drops import Drop
 from probekit.probe.names import ProbeName
-from probekit.records import record
+from probekit.records import fresh, record
 
 __all__ = (
     "Aggregation",
@@ -278,7 +277,7 @@ class Quantize:
     buckets: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Histogram:
     """The value of ``lquantize()`` and ``llquantize()``: a count for each bucket of ``scale``."""
 
@@ -352,12 +351,12 @@ class Attached:
     seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Message:
     """Something to tell the user that belongs to no probe."""
 
     text: str
-    details: dict[str, str | int] = field(default_factory=dict)
+    details: dict[str, str | int] = fresh(dict)
 
 
 @record

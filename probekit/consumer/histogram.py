@@ -16,10 +16,10 @@ of 20 columns.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from probekit.buffers.quantize import BUCKETS, ZERO_BUCKET, Linear, bucket_value
 from probekit.consumer.events import Histogram, Quantize, divide
+from probekit.records import record
 
 __all__ = ("COLUMNS", "Bars", "histogram_lines", "labels", "shown_buckets")
 
@@ -28,7 +28,7 @@ _ZOOM_PERCENT = 95  # with ``aggzoom`` the longest bar takes this much of its sp
 _HEADER = f"{'value':>16} {'------------- Distribution -------------':>41} {'count':<9}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Bars:
     """How the bars of one histogram are drawn. A count of ``total / scale`` is a full bar."""
 

@@ -11,7 +11,6 @@ whatever still does not fit is printed as what it is and never raises.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from probekit.buffers.formats import Conversion, Format
@@ -27,6 +26,7 @@ from probekit.consumer.events import (
 )
 from probekit.consumer.strings import c_escape, decode, raw_byte
 from probekit.consumer.symbols import Symbols
+from probekit.records import record
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -44,17 +44,17 @@ MAX_STAR = 4096
 _NANOSECONDS = 1_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Context:
     """What some conversions need. ``zone``: None is local; ``zoom``: the option ``aggzoom``; ``indent``: of frames."""
 
-    symbols: Symbols = field(default_factory=Symbols)
+    symbols: Symbols = Symbols()
     zone: tzinfo | None = None
     zoom: bool = False
     indent: int = STACK_INDENT
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Spec:
     """A conversion whose ``*`` have been filled in."""
 

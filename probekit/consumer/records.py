@@ -14,7 +14,6 @@ promises, a clause or a site that does not exist, all come out as
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from probekit.buffers import actions as acts
 from probekit.buffers.actions import Action, Field, RecordPlan
@@ -27,7 +26,7 @@ from probekit.consumer.quick import QuickReader, quick_reader
 from probekit.consumer.store import AggregationStore
 from probekit.consumer.strings import decode
 from probekit.consumer.symbols import probe_field
-from probekit.records import record
+from probekit.records import fresh, mutable_record, record
 
 __all__ = ("Clause", "Corrupt", "Decoded", "Program", "decode_record", "probe_field", "record_events")
 
@@ -63,7 +62,7 @@ def _no_options(name: str, value: str) -> str:
     return "options cannot be set here"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Program:
     """A compiled program as its reader sees it. ``clauses``: by number; ``probes``: by site number.
 
@@ -73,9 +72,9 @@ class Program:
     clauses: Sequence[Clause]
     probes: Mapping[int, Probe]
     context: Context = DEFAULT_CONTEXT
-    store: AggregationStore = field(default_factory=lambda: AggregationStore(()))
+    store: AggregationStore = fresh(lambda: AggregationStore(()))
     setopt: Callable[[str, str], str] = _no_options
-    _quick: dict[int, QuickReader | None] = field(default_factory=dict)
+    _quick: dict[int, QuickReader | None] = fresh(dict)
 
     def quick_reader(self, clause: int) -> QuickReader | None:
         """The reader made for the plan of a clause whose records are shown, where it is simple enough."""
@@ -127,7 +126,7 @@ def decode_record(
     return Decoded(tuple(reading.items), reading.exit_status, tuple(reading.problems))
 
 
-@dataclass(slots=True)
+@mutable_record
 class _Reading:
     """One record while its actions are carried out."""
 
@@ -135,9 +134,9 @@ class _Reading:
     payload: bytes
     arguments: Sequence[Argument]
     program: Program
-    items: list[Item] = field(default_factory=list)
+    items: list[Item] = fresh(list)
     exit_status: int | None = None
-    problems: list[str] = field(default_factory=list)
+    problems: list[str] = fresh(list)
 
     def carry_out(self, action: Action) -> None:
         """Do what one action asks, or note what others shall do."""

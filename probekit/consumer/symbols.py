@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from probekit.probe.names import ProbeName
+from probekit.records import record
 
 __all__ = ("Found", "Symbols", "probe_field")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Found:
     """A symbol that an address lies in."""
 
@@ -25,7 +25,7 @@ class Found:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Symbols:
     """``lookup``: the kernel symbol of an address, or None; the default knows none."""
 

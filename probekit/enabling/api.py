@@ -1,4 +1,4 @@
-"""What a session asks of an engine, whichever it is."""
+"""The protocol that both engines implement, their options, and what they return when drained."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ __all__ = (
 )
 
 MemoryFactory = Callable[[Allocation], DataMemory]
-"""Makes the way to our data memory; called with the guest stopped."""
+"""Returns the way to an allocation of ours; called with the guest stopped."""
 
 
 Rows = list[tuple[AggKey, Sequence[int]]]
-"""Values of one aggregation: keys may come more than once, :func:`probekit.consumer.aggregate.merge` adds them up."""
+"""Values of one aggregation. A key may occur more than once; :func:`probekit.consumer.aggregate.merge` adds them up."""
 
 
 class EngineLog(CallLog, Protocol):
-    """Told of everything that is about to change in the guest, in time to be undone by another process."""
+    """Receives everything that is about to change in the guest, so that another process can undo it."""
 
     def edits(self, edits: Sequence[Edit]) -> None: ...
 
@@ -49,11 +49,11 @@ class EngineLog(CallLog, Protocol):
     def freed(self, memory: Allocation) -> None: ...
 
     def table(self, *, stands: bool) -> None:
-        """The recovery table is written whole, or is about to be wiped."""
+        """Note that the recovery table is written whole, or is about to be wiped."""
         ...
 
     def contents(self) -> bytes:
-        """Everything that was told so far, as the bytes that another process can undo it from."""
+        """Return everything received so far, as the bytes that another process can undo it from."""
         ...
 
     def registered(self, items: Sequence[Registration]) -> None: ...
@@ -63,56 +63,65 @@ class EngineLog(CallLog, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """``aggsize``: bytes for each keyed aggregation on each CPU; ``bufsize``: bytes of each CPU's ring.
-
-    ``dynvarsize``: bytes for the variables of threads, and for elements; ``scratchsize``: for one clause.
-    ``nspec``: speculations; ``switchrate_s``: seconds from one reading of the rings to the next, None as they fill.
-    ``safepoint_s``: seconds to wait for a place where guest functions may be called.
-    ``measure``: clauses take their own time.
-    ``staged``: addresses of the sites that are patched while the guest runs, in stages; the others are in one pause.
-    ``quiet_s``: seconds to wait until nobody is inside our code, or sleeps there; its memory stays behind after that.
-    """
+    """The options of an enabling."""
 
     aggsize: int = 1 << 20
+    """Bytes for each keyed aggregation on each CPU."""
     bufsize: int = 1 << 20
+    """Bytes of each CPU's ring."""
     dynvarsize: int = 1 << 20
+    """Bytes for the variables of threads and the elements of associative arrays."""
     scratchsize: int = 1 << 16
+    """Bytes of scratch memory for one clause."""
     nspec: int = 1
+    """How many speculations there are."""
     bufpolicy: Policy = "switch"
     switchrate_s: float | None = None
+    """Seconds from one reading of the rings to the next; None to read them as they fill."""
     safepoint_s: float = 20.0
+    """Seconds to wait for a place where guest functions may be called."""
     quiet_s: float = LIMIT
+    """Seconds to wait until no task runs or sleeps inside our code. After that its memory is left behind."""
     measure: bool = False
+    """Whether clauses measure their own time."""
     staged: frozenset[int] = frozenset()
+    """Addresses of the sites that are patched in stages while the guest runs. The others are patched in one pause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """What one visit found. ``records``: ``(cpu, record)`` in order for each CPU; counters are totals, by CPU.
-
-    ``silenced``: how often the guest's watchdog had silenced the clauses, as nobody looked after them.
-    ``dynamic_drops``: variables that found no room; ``busy_drops``: elements that another CPU held too long.
-    ``unavailable``, ``busy_speculations``: how often there was no speculation, or only some that were being seen to.
-    ``filled``: a ring is full whose policy is ``fill``; ``fill``: what part of the fullest was in use.
-    Of the stop engine, totals as well: ``unseen`` changes of watched memory, ``undecoded`` accesses of which only the
-    range is known, ``lost_steps`` single steps whose trap was lost.
-    """
+    """What one reading found. All counters are totals since the enabling began, but for ``corrupt``."""
 
     records: tuple[tuple[int, RawRecord], ...]
+    """``(cpu, record)``, in order for each CPU."""
     principal_drops: Mapping[int, int]
+    """Records that found no room, by CPU."""
     recursion_drops: Mapping[int, int]
+    """Firings that were skipped because the CPU was inside a clause already, by CPU."""
     aggregation_drops: Mapping[int, int]
+    """Keys that found no room in an aggregation, by CPU."""
     corrupt: int = 0
+    """Rings and tables that made no sense in this reading."""
     dynamic_drops: int = 0
+    """Variables of threads, and elements, that found no room."""
     busy_drops: int = 0
-    silenced: int = 0
+    """Elements that another CPU held too long."""
+    watchdog_timeouts: int = 0
+    """How often the guest's watchdog had silenced the clauses, because it received no heartbeat."""
     unavailable: int = 0
+    """How often no speculation was free."""
     busy_speculations: int = 0
+    """How often no speculation was free, but some had ended and only waited for a reading of the rings."""
     filled: bool = False
+    """Whether a ring whose policy is ``fill`` is full."""
     fill: float = 0.0
+    """What part of the fullest ring was in use, from 0 to 1."""
     unseen: int = 0
+    """Stop engine: changes of watched memory that no stop reported."""
     undecoded: int = 0
+    """Stop engine: accesses to watched memory of which only the range is known."""
     lost_steps: int = 0
+    """Stop engine: single steps whose trap was lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +129,11 @@ class ClauseCosts:
     """What a program's clauses have cost the guest so far."""
 
     clauses: tuple[Cost, ...]
-    """Each clause that has fired."""
-
+    """The cost of each clause that has fired."""
     entries: int
-    """How often a list of clauses was called."""
-
+    """How often a thunk was called."""
     entries_ns: float
-    """Nanoseconds that leading to clauses and back took, beside the clauses themselves."""
+    """Nanoseconds for the way to thunks and back, besides the clauses themselves."""
 
     @property
     def total_ns(self) -> float:
@@ -175,8 +182,8 @@ class Engine(Protocol):
         """Wait up to ``timeout`` seconds for something to read, and take it."""
         ...
 
-    def beat(self) -> None:
-        """Give the guest's watchdog a sign of life, between two polls that are far apart."""
+    def send_heartbeat(self) -> None:
+        """Send the guest's watchdog a heartbeat, if one is due, between two polls that are far apart."""
         ...
 
     def aggregations(self) -> dict[int, Rows]:

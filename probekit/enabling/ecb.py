@@ -14,35 +14,38 @@ __all__ = ("Ecb", "Matching", "match_program")
 
 
 class Ecb(NamedTuple):
-    """One probe and the clauses enabled at it, in program order."""
+    """An enabling control block: one probe and the clauses enabled at it."""
 
     probe: Probe
     clauses: tuple[int, ...]
+    """Numbers of the clauses, in program order."""
 
 
 @record
 class Matching:
-    """All ECBs of a program, by probe ID. ``unmatched``: descriptions without a probe, with their clause."""
+    """Which clauses of a program are enabled at which probes."""
 
     ecbs: tuple[Ecb, ...]
+    """In order of the probes' IDs."""
     unmatched: tuple[tuple[int, ProbeDescription], ...]
+    """Descriptions that match no probe, each with the number of its clause."""
 
     def of_kind(self, *kinds: str) -> tuple[Ecb, ...]:
-        """The ECBs whose probe is of one of these kinds."""
+        """Return the ECBs whose probe is of one of these kinds."""
         return tuple(ecb for ecb in self.ecbs if ecb.probe.kind in kinds)
 
     def in_guest(self) -> tuple[Ecb, ...]:
-        """The ECBs whose probes fire in the guest."""
+        """Return the ECBs whose probes fire in the guest."""
         return self.of_kind(*GUEST_KINDS)
 
 
 def match_program(program: Program, registry: Registry) -> Matching:
-    """Expand every description. A clause is enabled once at a probe, however many of its descriptions match."""
+    """Match every description. A clause is enabled once at a probe, however many of its descriptions match."""
     probes: dict[int, Probe] = {}
     clauses: dict[int, tuple[int, ...]] = {}
     unmatched: list[tuple[int, ProbeDescription]] = []
     for clause in program.clauses:
-        alone = (clause.index,)
+        only_this = (clause.index,)
         for description in clause.probes:
             found = False
             for probe in registry.match(description):
@@ -51,9 +54,9 @@ def match_program(program: Program, registry: Registry) -> Matching:
                 before = clauses.get(number)
                 if before is None:
                     probes[number] = probe
-                    clauses[number] = alone
+                    clauses[number] = only_this
                 elif before[-1] != clause.index:
-                    clauses[number] = before + alone
+                    clauses[number] = before + only_this
             if not found:
                 unmatched.append((clause.index, description))
     ecbs = tuple([Ecb(probes[number], clauses[number]) for number in sorted(probes)])

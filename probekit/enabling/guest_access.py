@@ -1,4 +1,4 @@
-"""The ways of one enabling to its guest: memory while it stands still, pauses, guest calls, and the log of it all."""
+"""How one enabling reaches its guest: memory while the guest is stopped, pauses, guest calls, and their log."""
 
 from __future__ import annotations
 
@@ -13,38 +13,39 @@ from probekit.patch.edits import TextMemory
 from probekit.records import record
 from probekit.target.api import Target
 
-__all__ = ("Reach",)
+__all__ = ("GuestAccess",)
 
 
 @record
-class Reach:
-    """``text``: guest memory while the guest is stopped. ``log``: hears of everything before it is done.
-
-    ``patience``: seconds to wait for a place where guest functions may be called; ``cancelled``: asked meanwhile.
-    """
+class GuestAccess:
+    """Everything that the parts of an engine need to reach the guest."""
 
     target: Target
     text: TextMemory
+    """Guest memory while the guest is stopped."""
     facts: GuestFacts
     log: EngineLog
+    """Receives every change before it is made."""
     clock: PauseClock
-    patience: float
+    safepoint_s: float
+    """Seconds to wait for a place where guest functions may be called."""
     cancelled: Callable[[], bool]
+    """Returns whether the user wants to stop; called while we wait for a safe point."""
 
     def safe_point(self, *, ending: bool = False) -> SafePoint:
-        """Where guest functions may be called. ``ending``: on the way back, which nobody can cancel."""
+        """Return a safe point to enter. ``ending``: everything is being undone, which nobody can cancel."""
         return SafePoint(
             self.target,
-            self.facts.places,
+            self.facts.call_points,
             log=self.log,
-            timeout=self.patience,
+            timeout=self.safepoint_s,
             cancelled=_never if ending else self.cancelled,
             clock=self.clock,
         )
 
     @contextmanager
     def calls(self) -> Iterator[SafePoint]:
-        """A safe point; the guest runs on behind it, and stays stopped behind an error."""
+        """Enter a safe point; let the guest run afterwards, or leave it stopped after an error."""
         with self.safe_point() as point:
             yield point
         self.target.resume()

@@ -1,4 +1,4 @@
-"""From probes to places in live text: each site with its old bytes, each refusal with its reason."""
+"""Find the places in live text for each probe: each site with its old bytes, each refusal with its reason."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from probekit.enabling.ecb import Ecb
-from probekit.enabling.syscall_returns import SystemCalls, final_exits, followed
+from probekit.enabling.syscall_returns import SystemCalls, final_exits, load_jump_targets
 from probekit.isa.decode import ENDBR64
 from probekit.kernel.markers import CALL_OFFSET, STATE_OFFSET
 from probekit.patch.crossmodify import journal_batches
@@ -24,37 +24,40 @@ from probekit.providers.api import AT_ENTRY, Function, Probe
 __all__ = ("EnabledSite", "RefusedProbe", "SiteSet", "TextReader", "find_sites", "journal_size")
 
 TextReader = Callable[[Sequence[tuple[int, int]]], list[bytes | None]]
-"""Live text: ``(addr, size)`` ranges to bytes, None where unreadable."""
+"""Reads live text: ``(addr, size)`` ranges to bytes, None where unreadable."""
 
 
 class EnabledSite(NamedTuple):
-    """One place to patch, or to be called from. ``number``: its place in this enabling.
-
-    ``offset``: from the function's start. ``call``: of a system call's return in another function, its number.
-    """
+    """One place to patch, or where the kernel calls us."""
 
     number: int
+    """Its index in this enabling."""
     probe: Probe
     site: Site | Called
     clauses: tuple[int, ...]
+    """Numbers of the clauses, in program order."""
     offset: int
+    """Bytes from the start of the probe's function; 0 in another function."""
     call: int | None = None
+    """The system call's number, where it returns in another function; None elsewhere."""
 
 
 class RefusedProbe(NamedTuple):
-    """A probe, or one exit of it, that cannot be enabled. ``partial``: other exits of it are."""
+    """A probe, or one exit of it, that cannot be enabled."""
 
     probe: Probe
     addr: int
     reason: str
     partial: bool
+    """Whether other exits of the same probe are enabled."""
 
 
 @dataclass(frozen=True, slots=True)
 class SiteSet:
-    """All sites of an enabling by index, and what was refused."""
+    """All sites of an enabling, and the probes that were refused."""
 
     sites: tuple[EnabledSite, ...]
+    """In order of their numbers."""
     refused: tuple[RefusedProbe, ...]
 
 
@@ -62,29 +65,29 @@ def _no_calls() -> SystemCalls:
     return SystemCalls({}, lambda _: None)
 
 
-_REGISTRATION = 80  # three 64-bit numbers in decimal, and what they are
+_REGISTRATION = 80  # bytes of a registration's record in the journal: three 64-bit numbers in decimal, and its kind
 
 
 def journal_size(sites: Sequence[EnabledSite], staged: frozenset[int] = frozenset()) -> int:
-    """An upper bound of the bytes that the journal takes to say what making ``sites`` live changes.
+    """Return an upper bound of the bytes of the journal's records for making ``sites`` live.
 
-    ``staged``: addresses of those that are changed in stages.
+    ``staged``: addresses of the sites that are changed in stages.
     """
     windows = [site.site for site in sites if not isinstance(site.site, Called)]
-    told = len(sites) - len(windows)  # tracepoints, and at most one module for each marker
-    marks = marker_edits([(s.site, 0) for s in sites if isinstance(s.site, MarkerHook)])
+    registrations = len(sites) - len(windows)  # tracepoints, and at most one module for each marker
+    markers = marker_edits([(s.site, 0) for s in sites if isinstance(s.site, MarkerHook)])
     in_stages = [Edit(w.addr, w.old, w.old) for w in windows if w.addr in staged] if staged else []
-    batches = (*journal_batches(in_stages), *journal_batches(marks.loads), marks.pointers, marks.switches)
+    batches = (*journal_batches(in_stages), *journal_batches(markers.loads), markers.pointers, markers.switches)
     at_once = [window.old for window in windows if window.addr not in staged]
-    return edits_size(at_once) + sum(edits_size([e.old for e in b]) for b in batches) + _REGISTRATION * told
+    return edits_size(at_once) + sum(edits_size([e.old for e in b]) for b in batches) + _REGISTRATION * registrations
 
 
 def find_sites(
     ecbs: Sequence[Ecb], read: TextReader, facts: TextFacts, calls: Callable[[], SystemCalls] = _no_calls
 ) -> SiteSet:
-    """The places of all guest probes in ``ecbs``; functions are analysed for them.
+    """Find the places of all guest probes in ``ecbs``, by analysing their functions.
 
-    ``calls``: asked where system calls return.
+    ``calls``: returns the kernel's system calls; called only when a probe of a system call's return needs them.
     """
     functions = {e.probe.function.addr: e.probe.function for e in ecbs if e.probe.function is not None}
     code = _read_code(tuple(functions.values()), read)
@@ -121,7 +124,7 @@ def find_sites(
 
 
 def _separated(sites: list[EnabledSite]) -> list[EnabledSite]:
-    """``sites`` with a trap in the place of every jump over several instructions that covers another site's bytes."""
+    """Replace every jump over several instructions by a trap where it would cover another site's bytes."""
     if not any(isinstance(s.site, InsnSite) and s.site.first for s in sites):
         return sites
     starts = sorted({s.site.addr for s in sites})
@@ -134,7 +137,7 @@ def _separated(sites: list[EnabledSite]) -> list[EnabledSite]:
 
 
 def _called(probe: Probe, facts: TextFacts) -> Called | str | None:
-    """Where our function is called from, for a tracepoint or marker, or why it cannot be."""
+    """Return where our function is called from, for a tracepoint or marker, or why it cannot be called."""
     if probe.tracepoint is not None:
         return Hook(probe.tracepoint.addr, probe.tracepoint.owner)
     marker = probe.marker
@@ -149,18 +152,18 @@ def _called(probe: Probe, facts: TextFacts) -> Called | str | None:
 
 
 def _read_code(functions: Sequence[Function], read: TextReader) -> dict[int, bytes]:
-    """The live bytes of every function and of its cold parts, by address."""
+    """Read the live bytes of every function and of its cold parts, by address."""
     ranges = [(f.addr, f.size) for f in functions]
     ranges += [(start, end - start) for f in functions for start, end in f.cold]
     return {addr: code for (addr, _), code in zip(ranges, read(ranges), strict=True) if code is not None}
 
 
 _Found = tuple[tuple[Site, ...], tuple[tuple[int, str], ...]]
-"""The sites of one probe, and ``(address, reason)`` for what it misses."""
+"""The sites of one probe, and ``(address, reason)`` for each place that cannot be patched."""
 
 
 class _Instructions:
-    """The instruction sites of functions, each analysed once."""
+    """Finds the instruction sites of functions, and analyses each function once."""
 
     def __init__(self, code: dict[int, bytes], facts: TextFacts, wanted: dict[int, set[int]]) -> None:
         self._code = code
@@ -169,7 +172,7 @@ class _Instructions:
         self._known: dict[int, FunctionInsns] = {}
 
     def at(self, function: Function, offset: int) -> _Found:
-        """The site of one instruction."""
+        """Return the site of one instruction."""
         text = self._code.get(function.addr)
         if text is None:
             return (), ((function.addr, _UNMAPPED),)
@@ -189,7 +192,7 @@ class _Instructions:
 
 
 class _CallReturns:
-    """Where system calls return."""
+    """Finds where system calls return, and analyses each function once."""
 
     def __init__(
         self,
@@ -205,14 +208,14 @@ class _CallReturns:
         self._known: dict[int, FunctionExits | str] = {}
         if probes:
             self._calls = calls()
-            followed(probes, self._calls, self._learn, self._exits)
+            load_jump_targets(probes, self._calls, self._learn, self._exits)
 
     def of(self, function: Function) -> _Found:
-        """Of one of the probes."""
+        """Return the sites of one probe."""
         return final_exits(function, self._calls, self._exits)
 
     def call(self, function: Function, site: Site) -> int | None:
-        """The number that tells whether a firing at ``site`` is ``function``'s; None where each is."""
+        """Return the number of the system call that a firing at ``site`` must be in; None where every firing counts."""
         return self._calls.numbers[function.addr] if site.func_addr != function.addr else None
 
     def _learn(self, functions: Sequence[Function]) -> None:
@@ -227,8 +230,8 @@ class _CallReturns:
         text = self._code.get(function.addr)
         if text is None:
             return _UNMAPPED
-        # The compiler leaves the pad out of the functions behind SYSCALL_DEFINE, which are inline by name; what keeps
-        # tracers out for good reason is in the kernel's own lists.
+        # A missing pad is no reason to refuse here: the compiler leaves it out of the functions that SYSCALL_DEFINE
+        # makes, because they are declared inline. The kernel's own lists name what must not be traced.
         refused = self._facts.refused.reason(function.addr)
         if refused is not None:
             return refused
@@ -243,13 +246,13 @@ _NEVER = "it never returns"
 def _probe_sites(
     probe: Probe, function: Function, code: dict[int, bytes], facts: TextFacts, insns: _Instructions
 ) -> _Found:
-    """The sites of an entry or return probe."""
+    """Return the sites of an entry or return probe."""
     text = code.get(function.addr)
     if text is None:
         return (), ((function.addr, _UNMAPPED),)
     entry = entry_site(function.addr, text, facts)
     if isinstance(entry, Refusal) and entry.reason == NO_PAD and facts.pads is None:
-        # A kernel without ftrace has no pads at all: its first instructions are a site as any others are.
+        # A kernel without ftrace has no pads at all: the first instruction is probed like any other.
         if probe.kind in AT_ENTRY or facts.refused.reason(function.addr) is not None:
             return insns.at(function, 4 if text.startswith(ENDBR64) else 0)
     elif isinstance(entry, Refusal):

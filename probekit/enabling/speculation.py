@@ -1,73 +1,77 @@
-"""Speculations: records that wait for ``commit()`` or ``discard()``.
+"""Keep speculative records until ``commit()`` or ``discard()`` (DTrace guide, chapter "Speculative Tracing").
 
 acquire() -> 1    hold(1, record)    commit(1) -> [record], and 1 may be acquired again
 acquire() with none free -> 0, counted
 
-Clauses in a guest acquire and end them as well. Then the guest's words say which is free
-(:class:`SharedNumbers`), and what is committed waits for one more reading of the guest's
-buffers: by then every record that was speculated before has come in, from whatever CPU.
+Clauses in a guest acquire and end speculations as well. Then words in guest memory say
+which are free (:class:`SharedNumbers`), and a committed speculation waits for one more
+reading of the guest's buffers: by then every record that was speculated before the
+commit has been read, from whatever CPU.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from probekit.buffers.layout import RECORD_HEADER, RawRecord
+from probekit.records import fresh, mutable_record
 
-__all__ = ("Held", "SharedNumbers", "Speculations")
+__all__ = ("CpuRecord", "SharedNumbers", "Speculations")
 
-Held = tuple[int, RawRecord]
+CpuRecord = tuple[int, RawRecord]
+"""A CPU's number and a record from that CPU."""
 
 
 class SharedNumbers(Protocol):
     """Which speculations are free, active or ended, in a guest's memory."""
 
     def acquire(self) -> int | None:
-        """A number that was free; 0: none is; None: none is, but some are ended and will be."""
+        """Take a free number, from 1. Returns 0 when all are active, None when some have ended and will be free."""
         ...
 
     def end(self, number: int) -> bool:
-        """An active one is ended now; False for any other."""
+        """Mark an active speculation as ended. Returns False, and does nothing, for any other."""
         ...
 
     def release(self, number: int) -> None:
-        """An ended one is free again."""
+        """Mark an ended speculation as free."""
         ...
 
 
-@dataclass(slots=True)
+@mutable_record
 class _Buffer:
-    records: list[Held] = field(default_factory=list)
+    """The records of one speculation that is active or has ended."""
+
+    records: list[CpuRecord] = fresh(list)
     used: int = 0
 
 
 class Speculations:
-    """``count``: the option ``nspec``; ``size``: ``specsize``, bytes of each.
-
-    ``unavailable``: how often there was none; ``busy``: how often those that there were had not been seen to yet;
-    ``drops``: records that did not fit. All only grow.
-    """
+    """The speculations of one program, and their records."""
 
     def __init__(self, count: int, size: int) -> None:
+        """Make ``count`` speculations (option ``nspec``) of ``size`` bytes each (option ``specsize``)."""
         self._count = count
         self._size = size
         self._active: dict[int, _Buffer] = {}
         self._shared: SharedNumbers | None = None
-        self._ended: list[tuple[int, bool]] = []
-        self._ripe: list[tuple[int, bool]] = []
+        self._ended_now: list[tuple[int, bool]] = []  # since the last reading: (number, whether it was committed)
+        self._ended_before: list[tuple[int, bool]] = []  # before the last reading
         self.unavailable = 0
+        """How often none was free. Only grows."""
         self.busy = 0
+        """How often none was free, but some had ended and waited for a reading. Only grows."""
         self.drops = 0
+        """Records that did not fit. Only grows."""
 
     def share(self, shared: SharedNumbers) -> None:
-        """From now on a guest acquires and ends them as well; those that are active now stay so."""
+        """Let a guest acquire and end speculations as well. Those that are active now stay active."""
         for _ in self._active:
             shared.acquire()
         self._shared = shared
 
     def acquire(self) -> int:
-        """``speculation()``: the lowest free number, from 1; 0 when there is none."""
+        """Serve ``speculation()``. Returns the lowest free number, from 1, or 0 when none is free."""
         if self._shared is not None:
             number = self._shared.acquire()
             self.busy += number is None
@@ -81,12 +85,12 @@ class Speculations:
         return 0
 
     def hold(self, number: int, cpu: int, record: RawRecord) -> None:
-        """``speculate()``: keep a record; one for a speculation that is not active is lost, as in DTrace."""
+        """Serve ``speculate()``: keep a record. A record for a speculation that is not active is lost, as in DTrace."""
         buffer = self._active.get(number)
         if buffer is None:
             if self._shared is None:
                 return
-            buffer = self._active[number] = _Buffer()  # the guest has seen to it that it is active
+            buffer = self._active[number] = _Buffer()  # the guest writes records for active ones only
         size = RECORD_HEADER.size + len(record.payload)
         if buffer.used + size > self._size:
             self.drops += 1
@@ -94,15 +98,18 @@ class Speculations:
         buffer.used += size
         buffer.records.append((cpu, record))
 
-    def commit(self, number: int) -> list[Held]:
-        """``commit()``: what was held, here or by :meth:`settle`; the number is free again then."""
+    def commit(self, number: int) -> list[CpuRecord]:
+        """Serve ``commit()``. Returns the records, and frees the number.
+
+        When a guest shares the numbers the list is empty, and :meth:`settle` returns the records and frees the number.
+        """
         return self._end(number, keep=True)
 
     def discard(self, number: int) -> None:
-        """``discard()``."""
+        """Serve ``discard()``: drop the records."""
         self._end(number, keep=False)
 
-    def _end(self, number: int, *, keep: bool) -> list[Held]:
+    def _end(self, number: int, *, keep: bool) -> list[CpuRecord]:
         if self._shared is not None:
             if self._shared.end(number):
                 self.ended(number, keep=keep)
@@ -111,17 +118,20 @@ class Speculations:
         return buffer.records if buffer is not None and keep else []
 
     def ended(self, number: int, *, keep: bool) -> None:
-        """A clause in the guest has ended one. ``keep``: by ``commit()``."""
-        self._ended.append((number, keep))
+        """Note that a speculation has ended, by ``commit()`` (``keep``) or ``discard()``."""
+        self._ended_now.append((number, keep))
 
-    def settle(self) -> list[Held]:
-        """The guest's buffers have been read: what was committed before the reading before this one."""
-        found: list[Held] = []
-        for number, keep in self._ripe:
+    def settle(self) -> list[CpuRecord]:
+        """Note that the guest's buffers have been read. Returns the records committed before the reading before this.
+
+        They are in order of time.
+        """
+        found: list[CpuRecord] = []
+        for number, keep in self._ended_before:
             buffer = self._active.pop(number, None)
             if buffer is not None and keep:
                 found += buffer.records
             if self._shared is not None:
                 self._shared.release(number)
-        self._ripe, self._ended = self._ended, []
+        self._ended_before, self._ended_now = self._ended_now, []
         return sorted(found, key=lambda item: item[1].timestamp)

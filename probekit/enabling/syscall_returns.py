@@ -1,8 +1,8 @@
-"""Where a system call returns when its function ends in a jump to another one.
+"""Find where a system call returns when its function ends in a jump to another one.
 
 ``__x64_sys_read`` ends in ``jmp ksys_read``: what the call returns is only known where ``ksys_read`` returns. Others
-call that function too, so a firing there counts when it returns to the kernel's entry code and the task is in that
-system call. Nothing on the stack is changed for it, as a return probe by the return address would have to.
+call that function too, so a firing there counts only when it returns to the kernel's entry code and the task is in
+that system call. This changes nothing on the stack, as a return probe that replaces the return address would.
 """
 
 from __future__ import annotations
@@ -13,29 +13,31 @@ from dataclasses import dataclass
 from probekit.patch.sites import ExitSite, FunctionExits
 from probekit.providers.api import Function, Probe
 
-__all__ = ("Exits", "SystemCalls", "final_exits", "followed")
+__all__ = ("ExitFinder", "SystemCalls", "final_exits", "load_jump_targets")
 
-_DEEPEST = 4  # functions behind one system call, each the end of the one before
+_MAX_JUMPS = 4  # from one function to the next
 
-Exits = Callable[[Function], FunctionExits | str]
-"""The exits of a function, or why it has none that can be probed."""
+ExitFinder = Callable[[Function], FunctionExits | str]
+"""Returns the exits of a function, or why it has none that can be probed."""
 
 
 @dataclass(frozen=True, slots=True)
 class SystemCalls:
-    """``numbers``: of each system call, by its function's address. ``function_at``: the function that begins there."""
+    """The kernel's system calls."""
 
     numbers: Mapping[int, int]
+    """Number of each system call, by its function's address."""
     function_at: Callable[[int], Function | None]
+    """Returns the function that begins at an address."""
 
 
-def followed(
-    probes: Iterable[Probe], calls: SystemCalls, learn: Callable[[list[Function]], None], exits: Exits
+def load_jump_targets(
+    probes: Iterable[Probe], calls: SystemCalls, learn: Callable[[list[Function]], None], exits: ExitFinder
 ) -> None:
-    """Call ``learn`` with every function that :func:`final_exits` will want the exits of, a few times in all."""
+    """Call ``learn`` with the functions whose exits :func:`final_exits` will need, many at once."""
     known = {probe.function.addr: probe.function for probe in probes if probe.function is not None}
     frontier = list(known.values())
-    for _ in range(_DEEPEST):
+    for _ in range(_MAX_JUMPS):
         found = {target.addr: target for function in frontier for target in _targets(exits(function), calls)}
         frontier = [function for addr, function in found.items() if addr not in known]
         if not frontier:
@@ -47,37 +49,40 @@ def followed(
 def _targets(found: FunctionExits | str, calls: SystemCalls) -> list[Function]:
     if isinstance(found, str):
         return []
-    targets = (calls.function_at(site.target) for site in found.sites if site.target is not None and not _holds(site))
+    targets = (
+        calls.function_at(site.target) for site in found.sites if site.target is not None and not _has_result(site)
+    )
     return [target for target in targets if target is not None]
 
 
-def _holds(site: ExitSite) -> bool:
-    """What the function returns is in rax there."""
+def _has_result(site: ExitSite) -> bool:
+    """Return whether rax holds the function's result at this exit."""
     return site.kind in ("ret", "return_thunk")
 
 
 def final_exits(
-    function: Function, calls: SystemCalls, exits: Exits
+    function: Function, calls: SystemCalls, exits: ExitFinder
 ) -> tuple[tuple[ExitSite, ...], tuple[tuple[int, str], ...]]:
-    """The exits of a system call's function where its result is known, those of other functions among them.
+    """Find the exits of a system call's function where its result is known, also those in functions that it jumps to.
 
-    And ``(address, reason)`` of what is missed.
+    Returns them, and ``(address, reason)`` for each exit that cannot be probed.
     """
     sites: dict[int, ExitSite] = {}
     missed: list[tuple[int, str]] = []
     seen = {function.addr}
     frontier = [function]
-    for _ in range(_DEEPEST + 1):
-        behind: list[Function] = []
-        for one in frontier:
-            found = exits(one)
+    for _ in range(_MAX_JUMPS + 1):
+        targets: list[Function] = []
+        for current in frontier:
+            found = exits(current)
             if isinstance(found, str):
-                missed.append((one.addr, f"it ends in {one.name}: {found}" if one is not function else found))
+                why = f"it ends in {current.name}: {found}" if current is not function else found
+                missed.append((current.addr, why))
                 continue
             missed += found.unprobeable
             for site in found.sites:
                 target = calls.function_at(site.target) if site.target is not None else None
-                if _holds(site):
+                if _has_result(site):
                     sites[site.addr] = site
                 elif target is None:
                     missed.append((site.addr, "it ends in a jump into the middle of a function"))
@@ -85,7 +90,8 @@ def final_exits(
                     missed.append((site.addr, "it is in no table of system calls of 64-bit programs"))
                 elif target.addr not in seen:
                     seen.add(target.addr)
-                    behind.append(target)
-        frontier = behind
-    missed += [(one.addr, f"too many functions end in one another, {one.name} last") for one in frontier]
+                    targets.append(target)
+        frontier = targets
+    why = "too many functions end in a jump to the next, the last is"
+    missed += [(last.addr, f"{why} {last.name}") for last in frontier]
     return tuple(sites.values()), tuple(missed)

@@ -1,4 +1,4 @@
-"""Facts about the guest's text: where no INT3 may stand, which text the kernel rewrites, what its thunks are.
+"""Find where no INT3 may be put in the guest's text, which text the kernel rewrites, and what its thunks are.
 
 All of it comes from the kernel itself: its own list of places where it puts no probe, its jump labels, the handlers
 on its chains.
@@ -37,12 +37,12 @@ _RETURN_THUNKS = (
 _RETPOLINE = ("__x86_indirect_thunk_array", "__x86_indirect_thunk_rax")
 
 
-_MOST_HANDLERS = 256
+_MAX_HANDLERS = 256
 _NMI_TYPES = 4  # NMI_LOCAL, NMI_UNKNOWN, NMI_SERR, NMI_IO_CHECK
 _INT3_PATH = "runs while an INT3 is handled: another one in it would never end"
 _NMI_PATH = "runs in an NMI, which the return from an INT3 would let in again"
-# Between the trap and our notifier, and behind it: what NOKPROBE does not name because kprobes takes its own traps
-# earlier than notifiers are called.
+# Functions that run between the trap and our notifier, and after it. NOKPROBE does not name them, because kprobes
+# handles its own traps before notifiers are called.
 _PATH_NAMES = (
     "__rcu_read_lock", "__rcu_read_unlock", "rcu_read_unlock_special", "rcu_is_watching", "__rcu_is_watching",
     "register_die_notifier", "unregister_die_notifier",
@@ -55,7 +55,7 @@ _IBT_WORD, _IBT_BIT = 18, 20  # X86_FEATURE_IBT: CPUID leaf 7, EDX, in the kerne
 
 
 def refused_text(kernel: Kernel) -> RefusedText:
-    """Where no INT3 may be put, with the reason: the kernel's own list, the path of INT3 itself, NMI handlers."""
+    """Find where no INT3 may be put, with the reason: the kernel's own list, the path of INT3 itself, NMI handlers."""
     ranges = [(item.start, item.end, item.reason) for item in kernel.exclusions()]
     ranges += _functions(kernel, (kernel.symbols.addr(name) for name in _PATH_NAMES), _INT3_PATH)
     ranges += _functions(kernel, _die_handlers(kernel), _INT3_PATH)
@@ -65,7 +65,7 @@ def refused_text(kernel: Kernel) -> RefusedText:
 
 
 def _functions(kernel: Kernel, addrs: Iterator[int | None], reason: str) -> list[tuple[int, int, str]]:
-    """The whole function at each address."""
+    """Return ``(start, end, reason)`` of the whole function at each address."""
     found = []
     for addr in addrs:
         symbol = kernel.symbols.lookup(addr) if addr is not None else None
@@ -75,7 +75,10 @@ def _functions(kernel: Kernel, addrs: Iterator[int | None], reason: str) -> list
 
 
 def _die_handlers(kernel: Kernel) -> Iterator[int]:
-    """The functions of all die notifiers: each may be called before ours."""
+    """Yield the functions of all die notifiers, because each may be called before ours.
+
+    Stops at 256 notifiers, or where the chain leads to memory that cannot be read.
+    """
     head, btf = kernel.symbols.addr("die_chain"), kernel.btf
     if head is None or btf is None:
         return
@@ -83,7 +86,7 @@ def _die_handlers(kernel: Kernel) -> Iterator[int]:
         block = btf.struct("notifier_block")
         call, following = block.field("notifier_call").offset, block.field("next").offset
         at = kernel.memory.u64(head + btf.struct("atomic_notifier_head").field("head").offset)
-        for _ in range(_MOST_HANDLERS):
+        for _ in range(_MAX_HANDLERS):
             if not at:
                 return
             yield kernel.memory.u64(at + call)
@@ -93,7 +96,7 @@ def _die_handlers(kernel: Kernel) -> Iterator[int]:
 
 
 def _nmi_handlers(kernel: Kernel) -> Iterator[int]:
-    """What is registered for NMIs: ``nmi_desc[]``, each a list of ``struct nmiaction``."""
+    """Yield the functions registered for NMIs: ``nmi_desc[]``, each a list of ``struct nmiaction``."""
     table, btf = kernel.symbols.addr("nmi_desc"), kernel.btf
     desc = btf.find_struct("nmi_desc") if btf is not None else None
     action = btf.find_struct("nmiaction") if btf is not None else None
@@ -101,7 +104,7 @@ def _nmi_handlers(kernel: Kernel) -> Iterator[int]:
         return
     try:
         for number in range(_NMI_TYPES):
-            links = walk_list(kernel.memory, table + number * desc.size + desc.field("head").offset, _MOST_HANDLERS)
+            links = walk_list(kernel.memory, table + number * desc.size + desc.field("head").offset, _MAX_HANDLERS)
             for link in links:
                 yield kernel.memory.u64(link - action.field("list").offset + action.field("handler").offset)
     except (SymbolError, TargetError):
@@ -109,7 +112,7 @@ def _nmi_handlers(kernel: Kernel) -> Iterator[int]:
 
 
 def branch_tracking(kernel: Kernel) -> bool:
-    """Whether the kernel runs with IBT, by its own list of what the processor has; True when that is not known."""
+    """Return whether the kernel runs with IBT, by its own list of CPU features; True when the list is not known."""
     cpu = kernel.symbols.addr("boot_cpu_data")
     layout = kernel.btf.find_struct("cpuinfo_x86") if kernel.btf is not None else None
     words = layout.find_field("x86_capability") if layout is not None else None
@@ -119,14 +122,14 @@ def branch_tracking(kernel: Kernel) -> bool:
 
 
 def gather_text(kernel: Kernel, read: TextReader) -> TextFacts:
-    """What site analysis needs beyond a function's own bytes. ``read``: the quickest way to live text."""
+    """Find what site analysis needs beyond a function's own bytes. ``read``: the quickest way to live text."""
     thunks = frozenset(addr for name in _RETURN_THUNKS if (addr := kernel.symbols.addr(name)) is not None)
     rewritten = [site.addr for site in kernel.jump_sites()]
     live = read([(addr, 2) for addr in rewritten])
     pads = kernel.ftrace_sites()
     trapping = gather_traps(kernel)
     return TextFacts(
-        # Init functions are gone, but jumps to them are still in the text.
+        # These include init functions: they were freed, but jumps to them are still in the text.
         starts=kernel.symbols.text_addrs(),
         return_thunks=thunks,
         reserved=Ranges.of(

@@ -1,10 +1,10 @@
-"""What the engines need to know of one guest, gathered once after attaching."""
+"""What the engines need to know of one guest. :mod:`probekit.guest.survey` finds it once, after attaching."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from probekit.guest.candidates import CallPlaces
+from probekit.guest.call_points import CallPoints
 from probekit.guest.grace import GraceServices
 from probekit.guest.holds import ModuleHolds
 from probekit.guest.linux import LinuxServices
@@ -19,36 +19,41 @@ __all__ = ("GuestFacts",)
 
 @dataclass(frozen=True, slots=True)
 class GuestFacts:
-    """``cpu_offsets``: per-CPU base of each possible CPU, by CPU number. ``online``: those that run now.
-
-    ``places``: where guest functions may be called.
-    ``task``: None when the kernel has no types. ``clock``: ``ktime_get_mono_fast_ns`` or None.
-    ``kernel``: functions of the kernel that clauses may call.
-    ``preemptible``: kernel code may lose its CPU between two instructions.
-    ``grace``: None where waiting for readers has to be a guest call. ``holds``: None where modules cannot be unloaded.
-    ``modules``: the ``struct module`` of each by its name.
-    ``tracepoints``: None for a kernel without them.
-    ``watchdog``: None where the kernel's timers are not known.
-    ``tsc_khz``: time stamp counter ticks a millisecond, 0 when unknown. ``tsc_shared``: it is the same on every CPU.
-    ``residents``: finds tasks that sleep inside our code. ``ram``: bytes that the kernel manages, 0 when unknown.
-    ``traps``: None where INT3 cannot be taken in this guest.
-    """
+    """The facts of one guest. A field that is None says that the guest lacks the thing."""
 
     services: LinuxServices
-    places: CallPlaces
+    """Functions of the kernel that allocate, protect and free memory, and wait for readers."""
+    call_points: CallPoints
+    """Where guest functions may be called."""
     cpu_offsets: dict[int, int]
+    """Per-CPU base of each possible CPU, by CPU number."""
     online: tuple[int, ...]
+    """Numbers of the CPUs that run now."""
     task: TaskOffsets | None
+    """None when the kernel has no type information."""
     clock: int | None
+    """Address of ``ktime_get_mono_fast_ns``."""
     preemptible: bool
+    """Whether kernel code may lose its CPU between two instructions."""
     holds: ModuleHolds | None
+    """None where modules cannot be unloaded."""
     modules: dict[str, int]
+    """Address of each module's ``struct module``, by its name."""
     grace: GraceServices | None
+    """None where the wait for readers has to be a guest call."""
     tracepoints: TracepointServices | None
+    """None for a kernel without tracepoints."""
     watchdog: WatchdogServices | None
+    """None where the kernel's timers are not known."""
     tsc_khz: int
+    """Ticks of the time stamp counter per millisecond, 0 when unknown."""
     residents: Residents
+    """Finds tasks that sleep inside our code."""
     ram: int = 0
+    """Bytes of memory that the kernel manages, 0 when unknown."""
     tsc_shared: bool = False
+    """Whether the time stamp counter is the same on every CPU."""
     traps: TrapFacts | None = None
+    """None where this guest cannot take INT3."""
     kernel: KernelServices = field(default_factory=KernelServices)
+    """Functions of the kernel that clauses may call."""

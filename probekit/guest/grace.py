@@ -1,17 +1,17 @@
-"""Waiting for readers without lending a task to the wait.
+"""Wait for RCU readers without a borrowed task that sleeps in the wait.
 
 ``synchronize_rcu_tasks()`` returns when every task has been through the scheduler of
-its own accord or was in user mode: in a guest where one is kept from running, never.
-A borrowed task would sleep in there all that time. So the kernel is only asked to
-tell when it is so far::
+its own accord or was in user mode. In a guest where a task is kept from running it
+never returns, and a borrowed task would sleep in it all that time. So the kernel is
+only asked to call back when its readers are gone::
 
     call_rcu_tasks(&page[0].head, wakeme_after_rcu)     wakeme_after_rcu: the kernel's own, it completes
     call_rcu(&page[1].head, wakeme_after_rcu)           page[n].completion, whose count is looked at from here
 
 Each structure is a ``struct rcu_synchronize`` (include/linux/rcupdate_wait.h), which
-is what the blocking calls make on their stack. Its page is ours like any memory, but
-the kernel will write there, so it is not given back before all is over: not by who
-gave up waiting for it, and by a later recovery only after it has waited itself.
+is what the blocking calls make on their stack. Its page is our memory, but the kernel
+will write there, so it is not given back before the wait is over. Whoever gives up
+waiting leaves it, and a later recovery gives it back only after it has waited itself.
 """
 
 from __future__ import annotations
@@ -30,30 +30,34 @@ from probekit.records import record
 __all__ = ("GraceServices", "find_grace_services")
 
 _PAGE = 4096
-_FIRST_LOOK, _LONGEST_LOOK = 0.005, 0.1  # seconds between two looks, growing
-_NAMED = 3
+_FIRST_INTERVAL, _LONGEST_INTERVAL = 0.005, 0.1  # seconds between two looks, growing
+_MAX_NAMED = 3  # tasks named in an error
 
 
 @record
 class GraceServices:
-    """``starts``: (function, arguments before the head) of each kind of reader; ``traced``: those of tracepoints.
-
-    ``callback``: ``wakeme_after_rcu``. Byte offsets: ``stride`` from one structure to the next; in it ``head``,
-    ``function`` (in the head, set while it is asked for), ``done`` (u32, the completion's count), ``lock`` (u32, taken
-    while that is counted), ``links`` (its empty list). ``holdout``: in ``task_struct``, the byte that is set while a
-    wait for tasks is held up by it; None where it has no such member.
-    """
+    """The kernel's functions that begin a wait for readers, and byte offsets in ``struct rcu_synchronize``."""
 
     starts: tuple[tuple[int, tuple[int, ...]], ...]
+    """``(function, arguments before the head)`` for each kind of reader."""
     traced: tuple[tuple[int, tuple[int, ...]], ...]
+    """The same for readers of tracepoints."""
     callback: int
+    """Address of ``wakeme_after_rcu``."""
     stride: int
+    """Bytes from one structure to the next in the page."""
     head: int
+    """The RCU head, which is passed to the function."""
     function: int
+    """The callback in the head: not 0 once the kernel has been asked."""
     done: int
+    """The completion's count, u32."""
     lock: int
+    """The lock of the completion's queue, u32. It is taken while the count changes."""
     links: int
+    """The list of the completion's queue, which must be empty."""
     holdout: int | None
+    """Offset in ``task_struct`` of the byte that is set while the task holds up a wait; None without such a member."""
 
     def begin(
         self,
@@ -64,11 +68,12 @@ class GraceServices:
         *,
         traced: bool,
         earlier: Sequence[Allocation] = (),
-    ) -> Waiting:
-        """Ask for a word when all readers of now are gone.
+    ) -> ReaderWait:
+        """Ask the kernel to call back when all readers of this moment are gone. Returns the wait.
 
-        ``take``: told of the page before the kernel is. ``traced``: readers of tracepoints count too. ``earlier``:
-        pages of waits that somebody began and did not end.
+        ``take``: called with the page before the kernel learns its address. ``traced``: wait for readers of
+        tracepoints too. ``earlier``: pages of waits that somebody began and did not end.
+        Raises :class:`GuestError` when the guest has no memory, or a call does not return.
         """
         starts = (*self.starts, *(self.traced if traced else ()))
         page = services.allocate(point, "grace", _PAGE)
@@ -77,50 +82,54 @@ class GraceServices:
         text.write_many([(at, at.to_bytes(8, "little") * 2) for at in lists])  # empty: each leads to itself
         for number, (function, leading) in enumerate(starts):
             point.call(function, *leading, page.addr + number * self.stride + self.head, self.callback)
-        return Waiting(self, (*(item.addr for item in earlier), page.addr))
+        return ReaderWait(self, (*(item.addr for item in earlier), page.addr))
 
     def over(self, page: bytes) -> bool:
-        """Whether nothing that was asked for with this page is still to come, and the kernel has let go of it."""
+        """Return whether every callback asked for with this page has come, and the kernel no longer uses the page."""
         for at in range(0, self.stride * (len(self.starts) + len(self.traced)), self.stride):
-            asked = any(page[at + self.function : at + self.function + 8])
-            if asked and (not any(page[at + self.done : at + self.done + 4]) or any(page[at + self.lock :][:4])):
+            requested = any(page[at + self.function : at + self.function + 8])
+            if requested and (not any(page[at + self.done : at + self.done + 4]) or any(page[at + self.lock :][:4])):
                 return False
         return True
 
 
 @record
-class Waiting:
-    """Readers that are waited for. ``pages``: addresses of the pages of the structures."""
+class ReaderWait:
+    """A wait for readers that has begun."""
 
     services: GraceServices
     pages: tuple[int, ...]
+    """Addresses of the pages that hold its structures."""
 
     def over(self, text: StoppedMemory) -> bool:
-        """Whether all of them are gone. The guest is stopped."""
+        """Return whether all readers are gone. The guest is stopped."""
         found = text.read_many([(page, _PAGE) for page in self.pages])
         return all(page is not None and self.services.over(page) for page in found)
 
     def wait(self, text: StoppedMemory, clock: PauseClock, limit: float, tasks: Callable[[], Sequence[Task]]) -> None:
-        """Until they are gone, while the guest runs. Raises :class:`GuestError` after ``limit`` seconds."""
+        """Wait until all readers are gone, while the guest runs. Raises :class:`GuestError` after ``limit`` seconds.
+
+        ``tasks``: every task of the guest; called with the guest stopped.
+        """
         deadline = time.monotonic() + limit
-        step = _FIRST_LOOK
+        interval = _FIRST_INTERVAL
         while True:
             with clock.paused():
                 if self.over(text):
                     return
-                late = time.monotonic() >= deadline
-                names = self._holdouts(text, tasks()) if late else ()
-            if late:
-                who = f": {', '.join(names[:_NAMED])} kept from running" if names else ""
+                expired = time.monotonic() >= deadline
+                names = self._holdouts(text, tasks()) if expired else ()
+            if expired:
+                who = f": {', '.join(names[:_MAX_NAMED])} kept from running" if names else ""
                 raise GuestError(
                     f"some task may still be on its way through a probe, for {limit:g} s now{who}",
                     hint="`probekit recover` tries again",
                 )
-            time.sleep(step)
-            step = min(2 * step, _LONGEST_LOOK)
+            time.sleep(interval)
+            interval = min(2 * interval, _LONGEST_INTERVAL)
 
     def _holdouts(self, text: StoppedMemory, tasks: Sequence[Task]) -> tuple[str, ...]:
-        """Tasks that the kernel's wait is held up by."""
+        """Name the tasks that hold up the kernel's wait."""
         offset = self.services.holdout
         if offset is None:
             return ()
@@ -129,7 +138,10 @@ class Waiting:
 
 
 def find_grace_services(find: Callable[[str], int | None], btf: Btf | None) -> GraceServices | None:
-    """Look everything up by name; None for a kernel that lacks some of it, where the wait has to be a guest call."""
+    """Look everything up by name. Returns None for a kernel that lacks some of it: the wait is a guest call there.
+
+    ``find``: symbol name to address.
+    """
     callback = find("wakeme_after_rcu")
     rcu = find("call_rcu_hurry") or find("call_rcu")  # the former where the latter may wait for long (RCU_LAZY)
     if callback is None or rcu is None or btf is None:

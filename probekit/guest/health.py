@@ -1,9 +1,9 @@
-"""Is the guest still the one that we attached to, and does it still run?
+"""Notice that the guest rebooted, panicked or was shut down.
 
 A reset does not show on a gdb connection, and neither does a panic while
-nobody waits for a stop. :class:`Heartbeat` looks at the kernel's tick counter
-in the shared RAM file, which costs the guest nothing; only when that stands
-still is the guest stopped for a closer look.
+nobody waits for a stop. :class:`LivenessMonitor` reads the kernel's tick counter
+in the shared RAM file, which costs the guest nothing. Only when the counter
+stands still is the guest stopped for a closer look.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from probekit.errors import GuestError, TargetError, UnsupportedError
 from probekit.target.api import Target
 
-__all__ = ("Heartbeat", "check_events", "check_status", "has_panicked", "panic_error")
+__all__ = ("LivenessMonitor", "check_events", "check_status", "has_panicked", "panic_error")
 
 ReadMany = Callable[[Sequence[tuple[int, int]]], list[bytes | None]]
 
@@ -30,13 +30,13 @@ _EVENTS = {
     "SHUTDOWN": _DEAD["shutdown"],
     "GUEST_PANICKED": _DEAD["guest-panicked"],
 }
-_EVERY = 2.0
+_INTERVAL = 2.0  # seconds between two looks
 
 
 def has_panicked(find: Callable[[str], int | None], read_many: ReadMany) -> bool:
-    """Whether the guest's kernel has panicked and does nothing any more. ``find``: symbol to address.
+    """Return whether the guest's kernel has panicked. ``find``: symbol to address.
 
-    ``panic_cpu`` says which CPU was the first to do so, and until then -1 (kernel/panic.c).
+    ``panic_cpu`` holds the number of the CPU that panicked first, and -1 until then (kernel/panic.c).
     """
     where = find("panic_cpu")
     if where is None:
@@ -46,7 +46,7 @@ def has_panicked(find: Callable[[str], int | None], read_many: ReadMany) -> bool
 
 
 def panic_error() -> GuestError:
-    """A kernel that is no more is neither traced nor restored."""
+    """Make the error for a kernel that has panicked, which can be neither traced nor restored."""
     return GuestError(_DEAD["guest-panicked"], hint=_CONSOLE)
 
 
@@ -69,13 +69,8 @@ def check_events(events: Iterable[Mapping[str, Any]]) -> None:
             raise GuestError(meaning, hint="nothing is left to restore in it; attach again when it is up")
 
 
-class Heartbeat:
-    """Asks now and then. ``ticks``: the guest's tick counter, or None when it cannot be read without a stop.
-
-    ``same_boot``: whether the kernel in memory is still the one that we know; called with the guest stopped.
-    ``panicked``: whether it has panicked, after which it may hang and tick on; called where ticks could be read, or
-    with the guest stopped.
-    """
+class LivenessMonitor:
+    """Tells every two seconds whether the guest needs a look while it is stopped."""
 
     def __init__(
         self,
@@ -84,25 +79,32 @@ class Heartbeat:
         panicked: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Begin to count.
+
+        ``ticks``: the guest's tick counter, or None when it cannot be read without a stop.
+        ``same_boot``: whether the kernel in memory is still the one that we know; called with the guest stopped.
+        ``panicked``: whether the kernel has panicked, after which its counter may still run; called when ticks could
+        be read, or with the guest stopped.
+        """
         self._ticks = ticks
         self._same_boot = same_boot
         self._panicked = panicked
         self._clock = clock
         self._last: int | None = None
-        self._next = clock() + _EVERY
+        self._next = clock() + _INTERVAL
 
     def due(self) -> bool:
-        """Whether a look with the guest stopped is called for: the counter did not move for a while, or it is over."""
+        """Return whether a look with the guest stopped is needed: the counter did not move, or the kernel panicked."""
         if self._clock() < self._next:
             return False
-        self._next = self._clock() + _EVERY
+        self._next = self._clock() + _INTERVAL
         now = self._ticks()
         moved = now is not None and now != self._last
         self._last = now
         return not moved or self._panicked()
 
     def look(self) -> None:
-        """The closer look. Raises :class:`GuestError` when the guest was rebooted, or has panicked."""
+        """Look at the stopped guest. Raises :class:`GuestError` when it was rebooted, or has panicked."""
         if not self._same_boot():
             raise GuestError(
                 "the guest was rebooted while it was traced",

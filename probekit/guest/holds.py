@@ -1,7 +1,7 @@
-"""Kernel modules of the guest that must stay while something of ours refers to them.
+"""Keep kernel modules of the guest from being unloaded while something of ours refers to them.
 
-A reference as every user of a module takes it: the guest's own `rmmod` says
-"in use" meanwhile. A kernel that cannot unload modules has no such functions,
+We take a reference as every user of a module does, so that the guest's own `rmmod`
+says "in use" meanwhile. A kernel that cannot unload modules has no such functions,
 and needs none.
 """
 
@@ -28,19 +28,21 @@ _LIVE = 0
 
 @dataclass(frozen=True, slots=True)
 class ModuleHolds:
-    """Addresses of ``try_module_get``, ``module_put`` and the list of modules.
-
-    ``link``, ``state``: byte offsets in ``struct module``.
-    """
+    """The kernel's functions that take and give back a reference to a module, and its list of modules."""
 
     get: int
+    """Address of ``try_module_get``."""
     put: int
+    """Address of ``module_put``."""
     modules: int
+    """Address of the list's head."""
     link: int
+    """Offset of the list's links in ``struct module``."""
     state: int
+    """Offset of ``state`` in ``struct module``."""
 
     def alive(self, read: Reader, module: int) -> bool:
-        """Whether the module is still there: its ``struct module`` is on the list and live. The guest is stopped."""
+        """Return whether the ``struct module`` at ``module`` is on the list and live. The guest is stopped."""
         at = self.modules
         for _ in range(_MAX_MODULES):
             at = _number(read, at, 8)
@@ -51,14 +53,17 @@ class ModuleHolds:
         return False
 
     def hold(self, point: SafePoint, read: Reader, module: int) -> None:
-        """Keep the module whose ``struct module`` this is. Raises :class:`GuestError` when it is gone, or going."""
+        """Take a reference to the ``struct module`` at ``module``.
+
+        Raises :class:`GuestError` when the module was unloaded, or is being unloaded.
+        """
         if not self.alive(read, module):
             raise GuestError(f"the module at {module:#x} was unloaded meanwhile", hint="try again")
         if not point.call(self.get, module, purpose=f"{HOLD} {module:#x}") & 0xFF:
             raise GuestError(f"the module at {module:#x} is being unloaded")
 
     def release(self, point: SafePoint, module: int) -> None:
-        """Let it go again."""
+        """Give the reference back."""
         point.call(self.put, module, purpose=f"{RELEASE} {module:#x}")
 
 
@@ -67,7 +72,7 @@ def _number(read: Reader, addr: int, size: int) -> int:
 
 
 def find_module_holds(find: Callable[[str], int | None], btf: Btf | None) -> ModuleHolds | None:
-    """Look the functions up by name; None where modules cannot be unloaded, or listed."""
+    """Look the functions up by name. Returns None where modules cannot be unloaded, or listed."""
     get, put, modules = find("try_module_get"), find("module_put"), find("modules")
     layout = btf.find_struct("module") if btf is not None else None
     if get is None or put is None or modules is None or layout is None:

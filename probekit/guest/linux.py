@@ -1,6 +1,6 @@
-"""A Linux guest's services, found by feature: memory of each kind, and waiting for readers.
+"""Find a Linux guest's services by feature: memory of each kind, and the wait for readers.
 
-Which function gives what, newest first; the kernel is asked what it has, never its version:
+Which function serves for what, newest first. We look for the kernel's functions and never at its version:
 
     executable  execmem_alloc (kernel commit 12af2b83d0b1, v6.10), module_alloc before; then set_memory_rox
                 (60463628c9e0, v6.2), set_memory_ro and set_memory_x before
@@ -31,21 +31,27 @@ _EXECMEM_DEFAULT = 0
 
 @record
 class Allocation:
-    """Guest memory of ours. ``addr``: a kernel virtual address, or for ``percpu`` the kernel's per-CPU pointer."""
+    """Guest memory of ours."""
 
     kind: MemoryKind
     addr: int
+    """A kernel virtual address, or for ``percpu`` the kernel's per-CPU pointer."""
     size: int
+    """Bytes."""
 
 
 @record
 class _Maker:
-    """One way to get memory: the function, its arguments before and after the size, and the matching free."""
+    """One way to get memory."""
 
     alloc: str
+    """Name of the function that allocates."""
     before: tuple[int, ...]
+    """Its arguments before the size."""
     after: tuple[int, ...]
+    """Its arguments after the size."""
     free: str
+    """Name of the function that frees."""
 
 
 _DATA = (_Maker("vzalloc_noprof", (), (), "vfree"), _Maker("vzalloc", (), (), "vfree"))
@@ -68,17 +74,21 @@ _READERS = ("synchronize_rcu_tasks", "synchronize_rcu")
 
 @record
 class LinuxServices:
-    """Addresses of the guest's own functions. Every call needs a :class:`SafePoint`."""
+    """The kernel's own functions. Every call needs a :class:`SafePoint`."""
 
     makers: dict[MemoryKind, tuple[_Maker, int, int]]
+    """The way to get memory of each kind, with the addresses of its two functions."""
     protect: tuple[int, ...]
+    """Addresses of the functions that make memory read-only and executable."""
     readers: tuple[int, ...]
+    """Addresses of the functions that wait for readers."""
     hooks: HookServices
+    """The functions that register our trap handler."""
 
     def allocate(self, point: SafePoint, kind: MemoryKind, size: int) -> Allocation:
-        """``size`` bytes, whole pages but for ``percpu``; all but ``exec`` zeroed by the guest.
+        """Allocate ``size`` bytes, rounded up to whole pages except for ``percpu``. The guest zeroes all but ``exec``.
 
-        Raises :class:`probekit.errors.GuestError` when the guest has none.
+        Raises :class:`probekit.errors.GuestError` when the guest has no such memory left.
         """
         maker, alloc, _ = self.makers[kind]
         if kind != "percpu":
@@ -89,7 +99,7 @@ class LinuxServices:
         return Allocation(kind=kind, addr=addr, size=size)
 
     def make_executable(self, point: SafePoint, memory: Allocation) -> None:
-        """Make ``exec`` memory read-only and executable, as kernels want it; the stub can write it all the same."""
+        """Make ``exec`` memory read-only and executable, as kernels require. The stub can still write it."""
         for function in self.protect:
             point.call(function, memory.addr, memory.size // _PAGE)
 
@@ -98,7 +108,10 @@ class LinuxServices:
         point.call(self.makers[memory.kind][2], memory.addr, purpose=f"free {memory.addr:#x}")
 
     def synchronize(self, point: SafePoint, *, timeout: float = 60.0) -> None:
-        """Wait until no task can still be inside code that was reachable before this call."""
+        """Wait until no task can still be inside code that was reachable before this call.
+
+        ``timeout``: seconds for each of the guest's functions. Raises :class:`probekit.errors.GuestError` after that.
+        """
         for function in self.readers:
             point.call(function, timeout=timeout)
 

@@ -1,9 +1,9 @@
-"""Guest data memory of ours, while the guest runs.
+"""Read and write our data memory in the guest while the guest runs.
 
 Where guest RAM is a shared file, the host reads and writes the pages in its own
 mapping and the guest never stops (:class:`RamData`). Elsewhere each access is a
-short stop through the stub (:class:`StubData`). Code is never written this way:
-an emulator must see code change.
+short stop through the stub (:class:`StubData`). Code is never written this way,
+because an emulator must see that code changes.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ PAGE_SIZE = 4096
 
 
 class PauseClock:
-    """Stops the guest for as short as it can and remembers how long that was.
-
-    ``longest``: seconds of the longest pause so far; ``total``: of all; ``count``: how many.
-    ``stopped``: told of each stop that a pause made: the guest may have stopped by itself at that very moment.
-    """
+    """Stops the guest for as short as it can and measures how long that was."""
 
     def __init__(self, target: Target, clock: Callable[[], float] = time.monotonic) -> None:
         self._target = target
         self._clock = clock
         self.longest = 0.0
+        """Seconds of the longest pause so far."""
         self.total = 0.0
+        """Seconds of all pauses so far."""
         self.count = 0
-        self.stopped: Callable[[StopReason], None] = _ignore
+        """How many pauses there were so far."""
+        self.on_stop: Callable[[StopReason], None] = _ignore
+        """Called after each stop that a pause made: the guest may have stopped by itself at that very moment."""
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """The guest is stopped inside; it runs again behind only if it ran before."""
+        """Stop the guest for the body of a ``with``; afterwards it runs again only if it ran before."""
         if not _runs(self._target):
             yield
             return
         start = self._clock()
         reason = self._target.stop()
         try:
-            self.stopped(reason)
+            self.on_stop(reason)
             yield
         finally:
             if not _runs(self._target):
@@ -53,14 +53,14 @@ class PauseClock:
             self.note(self._clock() - start)
 
     def note(self, seconds: float) -> None:
-        """Somebody else held the guest for that long."""
+        """Count a pause of so many seconds that somebody else made."""
         self.longest = max(self.longest, seconds)
         self.total += seconds
         self.count += 1
 
 
 def _ignore(_: StopReason) -> None:
-    """Nobody has probes that stop the guest."""
+    """Do nothing: nobody has probes that stop the guest."""
 
 
 def _runs(target: Target) -> bool:
@@ -68,47 +68,58 @@ def _runs(target: Target) -> bool:
 
 
 class DataMemory(Protocol):
-    """Reads and writes of our own guest memory, running or not. ``live``: without stopping the guest."""
+    """Our own memory in the guest, which may run or be stopped."""
 
     @property
-    def live(self) -> bool: ...
+    def live(self) -> bool:
+        """Whether an access leaves the guest running."""
+        ...
 
-    def read(self, addr: int, size: int) -> bytes: ...
+    def read(self, addr: int, size: int) -> bytes:
+        """Return exactly ``size`` bytes; raises :class:`MemoryAccessError`."""
+        ...
 
-    def write(self, addr: int, data: bytes) -> None: ...
+    def write(self, addr: int, data: bytes) -> None:
+        """Write all of ``data``; raises :class:`MemoryAccessError`."""
+        ...
 
 
 class RamBytes(Protocol):
     """Guest physical memory as a shared mapping (:class:`probekit.target.ram.GuestRam`)."""
 
-    def read(self, phys: int, size: int) -> bytes: ...
+    def read(self, phys: int, size: int) -> bytes:
+        """Return exactly ``size`` bytes; raises :class:`MemoryAccessError` outside RAM."""
+        ...
 
-    def write(self, phys: int, data: bytes) -> None: ...
+    def write(self, phys: int, data: bytes) -> None:
+        """Write all of ``data``; raises :class:`MemoryAccessError` outside RAM."""
+        ...
 
 
 class RamData:
-    """Our memory through the shared RAM file. ``pages``: virtual page to physical page, fixed while we own it."""
+    """Our memory through the shared RAM file: a :class:`DataMemory`."""
 
     def __init__(self, ram: RamBytes, pages: Mapping[int, int]) -> None:
+        """Use ``pages``: the physical page of each virtual page, which stays the same while we own the memory."""
         self._ram = ram
         self._pages = dict(pages)
 
     @property
     def live(self) -> bool:
-        """Always: the guest is not stopped."""
+        """Return True: an access leaves the guest running."""
         return True
 
     def read(self, addr: int, size: int) -> bytes:
-        """Exactly ``size`` bytes; raises :class:`MemoryAccessError` outside our pages."""
+        """Return exactly ``size`` bytes; raises :class:`MemoryAccessError` outside our pages."""
         return b"".join(self._ram.read(phys, length) for phys, _, length in self._runs(addr, size))
 
     def write(self, addr: int, data: bytes) -> None:
-        """Raises :class:`MemoryAccessError` outside our pages."""
+        """Write all of ``data``; raises :class:`MemoryAccessError` outside our pages."""
         for phys, offset, length in self._runs(addr, len(data)):
             self._ram.write(phys, data[offset : offset + length])
 
     def _runs(self, addr: int, size: int) -> list[tuple[int, int, int]]:
-        """``(physical, offset, length)`` pieces; physically adjacent pages are one piece."""
+        """Split a range into ``(physical, offset, length)`` pieces; physically adjacent pages are one piece."""
         runs: list[tuple[int, int, int]] = []
         offset = 0
         while offset < size:
@@ -130,13 +141,20 @@ class RamData:
 class StoppedMemory(Protocol):
     """Kernel memory of a stopped guest, whatever its vCPUs map (:class:`probekit.guest.text.KernelText`)."""
 
-    def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]: ...
+    def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
+        """Return the bytes of ``(addr, size)`` ranges, None where unreadable."""
+        ...
 
-    def write_many(self, edits: Iterable[tuple[int, bytes]]) -> None: ...
+    def write_many(self, edits: Iterable[tuple[int, bytes]]) -> None:
+        """Write ``(addr, data)`` in order; raises :class:`MemoryAccessError`."""
+        ...
 
 
 class StubData:
-    """Our memory through the stub, one short stop for each access (or one for many, inside ``clock.paused()``)."""
+    """Our memory through the stub: a :class:`DataMemory`.
+
+    Each access is a short stop, or one stop serves many accesses inside ``clock.paused()``.
+    """
 
     def __init__(self, memory: StoppedMemory, clock: PauseClock) -> None:
         self._memory = memory
@@ -144,11 +162,11 @@ class StubData:
 
     @property
     def live(self) -> bool:
-        """Never: each access stops the guest."""
+        """Return False: each access stops the guest."""
         return False
 
     def read(self, addr: int, size: int) -> bytes:
-        """Exactly ``size`` bytes; raises :class:`MemoryAccessError`."""
+        """Return exactly ``size`` bytes; raises :class:`MemoryAccessError`."""
         with self._clock.paused():
             data = self._memory.read_many([(addr, size)])[0]
         if data is None:
@@ -156,6 +174,6 @@ class StubData:
         return data
 
     def write(self, addr: int, data: bytes) -> None:
-        """Raises :class:`MemoryAccessError`."""
+        """Write all of ``data``; raises :class:`MemoryAccessError`."""
         with self._clock.paused():
             self._memory.write_many([(addr, data)])

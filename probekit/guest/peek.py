@@ -1,10 +1,10 @@
-"""Kernel memory that a script's own pointers lead to: anything may be asked for, and nothing may be hurt by looking.
+"""Read kernel memory that a script's own pointers lead to. A script may ask for any address, and no read may do harm.
 
-    peek(addr of a task, 8)          ->  8 bytes
-    peek(0, 8), peek(user address)   ->  None: D has no loads of user memory, and the tables of a process may be any
-    peek(ioremap'd register, 4)      ->  None: reading a device changes it
+    read(addr of a task, 8)          ->  8 bytes
+    read(0, 8), read(user address)   ->  None: D has no loads of user memory, and any process's tables may be in use
+    read(ioremap'd register, 4)      ->  None: reading a device changes it
 
-Where a page is, is looked up anew for each firing: what a pointer leads to may have been mapped a moment ago.
+Each page is looked up anew for each firing, because what a pointer leads to may have been mapped a moment ago.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from probekit.guest.ramtext import RamText
 __all__ = ("MOST_BYTES", "KernelPeek")
 
 MOST_BYTES = 1 << 20
-"""Of one read."""
+"""The most bytes that one read may ask for."""
 
 _PAGE = 4096
 _TOP = 1 << 64
@@ -32,11 +32,7 @@ class _View(Protocol):
 
 
 class KernelPeek:
-    """``ram``: the quick way, where there is one. ``view``: the stub, used while the guest is stopped.
-
-    ``levels``: of the page tables, 4 or 5: they say which addresses are canonical, and so are addresses at all.
-    ``spans``: asked once, without ``ram``: the physical ``(start, end)`` of the guest's RAM, None when nobody tells.
-    """
+    """Reads plain kernel memory, and nothing else."""
 
     def __init__(
         self,
@@ -46,23 +42,29 @@ class KernelPeek:
         levels: int,
         ram: RamText | None = None,
     ) -> None:
+        """Read through ``ram`` where there is one, else through ``view`` while the guest is stopped.
+
+        ``levels``: of the page tables, 4 or 5; they decide which addresses are canonical.
+        ``spans``: the physical ``(start, end)`` ranges of the guest's RAM, None when they are not known. It is called
+        at most once, and only without ``ram``.
+        """
         self._lowest = _TOP - (1 << (12 + 9 * levels - 1))
         self._view = view
         self._clock = clock
         self._ram = ram
-        self._ask = spans
+        self._find_spans = spans
         self._spans: Sequence[tuple[int, int]] | None = None
-        self._asked = False
+        self._spans_known = False
 
-    def forget(self) -> None:
-        """The guest has run: look every page up anew."""
+    def invalidate(self) -> None:
+        """Look every page up anew, because the guest has run."""
         if self._ram is not None:
-            self._ram.forget()
+            self._ram.invalidate()
 
     def read(self, addr: int, size: int) -> bytes | None:
-        """``size`` bytes at a kernel address, None where one of them is not plain mapped memory.
+        """Return ``size`` bytes at a kernel address, None where one of them is not plain mapped memory.
 
-        The guest may run; without its RAM as a file it is stopped meanwhile.
+        ``size`` is at most :data:`MOST_BYTES`. The guest may run; without a shared RAM file it is stopped meanwhile.
         """
         if not (addr >= self._lowest and 0 < size <= MOST_BYTES and addr + size <= _TOP):
             return None
@@ -75,9 +77,9 @@ class KernelPeek:
                 return None
 
     def _harmless(self, addr: int, size: int) -> bool:
-        """Whether all of it is RAM."""
-        if not self._asked:
-            self._spans, self._asked = self._ask(), True
+        """Return whether the whole range is RAM."""
+        if not self._spans_known:
+            self._spans, self._spans_known = self._find_spans(), True
         if self._spans is None:
             return True  # another hypervisor: its stub reads memory only
         where = self._view.translate_many(range(addr & -_PAGE, addr + size, _PAGE))

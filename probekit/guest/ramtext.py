@@ -1,9 +1,9 @@
-"""Kernel memory read through the shared RAM file: no packets, and the guest may run.
+"""Read kernel memory through the shared RAM file: without packets, and while the guest runs.
 
     virtual page -> (the kernel's own page tables, read from the same file) -> physical page -> mapping
 
-Text is only *read* this way. It is written through the stub, which tells an
-emulator that code has changed.
+Text is only *read* this way. It is written through the stub, because an emulator
+must see that code changes.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _EVERYWHERE = range(1 << 64)
 
 
 class _RamFrames:
-    """Page-table frames out of the RAM file: a :class:`probekit.kernel.view.PhysicalSource`."""
+    """Reads page-table frames from the RAM file: a :class:`probekit.kernel.view.PhysicalSource`."""
 
     def __init__(self, ram: RamBytes) -> None:
         self._ram = ram
 
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
-        """Physical ranges; None outside RAM."""
+        """Return the bytes of physical ``(addr, size)`` ranges, None outside RAM."""
         found: list[bytes | None] = []
         for addr, size in ranges:
             try:
@@ -39,44 +39,45 @@ class _RamFrames:
 
 
 class RamText:
-    """``read_many`` on kernel addresses. ``tables``: the kernel's own page tables.
-
-    ``lasting``: addresses of the kernel's image. Where a page of it is, is remembered; elsewhere memory comes and goes
-    (modules, stacks, pages that we have the guest allocate).
-    """
+    """Reads kernel addresses through the RAM file and the kernel's page tables."""
 
     def __init__(self, ram: RamBytes, tables: Tables, lasting: range) -> None:
+        """Read by ``tables``, the kernel's own page tables.
+
+        ``lasting``: addresses of the kernel's image, whose physical pages are cached. Elsewhere memory comes and goes
+        (modules, stacks, pages that the guest allocates for us), and each read looks its pages up anew.
+        """
         self._frames: PhysicalSource = _RamFrames(ram)
         self._ram = ram
         self._tables = tables
         self._lasting = lasting
-        self._where: dict[int, int | None] = {}
+        self._frame_of: dict[int, int | None] = {}
 
-    def remembering(self) -> RamText:
-        """Another one, for a reader who knows when to forget all pages."""
+    def caching_reader(self) -> RamText:
+        """Return a reader that caches every page, for a caller who calls :meth:`invalidate` when pages may change."""
         return RamText(self._ram, self._tables, _EVERYWHERE)
 
-    def forget(self) -> None:
-        """Look every page up anew: memory was mapped or unmapped."""
-        self._where.clear()
+    def invalidate(self) -> None:
+        """Look every page up anew, because memory was mapped or unmapped."""
+        self._frame_of.clear()
 
     def walk_many(self, pages: Iterable[int]) -> dict[int, Leaf | None]:
-        """How the kernel's tables map each page now."""
+        """Return how the kernel's tables map each page now, None for one that is not mapped."""
         return walk_many(self._frames, self._tables, pages)
 
     def read(self, addr: int, size: int) -> bytes:
-        """Exactly ``size`` bytes; raises :class:`MemoryAccessError`."""
+        """Return exactly ``size`` bytes; raises :class:`MemoryAccessError`."""
         data = self.read_many([(addr, size)])[0]
         if data is None:
             raise MemoryAccessError(f"cannot read {size} bytes of guest memory at {addr:#x}", addr=addr, size=size)
         return data
 
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
-        """``(addr, size)`` ranges to bytes; None where a page is not mapped, not RAM, or not the kernel's."""
+        """Return the bytes of ``(addr, size)`` ranges; None where a page is not mapped, not RAM or not the kernel's."""
         pages = {p for addr, size in ranges for p in range(addr & -_PAGE, addr + size, _PAGE)}
-        missing = [page for page in pages if page not in self._where and page & _KERNEL_HALF]
+        missing = [page for page in pages if page not in self._frame_of and page & _KERNEL_HALF]
         if missing:
-            self._where.update(translate_many(self._frames, self._tables, missing))
+            self._frame_of.update(translate_many(self._frames, self._tables, missing))
         copies: dict[int, bytes | None] = {page: self._page(page) for page in pages}
         found: list[bytes | None] = []
         for addr, size in ranges:
@@ -88,11 +89,11 @@ class RamText:
                 found.append(_join(copies, addr, size))
         for addr in missing:
             if addr not in self._lasting:
-                del self._where[addr]
+                del self._frame_of[addr]
         return found
 
     def _page(self, page: int) -> bytes | None:
-        frame = self._where.get(page)
+        frame = self._frame_of.get(page)
         if frame is None:
             return None
         try:
@@ -102,7 +103,7 @@ class RamText:
 
 
 def _join(copies: dict[int, bytes | None], addr: int, size: int) -> bytes | None:
-    """A range that crosses pages, or None when one of them is missing."""
+    """Join the parts of a range that crosses pages; None when one of the pages is missing."""
     parts: list[bytes] = []
     for page in range(addr & -_PAGE, addr + size, _PAGE):
         copy = copies[page]

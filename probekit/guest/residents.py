@@ -1,10 +1,10 @@
-"""Tasks that sleep inside our code and will come back to it.
+"""Find tasks that sleep inside our code and will come back to it.
 
-Only an instruction that was copied can sleep there: it touched user memory, and the
-page has to be fetched. The kernel's wait for readers does not see that (a task
-that sleeps has passed it), so every kernel stack is looked through for addresses of
-our code. What is found may be left over from before; the guest's own unwinder
-tells which it is.
+A task sleeps there only in a copied instruction that touched user memory whose page
+has to be fetched. The kernel's wait for readers does not see that, because a task
+that sleeps has passed it. So every kernel stack is searched for addresses of our
+code. An address found there may be left over from earlier calls; the guest's own
+unwinder tells whether the task will return to it.
 """
 
 from __future__ import annotations
@@ -26,42 +26,51 @@ from probekit.target.api import Target
 __all__ = ("LIMIT", "MemoryLog", "Residents", "vacated", "words_inside")
 
 LIMIT = 10.0
-"""Seconds to wait for sleeping tasks, if nothing else is said."""
+"""Seconds to wait for sleeping tasks by default."""
 
 _DEPTH = 64  # return addresses that the unwinder is asked for
 _PAGE = 4096
-_STEP = 0.2  # seconds between two looks
-_NAMED = 3
+_INTERVAL = 0.2  # seconds between two looks
+_MAX_NAMED = 3  # tasks named in an error
 
 
 def words_inside(stack: bytes, start: int, end: int) -> bool:
-    """Whether an aligned word of ``stack`` lies in ``start..end``."""
+    """Return whether an aligned 8-byte word of ``stack`` lies in ``start..end``."""
     words = array("Q", stack[: len(stack) & ~7])
     return any(start <= word < end for word in words)
 
 
 class MemoryLog(Protocol):
-    """Hears of guest memory that is ours, and no longer."""
+    """Keeps an account of guest memory that is ours."""
 
-    def allocated(self, memory: Allocation) -> None: ...
+    def allocated(self, memory: Allocation) -> None:
+        """Note that the memory is ours from now on."""
+        ...
 
-    def freed(self, memory: Allocation) -> None: ...
+    def freed(self, memory: Allocation) -> None:
+        """Note that the memory was given back."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Residents:
-    """``tasks``: every thread now, the guest stopped. ``unwind``: ``stack_trace_save_tsk``, or None without it."""
+    """Searches the kernel stacks of all tasks for addresses of our code."""
 
     tasks: Callable[[], Sequence[Task]]
+    """Returns every thread now; called with the guest stopped."""
     unwind: int | None
+    """Address of ``stack_trace_save_tsk``, or None where the kernel has no such function."""
 
     def suspects(self, target: Target, text: StoppedMemory, start: int, end: int) -> list[Task]:
-        """Tasks with an address in ``start..end`` on their kernel stacks. The guest is stopped."""
+        """Return the tasks with an address in ``start..end`` on their kernel stacks. The guest is stopped."""
         tasks, stacks, _ = self._stacks(target, text)
         return [t for t, stack in zip(tasks, stacks, strict=True) if stack and words_inside(stack, start, end)]
 
     def addresses(self, target: Target, text: StoppedMemory, start: int, end: int) -> set[int]:
-        """Every word in ``start..end`` on any kernel stack, of interrupts included, and where the vCPUs stand."""
+        """Return the words in ``start..end`` on any kernel stack, those of interrupts included, or in a vCPU's RIP.
+
+        The guest is stopped.
+        """
         _, stacks, loose = self._stacks(target, text)
         pages = [(at, min(_PAGE - at % _PAGE, _PAGE)) for sp in loose for at in _pages(sp & ~7)]
         found = {regs["rip"] for regs in map(target.regs, target.vcpus())}
@@ -71,14 +80,14 @@ class Residents:
         return {word for word in found if start <= word < end}
 
     def nobody(self, target: Target, text: StoppedMemory, bounds: Sequence[tuple[int, int]]) -> bool:
-        """Whether it is certain that nothing is on its way through or back to any of ``bounds`` (start, end).
+        """Return whether it is certain that nothing runs in or will return to any of ``bounds`` (start, end).
 
-        Certain: no register of any vCPU and no word on the stack of any task leads there, and every vCPU that is in
-        the kernel is on a task's stack, so that there is no other stack with somebody to return to. The guest is
+        It is certain when no register of any vCPU and no word on the stack of any task leads there, and every vCPU
+        that is in the kernel is on a task's stack, so that no other stack holds a return address. The guest is
         stopped.
         """
-        held = [value for vcpu in target.vcpus() for value in target.regs(vcpu).values.values()]
-        if any(start <= value < end for value in held for start, end in bounds):
+        registers = [value for vcpu in target.vcpus() for value in target.regs(vcpu).values.values()]
+        if any(start <= value < end for value in registers for start, end in bounds):
             return False
         _, stacks, loose = self._stacks(target, text)
         if loose or any(stack is None for stack in stacks):
@@ -86,7 +95,7 @@ class Residents:
         return not any(words_inside(stack, start, end) for stack in stacks if stack for start, end in bounds)
 
     def _stacks(self, target: Target, text: StoppedMemory) -> tuple[Sequence[Task], list[bytes | None], list[int]]:
-        """Every task, the part of its stack that is in use, and the stack pointers of vCPUs that are on no task's."""
+        """Return the tasks, the used part of each one's stack, and the stack pointers of vCPUs on no task's stack."""
         tasks = self.tasks()
         running = [regs["rsp"] for regs in map(target.regs, target.vcpus()) if not regs.in_user_mode]
         loose = [sp for sp in running if not any(t.stack_start <= sp < t.stack_end for t in tasks)]
@@ -102,9 +111,10 @@ class Residents:
         code: tuple[int, int],
         log: MemoryLog,
     ) -> list[Task]:
-        """Tasks that will come back to ``code`` (start, end). Some may be named wrongly where the kernel cannot say.
+        """Return the tasks that will come back to ``code`` (start, end).
 
-        ``log``: told of the page that the kernel writes its answers to.
+        Without an unwinder in the kernel the answer may name tasks that will not come back. ``log``: keeps account of
+        the page that the kernel writes its answers to. Raises :class:`GuestError` when a guest call fails.
         """
         suspects = self.suspects(target, text, *code)
         if not suspects or self.unwind is None:
@@ -128,13 +138,16 @@ class Residents:
 
 
 def _pages(sp: int) -> Iterator[int]:
-    """Where to read a stack of interrupts: from ``sp`` to the end of its 16 KiB, page by page (some are smaller)."""
+    """Yield where to read a stack of interrupts: from ``sp`` to the end of its 16 KiB, page by page.
+
+    Some of these stacks are smaller, so a later page may not be mapped.
+    """
     yield sp
     yield from range((sp | _PAGE - 1) + 1, (sp | THREAD_SIZE - 1) + 1, _PAGE)
 
 
 def _lowest(task: Task, running: Sequence[int], loose: Sequence[int]) -> int:
-    """Where a task's stack begins to be in use.
+    """Return the lowest address in use of a task's stack.
 
     ``running``: stack pointers of the vCPUs that are in the kernel; ``loose``: those on no task's stack (interrupts).
     """
@@ -143,7 +156,7 @@ def _lowest(task: Task, running: Sequence[int], loose: Sequence[int]) -> int:
     own = [sp for sp in running if task.stack_start <= sp < task.stack_end]
     if own:
         return min(own) & ~7
-    # It is in user mode and its kernel stack empty, or it was interrupted and the vCPU is on another stack.
+    # It is in user mode with an empty kernel stack, or it was interrupted and the vCPU is on another stack.
     return task.stack_start if loose else task.stack_end
 
 
@@ -159,12 +172,13 @@ def vacated(
     settled: Callable[[SafePoint], bool] | None = None,
     limit: float = LIMIT,
 ) -> Iterator[SafePoint]:
-    """A safe point at which nobody will come back to our code; the guest runs while somebody may.
+    """Reach a safe point at which no task will come back to our code. The guest runs while some task may.
 
-    ``prepare``: done once, before the wait for readers. ``wait``: begins that wait and gives what ends it, while the
-    guest runs; None where the guest has to wait in a call. ``inside``: who will come back. ``settled``: whether there
-    is nothing to wait for, asked before the wait is begun: an idle guest takes a second to come to a safe point again.
-    Raises :class:`GuestError` when it is still somebody after ``limit`` seconds.
+    ``prepare``: called once, before the wait for readers. ``wait``: begins the wait and returns the function that
+    ends it, which is called while the guest runs; None where the guest has to wait in a call. ``inside``: the tasks
+    that will come back. ``settled``: whether there is nothing to wait for. It is called before the wait begins,
+    because an idle guest takes a second to come to a safe point again.
+    Raises :class:`GuestError` when a task is still inside after ``limit`` seconds.
     """
     deadline = time.monotonic() + limit
     if wait is not None:
@@ -185,12 +199,12 @@ def vacated(
                 prepare = None
             if wait is None:
                 services.synchronize(point)
-            who = inside(point)
-            if not who:
+            sleepers = inside(point)
+            if not sleepers:
                 yield point
                 return
         target.resume()
         if time.monotonic() >= deadline:
-            names = ", ".join(f"{task.comm} ({task.pid})" for task in who[:_NAMED])
-            raise GuestError(f"{len(who)} tasks sleep in a copied instruction, such as {names}")
-        time.sleep(_STEP)
+            names = ", ".join(f"{task.comm} ({task.pid})" for task in sleepers[:_MAX_NAMED])
+            raise GuestError(f"{len(sleepers)} tasks sleep in a copied instruction, such as {names}")
+        time.sleep(_INTERVAL)

@@ -1,16 +1,16 @@
 """Reach a safe point in a live guest, call kernel functions there, and give everything back.
 
-    with SafePoint(target, places) as point:         # guest runs until some task is at a candidate
+    with SafePoint(target, call_points) as point:    # guest runs until some task is at a candidate
         page = point.call(vzalloc, 4096)             # guest runs inside vzalloc, comes back, is stopped again
-                                                     # the task goes on as if nothing had been
+                                                     # the task goes on as if nothing had happened
 
 A call borrows the stopped task: its registers are saved, RIP is set to the
 function, and the return address on its own stack is the *landing*, where our
-breakpoint stands (:mod:`probekit.guest.candidates`). The function may sleep and
-the task may come back on another vCPU, so its return is known by its stack
-pointer, not by its vCPU.
-Below the stack pointer nothing is alive: Linux kernels are built without a red
-zone, and 256 bytes are skipped all the same.
+breakpoint stands (:mod:`probekit.guest.call_points`). The function may sleep and
+the task may come back on another vCPU, so we recognise its return by its stack
+pointer and not by its vCPU.
+Nothing below the stack pointer is in use, because Linux kernels are built without
+a red zone. We skip 256 bytes all the same.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Protocol
 
 from probekit.errors import Cancelled, GuestError, SafePointTimeout, TargetError
-from probekit.guest.candidates import LANDING, CallPlaces
+from probekit.guest.call_points import LANDING, CallPoints
 from probekit.guest.health import check_status
 from probekit.guest.memory import PauseClock
 from probekit.target.api import Regs, StopReason, Target, Vcpu
@@ -57,20 +57,20 @@ class CallLog(Protocol):
 
 
 class NoCallLog:
-    """For reading-only uses and tests: nothing is kept."""
+    """Keeps nothing: for tests, and for uses that only read."""
 
     def call_started(self, *, vcpu: Vcpu, regs: Mapping[str, int], return_addr: int, rsp: int, purpose: str) -> None:
-        """Nothing to keep."""
+        """Keep nothing."""
 
     def call_returned(self, value: int) -> None:
-        """Nothing to keep."""
+        """Keep nothing."""
 
     def call_done(self) -> None:
-        """Nothing to keep."""
+        """Keep nothing."""
 
 
 def is_pointer(value: int) -> bool:
-    """Whether a returned value is an address: neither NULL nor an error pointer."""
+    """Return whether a returned value is an address: neither NULL nor an error pointer."""
     return 0 < value < _ERR_MIN
 
 
@@ -80,37 +80,39 @@ def finish_call(target: Target, vcpu: Vcpu, saved: Mapping[str, int]) -> None:
 
 
 def returned_on(target: Target, landing: int, rsp: int) -> Vcpu | None:
-    """The vCPU where a borrowed task stands at the landing, its call behind it; None while it is inside."""
+    """Return the vCPU where a borrowed task stands at the landing after its call; None while it is inside."""
     for vcpu in target.vcpus():
         regs = target.regs(vcpu)
-        # Without the breakpoint it goes round the landing's one instruction: there is no other place to see it.
+        # Without the breakpoint it loops in the landing's one instruction: it is seen nowhere else.
         if regs["rip"] == landing and regs["rsp"] == rsp and not regs.in_user_mode:
             return vcpu
     return None
 
 
 class SafePoint:
-    """A stopped task at a candidate, ready to be borrowed. A context manager; leaves the guest stopped.
-
-    ``places``: where a task may be borrowed, and where its calls come back.
-    ``timeout``: seconds until :class:`SafePointTimeout`. ``log``: see :class:`CallLog`. ``cancelled``: asked while
-    waiting; when it says so, :class:`Cancelled` is raised (never inside a call: a borrowed task is given back first).
-    ``clock``: hears of every pause.
-    """
+    """A stopped task at a candidate, ready to be borrowed. A context manager; leaves the guest stopped."""
 
     def __init__(
         self,
         target: Target,
-        places: CallPlaces,
+        call_points: CallPoints,
         *,
         log: CallLog | None = None,
         timeout: float = 20.0,
         cancelled: Callable[[], bool] = lambda: False,
         clock: PauseClock | None = None,
     ) -> None:
+        """Prepare, but touch nothing until the ``with`` begins.
+
+        ``call_points``: where a task may be borrowed, and where its calls come back. ``log``: see :class:`CallLog`.
+        ``timeout``: seconds until entering raises :class:`SafePointTimeout`.
+        ``cancelled``: called while waiting; entering raises :class:`Cancelled` when it returns True. It is never
+        called inside a guest call, so a borrowed task is given back first.
+        ``clock``: counts every pause.
+        """
         self._target = target
-        self._candidates = dict(places.candidates)
-        self._landings = places.landings
+        self._candidates = dict(call_points.candidates)
+        self._landings = call_points.landings
         self._log: CallLog = log or NoCallLog()
         self._timeout = timeout
         self._cancelled = cancelled
@@ -149,7 +151,7 @@ class SafePoint:
             self._clock.note(time.monotonic() - self._since)  # the caller lets the guest run next
 
     def call(self, function: int, *args: int, timeout: float = 60.0, purpose: str = "") -> int:
-        """Call a guest function of at most six integer arguments; returns RAX, unsigned. ``purpose``: for the log.
+        """Call a guest function with at most six integer arguments. Returns RAX, unsigned. ``purpose``: for the log.
 
         Raises :class:`GuestError` when it does not return in ``timeout`` seconds; the task is then still inside.
         """
@@ -178,7 +180,10 @@ class SafePoint:
         return result
 
     def call_pointer(self, function: int, *args: int, what: str, purpose: str = "") -> int:
-        """:meth:`call` for functions that return a pointer: NULL and error pointers raise :class:`GuestError`."""
+        """Call a function that returns a pointer; raises :class:`GuestError` for NULL and error pointers.
+
+        ``what``: names the memory in the error.
+        """
         value = self.call(function, *args, purpose=purpose)
         if not is_pointer(value):
             raise GuestError(
@@ -188,19 +193,19 @@ class SafePoint:
         return value
 
     def _landing(self) -> int:
-        """A landing that is one now: probes may have covered some."""
+        """Return a landing whose bytes are unchanged, because probes may cover some of them."""
         found = self._target.read_many([(addr, len(LANDING)) for addr in self._landings])
         for addr, code in zip(self._landings, found, strict=True):
             if code == LANDING:
                 return addr
-        raise GuestError("every place in the kernel's text where a guest call could come back to was changed")
+        raise GuestError("every place in the kernel's text where a guest call could return to was changed")
 
     def _reach(self) -> tuple[Vcpu, Regs]:
         deadline = time.monotonic() + self._timeout
         while True:
             stop = self._run(_SLICE)
             if stop is None and (self._cancelled() or time.monotonic() > deadline):
-                stop = self._target.stop()  # a task may arrive at this very moment: then it is as good as any other
+                stop = self._target.stop()  # a task that arrives at this very moment serves as well as any other
                 found = self._at_candidate(stop)
                 if found is None and self._cancelled():
                     raise Cancelled("interrupted while waiting for a safe point in the guest")
@@ -217,7 +222,7 @@ class SafePoint:
         )
 
     def _run(self, seconds: float) -> StopReason | None:
-        """Let the guest run until it stops by itself; None when it still runs after ``seconds``."""
+        """Let the guest run until it stops by itself. Returns None when it still runs after ``seconds``."""
         if not _runs(self._target):
             if self._clock is not None and self._since:
                 self._clock.note(time.monotonic() - self._since)
@@ -227,7 +232,7 @@ class SafePoint:
         return stop
 
     def _at_candidate(self, stop: StopReason) -> tuple[Vcpu, Regs] | None:
-        """The vCPU that can be borrowed, if one can; any other at a candidate is moved on."""
+        """Return the vCPU whose task can be borrowed, if there is one; move any other at a candidate on."""
         self._check(stop)
         for vcpu in self._target.vcpus():
             regs = self._target.regs(vcpu)
@@ -256,7 +261,7 @@ class SafePoint:
         )
 
     def _pass(self, vcpu: Vcpu, regs: Regs) -> None:
-        """Move another task past the pad under our breakpoint: the pad does nothing, so neither does this."""
+        """Move another task past the pad under our breakpoint. The pad does nothing, so skipping it is harmless."""
         self._target.set_regs(vcpu, regs.replace(rip=regs["rip"] + self._candidates[regs["rip"]]))
 
     def _check(self, stop: StopReason) -> None:

@@ -1,9 +1,9 @@
-"""The address spaces of a guest: is memory of the kernel's half the same in all of them?
+"""Compare the address spaces of a guest: is memory of the kernel's half the same in all of them?
 
 x86-64 Linux gives each process a top-level page table of its own. Entries of the kernel's half are copied from
-``init_top_pgt``; a vmalloc area that gets a new entry later would fault at first touch in processes that lack it,
+``init_top_pgt``. A vmalloc area that gets a new entry later would fault at first touch in processes that lack it,
 which in NMI context is fatal (an ``iret`` from that fault lets the next NMI in). Kernels fill all top-level entries
-of the vmalloc area at boot since commit 6eb82f994026 (v5.8); what the kernel does is looked at here, not assumed.
+of the vmalloc area at boot since commit 6eb82f994026 (v5.8). This module checks the tables instead of assuming that.
 """
 
 from __future__ import annotations
@@ -31,17 +31,15 @@ class Unshared(NamedTuple):
     """A page that one process's tables do not map as the kernel's own do."""
 
     addr: int
+    """Virtual address of the page."""
     comm: str
+    """Name of a task of that process."""
     pid: int
+    """ID of that task."""
 
 
 class AddressSpaces:
-    """The guest runs; it is stopped for as short as can be. ``memory``: the kernel's, of a stopped guest.
-
-    ``ram``: the quicker way to it, and to page tables, where there is one: nobody else reads through it meanwhile.
-    ``tasks``: addresses of the guest's tasks. ``top``: address of ``init_top_pgt``.
-    ``btf``: None when the kernel has no type information; processes are then not looked at.
-    """
+    """The page tables of the kernel and of every process, in a guest that runs and is stopped only for short."""
 
     def __init__(
         self,
@@ -54,6 +52,12 @@ class AddressSpaces:
         btf: Btf | None,
         top: int | None,
     ) -> None:
+        """Read through ``ram`` where there is one, else through ``view`` and ``memory`` while the guest is stopped.
+
+        ``memory``: the kernel's memory while the guest is stopped. ``ram``: nobody else may read through it meanwhile.
+        ``tasks``: addresses of the guest's tasks. ``btf``: None when the kernel has no type information; processes are
+        not compared then. ``top``: address of ``init_top_pgt``, None when it is not known.
+        """
         self._view = view
         self._memory = memory
         self._clock = clock
@@ -63,9 +67,9 @@ class AddressSpaces:
         self._top = top
 
     def leaves(self, pages: Iterable[int]) -> dict[int, Leaf | None] | None:
-        """How the kernel's own tables map each page; None when page tables cannot be read through this stub.
+        """Return how the kernel's own tables map each page; None when this stub cannot read page tables.
 
-        What maps memory that is ours does not change, so that it can be read while the guest runs.
+        The tables that map our memory do not change, so they can be read while the guest runs.
         """
         if self._ram is not None:
             return self._ram.walk_many(pages)
@@ -73,11 +77,15 @@ class AddressSpaces:
             return self._view.walk_many(pages)
 
     def unshared(self, pages: Iterable[int]) -> list[Unshared]:
-        """Pages whose top-level entry differs in some process. Raises :class:`GuestError` for tables that make none."""
+        """Return the pages whose top-level entry differs in some process. Raises :class:`GuestError` for bad tables.
+
+        The result is empty when processes cannot be compared.
+        """
         if self._btf is None or self._top is None:
             return []
         if self._ram is not None:
-            # Lists in flux may lead anywhere. But where their pages are is known when they stand still, just behind.
+            # Lists that change may lead anywhere. This read only caches their pages for the one below, with the guest
+            # stopped.
             with suppress(SymbolError, TargetError):
                 self._tops(self._btf, Memory(self._ram))
         with self._clock.paused():
@@ -85,24 +93,27 @@ class AddressSpaces:
             return self._differing(pages, self._btf, self._top, _TOP_SHIFT[tables.levels]) if tables is not None else []
 
     def _differing(self, pages: Iterable[int], btf: Btf, own: int, shift: int) -> list[Unshared]:
-        places = {addr >> shift & 0x1FF: addr for addr in pages}
+        page_at = {addr >> shift & 0x1FF: addr for addr in pages}  # by index in the top-level table
         tops = self._tops(btf, self._memory)
-        found = self._memory.read_many([(top + 8 * index, 8) for top in (own, *tops) for index in places])
+        found = self._memory.read_many([(top + 8 * index, 8) for top in (own, *tops) for index in page_at])
         if any(entry is None for entry in found):
             raise GuestError("a process's page table cannot be read")
         entries = [int.from_bytes(entry or b"", "little") & ~_ACCESSED_DIRTY for entry in found]
-        kernels, *others = [entries[at : at + len(places)] for at in range(0, len(entries), len(places))]
+        kernels, *others = [entries[at : at + len(page_at)] for at in range(0, len(entries), len(page_at))]
         wrong = [
             (addr, task)
             for task, row in zip(tops.values(), others, strict=True)
-            for addr, mine, theirs in zip(places.values(), row, kernels, strict=True)
+            for addr, mine, theirs in zip(page_at.values(), row, kernels, strict=True)
             if mine != theirs
         ]
         tasks = read_tasks(self._memory, btf, [task for _, task in wrong])
         return [Unshared(addr, task.comm, task.pid) for (addr, _), task in zip(wrong, tasks, strict=True)]
 
     def _tops(self, btf: Btf, memory: Memory) -> dict[int, int]:
-        """Every top-level table in use, with a task that uses it: its own, or one that a kernel thread borrowed."""
+        """Return every top-level table in use, with a task that uses it: its own, or one that a kernel thread borrowed.
+
+        Raises :class:`SymbolError` or :class:`TargetError` when the list of tasks cannot be followed.
+        """
         task_struct, pgd = btf.struct("task_struct"), btf.struct("mm_struct").field("pgd").offset
         offsets = [task_struct.field(name).offset for name in ("mm", "active_mm")]
         tasks = [task for task in self._tasks(memory) for _ in offsets]

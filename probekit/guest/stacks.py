@@ -1,4 +1,4 @@
-"""The callers of whatever a stopped CPU is doing, found from outside by the kernel's own unwind tables."""
+"""Find the callers of what a stopped CPU is doing, from outside, by the kernel's own unwind tables (ORC)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Protocol
 
-from probekit.errors import InternalError, SymbolError, UnsupportedError
+from probekit.errors import SymbolError, UnsupportedError
 from probekit.kernel.image import Kernel
 from probekit.kernel.orc import OrcTable, OrcUnwinder, Reader, orc_layout
 from probekit.target.api import Regs
@@ -15,40 +15,48 @@ __all__ = ("GuestStacks",)
 
 _PAGE = 4096
 _CHUNK = 1 << 20
-_MOST_TABLE = 16 << 20
-_ENTRY = 6
+_MAX_TABLE = 16 << 20  # bytes
+_ENTRY = 6  # bytes of a struct orc_entry
 _REGISTERS = ("rip", "rsp", "rbp", "r10", "r13", "rdx", "rdi")
 
 
 class _Peek(Protocol):
+    """Reads kernel memory; None where it is not mapped."""
+
     def read(self, addr: int, size: int) -> bytes | None: ...
 
 
 class GuestStacks:
-    """``peek``: reads kernel memory, and is told by others when the guest has run."""
+    """Unwinds the kernel stacks of stopped CPUs."""
 
     def __init__(self, kernel: Kernel, peek: _Peek) -> None:
+        """Read through ``peek``. Whoever lets the guest run must also make ``peek`` look pages up anew."""
         self._kernel = kernel
         self._peek = peek
         self._unwinder: OrcUnwinder | None = None
 
     def load(self) -> None:
         """Read the tables now: some megabytes. Raises :class:`UnsupportedError` when the kernel has none."""
+        self._load()
+
+    def _load(self) -> OrcUnwinder:
         if self._unwinder is None:
             self._unwinder = self._make()
+        return self._unwinder
 
     def frames(self, regs: Regs, most: int, *, skip: int = 0) -> list[int]:
-        """``rip`` and the return addresses above it, at most ``most``, without the first ``skip``."""
+        """Return ``rip`` and the return addresses above it, at most ``most``, without the first ``skip``.
+
+        The list is empty in user mode. Raises :class:`UnsupportedError` when the kernel has no unwind tables.
+        """
         if regs.in_user_mode:
             return []
-        self.load()
-        if self._unwinder is None:
-            raise InternalError("a stack is walked in a kernel without unwind tables")
+        unwinder = self._load()
         known = {name: regs[name] for name in _REGISTERS}
-        return list(islice(self._unwinder.callers(known, self._reader()), skip, skip + most))
+        return list(islice(unwinder.callers(known, self._reader()), skip, skip + most))
 
     def _reader(self) -> Reader:
-        """Reads whole pages: a stack has a hundred words, and a stub may be asked for each of them."""
+        """Return a reader of whole pages: a stack has a hundred words, and each could be a request to the stub."""
         pages: dict[int, bytes | None] = {}
 
         def read(addr: int, size: int) -> bytes | None:
@@ -80,7 +88,7 @@ class GuestStacks:
         return OrcUnwinder(tables)
 
     def _modules(self) -> Iterator[tuple[int, int, int, int, int]]:
-        """Of each module: its text, where its two tables are, and how many entries they have."""
+        """Yield for each module the start and end of its text, the addresses of its two tables, and their entries."""
         if self._kernel.btf is None:
             return
         try:
@@ -91,11 +99,11 @@ class GuestStacks:
         for one in self._kernel.modules:
             words = [self._read(one.addr + at, size) for at, size in zip(fields, (8, 8, 4), strict=True)]
             where, entries, count = (int.from_bytes(word, "little") for word in words)
-            if 0 < count < _MOST_TABLE // _ENTRY:
+            if 0 < count < _MAX_TABLE // _ENTRY:
                 yield one.text_start, one.text_end, where, entries, count
 
     def _read(self, addr: int, size: int) -> bytes:
-        if not 0 < size <= _MOST_TABLE:
+        if not 0 < size <= _MAX_TABLE:
             raise UnsupportedError(f"the kernel's unwind tables would have {size} bytes", feature="stack")
         parts = (self._peek.read(addr + at, min(_CHUNK, size - at)) for at in range(0, size, _CHUNK))
         return b"".join(_present(parts))

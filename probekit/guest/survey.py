@@ -1,9 +1,9 @@
-"""The facts of one guest, read once while it is stopped."""
+"""Find the facts of one guest, once, while it is stopped."""
 
 from __future__ import annotations
 
 from probekit.errors import SymbolError, TargetError, UnsupportedError
-from probekit.guest.candidates import CallPlaces, find_landings, safe_point_candidates
+from probekit.guest.call_points import CallPoints, find_landings, safe_point_candidates
 from probekit.guest.facts import GuestFacts
 from probekit.guest.grace import find_grace_services
 from probekit.guest.holds import find_module_holds
@@ -11,7 +11,7 @@ from probekit.guest.linux import find_services
 from probekit.guest.offsets import KernelServices, PathOffsets, RunTime, TaskOffsets
 from probekit.guest.residents import Residents
 from probekit.guest.tracepoints import find_tracepoint_services
-from probekit.guest.traphooks import BlockLayout, Fixup, KsymLayout, TrapFacts, find_hooks
+from probekit.guest.traphooks import Fixup, KsymLayout, NotifierLayout, TrapFacts, find_hooks
 from probekit.guest.watchdog import WatchdogServices, find_watchdog_services
 from probekit.kernel.btf import Btf
 from probekit.kernel.image import Kernel
@@ -58,7 +58,7 @@ def _offset(struct: StructType, name: str) -> int | None:
 
 
 def _credential(btf: Btf, name: str) -> int | None:
-    """The real uid or gid: ``struct cred`` begins with its reference count, then ``uid`` and ``gid``."""
+    """Return the offset of the real uid or gid in ``struct cred``."""
     return _offset(btf.struct("cred"), name)
 
 
@@ -67,7 +67,10 @@ _FOUR_LEVELS = 0xFFFF800000000000
 
 
 def _kernel_services(kernel: Kernel) -> KernelServices:
-    """Functions of the kernel that clauses may call. ``page_offset_base`` lies in the lower part of a tall space."""
+    """Find the functions of the kernel that clauses may call.
+
+    With page tables of 5 levels ``page_offset_base`` lies below the kernel's half of an address space of 4 levels.
+    """
     find = kernel.symbols.addr
     loads = {size: addr for size in (1, 2, 4, 8) if (addr := find(f"__get_user_nocheck_{size}")) is not None}
     direct_map = find("page_offset_base")
@@ -92,7 +95,7 @@ def _kernel_services(kernel: Kernel) -> KernelServices:
 
 
 def _paths(btf: Btf | None) -> PathOffsets | None:
-    """Where paths are; None without types, or where the kernel keeps them otherwise."""
+    """Find where paths are kept; None without types, or in a kernel that keeps them otherwise."""
     if btf is None:
         return None
     try:
@@ -122,7 +125,7 @@ def _paths(btf: Btf | None) -> PathOffsets | None:
 
 
 def _run_time(kernel: Kernel) -> RunTime | None:
-    """Where the scheduler keeps a task's time; None without types, or where it keeps it otherwise."""
+    """Find where the scheduler keeps a task's time; None without types, or in a kernel that keeps it otherwise."""
     queue, now = kernel.symbols.addr("runqueues"), kernel.symbols.addr("sched_clock_cpu")
     if kernel.btf is None or queue is None or now is None:
         return None
@@ -150,7 +153,7 @@ def _interrupt_time(kernel: Kernel, btf: Btf, queue: int) -> tuple[int, int] | N
 
 
 def _preempt_count(kernel: Kernel) -> int | None:
-    """The offset of the preemption count from the GS base: a per-CPU variable, or in ``pcpu_hot``."""
+    """Return the offset of the preemption count from the GS base: a per-CPU variable, or in ``pcpu_hot``."""
     count = kernel.symbols.addr("__preempt_count")
     if count is not None:
         return count
@@ -164,10 +167,10 @@ def _preempt_count(kernel: Kernel) -> int | None:
 
 
 def _tsc_shared(kernel: Kernel, *, emulated: bool) -> bool:
-    """Whether all CPUs have the same time stamp counter.
+    """Return whether all CPUs have the same time stamp counter.
 
-    QEMU's emulated CPUs have one between them, whatever the guest's kernel believes of it. Of others the kernel
-    knows: it has compared them when it started each CPU.
+    QEMU's emulated CPUs share one, whatever the guest's kernel found. For others the kernel knows, because it has
+    compared the counters when it started each CPU.
     """
     if emulated:
         return True
@@ -176,7 +179,7 @@ def _tsc_shared(kernel: Kernel, *, emulated: bool) -> bool:
 
 
 def _preemptible(kernel: Kernel) -> bool:
-    """Whether a task may lose its CPU inside kernel code, as the kernel runs now.
+    """Return whether a task may lose its CPU inside kernel code, as the kernel runs now.
 
     ``preempt_schedule_irq`` is only built with CONFIG_PREEMPTION; with PREEMPT_DYNAMIC (kernel commit 826bfeb37bb4,
     v5.12) the mode is chosen at boot: 0 none, 1 voluntary, and from 2 on preemptible.
@@ -187,11 +190,11 @@ def _preemptible(kernel: Kernel) -> bool:
     return mode is None or kernel.memory.u32(mode) not in (0, 1)
 
 
-def _call_places(kernel: Kernel) -> CallPlaces:
+def _call_points(kernel: Kernel) -> CallPoints:
     landings = find_landings(kernel.memory.read, kernel.text.start, kernel.text.end)
     if not landings:
         raise UnsupportedError("this kernel's text has no place where a call could come back to", feature="landing")
-    return CallPlaces(safe_point_candidates(kernel.symbols.addr, kernel.memory.read_many), landings)
+    return CallPoints(safe_point_candidates(kernel.symbols.addr, kernel.memory.read_many), landings)
 
 
 def _watchdog(kernel: Kernel) -> WatchdogServices | None:
@@ -204,7 +207,7 @@ def _watchdog(kernel: Kernel) -> WatchdogServices | None:
 
 
 def is_emulated(target: Target) -> bool:
-    """Whether the guest's CPUs are QEMU's own (TCG), not the host's by KVM."""
+    """Return whether QEMU emulates the guest's CPUs (TCG); False with KVM, or when the stub does not say."""
     try:
         return "disabled" in target.monitor("info kvm")
     except (UnsupportedError, TargetError):
@@ -212,9 +215,9 @@ def is_emulated(target: Target) -> bool:
 
 
 def gather_guest(kernel: Kernel, *, emulated: bool = False) -> GuestFacts:
-    """Services, safe points, per-CPU layout, task offsets. Raises :class:`UnsupportedError` naming what is missing.
+    """Find all facts. The guest is stopped. ``emulated``: see :func:`is_emulated`.
 
-    ``emulated``: see :func:`is_emulated`.
+    Raises :class:`UnsupportedError`, which names what the kernel lacks, when the engines cannot work without it.
     """
     cpus = kernel.cpus()
     tsc, ram = kernel.symbols.addr("tsc_khz"), kernel.symbols.addr("_totalram_pages")
@@ -226,7 +229,7 @@ def gather_guest(kernel: Kernel, *, emulated: bool = False) -> GuestFacts:
         modules={module.name: module.addr for module in kernel.modules},
         tracepoints=find_tracepoint_services(kernel.symbols.addr, probe_list(kernel.btf)),
         watchdog=_watchdog(kernel),
-        places=_call_places(kernel),
+        call_points=_call_points(kernel),
         cpu_offsets={cpu: cpus.offsets[cpu] for cpu in cpus.possible},
         online=cpus.online,
         task=_task_offsets(kernel),
@@ -242,7 +245,7 @@ def gather_guest(kernel: Kernel, *, emulated: bool = False) -> GuestFacts:
 
 
 def gather_traps(kernel: Kernel) -> TrapFacts | str:
-    """How INT3 is taken, or why it cannot be, as a clause."""
+    """Find how the kernel handles INT3. Returns the reason, as a clause, when it cannot be handled."""
     btf, hooks = kernel.btf, find_hooks(kernel.symbols.addr)
     if btf is None:
         return "INT3 needs the kernel's type information, which this guest does not have"
@@ -259,7 +262,7 @@ def gather_traps(kernel: Kernel) -> TrapFacts | str:
             regs=btf.struct("die_args").field("regs").offset,
             ip=regs.field("ip").offset,
             cs=regs.field("cs").offset,
-            block=BlockLayout(
+            block=NotifierLayout(
                 call=block.field("notifier_call").offset,
                 following=block.field("next").offset,
                 priority=block.field("priority").offset,
@@ -274,7 +277,7 @@ def gather_traps(kernel: Kernel) -> TrapFacts | str:
 
 
 def _ksym_layout(kernel: Kernel) -> KsymLayout | None:
-    """None where a copied instruction cannot have an exception-table entry."""
+    """Return None where a copied instruction cannot have an exception-table entry."""
     btf = kernel.btf
     if btf is None or kernel.symbols.addr("search_bpf_extables") is None:
         return None

@@ -1,4 +1,4 @@
-"""Kernel text and data of a stopped guest, whatever its vCPUs were doing when it stopped.
+"""Read and write kernel text and data of a stopped guest, whatever its vCPUs were doing when it stopped.
 
 With page-table isolation a vCPU in user mode maps almost nothing of the kernel.
 Reads and writes then go by physical address, through the kernel's own page
@@ -21,26 +21,27 @@ _PAGE = 4096
 
 
 class KernelText:
-    """``read_many``/``write_many`` on kernel addresses.
-
-    ``witness``: an address that only kernel page tables map. ``ram``: the quicker way to read, where there is one.
-    """
+    """Kernel memory of a stopped guest: a :class:`probekit.guest.memory.StoppedMemory`."""
 
     def __init__(self, target: Target, view: KernelView, witness: int, ram: RamText | None = None) -> None:
+        """Write through ``target``, and read through ``ram`` where there is one, else through ``view``.
+
+        ``witness``: an address that only kernel page tables map. It tells whether the stub sees kernel memory now.
+        """
         self._target = target
         self._view = view
         self._witness = witness
         self._ram = ram
 
     def read(self, addr: int, size: int) -> bytes:
-        """Exactly ``size`` bytes; raises :class:`MemoryAccessError`."""
+        """Return exactly ``size`` bytes; raises :class:`MemoryAccessError`."""
         data = self.read_many([(addr, size)])[0]
         if data is None:
             raise MemoryAccessError(f"cannot read {size} bytes of guest memory at {addr:#x}", addr=addr, size=size)
         return data
 
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
-        """``(addr, size)`` ranges to bytes; None where unreadable."""
+        """Return the bytes of ``(addr, size)`` ranges, None where unreadable."""
         if self._ram is None:
             return self._view.read_many(ranges)
         found = self._ram.read_many(ranges)
@@ -51,7 +52,11 @@ class KernelText:
         return found
 
     def write_many(self, edits: Iterable[tuple[int, bytes]]) -> None:
-        """Write ``(addr, data)`` in order. Raises :class:`MemoryAccessError` before anything is written if it can."""
+        """Write ``(addr, data)`` in order.
+
+        Raises :class:`MemoryAccessError` for a page that is not mapped, before anything is written where page tables
+        are walked; :class:`UnsupportedError` when the stub cannot write the memory at all.
+        """
         if self._target.read_many([(self._witness, 1)])[0] is not None:
             self._target.write_many(edits)
             return

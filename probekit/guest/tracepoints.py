@@ -1,14 +1,14 @@
-"""Functions of ours as probes of the kernel's tracepoints, by the kernel's own registration.
+"""Register functions of ours as probes of the kernel's tracepoints.
 
 Registering a probe changes static calls and static keys, a list that readers
-walk without a lock, and what the kernel knows of its own state: only the kernel
-can do that right, so it is asked to. One guest call serves any number of
-tracepoints: a small routine walks a table of ours::
+walk without a lock, and what the kernel knows of its own state. Only the kernel
+can do that right, so we call its own registration. One guest call serves any
+number of tracepoints: a small routine walks a table of ours::
 
-    struct tracepoint *, function, data       24 bytes an entry, an entry without a function is passed over
+    struct tracepoint *, function, data       24 bytes an entry; an entry without a function is skipped
     calls(table, end, register)               register(tracepoint, function, data) for each, until one fails
 
-Behind the unregistration a probe may still run: readers are in SRCU
+After the unregistration a probe may still run: readers are in SRCU
 (``tracepoint_srcu``, commit e6753f23d961, v4.19) or, where tracepoints may fault,
 in RCU tasks trace (commit a363d27cdbc2, v6.13), besides RCU proper.
 """
@@ -28,8 +28,8 @@ from probekit.kernel.tracepoints import ProbeList, Reader
 
 __all__ = (
     "CALL_ENTRY_SIZE",
-    "Hooked",
-    "Routine",
+    "BatchRoutine",
+    "TracepointProbe",
     "TracepointServices",
     "call_table",
     "caller_code",
@@ -38,23 +38,28 @@ __all__ = (
 
 _ENTRY = struct.Struct("<QQQ")
 CALL_ENTRY_SIZE = _ENTRY.size
-_SECONDS_EACH = 0.25  # under an emulator and load; the whole call has that much time for every entry
-_PATIENCE = 60.0
+"""Bytes of an entry of the table."""
+
+_SECONDS_PER_ENTRY = 0.25  # under an emulator and load; added to the time limit of the whole call
+_CALL_TIMEOUT = 60.0  # seconds
 
 Writer = Callable[[Iterable[tuple[int, bytes]]], None]
 
 
-class Hooked(NamedTuple):
-    """A function of ours at a tracepoint. ``data``: handed to it as its first argument."""
+class TracepointProbe(NamedTuple):
+    """A function of ours as a probe of one tracepoint."""
 
     tracepoint: int
+    """Address of the ``struct tracepoint``."""
     function: int
+    """Address of our function."""
     data: int = 0
+    """What the kernel passes to the function as its first argument."""
 
 
 @lru_cache(maxsize=1)
 def caller_code() -> bytes:
-    """The routine. It is called as a C function at any address.
+    """Assemble the routine. It runs at any address and is called as a C function.
 
     rdi: table, rsi: its end, rdx: what to call  ->  rax: offset of the entry that failed (or the end's), errno << 48
     """
@@ -102,31 +107,37 @@ def caller_code() -> bytes:
     )
 
 
-def call_table(hooks: Sequence[Hooked]) -> bytes:
-    """The table of the routine."""
+def call_table(hooks: Sequence[TracepointProbe]) -> bytes:
+    """Make the bytes of the routine's table, :data:`CALL_ENTRY_SIZE` for each probe."""
     return b"".join(_ENTRY.pack(*hook) for hook in hooks)
 
 
-class Routine(NamedTuple):
-    """Where :func:`caller_code` is in the guest, and its table."""
+class BatchRoutine(NamedTuple):
+    """The routine that registers many probes in one guest call, as it lies in the guest."""
 
     caller: int
+    """Address of :func:`caller_code`."""
     table: int
+    """Address of the room for its table."""
 
 
 @dataclass(frozen=True, slots=True)
 class TracepointServices:
-    """Addresses of the kernel's functions. ``waits``: (function, argument) of what waits for readers besides RCU."""
+    """The kernel's functions for tracepoints."""
 
     register: int
+    """Address of ``tracepoint_probe_register``."""
     unregister: int
+    """Address of ``tracepoint_probe_unregister``."""
     waits: tuple[tuple[int, int], ...]
+    """``(function, argument)`` of each wait for readers besides RCU."""
     probes: ProbeList
+    """Reads the kernel's list of a tracepoint's probes."""
 
-    def connect(self, point: SafePoint, hooks: Sequence[Hooked], routine: Routine, write: Writer) -> None:
-        """Register every hook. ``write``: guest memory.
+    def connect(self, point: SafePoint, hooks: Sequence[TracepointProbe], routine: BatchRoutine, write: Writer) -> None:
+        """Register every probe. ``write``: writes guest memory.
 
-        Raises :class:`GuestError` at the first that the kernel refuses; those before it are registered then.
+        Raises :class:`GuestError` at the first probe that the kernel refuses; those before it are registered then.
         """
         write([(routine.table, call_table(hooks))])
         at, errno = self._walk(point, self.register, routine, 0, len(hooks))
@@ -136,17 +147,17 @@ class TracepointServices:
                 hint="the guest may be short of memory",
             )
 
-    def standing(self, read: Reader, hooks: Sequence[Hooked]) -> tuple[Hooked, ...]:
-        """Those that the kernel has registered now. To unregister any other would make it warn."""
+    def standing(self, read: Reader, hooks: Sequence[TracepointProbe]) -> tuple[TracepointProbe, ...]:
+        """Return the probes that the kernel has registered now. Unregistering any other makes the kernel warn."""
         found = self.probes.registered(read, list(dict.fromkeys(hook.tracepoint for hook in hooks)))
         return tuple(hook for hook in hooks if (hook.function, hook.data) in found[hook.tracepoint])
 
     def disconnect(
-        self, point: SafePoint, hooks: Sequence[Hooked], routine: Routine | None, write: Writer
+        self, point: SafePoint, hooks: Sequence[TracepointProbe], routine: BatchRoutine | None, write: Writer
     ) -> list[int]:
-        """Unregister every hook, whatever becomes of the others. Returns the tracepoints that would not let go.
+        """Unregister every probe, also when another one fails. Returns the tracepoints where the kernel refused.
 
-        ``routine``: None where it cannot be relied on: each is then a guest call of its own.
+        ``routine``: None where it may not be in the guest; each probe is then a guest call of its own.
         """
         if routine is None:
             return [hook.tracepoint for hook in hooks if point.call(self.unregister, *hook) & 0xFFFFFFFF]
@@ -160,21 +171,21 @@ class TracepointServices:
             first = at + 1
         return stuck
 
-    def synchronize(self, point: SafePoint, *, timeout: float = _PATIENCE) -> None:
-        """Wait until nobody is inside a function that was unregistered. RCU proper is the caller's to wait for."""
+    def synchronize(self, point: SafePoint, *, timeout: float = _CALL_TIMEOUT) -> None:
+        """Wait until no CPU is inside a function that was unregistered. The caller also waits for RCU proper."""
         for function, argument in self.waits:
             point.call(function, argument, timeout=timeout)
 
-    def _walk(self, point: SafePoint, function: int, routine: Routine, first: int, count: int) -> tuple[int, int]:
-        """The index of the entry where the routine stopped, and the error."""
+    def _walk(self, point: SafePoint, function: int, routine: BatchRoutine, first: int, count: int) -> tuple[int, int]:
+        """Run the routine from entry ``first`` on. Returns the index of the entry where it stopped, and the error."""
         begin, end = routine.table + _ENTRY.size * first, routine.table + _ENTRY.size * count
-        patience = _PATIENCE + _SECONDS_EACH * (count - first)
-        result = point.call(routine.caller, begin, end, function, timeout=patience)
+        timeout = _CALL_TIMEOUT + _SECONDS_PER_ENTRY * (count - first)
+        result = point.call(routine.caller, begin, end, function, timeout=timeout)
         return first + (result & (1 << 48) - 1) // _ENTRY.size, result >> 48
 
 
 def find_tracepoint_services(find: Callable[[str], int | None], probes: ProbeList | None) -> TracepointServices | None:
-    """Look the functions up by name; None for a kernel without tracepoints, or without types to find them."""
+    """Look the functions up by name. Returns None for a kernel without tracepoints, or without types to find them."""
     register, unregister = find("tracepoint_probe_register"), find("tracepoint_probe_unregister")
     if register is None or unregister is None or probes is None:
         return None

@@ -1,11 +1,11 @@
-"""What our INT3 sites need of a Linux guest: a place on its chain of die notifiers, and one for our exception table.
+"""Register the handler of our INT3 sites on the kernel's chain of die notifiers, and our exception table with it.
 
-    die notifier   register_die_notifier(block); the block is ours, its function takes the traps of our sites
+    die notifier   register_die_notifier(block); the block is ours, its function handles the traps of our sites
     bpf symbol     bpf_ksym_add(symbol); the kernel looks a faulting address up in its own exception table, in those
                    of its modules, and in those of the code that BPF has compiled (``search_bpf_extables``, kernel
-                   commit 3dec541b2e63, v5.5): a symbol of that kind makes our copies a part of the last
+                   commit 3dec541b2e63, v5.5): a symbol of that kind makes our copies look like such code
 
-Both are lists of the kernel's that are made to be added to and taken from while it runs.
+Both are lists of the kernel that are made to be added to and removed from while it runs.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from probekit.records import record
 __all__ = (
     "EXTABLE_ENTRY",
     "UNHOOK",
-    "BlockLayout",
     "Fixup",
     "HookKind",
     "HookServices",
     "KsymLayout",
+    "NotifierLayout",
     "TrapFacts",
     "die_block",
     "exception_table",
@@ -42,12 +42,12 @@ _FUNCTIONS: Mapping[HookKind, tuple[str, str]] = {
     "bpf_ksym": ("bpf_ksym_add", "bpf_ksym_del"),
 }
 EXTABLE_ENTRY = struct.Struct("<iiI")  # struct exception_table_entry: two offsets from themselves, the kind of fix-up
-_FIRST = (1 << 31) - 1  # the highest priority: nobody sees the trap before us that was not there before
+_FIRST = (1 << 31) - 1  # the highest priority: only handlers that were there before see the trap before us
 _NAME = b"probekit"
 
 
 @record
-class BlockLayout:
+class NotifierLayout:
     """Byte offsets in ``struct notifier_block``, and its size."""
 
     call: int
@@ -58,71 +58,92 @@ class BlockLayout:
 
 @record
 class KsymLayout:
-    """Byte offsets in ``struct bpf_prog_aux`` (``ksym``: of the symbol in it), its size, and those of ``bpf_prog``."""
+    """Byte offsets in ``struct bpf_prog_aux`` and ``struct bpf_prog``, and their sizes."""
 
     ksym: int
+    """The ``struct bpf_ksym`` in ``bpf_prog_aux``."""
     start: int
+    """In ``bpf_ksym``."""
     end: int
+    """In ``bpf_ksym``."""
     name: int
+    """In ``bpf_ksym``."""
     links: int
+    """In ``bpf_ksym``: ``lnode``, its links on the kernel's list."""
     is_prog: int
+    """In ``bpf_ksym``: ``prog``, whether the symbol is a program's."""
     prog: int
+    """In ``bpf_prog_aux``: the pointer to ``bpf_prog``."""
     entries: int
+    """In ``bpf_prog_aux``: ``num_exentries``."""
     table: int
+    """In ``bpf_prog_aux``: ``extable``."""
     aux_size: int
+    """Bytes of ``bpf_prog_aux``, rounded up to 16."""
     prog_aux: int
+    """In ``bpf_prog``: the pointer to ``bpf_prog_aux``."""
     prog_size: int
+    """Bytes of ``bpf_prog``."""
 
     @property
     def size(self) -> int:
-        """Bytes of both."""
+        """How many bytes both structures take."""
         return self.aux_size + self.prog_size
 
 
 @record
 class Fixup:
-    """An exception-table entry. ``target``: where a fault goes on; ``kind``: the kernel's word for the handler."""
+    """What the kernel's exception table says of one instruction."""
 
     target: int
+    """Address where execution goes on after a fault."""
     kind: int
+    """The third word of the entry, which chooses the kernel's handler."""
 
 
 @record
 class TrapFacts:
-    """How INT3 is taken in this guest.
-
-    ``int3``: the event's number (``DIE_INT3``). ``regs``: byte offset in ``die_args``; ``ip``, ``cs``: in ``pt_regs``.
-    ``chain``: address of the chain's first pointer, or None where it has no symbol. ``ksym``: None where the kernel
-    takes no exception table of ours. ``fixups``: the kernel's own entries, by the instruction's address.
-    """
+    """How this guest's kernel handles INT3."""
 
     int3: int
+    """The number of the event, ``DIE_INT3``."""
     regs: int
+    """Offset of ``regs`` in ``die_args``."""
     ip: int
+    """Offset of ``ip`` in ``pt_regs``."""
     cs: int
-    block: BlockLayout
+    """Offset of ``cs`` in ``pt_regs``."""
+    block: NotifierLayout
     chain: int | None
+    """Address of the chain's first pointer, or None where it has no symbol."""
     ksym: KsymLayout | None
+    """None where the kernel cannot use an exception table of ours."""
     fixups: Mapping[int, Fixup]
+    """The kernel's own exception table, by the instruction's address."""
 
 
 @record
 class HookServices:
-    """Addresses of the kernel's functions: ``(add, remove)`` for each kind that it has; ``wait``: synchronize_rcu."""
+    """The kernel's functions that add our structures to its lists and remove them."""
 
     functions: Mapping[str, tuple[int, int]]
+    """Addresses of ``(add, remove)`` for each kind that the kernel has."""
     wait: int | None
+    """Address of ``synchronize_rcu``."""
 
     def add(self, point: SafePoint, kind: str, addr: int) -> None:
-        """Put our structure at ``addr`` on the kernel's list. The log has it as registered before this."""
+        """Put our structure at ``addr`` on the kernel's list. The journal must name it as registered before."""
         point.call(self.functions[kind][0], addr, purpose=f"hook {kind} {addr:#x}")
 
     def remove(self, point: SafePoint, kind: str, addr: int) -> None:
-        """Take it off, once. One that was never added is left as it is. :meth:`settle` comes before its memory goes."""
+        """Take the structure at ``addr`` off the list. Nothing happens when it was never added.
+
+        :meth:`settle` must come before its memory is given back.
+        """
         point.call(self.functions[kind][1], addr, purpose=f"{UNHOOK} {kind} {addr:#x}")
 
     def settle(self, point: SafePoint) -> None:
-        """Wait for those who still walk the lists."""
+        """Wait until nobody walks the lists who may have seen a structure that was removed."""
         if self.wait is not None:
             point.call(self.wait)
 
@@ -137,8 +158,8 @@ def find_hooks(find: Callable[[str], int | None]) -> HookServices:
     return HookServices(found, find("synchronize_rcu"))
 
 
-def die_block(layout: BlockLayout, function: int) -> bytes:
-    """A ``struct notifier_block`` whose function stands at ``function``."""
+def die_block(layout: NotifierLayout, function: int) -> bytes:
+    """Make a ``struct notifier_block`` whose function is at ``function``."""
     block = bytearray(layout.size)
     struct.pack_into("<Q", block, layout.call, function)
     struct.pack_into("<i", block, layout.priority, _FIRST)
@@ -146,7 +167,7 @@ def die_block(layout: BlockLayout, function: int) -> bytes:
 
 
 def ksym_block(layout: KsymLayout, addr: int, *, start: int, end: int, table: int, entries: int) -> bytes:
-    """A ``struct bpf_prog_aux`` for ``addr`` and the ``struct bpf_prog`` behind it, for code at ``start..end``.
+    """Make a ``struct bpf_prog_aux`` for ``addr`` and the ``struct bpf_prog`` after it, for code at ``start..end``.
 
     ``table``, ``entries``: where our exception table is, sorted by address, and how many entries it has.
     """
@@ -172,7 +193,7 @@ def ksym_block(layout: KsymLayout, addr: int, *, start: int, end: int, table: in
 
 
 def exception_table(copies: Sequence[tuple[int, Fixup]], addr: int) -> bytes:
-    """The table for ``addr``. ``copies``: ``(address, fix-up)`` of our copied instructions; all within 2 GiB of it."""
+    """Make the table for ``addr``. ``copies``: ``(address, fix-up)`` of our copied instructions, within 2 GiB of it."""
     table = b""
     for copy, fixup in sorted(copies, key=lambda item: item[0]):
         at = addr + len(table)

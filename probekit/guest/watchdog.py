@@ -1,9 +1,9 @@
 """A timer in the guest that silences our clauses when the host has gone.
 
 The host adds to a word in the guest every second or so. A high-resolution timer
-of the guest's own looks at it; when it has stood still for some looks, the
+in the guest looks at the word. When it has stood still for five looks, the
 timer's function sets the activity word, so that every clause returns at once.
-It goes on looking: a host that was only away for a while is heard again::
+The timer goes on looking, and clears the activity word when the host is back::
 
     words   u64 heartbeat | u64 seen | u64 missed      then the struct hrtimer
 
@@ -11,8 +11,8 @@ The function may start its own timer anew (hrtimer callbacks are allowed to), so
 nothing else of the guest is changed. ``hrtimer_cancel`` waits for a callback
 that runs, and is called before the memory is given back.
 
-Names: ``hrtimer_init`` until it was replaced by ``hrtimer_setup`` (kernel commit
-908a1d775422, v6.13), which is told the function as well.
+``hrtimer_setup`` (kernel commit 908a1d775422, v6.13) replaced ``hrtimer_init``
+and also takes the function.
 """
 
 from __future__ import annotations
@@ -41,62 +41,68 @@ SILENT = 2
 WATCHDOG_SIZE = 160
 """Bytes that :func:`watchdog_code` needs at most."""
 
-HEARTBEAT, _SEEN, _MISSED, _TIMER = 0, 8, 16, 24
+HEARTBEAT, _SEEN, _MISSED, _TIMER = 0, 8, 16, 24  # byte offsets in the watchdog's memory
 _PERIOD_NS = 1_000_000_000
-_PATIENCE = 5  # looks
+_MAX_MISSED = 5  # looks without a heartbeat until the clauses are silenced
 _MONOTONIC = 1
 _REL_HARD = 0x1 | 0x8  # HRTIMER_MODE_REL_HARD, include/linux/hrtimer.h: in the interrupt itself, on any kernel
 
 
 class Watchdog(NamedTuple):
-    """One of them. ``words``: its memory, zeroed; ``function``: the address of :func:`watchdog_code`."""
+    """One watchdog in the guest."""
 
     words: int
+    """Address of its memory, zeroed at first."""
     function: int
+    """Address of its :func:`watchdog_code`."""
 
     @property
     def timer(self) -> int:
-        """The ``struct hrtimer``."""
+        """Address of its ``struct hrtimer``."""
         return self.words + _TIMER
 
 
 @dataclass(frozen=True, slots=True)
 class WatchdogServices:
-    """Functions of the guest's timers, and what ``struct hrtimer`` is like. Every call needs a :class:`SafePoint`.
-
-    ``setup``: ``init`` takes the function too. ``function``, ``base``: offsets in the struct of ``size`` bytes.
-    """
+    """The kernel's functions for timers, and the layout of ``struct hrtimer``."""
 
     init: int
+    """Address of ``hrtimer_setup`` or ``hrtimer_init``."""
     setup: bool
+    """Whether ``init`` takes the function too."""
     start: int
+    """Address of ``hrtimer_start_range_ns``."""
     cancel: int
+    """Address of ``hrtimer_cancel``."""
     size: int
+    """Bytes of ``struct hrtimer``."""
     function: int
+    """Offset of ``function`` in it."""
     base: int
+    """Offset of ``base`` in it, which is 0 until the timer is set up."""
 
     @property
     def memory(self) -> int:
-        """Bytes of data memory that a watchdog needs."""
+        """How many bytes of data memory a watchdog needs."""
         return -(-(_TIMER + self.size) // 64) * 64
 
-    def start_watching(self, point: SafePoint, dog: Watchdog, write: Callable[[int, bytes], None]) -> None:
-        """Set the timer up and start it. ``write``: to guest data memory."""
+    def start_watching(self, point: SafePoint, watchdog: Watchdog, write: Callable[[int, bytes], None]) -> None:
+        """Set the timer up and start it. ``write``: writes guest data memory."""
         if self.setup:
-            point.call(self.init, dog.timer, dog.function, _MONOTONIC, _REL_HARD)
+            point.call(self.init, watchdog.timer, watchdog.function, _MONOTONIC, _REL_HARD)
         else:
-            point.call(self.init, dog.timer, _MONOTONIC, _REL_HARD)
-            write(dog.timer + self.function, dog.function.to_bytes(8, "little"))
-        point.call(self.start, dog.timer, _PERIOD_NS, 0, _REL_HARD)
+            point.call(self.init, watchdog.timer, _MONOTONIC, _REL_HARD)
+            write(watchdog.timer + self.function, watchdog.function.to_bytes(8, "little"))
+        point.call(self.start, watchdog.timer, _PERIOD_NS, 0, _REL_HARD)
 
-    def stop_watching(self, point: SafePoint, dog: Watchdog, read: Callable[[int, int], bytes]) -> None:
-        """Stop it for good, behind its function if that runs just now. ``read``: guest memory."""
-        if any(read(dog.timer + self.base, 8)):  # or it was never set up, and there is nothing to wait for
-            point.call(self.cancel, dog.timer)
+    def stop_watching(self, point: SafePoint, watchdog: Watchdog, read: Callable[[int, int], bytes]) -> None:
+        """Stop the timer for good, after its function if that runs just now. ``read``: reads guest memory."""
+        if any(read(watchdog.timer + self.base, 8)):  # else it was never set up
+            point.call(self.cancel, watchdog.timer)
 
 
 def find_watchdog_services(find: Callable[[str], int | None], timer: StructType | None) -> WatchdogServices | None:
-    """By name; None on a kernel without them, or whose ``struct hrtimer`` is not known."""
+    """Look the functions up by name. Returns None when one is missing, or ``struct hrtimer`` is not known."""
     setup, init = find("hrtimer_setup"), find("hrtimer_init")
     start, cancel = find("hrtimer_start_range_ns"), find("hrtimer_cancel")
     first = setup if setup is not None else init
@@ -114,7 +120,11 @@ def find_watchdog_services(find: Callable[[str], int | None], timer: StructType 
 
 
 def watchdog_code(addr: int, *, words: int, activity: int, start: int) -> bytes:
-    """``enum hrtimer_restart function(struct hrtimer *)`` for ``addr``. ``start``: ``hrtimer_start_range_ns``."""
+    """Assemble ``enum hrtimer_restart function(struct hrtimer *)`` for ``addr``.
+
+    ``words``: address of the watchdog's memory; ``activity``: of the activity word; ``start``: of
+    ``hrtimer_start_range_ns``. Returns at most :data:`WATCHDOG_SIZE` bytes.
+    """
     return assemble(
         f"""
             endbr64
@@ -125,7 +135,7 @@ def watchdog_code(addr: int, *, words: int, activity: int, start: int) -> bytes:
             mov qword ptr [rax + {_SEEN}], rcx
             jne alive
             inc qword ptr [rax + {_MISSED}]
-            cmp qword ptr [rax + {_MISSED}], {_PATIENCE}
+            cmp qword ptr [rax + {_MISSED}], {_MAX_MISSED}
             jb again
             xor eax, eax
             mov edx, {SILENT}

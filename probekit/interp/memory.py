@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from probekit.records import fresh, mutable_record
 
 __all__ = ("DEFAULT_SCRATCH", "LARGEST", "BadAddress", "Memory", "NoScratch")
 
@@ -56,13 +57,13 @@ def _bounded(size: int) -> int:
     return size
 
 
-@dataclass(slots=True)
+@mutable_record
 class _Region:
     """Blocks of memory that come and go together; each starts at a multiple of 16."""
 
     base: int
-    starts: list[int] = field(default_factory=list)
-    blocks: dict[int, bytearray] = field(default_factory=dict)
+    starts: list[int] = fresh(list)
+    blocks: dict[int, bytearray] = fresh(dict)
     used: int = 0
 
     def add(self, size: int) -> int:
@@ -100,7 +101,7 @@ class _Shared(Protocol):
     def write(self, addr: int, data: bytes) -> bool: ...
 
 
-@dataclass(slots=True)
+@mutable_record
 class Memory:
     """``limit``: bytes of scratch memory for one clause. ``outside``: reads a guest's memory, None where nothing is.
 
@@ -110,9 +111,9 @@ class Memory:
     limit: int = DEFAULT_SCRATCH
     outside: Callable[[int, int], bytes | None] | None = None
     shared: _Shared | None = None
-    _scratch: _Region = field(default_factory=lambda: _Region(_SCRATCH))
-    _locals: _Region = field(default_factory=lambda: _Region(_LOCALS))
-    _objects: _Region = field(default_factory=lambda: _Region(_OBJECTS))
+    _scratch: _Region = fresh(lambda: _Region(_SCRATCH))
+    _locals: _Region = fresh(lambda: _Region(_LOCALS))
+    _objects: _Region = fresh(lambda: _Region(_OBJECTS))
     _taken: int = 0
     _text: int = 0
 

@@ -10,7 +10,6 @@ bytes without NUL. What leaves is what the layout says, byte for byte:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol, assert_never
 
 from probekit.buffers.actions import Field
@@ -25,7 +24,7 @@ from probekit.ir.names import BUILTINS
 from probekit.ir.ops import BinOp, Clause, CmpOp, Op, Program
 from probekit.lang.arith import COMPARE, compute, signed64, unsigned64
 from probekit.lang.typed import ArithOp, CompareOp
-from probekit.records import record
+from probekit.records import fresh, mutable_record, record
 
 __all__ = ("Context", "Fault", "Outcome", "Value", "run_clause")
 
@@ -89,15 +88,17 @@ class Outcome:
     fault: Fault | None = None
 
 
-@dataclass(slots=True)
+@mutable_record
 class _Firing:
+    """One clause while it runs."""
+
     clause: Clause
     program: Program
     context: Context
     state: State
     callee: Callee
-    registers: dict[int, Value] = field(default_factory=dict)
-    record: bytearray = field(default_factory=bytearray)
+    registers: dict[int, Value] = fresh(dict)
+    record: bytearray = fresh(bytearray)
     emitted: int = 0
 
     def integer(self, reg: int) -> int:

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from probekit.interp.memory import DEFAULT_SCRATCH, Memory
 from probekit.ir.ops import Program, Variable
+from probekit.records import record
 
 __all__ = ("Limits", "Shared", "State", "Value")
 
@@ -26,12 +27,15 @@ _OVERHEAD = 32
 """Bytes that DTrace's own bookkeeping adds to each dynamic variable, about."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Limits:
     """``dynvarsize``: bytes for elements and ``self->``; ``scratchsize``: for one clause."""
 
     dynvarsize: int = 1 << 20
     scratchsize: int = DEFAULT_SCRATCH
+
+
+DEFAULT_LIMITS = Limits()
 
 
 class Shared(Protocol):
@@ -70,7 +74,7 @@ class State:
     """
 
     program: Program
-    limits: Limits = Limits()
+    limits: Limits = DEFAULT_LIMITS
     memory: Memory = field(init=False)
     drops: int = 0
     token: bytes | None = None

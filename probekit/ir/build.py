@@ -13,8 +13,7 @@ BEGIN /pid == 7/ { trace(arg0); }
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import assert_never
 
 from probekit.buffers.actions import Action, Default, FieldKind, RecordPlan, field_layout
@@ -28,13 +27,13 @@ from probekit.lang.builtins import DESTRUCTIVE
 from probekit.lang.check import check_program
 from probekit.lang.diagnostics import CompileError, Diagnostic
 from probekit.lang.kernelside import KernelSide, KernelSource, NoKernel
-from probekit.lang.macros import Macros
+from probekit.lang.parse.macros import Macros
 from probekit.lang.source import NOWHERE, Source
 from probekit.lang.types import StringType, is_object, sizeof
 from probekit.lang.values import machine
 from probekit.lang.variables import key_sizes
 from probekit.probe.names import ProbeDescription
-from probekit.records import replaced
+from probekit.records import fresh, mutable_record, replaced
 
 __all__ = ("build_program", "compile_program")
 
@@ -54,6 +53,7 @@ def compile_program(
     kernel: KernelSource | None = None,
     can_match: Callable[[ProbeDescription], bool] | None = None,
     libraries: int = 0,
+    parts: Sequence[int] = (),
 ) -> Program:
     """Compile a script.
 
@@ -61,7 +61,7 @@ def compile_program(
     ``$1`` ... stand for, the script's name first. ``macros``: ``pid``, ``target`` ... and their numbers.
     ``default_args``, ``unused_args``, ``allow_empty``, ``string_size``: the options ``defaultargs``, ``argref``,
     ``empty``, ``strsize``; ``frames``: ``stackframes`` as ``stack``, ``ustackframes`` as ``ustack``.
-    ``kernel``: the guest's, whose types and symbols the script may name. ``can_match``, ``libraries``: as of
+    ``kernel``: the guest's, whose types and symbols the script may name. ``can_match``, ``libraries``, ``parts``: as of
     :func:`probekit.lang.check.check_program`.
     Raises :class:`probekit.lang.diagnostics.CompileError`, and nothing else, for any text at all; its
     ``needs_kernel`` says that without ``kernel`` something was looked for that one might have had.
@@ -80,6 +80,7 @@ def compile_program(
             kernel=_kernel_types(kernel) if kernel is not None else none,
             can_match=can_match,
             libraries=libraries,
+            parts=parts,
         )
         return build_program(checked, source)
     except CompileError as error:
@@ -110,6 +111,7 @@ def build_program(program: typed.CheckedProgram, source: Source) -> Program:
                 _clause(index, clause, program.aggregations),
                 text=texts[clause.span],
                 line=source.place(clause.span.start)[0],
+                start=clause.span.start,
             )
             for index, clause in enumerate(program.clauses)
         ),
@@ -146,12 +148,12 @@ def _destructive(statements: Iterable[typed.TypedStatement]) -> Iterator[str]:
                 pass
 
 
-@dataclass(slots=True)
+@mutable_record
 class _Record:
     """A clause's record while it grows."""
 
-    items: list[tuple[int, FieldKind, str]] = field(default_factory=list)
-    actions: list[Action] = field(default_factory=list)
+    items: list[tuple[int, FieldKind, str]] = fresh(list)
+    actions: list[Action] = fresh(list)
 
     def plan(self) -> RecordPlan | None:
         if not self.actions:

@@ -14,7 +14,6 @@ same one. Labels are placed in order, so control only moves forward.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import assert_never
 
 from probekit.errors import InternalError
@@ -22,22 +21,23 @@ from probekit.ir import ops
 from probekit.ir.ops import BinOp, Block, CmpOp, Op, Reg, Terminator
 from probekit.lang import typed
 from probekit.lang.types import IntType, StringType
+from probekit.records import fresh, mutable_record
 
 __all__ = ("ClauseBuilder", "Label", "needs_ext")
 
 
-@dataclass(slots=True, eq=False)
+@mutable_record
 class Label:
     """A place that code jumps to: a block's index once placed."""
 
     block: int = -1
 
 
-@dataclass(slots=True)
+@mutable_record
 class _Draft:
     """A block whose targets are still labels."""
 
-    ops: list[Op] = field(default_factory=list)
+    ops: list[Op] = fresh(list)
     end: tuple[Label, ...] | None = None
     cond: Reg | None = None
 
@@ -81,13 +81,13 @@ def _operands(expr: typed.Logic) -> list[typed.TypedExpr]:
     return [left, *reversed(out)]
 
 
-@dataclass(slots=True)
+@mutable_record
 class ClauseBuilder:
     """The blocks and registers of one clause."""
 
     registers: int = 0
-    _drafts: list[_Draft] = field(default_factory=lambda: [_Draft()])
-    _slots: dict[int, Reg] = field(default_factory=dict)
+    _drafts: list[_Draft] = fresh(lambda: [_Draft()])
+    _slots: dict[int, Reg] = fresh(dict)
 
     # Blocks.
 

@@ -460,6 +460,8 @@ class Clause:
     registers: int
     text: str = ""
     line: int = 0
+    start: int = 0
+    """The offset of the clause in the text that was compiled."""
 
 
 @record

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from probekit import resources
 from probekit.kernel.btf import BtfIndex
 from probekit.kernel.kallsyms import RawSymbols
 from probekit.kernel.memory import Memory
@@ -50,16 +51,15 @@ class CacheEntry:
     index: BtfIndex | None = field(repr=False)
 
 
-def cache_dir() -> Path:
-    """The folder of the cache; it may not exist yet."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    # The specification: a relative path is to be ignored.
-    return (Path(home) if home.startswith("/") else Path.home() / ".cache") / "probekit" / "symbols"
+def cache_dir() -> Path | None:
+    """The folder of the cache; it may not exist yet. None if the user has no home."""
+    return resources.cache_dir("symbols")
 
 
 def find(memory: Memory, base: int, folder: Path | None = None) -> CacheEntry | None:
     """The entry of the kernel at ``base``, or None."""
-    for path in _files(folder or cache_dir()):
+    folder = folder or cache_dir()
+    for path in _files(folder) if folder is not None else ():
         try:
             witnesses = _read_witnesses(path)
             found = memory.read_many([(base + offset, len(data)) for offset, data in witnesses])
@@ -74,7 +74,7 @@ def find(memory: Memory, base: int, folder: Path | None = None) -> CacheEntry | 
 def store(entry: CacheEntry, base: int, folder: Path | None = None) -> bool:
     """Write the entry; False (and nothing else) when that is not possible."""
     folder = folder or cache_dir()
-    if not _NAME.match(entry.key):
+    if folder is None or not _NAME.match(entry.key):
         return False
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

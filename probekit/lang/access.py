@@ -1,4 +1,4 @@
-"""Checking what reaches into objects: ``&``, ``*``, ``[]``, ``.``, ``->``, ``sizeof``, ``offsetof``, ``stringof``.
+"""Check what reaches into objects: ``&``, ``*``, ``[]``, ``.``, ``->``, ``sizeof``, ``offsetof``, ``stringof``.
 
 p->next->count   ->  MemLoad(Arith("add", MemLoad(p + 8), 16))
 """
@@ -11,6 +11,7 @@ from probekit.lang.operators import arithmetic, describe
 from probekit.lang.scope import Scope
 from probekit.lang.source import Span
 from probekit.lang.symbols import symbol_address
+from probekit.lang.translators import member_value, pointed_object
 from probekit.lang.typed import TypedExpr
 from probekit.lang.types import (
     CHAR,
@@ -42,11 +43,11 @@ from probekit.lang.values import (
     pointee,
 )
 
-__all__ = ("address_of", "dereference", "measure", "member", "offset_of", "size_of", "string_of", "subscript")
+__all__ = ("address_of", "dereference", "member", "offset_of", "size_of", "size_of_type", "string_of", "subscript")
 
 
 def add(addr: TypedExpr, offset: int) -> TypedExpr:
-    """An address some bytes further on."""
+    """Make the address ``offset`` bytes after another one."""
     if offset == 0:
         return addr
     if isinstance(addr, typed.Const):
@@ -55,7 +56,7 @@ def add(addr: TypedExpr, offset: int) -> TypedExpr:
 
 
 def address_of(expr: ast.Unary, scope: Scope) -> Value:
-    """``&operand``."""
+    """Check ``&operand``."""
     if isinstance(expr.operand, ast.Symbol):
         return symbol_address(expr.operand, scope)
     value = scope.check(expr.operand)
@@ -71,15 +72,15 @@ def address_of(expr: ast.Unary, scope: Scope) -> Value:
 
 
 def dereference(expr: ast.Unary, scope: Scope) -> Value:
-    """``*operand``."""
+    """Check ``*operand``."""
     value = scope.check(expr.operand)
     if value.xlated is not None and value.xlated.pointer:
-        return value.xlated.pointed()
+        return pointed_object(value.xlated)
     return follow(value, expr.operand.span, scope)
 
 
 def follow(value: Value, span: Span, scope: Scope) -> Value:
-    """What a pointer points at."""
+    """Load what a pointer points at. Raises :class:`Refusal` for what is no pointer, or points at no object."""
     if isinstance(value.type, StringType):
         return _character(value, typed.Const(0, INT64))
     inner = pointee(value.type)
@@ -95,7 +96,7 @@ def follow(value: Value, span: Span, scope: Scope) -> Value:
 
 
 def subscript(base: Value, expr: ast.Index, scope: Scope) -> Value:
-    """``base[index]``, which is ``*(base + index)``, as in C."""
+    """Check ``base[index]``, which is ``*(base + index)``, as in C."""
     index = scope.check(expr.keys[0])
     spans = (expr.base.span, expr.keys[0].span, expr.span)
     if isinstance(base.type, StringType) and is_integer(index.type):
@@ -112,11 +113,11 @@ def _character(text: Value, index: TypedExpr) -> Value:
 
 
 def member(expr: ast.Member, scope: Scope) -> Value:
-    """``base.name`` or ``base->name``."""
+    """Check ``base.name`` or ``base->name``."""
     base = scope.check(expr.base)
     if base.xlated is not None:
         _check_arrow(expr, base.xlated.pointer)
-        return base.xlated.member(expr.name, expr.span, scope)
+        return member_value(base.xlated, expr.name, expr.span, scope)
     t: Type | None = base.type
     if expr.arrow:
         if not is_pointer(base.type) or base.action or base.dynamic:
@@ -142,7 +143,7 @@ def _check_arrow(expr: ast.Member, pointer: bool) -> None:
 
 
 def member_at(addr: TypedExpr, t: StructType, name: str, span: Span, scope: Scope) -> Value:
-    """The member of the struct at ``addr``."""
+    """Load the member of the struct at ``addr``."""
     found = t.find(name)
     if found is None:
         hint = did_you_mean(name, [m.name for m in t.members if m.name])
@@ -156,17 +157,17 @@ def member_at(addr: TypedExpr, t: StructType, name: str, span: Span, scope: Scop
 
 
 def size_of(expr: ast.Sizeof, scope: Scope) -> Value:
-    """``sizeof operand``."""
+    """Check ``sizeof operand``."""
     value = scope.check(expr.operand)
     if isinstance(value.place, MemPlace) and value.place.bits:
         raise refuse("D_SIZEOF_BITFIELD", expr.span, "a bit-field has no size in bytes")
     if value.dynamic or value.action:
         raise refuse("D_SIZEOF_TYPE", expr.span, f"{describe(value)} has no size")
-    return measure(value.type, expr.span, scope)
+    return size_of_type(value.type, expr.span, scope)
 
 
-def measure(t: Type, span: Span, scope: Scope) -> Value:
-    """``sizeof (type)``."""
+def size_of_type(t: Type, span: Span, scope: Scope) -> Value:
+    """Check ``sizeof (type)``."""
     size = sizeof(t, scope.string_size)
     if size == 0:
         raise refuse("D_SIZEOF_TYPE", span, f"{t} has no size", _lacking(t, scope))
@@ -174,12 +175,12 @@ def measure(t: Type, span: Span, scope: Scope) -> Value:
 
 
 def _lacking(t: Type, scope: Scope) -> str:
-    """Why a struct is not known, when it could have been the kernel's."""
+    """Explain, for a hint, why a struct that may be the kernel's is not known."""
     return scope.types.kernel.lacking if isinstance(t, StructType) and not t.complete else ""
 
 
 def offset_of(expr: ast.Offsetof, scope: Scope) -> Value:
-    """``offsetof (type, member)``."""
+    """Check ``offsetof (type, member)``."""
     t = scope.types.resolve(expr.type)
     if not isinstance(t, StructType):
         raise refuse("D_OFFSETOF_TYPE", expr.span, f"offsetof needs a struct or union, not {t}")
@@ -194,7 +195,7 @@ def offset_of(expr: ast.Offsetof, scope: Scope) -> Value:
 
 
 def string_of(expr: ast.Stringof, scope: Scope) -> Value:
-    """``stringof operand``."""
+    """Check ``stringof operand``."""
     value = scope.check(expr.operand)
     if value.action or value.dynamic or not (is_scalar(value.type) or is_text(value.type) or is_pointer(value.type)):
         raise refuse("D_STRINGOF_TYPE", expr.span, f"{describe(value)} is not a string, and no address of one")

@@ -1,4 +1,4 @@
-"""Checking what stands as a statement: one function for each action, in a table by name.
+"""Check what stands as a statement: one function for each action, in a table by name.
 
 printf("%d", pid)       ->  Act("printf", (Item(pid, int, 4),), Format("%d"))
 tracemem(p, 16)         ->  Act("tracemem", (Item(p, bytes, 16),))
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from probekit.buffers.actions import PrintType
+from probekit.errors import InternalError
 from probekit.lang import ast, typed
 from probekit.lang.access import follow
 from probekit.lang.aggcalls import clear, denormalize, normalize, printa, trunc
@@ -41,7 +42,7 @@ _MOST_BYTES = 1 << 20
 
 
 def action(expr: ast.Call, function: BuiltinFunction, scope: Scope) -> TypedStatement:
-    """An action standing alone."""
+    """Check an action that stands as a statement."""
     special = _ACTIONS.get(function.name)
     if special is not None:
         return special(expr, function, scope)
@@ -51,17 +52,18 @@ def action(expr: ast.Call, function: BuiltinFunction, scope: Scope) -> TypedStat
 
 
 _SILENT = frozenset(("breakpoint", "chill", "commit", "discard", "panic", "raise", "stop"))
-"""Actions whose firing shows nothing by itself."""
+"""Actions that print nothing by themselves."""
 
 
 def _recorded(t: Type | None, value: Value, scope: Scope) -> Item:
-    assert t is not None
+    if t is None:
+        raise InternalError("an argument was checked without a type")
     node = coerce(value, t)
     return text_item(node) if isinstance(node.type, StringType) else integer_item(node)
 
 
 def _plain(expr: ast.Expr, scope: Scope, family: str) -> Value:
-    """The argument of ``trace()`` or ``print()``."""
+    """Check the argument of ``trace()`` or ``print()``."""
     name = family.lower()
     if isinstance(expr, ast.AggRef):
         raise refuse(f"D_{family}_AGG", expr.span, f"{name}() cannot take an aggregation", "use printa()")
@@ -86,7 +88,7 @@ def _count(call: ast.Call, function: BuiltinFunction, scope: Scope) -> None:
 
 
 def _print(call: ast.Call, function: BuiltinFunction, scope: Scope) -> TypedStatement:
-    """``print(value)``, or ``print(pointer)``, which shows what it points at."""
+    """Check ``print(value)``, or ``print(pointer)``, which shows what the pointer points at."""
     _count(call, function, scope)
     value = _plain(call.args[0], scope, "PRINT")
     if isinstance(value.type, SymbolType):

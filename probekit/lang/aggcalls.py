@@ -1,4 +1,4 @@
-"""Checking aggregations: ``@a[keys] = func(...)``, and the actions that name them.
+"""Check aggregations: ``@a[keys] = func(...)``, and the actions that name them.
 
 @a[execname] = lquantize(arg0, 0, 100, 10)   ->  Aggregate(0, (execname,), arg0), base 0, limit 100, step 10
 trunc(@a, 5)                                 ->  Act("trunc", (Item(5),), aggs=(0,))
@@ -7,6 +7,7 @@ trunc(@a, 5)                                 ->  Act("trunc", (Item(5),), aggs=(
 from __future__ import annotations
 
 from probekit.buffers.aggs import KeyPart
+from probekit.errors import InternalError
 from probekit.lang import ast, typed
 from probekit.lang.builtins import BuiltinFunction
 from probekit.lang.diagnostics import refuse
@@ -25,8 +26,9 @@ _INT32_MIN, _INT32_MAX, _UINT16_MAX = -(1 << 31), (1 << 31) - 1, (1 << 16) - 1
 
 
 def aggregate(expr: ast.Assign, scope: Scope) -> typed.Aggregate:
-    """``@name[keys] = function(value)``."""
-    assert isinstance(expr.target, ast.AggRef)
+    """Check ``@name[keys] = function(value)``."""
+    if not isinstance(expr.target, ast.AggRef):
+        raise InternalError("an aggregation is assigned to something else")
     target, function = expr.target, find_function(expr.value)
     shown = f"@{target.name}"
     if expr.op != "=":
@@ -73,7 +75,7 @@ def _datum(function: BuiltinFunction, call: ast.Call, args: list[Value]) -> Type
 def _parameters(
     function: BuiltinFunction, call: ast.Call, args: list[Value]
 ) -> tuple[tuple[int, ...], TypedExpr | None]:
-    """The constants of a quantizing function, and its increment."""
+    """Return the constants of a quantizing function, and its increment."""
     params: tuple[int, ...] = ()
     match function.name:
         case "quantize":
@@ -123,7 +125,7 @@ def _linear(call: ast.Call, args: list[Value]) -> tuple[int, ...]:
         raise refuse("D_LQUANT_STEPLARGE", span, "the step is larger than the range")
     if levels > _UINT16_MAX:
         raise refuse("D_LQUANT_STEPSMALL", span, "the step makes too many buckets")
-    return base, base + levels * step, step  # what does not make a whole level is cut off
+    return base, base + levels * step, step  # a last level that is not whole is cut off
 
 
 _LOG_LINEAR = (("factor", "FACTOR"), ("low magnitude", "LOW"), ("high magnitude", "HIGH"), ("steps", "NSTEP"))
@@ -162,7 +164,7 @@ def _changed(function: BuiltinFunction, known: Aggregation, params: tuple[int, .
     for tag, old, new in zip(names, known.params or (), params, strict=True):
         if old != new:
             return refuse(tag, span, f"@{known.name} was given {old} elsewhere, not {new}")
-    raise AssertionError("parameters differ and do not differ")
+    raise InternalError("parameters differ and do not differ")
 
 
 # Actions on aggregations.
@@ -185,19 +187,19 @@ def _count(call: ast.Call, name: str, family: str, least: int, most: int) -> Non
 
 
 def clear(call: ast.Call, scope: Scope) -> TypedStatement:
-    """``clear(@a)``."""
+    """Check ``clear(@a)``."""
     _count(call, "clear", "CLEAR", 1, 1)
     return Act("clear", aggs=(_named(call.args[0], "clear", "CLEAR", scope).index,))
 
 
 def denormalize(call: ast.Call, scope: Scope) -> TypedStatement:
-    """``denormalize(@a)``."""
+    """Check ``denormalize(@a)``."""
     _count(call, "denormalize", "NORMALIZE", 1, 1)
     return Act("denormalize", aggs=(_named(call.args[0], "denormalize", "NORMALIZE", scope).index,))
 
 
 def normalize(call: ast.Call, scope: Scope) -> TypedStatement:
-    """``normalize(@a, n)``."""
+    """Check ``normalize(@a, n)``."""
     _count(call, "normalize", "NORMALIZE", 2, 2)
     known = _named(call.args[0], "normalize", "NORMALIZE", scope)
     item = _scalar(call.args[1], "normalize", "NORMALIZE", scope)
@@ -205,7 +207,7 @@ def normalize(call: ast.Call, scope: Scope) -> TypedStatement:
 
 
 def trunc(call: ast.Call, scope: Scope) -> TypedStatement:
-    """``trunc(@a[, n])``."""
+    """Check ``trunc(@a[, n])``."""
     _count(call, "trunc", "TRUNC", 1, 2)
     known = _named(call.args[0], "trunc", "TRUNC", scope)
     items = tuple(_scalar(argument, "trunc", "TRUNC", scope) for argument in call.args[1:])
@@ -221,7 +223,7 @@ def _scalar(expr: ast.Expr, function: str, family: str, scope: Scope) -> typed.I
 
 
 def printa(call: ast.Call, scope: Scope) -> TypedStatement:
-    """``printa([format,] @a, ...)``."""
+    """Check ``printa([format,] @a, ...)``."""
     if not call.args:
         raise refuse("D_PROTO_LEN", call.span, "printa() takes at least one argument, not 0")
     form = None
@@ -231,7 +233,7 @@ def printa(call: ast.Call, scope: Scope) -> TypedStatement:
             raise refuse("D_PRINTA_AGGARG", written[0].span, "printa() takes an aggregation, and may take a format")
         form = read_format(written.pop(0), "printa")
     if not written:
-        raise refuse("D_PRINTA_PROTO", call.span, "printa() takes an aggregation behind its format")
+        raise refuse("D_PRINTA_PROTO", call.span, "printa() takes an aggregation after its format")
     known = [_named(argument, "printa", "PRINTA", scope) for argument in written]
     for other, argument in zip(known[1:], written[1:], strict=True):
         _same_keys(known[0], other, argument.span)

@@ -1,17 +1,18 @@
-"""``args[n]``: a probe's arguments with the types that its function has.
+"""Check ``args[n]``: a probe's arguments, with the types that its function has.
 
     fbt::vfs_read:entry   args[0]   ->  arg0 as struct file *
     fbt::vfs_read:return  args[1]   ->  arg1 as ssize_t
 
-A clause has one type for each: where its probes differ it is D_ARGS_MULTI. Which of
-``arg0`` .. ``arg9`` an argument is follows the System V ABI of x86-64: integers and
-pointers one register each, a struct of up to 16 bytes one or two, a larger one the stack.
+All probes of a clause must agree on the type; where they differ, the clause is refused with D_ARGS_MULTI. Which of
+``arg0`` ... ``arg9`` holds an argument follows the System V ABI of x86-64 (section 3.2.3): an integer or pointer
+takes one register, a struct of up to 16 bytes one or two, and a larger struct lies on the stack.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from probekit.errors import InternalError
 from probekit.lang import typed
 from probekit.lang.builtins import ARGS
 from probekit.lang.diagnostics import refuse
@@ -27,9 +28,9 @@ _WORD = 8
 
 
 def argument_places(types: Sequence[Type], in_registers: int = 6) -> tuple[int | None, ...]:
-    """For each argument the N of the ``argN`` that holds it, None for one that no word holds.
+    """Return, for each argument, the N of the ``argN`` that holds it, or None if no single word holds it.
 
-    ``in_registers``: how many of ``arg0`` .. ``arg9`` are registers; the others are on the stack.
+    ``in_registers``: how many of ``arg0`` ... ``arg9`` are registers; the others are words of the stack.
     """
     places: list[int | None] = []
     registers = stack = 0
@@ -44,7 +45,7 @@ def argument_places(types: Sequence[Type], in_registers: int = 6) -> tuple[int |
 
 
 def typed_argument(index: int, span: Span, scope: Scope) -> Value:
-    """``args[index]`` in the clause being checked."""
+    """Check ``args[index]`` in the clause that is being checked."""
     if not scope.probes:
         raise refuse("D_ARGS_NONE", span, "args[] exists only in a clause")
     first: ProbeArguments | None = None
@@ -93,5 +94,6 @@ def _value(index: int, types: Sequence[Type], registers: int, span: Span) -> Val
         what = "a struct or union that is passed by value" if is_object(t) else f"{t}, beyond arg9 or in no register"
         raise refuse("D_ARGS_TYPE", span, f"args[{index}] is {what}")
     m = machine(t)
-    assert isinstance(m, IntType)
+    if not isinstance(m, IntType):
+        raise InternalError("what was checked to be an integer has another type")
     return Value(convert(typed.Arg(place, INT64), m), t, FixedPlace())

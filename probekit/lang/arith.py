@@ -1,4 +1,4 @@
-"""Arithmetic on constants: 64 bits, wrapping, exactly as the engines do it.
+"""Arithmetic on constants: 64 bits, wrapping, exactly as both engines compute it at run time.
 
 compute("add", 2**63 - 1, 1, signed=True)   ->  -2**63
 compute("div", -2**63, -1, signed=True)     ->  -2**63   (wraps; it does not trap)
@@ -18,12 +18,12 @@ _MASK = (1 << 64) - 1
 
 
 def unsigned64(value: int) -> int:
-    """The value's low 64 bits, unsigned."""
+    """Return the value's low 64 bits, read as unsigned."""
     return value & _MASK
 
 
 def signed64(value: int) -> int:
-    """The value's low 64 bits, signed."""
+    """Return the value's low 64 bits, read as signed."""
     value &= _MASK
     return value - (1 << 64) if value >> 63 else value
 
@@ -57,6 +57,9 @@ COMPARE: dict[CompareOp, Callable[[int, int], bool]] = {
 
 
 def compute(op: ArithOp, left: int, right: int, *, signed: bool) -> int:
-    """One operation on 64 bits; ``signed`` says how operands are read. Raises ZeroDivisionError."""
+    """Compute one operation on 64 bits. Raises :class:`ZeroDivisionError`.
+
+    ``signed``: how the operands and the result are read.
+    """
     read = signed64 if signed else unsigned64
     return read(_OPS[op](read(left), read(right)))

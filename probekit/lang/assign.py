@@ -1,4 +1,4 @@
-"""Checking assignment: variables that come to be, places that change, ``++`` and ``--``.
+"""Check assignment: variables that it defines, places that it changes, ``++`` and ``--``.
 
 x = pid            ->  Store(x, ...); x is a pid_t from here on
 a[tid] = "sh"      ->  ElemStore(a, (tid,), "sh"); a is an array of strings with integer keys
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from probekit.errors import InternalError
 from probekit.lang import ast, typed
 from probekit.lang.access import member_at
 from probekit.lang.builtins import FUNCTIONS
@@ -16,7 +17,7 @@ from probekit.lang.diagnostics import refuse
 from probekit.lang.operators import arithmetic, describe
 from probekit.lang.scope import Scope
 from probekit.lang.source import Span
-from probekit.lang.translators import Xlated
+from probekit.lang.translators import member_value, source_once
 from probekit.lang.typed import TypedExpr, VarScope
 from probekit.lang.types import (
     INT64,
@@ -39,6 +40,7 @@ from probekit.lang.values import (
     Place,
     Value,
     VarPlace,
+    Xlated,
     coerce,
     convert,
     fits,
@@ -55,7 +57,7 @@ __all__ = ("assign", "define_operand", "load_place", "step")
 
 
 def assign(expr: ast.Assign, scope: Scope) -> Value:
-    """``target op value``."""
+    """Check ``target op value``."""
     if isinstance(expr.target, ast.AggRef):
         raise refuse("D_AGG_FUNC", expr.span, f"@{expr.target.name} takes only the result of an aggregating function")
     if expr.op != "=" and _is_undefined(expr.target, scope):
@@ -77,7 +79,7 @@ def assign(expr: ast.Assign, scope: Scope) -> Value:
         return Value(_store(place, target.type, value, scope), target.type)
     spans = (expr.target.span, expr.value.span, expr.span)
     _check_moved(expr, target, value)
-    arithmetic(expr.op[:-1], target, value, spans)  # says what does not fit before what cannot be assigned
+    arithmetic(expr.op[:-1], target, value, spans)  # types that do not fit are reported first
     place = _writable(target, expr.op, expr.target.span)
 
     def update(bound: Place) -> TypedExpr:
@@ -88,7 +90,7 @@ def assign(expr: ast.Assign, scope: Scope) -> Value:
 
 
 def _check_moved(expr: ast.Assign, target: Value, value: Value) -> None:
-    """``+=`` and ``-=`` of what is no integer need a pointer on the left."""
+    """Refuse ``+=`` and ``-=`` unless both sides are integers or the left one is a pointer."""
     if expr.op not in ("+=", "-=") or isinstance(target.type, StringType) or isinstance(value.type, StringType):
         return
     if is_integer(target.type) and is_integer(value.type):
@@ -99,7 +101,10 @@ def _check_moved(expr: ast.Assign, target: Value, value: Value) -> None:
 
 
 def _is_undefined(expr: ast.Expr, scope: Scope) -> bool:
-    """Whether nothing has defined the variable yet; ``this->x[...]``, which nothing can, is said elsewhere."""
+    """Tell whether nothing has defined the variable yet.
+
+    ``this->x[...]`` is False: nothing can define it, and :mod:`probekit.lang.variables` refuses it.
+    """
     match expr:
         case ast.Name(name=name) | ast.Index(base=ast.Name(name=name)):
             return _is_new(name, scope)
@@ -112,13 +117,16 @@ def _is_undefined(expr: ast.Expr, scope: Scope) -> bool:
 
 
 def define_operand(expr: ast.Expr, scope: Scope) -> None:
-    """A unary operator defines ``self->x``, ``this->x`` and ``a[key]``, as ``++`` does: ``!self->x`` may come first."""
+    """Define the variable that a unary operator reads, if it is ``self->x``, ``this->x`` or ``a[key]``.
+
+    ``++`` does the same: so ``!self->x`` may come before anything assigns ``self->x``.
+    """
     if not isinstance(expr, ast.Name) and _is_undefined(expr, scope):
         _target(expr, scope, Value(typed.Const(0, INT64), INT64))
 
 
 def _value_of(expr: ast.Assign, scope: Scope) -> Value:
-    """The right side. What the assignment itself is to define is known there, but has no value yet."""
+    """Check the right side. The variable that the assignment defines has a name there, but no value yet."""
     target = expr.target.base if isinstance(expr.target, ast.Index) else expr.target
     if not isinstance(target, ast.Name) or not _is_new(target.name, scope):
         return scope.check(expr.value)
@@ -141,24 +149,25 @@ def _want_value(value: Value, span: Span, scope: Scope) -> None:
 
 
 def _translated(expr: ast.Assign, target: Value, value: Value, made: Xlated, scope: Scope) -> Value:
-    """``x = xlate <T> (source)``: each member that the translator gives."""
+    """Check ``x = xlate <T> (source)``: one store for each member that the translator gives."""
     t = target.type
     if expr.op != "=" or target.dynamic or not isinstance(t, StructType) or not fits(t, value):
         message = f"{describe(target)} {expr.op} {describe(value)} is not possible"
         raise refuse("D_OP_INCOMPAT", expr.span, message)
     place = _writable(target, expr.op, expr.target.span)
-    span, (made, wrap) = expr.value.span, made.once(scope)
+    span, (made, wrap) = expr.value.span, source_once(made, scope)
 
     def store(bound: Place) -> TypedExpr:
         at = _address(bound)
         result = at
         for name in made.translator.members:
-            found, given = member_at(at, t, name, span, scope), made.member(name, span, scope)
+            found, given = member_at(at, t, name, span, scope), member_value(made, name, span, scope)
             if given.xlated is not None:
                 inner = ast.Assign("=", expr.target, expr.value, expr.span)
                 stored = _translated(inner, found, given, given.xlated, scope).node
             else:
-                assert isinstance(found.place, MemPlace)
+                if not isinstance(found.place, MemPlace):
+                    raise InternalError("an object has no place in memory")
                 stored = _store_member(found.place, found.type, given, scope)
             result = typed.Sequence(stored, result, at.type)
         return result
@@ -167,7 +176,7 @@ def _translated(expr: ast.Assign, target: Value, value: Value, made: Xlated, sco
 
 
 def step(expr: ast.IncDec, scope: Scope) -> Value:
-    """``++`` and ``--``."""
+    """Check ``++`` and ``--``."""
     if isinstance(expr.operand, ast.AggRef):
         raise refuse("D_OP_SCALAR", expr.span, f"@{expr.operand.name} is an aggregation: {expr.op} does not apply")
     # A variable that nothing defined before is an int64_t, as in DTrace.
@@ -182,7 +191,8 @@ def step(expr: ast.IncDec, scope: Scope) -> Value:
         raise refuse("D_OP_INCOMPLETE", expr.operand.span, "what this points at has no size here")
     delta = size if expr.op == "++" else -size
     t = machine(target.type)
-    assert isinstance(t, IntType)
+    if not isinstance(t, IntType):
+        raise InternalError("what was checked to be an integer has another type")
     if isinstance(place, VarPlace):
         return Value(typed.Step(place.var, delta, expr.prefix, t), target.type)
 
@@ -213,7 +223,7 @@ def _writable(target: Value, op: str, span: Span) -> Place:
 
 
 def load_place(place: Place, t: Type, scope: Scope) -> Value:
-    """The value of a place that is known to be of type ``t``."""
+    """Load the value of a place that is known to be of type ``t``."""
     m = machine(t)
     match place:
         case VarPlace(var=var):
@@ -224,11 +234,11 @@ def load_place(place: Place, t: Type, scope: Scope) -> Value:
         case MemPlace():
             return load_memory(place.addr, t, shift=place.shift, bits=place.bits, string_size=scope.string_size)
         case FixedPlace():
-            raise AssertionError("nothing is stored in a fixed place")
+            raise InternalError("nothing is stored in a fixed place")
 
 
 def _once(place: Place, scope: Scope, body: Callable[[Place], TypedExpr]) -> TypedExpr:
-    """``body`` with what the place depends on worked out once only."""
+    """Make ``body`` of the place, with the place's address or keys evaluated only once."""
     parts = place.keys if isinstance(place, ElemPlace) else (place.addr,) if isinstance(place, MemPlace) else ()
     slots = [typed.Slot(scope.slot(), part.type) for part in parts]
     match place:
@@ -260,7 +270,7 @@ def _store(place: Place, t: Type, value: Value, scope: Scope) -> TypedExpr:
                 return typed.MemBits(addr, convert(node, m), shift, bits, m)
             return typed.MemStore(addr, node, m)
         case FixedPlace():
-            raise AssertionError("a fixed place was assigned")
+            raise InternalError("a fixed place was assigned")
 
 
 def _store_object(place: Place, t: Type, value: Value, scope: Scope) -> TypedExpr:
@@ -275,7 +285,7 @@ def _store_member(place: MemPlace, t: Type, value: Value, scope: Scope) -> Typed
 
 
 def _address(place: Place) -> TypedExpr:
-    """Where an object that is to be changed lies."""
+    """Return the address of an object that is about to be changed."""
     match place:
         case VarPlace(var=var):
             return typed.VarAddr(var)
@@ -284,14 +294,14 @@ def _address(place: Place) -> TypedExpr:
         case MemPlace(addr=addr):
             return addr
         case FixedPlace():
-            raise AssertionError("a fixed place was assigned")
+            raise InternalError("a fixed place was assigned")
 
 
 # Targets.
 
 
 def _target(expr: ast.Expr, scope: Scope, value: Value) -> Value:
-    """What stands on the left; a variable not seen before takes the type of ``value``."""
+    """Check the left side. A variable that is new takes the type of ``value``."""
     match expr:
         case ast.Name(name=name) if _is_new(name, scope):
             return _new(expr.span, "global", name, value, scope)
@@ -324,7 +334,7 @@ def _is_new(name: str, scope: Scope) -> bool:
 
 
 def _kind(t: Type, scope: Scope) -> Type:
-    """The type that a variable takes from its first value."""
+    """Return the type that a variable takes from its first value."""
     return StringType(scope.string_size) if isinstance(t, StringType) else t
 
 

@@ -2,15 +2,41 @@
 
     x = pid + 1     ->  Assign("=", Name("x"), Binary("+", Name("pid"), Integer(1)))
 
-Every node ends with its ``span``. Passes keep their results beside the tree
-(``typed``), never in it.
+Every node ends with its ``span``, the place in the script. Passes keep their results beside the tree
+(:mod:`probekit.lang.typed`), never in it. Expressions lie in :mod:`probekit.lang.ast_exprs` and types in
+:mod:`probekit.lang.ast_types`; both are used by their names here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, final
+from typing import final
 
+from probekit.lang.ast_exprs import (
+    AggRef,
+    Assign,
+    Binary,
+    Call,
+    Cast,
+    Comma,
+    Conditional,
+    Expr,
+    IncDec,
+    Index,
+    Integer,
+    Member,
+    Name,
+    Offsetof,
+    Scope,
+    Scoped,
+    Sizeof,
+    SizeofType,
+    String,
+    Stringof,
+    Symbol,
+    Unary,
+    Xlate,
+)
 from probekit.lang.ast_types import (
     ArrayOf,
     Declarator,
@@ -27,7 +53,6 @@ from probekit.lang.ast_types import (
     TypeName,
 )
 from probekit.lang.source import Span
-from probekit.lang.types import IntType
 from probekit.records import record
 
 __all__ = (
@@ -67,6 +92,7 @@ __all__ = (
     "ProbeText",
     "Provided",
     "Provider",
+    "Scope",
     "Scoped",
     "Script",
     "Sizeof",
@@ -86,247 +112,11 @@ __all__ = (
     "children",
 )
 
-Scope = Literal["self", "this"]
-
-
-@final
-@record
-class Integer:
-    """An integer or character constant."""
-
-    value: int
-    type: IntType
-    span: Span
-
-
-@final
-@record
-class String:
-    """A string constant; ``text`` is the bytes that it stands for."""
-
-    text: bytes
-    span: Span
-
-
-@final
-@record
-class Name:
-    """An identifier: a variable, or a function where it is called."""
-
-    name: str
-    span: Span
-
-
-@final
-@record
-class Scoped:
-    """``self->name`` or ``this->name``."""
-
-    scope: Scope
-    name: str
-    span: Span
-
-
-@final
-@record
-class Symbol:
-    """A kernel symbol, with its backquote: ``mod`name``."""
-
-    text: str
-    span: Span
-
-
-@final
-@record
-class AggRef:
-    """``@name`` or ``@name[keys]``; ``name`` without the ``@``; ``keys`` None when there are no brackets."""
-
-    name: str
-    keys: tuple[Expr, ...] | None
-    span: Span
-
-
-@final
-@record
-class Unary:
-    """``+ - ! ~ * &`` before an operand."""
-
-    op: str
-    operand: Expr
-    span: Span
-
-
-@final
-@record
-class IncDec:
-    """``++``/``--``, before (``prefix``) or after its operand."""
-
-    op: str
-    operand: Expr
-    prefix: bool
-    span: Span
-
-
-@final
-@record
-class Binary:
-    """Two operands and an operator, ``&& || ^^`` included."""
-
-    op: str
-    left: Expr
-    right: Expr
-    span: Span
-
-
-@final
-@record
-class Assign:
-    """``=`` and its kin; ``op`` as written."""
-
-    op: str
-    target: Expr
-    value: Expr
-    span: Span
-
-
-@final
-@record
-class Conditional:
-    """``cond ? then : orelse``."""
-
-    cond: Expr
-    then: Expr
-    orelse: Expr
-    span: Span
-
-
-@final
-@record
-class Comma:
-    """``left, right``."""
-
-    left: Expr
-    right: Expr
-    span: Span
-
-
-@final
-@record
-class Cast:
-    """``(type)operand``."""
-
-    type: TypeName
-    operand: Expr
-    span: Span
-
-
-@final
-@record
-class Sizeof:
-    """``sizeof operand``."""
-
-    operand: Expr
-    span: Span
-
-
-@final
-@record
-class SizeofType:
-    """``sizeof (type)``."""
-
-    type: TypeName
-    span: Span
-
-
-@final
-@record
-class Stringof:
-    """``stringof operand``."""
-
-    operand: Expr
-    span: Span
-
-
-@final
-@record
-class Offsetof:
-    """``offsetof (type, member)``."""
-
-    type: TypeName
-    member: str
-    span: Span
-
-
-@final
-@record
-class Xlate:
-    """``xlate <type> (operand)``."""
-
-    type: TypeName
-    operand: Expr
-    span: Span
-
-
-@final
-@record
-class Index:
-    """``base[keys]``."""
-
-    base: Expr
-    keys: tuple[Expr, ...]
-    span: Span
-
-
-@final
-@record
-class Member:
-    """``base.name`` or ``base->name``."""
-
-    base: Expr
-    name: str
-    arrow: bool
-    span: Span
-
-
-@final
-@record
-class Call:
-    """``function(args)``."""
-
-    function: Expr
-    args: tuple[Expr, ...]
-    span: Span
-
-
-Expr = (
-    Integer
-    | String
-    | Name
-    | Scoped
-    | Symbol
-    | AggRef
-    | Unary
-    | IncDec
-    | Binary
-    | Assign
-    | Conditional
-    | Comma
-    | Cast
-    | Sizeof
-    | SizeofType
-    | Stringof
-    | Offsetof
-    | Xlate
-    | Index
-    | Member
-    | Call
-)
-
 
 @final
 @record
 class ExprStatement:
-    """An expression for its effect."""
+    """An expression that is evaluated for its effect."""
 
     value: Expr
     span: Span
@@ -357,6 +147,7 @@ class If:
     cond: Expr
     then: Statement
     orelse: Statement | None
+    """None without ``else``."""
     span: Span
 
 
@@ -366,7 +157,7 @@ Statement = ExprStatement | Empty | Block | If
 @final
 @record
 class ProbeText:
-    """One probe description as written, macro variables replaced."""
+    """One probe description as written, with its macro variables replaced."""
 
     text: str
     span: Span
@@ -375,21 +166,23 @@ class ProbeText:
 @final
 @record
 class Clause:
-    """``probes /predicate/ { body }``; ``body`` is None for a bare probe description."""
+    """``probes /predicate/ { body }``."""
 
     probes: tuple[ProbeText, ...]
     predicate: Expr | None
     body: Block | None
+    """None for a bare probe description."""
     span: Span
 
 
 @final
 @record
 class Declaration:
-    """``self int x;``, ``int a[string];``, ``typedef struct s { ... } s_t;``: no declarators for a type alone."""
+    """``self int x;``, ``int a[string];``, ``typedef struct s { ... } s_t;``."""
 
     specs: Specs
     declarators: tuple[Declarator, ...]
+    """Empty for a type alone: ``struct s { ... };``."""
     span: Span
 
 
@@ -400,6 +193,7 @@ class Inline:
 
     specs: Specs
     declarator: Declarator
+    """The name, with the parameters in brackets where there are any."""
     value: Expr
     span: Span
 
@@ -421,6 +215,7 @@ class Translator:
 
     target: TypeName
     source: Param
+    """The type that is translated, and the name of the parameter."""
     members: tuple[Translation, ...]
     span: Span
 
@@ -432,7 +227,9 @@ class Provided:
 
     name: str
     args: Params | None
+    """What the probe fires with, as ``arg0``, ``arg1`` ...; None for empty parentheses."""
     translated: Params | None
+    """The types of ``args[]``; None when they are not given."""
     span: Span
 
 
@@ -459,13 +256,14 @@ class Script:
 
 
 Node = Expr | Statement | Clause
+"""What :func:`children` walks."""
 
 
 def chain(expr: Binary) -> tuple[Expr, list[Binary]]:
-    """``a || b || c`` taken apart: its first operand, and the nodes that add the others, innermost first.
+    """Take ``a || b || c`` apart: return its first operand, and the nodes that add the others, innermost first.
 
-    Only ``||`` and ``&&`` make chains (a script made by a program may list a thousand process IDs); passes walk
-    them in a loop, so that they do not count as nesting.
+    Only ``||`` and ``&&`` make chains (a generated script may list a thousand process IDs). Passes walk a chain in a
+    loop, so a long one does not count as deep nesting.
     """
     nodes = [expr]
     while expr.op in ("||", "&&") and isinstance(left := nodes[-1].left, Binary) and left.op == expr.op:
@@ -474,7 +272,7 @@ def chain(expr: Binary) -> tuple[Expr, list[Binary]]:
 
 
 def children(node: Node) -> Iterator[Expr | Statement]:
-    """The statements and expressions directly under a node, in the order written."""
+    """Yield the statements and expressions directly under a node, in the order written."""
     match node:
         case Unary() | IncDec() | Cast() | Sizeof() | Stringof() | Xlate():
             yield node.operand

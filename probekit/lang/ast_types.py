@@ -1,4 +1,4 @@
-"""Types as they are written: specifiers and declarators, the part of the tree that :mod:`probekit.lang.ast` ends in.
+"""The syntax tree's types, as they are written: specifiers and declarators. See :mod:`probekit.lang.ast`.
 
 unsigned int *x[4]   ->  Specs(words=("unsigned", "int")), ArrayOf(PointerTo(Named("x")), 4)
 """
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Literal, final
 from probekit.lang.source import Span
 from probekit.records import record
 
+# Types hold expressions (the size of an array), and expressions hold types (a cast). The tree is one recursive datum
+# in two files; this is the only import circle of the package.
 if TYPE_CHECKING:
-    from probekit.lang.ast import Expr
+    from probekit.lang.ast_exprs import Expr
 
 __all__ = (
     "ArrayOf",
@@ -33,21 +35,25 @@ __all__ = (
 @final
 @record
 class StructSpec:
-    """``struct tag`` (``members`` None) or ``struct [tag] { ... }``."""
+    """``struct tag`` or ``struct [tag] { ... }``."""
 
     kind: Literal["struct", "union"]
     tag: str
+    """Empty for an anonymous one."""
     members: tuple[MemberDecl, ...] | None
+    """None for a tag alone."""
     span: Span
 
 
 @final
 @record
 class EnumSpec:
-    """``enum tag`` (``values`` None) or ``enum [tag] { ... }``."""
+    """``enum tag`` or ``enum [tag] { ... }``."""
 
     tag: str
+    """Empty for an anonymous one."""
     values: tuple[Enumerator, ...] | None
+    """None for a tag alone."""
     span: Span
 
 
@@ -58,37 +64,44 @@ class Enumerator:
 
     name: str
     value: Expr | None
+    """None: one more than the enumerator before it."""
     span: Span
 
 
 @final
 @record
 class Specs:
-    """Declaration specifiers in the order written. ``storage``: ``typedef extern static ... self this``."""
+    """Declaration specifiers, in the order written."""
 
     storage: tuple[str, ...]
+    """``typedef``, ``extern``, ``static``, ``auto``, ``register``, ``self``, ``this``."""
     words: tuple[str, ...]
+    """Type names and qualifiers: ``unsigned``, ``int``, ``const``, a typedef's name."""
     tagged: tuple[StructSpec | EnumSpec, ...]
+    """Structs, unions and enumerations. More than one is an error that the checker reports."""
     span: Span
 
 
 @final
 @record
 class Named:
-    """The name in the middle of a declarator; ``scoped`` when it was written with a backquote."""
+    """The name in the middle of a declarator."""
 
     name: str
     scoped: bool
+    """It was written with a backquote."""
     span: Span
 
 
 @final
 @record
 class PointerTo:
-    """``stars`` before a declarator; ``inner`` is what stands behind them, None in a type name."""
+    """Stars before a declarator."""
 
     stars: int
+    """Levels of pointer."""
     inner: Declarator | None
+    """The declarator after the stars; None in a type name."""
     span: Span
 
 
@@ -99,17 +112,20 @@ class ArrayOf:
 
     inner: Declarator | None
     size: Expr | None
+    """None for empty brackets, and for an associative array."""
     params: Params | None
+    """The key types of an associative array, else None."""
     span: Span
 
 
 @final
 @record
 class FunctionOf:
-    """``inner(params)``; ``params`` None for empty parentheses."""
+    """``inner(params)``."""
 
     inner: Declarator | None
     params: Params | None
+    """None for empty parentheses."""
     span: Span
 
 
@@ -129,19 +145,21 @@ class Param:
 @final
 @record
 class Params:
-    """Parameters in order; ``variadic`` when they end in ``...``."""
+    """Parameters, in order."""
 
     params: tuple[Param, ...]
     variadic: bool
+    """They end in ``...``."""
 
 
 @final
 @record
 class MemberDecl:
-    """A member declaration: each declarator with its bit-field width, either may be missing."""
+    """One member declaration: ``unsigned a:3, b;``."""
 
     specs: Specs
     members: tuple[tuple[Declarator | None, Expr | None], ...]
+    """Each declarator with the width of its bit-field. Either may be None: ``int :3;``, ``int a;``."""
     span: Span
 
 
@@ -152,4 +170,5 @@ class TypeName:
 
     specs: Specs
     declarator: Declarator | None
+    """None when there are only specifiers."""
     span: Span

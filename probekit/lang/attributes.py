@@ -1,4 +1,4 @@
-"""Stability attributes: how far a name, its data and what it depends on may be relied upon.
+"""Stability attributes: how far a script may rely on a name, on its data and on what it depends on.
 
 parse_attributes("Stable/evolving/Common")   ->  ("Stable", "Evolving", "Common")
 least([a, b])                                ->  the weaker of each of the three
@@ -11,10 +11,10 @@ from collections.abc import Sequence
 __all__ = ("STABLE", "Attributes", "least", "parse_attributes", "weaker")
 
 Attributes = tuple[str, str, str]
-"""Stability of the names, stability of the data, class of dependency."""
+"""Stability of the names, stability of the data, dependency class."""
 
 STABLE: Attributes = ("Stable", "Stable", "Common")
-"""What D's own variables and functions, and those of a script, have."""
+"""The attributes of D's own variables and functions, and of those that a script defines."""
 
 _ORDER = ("Internal", "Private", "Obsolete", "External", "Unstable", "Evolving", "Stable", "Standard")
 _CLASSES = ("Unknown", "CPU", "Platform", "Group", "ISA", "Common")
@@ -22,7 +22,7 @@ _SCALES = (_ORDER, _ORDER, _CLASSES)
 
 
 def parse_attributes(text: str) -> Attributes | None:
-    """``Stable/Stable/Common``, in any case; None for anything else."""
+    """Parse ``Stable/Stable/Common``, in any case. Returns None for anything else."""
     parts = text.lower().split("/")
     if len(parts) != 3:
         return None
@@ -31,7 +31,7 @@ def parse_attributes(text: str) -> Attributes | None:
 
 
 def least(attributes: Sequence[Attributes]) -> Attributes:
-    """What holds for all of them; of none, :data:`STABLE`."""
+    """Return the weakest of each of the three; :data:`STABLE` for an empty sequence."""
     if not attributes:
         return STABLE
     names, data, classes = zip(*attributes, strict=True)
@@ -39,6 +39,6 @@ def least(attributes: Sequence[Attributes]) -> Attributes:
 
 
 def weaker(attributes: Attributes, minimum: Attributes) -> bool:
-    """True when any of the three is below what is wanted."""
+    """Tell whether any of the three is below the minimum."""
     pairs = zip(attributes, minimum, _SCALES, strict=True)
     return any(scale.index(has) < scale.index(wants) for has, wants, scale in pairs)

@@ -1,8 +1,8 @@
 """The names that D itself defines: variables, functions, aggregating functions, constants.
 
-One table each; registering a name twice is an error. A function's prototype is
-data: what it returns, what it takes, and how many of the last arguments may be
-missing. ``Any`` stands for DTrace's ``@``: whatever the function itself checks.
+Each kind has one table; registering a name twice is an error. A function's prototype is data: its result, its
+parameters, and how many of the last parameters may be missing. None as a parameter's type is DTrace's ``@``: any
+type, which the function itself checks.
 """
 
 from __future__ import annotations
@@ -48,39 +48,41 @@ DEFAULT_FRAMES = {"stack": 20, "ustack": 100, "jstack": 50}
 """How many frames are recorded when neither the call nor an option says it."""
 
 ARGS = 10
-"""``arg0`` .. ``arg9``."""
+"""How many there are of ``arg0`` ... ``arg9``."""
 
 
 @record
 class BuiltinVariable:
-    """A built-in variable. ``type`` None: an array, known only by its elements, or one with no meaning here."""
+    """A built-in variable."""
 
     name: str
     type: Type | None = None
+    """None for an array, which only its elements give a type, and for one that has no meaning here."""
 
 
 @record
 class BuiltinFunction:
-    """A built-in function. ``params``: None stands for any type; the last ``optional`` of them may be missing.
-
-    ``variadic``: more arguments may follow; the function checks them. ``known``: False for one that needs a kernel
-    that is not Linux.
-    """
+    """A built-in function."""
 
     name: str
     kind: FunctionKind
     result: Type = VOID
+    """The type of its value; ``void`` for an action."""
     params: tuple[Type | None, ...] = ()
+    """The types of its parameters; None for any type."""
     optional: int = 0
+    """How many of the last parameters may be missing."""
     variadic: bool = False
+    """More arguments may follow; the function checks them."""
     known: bool = True
+    """False for one that needs a kernel other than Linux."""
 
 
 _T = TypeVar("_T", BuiltinVariable, BuiltinFunction)
 
 
 def register(entries: Iterable[_T]) -> dict[str, _T]:
-    """A table by name; a name twice is a bug in the table."""
+    """Make a table by name. Raises :class:`ValueError` for a name that is there twice."""
     table: dict[str, _T] = {}
     for entry in entries:
         if entry.name in table:
@@ -248,7 +250,7 @@ _FUNCTIONS: tuple[BuiltinFunction, ...] = (
     _sub("substr", _STRING, _TEXT, INT, INT, optional=1),
     _sub("tolower", _STRING, _TEXT),
     _sub("toupper", _STRING, _TEXT),
-    # What only another kernel has.
+    # Functions that need another kernel.
     *(
         BuiltinFunction(name, "subroutine", known=False)
         for name in (
@@ -263,7 +265,7 @@ FUNCTIONS: dict[str, BuiltinFunction] = register(_FUNCTIONS)
 DESTRUCTIVE = frozenset(
     ("breakpoint", "chill", "copyout", "copyoutstr", "freopen", "panic", "raise", "stop", "system", "pcap")
 )
-"""Actions that change what they look at: they need ``-w``."""
+"""Actions that change the system under observation: they need ``-w``."""
 
 CONSTANTS: dict[str, int] = {
     **{name: number for number, name in errno.errorcode.items()},
@@ -285,4 +287,4 @@ CONSTANTS: dict[str, int] = {
     "DTRACEFLT_TUPOFLOW": 8,
     "DTRACEFLT_BADSTACK": 9,
 }
-"""What DTrace's own libraries define as inline integers."""
+"""The inline integers that DTrace's own libraries define."""

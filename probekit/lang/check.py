@@ -1,18 +1,20 @@
-"""The front end as one function: a script's text to a checked program.
+"""The front end as one function: from a script's text to a checked program.
 
-Statements are checked one by one, so that several faults are found in one run; a
-syntax error ends it at once.
+Statements are checked one by one, so that one run finds several faults. A syntax error ends the run at once.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import assert_never
+from itertools import pairwise
+from typing import Protocol, TypeVar, assert_never
 
 from probekit.lang import ast, library, typed
+from probekit.lang.action_order import check_order
 from probekit.lang.actions import action
 from probekit.lang.aggcalls import aggregate
 from probekit.lang.builtins import DEFAULT_FRAMES
@@ -21,23 +23,23 @@ from probekit.lang.diagnostics import CompileError, Diagnostic, Refusal, refuse
 from probekit.lang.exprs import make_scope
 from probekit.lang.functions import check_prototype, find_function
 from probekit.lang.kernelside import KernelSide, NoKernel
-from probekit.lang.macros import Macros, MacroUses
 from probekit.lang.operators import describe, truth
-from probekit.lang.order import check_order
-from probekit.lang.parser import parse
+from probekit.lang.parse.macros import Macros, MacroUses
+from probekit.lang.parse.parser import parse
 from probekit.lang.pragmas import check_pragmas
-from probekit.lang.scan import Option, scan
+from probekit.lang.scan import Option, Scanned, scan
 from probekit.lang.scope import Scope
 from probekit.lang.source import NOWHERE, Source, Span
 from probekit.lang.split import split_clauses
 from probekit.lang.typed import CheckedClause, CheckedProgram, TypedStatement
 from probekit.lang.types import STRING_SIZE
 from probekit.probe.names import DescriptionError, ProbeDescription
+from probekit.records import record, replaced
 
 __all__ = ("MAX_DIAGNOSTICS", "check_program")
 
 MAX_DIAGNOSTICS = 20
-"""After so many faults the rest is not looked at: they are rarely independent."""
+"""After this many faults the rest of the script is not checked: later faults often follow from earlier ones."""
 
 _LONGEST_ID = 10
 
@@ -53,37 +55,62 @@ def check_program(
     kernel: KernelSide | None = None,
     can_match: Callable[[ProbeDescription], bool] | None = None,
     libraries: int = 0,
+    parts: Sequence[int] = (),
 ) -> CheckedProgram:
-    """Parse and check a script. ``allow_bare``: probes without a clause are allowed (``-n``).
+    """Parse and check a script. Raises :class:`CompileError` with every fault found.
 
-    ``allow_empty``: the option ``empty``. Where it is not the script that sets them: ``string_size``, the option
-    ``strsize``; ``frames``, of ``stack`` and ``ustack``. ``kernel``: the guest's. ``can_match``: whether there may be
-    a probe for a description, where that is known before the program is compiled. ``libraries``: how much of the
-    source's beginning is of D libraries. Raises :class:`CompileError` with every fault found.
+    ``allow_bare``: probe descriptions without a clause are allowed (``-n``). ``allow_empty``: the option ``empty``.
+    ``string_size`` (bytes) and ``frames`` (by function): the options ``strsize`` and ``stackframes`` ..., for a script
+    that does not set them itself. ``kernel``: the guest's. ``can_match``: tells whether any probe may match a
+    description; None when that is not known yet; the option ``zdefs`` allows any. ``libraries``: the offset where the D
+    libraries end and the script begins. ``parts``: the offsets where further scripts of the command line begin; each
+    sees what those before it have named, and only the faults of the first faulty one are reported.
     """
     macros, uses = macros or Macros(), MacroUses()
     kernel = kernel or NoKernel()
+
+    def check_until(end: int) -> None:
+        """Check the scripts that end at an offset, for their own faults."""
+        check_program(
+            Source(source.text[:end], source.name),
+            allow_bare=allow_bare,
+            allow_empty=allow_empty,
+            macros=replaced(macros, unused=True),
+            string_size=string_size,
+            frames=frames,
+            kernel=kernel,
+            can_match=can_match,
+            libraries=libraries,
+            parts=[start for start in parts if start < end],
+        )
+
     try:
+        _check_closed(source, parts)
         scanned = scan(source)
         scope = make_scope(_string_size(scanned.options, string_size), kernel)
         scope.included = source.included
         scope.has_target = bool(macros.values.get("target"))
         scope.frames |= {**(frames or {}), **_frames(scanned.options)}
-        types = _use_library(scope) if library.wanted(scanned.text) else ()
+        types = _use_library(scope) if library.is_named_in(scanned.text) else ()
         script = parse(scanned.text, _with_options(macros, scanned.options), uses, types, kernel)
     except Refusal as refusal:
-        raise CompileError((refusal.diagnostic,), source) from refusal
-    clauses = _items(script, scope, allow_bare=allow_bare, can_match=can_match)
-    if not scope.diagnostics:
-        with _collecting(scope):
-            check_pragmas(scanned.pragmas, scope, libraries)
-    empty = all(isinstance(item, ast.Declaration) for item in script.items)  # DTrace does not count declarations
-    if not scope.diagnostics and empty and not (allow_empty or _is_set("empty", scanned.options)):
-        scope.diagnostics.append(Diagnostic("D_EMPTY", NOWHERE, "the program is empty"))
-    if not scope.diagnostics:
-        scope.diagnostics.extend(uses.unused(_with_options(macros, scanned.options)))
-    if scope.diagnostics:
-        raise CompileError(scope.diagnostics, source)
+        part = bisect_right(parts, refusal.diagnostic.span.start)
+        if part:
+            check_until(parts[part - 1])  # an earlier script may have faults of its own, or not be closed
+        raise CompileError((refusal.diagnostic,), source, part) from refusal
+    for item in script.items:
+        crossed = bisect_right(parts, item.span.start)
+        if crossed < len(parts) and item.span.end > parts[crossed]:
+            check_until(parts[crossed])
+    clauses = _check_parts(
+        script.items,
+        scanned,
+        scope,
+        _Parts(source, parts, libraries),
+        _Allowed(bare=allow_bare, empty=allow_empty, can_match=can_match),
+    )
+    if unused := list(uses.unused(_with_options(macros, scanned.options))):
+        raise CompileError(unused, source, len(parts))
     checked = CheckedProgram(
         clauses=tuple(clauses),
         variables=tuple(scope.variables.values()),
@@ -94,12 +121,85 @@ def check_program(
     return split_clauses(checked)
 
 
+@record
+class _Parts:
+    """The scripts of the command line in one text."""
+
+    source: Source
+    starts: Sequence[int]
+    """The offsets of all but the first."""
+    libraries: int
+    """The offset where the D libraries end and the first script begins."""
+
+
+@record
+class _Allowed:
+    """What a script may do. See :func:`check_program`."""
+
+    bare: bool
+    empty: bool
+    can_match: Callable[[ProbeDescription], bool] | None
+
+
+def _check_parts(
+    items: Sequence[ast.Item], scanned: Scanned, scope: Scope, parts: _Parts, allowed: _Allowed
+) -> list[CheckedClause]:
+    """Check one script after the other. Raises :class:`CompileError` with the faults of the first faulty one."""
+    clauses: list[CheckedClause] = []
+    empty, permitted, lenient = True, allowed.empty, False
+    left, options, pragmas = deque(items), deque(scanned.options), deque(scanned.pragmas)
+    for part, end in enumerate((*parts.starts, len(parts.source.text) + 1)):
+        own = _take_until(end, left)
+        for option in _take_until(end, options):
+            lenient, permitted = lenient or option.name == "zdefs", permitted or option.name == "empty"
+        clauses += _items(own, scope, allow_bare=allowed.bare, can_match=None if lenient else allowed.can_match)
+        own_pragmas = _take_until(end, pragmas)
+        if not scope.diagnostics:
+            with _collecting(scope):
+                check_pragmas(own_pragmas, scope, parts.libraries)
+        empty = empty and all(isinstance(item, ast.Declaration) for item in own)  # DTrace does not count declarations
+        if not scope.diagnostics and empty and not permitted:
+            scope.diagnostics.append(Diagnostic("D_EMPTY", NOWHERE, "the program is empty"))
+        if scope.diagnostics:
+            raise CompileError(scope.diagnostics, parts.source, part)
+    return clauses
+
+
+class _Placed(Protocol):
+    @property
+    def span(self) -> Span: ...
+
+
+_P = TypeVar("_P", bound=_Placed)
+
+
+def _take_until(end: int, things: deque[_P]) -> list[_P]:
+    """Take those from the front that begin before an offset."""
+    taken: list[_P] = []
+    while things and things[0].span.start < end:
+        taken.append(things.popleft())
+    return taken
+
+
+def _check_closed(source: Source, parts: Sequence[int]) -> None:
+    """Raise :class:`Refusal` for a comment that one script opens and a later one closes."""
+    if not parts:
+        return
+    for start, end in pairwise((0, *parts, len(source.text))):
+        try:
+            scan(Source(source.text[start:end], source.name))
+        except Refusal as refusal:
+            found = refusal.diagnostic
+            span = Span(found.span.start + start, found.span.end + start)
+            raise Refusal(replaced(found, span=span)) from refusal
+
+
 _SIZE = re.compile(r"([0-9]{1,9})([kKmM]?)")
 _LARGEST_STRING = 1 << 20
 
 
 def _string_size(options: tuple[Option, ...], given: int | None) -> int:
-    """What ``#pragma D option strsize`` says; the last one counts."""
+    """Return the size that the last ``#pragma D option strsize`` sets."""
     size = given or STRING_SIZE
     for option in options:
         if option.name != "strsize":
@@ -112,13 +212,13 @@ def _string_size(options: tuple[Option, ...], given: int | None) -> int:
 
 
 def _frames(options: tuple[Option, ...]) -> dict[str, int]:
-    """``stackframes=5`` as ``{"stack": 5}``; values that are no number are the option table's affair."""
+    """Return ``stackframes=5`` as ``{"stack": 5}``. The option table refuses values that are not numbers."""
     known = {f"{name}frames": name for name in DEFAULT_FRAMES}
     return {known[o.name]: int(o.value[:9]) for o in options if o.name in known and o.value.isdecimal()}
 
 
 def _use_library(scope: Scope) -> tuple[str, ...]:
-    """Declare what the library does; the names of its types."""
+    """Declare DTrace's own library. Returns the names of its types."""
     for item in parse(library.LIBRARY, Macros(), MacroUses()).items:
         if not isinstance(item, ast.Clause):
             declare(item, scope)
@@ -130,7 +230,7 @@ def _is_set(name: str, options: tuple[Option, ...]) -> bool:
 
 
 def _with_options(macros: Macros, options: tuple[Option, ...]) -> Macros:
-    return replace(
+    return replaced(
         macros,
         default_args=macros.default_args or _is_set("defaultargs", options),
         unused=macros.unused or _is_set("argref", options),
@@ -140,14 +240,16 @@ def _with_options(macros: Macros, options: tuple[Option, ...]) -> Macros:
 CanMatch = Callable[[ProbeDescription], bool]
 
 
-def _items(script: ast.Script, scope: Scope, *, allow_bare: bool, can_match: CanMatch | None) -> list[CheckedClause]:
-    # DTrace declares while it reads, and looks into the clauses when all is read.
-    for item in script.items:
+def _items(
+    items: Sequence[ast.Item], scope: Scope, *, allow_bare: bool, can_match: CanMatch | None
+) -> list[CheckedClause]:
+    # As in DTrace, all declarations take effect before the first clause is checked.
+    for item in items:
         if not isinstance(item, ast.Clause):
             with _collecting(scope):
                 declare(item, scope)
     clauses: list[CheckedClause] = []
-    for item in script.items:
+    for item in items:
         if len(scope.diagnostics) >= MAX_DIAGNOSTICS:
             break
         if isinstance(item, ast.Clause):
@@ -157,7 +259,7 @@ def _items(script: ast.Script, scope: Scope, *, allow_bare: bool, can_match: Can
 
 @contextmanager
 def _collecting(scope: Scope) -> Iterator[None]:
-    """Note a refusal and go on behind the ``with``."""
+    """Collect a refusal raised inside the ``with``, and go on after it."""
     try:
         yield
     except Refusal as refusal:
@@ -184,14 +286,14 @@ def _clause(clause: ast.Clause, scope: Scope, *, allow_bare: bool, can_match: Ca
     statements = _statements(clause, scope)
     failed = scope.diagnostics[found:]
     if clause.predicate is not None and failed and failed[0].tag in _UNDEFINED:
-        # What the actions miss may be what the predicate defines: then it comes first, as in DTrace.
+        # The predicate may define the variable that the actions miss: then it is checked first, as in DTrace.
         del scope.diagnostics[found:]
         predicate = _predicate(clause, scope)
         statements = _statements(clause, scope)
     else:
         predicate = _predicate(clause, scope)
     if unmatched > before:
-        del scope.diagnostics[unmatched:]  # nobody asks what a clause does that has no probe
+        del scope.diagnostics[unmatched:]  # faults in a clause without probes do not matter
     scope.probes = ()
     default = all(isinstance(s, ast.Empty) for s in (clause.body.statements if clause.body else ()))
     return CheckedClause(tuple(probes), predicate, tuple(s for s, _ in statements), default, clause.span)
@@ -222,7 +324,7 @@ def _probe(probe: ast.ProbeText, can_match: CanMatch | None) -> ProbeDescription
     except DescriptionError as error:
         raise refuse("D_PDESC_INVAL", probe.span, str(error)) from error
     if can_match is not None and not can_match(description):
-        hint = "list what there is with -l, or allow it with -Z"
+        hint = "list the probes with -l, or allow it with -Z"
         if description.probe_id is not None:
             raise refuse("D_PDESC_INVAL", probe.span, f"there is no probe {description}", hint.partition(",")[0])
         message = f"probe description {description} does not match any probes"
@@ -277,7 +379,7 @@ def _expression(expr: ast.Expr, scope: Scope) -> TypedStatement:
             return action(expr, function, scope)
         case ast.Call() if (function := find_function(expr)) is not None and function.kind == "aggregating":
             check_prototype(expr, function, scope)
-            message = f"{function.name}() is no expression: it belongs behind an aggregation and ="
+            message = f"{function.name}() is no expression: write @name = {function.name}(...)"
             raise refuse("D_CG_EXPR", expr.span, message)
         case _:
             value = scope.check(expr)

@@ -1,4 +1,4 @@
-"""What stands outside of clauses: declarations, inlines, translators, providers."""
+"""Check what stands outside of clauses: declarations, inlines, translators, providers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MOST_PROBE_ARGS = 32
 
 
 def declare(item: ast.Declaration | ast.Inline | ast.Translator | ast.Provider, scope: Scope) -> None:
-    """One item. Raises :class:`Refusal`."""
+    """Check one item and declare its names. Raises :class:`Refusal`."""
     match item:
         case ast.Declaration():
             _declaration(item, scope)
@@ -95,7 +95,7 @@ def _is_soft(name: str, scope: Scope) -> bool:
 
 
 def _of_header(declared: Declared, scope: Scope) -> bool:
-    """True when a C header says again what D defines by itself."""
+    """Tell whether a C header declares again what D defines by itself."""
     name = declared.name
     return scope.types.typedefs[name] is TYPE_NAMES.get(name) and scope.included(declared.span.start)
 
@@ -119,7 +119,7 @@ def _variable(declared: Declared, where: VarScope, scope: Scope, *, extern: bool
             raise refuse("D_KEY_TYPE", declared.span, f"a {key} cannot be a key")
     if isinstance(t, FuncType):
         if extern or where == "global":
-            return  # a prototype: nothing of it exists outside of a kernel
+            return  # a prototype defines nothing
         raise refuse("D_DECL_DYNOBJ", declared.span, f"{name} cannot be a function")
     if is_object(t) and sizeof(t, scope.string_size) == 0:
         raise refuse("D_DECL_DYNOBJ", declared.span, f"{name} cannot be {t}")

@@ -1,8 +1,7 @@
-"""What is wrong with a script: data first, text last.
+"""The faults of a script: as data first, as text last.
 
-A pass that cannot go on with a construct raises :class:`Refusal`; whoever can go
-on with the next one catches it and collects its :class:`Diagnostic`. The end of
-the front end raises one :class:`CompileError` with all of them.
+A pass that cannot go on with a construct raises :class:`Refusal`. A caller that can go on with the next construct
+catches it and collects its :class:`Diagnostic`. The front end ends with one :class:`CompileError` for all of them.
 
     [D_IDENT_UNDEF] line 2: pd is not defined       (errtags)
 
@@ -15,7 +14,6 @@ the front end raises one :class:`CompileError` with all of them.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 from probekit.errors import ProbekitError
 from probekit.lang.source import Source, Span
@@ -28,16 +26,18 @@ _WIDEST = 160
 
 @record
 class Diagnostic:
-    """One fault in a script. ``tag``: DTrace's name for it; ``hints``: what to do next."""
+    """One fault of a script."""
 
     tag: str
+    """DTrace's name for the fault."""
     span: Span
     message: str
     hints: tuple[str, ...] = ()
+    """What the user may do about it."""
 
 
 class Refusal(Exception):
-    """A construct cannot be compiled. ``diagnostic`` says why."""
+    """A construct that cannot be compiled; ``diagnostic`` says why."""
 
     def __init__(self, diagnostic: Diagnostic) -> None:
         super().__init__(diagnostic.message)
@@ -45,44 +45,49 @@ class Refusal(Exception):
 
 
 class CompileError(ProbekitError):
-    """The script is wrong. ``diagnostics``: each fault; ``source``: where their spans point.
+    """The script has faults.
 
-    ``needs_kernel``: it was compiled without a guest, and names something that a kernel may know.
+    ``diagnostics``: the faults. ``source``: the text that their spans point into. ``needs_kernel``: the script was
+    compiled without a guest and names something that a kernel may know. ``part``: which script of the command line is
+    at fault, from 0.
     """
 
     exit_code = 1
     needs_kernel = False
 
-    def __init__(self, diagnostics: Iterable[Diagnostic], source: Source) -> None:
+    def __init__(self, diagnostics: Iterable[Diagnostic], source: Source, part: int = 0) -> None:
+        self.part = part
         self.diagnostics = tuple(diagnostics)
         self.source = source
         super().__init__("\n".join(render(d, source) for d in self.diagnostics))
 
     def text(self, *, errtags: bool = False) -> str:
-        """All faults as text; ``errtags`` is DTrace's one-line form."""
+        """Render all faults as text; with ``errtags`` in DTrace's one-line form."""
         return "\n".join(render(d, self.source, errtags=errtags) for d in self.diagnostics)
 
 
 def refuse(tag: str, span: Span, message: str, *hints: str) -> Refusal:
-    """The exception for one fault, to be raised."""
+    """Make the exception for one fault. Empty hints are left out."""
     return Refusal(Diagnostic(tag, span, message, tuple(h for h in hints if h)))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint that names the closest known word, or an empty string."""
+    """Return a hint that names the closest known word, or an empty string."""
+    from difflib import get_close_matches  # imported late: it is slow, and most scripts have no fault
+
     close = get_close_matches(word[:64], sorted(known), n=1, cutoff=0.7)
     return f"did you mean {close[0]}?" if close else ""
 
 
 def render(diagnostic: Diagnostic, source: Source, *, errtags: bool = False) -> str:
-    """One fault as text: DTrace's form, or the line with a caret under the place."""
+    """Render one fault as text: in DTrace's form, or as its line with carets under the place."""
     line, column = source.place(min(diagnostic.span.start, len(source.text)))
     if errtags:
         return f"[{diagnostic.tag}] line {source.named_line(line)}: {diagnostic.message}"
     where = f"{source.name}:" if source.name else ""
     head = f"{where}{source.named_line(line)}:{column}: {diagnostic.message} [{diagnostic.tag}]"
     raw = source.line(line)
-    first = max(0, column - 1 - _WIDEST // 2)  # a very long line: only the part around the place
+    first = max(0, column - 1 - _WIDEST // 2)  # of a very long line, only the part around the place
     shown = raw[first : first + _WIDEST]
     before, width = column - 1 - first, max(1, diagnostic.span.end - diagnostic.span.start)
     marks = " " * before + "^" * max(1, min(width, len(shown) - before))
@@ -93,5 +98,5 @@ def render(diagnostic: Diagnostic, source: Source, *, errtags: bool = False) -> 
 
 
 def _plain(text: str) -> str:
-    # One column for each character: tabs and control characters would move the caret, or the terminal.
+    # One column for each character: a tab or control character would move the caret.
     return "".join(c if c.isprintable() else " " if c == "\t" else "?" for c in text)

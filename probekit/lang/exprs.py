@@ -1,7 +1,7 @@
-"""Checking expressions: the one function that everything else calls for what is inside it.
+"""Check expressions: :func:`check` dispatches on the node, and every part of the checker calls it for operands.
 
-Literals are here; names are in ``variables``, operators in ``operators``, memory in
-``access``, assignment in ``assign``, calls in ``functions``.
+Literals are checked here, names in ``variables``, operators in ``operators``, memory in ``access``, assignment in
+``assign``, calls in ``functions``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from probekit.lang import ast, typed
-from probekit.lang.access import address_of, dereference, measure, member, offset_of, size_of, string_of
+from probekit.lang.access import address_of, dereference, member, offset_of, size_of, size_of_type, string_of
 from probekit.lang.assign import assign, define_operand, step
 from probekit.lang.functions import call
 from probekit.lang.kernelside import KernelSide
@@ -26,7 +26,7 @@ __all__ = ("check", "make_scope")
 
 
 def check(expr: ast.Expr, scope: Scope) -> Value:
-    """The checked form of an expression. Raises :class:`Refusal`."""
+    """Check an expression. Raises :class:`Refusal`."""
     match expr:
         case ast.Integer():
             return Value(typed.Const(expr.value, expr.type), expr.type)
@@ -79,7 +79,7 @@ def _more(
 ) -> Value:
     match expr:
         case ast.SizeofType():
-            return measure(scope.types.resolve(expr.type), expr.span, scope)
+            return size_of_type(scope.types.resolve(expr.type), expr.span, scope)
         case ast.Offsetof():
             return offset_of(expr, scope)
         case ast.Xlate():
@@ -101,7 +101,7 @@ def _aggregation(expr: ast.AggRef) -> Value:
 
 
 def make_scope(string_size: int, kernel: KernelSide) -> Scope:
-    """The names of a new program: nothing but what D itself defines, and the guest's kernel."""
+    """Make the scope of a new program: D's own names, and the guest's kernel."""
     table = TypeTable(lambda _expr: None, string_size, kernel)
     scope = Scope(table, check, string_size)
 

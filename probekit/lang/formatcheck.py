@@ -1,4 +1,4 @@
-"""``printf()`` formats against their arguments, and what each argument records.
+"""Check ``printf()`` formats against their arguments, and decide what each argument records.
 
 printf("%d %s", pid, execname)   ->  Item(pid, int, 4), Item(execname, string, 16)
 """
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from probekit.buffers.aggs import KeyPart
 from probekit.buffers.formats import Conversion, Format, FormatError, parse_format
+from probekit.errors import InternalError
 from probekit.lang import ast, typed
 from probekit.lang.diagnostics import refuse
 from probekit.lang.operators import describe
@@ -63,15 +64,15 @@ _CONVERSIONS: dict[str, str] = {
     **dict.fromkeys(("lc", "wc"), "int"),
     **dict.fromkeys(("ls", "ws"), _WIDE),
 }
-"""Conversions, with their prefix, to what they take; a name of C's is a type to the letter."""
+"""What each conversion takes, with its size prefix. The name of a C type means exactly that type."""
 
 _EITHER_SIGN = frozenset("xX")
 _64_BITS = frozenset(("int64_t", "uint64_t"))
-"""The typedefs that ``%llx`` takes although they are longs."""
+"""The typedefs of ``long`` that ``%llx`` takes all the same."""
 
 
 def read_format(expr: ast.Expr, name: str) -> Format:
-    """A format string. Raises :class:`Refusal`."""
+    """Parse a format string. Raises :class:`Refusal`."""
     if not isinstance(expr, ast.String):
         raise refuse("D_PRINTF_ARG_FMT", expr.span, f"the format of {name}() must be a string constant")
     if not expr.text and name != "freopen":
@@ -99,7 +100,7 @@ def _shorter(conversion: Conversion) -> str:
 
 
 def check_format(form: Format, call: ast.Call, scope: Scope) -> tuple[Item, ...]:
-    """The arguments of ``printf(format, ...)`` and its kin."""
+    """Check the arguments of ``printf(format, ...)``, ``system()`` or ``freopen()``."""
     given = list(call.args[1:])
     items: list[Item] = []
     for number, conversion in enumerate(form.conversions, 1):
@@ -188,7 +189,10 @@ _USER_SYMBOLS = frozenset(("uaddr", "ufunc", "umod", "usym"))
 
 
 def _is_exactly(wanted: str, conversion: Conversion, t: IntType) -> bool:
-    """A size prefix wants that type of C's, whatever typedef it goes by; hexadecimal does not mind the sign."""
+    """Tell whether ``t`` is the C type that a size prefix wants, under any typedef.
+
+    Hexadecimal conversions accept either signedness.
+    """
     if conversion.letter in _EITHER_SIGN:
         if conversion.length == "ll" and (t.name in _64_BITS or t.means in _64_BITS):
             return True
@@ -197,7 +201,7 @@ def _is_exactly(wanted: str, conversion: Conversion, t: IntType) -> bool:
 
 
 def check_keys(form: Format, keys: Sequence[KeyPart], func: str, span: Span, scope: Scope) -> None:
-    """The format of ``printa()`` against an aggregation's keys and what ``func`` makes."""
+    """Check the format of ``printa()`` against an aggregation's keys and the value of its function ``func``."""
     left = list(enumerate(keys, 1))
     for number, conversion in enumerate(form.conversions, 1):
         name, wanted = _name(conversion), _CONVERSIONS[_name(conversion)]
@@ -205,7 +209,7 @@ def check_keys(form: Format, keys: Sequence[KeyPart], func: str, span: Span, sco
             if star:
                 _dynamic_key(left, number, what, span)
         if "@" in conversion.flags:
-            # a count is unsigned, everything else signed
+            # count() is unsigned, every other function signed
             if not _shows(wanted, conversion, KeyPart("uint" if func == "count" else "int"), scope):
                 raise refuse("D_PRINTF_ARG_TYPE", span, f"%@{name} cannot show an aggregation")
             continue
@@ -252,24 +256,27 @@ def _shows(wanted: str, conversion: Conversion, part: KeyPart, scope: Scope) -> 
 
 
 def integer_item(node: typed.TypedExpr) -> Item:
-    """An integer, as wide as its type."""
-    assert isinstance(node.type, IntType)
+    """Record an integer, as wide as its type."""
+    if not isinstance(node.type, IntType):
+        raise InternalError("what was checked to be an integer has another type")
     return Item(node, "int" if node.type.signed else "uint", node.type.bits // 8)
 
 
 def text_item(node: typed.TypedExpr) -> Item:
-    """A string; those that the probe decides take no space."""
-    assert isinstance(node.type, StringType)
+    """Record a string. One that the probe alone decides takes no space."""
+    if not isinstance(node.type, StringType):
+        raise InternalError("what was checked to be a string has another type")
     if isinstance(node, typed.Builtin) and node.name.startswith("probe"):
         return Item(node, "probe", 0, node.name)
     return Item(node, "string", node.type.size)
 
 
 def item_of(value: Value, string_size: int) -> Item:
-    """Any value, as ``trace()`` records it."""
+    """Record any value, as ``trace()`` does."""
     match value.type:
         case SymbolType(name="stack"):
-            assert isinstance(value.node.type, StringType)
+            if not isinstance(value.node.type, StringType):
+                raise InternalError("what was checked to be a string has another type")
             return Item(value.node, "stack", value.node.type.size)
         case SymbolType(name=name):
             return Item(value.node, "uint", 8, name)

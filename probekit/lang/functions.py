@@ -1,10 +1,11 @@
-"""Calls inside expressions: prototypes, and subroutines.
+"""Check calls inside expressions: prototypes, and subroutines.
 
 strlen(execname)   ->  Invoke("strlen", (Builtin("execname"),), size_t)
 """
 
 from __future__ import annotations
 
+from probekit.errors import InternalError
 from probekit.lang import ast, typed
 from probekit.lang.builtins import FUNCTIONS, VARIABLES, BuiltinFunction
 from probekit.lang.diagnostics import did_you_mean, refuse
@@ -20,7 +21,7 @@ _TEXT = PointerType(CHAR)
 
 
 def find_function(expr: ast.Expr) -> BuiltinFunction | None:
-    """The built-in function that an expression calls, or None."""
+    """Return the built-in function that an expression calls, or None."""
     match expr:
         case ast.Call(function=ast.Name(name=name)):
             return FUNCTIONS.get(name)
@@ -28,7 +29,7 @@ def find_function(expr: ast.Expr) -> BuiltinFunction | None:
 
 
 def function_named(expr: ast.Call, scope: Scope) -> BuiltinFunction:
-    """The function that is called. Raises :class:`Refusal` for anything else."""
+    """Return the function that is called. Raises :class:`Refusal` for anything else."""
     designator = expr.function
     if not isinstance(designator, ast.Name):
         raise refuse("D_FUNC_IDENT", designator.span, "only a function can be called, by its name")
@@ -44,7 +45,7 @@ def function_named(expr: ast.Call, scope: Scope) -> BuiltinFunction:
 
 
 def call(expr: ast.Call, scope: Scope) -> Value:
-    """A call as part of an expression."""
+    """Check a call that is part of an expression."""
     function = function_named(expr, scope)
     if isinstance(function.result, SymbolType):
         return symbol_value(expr, function, scope)
@@ -69,7 +70,7 @@ def _argument(t: Type, value: Value) -> TypedExpr:
 
 
 def check_prototype(expr: ast.Call, function: BuiltinFunction, scope: Scope) -> list[Value]:
-    """The arguments, checked: their number first, then each type."""
+    """Check the arguments: their number first, then each type. Returns their values."""
     least, most = len(function.params) - function.optional, len(function.params)
     count = len(expr.args)
     if count < least or (count > most and not function.variadic):
@@ -91,15 +92,17 @@ def check_prototype(expr: ast.Call, function: BuiltinFunction, scope: Scope) -> 
 
 
 def symbol_value(expr: ast.Call, function: BuiltinFunction, scope: Scope) -> Value:
-    """``sym(addr)`` and its kin: an address that is shown by name; ``stack()``: a row of addresses."""
+    """Check ``sym(addr)`` and the others that show an address by name, or ``stack()``, many addresses."""
     result = function.result
-    assert isinstance(result, SymbolType)
+    if not isinstance(result, SymbolType):
+        raise InternalError("what was checked to be a symbol has another type")
     if result.name == "stack":
         frames = stack_frames(expr, function, scope)
         return Value(typed.Invoke(function.name, (typed.Const(frames, INT),), StringType(8 * frames)), result)
     (value,) = check_prototype(expr, function, scope)
     t = function.params[0]
-    assert isinstance(t, IntType)
+    if not isinstance(t, IntType):
+        raise InternalError("what was checked to be an integer has another type")
     return Value(coerce(value, t), result)
 
 
@@ -107,7 +110,7 @@ _MOST_FRAMES = 1024
 
 
 def stack_frames(expr: ast.Call, function: BuiltinFunction, scope: Scope) -> int:
-    """How many frames ``stack([n])`` or ``ustack([n[, size]])`` asks for."""
+    """Return how many frames ``stack([n])`` or ``ustack([n[, size]])`` asks for."""
     name = function.name
     values = [scope.check(argument) for argument in expr.args]
     frames = min(max(scope.frames[name], 1), _MOST_FRAMES)

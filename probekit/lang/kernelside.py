@@ -1,13 +1,13 @@
-"""What a program may ask of a guest's kernel: types, enumerators, symbols, the arguments of probes.
+"""What a program may ask the guest's kernel for: types, enumerators, symbols, the arguments of probes.
 
     struct task_struct        ->  tagged("struct", "task_struct")
     vmlinux`pid_t             ->  typedef("vmlinux`pid_t")
     `jiffies                  ->  symbol("`jiffies")
     args[0]                   ->  arguments(description)
 
-The checker asks :class:`KernelSide`, which answers in D's own types. Behind it is
-either :class:`NoKernel`, which knows nothing and remembers that it was asked, or
-:class:`probekit.lang.kerneltypes.KernelTypes`, which converts what a :class:`KernelSource` has.
+The checker asks a :class:`KernelSide`, which answers in D's own types. There are two: :class:`NoKernel` knows
+nothing and remembers that it was asked; :class:`probekit.lang.kerneltypes.KernelTypes` converts the answers of a
+:class:`KernelSource`, which reads the guest.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from probekit.lang.types import EnumType, StructType, Type
+from probekit.probe.names import ProbeDescription
 from probekit.records import record
 
+# Not an import circle: without a guest nothing of probekit.kernel is imported, so that the start is quick.
 if TYPE_CHECKING:
     from probekit.kernel.types import CType
     from probekit.kernel.types import EnumType as CEnum
-    from probekit.lang.types import EnumType, StructType, Type
-    from probekit.probe.names import ProbeDescription
 
 __all__ = (
     "KernelSide",
@@ -39,107 +40,136 @@ __all__ = (
 
 TagKind = Literal["struct", "union", "enum"]
 SymbolPlace = Literal["data", "function", "percpu"]
-"""``percpu``: the address is to be added to the CPU's own offset."""
+"""What lies at the address. For ``percpu`` the CPU's own offset must be added to it."""
 
 
 @record
 class Unknown:
-    """A probe whose arguments have no known types. ``reason``: a sentence's end."""
+    """The arguments of a probe have no known types."""
 
     reason: str
+    """Why, as the end of a sentence."""
 
 
 @record
 class SourceProbe:
-    """A probe's name and the types of its ``args[]``; ``registers``: how many of them are passed in registers."""
+    """One probe and the types of its ``args[]``, as kernel types."""
 
     name: str
     types: tuple[CType, ...] | Unknown
     registers: int
+    """How many of the arguments are passed in registers."""
 
 
 @record
 class SourceSymbol:
-    """A kernel symbol. ``type``: of the variable, or the function's prototype; None when nothing tells it."""
+    """One kernel symbol, with a kernel type."""
 
     addr: int
+    """Its address; for ``percpu`` the part of it that all CPUs share."""
     place: SymbolPlace
     type: CType | None
+    """Of the variable, or the function's prototype; None when it is not known."""
 
 
 class KernelSource(Protocol):
-    """The guest's kernel as :mod:`probekit.kernel.types`. ``module``: None for anywhere, the kernel itself first.
+    """The guest's kernel in the types of :mod:`probekit.kernel.types`.
 
-    Every method may raise :class:`probekit.errors.SymbolError` where the guest's data makes no sense.
+    ``module``: None to search everywhere, the kernel itself first. Every method may raise
+    :class:`probekit.errors.SymbolError` where the guest's data makes no sense.
     """
 
     @property
     def lacking(self) -> str:
-        """Why there are no types at all, as a sentence; empty when there are."""
+        """Explain, as a sentence, why there are no types at all; empty when there are."""
         ...
 
-    def tagged(self, kind: TagKind, name: str, module: str | None) -> CType | None: ...
+    def tagged(self, kind: TagKind, name: str, module: str | None) -> CType | None:
+        """Find ``struct name``, ``union name`` or ``enum name``."""
+        ...
 
-    def typedef(self, name: str, module: str | None) -> CType | None: ...
+    def typedef(self, name: str, module: str | None) -> CType | None:
+        """Find a typedef."""
+        ...
 
-    def enumerator(self, name: str) -> tuple[int, CEnum] | None: ...
+    def enumerator(self, name: str) -> tuple[int, CEnum] | None:
+        """Find an enumerator: its value and its enumeration."""
+        ...
 
-    def symbol(self, name: str, module: str | None) -> SourceSymbol | None: ...
+    def symbol(self, name: str, module: str | None) -> SourceSymbol | None:
+        """Find a symbol."""
+        ...
 
     def prototypes(self, description: ProbeDescription) -> Iterator[SourceProbe]:
-        """Each probe that matches."""
+        """Yield each probe that matches."""
         ...
 
 
 @record
 class Symbol:
-    """A kernel symbol for the checker. ``type`` None: nothing tells what it is."""
+    """One kernel symbol, with a D type."""
 
     addr: int
+    """Its address; for ``percpu`` the part of it that all CPUs share."""
     place: SymbolPlace
     type: Type | None
+    """None when it is not known."""
 
 
 @record
 class ProbeArguments:
-    """One probe and the types of its ``args[]``; ``registers`` as in :class:`SourceProbe`."""
+    """One probe and the types of its ``args[]``, as D types."""
 
     probe: str
     types: tuple[Type, ...] | Unknown
     registers: int = 6
+    """How many of the arguments are passed in registers."""
 
 
 class KernelSide(Protocol):
-    """See the module. A name may have a module and a backquote before it."""
+    """The kernel as the checker asks it. A name may begin with a module and a backquote."""
 
     @property
-    def lacking(self) -> str: ...
-
-    def tagged(self, kind: TagKind, name: str) -> StructType | EnumType | None: ...
-
-    def typedef(self, name: str) -> Type | None: ...
-
-    def is_type(self, name: str) -> bool:
-        """Whether a word of the script names a type of the kernel."""
+    def lacking(self) -> str:
+        """Explain, as a sentence, why there are no types at all; empty when there are."""
         ...
 
-    def enumerator(self, name: str) -> tuple[int, EnumType] | None: ...
+    def tagged(self, kind: TagKind, name: str) -> StructType | EnumType | None:
+        """Find ``struct name``, ``union name`` or ``enum name``."""
+        ...
 
-    def symbol(self, name: str) -> Symbol | None: ...
+    def typedef(self, name: str) -> Type | None:
+        """Find a typedef."""
+        ...
+
+    def is_type(self, name: str) -> bool:
+        """Tell whether a word of the script names a type of the kernel."""
+        ...
+
+    def enumerator(self, name: str) -> tuple[int, EnumType] | None:
+        """Find an enumerator: its value and its enumeration."""
+        ...
+
+    def symbol(self, name: str) -> Symbol | None:
+        """Find a symbol."""
+        ...
 
     def arguments(self, description: ProbeDescription) -> Iterator[ProbeArguments] | None:
-        """The probes that match; None when that cannot be known here."""
+        """Yield each probe that matches; None when the probes are not known here."""
         ...
 
 
 def scoped_name(name: str) -> tuple[str | None, str]:
-    """``module`name`` apart; the module is None when there is none, or an empty one, before the backquote."""
+    """Split ``module`name``. The module is None when there is no backquote, or nothing before it."""
     module, quote, rest = name.partition("`")
     return (module or None, rest) if quote else (None, name)
 
 
 class NoKernel:
-    """A program without a guest. ``asked``: something was looked for here that a kernel might have had."""
+    """The kernel of a program that is compiled without a guest.
+
+    ``asked``: the program named something that a kernel might have known.
+    """
 
     lacking = ""
 
@@ -147,26 +177,26 @@ class NoKernel:
         self.asked = False
 
     def tagged(self, kind: TagKind, name: str) -> None:
-        """Nothing."""
+        """Find nothing."""
         self.asked = True
 
     def typedef(self, name: str) -> None:
-        """Nothing."""
+        """Find nothing."""
         self.asked = True
 
     def is_type(self, name: str) -> bool:
-        """Nothing is."""
+        """Answer that the word names no type."""
         self.asked = True
         return False
 
     def enumerator(self, name: str) -> None:
-        """Nothing."""
+        """Find nothing."""
         self.asked = True
 
     def symbol(self, name: str) -> None:
-        """Nothing."""
+        """Find nothing."""
         self.asked = True
 
     def arguments(self, description: ProbeDescription) -> None:
-        """Not to be known."""
+        """Answer that the probes are not known."""
         self.asked = True

@@ -1,11 +1,11 @@
-"""A kernel's types as D's own: converted when they are reached, each once.
+"""Convert a kernel's types to D's: each when it is first reached, and once.
 
-    PtrType(Lazy(task_struct))   ->  PointerType(StructType("struct", "task_struct", members not looked at yet))
+    PtrType(Lazy(task_struct))   ->  PointerType(StructType("struct", "task_struct", members not converted yet))
     TypedefType("pid_t", int)    ->  IntType("pid_t", 32, signed)
 
-A struct's members are converted when one of them is asked for, so that a program
-costs what it names. The guest may lie about everything: what does not fit its
-struct, nests without end or goes in circles is a :class:`SymbolError` or ``void``.
+A struct's members are converted when one of them is asked for, so that a program pays only for what it names. The
+guest may lie about everything. A member outside of its struct is a :class:`SymbolError`; a type that nests too
+deeply or contains itself is ``void``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _LARGEST = 1 << 31
 
 
 class _Members(Sequence[Member]):
-    """The members of one struct, made when first looked at."""
+    """The members of one struct, converted when they are first looked at."""
 
     __slots__ = ("_made", "_make")
 
@@ -67,48 +67,48 @@ class _Members(Sequence[Member]):
 
 
 class KernelTypes:
-    """A :class:`probekit.lang.kernelside.KernelSide` over what a kernel tells of itself."""
+    """A :class:`probekit.lang.kernelside.KernelSide` over a :class:`KernelSource`."""
 
     def __init__(self, source: KernelSource) -> None:
         self._source = source
-        # By identity: equal types are looked at once each, and hashing one would walk it.
+        # By identity: hashing a type would walk all of it.
         self._made: dict[int, tuple[c.CType, Type | None]] = {}
         self._depth = 0
         self._words: dict[str, bool] = {}
 
     @property
     def lacking(self) -> str:
-        """Why this kernel has no types; empty when it has."""
+        """Explain why this kernel has no types; empty when it has."""
         return self._source.lacking
 
     def tagged(self, kind: TagKind, name: str) -> StructType | EnumType | None:
-        """``struct name``, whole, or None."""
+        """Find ``struct name`` with its members, or None."""
         module, tag = scoped_name(name)
         found = self._source.tagged(kind, tag, module)
         made = self.convert(found) if found is not None else None
         return made if isinstance(made, (StructType, EnumType)) else None
 
     def typedef(self, name: str) -> Type | None:
-        """A typedef, or None."""
+        """Find a typedef, or None."""
         module, word = scoped_name(name)
         found = self._source.typedef(word, module)
         return self.convert(found) if found is not None else None
 
     def is_type(self, name: str) -> bool:
-        """Whether there is such a typedef."""
+        """Tell whether there is such a typedef."""
         if name not in self._words:
             module, word = scoped_name(name)
             self._words[name] = self._source.typedef(word, module) is not None
         return self._words[name]
 
     def enumerator(self, name: str) -> tuple[int, EnumType] | None:
-        """The value of an enumerator and its enumeration, or None."""
+        """Find an enumerator's value and its enumeration, or None."""
         found = self._source.enumerator(name)
         made = self.convert(found[1]) if found is not None else None
         return (found[0], made) if found is not None and isinstance(made, EnumType) else None
 
     def symbol(self, name: str) -> Symbol | None:
-        """A symbol, or None."""
+        """Find a symbol, or None."""
         module, word = scoped_name(name)
         found = self._source.symbol(word, module)
         if found is None:
@@ -116,7 +116,7 @@ class KernelTypes:
         return Symbol(found.addr, found.place, self.convert(found.type) if found.type is not None else None)
 
     def arguments(self, description: ProbeDescription) -> Iterator[ProbeArguments]:
-        """The probes that match, each with its arguments."""
+        """Yield each probe that matches, with its arguments."""
         for probe in self._source.prototypes(description):
             types = probe.types if isinstance(probe.types, Unknown) else tuple(map(self.convert, probe.types))
             yield ProbeArguments(probe.name, types, probe.registers)
@@ -124,10 +124,10 @@ class KernelTypes:
     # Conversion.
 
     def convert(self, ctype: c.CType) -> Type:
-        """The D type of a kernel type. Raises :class:`SymbolError`."""
+        """Return the D type of a kernel type. Raises :class:`SymbolError`."""
         known = self._made.get(id(ctype))
         if known is not None:
-            return known[1] or VOID  # still being made: it contains itself other than through a struct
+            return known[1] or VOID  # still being converted: it contains itself, not through a struct
         if self._depth >= _MOST_NESTED:
             return VOID
         self._depth += 1
@@ -147,9 +147,9 @@ class KernelTypes:
             case c.VoidType():
                 return VOID
             case c.IntType(name="char", size=1):
-                return CHAR  # BTF does not tell its sign; D's char is signed
+                return CHAR  # BTF does not say whether it is signed; D's char is
             case c.IntType(name=name, size=size, signed=signed):
-                # What no register holds, such as __int128, can be measured and shown only.
+                # A type that no register holds, such as __int128, has only a size.
                 return IntType(name, size * 8, signed) if size in (1, 2, 4, 8) else FloatType(name, size)
             case c.FloatType(name=name, size=size):
                 return FloatType(name, size)
@@ -186,14 +186,14 @@ class KernelTypes:
 
     def _struct(self, ctype: c.StructType) -> Type:
         if not ctype.complete:
-            # Declared ahead only: it is looked for, in modules too, when somebody reaches into it.
+            # A forward declaration: TypeTable.whole() searches for the struct, in modules too, when it is needed.
             return StructType(ctype.kind, ctype.name)
         made = StructType(ctype.kind, ctype.name, size=ctype.size, align=0, complete=True)
         made.members = _Members(lambda: tuple(self._member(ctype, member) for member in ctype.members))
         return made
 
     def _member(self, outer: c.StructType, member: c.Member) -> Member:
-        depth, self._depth = self._depth, 0  # members are made later, wherever somebody looks
+        depth, self._depth = self._depth, 0  # members are converted later, from any depth
         try:
             made = self.convert(member.type)
         finally:
@@ -211,6 +211,6 @@ def _enum(ctype: c.EnumType) -> Type:
     if ctype.size not in (1, 2, 4, 8):
         raise SymbolError(f"enum {ctype.name or '(anonymous)'} has {ctype.size} bytes")
     values = tuple((item.name, item.value) for item in ctype.values)
-    # D takes an enumeration for an int, as long as its values are ints.
+    # D treats an enumeration as an int if all its values fit in one.
     signed = ctype.signed or (ctype.size == 4 and all(value < 1 << 31 for _, value in values))
     return EnumType(ctype.name, values, complete=True, size=ctype.size, signed=signed)

@@ -1,4 +1,4 @@
-"""What DTrace's own D libraries declare, in D: read only for a script that names some of it.
+"""What DTrace's own D libraries declare, in D. Only a script that names some of it gets it.
 
 curpsinfo->pr_psargs   ->  the translator of psinfo_t, whose pr_psargs is execargs
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ("LIBRARY", "TYPES", "wanted")
+__all__ = ("LIBRARY", "TYPES", "is_named_in")
 
 LIBRARY = """
 typedef struct cpuinfo {
@@ -41,6 +41,6 @@ TYPES = ("cpuinfo_t", "psinfo_t", "lwpsinfo_t")
 _NAMED = re.compile(r"\b(?:curcpu|curpsinfo|curlwpsinfo|cpuinfo_t|psinfo_t|lwpsinfo_t)\b")
 
 
-def wanted(text: str) -> bool:
-    """True when a script names something of the library."""
+def is_named_in(text: str) -> bool:
+    """Tell whether a script names something of the library."""
     return _NAMED.search(text) is not None

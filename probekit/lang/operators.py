@@ -1,4 +1,4 @@
-"""Checking operators on values: arithmetic, comparison, logic, ``?:``, ``,`` and casts.
+"""Check operators on values: arithmetic, comparison, logic, ``?:``, ``,`` and casts.
 
 pid + 1u    ->   Arith("add", Convert(pid, unsigned int), Const(1), unsigned int)
 p + 2       ->   Arith("add", p, Const(2 * sizeof *p), pointer)
@@ -6,6 +6,7 @@ p + 2       ->   Arith("add", p, Const(2 * sizeof *p), pointer)
 
 from __future__ import annotations
 
+from probekit.errors import InternalError
 from probekit.lang import ast, typed
 from probekit.lang.arith import COMPARE, compute
 from probekit.lang.diagnostics import refuse
@@ -48,7 +49,7 @@ from probekit.lang.values import (
     pointers_fit,
 )
 
-__all__ = ("arithmetic", "binary", "cast", "comma", "conditional", "constant_text", "truth", "unary")
+__all__ = ("arithmetic", "binary", "cast", "comma", "conditional", "truth", "unary")
 
 _ARITH: dict[str, tuple[ArithOp, str]] = {
     "+": ("add", "D_OP_INCOMPAT"),
@@ -62,13 +63,13 @@ _ARITH: dict[str, tuple[ArithOp, str]] = {
     "<<": ("shl", "D_OP_INT"),
     ">>": ("shr", "D_OP_INT"),
 }
-"""Operator to operation, and the tag when an operand's type does not fit."""
+"""For each operator its operation, and the tag of the fault when an operand's type does not fit."""
 
 _COMPARE: dict[str, CompareOp] = {"==": "eq", "!=": "ne", "<": "lt", "<=": "le", ">": "gt", ">=": "ge"}
 
 
 def unary(expr: ast.Unary, scope: Scope) -> Value:
-    """``+ - ! ~`` (``&`` and ``*`` are :mod:`access`'s)."""
+    """Check ``+ - ! ~`` (:mod:`probekit.lang.access` has ``&`` and ``*``)."""
     value = scope.check(expr.operand)
     tag = {"!": "D_OP_SCALAR", "~": "D_OP_INT"}.get(expr.op, "D_OP_ARITH")
     if expr.op == "!":
@@ -85,16 +86,17 @@ def unary(expr: ast.Unary, scope: Scope) -> Value:
 
 
 def want_integer(value: Value, span: Span, tag: str, what: str) -> IntType:
-    """The machine type of an integer operand; ``tag`` and ``what`` say it when it is none."""
+    """Return the machine type of an integer operand. Refuses any other, as ``tag`` and ``what`` say."""
     if not is_integer(value.type) or value.action or value.dynamic:
         raise refuse(tag, span, f"{what} must be an integer, not {describe(value)}")
     t = machine(value.type)
-    assert isinstance(t, IntType)
+    if not isinstance(t, IntType):
+        raise InternalError("what was checked to be an integer has another type")
     return t
 
 
 def describe(value: Value) -> str:
-    """A value as messages name it."""
+    """Return the name of a value for messages."""
     if value.action:
         return f"{value.action}()"
     return value.dynamic or f"a {value.type}"
@@ -105,19 +107,19 @@ def _not(value: Value, span: Span, tag: str) -> TypedExpr:
 
 
 def truth_operand(value: Value, span: Span, tag: str, what: str) -> TypedExpr:
-    """A scalar as an integer that is 0 when it is false."""
+    """Return a scalar as an integer that is 0 when it is false."""
     if not is_scalar(value.type) or value.action or value.dynamic:
         raise refuse(tag, span, f"{what} must be a scalar, not {describe(value)}")
     return value.node
 
 
 def truth(expr: ast.Expr, scope: Scope, tag: str, what: str) -> TypedExpr:
-    """A condition."""
+    """Check a condition."""
     return truth_operand(scope.check(expr), expr.span, tag, what)
 
 
 def binary(expr: ast.Binary, scope: Scope) -> Value:
-    """Two operands; long chains of ``&&`` and ``||`` are walked, not nested."""
+    """Check two operands. A long chain of ``&&`` or ``||`` is walked in a loop."""
     first, nodes = ast.chain(expr)
     left = scope.check(first)
     for node in nodes:
@@ -126,7 +128,7 @@ def binary(expr: ast.Binary, scope: Scope) -> Value:
 
 
 def _right(node: ast.Binary, left: Value, scope: Scope) -> Value:
-    """The right operand. Beside an enumeration, a name may be one of its values."""
+    """Check the right operand. Compared with an enumeration, a name may be one of its enumerators."""
     if node.op in _COMPARE and isinstance(left.type, EnumType) and isinstance(node.right, ast.Name):
         found = dict(left.type.values).get(node.right.name)
         if found is not None:
@@ -164,8 +166,10 @@ def _comparison(op: str, left: Value, right: Value, span: Span) -> TypedExpr:
 
 
 def _compare(op: CompareOp, left: TypedExpr, right: TypedExpr) -> TypedExpr:
-    assert isinstance(left.type, IntType)
-    assert isinstance(right.type, IntType)
+    if not isinstance(left.type, IntType):
+        raise InternalError("what was checked to be an integer has another type")
+    if not isinstance(right.type, IntType):
+        raise InternalError("what was checked to be an integer has another type")
     t = usual(left.type, right.type)
     left, right = convert(left, t), convert(right, t)
     if isinstance(left, typed.Const) and isinstance(right, typed.Const):
@@ -174,7 +178,10 @@ def _compare(op: CompareOp, left: TypedExpr, right: TypedExpr) -> TypedExpr:
 
 
 def arithmetic(op: str, left: Value, right: Value, spans: tuple[Span, Span, Span]) -> Value:
-    """An arithmetic operator. ``spans``: of the left, the right, and the whole."""
+    """Check an arithmetic operator.
+
+    ``spans``: the places of the left operand, of the right one and of the whole.
+    """
     name, tag = _ARITH[op]
     if name in ("add", "sub"):
         if is_pointer(left.type) or is_pointer(right.type):
@@ -204,14 +211,15 @@ def _pointer_arithmetic(op: str, left: Value, right: Value, spans: tuple[Span, S
         raise _misfit(op, left, right, spans[2])
     _check_bounds(left, right, spans[2])
     inner = pointee(left.type)
-    assert inner is not None
+    if inner is None:
+        raise InternalError("what was checked to be a pointer points to nothing")
     offset = _arith("mul", convert(right.node, LONG), typed.Const(_stride(inner, spans[0]), LONG), LONG, spans[2])
     node = _arith("add" if op == "+" else "sub", left.node, convert(offset, MACHINE_POINTER), MACHINE_POINTER, spans[2])
     return Value(node, PointerType(inner))
 
 
 def _text_arithmetic(op: str, left: Value, right: Value, spans: tuple[Span, Span, Span]) -> Value:
-    """A string and an integer: the string from there on, as a pointer would have it."""
+    """Add an integer to a string: the string from that character on, as for a pointer."""
     if isinstance(right.type, StringType) and op == "+":
         left, right = right, left
     if not isinstance(left.type, StringType) or not is_integer(right.type):
@@ -224,7 +232,7 @@ def _text_arithmetic(op: str, left: Value, right: Value, spans: tuple[Span, Span
 
 
 def _check_bounds(left: Value, right: Value, span: Span) -> None:
-    """A constant index must lie within an array that has a size."""
+    """Refuse a constant index outside of an array that has a size."""
     if isinstance(left.type, ArrayType) and left.type.count and isinstance(right.node, typed.Const):
         index = right.node.value
         if not 0 <= index < left.type.count:
@@ -240,7 +248,8 @@ def _stride(inner: Type, span: Span) -> int:
 
 def _difference(left: Value, right: Value, spans: tuple[Span, Span, Span]) -> Value:
     inner = pointee(left.type)
-    assert inner is not None
+    if inner is None:
+        raise InternalError("what was checked to be a pointer points to nothing")
     bytes_ = _arith("sub", convert(left.node, LONG), convert(right.node, LONG), LONG, spans[2])
     return Value(_arith("div", bytes_, typed.Const(_stride(inner, spans[0]), LONG), LONG, spans[2]), LONG)
 
@@ -258,7 +267,7 @@ def _arith(op: ArithOp, left: TypedExpr, right: TypedExpr, t: IntType, span: Spa
 
 
 def conditional(expr: ast.Conditional, scope: Scope) -> Value:
-    """``cond ? then : orelse``."""
+    """Check ``cond ? then : orelse``."""
     cond = truth(expr.cond, scope, "D_OP_SCALAR", "the condition of ?:")
     if isinstance(cond, typed.Const):
         return scope.check(expr.then if cond.value else expr.orelse)
@@ -274,8 +283,10 @@ def conditional(expr: ast.Conditional, scope: Scope) -> Value:
         raise refuse("D_OP_INCOMPAT", expr.span, message)
     if is_integer(then.type) and is_integer(orelse.type):
         a, b = machine(then.type), machine(orelse.type)
-        assert isinstance(a, IntType)
-        assert isinstance(b, IntType)
+        if not isinstance(a, IntType):
+            raise InternalError("what was checked to be an integer has another type")
+        if not isinstance(b, IntType):
+            raise InternalError("what was checked to be an integer has another type")
         t = usual(a, b)
         return Value(typed.Choose(cond, convert(then.node, t), convert(orelse.node, t), t), t)
     if isinstance(then.type, StringType) or isinstance(orelse.type, StringType):
@@ -284,7 +295,8 @@ def conditional(expr: ast.Conditional, scope: Scope) -> Value:
         text = StringType(size)
         return Value(typed.Choose(cond, x, y, text), text)
     inner = pointee(then.type) or pointee(orelse.type)
-    assert inner is not None
+    if inner is None:
+        raise InternalError("what was checked to be a pointer points to nothing")
     x, y = as_integer(then, MACHINE_POINTER), as_integer(orelse, MACHINE_POINTER)
     return Value(typed.Choose(cond, x, y, MACHINE_POINTER), PointerType(inner))
 
@@ -295,18 +307,18 @@ def _want_values(op: str, span: Span, *values: Value) -> None:
             raise refuse("D_OP_DYN", span, f"{value.dynamic} has no value that {op} could take")
         if value.action or isinstance(value.type, SymbolType):
             name = value.action or str(value.type)
-            raise refuse("D_OP_ACT", span, f"{name} comes of an action: {op} cannot take it")
+            raise refuse("D_OP_ACT", span, f"{name} is the result of an action: {op} cannot take it")
 
 
 def comma(expr: ast.Comma, scope: Scope) -> Value:
-    """``left, right``."""
+    """Check ``left, right``."""
     left, right = scope.check(expr.left), scope.check(expr.right)
     _want_values("the operator ,", expr.span, left, right)
     return Value(typed.Sequence(left.node, right.node, right.node.type), right.type)
 
 
 def cast(expr: ast.Cast, scope: Scope) -> Value:
-    """``(type)operand``."""
+    """Check ``(type)operand``."""
     target, value = scope.types.resolve(expr.type), scope.check(expr.operand)
     bad = refuse("D_CAST_INVAL", expr.span, f"{describe(value)} cannot be cast to {target}")
     if value.dynamic:
@@ -326,12 +338,8 @@ def cast(expr: ast.Cast, scope: Scope) -> Value:
     if not is_scalar(target):
         raise bad
     m = machine(target)
-    assert isinstance(m, IntType)
+    if not isinstance(m, IntType):
+        raise InternalError("what was checked to be an integer has another type")
     if is_scalar(value.type) or (isinstance(value.type, ArrayType) and isinstance(target, PointerType)):
         return Value(as_integer(value, m), target)
     raise bad
-
-
-def constant_text(expr: ast.Expr) -> bytes | None:
-    """The bytes of a string constant, None for anything else."""
-    return expr.text if isinstance(expr, ast.String) else None

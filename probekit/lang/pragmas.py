@@ -1,4 +1,4 @@
-"""``#pragma D attributes|binding|depends_on``: checked against what the program has named.
+"""Check ``#pragma D attributes|binding|depends_on`` against what the program has named.
 
 #pragma D attributes Stable/Stable/ISA x     x must be an inline, variable, type or translator of the script
 #pragma D binding "1.6.1" x
@@ -31,9 +31,9 @@ _PROVIDERS = frozenset(("dtrace", "profile", "fbt", "syscall", "sdt", "proc", "s
 
 
 def check_pragmas(pragmas: Iterable[Pragma], scope: Scope, library: int = 0) -> None:
-    """Refuse the first that is malformed or names what does not exist. Raises :class:`Refusal`.
+    """Refuse the first pragma that is malformed or names what does not exist. Raises :class:`Refusal`.
 
-    ``library``: where the D libraries end and the program begins.
+    ``library``: the offset where the D libraries end and the script begins.
     """
     for pragma in pragmas:
         match pragma.words:

@@ -1,6 +1,6 @@
-"""Before the lexer: comments and control lines become blanks, options are read.
+"""Prepare a script for the lexer: comments and control lines become blanks, options are read.
 
-Offsets do not move, so that every later span points into the text as written.
+Offsets do not move, so every later span points into the text as written.
 
     #pragma D option quiet          ->  (blank line)   options: quiet
     BEGIN /* start */ { }           ->  BEGIN             { }
@@ -19,26 +19,29 @@ __all__ = ("Option", "Pragma", "Scanned", "scan")
 
 @record
 class Option:
-    """``#pragma D option name=value``. ``value`` is empty when none was written."""
+    """``#pragma D option name=value``."""
 
     name: str
     value: str
+    """Empty when none was written."""
     span: Span
 
 
 @record
 class Pragma:
-    """``#pragma D attributes|binding|depends_on ...``: its words, the first of them the kind."""
+    """``#pragma D attributes|binding|depends_on ...``."""
 
     words: tuple[str, ...]
+    """Its words; the first is the kind."""
     span: Span
 
 
 @record
 class Scanned:
-    """``text``: the script with blanks; as long as the original."""
+    """What the scan found."""
 
     text: str
+    """The script with blanks, as long as the original."""
     options: tuple[Option, ...]
     pragmas: tuple[Pragma, ...] = ()
 
@@ -62,7 +65,7 @@ _CONTROL_WORDS = ("define", "elif", "else", "endif", "if", "ifdef", "ifndef", "i
 
 
 def scan(source: Source) -> Scanned:
-    """Blank out what the grammar does not see. Raises :class:`Refusal`."""
+    """Blank out everything that the grammar does not know. Raises :class:`Refusal`."""
     text = source.text
     if len(text) > MAX_SOURCE:
         raise refuse("D_SYNTAX", NOWHERE, f"script of {len(text)} characters is longer than {MAX_SOURCE}")
@@ -88,7 +91,7 @@ def scan(source: Source) -> Scanned:
             case "quote":
                 raise _open_quote(text, span)
             case _:
-                continue  # strings and characters stay: they only hide what looks like a comment
+                continue  # strings and characters stay; a comment cannot begin inside them
         out.append(text[done : span.start])
         out.append(_NOT_NEWLINE.sub(" ", text[span.start : span.end]))
         done = span.end
@@ -98,7 +101,7 @@ def scan(source: Source) -> Scanned:
 
 def _check_comment(text: str, span: Span) -> None:
     inner = text.find("/*", span.start + 2, span.end)
-    # "/*/" opens once; a second "/*" inside is what D forbids.
+    # D comments do not nest. The "/*/" that opens a comment is not a second "/*".
     if inner >= 0 and inner + 2 < span.end:
         raise refuse("D_SYNTAX", Span(inner, inner + 2), "/* inside a comment: D comments do not nest")
 
@@ -123,7 +126,7 @@ def _control(text: str, span: Span) -> list[Option | Pragma]:
     if word == "line" and _LINE.fullmatch(rest) is None:
         raise refuse("D_PRAGMA_MALFORM", span, '#line takes a number, and may take a "file"')
     if word in ("", "ident", "line") or word.isdigit():
-        return []  # "#", "#ident ..." and the line marks that cpp leaves: Source knows them
+        return []  # "#", "#ident ..." and the line marks of cpp, which Source reads
     if word in _CONTROL_WORDS:
         raise refuse("D_PRAGCTL_INVAL", span, f"#{word} needs the C preprocessor: run probekit with -C")
     raise refuse("D_PRAGCTL_INVAL", span, f"unknown control directive #{word}")
@@ -134,7 +137,7 @@ def _pragma(rest: str, span: Span) -> list[Option | Pragma]:
     if words[:1] == ["error"]:
         raise refuse("D_PRAGERR", span, f"#pragma error: {rest[5:].strip()}")
     if words[:1] != ["D"]:
-        return []  # other compilers' pragmas are none of D's business
+        return []  # another compiler's pragma
     match words[1:2]:
         case ["option"]:
             found = _OPTION.match(rest)

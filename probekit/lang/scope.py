@@ -1,14 +1,13 @@
-"""What a program has named so far: its variables, aggregations, types, inlines and translators, in program order.
+"""The names of a program so far: its variables, aggregations, types, inlines and translators.
 
-D fixes a variable's type at its first assignment or declaration, and an
-aggregation's function and key types at its first use.
+Program order matters: D fixes a variable's type at its first assignment or declaration, and an aggregation's
+function and key types at its first use.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from probekit.buffers.aggs import AggFuncName, AggPlan, KeyPart
 from probekit.lang import ast, typed
@@ -18,38 +17,41 @@ from probekit.lang.source import Span
 from probekit.lang.typed import TypedExpr, Var, VarScope
 from probekit.lang.types import STRING_SIZE, IntType, StringType, Type
 from probekit.lang.typetable import TypeTable
-from probekit.lang.values import Value
-from probekit.records import record
-
-if TYPE_CHECKING:
-    from probekit.lang.translators import Translator
-    from probekit.probe.names import ProbeDescription
+from probekit.lang.values import Translator, Value
+from probekit.probe.names import ProbeDescription
+from probekit.records import fresh, mutable_record, record
 
 __all__ = ("Aggregation", "Inline", "Scope", "key_part")
 
 
 MAX_DEPTH = 20
-"""How deep inlines and translators may use one another: expansion is recursive."""
+"""How deeply inlines and translators may use one another: expansion is recursive."""
 
 MAX_EXPANSIONS = 20_000
-"""How often a program may use them: each use may use others, and so double what there is."""
+"""How many inlines and translators one program may expand: without a bound each level can double the code."""
 
 _CHEAP = (typed.Const, typed.Text, typed.Slot, typed.Load, typed.Builtin, typed.Arg, typed.VarAddr)
+"""Expressions that cost no more than a slot: they are evaluated again instead of being kept."""
 
 
-@dataclass(slots=True)
+@mutable_record
 class Aggregation:
-    """One aggregation. ``keys`` widen as later clauses use other, compatible types. ``params``: of a quantizing one."""
+    """One aggregation."""
 
     index: int
+    """Its number in the checked program."""
     name: str
     func: str
+    """Its aggregating function."""
     keys: list[KeyPart]
+    """How each key is laid out. A key widens when a later clause uses a wider compatible type."""
     params: tuple[int, ...] | None
+    """The constants of a quantizing function; None until its first use is checked."""
     span: Span
+    """Its first use."""
 
     def plan(self) -> AggPlan:
-        """Its layout, once the whole program is known."""
+        """Return its layout, once the whole program is checked."""
         return AggPlan(self.index, self.name, cast(AggFuncName, self.func), tuple(self.keys), self.params or ())
 
 
@@ -63,59 +65,66 @@ class Inline:
     value: ast.Expr
 
 
-@dataclass(slots=True)
+@mutable_record
 class Scope:
-    """The names of one program, and the faults found in it.
-
-    ``checker``: :func:`probekit.lang.exprs.check`, which every part of the checker calls for the expressions inside.
-    ``probes``: the descriptions of the clause being checked, empty outside of clauses. ``bound``: names that stand
-    for values while an inline or a translator is expanded, innermost last. ``creating``: elements that are missing
-    are made, because a member of them is assigned. ``coming``: variables that the assignment being checked is to
-    define. ``has_target``: there is a process of ``-c`` or ``-p``. ``string_size``: the option ``strsize``;
-    ``frames``: how many ``stack()`` and ``ustack()`` record. ``included``: whether an offset is in a C header.
-    """
+    """The names of one program, and the faults found in it."""
 
     types: TypeTable
     checker: Callable[[ast.Expr, Scope], Value]
+    """:func:`probekit.lang.exprs.check`, which every part of the checker calls for operands."""
     string_size: int = STRING_SIZE
-    variables: dict[tuple[VarScope, str], Var] = field(default_factory=dict)
-    aggregations: dict[str, Aggregation] = field(default_factory=dict)
-    inlines: dict[str, Inline] = field(default_factory=dict)
-    translators: list[Translator] = field(default_factory=list)
-    providers: set[str] = field(default_factory=set)
-    externs: set[str] = field(default_factory=set)
-    diagnostics: list[Diagnostic] = field(default_factory=list)
+    """The option ``strsize``, in bytes."""
+    variables: dict[tuple[VarScope, str], Var] = fresh(dict)
+    """By scope and name."""
+    aggregations: dict[str, Aggregation] = fresh(dict)
+    inlines: dict[str, Inline] = fresh(dict)
+    translators: list[Translator] = fresh(list)
+    providers: set[str] = fresh(set)
+    """The providers that the script declares."""
+    diagnostics: list[Diagnostic] = fresh(list)
     probes: tuple[ProbeDescription, ...] = ()
+    """The descriptions of the clause that is being checked; empty outside of clauses."""
     creating: bool = False
-    coming: set[str] = field(default_factory=set)
+    """Elements that are missing are made, because a member of them is being assigned."""
+    coming: set[str] = fresh(set)
+    """Variables that the assignment being checked will define."""
     expansions: int = 0
+    """How many inlines and translators were expanded so far."""
     has_target: bool = False
-    frames: dict[str, int] = field(default_factory=lambda: dict(DEFAULT_FRAMES))
-    bound: list[dict[str, Value]] = field(default_factory=list)
+    """``-c`` or ``-p`` names a process."""
+    frames: dict[str, int] = fresh(lambda: dict(DEFAULT_FRAMES))
+    """How many frames ``stack()``, ``ustack()`` and ``jstack()`` record."""
+    bound: list[dict[str, Value]] = fresh(list)
+    """What names stand for inside the inlines and translators that are being expanded, innermost last."""
     included: Callable[[int], bool] = lambda _: False
+    """Tells whether an offset lies in an included C header."""
     _slots: int = 0
+    """How many numbers :meth:`slot` has given out."""
 
     def check(self, expr: ast.Expr) -> Value:
         """Check an expression with these names. Raises :class:`Refusal`."""
         return self.checker(expr, self)
 
     def variable(self, scope: VarScope, name: str) -> Var | None:
-        """The variable, or None."""
+        """Return the variable, or None."""
         return self.variables.get((scope, name))
 
     def define(self, scope: VarScope, name: str, t: Type, keys: tuple[Type, ...] | None = None) -> Var:
-        """A new variable."""
+        """Define a new variable."""
         var = Var(len(self.variables), name, scope, t, keys)
         self.variables[scope, name] = var
         return var
 
     def slot(self) -> int:
-        """A number for a :class:`typed.Bind`."""
+        """Return a new number for a :class:`typed.Bind`."""
         self._slots += 1
         return self._slots - 1
 
     def expanding(self, names: dict[str, Value], span: Span) -> None:
-        """Begin an inline or translator, with what its names stand for. Raises :class:`Refusal` when it is too much."""
+        """Begin to expand an inline or translator, with the values of its names.
+
+        Raises :class:`Refusal` when expansion is too deep or too frequent. The caller pops :attr:`bound`.
+        """
         self.expansions += 1
         if len(self.bound) >= MAX_DEPTH:
             raise refuse("D_SYNTAX", span, f"inlines and translators are nested more than {MAX_DEPTH} levels deep")
@@ -124,7 +133,7 @@ class Scope:
         self.bound.append(names)
 
     def once(self, value: Value) -> tuple[Value, Callable[[TypedExpr], TypedExpr]]:
-        """A value that may be used many times, and what to put around its users so that it is worked out once."""
+        """Return a value that is evaluated once however often it is used, and a function to wrap its users."""
         node = value.node
         if isinstance(node, _CHEAP):
             return value, lambda body: body
@@ -133,11 +142,11 @@ class Scope:
         return kept, lambda body: typed.Bind(number, node, body, body.type)
 
     def bound_value(self, name: str) -> Value | None:
-        """What a name stands for inside an inline or translator."""
+        """Return what a name stands for inside an inline or translator, or None."""
         return self.bound[-1].get(name) if self.bound else None
 
     def known_aggregation(self, name: str, func: str, parts: list[KeyPart], span: Span) -> Aggregation:
-        """The aggregation, new or known; its function and keys must be what they were."""
+        """Return the aggregation, new or known. Refuses another function or other keys than before."""
         known = self.aggregations.get(name)
         if known is None:
             known = Aggregation(len(self.aggregations), name, func, parts, None, span)
@@ -155,7 +164,7 @@ class Scope:
 
 
 def key_part(key: TypedExpr) -> KeyPart:
-    """How one key is laid out when nothing else constrains it."""
+    """Return the layout of a key that nothing else constrains."""
     match key:
         case typed.Builtin(name=name, type=StringType()) if name.startswith("probe"):
             return KeyPart("probe", detail=name)

@@ -1,4 +1,4 @@
-"""D types as ``print()`` shows them: :mod:`probekit.buffers.actions` shapes, bounded in depth and number."""
+"""Describe D types for ``print()``, in the shapes of :mod:`probekit.buffers.actions`."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from probekit.lang.types import (
 __all__ = ("MOST_PARTS", "TooManyParts", "shape")
 
 MOST_PARTS = 50_000
-"""Members and elements that one ``print()`` may show: a ``struct task_struct`` has about 2,000."""
+"""The most members and elements that one ``print()`` may show. A ``struct task_struct`` has about 2,000."""
 
 _CHARS = frozenset(("char", "signed char", "unsigned char"))
 
 
 class TooManyParts(Exception):
-    """The type has more parts than :data:`MOST_PARTS`, or claims to hold itself."""
+    """The type has more parts than :data:`MOST_PARTS`, or claims to contain itself."""
 
 
 def shape(t: Type, string_size: int) -> PrintType:
-    """The shape of a type with a size. Raises :class:`TooManyParts`."""
+    """Return the shape of a type that has a size. Raises :class:`TooManyParts`."""
     return _Shapes(string_size).of(t)[0]
 
 
 class _Shapes:
-    """Each struct is looked at once, however often it is met; with a shape goes the number of its parts."""
+    """Makes the shape of each struct once, and counts its parts."""
 
     def __init__(self, string_size: int) -> None:
         self._string_size = string_size

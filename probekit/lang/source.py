@@ -1,7 +1,6 @@
-"""A script's text, and the places in it.
+"""A script's text, and places in it.
 
-A :class:`Span` is a pair of offsets; lines and columns are worked out only when
-something is shown.
+A :class:`Span` is a pair of offsets. Lines and columns are computed only for display.
 
     Source("a\\nbc").place(3)  ->  (2, 2)
 """
@@ -10,7 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from functools import lru_cache
 
 from probekit.records import record
 
@@ -20,62 +19,72 @@ _INCLUDE = re.compile(r"^[ \t]*#[ \t]*[0-9]{1,9}[ \t]+\"[^\"\n]*\"[ \t]+([12])\b
 __all__ = ("MAX_SOURCE", "NOWHERE", "Source", "Span")
 
 MAX_SOURCE = 4 << 20
-"""The longest script accepted, in characters."""
+"""The longest script, in characters."""
 
 
 @record
 class Span:
-    """Offsets ``start`` (inclusive) to ``end`` (exclusive) in a source's text."""
+    """A range of a script's text."""
 
     start: int
+    """Offset of the first character."""
     end: int
+    """Offset after the last one."""
 
     def to(self, other: Span) -> Span:
-        """From the start of this one to the end of the other."""
+        """Return the span from the start of this one to the end of the other."""
         return Span(self.start, other.end)
 
 
 NOWHERE = Span(0, 0)
+"""For a fault that has no place."""
 
 
-@dataclass(frozen=True)
+@record
 class Source:
-    """One script. ``name``: its file, or None for a program from the command line."""
+    """One script."""
 
     text: str
     name: str | None = None
-    _starts: tuple[int, ...] = field(init=False, repr=False, compare=False)
-    _marks: tuple[tuple[int, int], ...] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        starts = [0]
-        starts.extend(i + 1 for i, c in enumerate(self.text) if c == "\n")
-        object.__setattr__(self, "_starts", tuple(starts))
-        # (the line behind a mark, what the mark says it is)
-        marks = [(bisect_right(starts, m.start(1)) + 1, int(m[1])) for m in _MARK.finditer(self.text)]
-        object.__setattr__(self, "_marks", tuple(marks))
+    """Its file, or None for a program from the command line."""
 
     def place(self, offset: int) -> tuple[int, int]:
-        """Line and column of an offset, both from 1: those of the text as it is."""
-        line = bisect_right(self._starts, offset)
-        return line, offset - self._starts[line - 1] + 1
+        """Return line and column of an offset in the text as it is, both counted from 1."""
+        starts = _line_starts(self.text)
+        line = bisect_right(starts, offset)
+        return line, offset - starts[line - 1] + 1
 
     def named_line(self, line: int) -> int:
-        """The number that ``#line`` and the C preprocessor's marks give a line."""
-        index = bisect_right(self._marks, (line, 1 << 62)) - 1
-        return line if index < 0 else self._marks[index][1] + line - self._marks[index][0]
+        """Return the number that ``#line`` or a line mark of the C preprocessor gives to a line."""
+        marks = _line_marks(self.text)
+        index = bisect_right(marks, (line, 1 << 62)) - 1
+        return line if index < 0 else marks[index][1] + line - marks[index][0]
 
     def included(self, offset: int) -> bool:
-        """True in a file that the C preprocessor put in: between a mark that enters it and the one that leaves it."""
+        """Tell whether an offset lies in a file that the C preprocessor included."""
         marks = [m[1] for m in _INCLUDE.finditer(self.text, 0, offset)]
         return marks.count("1") > marks.count("2")
 
     def line(self, number: int) -> str:
-        """The text of line ``number``, without its newline."""
-        start = self._starts[number - 1]
-        end = self._starts[number] - 1 if number < len(self._starts) else len(self.text)
+        """Return the text of line ``number``, without its newline."""
+        starts = _line_starts(self.text)
+        start = starts[number - 1]
+        end = starts[number] - 1 if number < len(starts) else len(self.text)
         return self.text[start:end]
 
     def slice(self, span: Span) -> str:
-        """The text of a span."""
+        """Return the text of a span."""
         return self.text[span.start : span.end]
+
+
+@lru_cache(maxsize=2)
+def _line_starts(text: str) -> tuple[int, ...]:
+    """Return the offset of each line."""
+    return (0, *(i + 1 for i, c in enumerate(text) if c == "\n"))
+
+
+@lru_cache(maxsize=2)
+def _line_marks(text: str) -> tuple[tuple[int, int], ...]:
+    """Return, for each ``#line`` and line mark of cpp, the line after it and the number that it gives that line."""
+    starts = _line_starts(text)
+    return tuple((bisect_right(starts, m.start(1)) + 1, int(m[1])) for m in _MARK.finditer(text))

@@ -1,8 +1,7 @@
-"""``if`` around data-recording actions: one clause becomes several, as dtrace(1) does it.
+"""Split clauses that record data inside an ``if``, as dtrace(1) does.
 
-A clause leaves at most one record, with all its fields; an action that may or may
-not run needs a clause of its own. The parts pass control through one hidden
-clause-local variable, which holds the number of the part to run next:
+A clause writes at most one record, with all its fields. So an action that may or may not run needs a clause of its
+own. The parts hand control on in a hidden clause-local variable, which holds the number of the part to run next:
 
     P /p/ { a; if (c) trace(1); else trace(2); b; }
 
@@ -11,20 +10,18 @@ clause-local variable, which holds the number of the part to run next:
     P /%next == 3/     { trace(2); %next = 1; }
     P /%next == 1/     { b; }
 
-Clause-local variables are zero when a probe fires, and a part names its successor
-last: so a predicate that does not hold, or a fault, leaves the later parts unrun.
-An ``if`` with no such action inside stays where it is.
+Clause-local variables are zero when a probe fires, and a part names its successor last. So after a false predicate
+or a fault the later parts do not run. An ``if`` without such an action stays as it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from probekit.lang import typed
 from probekit.lang.typed import CheckedClause, CheckedProgram, TypedExpr, TypedStatement
 from probekit.lang.types import INT
-from probekit.records import replaced
+from probekit.records import fresh, mutable_record, replaced
 
 __all__ = ("split_clauses",)
 
@@ -32,7 +29,7 @@ _NOWHERE = 0
 
 
 def split_clauses(program: CheckedProgram) -> CheckedProgram:
-    """The program with every clause recording either all of its fields or none."""
+    """Return the program with clauses that each record either all of their fields or none."""
     if not any(_records_inside(s) for clause in program.clauses for s in clause.statements):
         return program
     splitter = _Splitter(typed.Var(len(program.variables), "%next", "local", INT))
@@ -41,19 +38,25 @@ def split_clauses(program: CheckedProgram) -> CheckedProgram:
 
 
 def _records_inside(statement: TypedStatement) -> bool:
-    """True for an ``if`` that has a data-recording action anywhere in it."""
+    """Tell whether an ``if`` has a data-recording action anywhere inside."""
     return isinstance(statement, typed.IfElse) and any(
         isinstance(s, typed.Act) or _records_inside(s) for s in (*statement.then, *statement.orelse)
     )
 
 
-@dataclass(slots=True)
+@mutable_record
 class _Splitter:
+    """Splits the clauses of one program."""
+
     next: typed.Var
+    """The hidden variable."""
     numbers: int = _NOWHERE
-    parts: list[CheckedClause] = field(default_factory=list)
+    """The last number given to a part."""
+    parts: list[CheckedClause] = fresh(list)
+    """The parts of the clause that is being split."""
 
     def split(self, clause: CheckedClause) -> list[CheckedClause]:
+        """Return the parts of a clause: the clause itself if nothing must be split."""
         if not any(_records_inside(s) for s in clause.statements):
             return [clause]
         self.parts = []
@@ -63,7 +66,7 @@ class _Splitter:
     def _walk(
         self, clause: CheckedClause, gate: TypedExpr | None, statements: Sequence[TypedStatement], successor: int
     ) -> None:
-        """Make the parts of a list of statements, after which ``successor`` runs."""
+        """Make the parts of a list of statements, after which the part ``successor`` runs."""
         part: list[TypedStatement] = []
         for index, statement in enumerate(statements):
             if not isinstance(statement, typed.IfElse) or not _records_inside(statement):

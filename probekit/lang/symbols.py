@@ -1,11 +1,11 @@
-"""Kernel symbols: `` `jiffies ``, ``ext4`ext4_mount``, ``&`init_task``.
+"""Check kernel symbols: `` `jiffies ``, ``ext4`ext4_mount``, ``&`init_task``.
 
-    &`init_task                ->  its address, a void * (BTF has no types of variables, but of per-CPU ones)
+    &`init_task                ->  its address, a void * (BTF types only per-CPU variables)
     *(unsigned long *)&`jiffies ->  its value
     `runqueues                 ->  struct rq, at the address plus the CPU's own offset
     `vfs_read                  ->  the function's address
 
-The value of a variable whose type is not known is refused as DTrace does, with D_SYM_NOTYPES; its address is not.
+The value of a variable without a known type is refused with D_SYM_NOTYPES, as in DTrace; its address is not.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from probekit.lang.values import FixedPlace, Value, load_memory
 __all__ = ("PERCPU_OFFSET", "kernel_symbol", "symbol_address")
 
 PERCPU_OFFSET = "percpu_offset"
-"""The IR's name for what makes a per-CPU address one of this CPU."""
+"""The IR's name for the offset that turns a per-CPU address into an address of this CPU."""
 
 
 def kernel_symbol(expr: ast.Symbol, scope: Scope) -> Value:
-    """A symbol's value."""
+    """Check a symbol and load its value."""
     symbol = _find(expr, scope)
     if symbol.place == "function":
         return _function(symbol)
@@ -36,7 +36,7 @@ def kernel_symbol(expr: ast.Symbol, scope: Scope) -> Value:
 
 
 def symbol_address(expr: ast.Symbol, scope: Scope) -> Value:
-    """``&`symbol``: a pointer to what it is; to void when that is not known."""
+    """Check ``&`symbol``: a pointer to the symbol's type, or to void if the type is not known."""
     symbol = _find(expr, scope)
     if symbol.place == "function":
         return _function(symbol)
@@ -57,7 +57,7 @@ def _find(expr: ast.Symbol, scope: Scope) -> Symbol:
 
 
 def _function(symbol: Symbol) -> Value:
-    """As in C, a function's name is its address."""
+    """Return the address of a function: as in C, that is what its name means."""
     t = symbol.type if isinstance(symbol.type, FuncType) else FuncType(INT, (), variadic=True)
     return Value(_address(symbol), PointerType(t), FixedPlace())
 

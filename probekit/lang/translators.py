@@ -1,14 +1,13 @@
-"""Translators: ``translator T < S *p > { m = e; };`` and what ``xlate`` makes of them.
+"""Check translators, ``translator T < S *p > { m = e; };``, and ``xlate``, which uses them.
 
-    xlate <info_t *> (p)->size   ->  the expression given for ``size``, its parameter being p
+    xlate <info_t *> (p)->size   ->  the expression given for ``size``, with its parameter bound to p
 
-A translated object is never built: each member is worked out where it is used.
+A translated object (:class:`probekit.lang.values.Xlated`) is never built: each member is evaluated where it is used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import final
 
 from probekit.lang import ast, typed
 from probekit.lang.diagnostics import did_you_mean, refuse
@@ -17,78 +16,13 @@ from probekit.lang.scope import Scope
 from probekit.lang.source import Span
 from probekit.lang.typed import TypedExpr
 from probekit.lang.types import MACHINE_POINTER, ArrayType, PointerType, StringType, StructType, Type, same
-from probekit.lang.values import FixedPlace, Value, coerce, fits, is_integer, machine
-from probekit.records import record
+from probekit.lang.values import FixedPlace, Translator, Value, Xlated, coerce, fits, is_integer, machine
 
-__all__ = ("Translator", "Xlated", "declare", "translate")
-
-
-@final
-@record
-class Translator:
-    """``members``: the expression for each member that it gives a value."""
-
-    target: StructType
-    source: Type
-    parameter: str
-    members: dict[str, ast.Expr]
-
-
-@final
-@record
-class Xlated:
-    """An object as its translator makes it. ``pointer``: the expression has the type of a pointer to it."""
-
-    translator: Translator
-    source: Value
-    pointer: bool
-
-    def pointed(self) -> Value:
-        """The object behind the pointer."""
-        return _value(Xlated(self.translator, self.source, False))
-
-    def member(self, name: str, span: Span, scope: Scope) -> Value:
-        """One member's value."""
-        target = self.translator.target
-        found = target.find(name)
-        if found is None:
-            hint = did_you_mean(name, [m.name for m in target.members if m.name])
-            raise refuse("D_TYPE_MEMBER", span, f"{target} has no member {name}", hint)
-        expr = self.translator.members.get(name)
-        if expr is None:
-            raise refuse("D_XLATE_NOCONV", span, f"the translator of {target} gives {name} no value")
-        source, wrap = scope.once(self.source)
-        scope.expanding({self.translator.parameter: source}, span)
-        try:
-            value = scope.check(expr)
-        finally:
-            scope.bound.pop()
-        if value.xlated is not None:
-            return value.xlated.around(wrap)
-        if isinstance(found.type, ArrayType) and isinstance(value.type, StringType):
-            return Value(wrap(value.node), value.type, FixedPlace())
-        return Value(wrap(coerce(value, found.type)), found.type, FixedPlace())
-
-    def once(self, scope: Scope) -> tuple[Xlated, Callable[[TypedExpr], TypedExpr]]:
-        """The same object with its source worked out once, and what to put around its users."""
-        source, wrap = scope.once(self.source)
-        return Xlated(self.translator, source, self.pointer), wrap
-
-    def around(self, wrap: Callable[[TypedExpr], TypedExpr]) -> Value:
-        """The same object, made from what ``wrap`` puts around its source."""
-        source = Value(wrap(self.source.node), self.source.type, self.source.place)
-        return _value(Xlated(self.translator, source, self.pointer))
-
-
-def _value(xlated: Xlated) -> Value:
-    target: Type = xlated.translator.target
-    return Value(
-        typed.Const(0, MACHINE_POINTER), PointerType(target) if xlated.pointer else target, FixedPlace(), xlated=xlated
-    )
+__all__ = ("around", "declare", "member_value", "pointed_object", "source_once", "translate")
 
 
 def translate(expr: ast.Xlate, scope: Scope) -> Value:
-    """``xlate <type> (operand)``."""
+    """Check ``xlate <type> (operand)``."""
     wanted, value = scope.types.resolve(expr.type), scope.check(expr.operand)
     pointer = isinstance(wanted, PointerType)
     target = wanted.to if isinstance(wanted, PointerType) else wanted
@@ -103,6 +37,53 @@ def translate(expr: ast.Xlate, scope: Scope) -> Value:
     raise refuse("D_XLATE_NONE", expr.span, f"no translator makes {target} of {describe(value)}")
 
 
+def pointed_object(xlated: Xlated) -> Value:
+    """Return the object that a translated pointer points at."""
+    return _value(Xlated(xlated.translator, xlated.source, False))
+
+
+def member_value(xlated: Xlated, name: str, span: Span, scope: Scope) -> Value:
+    """Return the value of one member. Raises :class:`Refusal` where the translator gives it none."""
+    target = xlated.translator.target
+    found = target.find(name)
+    if found is None:
+        hint = did_you_mean(name, [m.name for m in target.members if m.name])
+        raise refuse("D_TYPE_MEMBER", span, f"{target} has no member {name}", hint)
+    expr = xlated.translator.members.get(name)
+    if expr is None:
+        raise refuse("D_XLATE_NOCONV", span, f"the translator of {target} gives {name} no value")
+    source, wrap = scope.once(xlated.source)
+    scope.expanding({xlated.translator.parameter: source}, span)
+    try:
+        value = scope.check(expr)
+    finally:
+        scope.bound.pop()
+    if value.xlated is not None:
+        return around(value.xlated, wrap)
+    if isinstance(found.type, ArrayType) and isinstance(value.type, StringType):
+        return Value(wrap(value.node), value.type, FixedPlace())
+    return Value(wrap(coerce(value, found.type)), found.type, FixedPlace())
+
+
+def source_once(xlated: Xlated, scope: Scope) -> tuple[Xlated, Callable[[TypedExpr], TypedExpr]]:
+    """Return the same object with its source evaluated once, and a function to wrap its users."""
+    source, wrap = scope.once(xlated.source)
+    return Xlated(xlated.translator, source, xlated.pointer), wrap
+
+
+def around(xlated: Xlated, wrap: Callable[[TypedExpr], TypedExpr]) -> Value:
+    """Return the same object with ``wrap`` around its source."""
+    source = Value(wrap(xlated.source.node), xlated.source.type, xlated.source.place)
+    return _value(Xlated(xlated.translator, source, xlated.pointer))
+
+
+def _value(xlated: Xlated) -> Value:
+    target: Type = xlated.translator.target
+    return Value(
+        typed.Const(0, MACHINE_POINTER), PointerType(target) if xlated.pointer else target, FixedPlace(), xlated=xlated
+    )
+
+
 def _takes(source: Type, value: Value) -> bool:
     if is_integer(source) and is_integer(value.type):
         return True
@@ -112,7 +93,7 @@ def _takes(source: Type, value: Value) -> bool:
 
 
 def declare(item: ast.Translator, scope: Scope) -> None:
-    """A translator declaration: its members must exist and their expressions fit."""
+    """Declare a translator. Its members must exist, and their expressions must fit."""
     target = scope.types.resolve(item.target)
     if not isinstance(target, StructType):
         raise refuse("D_XLATE_SOU", item.target.span, f"a translator makes a struct or union, not {target}")

@@ -1,14 +1,13 @@
-"""D's types and C's conversions between them, LP64.
+"""D's types and C's conversions between them, for LP64.
 
 promote(char)                       ->  int
 usual(int, unsigned int)            ->  unsigned int
 usual(unsigned int, long)           ->  long
 INT32.wrap(2**31)                   ->  -2**31
 
-Integers, pointers and enumerations are values; structs, unions and arrays are
-objects that lie in memory and are handled by address; a ``string`` is a value of
-its own. A struct is equal only to itself, so recursive types need no care. A guest's
-types come from outside: its structs may claim to hold themselves, and are walked with that in mind.
+Integers, pointers and enumerations are values. Structs, unions and arrays are objects: they lie in memory and are
+handled by address. A ``string`` is a value of its own kind. A struct equals only itself, so recursive types compare
+safely. A guest's types come from outside: its structs may claim to contain themselves, and every walk allows for it.
 """
 
 from __future__ import annotations
@@ -65,20 +64,23 @@ POINTER_BYTES = 8
 @final
 @record
 class IntType:
-    """An integer of 8, 16, 32 or 64 bits. ``name``: as messages show it; ``means``: what a typedef of it stands for."""
+    """An integer of 8, 16, 32 or 64 bits."""
 
     name: str
+    """As messages show it."""
     bits: int
+    """8, 16, 32 or 64."""
     signed: bool
     means: str = ""
+    """For a typedef, the name of the integer type that it stands for."""
 
     def wrap(self, value: int) -> int:
-        """``value`` reduced to this type, as C converts it."""
+        """Reduce ``value`` to this type, as C converts it."""
         value &= (1 << self.bits) - 1
         return value - (1 << self.bits) if self.signed and value >> (self.bits - 1) else value
 
     def holds(self, value: int) -> bool:
-        """True when the type can represent ``value``."""
+        """Tell whether the type can represent ``value``."""
         return self.wrap(value) == value
 
     def __str__(self) -> str:
@@ -88,10 +90,11 @@ class IntType:
 @final
 @record
 class FloatType:
-    """A floating-point type: it can be declared and measured, never computed with."""
+    """A floating-point type. It can be declared and has a size; D never computes with it."""
 
     name: str
     size: int
+    """Bytes."""
 
     def __str__(self) -> str:
         return self.name
@@ -100,9 +103,10 @@ class FloatType:
 @final
 @record
 class StringType:
-    """D's ``string``. ``size``: the most bytes a value has, with its NUL."""
+    """D's ``string``."""
 
     size: int = STRING_SIZE
+    """The most bytes of a value, with its NUL."""
 
     def __str__(self) -> str:
         return "string"
@@ -120,9 +124,10 @@ class VoidType:
 @final
 @record
 class SymbolType:
-    """What ``sym()``, ``stack()`` and their kin return: only actions and keys know what to do with it."""
+    """The result of ``sym()``, ``stack()`` and similar functions, which only actions and keys accept."""
 
     name: str
+    """The function, which decides how the value is shown."""
 
     def __str__(self) -> str:
         return f"<{self.name}>"
@@ -149,6 +154,7 @@ class ArrayType:
 
     of: Type
     count: int
+    """0 for an array without a size, the last member of its struct."""
 
     def __str__(self) -> str:
         return f"{self.of} [{self.count}]"
@@ -157,32 +163,40 @@ class ArrayType:
 @final
 @record
 class Member:
-    """A member of a struct or union. ``offset``: bits from its start; ``bit_size``: of a bit-field, else None."""
+    """A member of a struct or union."""
 
     name: str
+    """Empty for an anonymous struct or union."""
     type: Type
     offset: int
+    """Bits from the start of the struct."""
     bit_size: int | None = None
+    """The width of a bit-field, else None."""
 
 
 @final
 @dataclass(eq=False, slots=True)
 class StructType:
-    """A struct or union; without members until it is completed. ``alias``: the typedef that names an anonymous one.
-
-    ``members``: of a guest's struct, made when first looked at. ``align``: 0 where only the members can tell.
-    """
+    """A struct or union. It has no members until it is complete."""
 
     kind: Literal["struct", "union"]
     name: str
     members: Sequence[Member] = field(default=(), repr=False)
+    """The members of a guest's struct are converted when they are first looked at."""
     size: int = 0
+    """Bytes."""
     align: int = 1
+    """Bytes; 0 for a guest's struct, whose alignment :func:`alignof` computes from its members."""
     complete: bool = False
+    """Its members and size are known."""
     alias: str = ""
+    """The typedef that names an anonymous struct."""
 
     def find(self, name: str) -> Member | None:
-        """The member, also through anonymous structs and unions; its offset is from the start of this one."""
+        """Return a member, or None; also one inside an anonymous struct or union.
+
+        Its offset is from the start of this struct.
+        """
         return self._find(name, set())
 
     def _find(self, name: str, seen: set[int]) -> Member | None:
@@ -205,12 +219,15 @@ class StructType:
 @final
 @dataclass(eq=False, slots=True)
 class EnumType:
-    """An enumeration: an ``int`` with names; a guest's may have another size, in bytes."""
+    """An enumeration: an ``int`` with names."""
 
     name: str
     values: tuple[tuple[str, int], ...] = ()
+    """Name and value of each enumerator."""
     complete: bool = False
+    """Its enumerators are known."""
     size: int = 4
+    """Bytes; an enumeration of a guest may have another size than an ``int``."""
     signed: bool = True
 
     def __str__(self) -> str:
@@ -227,7 +244,7 @@ class FuncType:
     variadic: bool = False
 
     def shown(self, name: str) -> str:
-        """As C writes it around ``name``, without the declaration of arrays and functions that it returns."""
+        """Return the type as C writes it around ``name``; a result that is an array or function is simplified."""
         shown = ", ".join([*map(str, self.params), *(["..."] if self.variadic else [])])
         return f"{self.result} {name}({shown or 'void'})"
 
@@ -259,7 +276,7 @@ LONG_LONG = IntType("long long", 64, True)
 ULONG_LONG = IntType("unsigned long long", 64, False)
 SIZE_T = IntType("size_t", 64, False)
 MACHINE_POINTER = IntType("uintptr_t", 64, False)
-"""What an address is once types no longer matter."""
+"""The type of an address in the checked program, where pointer types no longer matter."""
 STRING = StringType()
 VOID = VoidType()
 VOID_POINTER = PointerType(VOID)
@@ -317,16 +334,16 @@ SOFT_NAMES = frozenset(
         *("processorid_t", "time_t", "zoneid_t"),
     )
 )
-"""Those that come from a kernel or library, which a script may define for itself."""
+"""Typedefs that come from a kernel or library in DTrace, which a script may define itself."""
 
 
 def is_object(t: Type) -> bool:
-    """True for what lies in memory and is handled by its address."""
+    """Tell whether a value lies in memory and is handled by its address."""
     return isinstance(t, (StructType, ArrayType))
 
 
 def same(a: Type, b: Type) -> bool:
-    """True when the two have the same values and representation (names of integers do not count)."""
+    """Tell whether two types have the same values and representation. Names of integers do not count."""
     match a, b:
         case IntType(), IntType():
             return (a.bits, a.signed) == (b.bits, b.signed)
@@ -350,7 +367,10 @@ def same(a: Type, b: Type) -> bool:
 
 
 def sizeof(t: Type, string_size: int = STRING_SIZE) -> int:
-    """Bytes of a value; 0 for what has no size. ``string_size``: of a ``string``, whatever a single value has."""
+    """Return the bytes of a value; 0 for a type that has no size.
+
+    ``string_size``: the bytes of every ``string``, whatever its ``StringType`` says.
+    """
     match t:
         case IntType():
             return t.bits // 8
@@ -369,13 +389,13 @@ def sizeof(t: Type, string_size: int = STRING_SIZE) -> int:
 
 
 def alignof(t: Type) -> int:
-    """Bytes that an object of the type is aligned to."""
+    """Return the alignment of an object, in bytes."""
     match t:
         case ArrayType():
             return alignof(t.of)
         case StructType():
             if not t.align:
-                t.align = 1  # a struct that claims to hold itself ends here
+                t.align = 1  # ends the recursion of a struct that claims to contain itself
                 t.align = max((alignof(m.type) for m in t.members), default=1)
             return t.align
         case StringType() | VoidType() | FuncType() | SymbolType():
@@ -385,9 +405,10 @@ def alignof(t: Type) -> int:
 
 
 def bit_place(member: Member) -> tuple[int, int, int]:
-    """Where a bit-field is read: byte offset, bits of the integer there (8 to 64, or more than fits), first bit in it.
+    """Return where to read a bit-field: byte offset, bits of the integer there, and its first bit in that integer.
 
-    As a rule an integer of its own type; where a packed struct lays it across two of them, the smallest that covers it.
+    As a rule the integer has the bit-field's own type. Where a packed struct lays the bit-field across two of those, it
+    is the smallest integer that covers it (8, 16, 32 or 64 bits; more if it covers more than eight bytes).
     """
     bits, unit = member.bit_size or 0, sizeof(member.type) * 8
     at = member.offset // unit * unit
@@ -400,12 +421,12 @@ def bit_place(member: Member) -> tuple[int, int, int]:
 
 
 def promote(t: IntType) -> IntType:
-    """C's integer promotion: anything narrower than ``int`` becomes ``int``."""
+    """Apply C's integer promotion: a type narrower than ``int`` becomes ``int`` (C11 6.3.1.1)."""
     return INT if t.bits < 32 else t
 
 
 def usual(a: IntType, b: IntType) -> IntType:
-    """C's usual arithmetic conversions: the type both operands are converted to."""
+    """Apply C's usual arithmetic conversions: return the type of the result (C11 6.3.1.8)."""
     a, b = promote(a), promote(b)
     if a.bits != b.bits:
         return a if a.bits > b.bits else b
@@ -416,7 +437,7 @@ _LONG_LONGS = frozenset(("long long", "longlong_t", "unsigned long long", "u_lon
 
 
 def c_name(t: IntType) -> str:
-    """C's own name of an integer type, whatever typedef it has: ``int64_t`` is a ``long``."""
+    """Return C's own name of an integer type, under any typedef: ``int64_t`` is a ``long``."""
     if t.name in _LONG_LONGS or t.means in _LONG_LONGS:
         return "long long" if t.signed else "unsigned long long"
     name = {8: "char", 16: "short", 32: "int", 64: "long"}[t.bits]
@@ -424,7 +445,10 @@ def c_name(t: IntType) -> str:
 
 
 def literal_type(value: int, *, decimal: bool, unsigned: bool, longs: int) -> IntType | None:
-    """The type of an integer constant: the first in C's list that holds it; None when none does."""
+    """Return the type of an integer constant: the first in C's list that holds it (C11 6.4.4.1), or None.
+
+    ``decimal``: it was not written in octal or hexadecimal. ``unsigned``, ``longs``: its suffix.
+    """
     candidates = (INT, UINT, LONG, ULONG, LONG_LONG, ULONG_LONG)
     for t in candidates[2 * longs :]:
         if t.signed and unsigned:

@@ -1,22 +1,22 @@
-"""Types as written to types as known: specifiers and declarators to :mod:`probekit.lang.types`.
+"""Resolve types as written, specifiers and declarators, to :mod:`probekit.lang.types`.
 
     unsigned long int            ->  64 bits, unsigned
     struct s { char a; int b:3; } ->  a StructType, kept under its tag
     int *(*f)(char), x[4]        ->  pointer to a function, array of 4
 
-One table for each program: the tags, typedefs and enumerators of its script, which come first, and behind them
-those of the guest's kernel.
+Each program has one table. Its script's tags, typedefs and enumerators come first, then those of the guest's kernel.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import assert_never
 
+from probekit.errors import InternalError
 from probekit.lang import ast
 from probekit.lang.diagnostics import did_you_mean, refuse
 from probekit.lang.kernelside import KernelSide, NoKernel
+from probekit.lang.keywords import BASE_TYPES
 from probekit.lang.source import Span
 from probekit.lang.types import (
     INT,
@@ -37,15 +37,14 @@ from probekit.lang.types import (
     alignof,
     sizeof,
 )
-from probekit.lang.words import BASE_TYPES
-from probekit.records import record
+from probekit.records import fresh, mutable_record, record
 
 __all__ = ("Declared", "TypeTable")
 
 MAX_ARRAY = 1 << 31
 _MAX_OBJECT = 1 << 31
 
-# Specifiers, sorted, without a redundant "signed"/"int", to their type.
+# By their specifiers, sorted and without a redundant "signed" or "int".
 _INTEGERS: dict[tuple[str, ...], IntType] = {
     words: IntType(name, bits, signed)
     for words, name, bits, signed in (
@@ -71,29 +70,36 @@ _QUALIFIERS = frozenset(("const", "volatile", "restrict", "userland"))
 
 @record
 class Declared:
-    """One declarator worked out. ``keys``: the key types of an associative array, else None."""
+    """One declarator, resolved."""
 
     name: str
     type: Type
     keys: tuple[Type, ...] | None
+    """The key types of an associative array, else None."""
     scoped: bool
+    """The name was written with a backquote."""
     span: Span
     params: tuple[tuple[str, Type], ...] = ()
+    """Names and types of the keys: the parameters of an inline."""
 
 
-@dataclass(slots=True)
+@mutable_record
 class TypeTable:
-    """``constant``: evaluates a constant expression, or returns None when it is none. ``kernel``: the guest's types."""
+    """The types of one program."""
 
     constant: Callable[[ast.Expr], int | None]
+    """Evaluates a constant expression. Returns None for any other."""
     string_size: int = STRING_SIZE
-    kernel: KernelSide = field(default_factory=NoKernel)
-    typedefs: dict[str, Type] = field(default_factory=lambda: dict(TYPE_NAMES))
-    tags: dict[tuple[str, str], StructType | EnumType] = field(default_factory=dict)
-    enumerators: dict[str, tuple[int, EnumType]] = field(default_factory=dict)
+    """The option ``strsize``, in bytes."""
+    kernel: KernelSide = fresh(NoKernel)
+    typedefs: dict[str, Type] = fresh(lambda: dict(TYPE_NAMES))
+    tags: dict[tuple[str, str], StructType | EnumType] = fresh(dict)
+    """By keyword (``struct``, ``union``, ``enum``) and tag."""
+    enumerators: dict[str, tuple[int, EnumType]] = fresh(dict)
+    """The value of each, and its enumeration."""
 
     def resolve(self, name: ast.TypeName) -> Type:
-        """The type that a type name stands for. Raises :class:`Refusal`."""
+        """Return the type that a type name stands for. Raises :class:`Refusal`."""
         base = self.specified(name.specs)
         if name.specs.storage:
             raise refuse("D_SYNTAX", name.span, f"{name.specs.storage[0]} cannot be part of a type name")
@@ -105,7 +111,7 @@ class TypeTable:
     # Specifiers.
 
     def specified(self, specs: ast.Specs) -> Type:
-        """The type that specifiers name."""
+        """Return the type that specifiers name. Raises :class:`Refusal`."""
         words = [w for w in specs.words if w not in _QUALIFIERS]
         if specs.tagged:
             return self._tagged(specs, words)
@@ -136,7 +142,7 @@ class TypeTable:
         return t
 
     def struct(self, spec: ast.StructSpec) -> StructType:
-        """``struct tag`` or its definition."""
+        """Return ``struct tag``, or define it. Raises :class:`Refusal`."""
         known = self.tags.get((spec.kind, spec.tag)) if spec.tag else None
         if spec.members is None and not (known is not None and known.complete):
             found = self.kernel.tagged(spec.kind, spec.tag)
@@ -152,88 +158,19 @@ class TypeTable:
             return t
         if t.complete:
             raise refuse("D_DECL_TYPERED", spec.span, f"{t} is defined already")
-        self._lay_out(t, spec)
+        _lay_out(self, t, spec)
         return t
 
     def whole(self, t: StructType) -> StructType:
-        """The struct with its members, when it is known by its name only but defined somewhere."""
+        """Return a struct with its members, if only its name is known here but it is defined somewhere."""
         if t.complete or not t.name:
             return t
         own = self.tags.get((t.kind, t.name))
         found = own if own is not None and own.complete else self.kernel.tagged(t.kind, t.name)
         return found if isinstance(found, StructType) else t
 
-    def _lay_out(self, t: StructType, spec: ast.StructSpec) -> None:
-        members: list[Member] = []
-        names: set[str] = set()
-        end = 0
-        for decl in spec.members or ():
-            base = self.specified(decl.specs)
-            if decl.specs.storage:
-                raise refuse("D_SYNTAX", decl.span, f"a member cannot be {decl.specs.storage[0]}")
-            if not decl.members:
-                if not isinstance(base, StructType) or base.name:
-                    raise refuse("D_DECL_MNAME", decl.span, "a member has no name")
-                end = _place(t, members, Member("", base, 0), end, self.string_size)
-            for declarator, width in decl.members:
-                member = self._member(t, base, declarator, width, decl.span)
-                if member.name in names:
-                    raise refuse("D_UNKNOWN", decl.span, f"member {member.name} is declared twice")
-                if member.name or isinstance(member.type, StructType):
-                    names.add(member.name)
-                end = _place(t, members, member, end, self.string_size)
-        size = -(-end // 8)
-        t.size = -(-size // t.align) * t.align
-        if t.size > _MAX_OBJECT:
-            raise refuse("D_DECL_ARRBIG", spec.span, f"{t} is too big")
-        t.members, t.complete = tuple(members), True
-
-    def _member(
-        self, of: StructType, base: Type, declarator: ast.Declarator | None, width: ast.Expr | None, span: Span
-    ) -> Member:
-        if isinstance(declarator, ast.ArrayOf) and declarator.size is None and declarator.params is None:
-            return self._open_array(of, base, declarator, span)
-        declared = self.declared(base, declarator, span)
-        if declared.scoped:
-            raise refuse("D_DECL_SCOPE", declared.span, "a member's name cannot have a scope")
-        if declared.keys is not None:
-            raise refuse("D_DECL_DYNOBJ", declared.span, f"member {declared.name} cannot be an associative array")
-        t = declared.type
-        if isinstance(t, (StructType, EnumType)) and not t.complete:
-            raise refuse("D_DECL_INCOMPLETE", declared.span, f"{t} is not complete here")
-        if isinstance(t, VoidType):
-            raise refuse("D_DECL_VOIDOBJ", declared.span, f"member {declared.name} cannot be void")
-        if isinstance(t, FuncType):
-            raise refuse("D_DECL_DYNOBJ", declared.span, f"member {declared.name} cannot be a function")
-        if width is None:
-            return Member(declared.name, t, 0)
-        return Member(declared.name, t, 0, self._bits(declared.name, t, width))
-
-    def _open_array(self, of: StructType, base: Type, declarator: ast.ArrayOf, span: Span) -> Member:
-        """``char name[]``: as long as whatever lies behind the struct."""
-        element = self.declared(base, declarator.inner, span)
-        if of.kind == "union":
-            raise refuse("D_DECL_VOIDOBJ", declarator.span, f"member {element.name} of a union needs a size")
-        if isinstance(element.type, (VoidType, FuncType)) or element.keys is not None or not sizeof(element.type):
-            raise refuse(
-                "D_DECL_DYNOBJ", declarator.span, f"member {element.name} cannot be an array of {element.type}"
-            )
-        return Member(element.name, ArrayType(element.type, 0), 0)
-
-    def _bits(self, name: str, t: Type, width: ast.Expr) -> int:
-        bits = self.constant(width)
-        if bits == 0 and not name:
-            return 0
-        if bits is None or bits <= 0:
-            raise refuse("D_DECL_BFCONST", width.span, "a bit-field's width must be a positive integer constant")
-        if not isinstance(t, IntType):
-            raise refuse("D_DECL_BFTYPE", width.span, f"a bit-field cannot be {t}")
-        if bits > sizeof(t) * 8:
-            raise refuse("D_DECL_BFSIZE", width.span, f"{bits} bits do not fit in {t}")
-        return bits
-
     def enum(self, spec: ast.EnumSpec) -> EnumType:
-        """``enum tag`` or its definition."""
+        """Return ``enum tag``, or define it. Raises :class:`Refusal`."""
         known = self.tags.get(("enum", spec.tag)) if spec.tag else None
         if spec.values is None and not (known is not None and known.complete):
             found = self.kernel.tagged("enum", spec.tag)
@@ -272,7 +209,7 @@ class TypeTable:
     # Declarators.
 
     def declared(self, base: Type, declarator: ast.Declarator | None, span: Span) -> Declared:
-        """A declarator around a base type."""
+        """Resolve a declarator around a base type. Raises :class:`Refusal`."""
         t, keys, name, scoped = base, None, "", False
         params: tuple[tuple[str, Type], ...] = ()
         while declarator is not None:
@@ -316,7 +253,7 @@ class TypeTable:
             raise refuse("D_DECL_INCOMPLETE", declarator.span, f"{t} is not complete here")
         if count >= MAX_ARRAY or count * max(1, sizeof(t, self.string_size)) > _MAX_OBJECT:
             raise refuse("D_DECL_ARRBIG", declarator.size.span, "the array is too big")
-        # int a[2][3] is two arrays of three: the sizes were read from the right
+        # The tree is read from the outside in, so int a[2][3] is two arrays of three.
         return ArrayType(t, count)
 
     def _function(self, t: Type, declarator: ast.FunctionOf) -> Type:
@@ -343,7 +280,7 @@ class TypeTable:
         return found
 
     def parameter(self, param: ast.Param) -> Declared:
-        """One parameter: arrays and functions become pointers, as in C."""
+        """Resolve one parameter: arrays and functions become pointers, as in C."""
         if any(word != "register" for word in param.specs.storage):
             raise refuse("D_DECL_PARMCLASS", param.span, f"a parameter cannot be {param.specs.storage[0]}")
         base = self.specified(param.specs)
@@ -364,8 +301,79 @@ class TypeTable:
         return Declared(declared.name, t, None, declared.scoped, declared.span)
 
 
+def _lay_out(types: TypeTable, t: StructType, spec: ast.StructSpec) -> None:
+    members: list[Member] = []
+    names: set[str] = set()
+    end = 0
+    for decl in spec.members or ():
+        base = types.specified(decl.specs)
+        if decl.specs.storage:
+            raise refuse("D_SYNTAX", decl.span, f"a member cannot be {decl.specs.storage[0]}")
+        if not decl.members:
+            if not isinstance(base, StructType) or base.name:
+                raise refuse("D_DECL_MNAME", decl.span, "a member has no name")
+            end = _place(t, members, Member("", base, 0), end, types.string_size)
+        for declarator, width in decl.members:
+            member = _member(types, t, base, declarator, width, decl.span)
+            if member.name in names:
+                raise refuse("D_UNKNOWN", decl.span, f"member {member.name} is declared twice")
+            if member.name or isinstance(member.type, StructType):
+                names.add(member.name)
+            end = _place(t, members, member, end, types.string_size)
+    size = -(-end // 8)
+    t.size = -(-size // t.align) * t.align
+    if t.size > _MAX_OBJECT:
+        raise refuse("D_DECL_ARRBIG", spec.span, f"{t} is too big")
+    t.members, t.complete = tuple(members), True
+
+
+def _member(
+    types: TypeTable, of: StructType, base: Type, declarator: ast.Declarator | None, width: ast.Expr | None, span: Span
+) -> Member:
+    if isinstance(declarator, ast.ArrayOf) and declarator.size is None and declarator.params is None:
+        return _open_array(types, of, base, declarator, span)
+    declared = types.declared(base, declarator, span)
+    if declared.scoped:
+        raise refuse("D_DECL_SCOPE", declared.span, "a member's name cannot have a scope")
+    if declared.keys is not None:
+        raise refuse("D_DECL_DYNOBJ", declared.span, f"member {declared.name} cannot be an associative array")
+    t = declared.type
+    if isinstance(t, (StructType, EnumType)) and not t.complete:
+        raise refuse("D_DECL_INCOMPLETE", declared.span, f"{t} is not complete here")
+    if isinstance(t, VoidType):
+        raise refuse("D_DECL_VOIDOBJ", declared.span, f"member {declared.name} cannot be void")
+    if isinstance(t, FuncType):
+        raise refuse("D_DECL_DYNOBJ", declared.span, f"member {declared.name} cannot be a function")
+    if width is None:
+        return Member(declared.name, t, 0)
+    return Member(declared.name, t, 0, _bits(types, declared.name, t, width))
+
+
+def _open_array(types: TypeTable, of: StructType, base: Type, declarator: ast.ArrayOf, span: Span) -> Member:
+    """Return the member ``char name[]``, which has no size of its own."""
+    element = types.declared(base, declarator.inner, span)
+    if of.kind == "union":
+        raise refuse("D_DECL_VOIDOBJ", declarator.span, f"member {element.name} of a union needs a size")
+    if isinstance(element.type, (VoidType, FuncType)) or element.keys is not None or not sizeof(element.type):
+        raise refuse("D_DECL_DYNOBJ", declarator.span, f"member {element.name} cannot be an array of {element.type}")
+    return Member(element.name, ArrayType(element.type, 0), 0)
+
+
+def _bits(types: TypeTable, name: str, t: Type, width: ast.Expr) -> int:
+    bits = types.constant(width)
+    if bits == 0 and not name:
+        return 0
+    if bits is None or bits <= 0:
+        raise refuse("D_DECL_BFCONST", width.span, "a bit-field's width must be a positive integer constant")
+    if not isinstance(t, IntType):
+        raise refuse("D_DECL_BFTYPE", width.span, f"a bit-field cannot be {t}")
+    if bits > sizeof(t) * 8:
+        raise refuse("D_DECL_BFSIZE", width.span, f"{bits} bits do not fit in {t}")
+    return bits
+
+
 def _place(t: StructType, members: list[Member], member: Member, end: int, string_size: int) -> int:
-    """Add a member behind bit ``end`` (or at 0 in a union); the end of the struct so far, in bits."""
+    """Add a member after bit ``end`` (at bit 0 of a union). Returns the end of the struct so far, in bits."""
     start = 0 if t.kind == "union" else end
     if member.bit_size is None:
         align, size = alignof(member.type), sizeof(member.type, string_size) * 8
@@ -374,7 +382,7 @@ def _place(t: StructType, members: list[Member], member: Member, end: int, strin
         members.append(Member(member.name, member.type, start))
         return max(end, start + size)
     if member.bit_size == 0:
-        return end  # ":0" makes C begin a new unit; DTrace passes over it
+        return end  # ":0" begins a new unit in C; DTrace ignores it
     unit = sizeof(member.type) * 8
     if start // unit != (start + member.bit_size - 1) // unit:
         start = -(-start // unit) * unit
@@ -397,11 +405,11 @@ def _arithmetic(words: list[str], span: Span) -> Type:
     if len(set(signs)) < len(signs) or len(signs) > 1:
         raise refuse("D_DECL_COMBO", span, f"{' '.join(words)} is not a type")
     _bad_combination([*signs, *rest], span)
-    raise AssertionError("a bad combination was accepted")
+    raise InternalError("a bad combination was accepted")
 
 
 def _bad_combination(words: list[str], span: Span) -> None:
-    """Raise what DTrace calls this combination of specifiers."""
+    """Raise DTrace's own fault for this combination of specifiers."""
     text = f"{' '.join(words)} is not a type"
     integers = {"char", "short", "int", "long"}
     kinds = [w for w in words if w not in ("signed", "unsigned", "short", "long")]

@@ -1,17 +1,18 @@
-"""What an expression is to the checker: its typed form, its D type, and where it lives.
+"""Checked expressions: the typed form, the D type, and the place where the value lives.
 
     this->p->count   ->  Value(MemLoad(...), uint32_t, place=MemPlace(...))
     "abc"            ->  Value(Text(b"abc"), string, place=None)
 
-DTrace's own notions of what fits what are here: integers, scalars, pointers, and
-``strcompat``, which is a string, an array of characters or a pointer to one.
+DTrace's rules for what fits what are here. They speak of integers, of scalars, of pointers, and of text, which is a
+string, an array of characters or a pointer to one (DTrace: ``strcompat``).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import final
 
-from probekit.lang import typed
+from probekit.errors import InternalError
+from probekit.lang import ast, typed
 from probekit.lang.typed import TypedExpr, Var
 from probekit.lang.types import (
     INT,
@@ -32,16 +33,15 @@ from probekit.lang.types import (
 )
 from probekit.records import record
 
-if TYPE_CHECKING:
-    from probekit.lang.translators import Xlated
-
 __all__ = (
     "ElemPlace",
     "FixedPlace",
     "MemPlace",
     "Place",
+    "Translator",
     "Value",
     "VarPlace",
+    "Xlated",
     "as_integer",
     "as_text",
     "coerce",
@@ -80,17 +80,19 @@ class ElemPlace:
 @final
 @record
 class MemPlace:
-    """An object in memory. ``bits``: of a bit-field that starts ``shift`` bits into the integer there, else 0."""
+    """An object in memory."""
 
     addr: TypedExpr
     shift: int = 0
+    """The first bit of a bit-field, in the integer at ``addr``."""
     bits: int = 0
+    """The width of a bit-field; 0 for any other object."""
 
 
 @final
 @record
 class FixedPlace:
-    """It has a name, and cannot be assigned: a built-in variable or an inline."""
+    """A built-in variable or an inline: it has a name and cannot be assigned."""
 
 
 Place = VarPlace | ElemPlace | MemPlace | FixedPlace
@@ -99,22 +101,46 @@ Place = VarPlace | ElemPlace | MemPlace | FixedPlace
 @final
 @record
 class Value:
-    """A checked expression. ``xlated``: it is what a translator makes, member by member.
-
-    ``action``: it is a call of an action or aggregating function, by name: it has no value.
-    ``dynamic``: the name of an aggregation or a whole associative array, which is no value either.
-    """
+    """A checked expression."""
 
     node: TypedExpr
     type: Type
     place: Place | None = None
+    """None for a value that has none."""
     xlated: Xlated | None = None
+    """Set for an object that a translator makes."""
     action: str = ""
+    """The name of the action that it calls; such a call has no value."""
     dynamic: str = ""
+    """Names an aggregation, an aggregating function or a whole associative array, which has no value either."""
+
+
+@final
+@record
+class Translator:
+    """``translator target < source parameter > { member = expression; ... };``."""
+
+    target: StructType
+    source: Type
+    parameter: str
+    """The name of the source in the members' expressions."""
+    members: dict[str, ast.Expr]
+    """The expression for each member that it gives a value."""
+
+
+@final
+@record
+class Xlated:
+    """An object as its translator makes it. It lies nowhere: each member is evaluated where it is used."""
+
+    translator: Translator
+    source: Value
+    pointer: bool
+    """The expression is a pointer to the object."""
 
 
 def machine(t: Type) -> IntType | StringType:
-    """The type that a register holds for a value of ``t``: objects and pointers are addresses."""
+    """Return the type that a register holds for a value of ``t``: for objects and pointers, an address."""
     match t:
         case IntType() | StringType():
             return t
@@ -125,27 +151,27 @@ def machine(t: Type) -> IntType | StringType:
 
 
 def is_integer(t: Type) -> bool:
-    """An integer or an enumeration."""
+    """Tell whether a type is an integer or an enumeration."""
     return isinstance(t, (IntType, EnumType))
 
 
 def is_pointer(t: Type) -> bool:
-    """A pointer, or an array, which is used as one."""
+    """Tell whether a type is a pointer, or an array, which is used as one."""
     return isinstance(t, (PointerType, ArrayType))
 
 
 def is_scalar(t: Type) -> bool:
-    """What can be tested for being zero."""
+    """Tell whether a value can be compared with zero."""
     return isinstance(t, (IntType, EnumType, PointerType))
 
 
 def is_vfptr(t: Type) -> bool:
-    """A pointer to void or to a function: there is no arithmetic on it."""
+    """Tell whether a type is a pointer to void or to a function, on which there is no arithmetic."""
     return isinstance(t, PointerType) and isinstance(t.to, (VoidType, FuncType))
 
 
 def pointee(t: Type) -> Type | None:
-    """What a pointer or array points at, None for anything else."""
+    """Return what a pointer or array points at; None for any other type."""
     match t:
         case PointerType():
             return t.to
@@ -156,7 +182,7 @@ def pointee(t: Type) -> Type | None:
 
 
 def is_text(t: Type) -> bool:
-    """A string, an array of characters, or a pointer to one; unsigned characters are no text to D."""
+    """Tell whether a type is text. Unsigned characters are not text to D."""
     inner = pointee(t)
     return isinstance(t, StringType) or (isinstance(inner, IntType) and inner.bits == 8 and inner.signed)
 
@@ -166,7 +192,10 @@ def _is_null(value: Value) -> bool:
 
 
 def pointers_fit(left: Value, right: Value) -> bool:
-    """DTrace's rule for operands of which one is a pointer: same target, a ``void *``, or the constant 0."""
+    """Apply DTrace's rule for two operands of which at least one is a pointer.
+
+    They fit if they point at the same type, one is a ``void *``, or one is the constant 0.
+    """
     a = VOIDED if isinstance(left.type, StringType) else pointee(left.type)
     b = VOIDED if isinstance(right.type, StringType) else pointee(right.type)
     if a is None:
@@ -179,11 +208,11 @@ def pointers_fit(left: Value, right: Value) -> bool:
 
 
 VOIDED = IntType("char", 8, True)
-"""What a string points at where it is used as an address."""
+"""The type that a string points at where it is used as an address."""
 
 
 def fits(t: Type, value: Value) -> bool:
-    """DTrace's rule for assigning or passing ``value`` where ``t`` is wanted."""
+    """Apply DTrace's rule for assigning or passing ``value`` where ``t`` is wanted."""
     if value.action or value.dynamic:
         return False
     if is_integer(t) and is_integer(value.type):
@@ -200,7 +229,7 @@ def fits(t: Type, value: Value) -> bool:
 
 
 def compatible(left: Value, right: Value) -> bool:
-    """True when two operands can be compared or be the arms of one ``?:``."""
+    """Tell whether two operands can be compared or be the arms of one ``?:``."""
     if is_integer(left.type) and is_integer(right.type):
         return True
     if is_text(left.type) and is_text(right.type):
@@ -211,26 +240,26 @@ def compatible(left: Value, right: Value) -> bool:
 
 
 def convert(node: TypedExpr, t: IntType) -> TypedExpr:
-    """An integer expression converted to ``t``."""
+    """Convert an integer expression to ``t``."""
     if isinstance(node, typed.Const):
         return typed.Const(t.wrap(node.value), t)
     return node if same(node.type, t) else typed.Convert(node, t)
 
 
 def as_integer(value: Value, t: IntType) -> TypedExpr:
-    """An integer, enumeration, pointer or object's address as an integer of type ``t``."""
+    """Return an integer, an enumeration, a pointer or an object's address as an integer of type ``t``."""
     if isinstance(value.node.type, StringType):
         return convert(typed.TextAddr(value.node), t)
     return convert(value.node, t)
 
 
 def as_text(value: Value) -> TypedExpr:
-    """What ``is_text`` accepts, or an address, as a string."""
+    """Return text, or an address, as a string."""
     match value.type:
         case StringType():
             return value.node
         case ArrayType(count=count):
-            # an array without a size, last in its struct, is as long as its string
+            # An array without a size, the last member of its struct, is as long as its string.
             return typed.MemText(value.node, count, StringType(count + 1) if count else STRING)
         case _ if isinstance(value.node, typed.Const) and value.node.value == 0:
             return typed.Text(b"", StringType(1))
@@ -239,7 +268,7 @@ def as_text(value: Value) -> TypedExpr:
 
 
 def coerce(value: Value, t: Type) -> TypedExpr:
-    """``value``, which :func:`fits`, as what a register holds for ``t``."""
+    """Return ``value``, which :func:`fits`, as a register holds it for ``t``."""
     match t:
         case StringType():
             return as_text(value)
@@ -249,16 +278,17 @@ def coerce(value: Value, t: Type) -> TypedExpr:
             return value.node
         case _:
             m = machine(t)
-            assert isinstance(m, IntType)
+            if not isinstance(m, IntType):
+                raise InternalError("what was checked to be an integer has another type")
             return as_integer(value, m)
 
 
 def load_memory(
     addr: TypedExpr, t: Type, *, shift: int = 0, bits: int = 0, unit_bits: int = 0, string_size: int = 0
 ) -> Value:
-    """The object of type ``t`` at ``addr`` as a value with a place.
+    """Load the object of type ``t`` at ``addr``: a value with a place.
 
-    ``unit_bits``: of the integer that a bit-field is read from, when it is not one of its own type.
+    ``unit_bits``: the width of the integer that holds a bit-field, if it is not the bit-field's own type.
     """
     place = MemPlace(addr, shift, bits)
     if isinstance(t, StringType):
@@ -266,7 +296,8 @@ def load_memory(
     if is_object(t) or isinstance(t, (VoidType, FuncType)) or sizeof(t) not in (1, 2, 4, 8):
         return Value(addr, t, place)
     unit = machine(t)
-    assert isinstance(unit, IntType)
+    if not isinstance(unit, IntType):
+        raise InternalError("what was checked to be an integer has another type")
     node: TypedExpr = typed.MemLoad(addr, unit if not bits else IntType(unit.name, unit_bits or unit.bits, unit.signed))
     if bits:
         wide = IntType("uint64_t", 64, unit.signed)

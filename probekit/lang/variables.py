@@ -1,10 +1,11 @@
-"""Names of variables: ``x``, ``this->x``, ``self->x``, ``a[k1, k2]``, built-in ones, inlines and enumerators."""
+"""Check names of variables: ``x``, ``this->x``, ``self->x``, ``a[k1, k2]``, built-in ones, inlines, enumerators."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from probekit.lang import ast, typed
+from probekit.errors import InternalError
+from probekit.lang import ast, translators, typed
 from probekit.lang.access import add as moved
 from probekit.lang.access import subscript
 from probekit.lang.arguments import typed_argument
@@ -47,7 +48,7 @@ _FIXED = FixedPlace()
 
 
 def identifier(expr: ast.Name, scope: Scope) -> Value:
-    """A name alone."""
+    """Check a name that stands alone."""
     name = expr.name
     if (bound := scope.bound_value(name)) is not None:
         return bound
@@ -74,7 +75,8 @@ def identifier(expr: ast.Name, scope: Scope) -> Value:
         raise refuse("D_VAR_UNDEF", expr.span, f"{name} is read before anything assigned it")
     if (enumerator := scope.types.kernel.enumerator(name)) is not None:
         m = machine(enumerator[1])
-        assert isinstance(m, IntType)
+        if not isinstance(m, IntType):
+            raise InternalError("what was checked to be an integer has another type")
         return Value(typed.Const(m.wrap(enumerator[0]), m), enumerator[1])
     known = [*VARIABLES, *(n for s, n in scope.variables if s == "global"), *scope.inlines]
     raise refuse("D_IDENT_UNDEF", expr.span, f"{name} is not defined", did_you_mean(name, known))
@@ -95,13 +97,14 @@ def _builtin(builtin: BuiltinVariable, span: Span, scope: Scope) -> Value:
         raise refuse("D_VAR_UNSUP", span, f"the built-in variable {name} has no meaning here")
     m = machine(t)
     if name.startswith("arg") and name[3:].isdecimal():
-        assert isinstance(m, IntType)
+        if not isinstance(m, IntType):
+            raise InternalError("what was checked to be an integer has another type")
         return Value(typed.Arg(int(name[3:]), m), t, _FIXED)
     return Value(typed.Builtin(name, m), t, _FIXED)
 
 
 def scoped(expr: ast.Scoped, scope: Scope) -> Value:
-    """``self->x`` or ``this->x``."""
+    """Check ``self->x`` or ``this->x``."""
     where: typed.VarScope = "self" if expr.scope == "self" else "local"
     var = scope.variable(where, expr.name)
     if var is None:
@@ -116,7 +119,11 @@ def scoped(expr: ast.Scoped, scope: Scope) -> Value:
 
 
 def element(expr: ast.Index, scope: Scope, *, create: bool = False, checked: Sequence[Value] | None = None) -> Value:
-    """``base[keys]``: an element of an associative array, an inline with parameters, or what a pointer points at."""
+    """Check ``base[keys]``: an element of an associative array, an inline with parameters, or a pointer's target.
+
+    ``create``: make an element that is an object, because it is being assigned. ``checked``: the keys, if they are
+    checked already.
+    """
     base = expr.base
     if isinstance(base, ast.Name) and scope.bound_value(base.name) is None:
         if (inline := scope.inlines.get(base.name)) is not None and inline.params:
@@ -153,7 +160,7 @@ def _want_array(base: ast.Expr, expr: ast.Index, scope: Scope) -> None:
 
 
 def is_unknown(name: str, scope: Scope) -> bool:
-    """Whether a name is neither D's own nor anything that the program has named."""
+    """Tell whether neither D nor the program has defined a name."""
     return (
         scope.bound_value(name) is None
         and name not in scope.inlines
@@ -178,7 +185,7 @@ def _array_named(base: ast.Expr, scope: Scope) -> Var | None:
 
 
 def key_types(keys: Sequence[Value], written: Sequence[ast.Expr], scope: Scope) -> tuple[Type, ...]:
-    """The key types of an array that its first use defines."""
+    """Return the key types of an array that its first use defines."""
     for key, expr in zip(keys, written, strict=True):
         if key.dynamic or key.action or key.xlated or not is_key(key.type, scope.string_size):
             raise refuse("D_KEY_TYPE", expr.span, f"{describe(key)} cannot be a key")
@@ -189,12 +196,12 @@ _MOST_KEY_BYTES = 256
 
 
 def is_key(t: Type, string_size: int) -> bool:
-    """Whether an array may have keys of a type: what can be tested, text, and small structs and arrays."""
+    """Tell whether a type can be a key: scalars, text, and small structs and arrays."""
     return is_scalar(t) or is_text(t) or (is_object(t) and 0 < sizeof(t, string_size) <= _MOST_KEY_BYTES)
 
 
 def key_sizes(t: Type, string_size: int) -> tuple[int, ...]:
-    """The bytes of each integer that a key of an array is made of: a struct is as many as it takes."""
+    """Return the bytes of each integer that a key becomes: a struct becomes as many as it takes."""
     if is_text(t) or not is_object(t):
         return (_WORD,)
     sizes: list[int] = []
@@ -206,7 +213,7 @@ def key_sizes(t: Type, string_size: int) -> tuple[int, ...]:
 
 
 def _words(value: Value, string_size: int) -> Iterator[TypedExpr]:
-    """A struct or array, byte by byte the key, as integers."""
+    """Read a struct or array, which is a key byte by byte, as integers."""
     at = 0
     for size in key_sizes(value.type, string_size):
         yield convert(typed.MemLoad(moved(value.node, at), IntType("", 8 * size, False)), INT64)
@@ -236,7 +243,7 @@ def _keys(var: Var, values: Sequence[Value], expr: ast.Index, scope: Scope) -> t
 
 
 def _machine_array(name: str, expr: ast.Index, scope: Scope) -> Value:
-    """``args[n]``, ``regs[n]``, ``uregs[n]``: known by their place in the probe's description only."""
+    """Check ``args[n]``, ``regs[n]`` or ``uregs[n]``. The index must be a constant."""
     if len(expr.keys) != 1:
         raise refuse("D_PROTO_LEN", expr.span, f"{name}[] takes one index")
     index = scope.check(expr.keys[0])
@@ -256,7 +263,7 @@ def _constant_index(name: str, index: Value, span: Span) -> int:
 
 
 def expand(inline: Inline, args: Sequence[Value], span: Span, scope: Scope, written: Sequence[ast.Expr] = ()) -> Value:
-    """The value of an inline, its parameters replaced."""
+    """Return the value of an inline, with its parameters replaced."""
     if len(args) != len(inline.params):
         raise refuse("D_PROTO_LEN", span, f"{inline.name}[] takes {len(inline.params)} arguments, not {len(args)}")
     names: dict[str, Value] = {}
@@ -272,7 +279,7 @@ def expand(inline: Inline, args: Sequence[Value], span: Span, scope: Scope, writ
     finally:
         scope.bound.pop()
     if value.xlated is not None:
-        return value.xlated.around(_wrapped(around))
+        return translators.around(value.xlated, _wrapped(around))
     if not fits(inline.type, value):
         raise refuse("D_OP_INCOMPAT", span, f"the inline {inline.name} is {inline.type}, not {describe(value)}")
     return Value(_wrapped(around)(coerce(value, inline.type)), inline.type, _FIXED)

@@ -9,12 +9,12 @@ knows whether they end the program.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from probekit.consumer.events import Aggregation, Event
 from probekit.consumer.printf import STACK_INDENT
 from probekit.consumer.strings import escape_controls
+from probekit.records import record
 
 __all__ = (
     "PROGRAM",
@@ -46,7 +46,7 @@ class Renderer(Protocol):
         """Write what is still held back, and flush. The streams stay open."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TextStyle:
     """``quiet``: only what the script prints (``-q``); ``flow``: indented (``-F``); ``escape``: guest text defused.
 

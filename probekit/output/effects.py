@@ -7,11 +7,11 @@ stays in the script's order; how each is done is here.
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from probekit.errors import ProbekitError
+from probekit.records import replaced
 
 if TYPE_CHECKING:
     from probekit.output.api import TextStyle
@@ -99,15 +99,15 @@ class HostEffects:
         on = value.lower() not in ("no", "disable", "disabled", "false", "off", "unset", "0")
         match name:
             case "quiet":
-                return replace(style, quiet=on)
+                return replaced(style, quiet=on)
             case "flowindent":
-                return replace(style, flow=on)
+                return replaced(style, flow=on)
             case "rawbytes":
-                return replace(style, raw_bytes=on)
+                return replaced(style, raw_bytes=on)
             case "aggzoom":
-                return replace(style, zoom=on)
+                return replaced(style, zoom=on)
             case "stackindent" if value.isdecimal():
-                return replace(style, stack_indent=int(value))
+                return replaced(style, stack_indent=int(value))
         return style
 
     def close(self) -> None:

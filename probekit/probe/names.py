@@ -9,9 +9,10 @@ empty field matches everything. Fields left out are left out on the left:
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
+
+from probekit.records import record
 
 __all__ = ("DescriptionError", "ProbeDescription", "ProbeName", "glob_regex", "is_glob")
 
@@ -38,7 +39,7 @@ class ProbeName(NamedTuple):
         return f"{self.provider}:{self.module}:{self.function}:{self.name}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProbeDescription:
     """A pattern over probe names. ``probe_id``: set when an integer was written instead of names."""
 

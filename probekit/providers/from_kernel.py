@@ -46,7 +46,7 @@ class Looking:
     def read(self, find: Callable[[Memory | None], _Found]) -> _Found:
         """What ``find`` makes of kernel memory; the guest is paused when that is the only way, or the better one."""
         if self.quick is not None:
-            self.quick.forget()
+            self.quick.invalidate()
             with suppress(SymbolError, TargetError):  # a list in flux, perhaps: it stands still below
                 return find(Memory(self.quick))
         with self.clock.paused():

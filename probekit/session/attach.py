@@ -16,7 +16,7 @@ from probekit.enabling.syscall_returns import SystemCalls
 from probekit.enabling.text_facts import gather_text
 from probekit.errors import GuestError, MemoryAccessError, ProbekitError, SymbolError, TargetError
 from probekit.guest.facts import GuestFacts
-from probekit.guest.health import Heartbeat, check_events, check_status, has_panicked, panic_error
+from probekit.guest.health import LivenessMonitor, check_events, check_status, has_panicked, panic_error
 from probekit.guest.linux import Allocation
 from probekit.guest.memory import DataMemory, PauseClock, RamData, StubData
 from probekit.guest.peek import KernelPeek
@@ -97,12 +97,12 @@ class Attachment:
         image = range(kernel.base, kernel.find("_end") or kernel.base)
         self._ram_text = RamText(self.ram, tables, image) if self.ram and tables else None
         self.text = KernelText(target, kernel.view, kernel.symbol("init_task"), self._ram_text)
-        looking = self._remembering()
+        looking = self._caching_reader()
         levels = 5 if target.regs(target.vcpus()[0]).values.get("cr4", 0) & _LA57 else 4
         self.peek = KernelPeek(kernel.view, self.clock, self._ram_spans, levels, looking)
         self._qmp = _open_qmp(options)
         self.stacks = GuestStacks(kernel, self.peek)
-        self._heartbeat = Heartbeat(self._ticks, self.same_boot, self.panicked)
+        self._liveness = LivenessMonitor(self._ticks, self.same_boot, self.panicked)
         self.attach_pause = 0.0
 
     def __enter__(self) -> Attachment:
@@ -133,7 +133,7 @@ class Attachment:
     @cached_property
     def registry(self) -> Registry:
         """All probes of this guest."""
-        looking = Looking(self.clock, self._remembering())
+        looking = Looking(self.clock, self._caching_reader())
         return make_registry(
             self.functions,
             self.read_code,
@@ -180,8 +180,8 @@ class Attachment:
             self.progress(f"guest RAM file {path} is not used: {error}")
             return None
 
-    def _remembering(self) -> RamText | None:
-        return self._ram_text.remembering() if self._ram_text is not None else None
+    def _caching_reader(self) -> RamText | None:
+        return self._ram_text.caching_reader() if self._ram_text is not None else None
 
     def _ram_spans(self) -> tuple[tuple[int, int], ...] | None:
         """Where physical memory is RAM, as the hypervisor tells; None when it does not. The guest is stopped."""
@@ -205,10 +205,10 @@ class Attachment:
         """Raise :class:`GuestError` when the guest was rebooted or died; costs it nothing as long as it ticks."""
         if self._qmp is not None:
             check_events(self._qmp.events())
-        if self._heartbeat.due():
+        if self._liveness.due():
             with self.clock.paused():
                 check_status(self.target)
-                self._heartbeat.look()
+                self._liveness.look()
 
     def _ticks(self) -> int | None:
         jiffies = self.kernel.find("jiffies_64", "jiffies")
@@ -246,7 +246,7 @@ class Attachment:
     def address_spaces(self) -> AddressSpaces:
         """The page tables of the kernel and of every process."""
         kernel = self.kernel
-        ram = self._remembering()
+        ram = self._caching_reader()
         memory = Memory(KernelText(self.target, kernel.view, kernel.symbol("init_task"), ram))
         top = kernel.find("init_top_pgt")
         return AddressSpaces(
@@ -259,7 +259,7 @@ class Attachment:
         if ram is None:
             return StubData(self.text, self.clock)
         if self._ram_text is not None:
-            self._ram_text.forget()  # where our memory is now, something else may have been before
+            self._ram_text.invalidate()  # where our memory is now, something else may have been before
         pages = self.kernel.view.translate_many(range(memory.addr, memory.addr + memory.size, _PAGE))
         live = RamData(ram, {page: phys for page, phys in pages.items() if phys is not None})
         # The mapping must be this guest's memory and not another's: the stub and the file have to agree.

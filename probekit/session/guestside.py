@@ -220,7 +220,7 @@ class GuestSide:
             attachment.target,
             attachment.text,
             self._watches,
-            landings=attachment.facts.places.landings,
+            landings=attachment.facts.call_points.landings,
             start_of=lambda addr: found[0].addr if (found := symbols.lookup(addr)) is not None else None,
         )
 
@@ -240,10 +240,10 @@ class GuestSide:
         """Address and bytes of the machine code in the guest, when that is where clauses run."""
         return self._engine.code if self._engine is not None else None
 
-    def beat(self) -> None:
-        """A sign of life for the guest's watchdog, between two polls that are far apart."""
+    def send_heartbeat(self) -> None:
+        """Send the guest's watchdog a heartbeat, if one is due, between two polls that are far apart."""
         if self._engine is not None:
-            self._engine.beat()
+            self._engine.send_heartbeat()
 
     def poll(self, timeout: float) -> Drained:
         """Wait for something to read, and take it."""

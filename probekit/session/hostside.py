@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from probekit.consumer import events as model
 from probekit.consumer.drops import DropKind
 from probekit.enabling.ecb import Ecb, Matching
 from probekit.enabling.host.firing import HostGlobals
-from probekit.enabling.host.probes import CPU, GuestSight, HostProbes
+from probekit.enabling.host.probes import CPU, GuestView, HostProbes
 from probekit.enabling.speculation import Speculations
 from probekit.interp.aggs import Aggregations
 from probekit.interp.state import Limits
 from probekit.ir.ops import Program
 from probekit.providers.profile import is_sampling
+from probekit.records import mutable_record
 from probekit.session.options import AGGSIZE, Options
 from probekit.session.run_state import RunState
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ("HostSide",)
 
 
-@dataclass(slots=True)
+@mutable_record
 class _Timer:
     """One timed probe: when it is due next, in monotonic nanoseconds."""
 
@@ -72,7 +72,7 @@ class HostSide:
             bufsize=options.bufsize,
             bufpolicy=options.bufpolicy,
             limits=Limits(options.dynvarsize, options.scratchsize),
-            guest=_sight(attachment),
+            guest=_guest_view(attachment),
         )
 
     def _live_globals(self) -> Globals:
@@ -143,10 +143,10 @@ class HostSide:
         )
 
 
-def _sight(attachment: Attachment | None) -> GuestSight | None:
+def _guest_view(attachment: Attachment | None) -> GuestView | None:
     if attachment is None:
         return None
-    return GuestSight(attachment.peek, lambda: attachment.facts.cpu_offsets[CPU])
+    return GuestView(attachment.peek, lambda: attachment.facts.cpu_offsets[CPU])
 
 
 def _most_keys(program: Program, options: Options) -> int | None:

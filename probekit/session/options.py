@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields, replace
 from typing import Any, Literal
 
 from probekit.errors import InternalError, ProbekitError
 from probekit.lang.attributes import parse_attributes
-from probekit.records import record
+from probekit.records import record, replaced
 
 __all__ = (
     "AGGSIZE",
@@ -312,7 +311,7 @@ def set_option(options: Options, name: str, value: str, source: OptionSource = "
     if info.field is None:
         return options
     change: dict[str, Any] = {info.field: (*getattr(options, info.field), parsed) if info.many else parsed}
-    return replace(options, **change)
+    return replaced(options, **change)
 
 
 def _refused(name: str, value: str, reason: str, source: OptionSource) -> OptionError:
@@ -346,5 +345,5 @@ def environment_options(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     return [(name, value) for name, value in found if name in OPTIONS]
 
 
-if {i.field for i in OPTIONS.values() if i.field} != {f.name for f in fields(Options)}:
+if {i.field for i in OPTIONS.values() if i.field} != set(Options.__annotations__):
     raise InternalError("the table of options and the fields of Options differ")

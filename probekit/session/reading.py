@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from probekit.buffers import actions as acts
@@ -29,6 +28,7 @@ from probekit.consumer.symbols import Found, Symbols
 from probekit.enabling.host.probes import record_integer
 from probekit.ir.ops import Program
 from probekit.providers.dtrace import ERROR
+from probekit.records import replaced
 from probekit.session.hostside import HostSide
 from probekit.session.options import OptionError, Options, set_option
 from probekit.session.run_state import RunState
@@ -79,7 +79,7 @@ class Reading:
 
     def begin(self, sites: dict[int, model.Probe]) -> None:
         """``sites``: the probe of each site number, of both sides. The first drops are told in a second."""
-        self._reader = replace(self._reader, probes=sites)
+        self._reader = replaced(self._reader, probes=sites)
         self._next_drops_ns = time.monotonic_ns() + _DROPS_NS
 
     # -- aggregations ------------------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ class Reading:
             for cpu, total in totals.items():
                 yield from self._dropped(kind, cpu, total)
         together: tuple[tuple[DropKind, int], ...] = (
-            ("silenced", drained.silenced),
+            ("silenced", drained.watchdog_timeouts),
             ("dynamic", drained.dynamic_drops),
             ("dyndirty", drained.busy_drops),
             ("specunavail", drained.unavailable),
@@ -207,19 +207,19 @@ class Reading:
         for printer, members in self._bulk.split(records):
             if printer is not None and sink.takes_text and not self._state.exit_called:
                 sink.printed(printer(members, self._reader.probes))
-                self._beat()
+                self._send_heartbeat()
             else:
                 yield from self._each_event(members, ticks_per_ns=ticks_per_ns, late=late)
 
-    def _beat(self) -> None:
-        """A long way through many records is no absence."""
+    def _send_heartbeat(self) -> None:
+        """Send a heartbeat while a long batch of records is processed."""
         if self._guest is not None:
-            self._guest.beat()
+            self._guest.send_heartbeat()
 
     def _each_event(self, records: Records, *, ticks_per_ns: float, late: bool) -> Iterator[Event]:
         for number, (cpu, record) in enumerate(records):
             if not number % _STILL_HERE:
-                self._beat()
+                self._send_heartbeat()
             here = record.site in self._host.sites
             if not (here or late or self._state.shows(record.timestamp)):
                 continue  # what the guest's clauses did behind exit(); the host's do not run then

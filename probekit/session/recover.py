@@ -278,7 +278,7 @@ class _Recovery:
         freed = 0
         try:
             with vacated(
-                lambda: SafePoint(self._target, facts.places, log=self._log),
+                lambda: SafePoint(self._target, facts.call_points, log=self._log),
                 self._target,
                 facts.services,
                 lambda point: self._inside(facts, point, memory, registered),

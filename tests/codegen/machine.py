@@ -456,7 +456,7 @@ class Machine:
         for addr, piece in pieces.items():
             uc.mem_write(addr, piece)
         # The function stands for the tracepoint or marker: it calls ours at its end.
-        called = [(hook.tracepoint, hook.function) for hook in self.built.hooks]
+        called = [(hook.tracepoint, hook.function) for hook in self.built.tracepoint_probes]
         for addr, function in called + [(marker.addr, stub) for marker, stub in self.built.markers]:
             uc.mem_write(addr, bytes.fromhex(jump("e9", addr, function)))
         for edit in self.edits:

@@ -8,7 +8,7 @@ import pytest
 import unicorn
 from unicorn import x86_const as x86
 
-from probekit.guest.tracepoints import Hooked, call_table, caller_code
+from probekit.guest.tracepoints import TracepointProbe, call_table, caller_code
 from probekit.isa.assemble import assemble
 from tests.codegen.machine import RET, STACK_TOP, Function, Machine
 from tests.support.emulator import TEXT
@@ -61,7 +61,7 @@ def test_hooks_beside_sites() -> None:
         "tracepoint": (1,), "entry": (2,), "return": (3,),
     }  # fmt: skip
     assert len(machine.code) <= machine.bound
-    assert machine.built.table % 8 == 0 and machine.code.endswith(call_table(machine.built.hooks))
+    assert machine.built.table % 8 == 0 and machine.code.endswith(call_table(machine.built.tracepoint_probes))
 
 
 CALLER, TABLE, CALLEE, LOG = TEXT, TEXT + 0x1000, TEXT + 0x2000, TEXT + 0x4000
@@ -85,7 +85,7 @@ aligned:
 """
 
 
-def _call(hooks: list[Hooked]) -> tuple[int, list[int]]:
+def _call(hooks: list[TracepointProbe]) -> tuple[int, list[int]]:
     """What the routine returns for a table, and the tracepoints that were asked for."""
     uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
     uc.ctl_set_tlb_mode(unicorn.UC_TLB_VIRTUAL)
@@ -110,10 +110,13 @@ def _call(hooks: list[Hooked]) -> tuple[int, list[int]]:
 
 def test_the_routine_walks_its_table() -> None:
     assert _call([]) == (0, [])
-    assert _call([Hooked(5, 1), Hooked(6, 1), Hooked(7, 1)]) == (72, [5, 6, 7])
-    assert _call([Hooked(5, 1), Hooked(6, 0), Hooked(7, 1)]) == (72, [5, 7])
+    assert _call([TracepointProbe(5, 1), TracepointProbe(6, 1), TracepointProbe(7, 1)]) == (72, [5, 6, 7])
+    assert _call([TracepointProbe(5, 1), TracepointProbe(6, 0), TracepointProbe(7, 1)]) == (72, [5, 7])
 
 
 def test_the_routine_stops_at_an_error() -> None:
     enomem = -12 & 0xFFFFFFFF
-    assert _call([Hooked(5, 1), Hooked(6, 1, enomem), Hooked(7, 1)]) == (12 << 48 | 24, [5, 6])
+    assert _call([TracepointProbe(5, 1), TracepointProbe(6, 1, enomem), TracepointProbe(7, 1)]) == (
+        12 << 48 | 24,
+        [5, 6],
+    )

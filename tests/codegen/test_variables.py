@@ -33,7 +33,7 @@ class _Memory:
 def host(guest: Machine) -> GuestVariables:
     """The host's side of a machine's variables."""
     memory = _Memory(guest)
-    return GuestVariables(guest.program, guest.storage, base=DATA, memory=lambda: memory, quiet=nullcontext)
+    return GuestVariables(guest.program, guest.storage, base=DATA, memory=lambda: memory, no_clause_running=nullcontext)
 
 
 def number(guest: Machine, name: str) -> int:

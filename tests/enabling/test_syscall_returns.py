@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from probekit.enabling.syscall_returns import Exits, SystemCalls, final_exits, followed
+from probekit.enabling.syscall_returns import ExitFinder, SystemCalls, final_exits, load_jump_targets
 from probekit.patch.sites import ExitKind, ExitSite, FunctionExits
 from probekit.probe.names import ProbeName
 from probekit.providers.api import Function, Probe
@@ -21,7 +21,7 @@ def _exits(*sites: ExitSite) -> dict[int, FunctionExits | str]:
     return found
 
 
-def _of(exits: dict[int, FunctionExits | str]) -> Exits:
+def _of(exits: dict[int, FunctionExits | str]) -> ExitFinder:
     return lambda function: exits[function.addr]
 
 
@@ -78,5 +78,5 @@ def test_functions_are_learned_in_rounds() -> None:
         for n, addr in enumerate((0x1000, 0x1030))
     ]
     learned: list[list[int]] = []
-    followed(probes, _calls(0x1000), lambda found: learned.append([f.addr for f in found]), _of(exits))
+    load_jump_targets(probes, _calls(0x1000), lambda found: learned.append([f.addr for f in found]), _of(exits))
     assert learned == [[0x1010], [0x1020]]

@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 
 from probekit.errors import GuestError
-from probekit.guest.health import Heartbeat
+from probekit.guest.health import LivenessMonitor
 
 
 class _Guest:
@@ -17,10 +17,12 @@ class _Guest:
     same = True
     panicked = False
 
-    def heartbeat(self) -> Heartbeat:
+    def heartbeat(self) -> LivenessMonitor:
         """One whose clock is far ahead with each question."""
         seconds = count(0, 10)
-        return Heartbeat(lambda: self.ticks, lambda: self.same, lambda: self.panicked, lambda: float(next(seconds)))
+        return LivenessMonitor(
+            lambda: self.ticks, lambda: self.same, lambda: self.panicked, lambda: float(next(seconds))
+        )
 
 
 def test_a_guest_that_ticks_is_left_alone() -> None:

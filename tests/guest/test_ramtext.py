@@ -61,11 +61,11 @@ def test_ranges_over_pages_and_what_is_not_there(ram: _Ram) -> None:
 @pytest.mark.parametrize("all_pages", [False, True])
 def test_what_was_mapped_anew_is_not_what_it_was(ram: _Ram, all_pages: bool) -> None:
     text = RamText(ram, Tables(0, 4), IMAGE)
-    text = text.remembering() if all_pages else text
+    text = text.caching_reader() if all_pages else text
     places = [(TEXT, 1), (STACK, 1), (MODULE, 1)]
     assert text.read_many(places) == [b"\1", b"\3", b"\5"]
     for addr, _ in places:
         ram.map(addr, 0x13000)
     assert text.read_many(places) == [b"\1", *((b"\3", b"\5") if all_pages else (b"\4", b"\4"))]
-    text.forget()
+    text.invalidate()
     assert text.read_many(places) == [b"\4", b"\4", b"\4"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from support.emulator import DATA, STUBS, TEXT, Emulator
 
-from probekit.enabling.guest_engine.heartbeat import Heart
+from probekit.enabling.guest_engine.heartbeat import Heartbeat
 from probekit.guest.watchdog import SILENT, WATCHDOG_SIZE, Watchdog, watchdog_code
 
 WORDS = DATA + 0x100
@@ -16,7 +16,7 @@ TIMER = WORDS + 24
 
 
 class Machine:
-    """``activity``: what the clauses look at; ``beat``: the host's word."""
+    """``activity``: what the clauses look at; ``heartbeat``: the host's word."""
 
     def __init__(self) -> None:
         self.code = watchdog_code(STUBS, words=WORDS, activity=DATA, start=START)
@@ -30,7 +30,7 @@ class Machine:
     def set(self, activity: int) -> None:
         self.data = struct.pack("<Q", activity) + self.data[8:]
 
-    def beat(self) -> None:
+    def send_heartbeat(self) -> None:
         (beat,) = struct.unpack_from("<Q", self.data, 0x100)
         self.data = self.data[:0x100] + struct.pack("<Q", beat + 1) + self.data[0x108:]
 
@@ -56,11 +56,11 @@ def test_it_fits_and_starts_itself_anew() -> None:
 
 def test_a_host_that_has_gone_is_noticed_and_one_that_comes_back_too() -> None:
     machine = Machine()
-    machine.beat()
+    machine.send_heartbeat()
     assert machine.look(5) == 0
     assert machine.look() == SILENT
     assert machine.look(20) == SILENT
-    machine.beat()
+    machine.send_heartbeat()
     assert machine.look() == 0
     assert machine.look(4) == 0
     assert machine.look() == SILENT
@@ -69,7 +69,7 @@ def test_a_host_that_has_gone_is_noticed_and_one_that_comes_back_too() -> None:
 def test_a_host_that_is_there_never_is() -> None:
     machine = Machine()
     for _ in range(20):
-        machine.beat()
+        machine.send_heartbeat()
         assert machine.look(3) == 0
 
 
@@ -77,7 +77,7 @@ def test_what_exit_has_silenced_stays_silent() -> None:
     machine = Machine()
     machine.set(1)
     assert machine.look(9) == 1
-    machine.beat()
+    machine.send_heartbeat()
     assert machine.look() == 1
 
 
@@ -98,17 +98,17 @@ def test_a_host_that_was_busy_before_anything_was_live_was_not_away() -> None:
     memory, nothing, now = _Memory(), object(), [0.0]
     anything: Any = nothing
     words: Any = memory
-    heart = Heart(
+    heartbeat = Heartbeat(
         anything, Watchdog(WORDS, STUBS), activity=DATA, memory=words, registered=anything, clock=lambda: now[0]
     )  # fmt: skip
     now[0] = 60.0
     memory.write(DATA, struct.pack("<Q", SILENT))
-    heart.wake()
-    assert memory.read(DATA, 8) == bytes(8) and any(memory.read(WORDS, 8)) and heart.silenced == 0
+    heartbeat.restart()
+    assert memory.read(DATA, 8) == bytes(8) and any(memory.read(WORDS, 8)) and heartbeat.timeouts == 0
     now[0] = 70.0
     memory.write(DATA, struct.pack("<Q", SILENT))
-    heart.beat()
-    assert heart.silenced == 1
+    heartbeat.send()
+    assert heartbeat.timeouts == 1
     memory.write(DATA, struct.pack("<Q", 1))
-    heart.wake()
+    heartbeat.restart()
     assert memory.read(DATA, 8) == struct.pack("<Q", 1), "exit() stays"

@@ -8,8 +8,8 @@ import pytest
 
 from probekit.lang.check import check_program
 from probekit.lang.diagnostics import CompileError
-from probekit.lang.macros import Macros, MacroUses
-from probekit.lang.parser import parse
+from probekit.lang.parse.macros import Macros, MacroUses
+from probekit.lang.parse.parser import parse
 from probekit.lang.scan import scan
 from probekit.lang.source import Source
 from tests.support.golden import Case, check_case, load_cases

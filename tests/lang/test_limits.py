@@ -10,7 +10,7 @@ import pytest
 from probekit.ir.build import compile_program
 from probekit.ir.verify import verify_program
 from probekit.lang.diagnostics import CompileError
-from probekit.lang.parser import MAX_DEPTH
+from probekit.lang.parse.parser import MAX_DEPTH
 
 _DEEPEST = MAX_DEPTH - 6
 

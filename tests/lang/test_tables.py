@@ -9,9 +9,9 @@ from probekit.interp.calls import _CALLS
 from probekit.ir.actions import _MAKERS
 from probekit.ir.names import BUILTINS, CALLS
 from probekit.lang.builtins import FUNCTIONS, VARIABLES, BuiltinVariable, register
+from probekit.lang.keywords import KEYWORDS, MEANINGLESS
 from probekit.lang.symbols import PERCPU_OFFSET
 from probekit.lang.types import IntType, StringType
-from probekit.lang.words import KEYWORDS, MEANINGLESS
 
 
 def test_registering_twice_is_an_error() -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from probekit.enabling.stop_engine.watch import Hit, Watcher, WatchSite
+from probekit.enabling.stop_engine.watch import Watcher, WatchHit, WatchSite
 from probekit.guest.linux import Allocation
 from probekit.guest.safepoint import SafePoint
 from probekit.isa.assemble import assemble
@@ -66,19 +66,19 @@ class CodeLab:
             target or self.target,
             text,
             sites,
-            landings=facts.places.landings,
+            landings=facts.call_points.landings,
             start_of=lambda addr: next((a for a, size in starts.items() if a <= addr < a + size), None),
         )
 
     def run(
         self, text: str, *args: int, watch: Sequence[tuple[int, int, str]] = (), fill: Sequence[tuple[int, bytes]] = ()
-    ) -> tuple[int, list[Hit], Watcher]:
+    ) -> tuple[int, list[WatchHit], Watcher]:
         """Call ``text`` with RDI, RSI, RDX = ``args``; what it returned in RAX, and the hits in order.
 
         ``fill``: offset in ``data`` and bytes, written before.
         """
         target, watcher = self.target, self.watcher(*watch)
-        hits: list[Hit] = []
+        hits: list[WatchHit] = []
 
         def served(stop: StopReason) -> bool:
             found = watcher.hits(stop)
@@ -92,7 +92,7 @@ class CodeLab:
         for offset, data in fill:
             target.write(self.data.addr + offset, data)
         between: Any = _Between(target, served)
-        with SafePoint(between, self.attachment.facts.places) as point:
+        with SafePoint(between, self.attachment.facts.call_points) as point:
             watcher.arm()
             try:
                 result = point.call(self.code.addr, *args)
@@ -109,7 +109,7 @@ def code_lab(attachment: Attachment) -> Iterator[CodeLab]:
     """Guest memory for the length of a test."""
     target, services = attachment.target, attachment.facts.services
     assert isinstance(target, RspTarget)
-    with SafePoint(target, attachment.facts.places) as point:
+    with SafePoint(target, attachment.facts.call_points) as point:
         code = services.allocate(point, "exec", 4096)
         services.make_executable(point, code)
         data = services.allocate(point, "data", PAGES * 4096)
@@ -117,7 +117,7 @@ def code_lab(attachment: Attachment) -> Iterator[CodeLab]:
     try:
         yield CodeLab(attachment, target, code, data)
     finally:
-        with SafePoint(target, attachment.facts.places) as point:
+        with SafePoint(target, attachment.facts.call_points) as point:
             services.free(point, code)
             services.free(point, data)
         target.resume()

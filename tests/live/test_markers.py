@@ -11,7 +11,7 @@ import pytest
 
 from probekit.consumer.aggregate import Average
 from probekit.enabling.guest_engine.engine import GuestEngine
-from probekit.enabling.guest_engine.live_markers import Marks
+from probekit.enabling.guest_engine.live_markers import LiveMarkers
 from probekit.errors import GuestError
 from probekit.ir.build import compile_program
 from probekit.kernel.types import display
@@ -217,9 +217,9 @@ def test_switched_ten_thousand_times_under_full_speed(
 
         def toggle() -> bool:
             nonlocal turns
-            marks = _engine(run)._patches.marks
-            assert isinstance(marks, Marks)
-            (on,) = marks.loads._edits
+            markers = _engine(run)._patches.markers
+            assert isinstance(markers, LiveMarkers)
+            (on,) = markers._loads._edits
             # The last turn switches the marker off. What is on its way to the call then still has it counted.
             for _ in range(100 if turns + 100 < wanted else 101 - turns % 2):
                 edit = on if turns % 2 else Edit(on.addr, on.new, on.old)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from probekit.errors import Cancelled, SafePointTimeout
-from probekit.guest.candidates import CallPlaces
+from probekit.guest.call_points import CallPoints
 from probekit.guest.linux import LinuxServices, MemoryKind
 from probekit.guest.safepoint import SafePoint
 from probekit.guest.survey import gather_guest
@@ -33,7 +33,7 @@ class Busy:
     target: Target
     kernel: Kernel
     services: LinuxServices
-    places: CallPlaces
+    call_points: CallPoints
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def busy(guest: Guest, load: list[Background], homes: object) -> Iterator[Busy]:
     try:
         kernel = open_kernel(target)
         facts = gather_guest(kernel)
-        yield Busy(guest, target, kernel, facts.services, facts.places)
+        yield Busy(guest, target, kernel, facts.services, facts.call_points)
     finally:
         target.detach()
     assert all(one.running() for one in load)
@@ -64,7 +64,7 @@ def _here(busy: Busy) -> tuple[int, Regs]:
     """The borrowed task: the vCPU that stands at a candidate."""
     for vcpu in busy.target.vcpus():
         regs = busy.target.regs(vcpu)
-        if regs["rip"] in busy.places.candidates and not regs.in_user_mode:
+        if regs["rip"] in busy.call_points.candidates and not regs.in_user_mode:
             return vcpu, regs
     raise AssertionError("nobody stands at a safe point")
 
@@ -75,7 +75,7 @@ def _stack(busy: Busy, regs: Regs) -> bytes:
 
 
 def test_memory_of_every_kind_comes_and_goes(busy: Busy) -> None:
-    with SafePoint(busy.target, busy.places) as point:
+    with SafePoint(busy.target, busy.call_points) as point:
         made = [busy.services.allocate(point, kind, size) for kind, size in KINDS]
         assert len({memory.addr for memory in made}) == len(made)
         by_kind = {memory.kind: memory for memory in made}
@@ -96,7 +96,7 @@ def test_memory_of_every_kind_comes_and_goes(busy: Busy) -> None:
 
 def test_registers_flags_and_stack_come_back(busy: Busy) -> None:
     for _ in range(5):
-        with SafePoint(busy.target, busy.places) as point:
+        with SafePoint(busy.target, busy.call_points) as point:
             vcpu, before = _here(busy)
             stack = _stack(busy, before)
             memory = busy.services.allocate(point, "data", 4096)
@@ -114,7 +114,7 @@ def test_registers_flags_and_stack_come_back(busy: Busy) -> None:
 
 
 def test_two_hundred_calls(busy: Busy) -> None:
-    with SafePoint(busy.target, busy.places) as point:
+    with SafePoint(busy.target, busy.call_points) as point:
         held = []
         for turn in range(100):
             held.append(busy.services.allocate(point, "data", 4096 * (1 + turn % 7)))
@@ -127,13 +127,13 @@ def test_two_hundred_calls(busy: Busy) -> None:
 
 def test_many_safe_points_one_after_another(busy: Busy) -> None:
     for _ in range(10):
-        with SafePoint(busy.target, busy.places) as point:
+        with SafePoint(busy.target, busy.call_points) as point:
             assert point.call(busy.kernel.symbol("ktime_get_mono_fast_ns")) > 0
         busy.target.resume()
 
 
 def test_a_place_that_nobody_reaches(busy: Busy) -> None:
-    never = replace(busy.places, candidates={busy.kernel.symbol("panic"): 5})
+    never = replace(busy.call_points, candidates={busy.kernel.symbol("panic"): 5})
     with pytest.raises(SafePointTimeout) as caught, SafePoint(busy.target, never, timeout=0.3):
         pass
     assert caught.value.seconds == 0.3
@@ -141,7 +141,7 @@ def test_a_place_that_nobody_reaches(busy: Busy) -> None:
 
 
 def test_an_impatient_user(busy: Busy) -> None:
-    never = replace(busy.places, candidates={busy.kernel.symbol("panic"): 5})
+    never = replace(busy.call_points, candidates={busy.kernel.symbol("panic"): 5})
     asked: list[bool] = []
 
     def cancelled() -> bool:

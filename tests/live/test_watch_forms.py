@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from probekit.enabling.stop_engine.watch import Hit
+from probekit.enabling.stop_engine.watch import WatchHit
 from probekit.session.attach import attach
 from tests.live.codelab import CodeLab, code_lab
 from vm.guest import Guest
@@ -37,7 +37,7 @@ def _run(lab: CodeLab, text: str, *watch: tuple[int, int, str], at: int = AT) ->
     return [_shown(hit, data) for hit in hits]
 
 
-def _shown(hit: Hit, data: int) -> tuple[str, int, int, int, int]:
+def _shown(hit: WatchHit, data: int) -> tuple[str, int, int, int, int]:
     addr, size, old, new, _ = hit.args
     return hit.site.watched.access, addr - data, size, old, new
 

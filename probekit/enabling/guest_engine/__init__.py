@@ -1,22 +1,22 @@
 """The guest engine: clauses become machine code that lives in the guest.
 
 - ``engine``         the order of all steps: enable, drain, restore
-- ``plan``           what an enabling will be: which blocks, how much memory of each kind
-- ``data_layout``    our data memory: activity word, globals, site table, strings, per-CPU blocks
-- ``stubs``          an inline increment or a call of a thunk for each site, laid out after the shared code
-- ``traps``          what INT3 sites need: the handler, a hash of sites, the exception table
-- ``resources``      what is held in the guest, memory and registrations, and how it is given back
-- ``registrations``  what the guest's kernel has registered of ours, and how each kind is unregistered
-- ``callbacks``      what the kernel itself calls: tracepoint probes; modules that stay loaded
-- ``heartbeat``      the watchdog in the guest, and the host's sign of life for it
-- ``install``        what is written before any CPU can come to it: code, data, the recovery table
-- ``mapping_check``  before a site goes live: every page that a probe touches is mapped, in every process
-- ``patches``        the text of sites and markers: changed, and put back
-- ``staged_edits``   sites changed while the guest runs, in stages, and the way back
-- ``live_markers``   markers connected and switched on, and the way back
-- ``stack_check``    whether a thread stands inside the bytes of a jump over several instructions
-- ``drain``          reads what clauses leave behind, while they run, and decides how often
-- ``data_memory``    our data memory as it is read: records, counters, aggregations, globals
-- ``variables``      globals and associative arrays, read and written from the host
-- ``costs``          what the clauses cost, from what they have measured
+- ``plan``           decide before anything is allocated: which CPUs have blocks, how much memory of each kind
+- ``data_layout``    lay out our data memory: activity word, globals, site table, strings, per-CPU blocks
+- ``stubs``          build an inline increment or a call of a thunk for each site
+- ``traps``          build what INT3 sites need: the handler, a hash of sites, the exception table
+- ``resources``      hold memory and registrations in the guest, and give them back
+- ``registrations``  undo each kind of registration with the guest's kernel
+- ``callbacks``      register functions with tracepoints, and keep modules loaded
+- ``heartbeat``      start the watchdog in the guest, and send it the host's heartbeat
+- ``install``        write code, data and the recovery table before any CPU can reach them
+- ``mapping_check``  check before a site goes live that every page a probe touches is mapped in every process
+- ``patches``        change the text of sites and markers, and put it back
+- ``staged_edits``   change sites in stages while the guest runs, and put them back
+- ``live_markers``   connect markers and switch them on, and the way back
+- ``stack_check``    find threads inside the bytes of a jump over several instructions
+- ``drain``          read what clauses leave behind while they run, and decide how often
+- ``data_memory``    read our data memory: records, counters, aggregations, globals
+- ``variables``      read and write strings and associative arrays from the host
+- ``costs``          compute what the clauses cost, from what they have measured
 """

@@ -1,10 +1,10 @@
-"""The functions of one enabling that the guest itself calls, and the modules that own what calls them.
+"""Register the functions of one enabling with the kernel's tracepoints, and keep modules loaded meanwhile.
 
-hold          the modules, so that they cannot be unloaded under us
-announce      the journal hears of every registration
-connect       one guest call registers all of them
+hold          take a reference to each module, so that it cannot be unloaded
+announce      write every registration to the journal
+connect       register all functions in one guest call
 
-All of it is taken back by :mod:`probekit.enabling.guest_engine.registrations`.
+:mod:`probekit.enabling.guest_engine.registrations` undoes all of it.
 """
 
 from __future__ import annotations
@@ -12,21 +12,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from probekit.enabling.guest_engine.registrations import MODULE, TRACEPOINT, Registered
-from probekit.errors import InternalError, UnsupportedError
+from probekit.errors import UnsupportedError, required
 from probekit.guest.holds import ModuleHolds
 from probekit.guest.safepoint import SafePoint
-from probekit.guest.tracepoints import Hooked, Routine, TracepointServices
+from probekit.guest.tracepoints import BatchRoutine, TracepointProbe, TracepointServices
 from probekit.patch.edits import TextMemory
 from probekit.patch.journal_state import Registration
 
-__all__ = ("Hooks",)
+__all__ = ("Callbacks",)
 
 
-class Hooks:
-    """``owners``: each ``struct module`` that must stay. ``text``: guest memory while it is stopped.
-
-    ``services``: None for a kernel without tracepoints, which may have markers all the same.
-    """
+class Callbacks:
+    """What the kernel calls of one enabling, besides its patched text."""
 
     def __init__(
         self,
@@ -36,38 +33,48 @@ class Hooks:
         text: TextMemory,
         registered: Registered,
     ) -> None:
+        """Prepare, but change nothing yet.
+
+        ``services``: None for a kernel without tracepoints, which may still have markers. ``holds``: None for a kernel
+        that cannot unload modules. ``owners``: address of each ``struct module`` that must stay loaded.
+        ``text``: guest memory while the guest is stopped.
+        """
         self._services = services
         self._holds = holds
         self._owners = tuple(owners)
         self._text = text
         self._registered = registered
-        self._hooks: tuple[Hooked, ...] = ()
+        self._probes: tuple[TracepointProbe, ...] = ()
 
     def hold(self, point: SafePoint) -> None:
-        """Keep the modules. Raises :class:`GuestError` when one is being unloaded."""
-        for owner in self._owners if self._holds is not None else ():
-            if self._holds is None:
-                raise InternalError("modules are held in a kernel that cannot hold them")
+        """Take a reference to each module. Raises :class:`GuestError` when one is being unloaded."""
+        if self._holds is None:
+            return
+        for owner in self._owners:
             self._holds.hold(point, self._text.read_many, owner)
             self._registered.add([Registration(MODULE, (owner,))])
 
     @property
     def announced(self) -> bool:
-        """There is something to register."""
-        return bool(self._hooks)
+        """Whether there is something to register."""
+        return bool(self._probes)
 
-    def announce(self, hooks: Sequence[Hooked], routine: Routine) -> None:
-        """``routine``: registers them, and is not in the guest before this."""
-        if not hooks:
+    def announce(self, probes: Sequence[TracepointProbe], routine: BatchRoutine) -> None:
+        """Write the registrations to the journal.
+
+        ``routine``: registers and unregisters them; it must be in the guest by now. Raises :class:`UnsupportedError`
+        for a kernel without tracepoints.
+        """
+        if not probes:
             return
         if self._services is None:
             raise UnsupportedError("this kernel has no way to register at its tracepoints", feature="tracepoints")
-        self._hooks = tuple(hooks)
+        self._probes = tuple(probes)
         self._registered.routine = routine
-        self._registered.add([Registration(TRACEPOINT, tuple(hook)) for hook in hooks])
+        self._registered.add([Registration(TRACEPOINT, tuple(probe)) for probe in probes])
 
     def connect(self, point: SafePoint) -> None:
-        """Register all of them. Raises :class:`GuestError`; some are registered then."""
-        if self._services is None or self._registered.routine is None:
-            raise InternalError("tracepoints are connected in a kernel that cannot register them")
-        self._services.connect(point, self._hooks, self._registered.routine, self._text.write_many)
+        """Register all functions. When it raises :class:`GuestError`, some are registered."""
+        services = required(self._services, "the kernel's registration of tracepoint probes")
+        routine = required(self._registered.routine, "the routine that registers tracepoint probes")
+        services.connect(point, self._probes, routine, self._text.write_many)

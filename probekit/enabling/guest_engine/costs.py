@@ -1,9 +1,9 @@
-"""What a program costs the guest, from the words that its clauses count their own time in.
+"""Compute what a program costs the guest, from the words in which its clauses count their own time.
 
     clause 1   12,000 firings, 750 of them timed: 64 us   ->   12,000 firings, 1.02 ms
-    leading to clauses and back   12,000 times 31 ns      ->   0.37 ms
+    the way to clauses and back   12,000 times 31 ns      ->   0.37 ms
 
-Time is the time stamp counter's, so what the hypervisor takes away in the middle of a clause is in it.
+Time is taken from the time stamp counter, so it includes what the hypervisor takes away in the middle of a clause.
 """
 
 from __future__ import annotations
@@ -18,25 +18,27 @@ from probekit.consumer.events import Cost
 from probekit.enabling.api import ClauseCosts
 from probekit.records import record
 
-__all__ = ("LeadTimes", "Meter", "add_costs", "inline_clauses")
+__all__ = ("CostMeter", "LeadTimes", "add_costs", "inline_clauses")
 
 
 @record
 class LeadTimes:
-    """Nanoseconds that lead to a clause and back: by a call, and of an increment in its place."""
+    """Nanoseconds that one firing takes besides its clauses."""
 
     thunk: float
+    """The way to a thunk and back."""
     inline: float
+    """An inline increment."""
 
     @classmethod
     def of_ticks(cls, thunk: int, inline: int, tsc_khz: int) -> LeadTimes:
-        """From the ticks of ``FIRINGS_TIMED`` of each."""
+        """Compute them from the ticks that ``FIRINGS_TIMED`` of each took."""
         each = 1e6 / tsc_khz / FIRINGS_TIMED
         return cls(thunk * each, inline * each)
 
 
 def inline_clauses(inline: Sequence[tuple[int, ...] | None], clauses: Sequence[tuple[int, ...]]) -> dict[int, int]:
-    """The aggregation in which a clause counts inline somewhere. Both arguments: by site."""
+    """Return the aggregation of each clause that counts inline somewhere. Both arguments have an item for each site."""
     return {
         number: agg
         for aggs, numbers in set(zip(inline, clauses, strict=True))
@@ -48,9 +50,10 @@ def inline_clauses(inline: Sequence[tuple[int, ...] | None], clauses: Sequence[t
 def add_costs(
     words: CostWords, blocks: Sequence[bytes], counted: Mapping[int, int], leads: LeadTimes, tsc_khz: int
 ) -> ClauseCosts:
-    """``blocks``: each CPU's words, ``counted``: by clause, what its inline aggregation holds altogether.
+    """Add up the words of all CPUs.
 
-    The guest is untrusted: sums may be anything, but they are sums of what is there.
+    ``blocks``: the bytes of each CPU's words; ``counted``: the sum of the inline aggregation of each clause that has
+    one. The guest is untrusted: words may hold anything, but nothing other than a wrong sum can come of it.
     """
     columns = [struct.unpack(f"<{words.size // 8}Q", data) for data in blocks]
 
@@ -61,15 +64,15 @@ def add_costs(
     for clause in range(words.clauses):
         firings, samples = total(words.firings(clause)), total(words.samples(clause))
         ns = total(words.ticks(clause)) / samples * firings * 1e6 / tsc_khz if samples else 0.0
-        inline = max(counted.get(clause, 0) - firings, 0)  # those in a thunk have counted in it as well
+        inline = max(counted.get(clause, 0) - firings, 0)  # firings in a thunk are counted there too
         if firings or inline:
             found.append(Cost(clause, firings + inline, ns + inline * leads.inline))
     entries = total(words.entries)
     return ClauseCosts(tuple(found), entries, entries * leads.thunk)
 
 
-class Counts(Protocol):
-    """Where the words are: :class:`probekit.enabling.guest_engine.data_memory.Blocks`."""
+class CostSource(Protocol):
+    """Reads the words: :class:`probekit.enabling.guest_engine.data_memory.ProgramData`."""
 
     def cost_words(self) -> list[bytes]: ...
 
@@ -77,15 +80,17 @@ class Counts(Protocol):
 
 
 @record
-class Meter:
-    """What is needed to tell costs from their words. ``inline``: see :func:`inline_clauses`."""
+class CostMeter:
+    """Computes the costs of one enabling."""
 
     words: CostWords
     inline: Mapping[int, int]
+    """See :func:`inline_clauses`."""
     leads: LeadTimes
     tsc_khz: int
+    """Ticks of the time stamp counter per millisecond."""
 
-    def read(self, counts: Counts) -> ClauseCosts:
-        """The costs as they are now."""
-        counted = {clause: counts.counted(agg) for clause, agg in self.inline.items()}
-        return add_costs(self.words, counts.cost_words(), counted, self.leads, self.tsc_khz)
+    def read(self, source: CostSource) -> ClauseCosts:
+        """Return the costs as they are now."""
+        counted = {clause: source.counted(agg) for clause, agg in self.inline.items()}
+        return add_costs(self.words, source.cost_words(), counted, self.leads, self.tsc_khz)

@@ -1,9 +1,9 @@
-"""Our data memory in the guest, one allocation:
+"""Lay out our data memory in the guest, one allocation:
 
 0       activity word: not 0 silences every thunk
 8       global variables, then the tables of threads and of elements (probekit.codegen.storage)
 ...     site table, site addresses, bounds of llquantize(), string pool (only what the program's code asks for)
-page    per-CPU blocks, one for each possible CPU
+page    per-CPU blocks (probekit.buffers.layout)
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PAGE = 4096
 
 
 class CodeFacts(Protocol):
-    """What code depends on of the guest: part of :class:`probekit.guest.facts.GuestFacts`."""
+    """The facts of the guest that code depends on: part of :class:`probekit.guest.facts.GuestFacts`."""
 
     @property
     def task(self) -> TaskOffsets | None: ...
@@ -51,46 +51,60 @@ class CodeFacts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DataPlan:
-    """Offsets in bytes from the allocation's start. ``head``: initial bytes of what begins at ``sites``.
+    """Where everything is in the allocation. Offsets are bytes from its start.
 
-    All before it, and the blocks behind it, are zero at first, as the guest's kernel hands memory out.
+    The guest's kernel zeroes the memory, so only ``head`` and the first word of each block are written.
     """
 
     storage: Storage
+    """Where the variables are."""
     demand: Demand
+    """What the program's code asks for."""
     sites: int
+    """Offset of the site table."""
     addresses: int
+    """Offset of the sites' addresses."""
     ladders: dict[int, int]
+    """Offset of the bounds of each ``llquantize()``, by aggregation."""
     strings: int
+    """Offset of the string pool."""
     constants: dict[bytes, int]
+    """Offset of each constant string in the pool."""
     head: bytes
+    """Initial bytes from ``sites`` on."""
     blocks: int
+    """Offset of the first per-CPU block."""
     block_size: int
+    """Bytes of a block."""
     cpus: int
+    """How many blocks there are."""
 
     @property
     def size(self) -> int:
-        """Bytes of the whole allocation."""
+        """How many bytes the whole allocation has."""
         return self.blocks + self.cpus * self.block_size
 
-    def block(self, cpu: int) -> int:
-        """Offset of the block of the ``cpu``-th possible CPU."""
-        return self.blocks + cpu * self.block_size
+    def block(self, index: int) -> int:
+        """Return the offset of a block."""
+        return self.blocks + index * self.block_size
 
     @staticmethod
     def block_head() -> bytes:
-        """The first word of every block."""
+        """Return the first word of every block."""
         return struct.pack("<Q", BLOCK_MAGIC)
 
 
 VARIABLES = 8
-"""Where the global variables begin."""
+"""Offset at which the global variables begin."""
 
 
 def plan_data(
     program: Program, sites: Sequence[EnabledSite], storage: Storage, layout: BlockLayout, cpus: int
 ) -> DataPlan:
-    """Lay out the allocation and build the bytes of its head. ``storage``: planned from ``VARIABLES`` on."""
+    """Lay out the allocation and build the bytes of its head.
+
+    ``storage``: planned from :data:`VARIABLES` on; ``layout``: of one CPU's block; ``cpus``: how many blocks.
+    """
     demand = program_demand(program, guest_clauses(program, sites))
     site_table = -(-storage.size // 64) * 64
     pool = _Pool()
@@ -125,14 +139,14 @@ def plan_data(
 
 
 def guest_clauses(program: Program, sites: Sequence[EnabledSite]) -> tuple[Clause, ...]:
-    """The clauses that run in the guest."""
+    """Return the clauses that run in the guest, in program order."""
     return tuple(program.clauses[n] for n in sorted({n for site in sites for n in site.clauses}))
 
 
 def data_context(
     program: Program, plan: DataPlan, layout: BlockLayout, facts: CodeFacts, *, data: int, slot: int
 ) -> Context:
-    """What code depends on, with the data memory at ``data`` and the per-CPU slot at ``slot``."""
+    """Return what code depends on, with the data memory at ``data`` and the per-CPU slot at ``slot``."""
     return Context(
         layout=layout,
         program=program,
@@ -156,24 +170,24 @@ def data_context(
 
 
 class _Pool:
-    """NUL-terminated strings, each once; offset 0 is the empty string.
+    """A pool of NUL-terminated strings, each once. Offset 0 is the empty string.
 
-    Each is padded to 16 bytes: where ``?:`` chooses between a constant and a task's name, 16 bytes are copied.
+    Each is padded to 16 bytes, because code that chooses between a constant and a task's name copies 16 bytes.
     """
 
     def __init__(self) -> None:
         self.data = bytearray(16)
-        self._places: dict[bytes, int] = {b"": 0}
+        self._offsets: dict[bytes, int] = {b"": 0}
 
     def intern(self, text: bytes) -> int:
-        if text not in self._places:
-            self._places[text] = len(self.data)
+        if text not in self._offsets:
+            self._offsets[text] = len(self.data)
             self.data += (text + b"\0").ljust(16, b"\0")
-        return self._places[text]
+        return self._offsets[text]
 
 
 def _site_entry(site: EnabledSite, pool: _Pool | None) -> bytes:
-    """The entry that ``SITE_FIELDS`` describes."""
+    """Make the entry that ``SITE_FIELDS`` describes."""
     name = site.probe.name
     fields = {"offset": site.offset, "id": site.probe.id, "call": site.call or 0}
     if pool is not None:

@@ -1,7 +1,7 @@
-"""What the guest engine's data memory holds, read: records, counters, aggregations, globals.
+"""Read the guest engine's data memory: records, counters, aggregations, globals.
 
-The memory may be live, behind stops, or a copy that was taken when probing ended
-(:class:`Snapshot`): everything here works on each of them alike.
+The memory may be read while the guest runs, in short stops, or as a copy that was taken
+when probing ended (:class:`DataSnapshot`). Everything here works on all of them alike.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from probekit.consumer.events import Probe
 from probekit.enabling.api import Drained, Rows
 from probekit.enabling.guest_engine.data_layout import DataPlan
 from probekit.enabling.guest_engine.variables import GuestSpeculations, GuestVariables
-from probekit.errors import GuestError, InternalError, MemoryAccessError
+from probekit.errors import GuestError, InternalError, MemoryAccessError, required
 from probekit.guest.memory import DataMemory, PauseClock
 from probekit.ir.ops import Program
 
-__all__ = ("Blocks", "Snapshot")
+__all__ = ("DataSnapshot", "ProgramData")
 
-_QUIET_TRIES = 2000
+_MAX_TRIES = 2000
 
 _MASK = (1 << 64) - 1
 
 
-class Snapshot:
-    """A copy of our data memory: a :class:`probekit.guest.memory.DataMemory` that nobody else sees."""
+class DataSnapshot:
+    """A copy of our data memory on the host: a :class:`probekit.guest.memory.DataMemory`."""
 
     def __init__(self, addr: int, data: bytes) -> None:
         self._addr = addr
@@ -37,31 +37,28 @@ class Snapshot:
 
     @property
     def live(self) -> bool:
-        """Reading it stops nobody."""
+        """Return True: reading it stops nobody."""
         return True
 
     def read(self, addr: int, size: int) -> bytes:
-        """Exactly ``size`` bytes; raises :class:`MemoryAccessError` outside the copy."""
-        start = self._place(addr, size)
+        """Return exactly ``size`` bytes; raises :class:`MemoryAccessError` outside the copy."""
+        start = self._offset(addr, size)
         return bytes(self._data[start : start + size])
 
     def write(self, addr: int, data: bytes) -> None:
         """Change the copy; raises :class:`MemoryAccessError` outside it."""
-        start = self._place(addr, len(data))
+        start = self._offset(addr, len(data))
         self._data[start : start + len(data)] = data
 
-    def _place(self, addr: int, size: int) -> int:
+    def _offset(self, addr: int, size: int) -> int:
         start = addr - self._addr
         if not 0 <= start <= start + size <= len(self._data):
             raise MemoryAccessError(f"{addr:#x} is not in the copy", addr=addr, size=size)
         return start
 
 
-class Blocks:
-    """One enabling's data memory. ``base``: its address; ``cpus``: numbers of the possible CPUs, in block order.
-
-    ``variables``: strings, arrays and objects; ``speculations``: None when no clause in the guest has to do with them.
-    """
+class ProgramData:
+    """The data of one program in guest memory."""
 
     def __init__(
         self,
@@ -75,7 +72,12 @@ class Blocks:
         probes: Mapping[int, Probe],
         clock: PauseClock,
     ) -> None:
+        """Read ``memory``, where the data is laid out by ``plan`` from address ``base`` on.
+
+        ``cpus``: numbers of the CPUs that have a block, in order of the blocks. ``probes``: by site number.
+        """
         self.memory = memory
+        """The way to the data: a copy once probing has ended."""
         self._base = base
         self._plan = plan
         self._layout = layout
@@ -84,46 +86,53 @@ class Blocks:
         self._probes = probes
         self._clock = clock
         self._corrupt = 0
-        self.variables = GuestVariables(program, plan.storage, base=base, memory=lambda: self.memory, quiet=self.quiet)
+        self.variables = GuestVariables(
+            program, plan.storage, base=base, memory=lambda: self.memory, no_clause_running=self.no_clause_running
+        )
+        """Strings, arrays and objects."""
         words = plan.storage.speculations
         self.speculations = (
-            GuestSpeculations(words, base=base, memory=lambda: self.memory, quiet=self.quiet)
+            GuestSpeculations(words, base=base, memory=lambda: self.memory, no_clause_running=self.no_clause_running)
             if words is not None
             else None
         )
+        """None when no clause in the guest uses speculations."""
 
     @contextmanager
-    def quiet(self) -> Iterator[None]:
-        """No CPU is inside a clause meanwhile: the guest stands still, at a moment when all guards are clear."""
+    def no_clause_running(self) -> Iterator[None]:
+        """Stop the guest, for the body of a ``with``, at a moment when no CPU is inside a clause.
+
+        Raises :class:`GuestError` when a CPU stays inside one.
+        """
         if self.frozen:
             yield
             return
-        for _ in range(_QUIET_TRIES):
+        for _ in range(_MAX_TRIES):
             with self._clock.paused():
-                if not self.inside():
+                if not self.cpus_in_clauses():
                     yield
                     return
             time.sleep(0.0005)
         raise GuestError("a CPU of the guest stays inside a clause")
 
     def freeze(self) -> None:
-        """Go on with a copy; the guest's memory may be freed behind this."""
-        with self._held():
-            self.memory = Snapshot(self._base, self.memory.read(self._base, self._plan.size))
+        """Go on with a copy. The guest's memory may be freed afterwards."""
+        with self._one_pause():
+            self.memory = DataSnapshot(self._base, self.memory.read(self._base, self._plan.size))
 
-    def inside(self) -> list[int]:
-        """The CPUs that are in a clause, by their own word."""
+    def cpus_in_clauses(self) -> list[int]:
+        """Return the numbers of the CPUs that are inside a clause, as their guard words say."""
         guards = (self.memory.read(self._block(n) + 8 * HeaderWord.GUARD, 8) for n in range(len(self._cpus)))
         return [cpu for cpu, guard in zip(self._cpus, guards, strict=True) if any(guard)]
 
     def silence(self) -> None:
-        """Set the activity word; thunks look at it before anything else."""
+        """Set the activity word, so that every thunk returns at once."""
         self.memory.write(self._base, struct.pack("<Q", 1))
 
     @property
     def frozen(self) -> bool:
-        """Probing is over, and this is a copy."""
-        return isinstance(self.memory, Snapshot)
+        """Whether probing is over and this is a copy."""
+        return isinstance(self.memory, DataSnapshot)
 
     def drain(self, *, take: bool = True) -> Drained:
         """Read the counters, and ``take`` what is in the rings. Raises :class:`GuestError` when they are not ours."""
@@ -135,7 +144,7 @@ class Blocks:
         recursion: dict[int, int] = {}
         aggregation: dict[int, int] = {}
         corrupt, self._corrupt = self._corrupt, 0
-        with self._held():
+        with self._one_pause():
             for index, cpu in enumerate(self._cpus):
                 block = self._block(index)
                 size = 8 * self._layout.header_words
@@ -175,9 +184,9 @@ class Blocks:
         )
 
     def aggregations(self) -> dict[int, Rows]:
-        """All values of all CPUs, by aggregation number."""
+        """Return all values of all CPUs, by aggregation number."""
         raw: list[tuple[int, bytes]] = []
-        with self._held():
+        with self._one_pause():
             for index in range(len(self._cpus)):
                 block = self._block(index)
                 raw += [(s.agg, self.memory.read(block + s.offset, s.size)) for s in self._layout.stores]
@@ -190,30 +199,28 @@ class Blocks:
         return rows
 
     def cost_words(self) -> list[bytes]:
-        """Each CPU's :class:`probekit.buffers.layout.CostWords`; of a program that is measured."""
-        words = self._layout.costs
-        if words is None:
-            raise InternalError("nothing is measured")
-        with self._held():
+        """Return the bytes of each CPU's :class:`probekit.buffers.layout.CostWords`. The program must be measured."""
+        words = required(self._layout.costs, "the layout of cost words in a measured program")
+        with self._one_pause():
             blocks = (self._block(index) for index in range(len(self._cpus)))
             return [self.memory.read(block + words.offset, words.size) for block in blocks]
 
     def counted(self, agg: int) -> int:
-        """All that a ``count()`` by probe, or of all probes, has counted on all CPUs."""
+        """Return what a ``count()`` without a key, or with the probe as its key, has counted on all CPUs."""
         store = self._layout.stores[agg]
         if not isinstance(store, DenseStore):
-            raise InternalError("only such a one is counted inline")
-        with self._held():
+            raise InternalError(f"aggregation {agg} is counted inline, but its values are in a hash table")
+        with self._one_pause():
             blocks = (self._block(index) for index in range(len(self._cpus)))
             data = [self.memory.read(block + store.offset, store.size) for block in blocks]
         return sum(sum(struct.unpack(f"<{len(words) // 8}Q", words)) for words in data)
 
     def load(self, var: int) -> int:
-        """A global's 64-bit value, unsigned."""
+        """Return a global's 64-bit value, unsigned."""
         return int.from_bytes(self.memory.read(self._global(var), 8), "little")
 
     def store(self, var: int, value: int) -> None:
-        """Set a global."""
+        """Set a global, modulo 2**64."""
         self.memory.write(self._global(var), struct.pack("<Q", value & _MASK))
 
     def _global(self, var: int) -> int:
@@ -222,12 +229,15 @@ class Blocks:
     def _block(self, index: int) -> int:
         return self._base + self._plan.block(index)
 
-    def _held(self) -> AbstractContextManager[None]:
-        """One stop for many reads, where reading stops the guest."""
+    def _one_pause(self) -> AbstractContextManager[None]:
+        """Make one stop for many reads, where reading stops the guest."""
         return nullcontext() if self.memory.live else self._clock.paused()
 
     def _take_ring(self, block: int, head: int, tail: int) -> tuple[list[RawRecord], bool]:
-        """Read from tail to head and move the tail; a ring that makes no sense is emptied."""
+        """Read from tail to head and move the tail. Returns the records, and whether all of the ring made sense.
+
+        A ring that makes no sense is emptied.
+        """
         if head == tail:
             return [], True
         size = self._layout.ring_size

@@ -1,7 +1,7 @@
-"""Reading what the guest's clauses leave behind, again and again, while they run.
+"""Read what the guest's clauses leave behind, again and again while they run, and decide how often.
 
-Where guest memory can be read at any time it is looked at often; where every reading is a stop, as seldom as
-:mod:`probekit.enabling.guest_engine.drain_pace` thinks right.
+Where guest memory can be read while the guest runs, it is read every 20 ms. Where every reading is a stop,
+:class:`DrainPace` reads as seldom as the rings allow.
 """
 
 from __future__ import annotations
@@ -11,69 +11,72 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from probekit.enabling.api import Drained, EngineOptions
-from probekit.enabling.guest_engine.data_memory import Blocks
-from probekit.enabling.guest_engine.resources import Held
+from probekit.enabling.guest_engine.data_memory import ProgramData
+from probekit.enabling.guest_engine.resources import GuestResources
 from probekit.guest.health import check_status
 from probekit.target.api import Target
 
 __all__ = (
-    "Pace",
-    "Visits",
+    "Drain",
+    "DrainPace",
 )
 
-_SOONEST, _FIRST, _LATEST = 0.01, 0.1, 0.5  # seconds from one reading to the next
-_LITTLE, _MUCH = 1 / 8, 1 / 2  # of a ring in use when it was read
+_SHORTEST, _FIRST, _LONGEST = 0.01, 0.1, 0.5  # seconds from one reading to the next
+_NEARLY_EMPTY, _HALF_FULL = 1 / 8, 1 / 2  # of a ring in use when it was read
 
 
 _NOTHING = Drained((), {}, {}, {})
-_LOOK = 0.02  # seconds between two looks at memory that can be read at any time
+_LIVE_INTERVAL = 0.02  # seconds from one reading to the next, of memory that can be read while the guest runs
 
 
-class Visits:
-    """``held``: what is in the guest, or was."""
+class Drain:
+    """Reads the rings and counters of one enabling."""
 
-    def __init__(self, target: Target, options: EngineOptions, held: Held) -> None:
+    def __init__(self, target: Target, options: EngineOptions, resources: GuestResources) -> None:
         self._target = target
         self._options = options
-        self._held = held
+        self._resources = resources
         self._next_switch = 0.0
-        self._seen = _NOTHING
-        self.pace = Pace()
+        self._last = _NOTHING
+        self.pace = DrainPace()
 
     def poll(self, timeout: float) -> Drained:
-        """Take what is in the rings; waits in small steps while they are empty."""
-        blocks = self._held.blocks
-        if blocks is None:
+        """Take what is in the rings; wait up to ``timeout`` seconds while they are empty.
+
+        Raises :class:`probekit.errors.GuestError` when the guest has died or rebooted.
+        """
+        program_data = self._resources.program_data
+        if program_data is None:
             return _NOTHING
         deadline = time.monotonic() + timeout
         while True:
-            drained = self._visit(blocks)
+            drained = self._read_if_due(program_data)
             left = deadline - time.monotonic()
             if drained.records or drained.filled or left <= 0:
                 return drained
-            step = _LOOK if blocks.memory.live else self.pace.wait
-            self._watch(min(step, left))
+            step = _LIVE_INTERVAL if program_data.memory.live else self.pace.seconds_left
+            self._let_run(min(step, left))
 
-    def _visit(self, blocks: Blocks) -> Drained:
-        """What there is now; what there was, without the records, when a stop for it is not due yet."""
-        live = blocks.memory.live
-        if not live and self.pace.wait > 0:
-            return replace(self._seen, records=(), corrupt=0)
+    def _read_if_due(self, program_data: ProgramData) -> Drained:
+        """Drain the rings, or repeat the last counters without records while the next stop is not due."""
+        live = program_data.memory.live
+        if not live and self.pace.seconds_left > 0:
+            return replace(self._last, records=(), corrupt=0)
         begun = time.monotonic()
-        drained = blocks.drain(take=self._due(blocks))
-        heart = self._held.heart
-        if heart is not None:
-            heart.beat()
-            drained = replace(drained, silenced=heart.silenced)
+        drained = program_data.drain(take=self._rings_due(program_data))
+        heartbeat = self._resources.heartbeat
+        if heartbeat is not None:
+            heartbeat.send()
+            drained = replace(drained, watchdog_timeouts=heartbeat.timeouts)
         if not live:
-            lost = sum(drained.principal_drops.values()) > sum(self._seen.principal_drops.values())
-            self.pace.visited(begun, drained.fill, lost=lost)
-        self._seen = drained
+            lost = sum(drained.principal_drops.values()) > sum(self._last.principal_drops.values())
+            self.pace.note_reading(begun, drained.fill, lost=lost)
+        self._last = drained
         return drained
 
-    def _due(self, blocks: Blocks) -> bool:
-        """Whether the rings are to be read now. Those with another policy than ``switch`` are read when all is over."""
-        if blocks.frozen:
+    def _rings_due(self, program_data: ProgramData) -> bool:
+        """Return whether the rings are to be read now. With another policy than ``switch`` they are read at the end."""
+        if program_data.frozen:
             return True
         if self._options.bufpolicy != "switch":
             return False
@@ -83,39 +86,44 @@ class Visits:
         self._next_switch = time.monotonic() + (rate or 0.0)
         return True
 
-    def _watch(self, seconds: float) -> None:
-        """Let time pass, and notice when the guest stops or goes."""
+    def _let_run(self, seconds: float) -> None:
+        """Let time pass, and notice when the guest stops or ends."""
         if not self._target.running:
             time.sleep(seconds)
             return
         stop = self._target.wait(seconds)
         if stop is not None:
-            check_status(self._target)  # paused by somebody else: it goes on; dead: it is said
+            check_status(self._target)  # raises for a dead guest; one that somebody else has paused goes on
             self._target.resume()
 
 
-class Pace:
-    """``stops``: readings so far; ``longest``: seconds that the longest of them has stopped the guest for."""
+class DrainPace:
+    """Decides when to read next, where every reading stops the guest."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._step = _FIRST
+        self._interval = _FIRST
         self._next = clock()
         self.stops = 0
+        """How many readings there were so far."""
         self.longest = 0.0
+        """Seconds that the longest of them has stopped the guest for."""
 
     @property
-    def wait(self) -> float:
-        """Seconds until the next reading is due."""
+    def seconds_left(self) -> float:
+        """How many seconds are left until the next reading is due."""
         return max(self._next - self._clock(), 0.0)
 
-    def visited(self, since: float, fill: float, *, lost: bool) -> None:
-        """A reading is over that began at ``since``. ``fill``: of the fullest ring; ``lost``: records were."""
+    def note_reading(self, since: float, fill: float, *, lost: bool) -> None:
+        """Note a reading that began at ``since`` and is over now.
+
+        ``fill``: what part of the fullest ring was in use; ``lost``: whether records were lost since the last reading.
+        """
         now = self._clock()
         self.stops += 1
         self.longest = max(self.longest, now - since)
-        if lost or fill > _MUCH:
-            self._step = max(self._step / 4, _SOONEST)
-        elif fill < _LITTLE:
-            self._step = min(self._step * 1.5, _LATEST)
-        self._next = now + self._step
+        if lost or fill > _HALF_FULL:
+            self._interval = max(self._interval / 4, _SHORTEST)
+        elif fill < _NEARLY_EMPTY:
+            self._interval = min(self._interval * 1.5, _LONGEST)
+        self._next = now + self._interval

@@ -1,10 +1,10 @@
 """The guest engine: the program's clauses as code inside the guest.
 
-    enable   allocate at a safe point -> assemble -> write data and code -> see it mapped -> one pause: verify, patch
+    enable   allocate at a safe point -> assemble -> write data and code -> check that it is mapped -> verify, patch
     poll     read each CPU's ring and counters, by the shared RAM file without a stop where there is one
-    disable  one pause: restore -> safe point: wait for readers, copy what is left to read, free
+    disable  restore -> safe point: wait for readers, copy what is left to read, free
 
-Here is the order of the steps. The journal hears of everything before it is done.
+This module holds the order of the steps. Every change is written to the journal before it is made.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 from probekit.codegen.verify import verify_code
 from probekit.enabling.api import ClauseCosts, Drained, EngineLog, EngineOptions, MemoryFactory, Rows
-from probekit.enabling.guest_access import Reach
-from probekit.enabling.guest_engine.costs import LeadTimes, Meter, inline_clauses
-from probekit.enabling.guest_engine.data_memory import Blocks
-from probekit.enabling.guest_engine.drain import Visits
+from probekit.enabling.guest_access import GuestAccess
+from probekit.enabling.guest_engine.costs import CostMeter, LeadTimes, inline_clauses
+from probekit.enabling.guest_engine.data_memory import ProgramData
+from probekit.enabling.guest_engine.drain import Drain
 from probekit.enabling.guest_engine.install import write_code, write_data, write_table, write_trap_data
-from probekit.enabling.guest_engine.live_markers import bypasses
-from probekit.enabling.guest_engine.mapping_check import PageTables, check_mapped, touched_by
+from probekit.enabling.guest_engine.live_markers import load_bypasses
+from probekit.enabling.guest_engine.mapping_check import PageTables, check_mapped, memory_touched
 from probekit.enabling.guest_engine.patches import Patches
 from probekit.enabling.guest_engine.plan import CODE_AT, plan_guest
-from probekit.enabling.guest_engine.resources import Held, Places
-from probekit.enabling.guest_engine.staged_edits import stubs_of
+from probekit.enabling.guest_engine.resources import EngineMemory, GuestResources
+from probekit.enabling.guest_engine.staged_edits import jump_targets
 from probekit.enabling.guest_engine.stubs import BuiltCode, StubPlan, build_code, plan_stubs
 from probekit.enabling.sites import EnabledSite
 from probekit.enabling.speculation import Speculations
@@ -39,11 +39,7 @@ __all__ = ("GuestEngine",)
 
 
 class GuestEngine:
-    """See :class:`probekit.enabling.api.Engine`.
-
-    ``edits_size``: bytes that the journal takes to say what is changed (:func:`probekit.enabling.sites.journal_size`).
-    ``code``: address and bytes of the program's code.
-    """
+    """The engine that runs clauses in the guest: a :class:`probekit.enabling.api.Engine`."""
 
     def __init__(
         self,
@@ -61,114 +57,121 @@ class GuestEngine:
         edits_size: int,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._reach = Reach(target, text, facts, log, clock, options.safepoint_s, cancelled)
+        """Plan the enabling, but change nothing in the guest yet.
+
+        ``edits_size``: bytes of the journal's records of all edits (:func:`probekit.enabling.sites.journal_size`).
+        ``cancelled``: whether the user wants to stop; called while waiting for a safe point.
+        Raises :class:`probekit.errors.UnsupportedError` when a site needs INT3 and the guest cannot take it.
+        """
+        self._access = GuestAccess(target, text, facts, log, clock, options.safepoint_s, cancelled)
         self._program = program
         self._sites = tuple(sites)
         self._page_tables = page_tables
         self._edits_size = edits_size
         self._plan = plan_guest(program, self._sites, facts, options)
-        self._held = Held(self._reach, self._plan, make_memory, quiet=options.quiet_s)
-        self._patches = Patches(self._reach, self._sites, options.staged, self.beat)
-        self._visits = Visits(target, options, self._held)
-        self._meter: Meter | None = None
+        self._resources = GuestResources(self._access, self._plan, make_memory, quiet=options.quiet_s)
+        self._patches = Patches(self._access, self._sites, options.staged, self.send_heartbeat)
+        self._drain = Drain(target, options, self._resources)
+        self._meter: CostMeter | None = None
         self.code: tuple[int, bytes] | None = None
+        """Address and bytes of the program's code, once it is written."""
 
     # -- Engine ------------------------------------------------------------------------------------------------------
 
     @property
-    def globals_(self) -> Blocks:
-        """The program's globals in guest memory (a copy of them once that is freed)."""
-        if self._held.blocks is None:
+    def globals_(self) -> ProgramData:
+        """The program's globals in guest memory, or a copy of them once that is freed."""
+        if self._resources.program_data is None:
             raise GuestError("nothing is enabled")
-        return self._held.blocks
+        return self._resources.program_data
 
     @property
     def guest_bytes(self) -> int:
-        """Guest memory in use."""
-        return sum(memory.size for memory in self._held.memory)
+        """How many bytes of guest memory are in use."""
+        return sum(memory.size for memory in self._resources.memory)
 
     @property
     def stats(self) -> dict[str, float | int]:
         """How often the guest was stopped to be read, and for how long at most, in seconds."""
-        pace = self._visits.pace
+        pace = self._drain.pace
         return {"stops_to_read": pace.stops, "longest_stop_to_read_s": pace.longest} if pace.stops else {}
 
     def enable(self, initial: Mapping[int, int], state: State, speculations: Speculations) -> None:
-        """Allocate, assemble, write, patch. On any error everything is taken back before it is raised."""
+        """Allocate, assemble, write, patch. On any error everything is undone before the error is raised."""
         try:
             self._enable(initial, state, speculations)
         except BaseException:
             self.disable()
-            if not self._reach.target.running:
-                self._reach.target.resume()
+            if not self._access.target.running:
+                self._access.target.resume()
             raise
 
     def _enable(self, initial: Mapping[int, int], state: State, speculations: Speculations) -> None:
-        reach, plan, held, patches = self._reach, self._plan, self._held, self._patches
-        # Both bounds are worked out before the guest stands still at a safe point.
-        bound, room = plan.code_bound(), plan.data_bound(len(reach.log.contents()) + self._edits_size)
+        access, plan, resources, patches = self._access, self._plan, self._resources, self._patches
+        # Both bounds are computed before the guest is stopped at a safe point.
+        bound, room = plan.code_bound(), plan.data_bound(len(access.log.contents()) + self._edits_size)
         plan.check_room(bound + room)
-        places = held.acquire(data=room, code=bound)
-        context = plan.context(data=places.data.addr, slot=places.slot.addr)
+        memory = resources.acquire(data=room, code=bound)
+        context = plan.context(data=memory.data.addr, slot=memory.slot.addr)
         stubs = plan_stubs(self._program, self._sites, context)
-        built = build_code(self._program, self._sites, stubs, context, places.code.addr + CODE_AT)
+        built = build_code(self._program, self._sites, stubs, context, memory.code.addr + CODE_AT)
         verify_code(built.image.layout, context)
-        image = built.code + self._prepare_traps(built, places)
-        if CODE_AT + len(image) > places.code.size:
+        image = built.code + self._prepare_traps(built, memory)
+        if CODE_AT + len(image) > memory.code.size:
             raise InternalError("the code is larger than its upper bound")
         write_data(
-            reach,
+            access,
             plan,
             self.globals_,
-            slot=places.slot,
-            data=places.data,
+            slot=memory.slot,
+            data=memory.data,
             initial=initial,
             state=state,
             speculations=speculations,
         )
-        write_code(reach, places.code.addr + CODE_AT, image)
-        self.code = (places.code.addr + CODE_AT, image)
-        # The journal hears of everything that is about to be done, and the guest has a copy of it.
+        write_code(access, memory.code.addr + CODE_AT, image)
+        self.code = (memory.code.addr + CODE_AT, image)
+        # From here on the journal names everything that will be changed, and the guest has a copy of it.
         patches.announce(built)
-        held.announce_calls(built)
+        resources.announce_calls(built)
         patches.announce_markers(built.markers)
-        write_table(reach, plan, self.globals_, code=places.code, data=places.data)
-        check_mapped(touched_by(held.memory, reach.facts.cpu_offsets.values()), self._page_tables)
+        write_table(access, plan, self.globals_, code=memory.code, data=memory.data)
+        check_mapped(memory_touched(resources.memory, access.facts.cpu_offsets.values()), self._page_tables)
         self._calibrate(built, stubs)
-        held.take_traps()
-        if held.heart is not None:
-            held.heart.wake()
-        # Live from here on.
-        held.connect()
-        patches.make_running()
-        patches.make_at_once()
+        resources.take_traps()
+        if resources.heartbeat is not None:
+            resources.heartbeat.restart()
+        # Sites go live from here on.
+        resources.connect()
+        patches.apply_while_running()
+        patches.apply_paused()
 
-    def _prepare_traps(self, built: BuiltCode, places: Places) -> bytes:
-        """What comes behind ``built`` for sites of INT3; the block that the kernel's lists will lead to is written."""
+    def _prepare_traps(self, built: BuiltCode, memory: EngineMemory) -> bytes:
+        """Return the code for INT3 sites that goes after ``built``, and write the block that the kernel will link."""
         traps = self._plan.traps
-        if traps is None or places.traps is None:
+        if traps is None or memory.traps is None:
             return b""
         filler = b"\xcc" * (-len(built.code) % 16)  # int3
         trapping = traps.build(
-            built.stubs | bypasses(built.markers) | stubs_of(self._patches.in_stages(built)),
+            built.stubs | load_bypasses(built.markers) | jump_targets(self._patches.in_stages(built)),
             built.copies,
-            addr=places.code.addr + CODE_AT + len(built.code) + len(filler),
-            code=(places.code.addr, places.code.addr + places.code.size),
-            data=places.traps.addr,
+            addr=memory.code.addr + CODE_AT + len(built.code) + len(filler),
+            code=(memory.code.addr, memory.code.addr + memory.code.size),
+            data=memory.traps.addr,
         )
-        write_trap_data(self._reach, places.traps.addr, trapping.block)
-        self._held.announce_traps(trapping.hooks)
+        write_trap_data(self._access, memory.traps.addr, trapping.block)
+        self._resources.announce_traps(trapping.hooks)
         return filler + trapping.code
 
     def _calibrate(self, built: BuiltCode, stubs: StubPlan) -> None:
-        """Take the time of what leads to clauses, before there is a site that does."""
+        """Measure what a firing takes besides its clauses, before any site is live."""
         words, functions = self._plan.layout.costs, built.calibrations
         if words is None or functions is None:
             return
-        with self._reach.calls() as point:
+        with self._access.calls() as point:
             thunk, inline = point.call(functions.thunk), point.call(functions.inline)
-        khz = self._reach.facts.tsc_khz
-        self._meter = Meter(
+        khz = self._access.facts.tsc_khz
+        self._meter = CostMeter(
             words,
             inline_clauses(stubs.inline, [site.clauses for site in self._sites]),
             LeadTimes.of_ticks(thunk, inline, khz),
@@ -176,33 +179,36 @@ class GuestEngine:
         )
 
     def poll(self, timeout: float) -> Drained:
-        """Take what is in the rings; waits in small steps while they are empty."""
-        return self._visits.poll(timeout)
+        """Take what is in the rings; wait up to ``timeout`` seconds while they are empty."""
+        return self._drain.poll(timeout)
 
-    def beat(self) -> None:
-        """A sign of life for the guest's watchdog; polling gives one as well."""
-        self._held.beat()
+    def send_heartbeat(self) -> None:
+        """Send the guest's watchdog a heartbeat, if one is due. Polling sends one as well."""
+        self._resources.send_heartbeat()
 
     def aggregations(self) -> dict[int, Rows]:
-        """All values of all CPUs as they are now, or as they were when probing ended."""
-        return self._held.blocks.aggregations() if self._held.blocks is not None else {}
+        """Return all values of all CPUs as they are now, or as they were when probing ended."""
+        return self._resources.program_data.aggregations() if self._resources.program_data is not None else {}
 
     def costs(self) -> ClauseCosts | None:
-        """What the clauses have cost so far; None when they are not measured."""
+        """Return what the clauses have cost so far; None when they are not measured."""
         return self._meter.read(self.globals_) if self._meter is not None else None
 
     def silence(self) -> None:
-        """See :class:`probekit.enabling.api.Engine`."""
-        self._held.silence()
+        """Make all clauses do nothing from now on; sites stay as they are."""
+        self._resources.silence()
 
     def disable(self) -> list[str]:
-        """Restore, wait until nobody is inside our code, copy what is left to read, free."""
+        """Restore all sites, wait until no task is inside our code, copy what is left to read, free.
+
+        It is safe to call twice. Returns a message for everything that could not be done.
+        """
         problems, foreign = self._patches.undo()
-        if self._held.memory:
-            # Whoever changed a site may have kept a copy of our jump.
+        if self._resources.memory:
+            # Somebody who changed a site may have kept a copy of our jump.
             problems += (
-                self._held.leave_behind("others may lead there")
+                self._resources.leave_behind("others may lead there")
                 if foreign
-                else self._held.release(bypassed=self._patches.bypassed)
+                else self._resources.release(bypassed=self._patches.bypassed)
             )
         return problems

@@ -1,6 +1,6 @@
-"""One enabling's watchdog: started, and told again and again that the host is there.
+"""Start the watchdog of one enabling in the guest, and send it the host's heartbeat.
 
-It is stopped by :mod:`probekit.enabling.guest_engine.registrations`, before its memory goes.
+:mod:`probekit.enabling.guest_engine.registrations` stops it before its memory is given back.
 """
 
 from __future__ import annotations
@@ -15,59 +15,64 @@ from probekit.guest.watchdog import HEARTBEAT, SILENT, Watchdog, WatchdogService
 from probekit.patch.edits import TextMemory
 from probekit.patch.journal_state import Registration
 
-__all__ = ("Heart",)
+__all__ = ("Heartbeat",)
 
-_EVERY = 1.0  # seconds
+_INTERVAL = 1.0  # seconds from one heartbeat to the next
 
 
-class Heart:
-    """``activity``: address of the word that silences the clauses. ``silenced``: how often they were found so."""
+class Heartbeat:
+    """The host's side of the watchdog."""
 
     def __init__(
         self,
         services: WatchdogServices,
-        dog: Watchdog,
+        watchdog: Watchdog,
         *,
         activity: int,
         memory: DataMemory,
         registered: Registered,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Prepare. ``activity``: address of the activity word; ``memory``: our data memory, while the guest runs."""
         self._services = services
-        self._dog = dog
+        self._watchdog = watchdog
         self._activity = activity
         self._memory = memory
         self._registered = registered
         self._clock = clock
         self._beats = 0
         self._last = clock()
-        self.silenced = 0
+        self.timeouts = 0
+        """How often the clauses were found silenced by the watchdog."""
 
     def start(self, point: SafePoint, text: TextMemory) -> None:
-        """Write the function and start the timer. The log has it before."""
-        dog, services = self._dog, self._services
-        code = watchdog_code(dog.function, words=dog.words, activity=self._activity, start=services.start)
-        text.write_many([(dog.function, code)])
-        self._registered.add([Registration(TIMER, tuple(dog))])
-        services.start_watching(point, dog, self._memory.write)
+        """Write the timer's function, write the registration to the journal, and start the timer."""
+        watchdog, services = self._watchdog, self._services
+        code = watchdog_code(watchdog.function, words=watchdog.words, activity=self._activity, start=services.start)
+        text.write_many([(watchdog.function, code)])
+        self._registered.add([Registration(TIMER, tuple(watchdog))])
+        services.start_watching(point, watchdog, self._memory.write)
 
-    def beat(self) -> None:
-        """Tell it that we are there, if it is time to; notice whether it had given us up."""
+    def send(self) -> None:
+        """Send a heartbeat if one is due, and count it when the watchdog had silenced the clauses."""
         now = self._clock()
-        if now - self._last < _EVERY:
+        if now - self._last < _INTERVAL:
             return
         self._last = now
         if int.from_bytes(self._memory.read(self._activity, 8), "little") == SILENT:
-            self.silenced += 1
-        self._tell()
+            self.timeouts += 1
+        self._write_beat()
 
-    def wake(self) -> None:
-        """Before the first probe goes live: what was said of a host that was busy until now does not count."""
+    def restart(self) -> None:
+        """Send a heartbeat and clear the watchdog's silence: the host may have been busy until the first probe is live.
+
+        A silence of this kind is not counted.
+        """
         self._last = self._clock()
-        self._tell()
+        self._write_beat()
         if int.from_bytes(self._memory.read(self._activity, 8), "little") == SILENT:
             self._memory.write(self._activity, bytes(8))
 
-    def _tell(self) -> None:
+    def _write_beat(self) -> None:
         self._beats += 1
-        self._memory.write(self._dog.words + HEARTBEAT, self._beats.to_bytes(8, "little"))
+        self._memory.write(self._watchdog.words + HEARTBEAT, self._beats.to_bytes(8, "little"))

@@ -1,12 +1,12 @@
-"""The markers of one enabling, connected and switched on, and the way back.
+"""Connect the markers of one enabling and switch them on, and the way back.
 
     on     function pointer = ours;  switch of a generic marker = 1;  immediates = 1, in the stages of
            :mod:`probekit.patch.crossmodify`
     off    immediates = 0, in stages;  switches = 0;  function pointers = what they were
 
-A processor that has seen a marker on calls through the pointer at any later
-time, so the pointer leads to code at every moment. It calls with preemption off:
-once every processor has been through a quiescent state, nobody is in our code.
+A processor that has seen a marker switched on may call through the pointer at any
+later time, so the pointer leads to code at every moment. It calls with preemption
+off: once every processor has been through a quiescent state, none is in our code.
 """
 
 from __future__ import annotations
@@ -21,41 +21,50 @@ from probekit.patch.hooks import MarkerEdits, MarkerHook
 from probekit.patch.merged_writes import MergedWrites
 from probekit.target.api import Target
 
-__all__ = ("Marks", "bypasses")
+__all__ = ("LiveMarkers", "load_bypasses")
 
 
-def bypasses(markers: Sequence[tuple[MarkerHook, int]]) -> dict[int, int]:
-    """Where a processor goes on that meets the INT3 over a load: behind it. The register may hold anything then."""
+def load_bypasses(markers: Sequence[tuple[MarkerHook, int]]) -> dict[int, int]:
+    """Return where a processor goes on that meets the INT3 over a load: after it, by the load's address.
+
+    The register may hold any value then.
+    """
     return {addr: addr + len(old) for hook, _ in markers for addr, old in hook.loads}
 
 
-class Marks:
-    """The :func:`bypasses` are in the guest's trap handler before :meth:`connect`, and stay there until all is off."""
+class LiveMarkers:
+    """The edits that connect markers and switch them on.
+
+    The :func:`load_bypasses` must be in the guest's trap handler before :meth:`connect` and until all is off.
+    """
 
     def __init__(self, edits: MarkerEdits, target: Target, text: TextMemory, clock: PauseClock) -> None:
         self._pointers = EditSet(edits.pointers)
         self._switches = EditSet(edits.switches)
         self._text = MergedWrites(text)  # a kernel's markers lie close together
         self._clock = clock
-        self.loads = StagedEdits(edits.loads, target, self._text, clock)
+        self._loads = StagedEdits(edits.loads, target, self._text, clock)
 
     def announce(self, log: EngineLog) -> None:
-        """The journal hears of everything, in the order in which it is done."""
+        """Write all edits to the journal, in the order in which they are made."""
         for batch in (self._pointers.edits, self._switches.edits):
             if batch:
                 log.edits(batch)
-        self.loads.announce(log)
+        self._loads.announce(log)
 
     def connect(self) -> None:
-        """From now on the markers call us. Raises :class:`ConflictError`; :meth:`disconnect` undoes what was done."""
+        """Make the markers call us. After a :class:`ConflictError`, :meth:`disconnect` undoes what was done."""
         with self._clock.paused():
             apply_edits(self._text, self._pointers, lambda _: None)
             apply_edits(self._text, self._switches, lambda _: None)
-        self.loads.make()
+        self._loads.apply()
 
     def disconnect(self) -> list[str]:
-        """And no longer; safe to repeat. Returns what was changed by somebody else and is left alone, in words."""
-        problems = self.loads.undo()
+        """Make the markers no longer call us; safe to repeat.
+
+        Returns a message for each address that somebody else has changed, which is left alone.
+        """
+        problems = self._loads.revert()
         with self._clock.paused():
             for edits in (self._switches, self._pointers):
                 report = revert_edits(self._text, edits)

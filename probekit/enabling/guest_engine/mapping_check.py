@@ -1,4 +1,4 @@
-"""Before the first site goes live: is everything that a probe touches mapped, everywhere, with the right permissions?
+"""Check before a site goes live that every page a probe touches is mapped in every process, with right permissions.
 
 A probe may fire in an NMI, where a page fault must not happen, and in any process. So every page of our code, of our
 data and of the per-CPU slots is looked up in the kernel's page tables, and their top-level entries in those of every
@@ -16,27 +16,29 @@ from probekit.guest.spaces import Unshared
 from probekit.kernel.view import Leaf
 from probekit.target.paging import FLAG_NX, FLAG_USER, FLAG_WRITE
 
-__all__ = ("NotMappedError", "PageTables", "Touched", "check_mapped", "touched_by")
+__all__ = ("NotMappedError", "PageTables", "Touched", "check_mapped", "memory_touched")
 
 _PAGE = 4096
 _MASK = (1 << 64) - 1
 
 
 class Touched(NamedTuple):
-    """Memory that probes will touch. ``what``: for an error; ``code``: executed, else written."""
+    """Memory that probes will touch."""
 
-    what: str
+    name: str
+    """Names it in an error."""
     addr: int
     size: int
     code: bool = False
+    """Whether it is executed; otherwise it is written."""
 
     def pages(self) -> range:
-        """The address of each page of it."""
+        """Return the address of each page of it."""
         return range(self.addr & -_PAGE, self.addr + self.size, _PAGE)
 
 
-def touched_by(memory: Iterable[Allocation], cpu_offsets: Iterable[int]) -> list[Touched]:
-    """What probes touch of our ``memory``. ``cpu_offsets``: per-CPU base of each possible CPU."""
+def memory_touched(memory: Iterable[Allocation], cpu_offsets: Iterable[int]) -> list[Touched]:
+    """Return what probes touch of our ``memory``. ``cpu_offsets``: per-CPU base of each possible CPU."""
     offsets = tuple(cpu_offsets)
     found: list[Touched] = []
     for item in memory:
@@ -49,7 +51,7 @@ def touched_by(memory: Iterable[Allocation], cpu_offsets: Iterable[int]) -> list
 
 
 class PageTables(Protocol):
-    """See :class:`probekit.guest.spaces.AddressSpaces`: the guest runs, and stands still as far as that is needed."""
+    """Looks pages up: :class:`probekit.guest.spaces.AddressSpaces`. The guest runs, and is stopped where needed."""
 
     def leaves(self, pages: Iterable[int]) -> Mapping[int, Leaf | None] | None: ...
 
@@ -57,21 +59,24 @@ class PageTables(Protocol):
 
 
 class NotMappedError(GuestError):
-    """Memory of ours that would fault when a probe touches it. ``addr``: of the page; ``what``: whose it is."""
+    """A page of our memory would fault when a probe touches it."""
 
-    def __init__(self, what: str, addr: int, why: str) -> None:
+    def __init__(self, name: str, addr: int, why: str) -> None:
+        """Describe the page at ``addr`` in the memory ``name``. ``why``: what is wrong, as "is not mapped"."""
         super().__init__(
-            f"nothing was probed: the page at {addr:#x} ({what}) {why}",
+            f"nothing was probed: the page at {addr:#x} ({name}) {why}",
             hint="a probe that fires in an NMI must not fault; the guest's page tables are not as expected",
         )
-        self.what = what
+        self.name = name
+        """Of the memory."""
         self.addr = addr
+        """Of the page."""
 
 
 def check_mapped(touched: Sequence[Touched], tables: PageTables) -> int:
-    """Look up every page. Returns how many pages there are, 0 when tables cannot be read.
+    """Look up every page. Returns how many were checked, 0 when page tables cannot be read.
 
-    Raises :class:`NotMappedError` for the first page that is not as it must be.
+    Raises :class:`NotMappedError` for the first page that is not mapped as it must be.
     """
     owners = {page: item for item in touched for page in item.pages()}
     leaves = tables.leaves(owners)
@@ -80,9 +85,9 @@ def check_mapped(touched: Sequence[Touched], tables: PageTables) -> int:
     for page, item in owners.items():
         why = _wrong(leaves.get(page), code=item.code)
         if why:
-            raise NotMappedError(item.what, page, why)
+            raise NotMappedError(item.name, page, why)
     for addr, comm, pid in tables.unshared(owners):
-        raise NotMappedError(owners[addr].what, addr, f"is not mapped in the address space of {comm!r} (pid {pid})")
+        raise NotMappedError(owners[addr].name, addr, f"is not mapped in the address space of {comm!r} (pid {pid})")
     return len(owners)
 
 

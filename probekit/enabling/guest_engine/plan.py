@@ -1,7 +1,7 @@
-"""What one enabling will be in the guest, worked out before anything is: which blocks, how much memory of each kind.
+"""Decide before anything is allocated which CPUs have blocks, and how much memory of each kind is needed.
 
 data    data plan | watchdog's words | recovery table
-code    recovery header, watchdog's function | shared code, stubs, what serves INT3
+code    recovery header, watchdog's function | shared code, stubs, handler of INT3
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from probekit.codegen.storage import StorageOptions, plan_storage
 from probekit.enabling.api import EngineOptions
 from probekit.enabling.guest_engine.data_layout import VARIABLES, DataPlan, data_context, guest_clauses, plan_data
 from probekit.enabling.guest_engine.stubs import code_size, plan_stubs
-from probekit.enabling.guest_engine.traps import Traps, plan_traps
+from probekit.enabling.guest_engine.traps import TrapPlan, plan_traps
 from probekit.enabling.sites import EnabledSite
 from probekit.errors import GuestError
 from probekit.guest.facts import GuestFacts
@@ -26,34 +26,38 @@ from probekit.records import record
 __all__ = ("CODE_AT", "GuestPlan", "plan_guest")
 
 CODE_AT = -(-(HEADER_SIZE + WATCHDOG_SIZE) // 64) * 64
-"""Where in executable memory the program's code begins."""
+"""Offset in executable memory at which the program's code begins."""
 
 _FAR_SLOT = 1 << 40  # an offset that needs the long form of every access, for the upper bound of the code's size
-_SHARE = 2  # one part in so many of the guest's memory may be asked for
-_TABLE_SLACK = 16 << 10  # what the journal will say of the allocations of this enabling: calls with all registers
+_MAX_SHARE = 2  # we ask for at most one half of the guest's memory
+_TABLE_SLACK = 16 << 10  # bytes of the journal's records of our allocations: guest calls with all registers
 
 
 @record
 class GuestPlan:
-    """``cpus``: those that have a block, in that order. ``traps``: None where no site traps."""
+    """What one enabling will be in the guest."""
 
     program: Program
     sites: tuple[EnabledSite, ...]
     facts: GuestFacts
     cpus: tuple[int, ...]
+    """Numbers of the CPUs that have a block, in order of the blocks."""
     layout: BlockLayout
+    """Of one CPU's block."""
     data: DataPlan
-    traps: Traps | None
+    """Of all data memory."""
+    traps: TrapPlan | None
+    """None where no site has an INT3."""
 
     def context(self, *, data: int, slot: int) -> Context:
-        """What code depends on, with the data memory at ``data`` and the per-CPU slot at ``slot``."""
+        """Return what code depends on, with the data memory at ``data`` and the per-CPU slot at ``slot``."""
         return data_context(self.program, self.data, self.layout, self.facts, data=data, slot=slot)
 
     def code_bound(self) -> int:
-        """Bytes of executable memory, at most."""
+        """Return how many bytes of executable memory are needed, at most."""
         rough = self.context(data=1 << 62, slot=_FAR_SLOT)
         stubs = plan_stubs(self.program, self.sites, rough)
-        bound = code_size(self.program, self.sites, stubs, rough, self.facts.places.landings[0])
+        bound = code_size(self.program, self.sites, stubs, rough, self.facts.call_points.landings[0])
         return CODE_AT + bound + (self.traps.code_size if self.traps is not None else 0)
 
     @property
@@ -62,16 +66,19 @@ class GuestPlan:
         return self.data.size + (self.facts.watchdog.memory if self.facts.watchdog is not None else 0)
 
     def data_bound(self, journal: int) -> int:
-        """Bytes of data memory. ``journal``: of the journal now, with what it will say of the sites."""
+        """Return how many bytes of data memory are needed.
+
+        ``journal``: bytes of the journal so far and of its records of the sites.
+        """
         return self.table + journal + _TABLE_SLACK
 
     def check_room(self, size: int) -> None:
-        """Raises :class:`GuestError` when ``size`` bytes are more than the guest should be asked for.
+        """Check that ``size`` bytes are at most half of the guest's memory. Raises :class:`GuestError` otherwise.
 
-        Its kernel would kill programs to find them, or say on its console that it could not.
+        Its kernel would kill programs to find so much, or print on its console that it could not.
         """
         ram = self.facts.ram
-        if ram and size > ram // _SHARE:
+        if ram and size > ram // _MAX_SHARE:
             raise GuestError(
                 f"nothing was probed: it takes {size >> 20} MiB of guest memory, and the guest has {ram >> 20} MiB",
                 hint="lower -x aggsize, bufsize or dynvarsize, or probe less",
@@ -79,7 +86,10 @@ class GuestPlan:
 
 
 def plan_guest(program: Program, sites: Sequence[EnabledSite], facts: GuestFacts, options: EngineOptions) -> GuestPlan:
-    """Raises :class:`probekit.errors.UnsupportedError` when sites would trap in a guest that cannot take that."""
+    """Plan an enabling.
+
+    Raises :class:`probekit.errors.UnsupportedError` when a site needs INT3 and the guest cannot take it.
+    """
     sites = tuple(sites)
     cpus = _block_owners(facts)
     storage = plan_storage(
@@ -104,9 +114,9 @@ def plan_guest(program: Program, sites: Sequence[EnabledSite], facts: GuestFacts
 
 
 def _block_owners(facts: GuestFacts) -> tuple[int, ...]:
-    """The CPUs that get a block: those online, and one that all CPUs share which may come online later.
+    """Return the CPUs that get a block: those online, and one for all CPUs that may come online later.
 
-    A machine may have many more possible CPUs than it has; a block for each would take their memory for nothing.
+    A machine may have many more possible CPUs than real ones, and a block for each would waste memory.
     """
     spare = sorted(facts.cpu_offsets.keys() - set(facts.online))[:1]
     return (*sorted(facts.online), *spare)

@@ -14,7 +14,7 @@ from probekit.enabling.api import EngineLog
 from probekit.errors import GuestError, InternalError
 from probekit.guest.facts import GuestFacts
 from probekit.guest.safepoint import SafePoint
-from probekit.guest.tracepoints import Hooked, Routine
+from probekit.guest.tracepoints import BatchRoutine, TracepointProbe
 from probekit.guest.watchdog import Watchdog
 from probekit.patch.edits import TextMemory
 from probekit.patch.journal_state import Registration
@@ -43,7 +43,7 @@ class Registered:
         self._log = log
         self.items = dict.fromkeys(items)
         self.traced = False
-        self.routine: Routine | None = None
+        self.routine: BatchRoutine | None = None
 
     def add(self, items: Sequence[Registration]) -> None:
         """The log hears of them now."""
@@ -91,7 +91,7 @@ class Registered:
         services = self._facts.tracepoints
         if services is None:
             raise InternalError("something is registered that this kernel has no function for")
-        hooks = services.standing(self._text.read_many, [Hooked(*item.words) for item in reversed(items)])
+        hooks = services.standing(self._text.read_many, [TracepointProbe(*item.words) for item in reversed(items)])
         stuck = services.disconnect(point, hooks, self.routine, self._text.write_many)
         if stuck:
             raise GuestError(f"the guest kernel still calls probekit at {len(stuck)} tracepoints")

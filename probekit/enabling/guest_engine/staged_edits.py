@@ -1,7 +1,7 @@
-"""Instructions changed in stages while the guest runs, many at a time, and the way back.
+"""Change instructions in stages while the guest runs, many at a time, and the way back.
 
-No pause is longer than one stage of one part takes, however many there are. What
-bypasses a processor that meets an INT3 is in the guest's trap handler all the while.
+However many there are, no pause is longer than one stage of one part takes. Meanwhile
+the guest's trap handler moves on every processor that meets an INT3 of a stage.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from probekit.patch.crossmodify import in_stages, journal_batches, leave
 from probekit.patch.edits import Edit, EditSet, TextMemory
 from probekit.target.api import Target
 
-__all__ = ("FOREIGN", "UNMAPPED", "StagedEdits", "stubs_of")
+__all__ = ("FOREIGN", "UNMAPPED", "StagedEdits", "jump_targets")
 
-_PART = 500
-_TRIES = 3
+_PART = 500  # edits that go through the stages together
+_MAX_TRIES = 3
 FOREIGN = "was changed by somebody else and is left alone"
+"""What a message says of an address whose bytes are not ours."""
+
 UNMAPPED = "is not mapped any more"
+"""What a message says of an address that cannot be read."""
 
 
-def stubs_of(edits: Iterable[Edit]) -> dict[int, int]:
-    """Where each jump leads: while it is made, an INT3 over it leads there too."""
+def jump_targets(edits: Iterable[Edit]) -> dict[int, int]:
+    """Return where each jump leads, by its address: an INT3 over it leads there too while it is made."""
     # e9 rel32      jmp stub
     return {edit.addr: edit.addr + 5 + struct.unpack_from("<i", edit.new, 1)[0] for edit in edits}
 
 
 class StagedEdits:
-    """``edits``: windows of one instruction each (see :mod:`probekit.patch.crossmodify`).
-
-    ``beat``: called now and then, as it may take long.
-    """
+    """Edits of one instruction each (see :mod:`probekit.patch.crossmodify`)."""
 
     def __init__(
         self,
@@ -43,48 +43,50 @@ class StagedEdits:
         target: Target,
         text: TextMemory,
         clock: PauseClock,
-        beat: Callable[[], None] = lambda: None,
+        send_heartbeat: Callable[[], None] = lambda: None,
     ) -> None:
-        self._beat = beat
+        """Prepare. ``send_heartbeat``: called before each part, as all of them may take long."""
+        self._send_heartbeat = send_heartbeat
         self._edits = tuple(edits)
         self._target = target
         self._text = text
         self._clock = clock
 
     def announce(self, log: EngineLog) -> None:
-        """The journal hears of everything, in the order in which it is done."""
+        """Write all edits to the journal, in the order in which they are made."""
         for batch in journal_batches(self._edits):
             if batch:
                 log.edits(batch)
 
-    def make(self) -> None:
-        """Make all of them. Raises :class:`ConflictError`; :meth:`undo` takes back what was made before."""
+    def apply(self) -> None:
+        """Make all edits. After a :class:`ConflictError`, :meth:`revert` undoes those that were made."""
         for part in self._parts():
             in_stages(self._text, part, paused=self._clock.paused)
         leave(self._target, self._clock.paused)
 
-    def undo(self) -> list[str]:
-        """Put the old bytes back where ours stand; safe to repeat. Returns what is left alone, in words.
+    def revert(self) -> list[str]:
+        """Put the old bytes back where ours are; safe to repeat. Returns a message for each address left alone.
 
-        A vCPU may be in the trap handler still: :func:`probekit.patch.crossmodify.leave` comes before its table goes.
+        A vCPU may still be in the trap handler afterwards: call :func:`probekit.patch.crossmodify.leave` before the
+        handler's table is given back.
         """
-        return [problem for part in self._parts() for problem in self._undo_part(part)]
+        return [problem for part in self._parts() for problem in self._revert_part(part)]
 
-    def _undo_part(self, part: Sequence[Edit]) -> list[str]:
-        for _ in range(_TRIES):
-            ours, others = self._standing(part)
-            with suppress(ConflictError):  # one was changed between the two looks: the others are not left for that
+    def _revert_part(self, part: Sequence[Edit]) -> list[str]:
+        for _ in range(_MAX_TRIES):
+            ours, others = self._reverse_edits(part)
+            with suppress(ConflictError):  # one was changed meanwhile: try the others again
                 in_stages(self._text, ours, paused=self._clock.paused)
                 return others
         return [f"{edit.addr:#x} {FOREIGN}" for edit in part]
 
     def _parts(self) -> Iterator[Sequence[Edit]]:
         for at in range(0, len(self._edits), _PART):
-            self._beat()
+            self._send_heartbeat()
             yield self._edits[at : at + _PART]
 
-    def _standing(self, part: Sequence[Edit]) -> tuple[list[Edit], list[str]]:
-        """The way back for those that stand now; and those that hold something else."""
+    def _reverse_edits(self, part: Sequence[Edit]) -> tuple[list[Edit], list[str]]:
+        """Return reverse edits for sites that still hold our bytes, and a message for each that holds other bytes."""
         edits = EditSet(part)
         with self._clock.paused():
             found = edits.read(self._text)

@@ -1,7 +1,7 @@
-"""The stub of every site: inline increments, or the call of a thunk; laid out behind the shared code.
+"""Build the stub of every site: inline increments, or the call of a thunk. Stubs lie after the shared code.
 
-Sites with the same clauses share a thunk, so code grows with clauses, and only
-one small stub with sites.
+Sites with the same clauses share a thunk, so each clause adds a thunk at most, and
+each site adds one small stub.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from probekit.codegen.reg_alloc import ProbeKind
 from probekit.codegen.thunk import CALL_BODY_SIZE, call_body
 from probekit.enabling.sites import EnabledSite
 from probekit.errors import InternalError
-from probekit.guest.tracepoints import CALL_ENTRY_SIZE, Hooked, call_table, caller_code
+from probekit.guest.tracepoints import CALL_ENTRY_SIZE, TracepointProbe, call_table, caller_code
 from probekit.ir.ops import Aggregate, Clause, Program
 from probekit.isa.assemble import assemble
 from probekit.patch.detours import compose, site_edit, stub_shape
@@ -30,53 +30,60 @@ from probekit.patch.sites import JUMP_SIZE, ExitSite, InsnSite, Site, may_trap
 
 __all__ = ("BuiltCode", "Calibrations", "StubPlan", "build_code", "code_size", "plan_stubs")
 
-_PUSHFQ, _POPFQ = b"\x9c", b"\x9d"  # pushfq; popfq: flags are alive between two instructions
+_PUSHFQ, _POPFQ = b"\x9c", b"\x9d"  # pushfq; popfq: flags are in use between two instructions
 _INT3 = b"\xcc"  # int3
 _EMPTY: ThunkKey = ("entry", ())
-"""A thunk with no clauses, for its time to be taken."""
+"""A thunk without clauses, whose time is measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class StubPlan:
-    """How each site is served. ``inline``: by site index, the aggregations to count in, or None for a thunk call."""
+    """How each site runs its clauses."""
 
     inline: tuple[tuple[int, ...] | None, ...]
+    """By site number: the aggregations that the stub counts in, or None when it calls a thunk."""
     thunks: frozenset[ThunkKey]
+    """The thunks that are called."""
 
 
 class Calibrations(NamedTuple):
-    """Addresses of the functions that take the time of what leads to a clause, and of an inline increment."""
+    """Addresses of the functions that measure what a firing takes besides its clauses."""
 
     thunk: int
+    """Measures the way to a thunk and back."""
     inline: int
+    """Measures an inline increment."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltCode:
-    """All executable bytes, and what leads to them: ``edits`` of text, ``hooks`` that the kernel is told of.
-    ``markers``: each with the function that it is to call.
-
-    By site address: ``stubs`` of the sites of INT3; ``copies``: where the copy of an instruction site begins.
-    ``caller``, ``table``: addresses of the routine that tells the kernel, and of the room for that routine's table.
-    ``calibrations``: where clauses are measured.
-    """
+    """All executable bytes, and what leads to them."""
 
     code: bytes
     edits: tuple[Edit, ...]
-    hooks: tuple[Hooked, ...]
+    """The jumps and INT3s that text gets."""
+    tracepoint_probes: tuple[TracepointProbe, ...]
+    """The functions to be registered with tracepoints."""
     markers: tuple[tuple[MarkerHook, int], ...]
+    """Markers, each with the address of the function that it will call."""
     stubs: dict[int, int]
+    """Addresses of the stubs of INT3 sites, by the site's address."""
     copies: dict[int, int]
+    """Where the copy of each probed instruction begins, by the site's address."""
     image: Image
+    """The shared code."""
     caller: int
+    """Address of the routine that registers many tracepoint probes; see :class:`BatchRoutine`."""
     table: int
+    """Address of the room for that routine's table."""
     calibrations: Calibrations | None
+    """None where clauses are not measured."""
 
 
 def _kind(site: EnabledSite) -> ProbeKind:
     match site.probe.kind:
         case "watch" | "begin" | "end" | "error" | "tick":
-            raise InternalError("no code serves such a probe")
+            raise InternalError(f"a {site.probe.kind} probe has a site in the guest engine")
         case kind:
             return kind if site.call is None else "sysend"
 
@@ -86,16 +93,16 @@ def _exits(clause: Clause) -> bool:
 
 
 def plan_stubs(program: Program, sites: Sequence[EnabledSite], context: Context) -> StubPlan:
-    """Decide for every site. A site is inline only when all its clauses are single increments.
+    """Decide for every site how it runs its clauses. A site is inline only when all its clauses are single increments.
 
-    Increments do not look at the activity word, so there are none beside a clause that sets it by ``exit()``.
+    Increments do not look at the activity word, so there are none in a program where a clause calls ``exit()``.
     """
     exits = any(_exits(program.clauses[number]) for number in {n for site in sites for n in site.clauses})
-    # Neither may they where clauses call into the kernel, which would count there what the probes themselves do.
+    # Nor are there any where clauses call into the kernel: they would count what the clauses themselves do there.
     single = {c.index: None if exits or context.services else inline_aggregation(c, context) for c in program.clauses}
     thunks: set[ThunkKey] = set()
     if context.layout.costs is not None:
-        # What an aggregation holds is how often its clause was inline: it must have no other.
+        # The sum of an aggregation tells how often its clause ran inline, so only one clause may use it.
         users = Counter(agg for clause in program.clauses for agg in _aggregated(clause))
         single = {number: None if agg is None or users[agg] > 1 else agg for number, agg in single.items()}
         thunks.add(_EMPTY)
@@ -105,7 +112,7 @@ def plan_stubs(program: Program, sites: Sequence[EnabledSite], context: Context)
         if site.clauses not in decided:
             aggs = [single[number] for number in site.clauses]
             decided[site.clauses] = tuple(a for a in aggs if a is not None) if None not in aggs else None
-        # Whose firing it is must be looked at first in a function that several system calls end in.
+        # A function that several system calls end in first has to check which one it is in.
         choice = decided[site.clauses] if site.call is None else None
         inline.append(choice)
         if choice is None:
@@ -118,7 +125,7 @@ def _aggregated(clause: Clause) -> set[int]:
 
 
 def _calibrations(image: Image, context: Context, addr: int) -> tuple[bytes, Calibrations | None]:
-    """The functions that take times, at ``addr``; nothing where nothing is measured."""
+    """Assemble the functions that measure times, for ``addr``; nothing where nothing is measured."""
     costs = context.layout.costs
     if costs is None:
         return b"", None
@@ -128,7 +135,7 @@ def _calibrations(image: Image, context: Context, addr: int) -> tuple[bytes, Cal
 
 
 def _around(site: Site | Called, body_size: int) -> tuple[int, int]:
-    """Bytes of a site's stub: before the body, and altogether."""
+    """Return how many bytes a site's stub has before the body, and altogether."""
     if isinstance(site, Called):
         return HOOK_PREFIX_SIZE, HOOK_PREFIX_SIZE + body_size + HOOK_SUFFIX_SIZE
     shape = stub_shape(site, body_size)
@@ -136,7 +143,7 @@ def _around(site: Site | Called, body_size: int) -> tuple[int, int]:
 
 
 def code_size(program: Program, sites: Sequence[EnabledSite], plan: StubPlan, context: Context, near: int) -> int:
-    """An upper bound of the bytes that :func:`build_code` makes. ``near``: any address near guest text."""
+    """Return an upper bound of the bytes that :func:`build_code` makes. ``near``: any address near guest text."""
     image = build_image(program, plan.thunks, context, near)
     bodies = {aggs: inline_body_size(len(aggs), context) for aggs in set(plan.inline) if aggs is not None}
     around = sum(_around(site.site, 2)[1] for site in sites)  # a body may keep the flags
@@ -149,69 +156,71 @@ def code_size(program: Program, sites: Sequence[EnabledSite], plan: StubPlan, co
 def build_code(
     program: Program, sites: Sequence[EnabledSite], plan: StubPlan, context: Context, addr: int
 ) -> BuiltCode:
-    """Everything for ``addr``: the shared code, then the stub of every place. Several probes at one place share it."""
+    """Build all code for ``addr``: the shared code, then the stubs. Sites at one address share a stub."""
     image = build_image(program, plan.thunks, context, addr)
     timing, calibrations = _calibrations(image, context, addr + len(image.code))
     code = bytearray(image.code + timing)
     edits: list[Edit] = []
-    hooks: list[Hooked] = []
+    tracepoint_probes: list[TracepointProbe] = []
     markers: list[tuple[MarkerHook, int]] = []
     stubs: dict[int, int] = {}
     copies: dict[int, int] = {}
     bodies = _Bodies(plan, context, image)
-    for members in _places(sites):
-        place = members[-1].site
+    for members in _by_address(sites):
+        main = members[-1].site  # the stub has its form
         stub_addr = addr + len(code)
-        if len(members) == 1 and not isinstance(place, Called | InsnSite) and len(place.old) >= JUMP_SIZE:
-            # Nearly every place is such a one, and there may be 90,000 of them.
-            body = bodies.of(members[0], stub_addr + (_around(place, 0)[0] if isinstance(place, ExitSite) else 0))
-            code += compose(place, stub_addr, body)
-            edits.append(site_edit(place, stub_addr))
+        if len(members) == 1 and not isinstance(main, Called | InsnSite) and len(main.old) >= JUMP_SIZE:
+            # Nearly every site is of this form, and there may be 90,000 of them.
+            body = bodies.of(members[0], stub_addr + (_around(main, 0)[0] if isinstance(main, ExitSite) else 0))
+            code += compose(main, stub_addr, body)
+            edits.append(site_edit(main, stub_addr))
             continue
-        before = b""
-        for member in members[:-1]:
-            if type(member.site) is not type(place):
-                before += bodies.of(member, stub_addr + len(before))
-        place_addr = stub_addr + len(before)
-        body, body_addr = b"", place_addr + _around(place, 0)[0]
-        for member in members:
-            if type(member.site) is type(place):
-                body += bodies.of(member, body_addr + len(body))
+        before, body = bodies.of_all(members, stub_addr)
+        main_addr = stub_addr + len(before)
         code += before
-        if isinstance(place, Called):
+        if isinstance(main, Called):
             code += hook_stub(body)
-            if isinstance(place, Hook):
-                hooks.append(Hooked(place.addr, stub_addr))
+            if isinstance(main, Hook):
+                tracepoint_probes.append(TracepointProbe(main.addr, stub_addr))
             else:
-                markers.append((place, stub_addr))
+                markers.append((main, stub_addr))
             continue
-        code += compose(place, place_addr, body)
-        edits.append(site_edit(place, stub_addr))
-        if may_trap(place):
-            stubs[place.addr] = stub_addr
-        if isinstance(place, InsnSite):
-            copies[place.addr] = place_addr + len(body)
+        code += compose(main, main_addr, body)
+        edits.append(site_edit(main, stub_addr))
+        if may_trap(main):
+            stubs[main.addr] = stub_addr
+        if isinstance(main, InsnSite):
+            copies[main.addr] = main_addr + len(body)
     caller = addr + len(code)
     table = -(-(caller + len(caller_code())) // 8) * 8
-    if hooks:
-        code += caller_code().ljust(table - caller, _INT3) + call_table(hooks)
+    if tracepoint_probes:
+        code += caller_code().ljust(table - caller, _INT3) + call_table(tracepoint_probes)
     return BuiltCode(
-        bytes(code), tuple(edits), tuple(hooks), tuple(markers), stubs, copies, image, caller, table, calibrations
+        code=bytes(code),
+        edits=tuple(edits),
+        tracepoint_probes=tuple(tracepoint_probes),
+        markers=tuple(markers),
+        stubs=stubs,
+        copies=copies,
+        image=image,
+        caller=caller,
+        table=table,
+        calibrations=calibrations,
     )
 
 
-def _places(sites: Sequence[EnabledSite]) -> Iterable[Sequence[EnabledSite]]:
-    """The sites at each address. Where one is an entry or exit, the place has its form, and it comes last."""
+def _by_address(sites: Sequence[EnabledSite]) -> Iterable[Sequence[EnabledSite]]:
+    """Yield the sites at each address. An entry or exit among them comes last, because the stub has its form."""
     if len({site.site.addr for site in sites}) == len(sites):
         return ((site,) for site in sites)
-    at: dict[int, list[EnabledSite]] = {}
+    found: dict[int, list[EnabledSite]] = {}
     for site in sites:
-        at.setdefault(site.site.addr, []).append(site)
-    return [sorted(members, key=lambda member: not isinstance(member.site, InsnSite)) for members in at.values()]
+        found.setdefault(site.site.addr, []).append(site)
+    return [sorted(members, key=lambda member: not isinstance(member.site, InsnSite)) for members in found.values()]
 
 
 class _Bodies:
-    """What stands in a stub for one probe."""
+    """Makes the part of a stub that runs the clauses of one probe."""
 
     def __init__(self, plan: StubPlan, context: Context, image: Image) -> None:
         self._inline = plan.inline
@@ -219,9 +228,25 @@ class _Bodies:
         self._made = {aggs: inline_bodies(aggs, context) for aggs in set(plan.inline) if aggs is not None}
 
     def of(self, site: EnabledSite, addr: int) -> bytes:
-        """The body for ``addr``."""
+        """Return the body of one site for ``addr``."""
         aggs = self._inline[site.number]
         if aggs is None:
             return call_body(site.number, addr, self._thunks[_kind(site), site.clauses])
         body = self._made[aggs](site.number)
         return _PUSHFQ + body + _POPFQ if isinstance(site.site, InsnSite) else body
+
+    def of_all(self, sites: Sequence[EnabledSite], stub_addr: int) -> tuple[bytes, bytes]:
+        """Return the bodies of all sites at one address, whose stub has the form of the last and is at ``stub_addr``.
+
+        The first result comes before that form, the second goes into it.
+        """
+        main = sites[-1].site
+        before, body = b"", b""
+        for site in sites[:-1]:
+            if type(site.site) is not type(main):
+                before += self.of(site, stub_addr + len(before))
+        body_addr = stub_addr + len(before) + _around(main, 0)[0]
+        for site in sites:
+            if type(site.site) is type(main):
+                body += self.of(site, body_addr + len(body))
+        return before, body

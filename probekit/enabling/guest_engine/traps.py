@@ -1,10 +1,10 @@
-"""The INT3 sites of one enabling: what stands behind the stubs in our code, and how the guest's kernel is told.
+"""Build what the INT3 sites of one enabling need: the handler and its tables, and the structures that register them.
 
     code    ... stubs | notifier | hash of sites | exception table of the copies
-    data    notifier block | bpf symbol (both are written by the kernel while they are on its lists)
+    data    notifier block | bpf symbol (the kernel writes to both while they are on its lists)
 
-Complete and verified before the first site goes live; taken off the kernel's
-lists only when every site has its byte back and nobody can be on the way.
+All of it is complete and verified before the first site goes live. It is taken off the
+kernel's lists only when every site has its byte back and no CPU can be in the handler.
 """
 
 from __future__ import annotations
@@ -21,50 +21,53 @@ from probekit.patch.edits import TextMemory
 from probekit.patch.hooks import Called, MarkerHook
 from probekit.patch.sites import InsnSite, may_trap
 
-__all__ = ("TrapCode", "Traps", "check_registered", "plan_traps")
+__all__ = ("TrapCode", "TrapPlan", "check_registered", "plan_traps")
 
 _ALIGN = 64
-_BLOCK_ROOM = 64  # of the notifier block, so that the symbol behind it is aligned
-_MOST_HANDLERS = 256
+_BLOCK_ROOM = 64  # bytes for the notifier block, so that the symbol after it is aligned
+_MAX_HANDLERS = 256  # notifiers of the chain that are looked at
 
 
 @dataclass(frozen=True, slots=True)
 class TrapCode:
-    """``code``: bytes that go behind the stubs. ``block``: bytes for our data memory.
-
-    ``hooks``: what the kernel is to be told of, in order: the kind, and the address of the structure.
-    """
+    """The bytes that an enabling with INT3 sites adds to our memory."""
 
     code: bytes
+    """Goes after the stubs."""
     block: bytes
+    """Goes to our data memory."""
     hooks: tuple[tuple[HookKind, int], ...]
+    """The kind and address of each structure that is registered with the kernel, in that order."""
 
 
 @dataclass(frozen=True, slots=True)
-class Traps:
-    """What an enabling needs. ``count``: sites of INT3; ``faulting``: instructions whose copies need a fix-up."""
+class TrapPlan:
+    """What an enabling needs for its INT3 sites."""
 
     facts: TrapFacts
     count: int
+    """How many addresses may have an INT3."""
     faulting: tuple[int, ...]
+    """Addresses of probed instructions that may fault: their copies need a fix-up."""
 
     @property
     def code_size(self) -> int:
-        """Bytes behind the stubs, at most."""
+        """How many bytes go after the stubs, at most."""
         sizes = (NOTIFIER_SIZE, table_size(self.count), EXTABLE_ENTRY.size * len(self.faulting))
         return sum(size + _ALIGN for size in sizes)
 
     @property
     def data_size(self) -> int:
-        """Bytes of data memory."""
+        """How many bytes of data memory it needs."""
         return _BLOCK_ROOM + (self.facts.ksym.size if self.facts.ksym is not None else 0)
 
     def build(
         self, stubs: Mapping[int, int], copies: Mapping[int, int], *, addr: int, code: tuple[int, int], data: int
     ) -> TrapCode:
-        """Everything. ``stubs``, ``copies``: as of ``BuiltCode``; ``addr``: of what comes behind the stubs.
+        """Build all of it.
 
-        ``code``: all of our executable memory, start and end; ``data``: address of our data memory.
+        ``stubs``, ``copies``: see :class:`probekit.enabling.guest_engine.stubs.BuiltCode`; ``addr``: the address after
+        the stubs; ``code``: start and end of all our executable memory; ``data``: address of our data memory.
         """
         out = bytearray()
         hooks: list[tuple[HookKind, int]] = []
@@ -93,28 +96,31 @@ class Traps:
         return TrapCode(bytes(out), bytes(block), tuple(hooks))
 
 
-def plan_traps(sites: Sequence[EnabledSite], facts: TrapFacts | None, *, staged: int = 0) -> Traps | None:
-    """What ``sites`` need, or None when they need nothing. ``staged``: how many get an INT3 while they change.
+def plan_traps(sites: Sequence[EnabledSite], facts: TrapFacts | None, *, staged: int = 0) -> TrapPlan | None:
+    """Return what ``sites`` need, or None when they need nothing.
 
-    Raises :class:`UnsupportedError` when there is no way.
+    ``staged``: how many sites have an INT3 for a moment while they are changed in stages.
+    Raises :class:`UnsupportedError` when the guest cannot take INT3.
     """
     count = staged + len({s.site.addr for s in sites if not isinstance(s.site, Called) and may_trap(s.site)})
-    count += sum(len(s.site.loads) for s in sites if isinstance(s.site, MarkerHook))  # bypassed while they change
+    count += sum(
+        len(s.site.loads) for s in sites if isinstance(s.site, MarkerHook)
+    )  # they have an INT3 while they change
     fixups = facts.fixups if facts is not None else {}
     faulting = sorted({s.site.addr for s in sites if isinstance(s.site, InsnSite) and s.site.addr in fixups})
     if not count and not faulting:
         return None
     if facts is None:
         raise UnsupportedError("INT3 cannot be taken in this guest", feature="INT3")
-    return Traps(facts, count, tuple(faulting))
+    return TrapPlan(facts, count, tuple(faulting))
 
 
 def check_registered(text: TextMemory, facts: TrapFacts, block: int) -> None:
-    """Raise :class:`GuestError` unless our block is on the kernel's chain. The guest is stopped."""
+    """Check that our block is on the kernel's chain. The guest is stopped. Raises :class:`GuestError` otherwise."""
     if facts.chain is None:
         return
     at, seen = _word(text, facts.chain), 0
-    while at and seen < _MOST_HANDLERS:
+    while at and seen < _MAX_HANDLERS:
         if at == block:
             return
         at, seen = _word(text, at + facts.block.following), seen + 1

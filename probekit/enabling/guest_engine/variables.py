@@ -1,9 +1,8 @@
-"""A program's strings, arrays and objects in guest memory, read and assigned by the host.
+"""Read and write a program's strings, arrays and objects in guest memory from the host.
 
-Clauses of BEGIN, END and ticks run on the host and see the same variables as clauses in the guest. What
-they do to a table of elements happens while the guest stands still and no CPU is inside a clause, so no
-lock is held and none is needed. The guest is untrusted: numbers of entries are checked, chains are walked
-only so far.
+Clauses of BEGIN, END and ticks run on the host and see the same variables as clauses in the guest. They change the
+table of elements while the guest is stopped and no CPU is inside a clause, so no lock is held and none is needed.
+The guest is untrusted: numbers of entries are checked, and the length of chains is bounded.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from probekit.buffers.variables import (
     round8,
 )
 from probekit.codegen.storage import Storage
-from probekit.errors import GuestError, InternalError
+from probekit.errors import GuestError, InternalError, required
 from probekit.guest.memory import DataMemory
 from probekit.interp.state import Value
 from probekit.ir.ops import Program, Variable
@@ -33,17 +32,13 @@ from probekit.lang.arith import signed64
 __all__ = ("GuestSpeculations", "GuestVariables")
 
 _MASK = (1 << 64) - 1
-_CHAIN = 4096
+_MAX_CHAIN = 4096  # entries of a chain that are looked at
 
 _Key = tuple[Value, ...]
 
 
 class GuestVariables:
-    """See :class:`probekit.interp.state.Shared`.
-
-    ``memory``: the data memory, which begins at ``base``; asked each time, as it becomes a copy when probing ends.
-    ``quiet``: a stretch of time in which no CPU is inside a clause.
-    """
+    """A program's variables in guest memory: a :class:`probekit.interp.state.Shared`."""
 
     def __init__(
         self,
@@ -52,13 +47,18 @@ class GuestVariables:
         *,
         base: int,
         memory: Callable[[], DataMemory],
-        quiet: Callable[[], AbstractContextManager[None]],
+        no_clause_running: Callable[[], AbstractContextManager[None]],
     ) -> None:
+        """Use the data memory that begins at ``base``.
+
+        ``memory``: returns it; called for each access, because it becomes a copy when probing ends.
+        ``no_clause_running``: a context in which no CPU is inside a clause.
+        """
         self._program = program
         self._storage = storage
         self._base = base
         self._memory = memory
-        self._quiet = quiet
+        self._no_clause_running = no_clause_running
         arrays = storage.arrays
         self._owned = frozenset(
             v.index
@@ -69,31 +69,31 @@ class GuestVariables:
     # Scalars.
 
     def owns(self, var: int) -> bool:
-        """Whether the variable lives there."""
+        """Return whether the variable lives in guest memory."""
         return var in self._owned
 
     def load(self, var: int) -> Value:
-        """A string."""
+        """Return a string's bytes before its NUL."""
         place = self._storage.globals_[var]
         return _text(self._read(place.offset, place.size))
 
     def store(self, var: int, value: Value) -> None:
-        """Assign a string."""
+        """Assign a string, cut to the variable's size."""
         place = self._storage.globals_[var]
         if not isinstance(value, bytes):
-            raise InternalError("a string variable was given an integer")
+            raise InternalError(f"an integer is assigned to the string variable {var}")
         self._write(place.offset, _padded(value, place.size))
 
     def address(self, var: int) -> int:
-        """Where an object lies."""
+        """Return the address of an object."""
         return self._base + self._storage.globals_[var].offset
 
     # Elements.
 
     def load_element(self, var: int, key: _Key) -> Value:
-        """An element, 0 or empty when there is none."""
+        """Return an element, 0 or an empty string when there is none. Raises :class:`GuestError` for a bad table."""
         variable = self._program.variables[var]
-        with self._quiet():
+        with self._no_clause_running():
             found, _ = self._find(self._table, self._words(variable, key))
             if found is None:
                 return b"" if variable.kind == "string" else 0
@@ -101,14 +101,17 @@ class GuestVariables:
         return _text(data) if variable.kind == "string" else signed64(int.from_bytes(data, "little"))
 
     def store_element(self, var: int, key: _Key, value: Value) -> bool:
-        """Assign an element; 0 or an empty string frees it."""
+        """Assign an element; 0 or an empty string frees it. Returns False when there is no room for it.
+
+        Raises :class:`GuestError` for a bad table.
+        """
         variable = self._program.variables[var]
         words = self._words(variable, key)
-        with self._quiet():
+        with self._no_clause_running():
             found, link = self._find(self._table, words)
             if not value:
                 if found is not None:
-                    self._give(found, link)
+                    self._free(found, link)
                 return True
             entry = found if found is not None else self._make(words, link)
             if entry is None:
@@ -119,10 +122,13 @@ class GuestVariables:
         return True
 
     def element_address(self, var: int, key: _Key, *, create: bool) -> int:
-        """Where an element that is an object lies; 0 when there is none, or no room for one."""
+        """Return the address of an element that is an object; 0 when there is none, or no room for one.
+
+        Raises :class:`GuestError` for a bad table.
+        """
         variable = self._program.variables[var]
         words = self._words(variable, key)
-        with self._quiet():
+        with self._no_clause_running():
             entry, link = self._find(self._table, words)
             if entry is None and create:
                 entry = self._make(words, link)
@@ -133,14 +139,14 @@ class GuestVariables:
     # Memory.
 
     def read(self, addr: int, size: int) -> bytes | None:
-        """Bytes of our variables; None outside them."""
+        """Return bytes of our variables; None outside them."""
         start = addr - self._base
         if not 0 <= start <= start + size <= self._storage.size:
             return None
         return self._read(start, size)
 
     def write(self, addr: int, data: bytes) -> bool:
-        """Change an object, or the value of an element that is one; False elsewhere."""
+        """Change an object, or the value of an element that is one. Returns False for any other address."""
         start = addr - self._base
         if not any(_inside(self._storage.globals_[var], start, len(data)) for var in self._storage.objects):
             table = self._storage.dynamic
@@ -156,10 +162,7 @@ class GuestVariables:
 
     @property
     def _table(self) -> DynamicTable:
-        table = self._storage.dynamic
-        if table is None:
-            raise InternalError("a thread-local variable has no table")
-        return table
+        return required(self._storage.dynamic, "the table of elements in a program that has arrays")
 
     def _words(self, variable: Variable, key: _Key) -> list[int]:
         words = [variable.index]
@@ -175,11 +178,11 @@ class GuestVariables:
         return self._table.entry(entry) + ENTRY_HEAD + 8 * len(self._words(variable, key))
 
     def _find(self, table: DynamicTable, words: list[int]) -> tuple[int | None, int]:
-        """The entry's number, and the offset of the link to it (or of the chain's end)."""
+        """Find an entry. Returns its number or None, and the offset of the link to it or of the chain's end."""
         hashed = hash_words(words)
         head = struct.pack(f"<{len(words) + 1}Q", hashed, *words)
         link = table.bucket(hashed) + 4
-        for _ in range(_CHAIN):
+        for _ in range(_MAX_CHAIN):
             number = int.from_bytes(self._read(link, 4), "little")
             if number == 0:
                 return None, link
@@ -192,7 +195,7 @@ class GuestVariables:
         raise GuestError("a chain in the guest's table of elements does not end")
 
     def _make(self, words: list[int], link: int) -> int | None:
-        """A new entry at the end of a chain; None when there is no room."""
+        """Make an entry at the end of a chain. Returns its number, or None when there is no room."""
         table = self._table
         found: tuple[int, int] = struct.unpack("<QQ", self._read(table.offset, DYNAMIC_HEAD))
         free, used = found
@@ -212,7 +215,7 @@ class GuestVariables:
         self._write(link, struct.pack("<I", number))
         return number - 1
 
-    def _give(self, entry: int, link: int) -> None:
+    def _free(self, entry: int, link: int) -> None:
         table = self._table
         at = table.entry(entry)
         self._write(link, self._read(at, 4))
@@ -228,7 +231,10 @@ class GuestVariables:
 
 
 class GuestSpeculations:
-    """The words of a program's speculations: a :class:`probekit.enabling.speculation.SharedNumbers`."""
+    """The words of a program's speculations: a :class:`probekit.enabling.speculation.SharedNumbers`.
+
+    Each is FREE, ACTIVE or ENDED (:mod:`probekit.buffers.variables`).
+    """
 
     def __init__(
         self,
@@ -236,16 +242,16 @@ class GuestSpeculations:
         *,
         base: int,
         memory: Callable[[], DataMemory],
-        quiet: Callable[[], AbstractContextManager[None]],
+        no_clause_running: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._addr = base + place.offset
         self._size = place.size
         self._memory = memory
-        self._quiet = quiet
+        self._no_clause_running = no_clause_running
 
     def acquire(self) -> int | None:
-        """A number that was free; 0: none is; None: none is, but some are ended and will be."""
-        with self._quiet():
+        """Take a free number, from 1. Returns 0 when all are active, None when some have ended and will be free."""
+        with self._no_clause_running():
             words = self._words()
             if SPECULATION_FREE not in words:
                 return None if SPECULATION_ENDED in words else 0
@@ -254,8 +260,8 @@ class GuestSpeculations:
         return number
 
     def end(self, number: int) -> bool:
-        """An active one is ended now; False for any other."""
-        with self._quiet():
+        """Mark an active speculation as ended. Returns False, and does nothing, for any other."""
+        with self._no_clause_running():
             words = self._words()
             if not 0 < number <= len(words) or words[number - 1] != SPECULATION_ACTIVE:
                 return False
@@ -263,7 +269,7 @@ class GuestSpeculations:
         return True
 
     def release(self, number: int) -> None:
-        """An ended one is free again; the guest does not touch it before."""
+        """Mark an ended speculation as free. The guest does not touch it until then."""
         if 0 < number <= self._size // 8:
             self._set(number, SPECULATION_FREE)
 

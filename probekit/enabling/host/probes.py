@@ -12,7 +12,6 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from probekit.buffers import actions as acts
@@ -25,12 +24,13 @@ from probekit.interp.aggs import Aggregations
 from probekit.interp.run import Fault, run_clause
 from probekit.interp.state import Limits, State
 from probekit.ir.ops import Clause, Program
+from probekit.records import record
 
 if TYPE_CHECKING:
     from probekit.enabling.api import Globals
     from probekit.guest.peek import KernelPeek
 
-__all__ = ("CPU", "ExitFlag", "GuestSight", "HostProbes", "record_integer")
+__all__ = ("CPU", "ExitFlag", "GuestView", "HostProbes", "record_integer")
 
 CPU = 0
 """The CPU that the host's own probes are said to fire on."""
@@ -38,8 +38,8 @@ CPU = 0
 _LONGEST_CHILL_NS = 500_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class GuestSight:
+@record
+class GuestView:
     """What the host's probes see of a guest. ``percpu_offset``: of :data:`CPU`, asked when it is needed."""
 
     peek: KernelPeek
@@ -81,7 +81,7 @@ class HostProbes:
         bufsize: int,
         bufpolicy: str = "switch",
         limits: Limits | None = None,
-        guest: GuestSight | None = None,
+        guest: GuestView | None = None,
     ) -> None:
         self._program = program
         self._aggregations = aggregations
@@ -127,7 +127,7 @@ class HostProbes:
         """
         now = time.monotonic_ns() if timestamp is None else timestamp
         if self._guest is not None:
-            self._guest.peek.forget()
+            self._guest.peek.invalidate()
         firing = Firing(
             ecb.probe,
             self._program,

@@ -4,5 +4,5 @@
 - ``step_in_place``  instructions that are stepped over where they stand
 - ``watch``          ``mem`` probes: which vCPU has made which access to watched memory
 - ``last_insn``      the instruction that a stopped vCPU has just executed
-- ``late_hits``      watchpoint hits that the stub keeps to itself
+- ``unreported_hits``      watchpoint hits that the stub keeps to itself
 """

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 
 from probekit.buffers.layout import RawRecord
 from probekit.enabling.api import Drained, EngineLog, EngineOptions, Rows
-from probekit.enabling.guest_access import Reach
+from probekit.enabling.guest_access import GuestAccess
 from probekit.enabling.host.firing import Firing, HostGlobals, fire
 from probekit.enabling.host.vcpu import VcpuWorld, kernel_gs_base
 from probekit.enabling.sites import EnabledSite
 from probekit.enabling.speculation import Speculations
-from probekit.enabling.stop_engine.step_in_place import InPlace
-from probekit.enabling.stop_engine.watch import Hit, Watcher
+from probekit.enabling.stop_engine.step_in_place import InPlaceStepper
+from probekit.enabling.stop_engine.watch import Watcher, WatchHit
 from probekit.errors import GuestError, InternalError, ProbekitError, UnsupportedError
 from probekit.guest.facts import GuestFacts
 from probekit.guest.health import check_status
@@ -85,7 +85,7 @@ class StopEngine:
         self._sites: dict[int, list[EnabledSite]] = {}
         for site in sites:
             self._sites.setdefault(site.site.addr, []).append(site)
-        self._reach = Reach(target, text, facts, log, clock, options.safepoint_s, cancelled)
+        self._access = GuestAccess(target, text, facts, log, clock, options.safepoint_s, cancelled)
         self._slots: dict[int, int] = {}
         self._memory: Allocation | None = None
         self._aggregations = Aggregations(program.aggregations)
@@ -118,7 +118,7 @@ class StopEngine:
             if self._target.running:
                 self._target.stop()
             self._live = True
-            self._reach.clock.stopped = self._take
+            self._access.clock.on_stop = self._take
             for addr in self._sites:
                 self._target.set_breakpoint(addr)
             if self._watcher is not None:
@@ -130,13 +130,13 @@ class StopEngine:
                 self._target.resume()
             raise
 
-    def _stepped(self, fixups: Mapping[int, int]) -> InPlace:
+    def _stepped(self, fixups: Mapping[int, int]) -> InPlaceStepper:
         insns = {
             addr: decode_one(place.old, addr).raw
             for addr, sites in self._sites.items()
             if isinstance(place := sites[0].site, InsnSite) and addr in fixups
         }
-        return InPlace(self._target, insns, fixups, self._sites)
+        return InPlaceStepper(self._target, insns, fixups, self._sites)
 
     def _make_slots(self) -> None:
         # One place may be an instruction's and a function's entry or exit: stepping over the latter is simpler.
@@ -145,10 +145,10 @@ class StopEngine:
             for addr, sites in self._sites.items()
             if not self._in_place.serves(addr)
         ]
-        with self._reach.safe_point() as point:
+        with self._access.safe_point() as point:
             memory = self._facts.services.allocate(point, "exec", STEP_SLOT_SIZE * len(sites))
             self._memory = memory
-            self._reach.log.allocated(memory)
+            self._access.log.allocated(memory)
             self._facts.services.make_executable(point, memory)
         self.guest_bytes = memory.size
         slots: list[tuple[int, bytes]] = []
@@ -181,15 +181,15 @@ class StopEngine:
             {},
             unseen=watcher.unseen if watcher is not None else 0,
             undecoded=watcher.undecoded if watcher is not None else 0,
-            lost_steps=self._in_place.lost + (watcher.lost_steps if watcher is not None else 0),
+            lost_steps=self._in_place.lost_steps + (watcher.lost_steps if watcher is not None else 0),
         )
 
     def aggregations(self) -> dict[int, Rows]:
         """The host's own tables."""
         return {plan.index: list(self._aggregations.table(plan.index).items()) for plan in self._program.aggregations}
 
-    def beat(self) -> None:
-        """Do nothing: no code in the guest waits for a sign of life."""
+    def send_heartbeat(self) -> None:
+        """Do nothing: no watchdog in the guest waits for a heartbeat."""
 
     def costs(self) -> None:
         """Return nothing: the guest's time stands still while clauses run."""
@@ -208,10 +208,10 @@ class StopEngine:
         if memory is None:
             return problems
         try:
-            with self._reach.safe_point(ending=True) as point:
+            with self._access.safe_point(ending=True) as point:
                 self._facts.services.synchronize(point)
                 self._facts.services.free(point, memory)
-                self._reach.log.freed(memory)
+                self._access.log.freed(memory)
         except ProbekitError as error:
             return [*problems, f"{memory.size} bytes of guest memory are left behind, inert: {error.message}"]
         finally:
@@ -231,7 +231,7 @@ class StopEngine:
         except GuestError as error:
             return [error.message]
         finally:
-            self._reach.clock.stopped = _nobody
+            self._access.clock.on_stop = _nobody
             self._let_run()
         return []
 
@@ -250,14 +250,14 @@ class StopEngine:
         False: nobody had.
         """
         if self._peek is not None:
-            self._peek.forget()
+            self._peek.invalidate()
         hits = self._watcher.hits(stop) if self._watcher is not None else []
         for hit in hits:
             self._fire(hit.vcpu, hit.site.probe, hit.site.clauses, hit.site.number, self._world_of(hit))
         served = bool(hits) or stop.kind == "watch"
         for vcpu in self._target.vcpus() if self._sites else ():
             regs = self._target.regs(vcpu)
-            served = self._in_place.arrived(vcpu, regs) or served
+            served = self._in_place.at_fixup(vcpu, regs) or served
             sites = self._sites.get(regs["rip"])
             if sites is None or regs.in_user_mode:
                 continue
@@ -308,7 +308,7 @@ class StopEngine:
         argument = _among(args)
         return VcpuWorld(regs, self._text, self._facts, argument, returned, self._stacks)
 
-    def _world_of(self, hit: Hit) -> VcpuWorld:
+    def _world_of(self, hit: WatchHit) -> VcpuWorld:
         return VcpuWorld(hit.regs, self._text, self._facts, _among(hit.args), stacks=self._stacks, inside=True)
 
     def _move_on(self, vcpu: Vcpu, regs: Regs) -> None:

@@ -17,14 +17,14 @@ from probekit.isa.access import Access, accesses_behind, element_of
 from probekit.isa.decode import DecodeError, decode_one, decode_run
 from probekit.target.api import Regs
 
-__all__ = ("Executed", "LastInstruction")
+__all__ = ("ExecutedInsn", "LastInstruction")
 
 _LONGEST = 15
 _FURTHEST = 1 << 16  # bytes of a function that are decoded to find one instruction
 _CACHE = 4096
 
 
-class Executed(NamedTuple):
+class ExecutedInsn(NamedTuple):
     """An instruction and what it did to memory. ``pc``: its address; ``repeats``: it has a REP prefix."""
 
     pc: int
@@ -40,7 +40,7 @@ class LastInstruction:
         self._start_of = start_of
         self._known: dict[int, bytes | None] = {}
 
-    def find(self, regs: Regs, fits: Callable[[Access], bool]) -> Executed | None:
+    def find(self, regs: Regs, fits: Callable[[Access], bool]) -> ExecutedInsn | None:
         """The instruction whose access ``fits`` (its address is not None), or whose address nobody can tell."""
         values = regs.values
         surest = self._decoded(values["rip"])
@@ -60,8 +60,8 @@ class LastInstruction:
     def _accesses(candidate: tuple[int, bytes], regs: Regs) -> tuple[Access, ...]:
         return accesses_behind(candidate[1], candidate[0], regs.values)
 
-    def _executed(self, candidate: tuple[int, bytes], regs: Regs, *, repeats: bool = False) -> Executed:
-        return Executed(candidate[0], self._accesses(candidate, regs), repeats)
+    def _executed(self, candidate: tuple[int, bytes], regs: Regs, *, repeats: bool = False) -> ExecutedInsn:
+        return ExecutedInsn(candidate[0], self._accesses(candidate, regs), repeats)
 
     def _decoded(self, rip: int) -> tuple[int, bytes] | None:
         """The instruction that ends at ``rip``, by decoding from the function's start; verified when known before."""

@@ -21,41 +21,41 @@ from probekit.errors import TargetTimeout
 from probekit.isa.access import accesses_behind, element_of
 from probekit.target.api import Regs, Target, Vcpu
 
-__all__ = ("InPlace",)
+__all__ = ("InPlaceStepper",)
 
-_AT_ONCE: Final = 256  # elements at one stop
-_SAME: Final = ("rax", "rbx", "rdx", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15")
-_ZEROS: Final = dict.fromkeys((*_SAME, "rcx", "rsi", "rdi", "rsp", "eflags", "fs_base", "gs_base"), 0)
-_MOST: Final = 4096  # tasks under way; beyond it the oldest is forgotten, and would fire again
+_STEPS_PER_STOP: Final = 256  # elements at one stop
+_UNCHANGED: Final = ("rax", "rbx", "rdx", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15")
+_ZEROS: Final = dict.fromkeys((*_UNCHANGED, "rcx", "rsi", "rdi", "rsp", "eflags", "fs_base", "gs_base"), 0)
+_MAX_INTERRUPTED: Final = 4096  # tasks under way; beyond it the oldest is forgotten, and would fire again
 
 
 @dataclass(frozen=True, slots=True)
-class _UnderWay:
+class _Interrupted:
     """One task's execution of one instruction: the registers when it was left."""
 
     regs: Regs
     fixup: int
 
 
-class InPlace:
+class InPlaceStepper:
     """``insns``: the bytes of each instruction by its address; ``fixups``: where a fault in it goes on.
 
-    ``taken``: addresses that have a breakpoint of somebody else's, who tells :meth:`arrived`, too.
-    ``lost``: steps whose trap was lost; only grows.
+    ``breakpoints``: addresses that have a breakpoint of somebody else's, who tells :meth:`at_fixup`, too.
+    ``lost_steps``: steps whose trap was lost; only grows.
     """
 
     def __init__(
-        self, target: Target, insns: Mapping[int, bytes], fixups: Mapping[int, int], taken: Container[int]
+        self, target: Target, insns: Mapping[int, bytes], fixups: Mapping[int, int], breakpoints: Container[int]
     ) -> None:
         self._target = target
         self._insns = dict(insns)
-        self._taken = taken
+        self._breakpoints = breakpoints
         elements = {addr: element_of(raw) for addr, raw in insns.items()}
         self._element_size = {a: accesses_behind(e, a, _ZEROS)[0].size for a, e in elements.items() if e is not None}
         self._fixups = dict(fixups)
-        self._way: dict[tuple[int, int], _UnderWay] = {}
-        self._watched: set[int] = set()
-        self.lost = 0
+        self._interrupted: dict[tuple[int, int], _Interrupted] = {}
+        self._fixup_breakpoints: set[int] = set()
+        self.lost_steps = 0
 
     def serves(self, addr: int) -> bool:
         """Whether the instruction at ``addr`` is one of these."""
@@ -63,10 +63,10 @@ class InPlace:
 
     def continues(self, regs: Regs) -> bool:
         """Whether a vCPU at one of these instructions is in the middle of it: it has fired already."""
-        way = self._way.get((regs["rip"], regs["rsp"]))
+        way = self._interrupted.get((regs["rip"], regs["rsp"]))
         if way is None:
             return False
-        same = all(regs[name] == way.regs[name] for name in _SAME)
+        same = all(regs[name] == way.regs[name] for name in _UNCHANGED)
         size = self._element_size.get(regs["rip"], 0)
         gone = (way.regs["rcx"] - regs["rcx"]) * size
         further = {abs(regs[name] - way.regs[name]) for name in ("rsi", "rdi")}
@@ -76,58 +76,58 @@ class InPlace:
         """Step the vCPU over its instruction, or as far as it gets at one stop."""
         addr, rsp = regs["rip"], regs["rsp"]
         behind = addr + len(self._insns[addr])
-        self._way.pop((addr, rsp), None)
-        for _ in range(_AT_ONCE):
+        self._interrupted.pop((addr, rsp), None)
+        for _ in range(_STEPS_PER_STOP):
             try:
                 self._target.step(vcpu)
             except TargetTimeout:
-                self.lost += 1
+                self.lost_steps += 1
                 return
             now = self._target.regs(vcpu)
             if (now["rip"], now["rsp"]) == (behind, rsp):
                 return
             if (now["rip"], now["rsp"]) != (addr, rsp):
                 if self._faulted(now, addr):
-                    self._leave(regs)
+                    self._keep_interrupted(regs)
                 else:
-                    self.lost += 1
+                    self.lost_steps += 1
                 return
             regs = now
-        self._leave(regs)
+        self._keep_interrupted(regs)
 
-    def arrived(self, vcpu: Vcpu, regs: Regs) -> bool:
+    def at_fixup(self, vcpu: Vcpu, regs: Regs) -> bool:
         """To be told of every vCPU at every stop: at a fix-up, its instruction has ended there. Whether it was ours."""
-        if not self._way or regs.in_user_mode:
+        if not self._interrupted or regs.in_user_mode:
             return False
-        for key, way in list(self._way.items()):
+        for key, way in list(self._interrupted.items()):
             if (way.fixup, key[1]) == (regs["rip"], regs["rsp"]):
-                del self._way[key]
-        if regs["rip"] not in self._watched:
+                del self._interrupted[key]
+        if regs["rip"] not in self._fixup_breakpoints:
             return False
-        if all(way.fixup != regs["rip"] for way in self._way.values()):
-            self._forget(regs["rip"])
+        if all(way.fixup != regs["rip"] for way in self._interrupted.values()):
+            self._clear_fixup(regs["rip"])
         else:
             self._target.step(vcpu)
         return True
 
     def clear(self) -> None:
         """Nothing is waited for any more; the guest is stopped."""
-        self._way.clear()
-        for fixup in list(self._watched):
-            self._forget(fixup)
+        self._interrupted.clear()
+        for fixup in list(self._fixup_breakpoints):
+            self._clear_fixup(fixup)
 
-    def _leave(self, regs: Regs) -> None:
+    def _keep_interrupted(self, regs: Regs) -> None:
         """The task is in the middle of it, or in the handler of its fault."""
         fixup = self._fixups[regs["rip"]]
-        self._way[regs["rip"], regs["rsp"]] = _UnderWay(regs, fixup)
-        if len(self._way) > _MOST:
-            del self._way[next(iter(self._way))]
-        if fixup not in self._watched and fixup not in self._taken:
+        self._interrupted[regs["rip"], regs["rsp"]] = _Interrupted(regs, fixup)
+        if len(self._interrupted) > _MAX_INTERRUPTED:
+            del self._interrupted[next(iter(self._interrupted))]
+        if fixup not in self._fixup_breakpoints and fixup not in self._breakpoints:
             self._target.set_breakpoint(fixup)
-            self._watched.add(fixup)
+            self._fixup_breakpoints.add(fixup)
 
-    def _forget(self, fixup: int) -> None:
-        self._watched.discard(fixup)
+    def _clear_fixup(self, fixup: int) -> None:
+        self._fixup_breakpoints.discard(fixup)
         self._target.clear_breakpoint(fixup)
 
     def _faulted(self, now: Regs, addr: int) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from probekit.enabling.stop_engine.last_insn import LastInstruction
-from probekit.enabling.stop_engine.late_hits import LateHits, WatchTarget
+from probekit.enabling.stop_engine.unreported_hits import UnreportedHits, WatchTarget
 from probekit.errors import GuestError, TargetError, UnsupportedError
 from probekit.isa.access import Access
 from probekit.patch.edits import TextMemory
@@ -23,7 +23,7 @@ from probekit.providers.api import Probe, Watched
 from probekit.target.api import BreakKind, Regs, StopReason, Vcpu
 from probekit.target.watchpoints import Watchpoint, plan_watchpoints
 
-__all__ = ("MAX_WATCHES", "Hit", "WatchSite", "Watcher")
+__all__ = ("MAX_WATCHES", "WatchHit", "WatchSite", "Watcher")
 
 MAX_WATCHES: Final = 100
 """QEMU looks at each watchpoint for each access to a watched page."""
@@ -45,7 +45,7 @@ class WatchSite(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
+class WatchHit:
     """One access to one watched range. ``args``: ``arg0`` .. ``arg4`` of :mod:`probekit.providers.mem`."""
 
     site: WatchSite
@@ -72,7 +72,7 @@ class _Made:
 
 
 class Watcher:
-    """``start_of``: where the kernel function around an address begins; ``landings``: see :class:`LateHits`.
+    """``start_of``: where the kernel function around an address begins; ``landings``: see :class:`UnreportedHits`.
 
     ``unseen``: changes of watched memory that no stop told of; ``undecoded``: stops whose instruction is not known;
     both only grow.
@@ -92,7 +92,7 @@ class Watcher:
         self.sites = tuple(sites)
         self._ranges = tuple(dict.fromkeys((s.watched.addr, s.watched.size) for s in sites))
         self._in_kernel = all(addr & _KERNEL for addr, _ in self._ranges)
-        self._late = LateHits(target, landings)
+        self._unreported = UnreportedHits(target, landings)
         self._vcpu: Vcpu = 1
         self._last = LastInstruction(self._code, start_of)
         self._set: list[Watchpoint] = []
@@ -103,7 +103,7 @@ class Watcher:
     @property
     def lost_steps(self) -> int:
         """Single steps whose trap was lost."""
-        return self._late.lost
+        return self._unreported.lost_steps
 
     def arm(self) -> None:
         """Set every watchpoint; the guest is stopped. All or nothing.
@@ -133,26 +133,26 @@ class Watcher:
 
     def disarm(self) -> None:
         """Clear every watchpoint; the guest is stopped. Safe to call twice."""
-        self._late.finish()
+        self._unreported.wait_for_displaced()
         while self._set:
             point = self._set.pop()
             self._target.clear_breakpoint(point.addr, point.kind, point.size)
 
-    def hits(self, stop: StopReason) -> list[Hit]:
+    def hits(self, stop: StopReason) -> list[WatchHit]:
         """What every vCPU has done to watched memory since the last stop. The guest is stopped and stays so.
 
         To be called at each stop, whatever it was for: an access may have been made at the same moment.
         """
         if not self._set:
             return []
-        self._late.settle()
+        self._unreported.put_back_returned()
         made: list[_Made] = []
         for vcpu in self._target.vcpus():
             regs = self._target.regs(vcpu)
             if stop.kind == "watch" and vcpu == stop.vcpu:
                 told = (stop.watch_addr or 0, stop.watch_kind or "watch_access")
             else:
-                late = self._late.ask(vcpu, regs)
+                late = self._unreported.query(vcpu, regs)
                 if late is None:
                     continue
                 told = late
@@ -202,9 +202,9 @@ class Watcher:
 
     # -- which values -----------------------------------------------------------------------------------------------
 
-    def _values(self, made: Sequence[_Made]) -> list[Hit]:
+    def _values(self, made: Sequence[_Made]) -> list[WatchHit]:
         """Every access in the order in which they must have been made, as hits of the sites that watch for it."""
-        hits: list[Hit] = []
+        hits: list[WatchHit] = []
         for watched in self._ranges:
             here = Watched(*watched, access="write")
             mine = [one for one in made if one.part_in(here) is not None]
@@ -212,7 +212,7 @@ class Watcher:
                 hits += self._values_in(here, space, [m for m in mine if self._space(watched[0], m.regs) == space])
         return hits
 
-    def _values_in(self, watched: Watched, space: int, made: list[_Made]) -> list[Hit]:
+    def _values_in(self, watched: Watched, space: int, made: list[_Made]) -> list[WatchHit]:
         key = (watched.addr, watched.size)
         now = self._now(watched, made)
         if now is None:
@@ -220,7 +220,7 @@ class Watcher:
         copies = self._copies[key]
         known = bytearray(copies.pop(space, now))
         writers = sorted((m for m in made if m.access.write), key=lambda m: _is_there(m, watched, now))
-        hits: list[Hit] = []
+        hits: list[WatchHit] = []
         for one in (*(m for m in made if not m.access.write), *writers):
             addr, size = one.part_in(watched) or (watched.addr, 0)
             at = slice(addr - watched.addr, addr - watched.addr + size)
@@ -229,7 +229,7 @@ class Watcher:
                 last = one is writers[-1]
                 known[at] = now[at] if last else _stored(one, addr, size) or now[at]
             args = (addr, size, _integer(old), _integer(known[at]), one.pc)
-            hits += [Hit(site, one.vcpu, one.regs, args) for site in self.sites if _wants(site, key, one)]
+            hits += [WatchHit(site, one.vcpu, one.regs, args) for site in self.sites if _wants(site, key, one)]
         if known != now and any(s.watched.access == "write" for s in self.sites if s.watched[:2] == key):
             self.unseen += 1
         copies[space] = now

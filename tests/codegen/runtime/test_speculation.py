@@ -24,7 +24,7 @@ def numbers(guest: Machine) -> GuestSpeculations:
     place = guest.storage.speculations
     assert place is not None
     memory = _Memory(guest)
-    return GuestSpeculations(place, base=DATA, memory=lambda: memory, quiet=nullcontext)
+    return GuestSpeculations(place, base=DATA, memory=lambda: memory, no_clause_running=nullcontext)
 
 
 def fire(guest: Machine, *args: int) -> list[RawRecord]:

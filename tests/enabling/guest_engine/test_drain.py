@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from probekit.enabling.guest_engine.drain import Pace
+from probekit.enabling.guest_engine.drain import DrainPace
 
 
 class Clock:
@@ -12,18 +12,18 @@ class Clock:
         return self.now
 
 
-def visit(pace: Pace, clock: Clock, fill: float, *, lost: bool = False) -> float:
-    clock.now += pace.wait
+def visit(pace: DrainPace, clock: Clock, fill: float, *, lost: bool = False) -> float:
+    clock.now += pace.seconds_left
     begun = clock.now
     clock.now += 0.002
-    pace.visited(begun, fill, lost=lost)
-    return pace.wait
+    pace.note_reading(begun, fill, lost=lost)
+    return pace.seconds_left
 
 
 def test_it_is_due_at_once_and_then_by_what_was_found() -> None:
     clock = Clock()
-    pace = Pace(clock)
-    assert pace.wait == 0
+    pace = DrainPace(clock)
+    assert pace.seconds_left == 0
     waits = [visit(pace, clock, 0.0) for _ in range(20)]
     assert waits == sorted(waits) and waits[0] > 0.1 and waits[-1] == waits[-2] <= 0.5
     busy = [visit(pace, clock, 0.7) for _ in range(10)]

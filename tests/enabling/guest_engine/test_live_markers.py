@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from probekit.enabling.guest_engine.live_markers import Marks, bypasses
+from probekit.enabling.guest_engine.live_markers import LiveMarkers, load_bypasses
 from probekit.errors import ConflictError
 from probekit.guest.memory import PauseClock
 from probekit.patch.edits import Edit, revert_batches
@@ -49,9 +49,9 @@ def _target() -> Target:
     return Target({TEXT: text, DATA: data}, {0: regs, 1: regs}, running=True)
 
 
-def _marks(target: Target) -> Marks:
+def _marks(target: Target) -> LiveMarkers:
     anything: Any = target
-    return Marks(marker_edits(HOOKS), anything, anything, PauseClock(anything))
+    return LiveMarkers(marker_edits(HOOKS), anything, anything, PauseClock(anything))
 
 
 def _memory(target: Target) -> dict[int, bytes]:
@@ -74,7 +74,7 @@ def test_on_and_off() -> None:
 
 
 def test_bypasses_lead_behind_the_loads() -> None:
-    assert bypasses(HOOKS) == {TEXT: TEXT + 2, TEXT + 0x10: TEXT + 0x12}
+    assert load_bypasses(HOOKS) == {TEXT: TEXT + 2, TEXT + 0x10: TEXT + 0x12}
 
 
 @pytest.mark.parametrize("writes", range(12))

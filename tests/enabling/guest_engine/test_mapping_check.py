@@ -80,7 +80,7 @@ def test_an_unmapped_page_is_refused(spaces: _Spaces, page: int) -> None:
     with pytest.raises(NotMappedError, match=r"nothing was probed: .* is not mapped") as caught:
         check_mapped(WANTED, spaces)
     assert caught.value.addr == page
-    assert caught.value.what == next(item.what for item in WANTED if page in item.pages())
+    assert caught.value.name == next(item.name for item in WANTED if page in item.pages())
 
 
 @pytest.mark.parametrize(

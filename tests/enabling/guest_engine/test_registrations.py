@@ -12,7 +12,7 @@ import pytest
 from probekit.enabling.guest_engine.registrations import Registered
 from probekit.errors import GuestError
 from probekit.guest.holds import ModuleHolds
-from probekit.guest.tracepoints import CALL_ENTRY_SIZE, Hooked, Routine, TracepointServices, call_table
+from probekit.guest.tracepoints import CALL_ENTRY_SIZE, BatchRoutine, TracepointProbe, TracepointServices, call_table
 from probekit.guest.traphooks import HookServices
 from probekit.guest.watchdog import WatchdogServices
 from probekit.patch.journal_state import Registration
@@ -129,14 +129,14 @@ def test_many_tracepoints_in_one_call_and_only_those_that_stand() -> None:
     guest = _Guest(standing=HOOKS[1:])
     guest.facts.grace = object()
     held = guest.held(HOOKS)
-    held.routine = Routine(CALLER, TABLE)
+    held.routine = BatchRoutine(CALLER, TABLE)
     held.stop_calls(_point(guest))
     assert guest.done == [(CALLER, TABLE, TABLE + 2 * CALL_ENTRY_SIZE, UNREGISTER), ("gone", *HOOKS)]
-    assert guest.table == call_table([Hooked(*item.words) for item in HOOKS[1:]])
+    assert guest.table == call_table([TracepointProbe(*item.words) for item in HOOKS[1:]])
 
 
-@pytest.mark.parametrize("routine", [None, Routine(CALLER, TABLE)])
-def test_one_that_the_kernel_keeps_stays_registered(routine: Routine | None) -> None:
+@pytest.mark.parametrize("routine", [None, BatchRoutine(CALLER, TABLE)])
+def test_one_that_the_kernel_keeps_stays_registered(routine: BatchRoutine | None) -> None:
     guest = _Guest(stuck=frozenset((0x2000,)))
     held = guest.held(HOOKS)
     held.routine = routine

@@ -12,9 +12,9 @@ from probekit.enabling.sites import EnabledSite
 from probekit.errors import GuestError, UnsupportedError
 from probekit.guest.residents import words_inside
 from probekit.guest.traphooks import (
-    BlockLayout,
     Fixup,
     KsymLayout,
+    NotifierLayout,
     TrapFacts,
     die_block,
     exception_table,
@@ -28,7 +28,7 @@ from probekit.providers.api import Probe
 F = 0xFFFFFFFF81000000
 CODE = 0xFFFFFFFFC0000000
 DATA = 0xFFFFC90000000000
-BLOCK = BlockLayout(call=0, following=8, priority=16, size=24)
+BLOCK = NotifierLayout(call=0, following=8, priority=16, size=24)
 KSYM = KsymLayout(
     ksym=64, start=0, end=8, name=16, links=48, is_prog=80, prog=8, entries=32, table=40, aux_size=256,
     prog_aux=16, prog_size=48,
@@ -109,7 +109,7 @@ def test_the_table_is_sorted_as_the_kernel_searches_it() -> None:
 
 
 def test_the_block_of_another_layout() -> None:
-    block = die_block(BlockLayout(call=16, following=0, priority=8, size=32), CODE)
+    block = die_block(NotifierLayout(call=16, following=0, priority=8, size=32), CODE)
     assert block == bytes(8) + struct.pack("<iiQQ", (1 << 31) - 1, 0, CODE, 0)
 
 

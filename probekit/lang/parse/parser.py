@@ -1,64 +1,67 @@
-"""Text to syntax tree: the parser of grammar/*.lark (``lalr``, ``tables``), fed one token at a time.
+"""Parse a script: feed the tokens of Lark's lexer to Lark's parser of grammar/*.lark, one by one.
 
-Between lexer and parser stands :func:`_tokens`: it renames words (keywords, type
-names), replaces macro variables, and so keeps both out of the grammar.
+Between the two stands :class:`_TokenFilter`, which renames words (keywords, type names) and replaces macro
+variables. So the grammar knows neither. Lark calls :class:`probekit.lang.parse.tree_builder.TreeBuilder` for the
+nodes.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Iterable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from collections.abc import Container, Iterable, Iterator
 
+from lark import Token, UnexpectedCharacters, UnexpectedToken
+from lark.parsers.lalr_interactive_parser import InteractiveParser
+
+from probekit.errors import InternalError
 from probekit.lang import ast
 from probekit.lang.diagnostics import Refusal, did_you_mean, refuse
 from probekit.lang.kernelside import KernelSide, NoKernel
-from probekit.lang.lalr import END, Machine, Token, UnexpectedCharacter, UnexpectedToken
-from probekit.lang.macros import Macros, MacroUses, expand_text, expand_token
+from probekit.lang.keywords import KEYWORDS, MEANINGLESS, terminal_of
+from probekit.lang.parse.grammar import grammar_parser
+from probekit.lang.parse.macros import Macros, MacroUses, expand_text, expand_token
+from probekit.lang.parse.tree_builder import span_of
 from probekit.lang.source import NOWHERE, Span
-from probekit.lang.syntax import TreeBuilder
-from probekit.lang.tables import load_tables
 from probekit.lang.types import TYPE_NAMES
-from probekit.lang.words import KEYWORDS, MEANINGLESS, terminal_of
+from probekit.records import mutable_record
 
 __all__ = ("MAX_DEPTH", "parse")
 
 MAX_DEPTH = 150
-"""How deep expressions and statements may nest: the passes after this one recurse."""
+"""How deeply expressions and statements may nest: the later passes are recursive."""
 
 _INSTEAD = {"no loops": "a probe such as tick-10ms fires again and again", "no switch": "use if and else, or ?:"}
+"""What to use in place of what D lacks."""
 
 _WORDS = frozenset(("IDENT", "PSPEC", "TYPE_NAME"))
-
-
-@lru_cache(maxsize=1)
-def _methods() -> tuple[Callable[[list[Any]], Any] | None, ...]:
-    builder = TreeBuilder()
-    return tuple(getattr(builder, rule.method) if rule.method else None for rule in load_tables().rules)
+"""The terminals that a word may have in the lexer."""
+_END = "$END"
+"""The token that Lark feeds at the end of the text."""
 
 
 def parse(
     text: str, macros: Macros, uses: MacroUses, types: Iterable[str] = (), kernel: KernelSide | None = None
 ) -> ast.Script:
-    """The tree of a script that ``scan`` has passed. Raises :class:`Refusal`.
+    """Parse a script that ``scan`` has prepared. Raises :class:`Refusal`.
 
-    ``types``: typedefs beside D's own; ``kernel``: asked about words that may name a type and are neither.
+    ``uses``: notes the arguments that the script refers to. ``types``: typedefs besides D's own. ``kernel``: is asked
+    about a word that may name a type and that the script does not define.
     """
-    machine = Machine(load_tables(), text, _methods())
+    parser = grammar_parser().parse_interactive(text)
+    words = _TokenFilter(text, parser, macros, uses, {*TYPE_NAMES, *types}, kernel or NoKernel())
     try:
-        for token in _Words(text, machine, macros, uses, {*TYPE_NAMES, *types}, kernel or NoKernel()).tokens():
-            machine.feed(token)
-        script = machine.feed(Token(END, "", len(text), len(text)))
+        for token in words.tokens():
+            parser.feed_token(token)
+        script = parser.feed_eof()
     except UnexpectedToken as error:
-        raise _unexpected(error.token, text, machine.accepts()) from error
-    except UnexpectedCharacter as error:
-        at = error.at
+        raise _unexpected(error.token, text, parser.accepts()) from error
+    except UnexpectedCharacters as error:
+        at: int = error.pos_in_stream  # type: ignore[assignment]  # Lark sets it
         raise refuse("D_SYNTAX", Span(at, at + 1), f"character {_quoted(text[at])} cannot stand here") from error
     except RecursionError as error:
         raise refuse("D_SYNTAX", NOWHERE, "the script is nested too deeply") from error
-    assert isinstance(script, ast.Script)
+    if not isinstance(script, ast.Script):
+        raise InternalError("the grammar gave no script")
     _check_depth(script)
     return script
 
@@ -66,33 +69,43 @@ def parse(
 _STARRED = re.compile(r"([A-Za-z_]\w*)(\*+)([A-Za-z_]\w*)?")
 _BEFORE_NAME = frozenset(("TYPE_NAME", "STAR", "BASE_TYPE", "TAG", "RBRACE"))
 _BEFORE_MEMBER = frozenset(("ARROW", "DOT", "STRUCT", "ENUM"))
-_BEHIND_TYPE = re.compile(r"\s*[*)(\[\w]")
+_AFTER_TYPE = re.compile(r"\s*[*)(\[\w]")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 
 
-@dataclass(slots=True)
-class _Words:
-    """The token stream between lexer and parser: words renamed, macro variables replaced, typedefs noticed.
+@mutable_record
+class _TokenFilter:
+    """Passes the lexer's tokens on: renames words, replaces macro variables, notices typedefs.
 
-    A ``typedef`` makes its name a type for every token behind it, as in C; so it is noticed here, not in the tree.
-    The guest's kernel is asked last, and only about a word that stands where a type may.
+    As in C, a ``typedef`` makes its name a type for all later tokens, so it must be noticed here and not in the tree.
+    The guest's kernel is asked last, and only about a word in a place where a type may stand.
     """
 
     text: str
-    machine: Machine
+    """The whole script."""
+    parser: InteractiveParser
     macros: Macros
     uses: MacroUses
+    """Notes the arguments that the script refers to."""
     typedefs: set[str]
+    """The names of types so far."""
     kernel: KernelSide
     before: str = ""
+    """The terminal of the token before this one; ``TAG`` for the tag of a struct or enumeration."""
     defining: bool = False
+    """Inside a ``typedef``."""
     taken: bool = False
+    """This declarator's name has been seen."""
     braces: int = 0
+    """How many braces are open in the ``typedef``."""
     parens: int = 0
+    """How many parentheses are open in the ``typedef``."""
     module: str = ""
+    """The module of ``module`struct``, until the tag comes."""
 
     def tokens(self) -> Iterator[Token]:
-        for token in self.machine.tokens():
+        """Yield the tokens for the parser. Each is read in the parser's state after the token before it."""
+        for token in self.parser.lexer_thread.lex(self.parser.parser_state):
             if token.type == "MACRO":
                 found: Iterable[Token] = self._expand(token)
             elif "`" in token and token.type in ("SYMBOL", "TYPE_NAME", "PSPEC"):
@@ -129,82 +142,83 @@ class _Words:
                 self.taken = True
 
     def _expand(self, token: Token) -> Iterator[Token]:
-        for terminal, text in expand_token(str(token), _span(token), self.macros, self.uses):
-            piece = token.like(terminal, text)
+        for terminal, text in expand_token(str(token), span_of(token), self.macros, self.uses):
+            piece = _like(token, terminal, text)
             if terminal == "IDENT":
                 yield from self._word(piece)
             else:
                 yield piece
 
     def _word(self, token: Token) -> Iterator[Token]:
-        """Rename a word. At the top level ``int*`` is a type and a star, not a glob: D settles it so."""
-        accepted = self.machine.choices()
-        name, stars, behind = str(token), "", ""
+        """Rename a word. Outside of clauses ``int*`` is a type and a star, not a glob."""
+        accepted = self.parser.choices()
+        name, stars, after = str(token), "", ""
         if token.type == "PSPEC" and (found := _STARRED.fullmatch(name)) is not None:
-            name, stars, behind = found[1], found[2], found[3] or ""
+            name, stars, after = found[1], found[2], found[3] or ""
         terminal = terminal_of(name, self.typedefs)
         if terminal == "TYPE_NAME" and self.before in _BEFORE_NAME and "IDENT" in accepted:
             terminal = None
         if terminal is None and self._is_kernel_type(token, name, accepted):
             terminal = "TYPE_NAME"
         if terminal is not None and terminal in accepted:
-            yield token.like(terminal, name)
+            yield _like(token, terminal, name)
             for _ in stars:
-                yield token.like("STAR", "*")
-            if behind:
-                yield token.like("IDENT", behind)
+                yield _like(token, "STAR", "*")
+            if after:
+                yield _like(token, "IDENT", after)
         elif self.module and self.before in ("STRUCT", "ENUM"):
-            yield token.like(token.type, f"{self.module}`{name}")
+            yield _like(token, token.type, f"{self.module}`{name}")
             self.module = ""
         elif token.type == "PSPEC":
-            yield token.like("PSPEC", expand_text(str(token), _span(token), self.macros, self.uses))
+            yield _like(token, "PSPEC", expand_text(str(token), span_of(token), self.macros, self.uses))
         elif name in MEANINGLESS or (terminal is not None and terminal not in ("TYPE_NAME", "BASE_TYPE")):
-            raise _reserved(name, _span(token))
+            raise _reserved(name, span_of(token))
         elif terminal is None and token.type == "TYPE_NAME" and "IDENT" in accepted:
-            yield token.like("IDENT", name)
+            yield _like(token, "IDENT", name)
         elif terminal is None and token.type == "TYPE_NAME":
-            raise refuse("D_SYNTAX", _span(token), f"{name} is not a type", did_you_mean(name, self.typedefs))
+            raise refuse("D_SYNTAX", span_of(token), f"{name} is not a type", did_you_mean(name, self.typedefs))
         else:
             yield token
 
     def _is_kernel_type(self, token: Token, name: str, accepted: Container[str]) -> bool:
-        """Whether a word that is no type of the script's is one of the kernel's."""
+        """Tell whether a word that the script does not define as a type names one of the kernel's."""
         if "TYPE_NAME" not in accepted or self.before in _BEFORE_MEMBER or not _WORD.fullmatch(name):
             return False
         if token.type == "PSPEC" or "INT" in accepted:
-            # A probe, or an expression, may stand here as well: what follows decides.
+            # A probe description or an expression may stand here too: what follows decides.
             starred = token.type == "PSPEC" and name != token
-            if not starred and _BEHIND_TYPE.match(self.text, token.end) is None:
+            if not starred and _AFTER_TYPE.match(self.text, token.end_pos or 0) is None:
                 return False
         elif self.before in _BEFORE_NAME and "IDENT" in accepted:
             return False
         return self.kernel.is_type(name) and not self._assigned(name)
 
     def _assigned(self, name: str) -> bool:
-        """Whether the script uses a word as a variable somewhere."""
+        """Tell whether the script uses a word as a variable somewhere."""
         use = rf"(?<![\w`>.]){name}\s*(?:\+\+|--|\[|(?:[-+*/%&|^]|<<|>>)?=(?!=))"
         return re.search(use, self.text) is not None
 
     def _scoped(self, token: Token) -> Iterator[Token]:
-        """``module`type``, ``module`struct tag``, or a symbol."""
-        accepted = self.machine.choices()
+        """Rename ``module`type``, the ``struct`` of ``module`struct tag``, or a symbol."""
+        accepted = self.parser.choices()
         module, _, name = str(token).partition("`")
         terminal = KEYWORDS.get(name)
         if module and terminal in ("STRUCT", "ENUM") and terminal in accepted:
             self.module = module
-            yield token.like(terminal, name)
+            yield _like(token, terminal, name)
         elif module and "TYPE_NAME" in accepted and self.before not in _BEFORE_MEMBER and self.kernel.is_type(token):
-            yield token.like("TYPE_NAME", str(token))
+            yield _like(token, "TYPE_NAME", str(token))
         elif token.type == "PSPEC":
             yield from self._word(token)
         elif "SYMBOL" in accepted:
-            yield token.like("SYMBOL", str(token))
+            yield _like(token, "SYMBOL", str(token))
         else:
-            raise refuse("D_TYPE_ERR", _span(token), f"unknown type {token}", self.kernel.lacking)
+            raise refuse("D_TYPE_ERR", span_of(token), f"unknown type {token}", self.kernel.lacking)
 
 
-def _span(token: Token) -> Span:
-    return Span(token.start, token.end)
+def _like(token: Token, terminal: str, text: str) -> Token:
+    """Make another token in the same place."""
+    return Token.new_borrow_pos(terminal, text, token)
 
 
 def _reserved(word: str, span: Span) -> Refusal:
@@ -215,11 +229,14 @@ def _reserved(word: str, span: Span) -> Refusal:
 
 
 def _unexpected(token: Token, text: str, accepted: set[str]) -> Refusal:
-    """``accepted``: the terminals that could have stood there."""
-    if token.type == END:
+    """Make the fault for a token that cannot stand where it does.
+
+    ``accepted``: the terminals that could have stood there.
+    """
+    if token.type == _END:
         end = len(text.rstrip())
         return refuse("D_SYNTAX", Span(end, end), "script ends too early", *_missing(accepted))
-    span = _span(token)
+    span = span_of(token)
     word = text[span.start : span.end]
     return refuse("D_SYNTAX", span, f"syntax error near {_quoted(word)}", *_missing(accepted, word))
 

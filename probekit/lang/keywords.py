@@ -1,7 +1,7 @@
 """Words that are not identifiers: keywords and type names.
 
-The lexer reads every word as IDENT, PSPEC or TYPE_NAME; the parser renames the
-token by :func:`terminal_of`.
+The lexer reads every word as IDENT, PSPEC or TYPE_NAME. The parser then renames the token to the terminal that
+:func:`terminal_of` returns.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ KEYWORDS: dict[str, str] = {
     **dict.fromkeys(("const", "volatile", "restrict"), "QUALIFIER"),
     **dict.fromkeys(BASE_TYPES, "BASE_TYPE"),
 }
+"""The terminal of each keyword."""
 
 MEANINGLESS: dict[str, str] = {
     "import": "no import",
@@ -48,9 +49,9 @@ MEANINGLESS: dict[str, str] = {
     "switch": "no switch",
     "while": "no loops",
 }
-"""Reserved words of D (and of C) with no meaning in D: what D has not."""
+"""Words that are reserved in D (and C) but mean nothing in D, each with what D lacks."""
 
 
 def terminal_of(word: str, typedefs: Container[str]) -> str | None:
-    """The terminal that a word really is, or None for an ordinary identifier."""
+    """Return the terminal that a word really is, or None for an ordinary identifier."""
     return KEYWORDS.get(word) or ("TYPE_NAME" if word in typedefs else None)

@@ -5,7 +5,7 @@ machine stops. Another that hit a watchpoint at the same time has executed its i
 itself, to report it with some later access to the same page, long behind the instruction.
 
 A step of that vCPU alone makes the stub say what it has kept. The step must do nothing, so the vCPU makes it at a
-``jmp .`` in the kernel's text (:data:`probekit.guest.candidates.LANDING`), and is put back where it was.
+``jmp .`` in the kernel's text (:data:`probekit.guest.call_points.LANDING`), and is put back where it was.
 
 Should the trap of such a step be lost, the vCPU goes round the landing, or takes an interrupt there and comes back to
 it: it is known by its stack pointer and put back then.
@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from probekit.errors import GuestError, TargetTimeout
-from probekit.guest.candidates import LANDING
+from probekit.guest.call_points import LANDING
 from probekit.target.api import BreakKind, Regs, Target, Vcpu
 
-__all__ = ("LateHits", "WatchTarget")
+__all__ = ("UnreportedHits", "WatchTarget")
 
 _IDLE: Final = b"\xfb\xf4"  # sti; hlt
 _HLT: Final = 0xF4
@@ -34,21 +34,21 @@ class WatchTarget(Target, Protocol):
     def use_memory_of(self, vcpu: Vcpu | None) -> None: ...
 
 
-class LateHits:
-    """``landings``: where a ``jmp .`` may be found. ``lost``: steps whose trap was lost."""
+class UnreportedHits:
+    """``landings``: where a ``jmp .`` may be found. ``lost_steps``: steps whose trap was lost."""
 
     def __init__(self, target: WatchTarget, landings: Sequence[int]) -> None:
         self._target = target
         self._landings = tuple(landings)
-        self._away: dict[int, Regs] = {}
-        self.lost = 0
+        self._displaced: dict[int, Regs] = {}
+        self.lost_steps = 0
 
-    def ask(self, vcpu: Vcpu, regs: Regs) -> tuple[int, BreakKind] | None:
+    def query(self, vcpu: Vcpu, regs: Regs) -> tuple[int, BreakKind] | None:
         """The watchpoint (address, kind) that this vCPU hit and nobody was told of. Its registers stay as they are.
 
         The machine is stopped. A vCPU in user mode cannot be asked; one that is halted has no hit to keep.
         """
-        if regs.in_user_mode or regs["rsp"] in self._away:
+        if regs.in_user_mode or regs["rsp"] in self._displaced:
             return None
         landing = self._landing(vcpu)
         if landing is None or self._halted(vcpu, regs):
@@ -62,37 +62,37 @@ class LateHits:
                 raise GuestError("a vCPU was lost while it was stepped") from error
         behind = self._target.regs(vcpu)
         if stop is None or stop.vcpu != vcpu or (behind["rip"], behind["rsp"]) != (landing, regs["rsp"]):
-            self.lost += 1
-            self._away[regs["rsp"]] = regs
+            self.lost_steps += 1
+            self._displaced[regs["rsp"]] = regs
             self._target.set_breakpoint(landing)
-            self.settle()
+            self.put_back_returned()
             return None
         self._target.set_regs(vcpu, regs)
         return None if stop.watch_addr is None or stop.watch_kind is None else (stop.watch_addr, stop.watch_kind)
 
-    def settle(self) -> None:
+    def put_back_returned(self) -> None:
         """Put back every vCPU that has come back to a landing."""
-        if not self._away:
+        if not self._displaced:
             return
         for vcpu in self._target.vcpus():
             regs = self._target.regs(vcpu)
-            if regs["rip"] in self._landings and regs["rsp"] in self._away and not regs.in_user_mode:
-                self._target.set_regs(vcpu, regs.replace(rip=self._away.pop(regs["rsp"])["rip"]))
-        if not self._away:
+            if regs["rip"] in self._landings and regs["rsp"] in self._displaced and not regs.in_user_mode:
+                self._target.set_regs(vcpu, regs.replace(rip=self._displaced.pop(regs["rsp"])["rip"]))
+        if not self._displaced:
             for landing in self._landings:
                 self._target.clear_breakpoint(landing)
 
-    def finish(self) -> None:
+    def wait_for_displaced(self) -> None:
         """Wait for those that are still away. Raises :class:`GuestError` when one does not come back."""
         deadline = time.monotonic() + _LIMIT
-        self.settle()
-        while self._away:
+        self.put_back_returned()
+        while self._displaced:
             if time.monotonic() > deadline:
                 raise GuestError("a vCPU does not come back from an interrupt that it took while it was stepped")
             self._target.resume()
             if self._target.wait(1.0) is None:
                 self._target.stop()
-            self.settle()
+            self.put_back_returned()
 
     def _landing(self, vcpu: Vcpu) -> int | None:
         """A landing that this vCPU can execute: with page-table isolation it may have the user's tables in use."""

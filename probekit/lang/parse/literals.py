@@ -1,4 +1,4 @@
-"""The values of constants as D writes them.
+"""Evaluate constants as D writes them.
 
 0x1fUL      31, unsigned long         '\\n'   10        'ab'  0x6162
 "a\\tb"     b"a<tab>b"
@@ -17,12 +17,12 @@ __all__ = ("char_value", "integer_value", "string_value")
 _INTEGER = re.compile(r"(?:0[xX](?P<hex>[0-9a-fA-F]+)|(?P<oct>0[0-9]*)|(?P<dec>[1-9][0-9]*))(?P<suffix>[uU]?[lL]{0,2})")
 _ESCAPE = re.compile(r"\\(?:(?P<oct>[0-7]{1,3})|x(?P<hex>[0-9a-fA-F]{1,2})|(?P<char>.))", re.DOTALL)
 _NAMED = {"a": 7, "b": 8, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11, "0": 0}
-# A million digits would cost quadratic time to convert, and no type holds more than these.
+# No type holds more digits than these. Converting a million of them would take quadratic time.
 _LONGEST_INTEGER = 72
 
 
 def integer_value(text: str, span: Span) -> tuple[int, IntType]:
-    """An integer constant's value and type."""
+    """Return the value and type of an integer constant. Raises :class:`Refusal`."""
     if len(text) > _LONGEST_INTEGER:
         raise refuse("D_INT_OFLOW", span, "integer constant is too large")
     found = _INTEGER.fullmatch(text)
@@ -40,12 +40,15 @@ def integer_value(text: str, span: Span) -> tuple[int, IntType]:
 
 
 def string_value(text: str, span: Span) -> bytes:
-    """The bytes of a string constant, ``text`` with its quotes. It ends at the first NUL."""
+    """Return the bytes of a string constant, up to its first NUL. ``text`` has its quotes."""
     return _unescape(text[1:-1], span).split(b"\0", 1)[0]
 
 
 def char_value(text: str, span: Span) -> int:
-    """The value of a character constant, ``text`` with its quotes: up to eight bytes, the first the highest."""
+    """Return the value of a character constant of up to eight bytes; the first byte is the highest.
+
+    ``text`` has its quotes. Raises :class:`Refusal`.
+    """
     data = _unescape(text[1:-1], span)
     if not data:
         raise refuse("D_CHR_NULL", span, "empty character constant")
@@ -72,7 +75,7 @@ def _unescape(text: str, span: Span) -> bytes:
 
 
 def _encode(text: str, span: Span) -> bytes:
-    # A script that was not valid UTF-8 reaches us with its bytes as surrogates; they come back as they were.
+    # Bytes of a script that are not valid UTF-8 arrive as surrogates. They are written as they were.
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:

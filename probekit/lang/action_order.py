@@ -1,25 +1,27 @@
-"""What may follow what in a clause, once it commits or speculates.
+"""Check the order of the actions in a clause that commits or speculates.
 
-A clause's record goes either to the principal buffer or to one speculation, so
-``speculate()`` stands before all recording, and ``commit()`` alone.
+A clause's record goes either to the principal buffer or to one speculation. So ``speculate()`` comes before all
+recording, and ``commit()`` stands in a clause that records nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from probekit.lang import typed
 from probekit.lang.builtins import DESTRUCTIVE
 from probekit.lang.diagnostics import refuse
 from probekit.lang.source import Span
 from probekit.lang.typed import TypedStatement
+from probekit.records import mutable_record
 
 __all__ = ("check_order",)
 
 
-@dataclass(slots=True)
+@mutable_record
 class _Seen:
+    """What the statements so far have done."""
+
     recorded: bool = False
     committed: bool = False
     speculated: bool = False

@@ -1,8 +1,7 @@
-"""Macro variables: ``$1`` and ``$$1``, ``$pid``, ``$target`` and their like.
+"""Macro variables: ``$1`` and ``$$1``, ``$pid``, ``$target`` and others.
 
-``$name`` stands for an integer, ``$1`` for the token that the argument spells (an
-integer, a word, a quoted string), ``$$1`` for the argument as a string. Inside a
-probe description they are replaced as text.
+``$name`` stands for an integer, ``$1`` for the token that the argument spells (an integer, a word, a quoted
+string), and ``$$1`` for the argument as a string. In a probe description they are replaced as text.
 
     probekit -n 'BEGIN /$target/ { trace($$1); }' hello
 """
@@ -11,41 +10,41 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from probekit.lang.diagnostics import Diagnostic, did_you_mean, refuse
 from probekit.lang.source import NOWHERE, Span
+from probekit.records import fresh, record
 
 __all__ = ("MacroUses", "Macros", "expand_text", "expand_token")
 
 _IN_TEXT = re.compile(r"\$\$?(?:[0-9]+|[a-zA-Z_][0-9a-zA-Z_]*)")
 _INTEGER = re.compile(r"[-+]?[0-9]\w*")
-_LONGEST = 72  # digits of an integer: more are too many in any base
+_LONGEST = 72  # characters of an integer; no 64-bit integer needs more
 _WORD = re.compile(r"[a-zA-Z_][0-9a-zA-Z_]*")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Macros:
-    """``args``: the script's arguments, ``$0`` first; ``values``: ``pid`` ... ``target``.
-
-    ``default_args``: the option ``defaultargs``: an argument that was not given is 0 or "". ``unused``: the option
-    ``argref``: arguments that the script never names are no fault.
-    """
+    """The values of macro variables."""
 
     args: tuple[str, ...] = ()
-    values: Mapping[str, int] = field(default_factory=dict)
+    """The script's arguments; the first is ``$0``."""
+    values: Mapping[str, int] = fresh(dict)
+    """``pid`` ... ``target``, without the dollar sign."""
     default_args: bool = False
+    """The option ``defaultargs``: an argument that was not given is 0 or ""."""
     unused: bool = False
+    """The option ``argref``: an argument that the script never uses is no fault."""
 
 
-@dataclass(slots=True)
 class MacroUses:
-    """Which arguments a script referred to."""
+    """Records which arguments a script refers to."""
 
-    used: set[int] = field(default_factory=set)
+    def __init__(self) -> None:
+        self.used: set[int] = set()
 
     def unused(self, macros: Macros) -> list[Diagnostic]:
-        """A fault for each argument that the script never names (``$0`` may stay unnamed)."""
+        """Return a fault for each argument that the script never uses, except ``$0``."""
         if macros.default_args or macros.unused:
             return []
         return [
@@ -56,7 +55,7 @@ class MacroUses:
 
 
 def expand_token(text: str, span: Span, macros: Macros, uses: MacroUses) -> list[tuple[str, str]]:
-    """The tokens (terminal, text) that a macro variable stands for."""
+    """Return the tokens (terminal, text) that a macro variable stands for. Raises :class:`Refusal`."""
     value = _value(text, span, macros, uses)
     if text.startswith("$$"):
         return [("STRING", _quoted(value))]
@@ -76,7 +75,7 @@ _BARE = re.compile(r'\\.|[\n"\\]', re.DOTALL)
 
 
 def _quoted(value: str) -> str:
-    """An argument as a string constant: its own escapes stay, whatever else could end the constant is escaped."""
+    """Write an argument as a string constant: escapes in it stay, and what would end the constant is escaped."""
     return f'"{_BARE.sub(lambda m: m[0] if len(m[0]) > 1 and m[0][1] != chr(10) else _ESCAPES[m[0][-1]], value)}"'
 
 
@@ -84,7 +83,7 @@ _ESCAPES = {"\n": "\\n", '"': '\\"', "\\": "\\\\"}
 
 
 def expand_text(text: str, span: Span, macros: Macros, uses: MacroUses) -> str:
-    """A probe description with its macro variables replaced."""
+    """Replace the macro variables in a probe description. Raises :class:`Refusal`."""
     return _IN_TEXT.sub(lambda m: _value(m[0], span, macros, uses), text) if "$" in text else text
 
 

@@ -1,15 +1,16 @@
 """Where a Linux kernel function may be called from outside.
 
 A *safe point* is the entry of a function that always runs in process context,
-with interrupts on, holding no lock and allowed to sleep: system calls, and the
+with interrupts on, without a lock and where it may sleep: system calls, and the
 work functions that the kernel runs by itself even in an idle guest. All of
-them begin with ``endbr64`` or the 5-byte nop, so that a task which merely
-passes by can be moved past the breakpoint by its instruction pointer alone.
+them begin with ``endbr64`` or the 5-byte nop, so that a task which only passes
+by can be moved past the breakpoint by changing its instruction pointer alone.
 
-A called function comes back to the *landing*: two bytes ``eb fe`` somewhere in
-kernel text, which the processor reads as ``jmp .`` whatever they are part of.
-Our breakpoint stands there, and nobody else ever comes by. Should it be gone,
-because this process was killed, the borrowed task waits there and does no harm.
+A called function returns to the *landing*: two bytes ``eb fe`` somewhere in
+kernel text, which the processor executes as ``jmp .`` whatever they are part of.
+Our breakpoint stands there, and no other task ever comes there. When the
+breakpoint is gone because this process was killed, the borrowed task waits at
+the landing and does no harm.
 """
 
 from __future__ import annotations
@@ -17,16 +18,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ("CANDIDATE_NAMES", "LANDING", "PADS", "CallPlaces", "find_landings", "safe_point_candidates")
+__all__ = ("CANDIDATE_NAMES", "LANDING", "PADS", "CallPoints", "find_landings", "safe_point_candidates")
 
 LANDING = b"\xeb\xfe"  # jmp .
-_CHUNK = 256 << 10  # such a pair comes by chance about four times in as much text
-_ENOUGH = 8
+"""The bytes at which a called function returns to us."""
+
+_CHUNK = 256 << 10  # bytes read at once; so much text has about four such pairs by chance
+_MAX_LANDINGS = 8
 
 PADS = {
     b"\xf3\x0f\x1e\xfa": 4,  # endbr64
     b"\x0f\x1f\x44\x00\x00": 5,  # nop dword ptr [rax + rax]
 }
+"""The first bytes of a function that may be skipped, and how many there are."""
 
 _SYSCALLS = (
     "read write open openat close newfstat newstat statx newfstatat lseek mmap munmap mprotect brk ioctl poll ppoll "
@@ -63,26 +67,28 @@ CANDIDATE_NAMES: tuple[str, ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class CallPlaces:
-    """``candidates``: address of each safe point to the length of the pad there.
-
-    ``landings``: where calls may come back; several, because a probe's site may cover one.
-    """
+class CallPoints:
+    """Where guest functions may be called, and where they return to us."""
 
     candidates: Mapping[int, int]
+    """Address of each safe point, to the length of the pad there in bytes."""
     landings: tuple[int, ...]
+    """Addresses of landings. There are several, because a probe's site may cover one."""
 
 
 def find_landings(read: Callable[[int, int], bytes], start: int, end: int) -> tuple[int, ...]:
-    """The first few landings in ``start..end`` of live text. ``read``: ``(addr, size)`` to bytes."""
+    """Find the first few landings in ``start..end`` of live text.
+
+    ``read``: ``(addr, size)`` to exactly that many bytes. Returns at most 8 addresses, and none if there are none.
+    """
     found: list[int] = []
     for at in range(start, end, _CHUNK):
         text = read(at, min(_CHUNK, end - at))
-        place = text.find(LANDING)
-        while place >= 0 and len(found) < _ENOUGH:
-            found.append(at + place)
-            place = text.find(LANDING, place + 2)
-        if len(found) >= _ENOUGH:
+        offset = text.find(LANDING)
+        while offset >= 0 and len(found) < _MAX_LANDINGS:
+            found.append(at + offset)
+            offset = text.find(LANDING, offset + 2)
+        if len(found) >= _MAX_LANDINGS:
             break
     return tuple(found)
 
@@ -90,10 +96,10 @@ def find_landings(read: Callable[[int, int], bytes], start: int, end: int) -> tu
 def safe_point_candidates(
     find: Callable[[str], int | None], read_many: Callable[[Sequence[tuple[int, int]]], list[bytes | None]]
 ) -> dict[int, int]:
-    """The candidates of this kernel: address to the length of the pad there.
+    """Find the safe points of this kernel. Returns the length of the pad in bytes by address.
 
-    ``find``: symbol name to address; ``read_many``: ``(addr, size)`` ranges of guest memory. Functions that do not
-    begin with a known pad (somebody traces them) are left out.
+    ``find``: symbol name to address; ``read_many``: ``(addr, size)`` ranges of guest memory to bytes. Leaves out
+    functions that do not begin with a known pad, because somebody traces them.
     """
     addrs = sorted({addr for name in CANDIDATE_NAMES if (addr := find(name)) is not None})
     found: dict[int, int] = {}

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from probekit.enabling.stop_engine.late_hits import LateHits
+from probekit.enabling.stop_engine.unreported_hits import UnreportedHits
 from probekit.errors import GuestError, TargetTimeout
-from probekit.guest.candidates import LANDING
+from probekit.guest.call_points import LANDING
 from probekit.target.api import BreakKind, Regs, StopReason
 from tests.support.fake_target import FakeTarget
 
@@ -65,28 +65,28 @@ def stub() -> _Stub:
 
 def test_nothing_was_kept(stub: _Stub) -> None:
     stub.steps = [STEPPED]
-    late = LateHits(stub, (LAND,))
+    unreported = UnreportedHits(stub, (LAND,))
     before = stub.registers[1]
-    assert late.ask(1, before) is None
-    assert stub.stepped_at == [LAND] and stub.registers[1] == before and late.lost == 0
+    assert unreported.query(1, before) is None
+    assert stub.stepped_at == [LAND] and stub.registers[1] == before and unreported.lost_steps == 0
 
 
 def test_what_was_kept_is_told(stub: _Stub) -> None:
     stub.steps = [KEPT]
     before = stub.registers[1]
-    assert LateHits(stub, (LAND,)).ask(1, before) == (0x9000, "watch_write")
+    assert UnreportedHits(stub, (LAND,)).query(1, before) == (0x9000, "watch_write")
     assert stub.registers[1] == before
 
 
 def test_who_is_not_asked(stub: _Stub) -> None:
-    late = LateHits(stub, (LAND,))
-    assert late.ask(1, _regs(HERE, user=True)) is None
-    assert late.ask(1, _regs(IDLE)) is None  # sti; hlt
-    assert late.ask(1, _regs(OTHER)) is None  # hlt, the monitor says
-    assert LateHits(stub, ()).ask(1, _regs(HERE)) is None
+    unreported = UnreportedHits(stub, (LAND,))
+    assert unreported.query(1, _regs(HERE, user=True)) is None
+    assert unreported.query(1, _regs(IDLE)) is None  # sti; hlt
+    assert unreported.query(1, _regs(OTHER)) is None  # hlt, the monitor says
+    assert UnreportedHits(stub, ()).query(1, _regs(HERE)) is None
     assert stub.stepped_at == []
     stub.steps = [STEPPED]
-    assert late.ask(2, _regs(OTHER, rsp=0x9000)) is None
+    assert unreported.query(2, _regs(OTHER, rsp=0x9000)) is None
     assert stub.stepped_at != []  # the byte before it is no hlt of its own
 
 
@@ -98,13 +98,13 @@ def test_a_lost_trap_is_counted_and_the_vcpu_comes_back(stub: _Stub) -> None:
         return replace(STEPPED, kind="interrupt")
 
     stub.steps = [away]
-    late = LateHits(stub, (LAND,))
-    assert late.ask(1, _regs(HERE)) is None
-    assert late.lost == 1 and stub.breakpoints == {LAND}
-    late.settle()
+    unreported = UnreportedHits(stub, (LAND,))
+    assert unreported.query(1, _regs(HERE)) is None
+    assert unreported.lost_steps == 1 and stub.breakpoints == {LAND}
+    unreported.put_back_returned()
     assert stub.registers[1]["rip"] == OTHER
     stub.registers[1] = _regs(LAND)
-    late.settle()
+    unreported.put_back_returned()
     assert stub.registers[1] == _regs(HERE) and stub.breakpoints == set()
 
 
@@ -114,10 +114,10 @@ def test_the_end_waits_for_who_is_away(stub: _Stub) -> None:
         return STEPPED
 
     stub.steps = [away]
-    late = LateHits(stub, (LAND,))
-    late.ask(1, _regs(HERE))
+    unreported = UnreportedHits(stub, (LAND,))
+    unreported.query(1, _regs(HERE))
     stub.waits = [lambda stub: None, lambda stub: stub.registers.update({1: _regs(LAND)})]
-    late.finish()
+    unreported.wait_for_displaced()
     assert stub.registers[1] == _regs(HERE) and stub.waits == []
 
 
@@ -126,9 +126,9 @@ def test_a_step_that_does_not_end(stub: _Stub) -> None:
         raise TargetTimeout("a step did not end", seconds=10)
 
     stub.steps = [never]
-    late = LateHits(stub, (LAND,))
-    assert late.ask(1, _regs(HERE)) is None
-    assert late.lost == 1 and stub.registers[1] == _regs(HERE) and stub.breakpoints == set()
+    unreported = UnreportedHits(stub, (LAND,))
+    assert unreported.query(1, _regs(HERE)) is None
+    assert unreported.lost_steps == 1 and stub.registers[1] == _regs(HERE) and stub.breakpoints == set()
 
     def gone(stub: _Stub) -> StopReason:
         stub.running = True
@@ -136,4 +136,4 @@ def test_a_step_that_does_not_end(stub: _Stub) -> None:
 
     stub.steps = [gone]
     with pytest.raises(GuestError):
-        late.ask(1, _regs(HERE))
+        unreported.query(1, _regs(HERE))
