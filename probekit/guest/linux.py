@@ -13,16 +13,14 @@ Which function serves for what, newest first. We look for the kernel's functions
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 from probekit.errors import UnsupportedError
+from probekit.guest.calls import Allocate, Free, MemoryKind
 from probekit.guest.safepoint import SafePoint
 from probekit.guest.traphooks import HookServices, find_hooks
 from probekit.records import record
 
-__all__ = ("Allocation", "LinuxServices", "MemoryKind", "find_services")
-
-MemoryKind = Literal["exec", "data", "percpu", "grace"]
+__all__ = ("Allocation", "LinuxServices", "find_services")
 
 _PAGE = 4096
 _GFP_KERNEL = 0xCC0  # the same bits on every kernel that has the symbols below
@@ -94,8 +92,7 @@ class LinuxServices:
         if kind != "percpu":
             size = -(-size // _PAGE) * _PAGE
         what = f"{size} bytes of {kind} memory"
-        purpose = f"allocate {kind} {size}"
-        addr = point.call_pointer(alloc, *maker.before, size, *maker.after, what=what, purpose=purpose)
+        addr = point.call_pointer(alloc, *maker.before, size, *maker.after, what=what, purpose=Allocate(kind, size))
         return Allocation(kind=kind, addr=addr, size=size)
 
     def make_executable(self, point: SafePoint, memory: Allocation) -> None:
@@ -105,7 +102,7 @@ class LinuxServices:
 
     def free(self, point: SafePoint, memory: Allocation) -> None:
         """Give memory back to the guest kernel."""
-        point.call(self.makers[memory.kind][2], memory.addr, purpose=f"free {memory.addr:#x}")
+        point.call(self.makers[memory.kind][2], memory.addr, purpose=Free(memory.addr))
 
     def synchronize(self, point: SafePoint, *, timeout: float = 60.0) -> None:
         """Wait until no task can still be inside code that was reachable before this call.

@@ -17,6 +17,7 @@
 - ``overhead``     what a program takes of the guest's CPU time, and its limit
 - ``reading``      what both parts leave, made into events
 - ``signals``      Ctrl-C while a guest is in our hands
+- ``undo``         undoes what one journal says is in a guest
 - ``recover``      puts back what a killed probekit left in a guest
 - ``table_scan``   recovery tables that stand in a guest whose journal is elsewhere
 """

@@ -324,7 +324,7 @@ def _check_leftovers(attachment: Attachment) -> None:
     for state in journals_of(attachment.spec):
         if state.header.cookie != attachment.guest_cookie:
             state.path.unlink(missing_ok=True)  # that guest is gone: it rebooted or was another one
-        elif state.batches or state.registrations or state.call is not None:
+        elif state.batches or state.registrations or state.calls:
             raise GuestError(
                 f"an earlier probekit (process {state.header.host_pid}) was killed and left this guest changed",
                 hint=f"run `probekit recover -r {attachment.spec}` first",

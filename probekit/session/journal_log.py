@@ -1,119 +1,155 @@
-"""What this machine's disk knows of one guest: the lock while we hold it, the journal while we change it."""
+"""The undo journal of one guest on this machine's disk: an engine fills it, a recovery empties it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Self
 
 import psutil
 
+from probekit.guest.calls import GuestCall
 from probekit.guest.linux import Allocation
 from probekit.kernel.image import Kernel
-from probekit.patch import journal_state as disk
 from probekit.patch.edits import Edit
 from probekit.patch.journal import Journal, default_dir, find_journals
-from probekit.patch.journal_state import JournalHeader, JournalState, Registration
+from probekit.patch.journal_payloads import CallResult, JournalHeader, Registration
+from probekit.patch.journal_state import Batch, JournalState, Replay, load, load_header
 from probekit.session.identity import target_key
 
-__all__ = ("JournalLog", "has_table", "journals_of", "last_call", "new_journal")
+__all__ = ("JournalLog", "journals_of", "new_journal")
 
-_CALL = "call: "
-_RETURNED = "returned: "
-_TABLE = "the recovery table is in the guest"
-_WIPED = "the recovery table is wiped"
 _ROOM = 1 << 16  # for all but the edits: some 30 guest calls of an enabling and its end, under 1 KiB each
 
 
-def last_call(notes: Sequence[str]) -> tuple[str, int | None]:
-    """The purpose of the last guest call that a journal knows of, and what it returned, None if it did not yet."""
-    purpose, value = "", None
-    for note in notes:
-        if note.startswith(_CALL):
-            purpose, value = note.removeprefix(_CALL), None
-        elif note.startswith(_RETURNED):
-            value = int(note.removeprefix(_RETURNED), 16)
-    return purpose, value
-
-
-def has_table(notes: Sequence[str]) -> bool:
-    """Whether the guest still has its recovery table, as far as a journal knows."""
-    return next((note == _TABLE for note in reversed(notes) if note in (_TABLE, _WIPED)), False)
-
-
 class JournalLog:
-    """An :class:`probekit.enabling.api.EngineLog` on disk."""
+    """An :class:`probekit.enabling.api.EngineLog` on disk. It always knows what its journal says."""
 
-    def __init__(self, journal: Journal, registered: Sequence[Registration] = ()) -> None:
+    def __init__(self, journal: Journal) -> None:
+        """Begin with a journal that says nothing yet."""
         self._journal = journal
-        self._batches: list[int] = []
-        self._standing: dict[int, Allocation] = {}
-        self._registered = set(registered)
-        self._borrowed = False
+        self._said = Replay()
+
+    @classmethod
+    def reopen(cls, state: JournalState) -> Self:
+        """Go on with a journal that another process left. Raises :class:`probekit.errors.JournalError`."""
+        log = cls(Journal.reopen(state))
+        for item in state.records[1:]:
+            log._said.take(item)
+        return log
+
+    # -- what is in the guest, as the journal says -------------------------------------------------------------------
 
     @property
     def needed(self) -> bool:
-        """Something of ours is in the guest."""
-        return bool(self._batches or self._standing or self._registered or self._borrowed)
+        """Whether something of ours is in the guest."""
+        return not self._said.empty
+
+    @property
+    def borrowed(self) -> bool:
+        """Whether a guest task was borrowed and not given back."""
+        return bool(self._said.calls)
+
+    @property
+    def batches(self) -> tuple[Batch, ...]:
+        """Edits that stand, oldest first."""
+        return tuple(Batch(number, edits) for number, edits in self._said.batches.items())
+
+    @property
+    def allocations(self) -> tuple[Allocation, ...]:
+        """Guest memory that is ours, oldest first."""
+        return tuple(self._said.allocations.values())
+
+    @property
+    def registrations(self) -> tuple[Registration, ...]:
+        """What the kernel may have registered of ours, oldest first."""
+        return tuple(self._said.registrations)
+
+    @property
+    def calls(self) -> tuple[GuestCall, ...]:
+        """Guest calls whose task was not given back, oldest first."""
+        return tuple(self._said.calls.values())
+
+    @property
+    def table_addr(self) -> int | None:
+        """Address of the recovery table's header, while it stands."""
+        return self._said.table
+
+    # -- EngineLog ---------------------------------------------------------------------------------------------------
 
     def edits(self, edits: Sequence[Edit]) -> None:
-        """Before the first byte of them is written."""
-        self._batches.append(self._journal.edits(edits))
+        """Note edits before the first byte of them is written."""
+        self._journal.edits(edits)
+        self._said.edits(edits)
 
     def reverted(self) -> None:
-        """All edits are undone."""
-        for batch in self._batches:
-            self._journal.reverted(batch)
-        self._batches = []
+        """Note that all edits are undone."""
+        for batch in reversed(self.batches):
+            self._journal.reverted(batch.number)
+            self._said.reverted(batch.number)
 
     def allocated(self, memory: Allocation) -> None:
-        """Guest memory is ours."""
-        self._standing[memory.addr] = memory
-        self._journal.allocated(disk.Allocation(memory.kind, memory.addr, memory.size, {}))
+        """Note that guest memory is ours."""
+        self._said.allocated(memory)  # it is, whether or not the disk takes it
+        self._journal.allocated(memory)
 
     def freed(self, memory: Allocation) -> None:
-        """And no longer."""
-        self._standing.pop(memory.addr, None)
+        """Note that guest memory was freed."""
         self._journal.freed(memory.addr)
+        self._said.freed(memory.addr)
 
     def registered(self, items: Sequence[Registration]) -> None:
-        """Before the kernel is told of them."""
-        self._registered.update(items)
+        """Note registrations before the kernel makes them."""
         self._journal.registered(items)
+        self._said.registered(items)
 
     def unregistered(self, items: Sequence[Registration]) -> None:
-        """It has forgotten them."""
-        self._registered.difference_update(items)
+        """Note that the kernel took registrations back."""
         self._journal.unregistered(items)
+        self._said.unregistered(items)
 
-    def call_started(self, *, vcpu: int, regs: Mapping[str, int], return_addr: int, rsp: int, purpose: str) -> None:
-        """A guest task is borrowed."""
-        self._journal.note(f"{_CALL}{purpose}")
-        self._borrowed = True
-        self._journal.call_started(disk.Call(vcpu=vcpu, raw=b"", regs=regs, return_addr=return_addr, rsp=rsp))
+    def call_started(self, call: GuestCall) -> None:
+        """Note that a guest task is about to be borrowed."""
+        self._journal.call_started(call)
+        self._said.call_started(call)
 
-    def call_returned(self, value: int) -> None:
-        """What it was borrowed for is done."""
-        self._journal.note(f"{_RETURNED}{value:#x}")
+    def call_returned(self, rsp: int, value: int) -> None:
+        """Note what a call returned."""
+        result = CallResult(rsp, value)
+        self._journal.call_returned(result)
+        self._said.call_returned(result)
 
-    def call_done(self) -> None:
-        """It has been given back."""
-        self._journal.call_done()
-        self._borrowed = False
+    def call_done(self, rsp: int) -> None:
+        """Note that the task of a call was given back."""
+        self._said.call_done(rsp)  # it was, whether or not the disk takes it
+        self._journal.call_done(rsp)
 
-    def table(self, *, stands: bool) -> None:
+    def table_written(self, addr: int) -> None:
         """See :class:`probekit.enabling.api.EngineLog`."""
-        self._journal.note(_TABLE if stands else _WIPED)
+        self._journal.table_written(addr)
+        self._said.table_written(addr)
+
+    def table_wiped(self) -> None:
+        """See :class:`probekit.enabling.api.EngineLog`."""
+        self._journal.table_wiped()
+        self._said.table_wiped()
 
     def contents(self) -> bytes:
-        """All of it as bytes, for the guest to keep."""
+        """Return all of it as bytes, for the guest to keep."""
         return self._journal.contents()
 
+    # -- the file ----------------------------------------------------------------------------------------------------
+
+    def note(self, text: str) -> None:
+        """Write a note for people."""
+        self._journal.note(text)
+
     def forget(self) -> None:
-        """Remove the journal: the guest that it speaks of is gone."""
+        """Remove the journal: the guest that it speaks of is gone, or somebody else put it right."""
         self._journal.close_clean()
 
     def close(self, *, keep: bool = False) -> None:
-        """Remove the journal when nothing of ours is left in the guest; keep it otherwise, or if asked to."""
+        """Remove the journal when nothing of ours is left in the guest. Keep it otherwise, and always for ``keep``."""
         if keep or self.needed:
             self._journal.close()
         else:
@@ -121,7 +157,7 @@ class JournalLog:
 
 
 def new_journal(spec: str, kernel: Kernel, cookie: bytes, edits: int) -> JournalLog:
-    """A journal for one enabling, whose record of edits takes ``edits`` bytes.
+    """Begin a journal for one enabling, whose record of edits takes ``edits`` bytes.
 
     Raises :class:`probekit.errors.JournalError` before anything is changed, also when the disk would not hold it all.
     """
@@ -138,6 +174,6 @@ def new_journal(spec: str, kernel: Kernel, cookie: bytes, edits: int) -> Journal
 
 
 def journals_of(spec: str) -> list[JournalState]:
-    """The journals that are left for a target, oldest first. A damaged one of it raises JournalError."""
+    """Return the journals that are left for a target, oldest first. Raises JournalError for a damaged one of it."""
     key = target_key(spec)
-    return [disk.load(path) for path in find_journals(default_dir()) if disk.load_header(path).target == key]
+    return [load(path) for path in find_journals(default_dir()) if load_header(path).target == key]

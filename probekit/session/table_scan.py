@@ -1,4 +1,4 @@
-"""Recovery tables that stand in a guest: what to undo when its journal is not on this machine."""
+"""Find recovery tables in a guest: they say what to undo when its journal is not on this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ _STEP = 4096
 
 
 def find_tables(target: Target, kernel: Kernel) -> list[Header]:
-    """The headers of recovery tables in executable memory; none where page tables cannot be read. Guest stopped."""
+    """Return the headers of recovery tables in executable memory; none where page tables cannot be read.
+
+    The guest is stopped.
+    """
     tables = kernel.view.tables()
     if tables is None or not isinstance(target, PhysicalMemory):
         return []
@@ -37,7 +40,7 @@ def find_tables(target: Target, kernel: Kernel) -> list[Header]:
 
 
 def adopt_tables(target: Target, kernel: Kernel, cookie: bytes, known: list[JournalState]) -> Iterator[JournalState]:
-    """The journals kept in the guest that are not among those ``known``, now on this machine's disk too.
+    """Keep on this machine's disk the journals in the guest that are not among those ``known``, and return them.
 
     ``cookie``: of this boot. Raises :class:`JournalError` for a damaged table when no journal is known.
     """

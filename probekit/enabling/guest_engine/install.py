@@ -90,4 +90,4 @@ def write_table(
     for offset in range(0, len(table), _CHUNK):
         program_data.memory.write(where + offset, table[offset : offset + _CHUNK])
     write_code(access, code.addr, header(where, table))
-    access.log.table(stands=True)
+    access.log.table_written(code.addr)
