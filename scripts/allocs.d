@@ -1,8 +1,9 @@
 #!/usr/bin/env -S probekit -s
 /*
- * allocs.d - which programs and which callers take memory from the kernel's slabs, in ten seconds.
+ * allocs.d - count allocations from the kernel's slabs by program and caller, for ten seconds.
  *
- * kmem_cache_alloc() serves most of the kernel's objects. Prints the twenty most frequent.
+ * kmem_cache_alloc() serves most of the kernel's objects. Prints the twenty most frequent pairs.
+ * Needs: the kernel's types (BTF) for execname.
  *
  * Sample output (its end):
  *

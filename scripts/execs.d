@@ -1,8 +1,8 @@
 #!/usr/bin/env -S probekit -s
 /*
- * execs.d - a line for every program that is started in the guest, with the words it is started with.
+ * execs.d - print a line for every program that starts in the guest, with its command line.
  *
- * Taken where the kernel has made the new program ready and has not yet entered it.
+ * Fires after the kernel has prepared the new program and before it enters it.
  * Needs: the kernel's types (BTF). Ends with Ctrl-C.
  *
  * Sample output:

@@ -1,8 +1,9 @@
 #!/usr/bin/env -S probekit -s
 /*
- * exits.d - a line for every process that ends in the guest.
+ * exits.d - print a line for every process that ends in the guest.
  *
- * do_exit() has the exit code as its first argument: the status is in its second byte.
+ * do_exit() has the exit code as its first argument; the status is its second byte.
+ * Needs: the kernel's types (BTF) for pid and execname. Ends with Ctrl-C.
  *
  * Sample output:
  *

@@ -1,6 +1,6 @@
 #!/usr/bin/env -S probekit -s
 /*
- * faults.d - page faults by program, and what they take.
+ * faults.d - count page faults by program, and show how long they take.
  *
  * Needs: the kernel's types (BTF) for self->. Ends with Ctrl-C.
  *

@@ -1,10 +1,10 @@
 #!/usr/bin/env -S probekit -s
 /*
- * flow.d - everything that one system call does, indented, once.
+ * flow.d - show every kernel function that one system call runs, indented, once.
  *
  *    probekit -r TARGET -s flow.d openat cat      how cat opens its first file
  *
- * Every function of the kernel is enabled; only those of the call are recorded.
+ * Enables every function of the kernel, and records only those of the call.
  * Needs: the kernel's types (BTF) for self->.
  *
  * Sample output:

@@ -1,9 +1,9 @@
 #!/usr/bin/env -S probekit -s
 /*
- * hotfuncs.d - which functions of the guest's kernel are called most, in ten seconds.
+ * hotfuncs.d - count the calls of every kernel function, for ten seconds.
  *
  * Enables every function that can be probed, some 35,000, in well under a second
- * of guest time, and takes them all back at the end.
+ * of guest time, and restores them all at the end. Needs: nothing of the guest.
  *
  * Sample output (its end; the busiest functions come last):
  *

@@ -1,12 +1,12 @@
 #!/usr/bin/env -S probekit -s
 /*
- * offcpu.d - where programs wait: the time between losing a CPU and having one again, by program and stack.
+ * offcpu.d - show where programs wait: the time from losing a CPU to getting one again, by program and stack.
  *
  *    probekit -r TARGET -s offcpu.d          every program
  *    probekit -r TARGET -s offcpu.d sshd     programs of that name
  *
  * schedule() returns when the task runs again. Prints the ten longest waits when it ends (Ctrl-C).
- * Needs: the kernel's types (BTF) for self->, its unwind tables (ORC) for the stacks.
+ * Needs: the kernel's types (BTF) for self->, the kernel's unwind tables (ORC) for the stacks.
  *
  * Sample output (its end; times in microseconds):
  *

@@ -1,8 +1,9 @@
 #!/usr/bin/env -S probekit -s
 /*
- * oncpu.d - where the guest's CPUs spend their time in its kernel: 97 samples a second on each, for ten seconds.
+ * oncpu.d - show where the guest's CPUs spend their time in the kernel.
  *
- * Prints the twenty most frequent stacks; the idle task is left out.
+ * Takes 97 samples a second of each CPU, for ten seconds. Prints the twenty most frequent stacks; omits the idle task.
+ * Needs: the kernel's types (BTF) for execname and pid, the kernel's unwind tables (ORC) for the stacks.
  *
  * Sample output (its end):
  *

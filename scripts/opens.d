@@ -1,8 +1,8 @@
 #!/usr/bin/env -S probekit -s
 /*
- * opens.d - a line for every file that a program opens, and what came of it.
+ * opens.d - print a line for every file that a program opens, with the result.
  *
- * The name is read from the program's memory when the call returns: by then its page is there.
+ * Reads the name from the program's memory when the call returns: then its page is in memory.
  * Needs: the kernel's types (BTF) for self->. Ends with Ctrl-C.
  *
  * Sample output:

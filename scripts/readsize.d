@@ -1,8 +1,9 @@
 #!/usr/bin/env -S probekit -s
 /*
- * readsize.d - how much each read of a file returns, by program.
+ * readsize.d - show how many bytes each read of a file returns, by program.
  *
- * vfs_read() returns the number of bytes, or a negative error. Ends with Ctrl-C.
+ * vfs_read() returns the number of bytes, or a negative error.
+ * Needs: the kernel's types (BTF) for execname. Ends with Ctrl-C.
  *
  * Sample output:
  *

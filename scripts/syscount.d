@@ -1,8 +1,8 @@
 #!/usr/bin/env -S probekit -s
 /*
- * syscount.d - system calls of the guest, by function and by program.
+ * syscount.d - count the guest's system calls, by function and by program.
  *
- * Needs: nothing of the guest. Ends with Ctrl-C.
+ * Needs: the kernel's types (BTF) for execname. Ends with Ctrl-C.
  *
  * Sample output:
  *

@@ -1,11 +1,11 @@
 #!/usr/bin/env -S probekit -s
 /*
- * syslat.d - how long system calls take, by name, and which take longest in all.
+ * syslat.d - show how long system calls take, by name, and which take the most time in total.
  *
  *    probekit -r TARGET -s syslat.d          every program
  *    probekit -r TARGET -s syslat.d cat      programs of that name
  *
- * Needs: the kernel's types (BTF) for self->. A call that has not returned is not counted. Ends with Ctrl-C.
+ * Needs: the kernel's types (BTF) for self->. Calls that have not returned are not counted. Ends with Ctrl-C.
  *
  * Sample output (its end):
  *

@@ -29,7 +29,9 @@ gc.set_threshold(200_000, 20, 20)
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("probekit")
     group.addoption("--update-golden", action="store_true", help="write what came out into the golden files")
-    group.addoption("--nmis", type=int, default=10_000, help="how many non-maskable interrupts are injected")
+    group.addoption(
+        "--nmis", type=int, default=10_000, help="how many non-maskable interrupts are injected, in all guests"
+    )
     group.addoption("--soak", type=float, default=30, help="seconds of everything at once under a mixed load")
     group.addoption("--activations", type=int, default=400, help="how often a marker is switched under full speed")
     group.addoption("--kills", type=int, default=20, help="how many times probekit is killed at a random moment")

@@ -31,7 +31,6 @@ __all__ = (
     "Denormalize",
     "Discard",
     "Exit",
-    "Field",
     "FieldKind",
     "Freopen",
     "Ftruncate",
@@ -49,17 +48,19 @@ __all__ = (
     "Printa",
     "Printf",
     "Raise",
+    "RecordField",
     "RecordPlan",
     "Setopt",
     "Speculate",
     "Stack",
     "Stop",
-    "Symbol",
+    "SymbolAction",
     "SymbolKind",
     "System",
-    "Trace",
+    "TraceAction",
     "Tracemem",
     "Trunc",
+    "action_name",
     "field_layout",
 )
 
@@ -77,7 +78,7 @@ SymbolKind = Literal["sym", "func", "mod", "usym", "ufunc", "umod", "uaddr"]
 
 
 @record
-class Field:
+class RecordField:
     """One recorded item. ``offset``: bytes from the end of the record header; ``size``: bytes (0 for ``probe``).
 
     ``detail`` of an integer field that holds an address: a :data:`SymbolKind`, when D's type of it is what
@@ -91,7 +92,7 @@ class Field:
 
 
 @record
-class Trace:
+class TraceAction:
     """``trace(x)``: print field ``field`` as DTrace's default rendering does, whatever its kind."""
 
     field: int
@@ -155,7 +156,7 @@ class Stack:
 
 
 @record
-class Symbol:
+class SymbolAction:
     """``sym(addr)``, ``func(addr)``, ``mod(addr)``, the ``u`` ones, as statements: ``field`` is an 8-byte ``uint``."""
 
     kind: SymbolKind
@@ -352,7 +353,7 @@ class Default:
 
 
 Action = (
-    Trace
+    TraceAction
     | Printf
     | Printa
     | Clear
@@ -360,7 +361,7 @@ Action = (
     | Normalize
     | Denormalize
     | Stack
-    | Symbol
+    | SymbolAction
     | Tracemem
     | Print
     | Speculate
@@ -380,9 +381,27 @@ Action = (
 )
 
 
+def action_name(action: Action) -> str:
+    """Return what a script calls an action, such as ``printf``."""
+    return type(action).__name__.removesuffix("Action").lower()
+
+
 RECORDING: frozenset[type] = frozenset(
     (
-        *(Trace, Printf, Printa, Clear, Trunc, Normalize, Denormalize, Stack, Symbol, Tracemem, Print, Speculate),
+        *(
+            TraceAction,
+            Printf,
+            Printa,
+            Clear,
+            Trunc,
+            Normalize,
+            Denormalize,
+            Stack,
+            SymbolAction,
+            Tracemem,
+            Print,
+            Speculate,
+        ),
         *(Setopt, System, Freopen, Ftruncate, Exit, Default),
     )
 )
@@ -396,7 +415,7 @@ The others (``commit discard raise stop panic breakpoint chill``) show nothing b
 class RecordPlan:
     """The record of one clause. ``size``: bytes of all fields, padded to 8 (the header not counted)."""
 
-    fields: tuple[Field, ...]
+    fields: tuple[RecordField, ...]
     actions: tuple[Action, ...]
     size: int
 
@@ -406,16 +425,16 @@ class RecordPlan:
         return any(type(action) in RECORDING for action in self.actions)
 
 
-def field_layout(items: list[tuple[int, FieldKind, str]]) -> tuple[tuple[Field, ...], int]:
+def field_layout(items: list[tuple[int, FieldKind, str]]) -> tuple[tuple[RecordField, ...], int]:
     """Place ``(size, kind, detail)`` items one after another, integers aligned to their size, the rest to 8.
 
     Returns the fields and the total size in bytes, padded to 8.
     """
-    fields: list[Field] = []
+    fields: list[RecordField] = []
     offset = 0
     for size, kind, detail in items:
         align = max(size, 1) if kind in ("int", "uint", "probe") else 8
         offset = -(-offset // align) * align
-        fields.append(Field(offset=offset, size=size, kind=kind, detail=detail))
+        fields.append(RecordField(offset=offset, size=size, kind=kind, detail=detail))
         offset += size
     return tuple(fields), -(-offset // 8) * 8

@@ -42,7 +42,7 @@ def list_probes(guest: Attachment | None, program: Program | None, out: TextIO, 
     types = argument_types(guest)
     listed = [
         ListedProbe(
-            model.Probe(e.probe.id, e.probe.name),
+            model.ProbeIdentity(e.probe.id, e.probe.name),
             arguments=types(e.probe) if verbose or json else None,
             stability=STABILITY.get(e.probe.name.provider, STABILITY[""]),
             notes=tuple(notes.get(e.probe.id, ())),

@@ -1,9 +1,14 @@
-"""What is going on, for people: one line on a terminal that goes away, or plain lines with ``-v``."""
+"""Shows what is being done: one line on a terminal that goes away, or plain lines with ``-v``.
+
+A reader of stderr that has gone away must not stop what is being done, which may be restoring the guest: what cannot
+be written is left out.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 
 __all__ = ("Progress",)
 
@@ -11,7 +16,7 @@ _QUIET_S = 0.3  # nothing is said about a start that is quicker than this
 
 
 class Progress:
-    """Call it with what is being done now. ``verbose``: a line each, with the time since the start."""
+    """Shows progress. ``verbose``: a line each, with the time since the start; ``silent``: nothing on a terminal."""
 
     def __init__(self, *, verbose: bool, silent: bool = False) -> None:
         self._verbose = verbose
@@ -20,18 +25,22 @@ class Progress:
         self._shown = False
 
     def __call__(self, text: str) -> None:
-        """Say it."""
+        """Show ``text``: what is being done now."""
         passed = time.monotonic() - self._start
         if self._verbose:
-            print(f"probekit: [{passed:6.3f} s] {text}", file=sys.stderr, flush=True)  # noqa: T201
+            _write(f"probekit: [{passed:6.3f} s] {text}\n")
         elif self._line and passed > _QUIET_S:
-            sys.stderr.write(f"\r\x1b[Kprobekit: {text} ...")
-            sys.stderr.flush()
+            _write(f"\r\x1b[Kprobekit: {text} ...")
             self._shown = True
 
     def done(self) -> None:
         """Take the line away before anything else is written."""
         if self._shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            _write("\r\x1b[K")
             self._shown = False
+
+
+def _write(text: str) -> None:
+    with suppress(OSError):
+        sys.stderr.write(text)
+        sys.stderr.flush()

@@ -32,7 +32,7 @@ from probekit.session.options import OptionError, Options, set_option
 
 CanMatch = Callable[[ProbeDescription], bool]
 
-__all__ = ("CanMatch", "Compiled", "Source", "compile_sources", "pragma_options", "read_sources")
+__all__ = ("CanMatch", "Compiled", "ProgramText", "compile_sources", "pragma_options", "read_sources")
 
 _CROPPED = re.compile(r"[{/;]")
 _BARE_END = re.compile(r"[^};\s]\s*\Z")
@@ -42,7 +42,7 @@ _FEWER_FIELDS = {"f": ":", "m": "::", "P": ":::", "i": ""}
 
 
 @record
-class Source:
+class ProgramText:
     """One of the command line's programs. ``what``: as messages name it; ``filename``: None from the command line.
 
     ``spec``: as it was given, for messages; ``library``: of ``-L``, in which clauses have no business.
@@ -72,7 +72,7 @@ class Compiled:
     counts: tuple[int, ...]
 
 
-def read_sources(programs: Sequence[tuple[str, str]], options: Options) -> list[Source]:
+def read_sources(programs: Sequence[tuple[str, str]], options: Options) -> list[ProgramText]:
     """The sources in order: libraries, then the command line's. Raises :class:`ScriptError`."""
     sources = [source for directory in options.libdir for source in _library(directory)]
     for letter, text in programs:
@@ -80,16 +80,16 @@ def read_sources(programs: Sequence[tuple[str, str]], options: Options) -> list[
     return sources
 
 
-def _library(directory: str) -> list[Source]:
+def _library(directory: str) -> list[ProgramText]:
     try:
         files = sorted(path for path in Path(directory).iterdir() if path.suffix == ".d")
         texts = [(path, path.read_text(encoding="utf-8", errors="replace")) for path in files]
     except OSError as error:
         raise ScriptError(f"failed to open library directory {directory}: {error.strerror}") from error
-    return [Source(text, f"library '{path}'", str(path), str(path), library=True) for path, text in texts]
+    return [ProgramText(text, f"library '{path}'", str(path), str(path), library=True) for path, text in texts]
 
 
-def _script(name: str, options: Options) -> Source:
+def _script(name: str, options: Options) -> ProgramText:
     try:
         data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
@@ -97,10 +97,10 @@ def _script(name: str, options: Options) -> Source:
     text = data.decode("utf-8", "replace")
     if options.cpp:
         text = preprocess(text, name, options)
-    return Source(text, f"script '{name}'", name, name)
+    return ProgramText(text, f"script '{name}'", name, name)
 
 
-def _specifier(letter: str, text: str) -> Source:
+def _specifier(letter: str, text: str) -> ProgramText:
     """``-P fbt`` is ``fbt:::``, ``-m ext4`` is ``:ext4::``, ``-f vfs_read`` is ``vfs_read:``."""
     cropped = _CROPPED.search(text)
     end = cropped.start() if cropped is not None else len(text)
@@ -110,7 +110,7 @@ def _specifier(letter: str, text: str) -> Source:
         if letter == "i" and not all(part.isdecimal() for part in descriptions):
             raise ScriptError(f"invalid probe specifier {text}: not a probe ID")
         head = ",".join(part + _FEWER_FIELDS[letter] for part in descriptions) + (" " if body else "")
-    return Source(_closed(head + body), f"description '{text[:end]}'", text)
+    return ProgramText(_closed(head + body), f"description '{text[:end]}'", text)
 
 
 def _closed(text: str) -> str:
@@ -124,7 +124,7 @@ def _closed(text: str) -> str:
 
 
 def compile_sources(
-    sources: Sequence[Source],
+    sources: Sequence[ProgramText],
     args: Sequence[str],
     options: Options,
     target: int | None,
@@ -182,7 +182,7 @@ def _macros(target: int | None) -> dict[str, int]:
     return values
 
 
-def _own_fault(error: CompileError, source: Source, offset: int) -> CompileError:
+def _own_fault(error: CompileError, source: ProgramText, offset: int) -> CompileError:
     """The same faults, placed in the source itself, which begins at ``offset`` of what was compiled."""
     moved = [
         replaced(d, span=Span(max(d.span.start - offset, 0), max(d.span.end - offset, 0))) for d in error.diagnostics
@@ -190,7 +190,7 @@ def _own_fault(error: CompileError, source: Source, offset: int) -> CompileError
     return CompileError(moved, Text(source.text, source.filename))
 
 
-def _joined(sources: Sequence[Source]) -> tuple[str, list[int]]:
+def _joined(sources: Sequence[ProgramText]) -> tuple[str, list[int]]:
     """The text that is compiled, and where each source begins in it."""
     text = ""
     starts: list[int] = []
@@ -201,7 +201,7 @@ def _joined(sources: Sequence[Source]) -> tuple[str, list[int]]:
     return text, starts
 
 
-def pragma_options(compiled: Compiled, sources: Sequence[Source], options: Options) -> Options:
+def pragma_options(compiled: Compiled, sources: Sequence[ProgramText], options: Options) -> Options:
     """``options`` with those that the program sets. Raises :class:`ScriptError` where one is wrong."""
     for name, value in compiled.program.options:
         try:
@@ -214,7 +214,7 @@ def pragma_options(compiled: Compiled, sources: Sequence[Source], options: Optio
     return options
 
 
-def _pragma_place(name: str, value: str, sources: Sequence[Source]) -> tuple[Source, int]:
+def _pragma_place(name: str, value: str, sources: Sequence[ProgramText]) -> tuple[ProgramText, int]:
     pragma = re.compile(rf"^[ \t]*#[ \t]*pragma\s+D\s+option\s+{re.escape(name)}\b.*{re.escape(value)}", re.MULTILINE)
     for source in sources:
         found = pragma.search(source.text)

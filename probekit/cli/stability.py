@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from probekit.cli.errors import ScriptError
 from probekit.cli.prototypes import ArgumentTypes
-from probekit.cli.sources import Compiled, Source
+from probekit.cli.sources import Compiled, ProgramText
 from probekit.consumer.strings import escape_controls
 from probekit.enabling.ecb import Matching
 from probekit.ir import ops
@@ -59,7 +59,7 @@ def _statement_attributes(clauses: Sequence[Clause]) -> Attributes:
 
 
 def check_attributes(
-    minimum: str, sources: Sequence[Source], compiled: Compiled, matching: Matching, *, errtags: bool
+    minimum: str, sources: Sequence[ProgramText], compiled: Compiled, matching: Matching, *, errtags: bool
 ) -> None:
     """Refuse a program with a clause that is less stable than ``-x amin``. Raises :class:`ScriptError`."""
     wanted = parse_attributes(minimum)

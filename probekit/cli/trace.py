@@ -14,7 +14,7 @@ from probekit.cli.args import Arguments, UsageError
 from probekit.cli.errors import ScriptError
 from probekit.cli.progress import Progress
 from probekit.cli.prototypes import ArgumentTypes, argument_types
-from probekit.cli.sources import CanMatch, Compiled, Source, compile_sources, pragma_options, read_sources
+from probekit.cli.sources import CanMatch, Compiled, ProgramText, compile_sources, pragma_options, read_sources
 from probekit.consumer.bulk import Sink
 from probekit.consumer.events import Attached, Message, ProbeFired
 from probekit.errors import InternalError, ProbekitError
@@ -99,7 +99,7 @@ def trace(arguments: Arguments) -> int:
 def _with_target(
     arguments: Arguments,
     options: Options,
-    sources: list[Source],
+    sources: list[ProgramText],
     compiled: Compiled | None,
     spec: str,
     victim: Victim | None,
@@ -147,7 +147,7 @@ def _host_probes() -> CanMatch:
     return lambda description: any(True for _ in registry.match(description))
 
 
-def _settle(arguments: Arguments, options: Options, sources: list[Source], compiled: Compiled) -> Options:
+def _settle(arguments: Arguments, options: Options, sources: list[ProgramText], compiled: Compiled) -> Options:
     """The options with those of the program, which is shown if that was asked for."""
     options = pragma_options(compiled, sources, options)
     if arguments.disasm:
@@ -160,7 +160,7 @@ def _settle(arguments: Arguments, options: Options, sources: list[Source], compi
 def _prepare(
     arguments: Arguments,
     options: Options,
-    sources: Sequence[Source],
+    sources: Sequence[ProgramText],
     compiled: Compiled,
     guest: Attachment | None,
     interrupts: Interrupts,
@@ -197,7 +197,7 @@ def _prepare(
 
 
 def _report_stability(
-    sources: Sequence[Source], compiled: Compiled, run: Trace, types: ArgumentTypes, out: TextIO
+    sources: Sequence[ProgramText], compiled: Compiled, run: Trace, types: ArgumentTypes, out: TextIO
 ) -> None:
     from probekit.cli.stability import stability_text
 
@@ -221,7 +221,7 @@ def _victim(arguments: Arguments, stack: ExitStack) -> Victim | None:
     return stack.enter_context(Victim(arguments.command, arguments.pid))
 
 
-def _no_match(error: NoMatchError, compiled: Compiled, sources: Sequence[Source], *, errtags: bool) -> ScriptError:
+def _no_match(error: NoMatchError, compiled: Compiled, sources: Sequence[ProgramText], *, errtags: bool) -> ScriptError:
     """The error in dtrace's words: which source, which line."""
     first = 0
     for source, count in zip(sources, compiled.counts, strict=True):
@@ -292,7 +292,7 @@ class _Rendering:
     def __init__(
         self,
         run: Trace,
-        sources: Sequence[Source],
+        sources: Sequence[ProgramText],
         compiled: Compiled,
         arguments: Arguments,
         options: Options,

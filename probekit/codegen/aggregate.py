@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from probekit.buffers.aggs import AGG_FUNCS, AggPlan, KeyPart
 from probekit.buffers.layout import DenseStore, TableStore
 from probekit.buffers.quantize import ZERO_BUCKET, Linear, LogLinear
-from probekit.codegen.emit_context import Here
+from probekit.codegen.emit_context import EmitContext
 from probekit.codegen.frame import FRAME_SITE
 from probekit.codegen.runtime.registry import find_name
 from probekit.errors import InternalError
@@ -19,22 +19,22 @@ _MASK = (1 << 64) - 1
 _WORD = 8
 _LAST = (1 << 63) - 1
 
-_Update = Callable[[AggPlan, Here], Iterator[str]]
+_Update = Callable[[AggPlan, EmitContext], Iterator[str]]
 
 
-def _min(_plan: AggPlan, here: Here) -> Iterator[str]:
-    label = here.unique()
+def _min(_plan: AggPlan, emit: EmitContext) -> Iterator[str]:
+    label = emit.unique()
     yield from ("cmp rax, qword ptr [rdi]", f"jge {label}_same", "mov qword ptr [rdi], rax", f"{label}_same:")
 
 
-def _max(_plan: AggPlan, here: Here) -> Iterator[str]:
-    label = here.unique()
+def _max(_plan: AggPlan, emit: EmitContext) -> Iterator[str]:
+    label = emit.unique()
     yield from ("cmp rax, qword ptr [rdi]", f"jle {label}_same", "mov qword ptr [rdi], rax", f"{label}_same:")
 
 
-def _quantize(_plan: AggPlan, here: Here) -> Iterator[str]:
+def _quantize(_plan: AggPlan, emit: EmitContext) -> Iterator[str]:
     """rcx = the bucket of rax: ZERO_BUCKET plus or minus the bit length of its magnitude."""
-    label = here.unique()
+    label = emit.unique()
     yield from (
         f"mov ecx, {ZERO_BUCKET}",
         "test rax, rax",
@@ -54,9 +54,9 @@ def _quantize(_plan: AggPlan, here: Here) -> Iterator[str]:
     )
 
 
-def _lquantize(plan: AggPlan, here: Here) -> Iterator[str]:
+def _lquantize(plan: AggPlan, emit: EmitContext) -> Iterator[str]:
     """rcx = 0 below the base, else 1 + how many steps above it, at most as many as there are."""
-    linear, label = Linear(*plan.params), here.unique()
+    linear, label = Linear(*plan.params), emit.unique()
     yield from (
         f"mov rcx, {linear.base & _MASK:#x}",
         "cmp rax, rcx",
@@ -83,11 +83,11 @@ def ladder_of(plan: AggPlan) -> tuple[int, ...]:
     return tuple(start for start in LogLinear(*plan.params).starts if start <= _LAST)
 
 
-def _llquantize(plan: AggPlan, here: Here) -> Iterator[str]:
+def _llquantize(plan: AggPlan, emit: EmitContext) -> Iterator[str]:
     """rcx = how many bounds are not above the value."""
-    yield f"mov r9, {here.context.ladders[plan.index]:#x}"
+    yield f"mov r9, {emit.context.ladders[plan.index]:#x}"
     yield f"mov ecx, {len(ladder_of(plan)):#x}"
-    yield here.call("ladder")
+    yield emit.call("ladder")
 
 
 def _plain(*lines: str) -> _Update:
@@ -116,7 +116,7 @@ _UPDATES: dict[str, _Update] = {
 _HISTOGRAMS = frozenset(("quantize", "lquantize", "llquantize"))
 
 
-def _dense(store: DenseStore, plan: AggPlan, here: Here) -> Iterator[str]:
+def _dense(store: DenseStore, plan: AggPlan, emit: EmitContext) -> Iterator[str]:
     """rdi = the site's value; one that has had no datum yet is started. Keeps rax."""
     if store.single:
         yield f"lea rdi, [rbx + {store.offset:#x}]"
@@ -129,7 +129,7 @@ def _dense(store: DenseStore, plan: AggPlan, here: Here) -> Iterator[str]:
             yield f"lea rdi, [rbx + rcx + {store.offset:#x}]"
     initial = AGG_FUNCS[plan.func].initial
     if any(initial):
-        label = here.unique()
+        label = emit.unique()
         yield f"cmp {_flag(store)}, 0"
         yield f"jne {label}_present"
         for i, word in enumerate(initial):
@@ -142,12 +142,12 @@ def _flag(store: DenseStore) -> str:
     return f"qword ptr [rdi + {store.words * _WORD:#x}]"
 
 
-def _key_part(part: KeyPart, reg: int | None, at: int, here: Here, *, first: bool) -> Iterator[str]:
+def _key_part(part: KeyPart, reg: int | None, at: int, emit: EmitContext, *, first: bool) -> Iterator[str]:
     """Store one part of the key at its place in the scratch memory."""
-    operands = here.operands
+    operands = emit.operands
     if part.kind == "probe":
         yield f"mov eax, dword ptr [rbp + {FRAME_SITE}]"
-        yield f"mov qword ptr {here.scratch(at)}, rax"
+        yield f"mov qword ptr {emit.scratch(at)}, rax"
         return
     if reg is None:
         raise InternalError("only a probe key has no register")
@@ -155,56 +155,56 @@ def _key_part(part: KeyPart, reg: int | None, at: int, here: Here, *, first: boo
         operands.held = None
     match part.kind:
         case "int" | "uint":
-            yield from operands.store(here.scratch(at), reg)
+            yield from operands.store(emit.scratch(at), reg)
         case "stack":
             yield from operands.take("rsi", reg)
-            yield f"lea rdi, {here.scratch(at)}"
+            yield f"lea rdi, {emit.scratch(at)}"
             yield f"mov ecx, {part.words:#x}"
-            yield here.call("frames")
+            yield emit.call("frames")
         case _ if part.size == 16 and reg in operands.values.padded:
             yield from operands.take("rsi", reg)
             for offset in (0, 8):
                 yield f"mov rax, qword ptr [rsi + {offset}]"
-                yield f"mov qword ptr {here.scratch(at + offset)}, rax"
+                yield f"mov qword ptr {emit.scratch(at + offset)}, rax"
         case _:
             yield from operands.take("rsi", reg)
-            yield f"lea rdi, {here.scratch(at)}"
-            yield f"mov qword ptr {here.scratch(at + (part.words - 1) * _WORD)}, 0"
+            yield f"lea rdi, {emit.scratch(at)}"
+            yield f"mov qword ptr {emit.scratch(at + (part.words - 1) * _WORD)}, 0"
             yield f"mov ecx, {part.size:#x}"
-            yield here.call("copy")
+            yield emit.call("copy")
 
 
-def _table(store: TableStore, plan: AggPlan, op: Aggregate, here: Here, label: str) -> Iterator[str]:
+def _table(store: TableStore, plan: AggPlan, op: Aggregate, emit: EmitContext, label: str) -> Iterator[str]:
     """rdi = the value of the key, or on to ``label_end`` when the table is full."""
-    at = key = here.context.scratch.key
+    at = key = emit.context.scratch.key
     for number, (part, reg) in enumerate(zip(plan.keys, op.keys, strict=True)):
-        yield from _key_part(part, reg, at, here, first=number == 0)
+        yield from _key_part(part, reg, at, emit, first=number == 0)
         at += part.words * _WORD
-    yield f"lea rdi, {here.scratch(key)}"
-    yield here.call(find_name(store.agg))
+    yield f"lea rdi, {emit.scratch(key)}"
+    yield emit.call(find_name(store.agg))
     yield "test rax, rax"
     yield f"jz {label}_end"
     yield "mov rdi, rax"
 
 
-def aggregate(op: Aggregate, here: Here) -> Iterator[str]:
+def aggregate(op: Aggregate, emit: EmitContext) -> Iterator[str]:
     """Assembly for one :class:`Aggregate`."""
-    plan = here.context.aggregations[op.agg]
-    store = here.context.store(op.agg)
-    operands, label = here.operands, here.unique()
+    plan = emit.context.aggregations[op.agg]
+    store = emit.context.store(op.agg)
+    operands, label = emit.operands, emit.unique()
     if isinstance(store, TableStore):
-        yield from _table(store, plan, op, here, label)
+        yield from _table(store, plan, op, emit, label)
         operands.held = None
     if op.value is not None:
         yield from operands.take("rax", op.value)
     if isinstance(store, DenseStore):
-        yield from _dense(store, plan, here)
-    if plan.func == "count" and isinstance(store, DenseStore) and here.context.preemptible:
+        yield from _dense(store, plan, emit)
+    if plan.func == "count" and isinstance(store, DenseStore) and emit.context.preemptible:
         yield "lock inc qword ptr [rdi]"  # another CPU's inline increment may hit the same word
     else:
         if op.weight is not None:
             yield from operands.load("rsi", op.weight)
-        yield from _UPDATES[plan.func](plan, here)
+        yield from _UPDATES[plan.func](plan, emit)
         if plan.func in _HISTOGRAMS:
             yield "inc qword ptr [rdi + rcx*8]" if op.weight is None else "add qword ptr [rdi + rcx*8], rsi"
     if isinstance(store, DenseStore) and store.presence:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from probekit.buffers.layout import FaultKind
-from probekit.codegen.emit_context import Here
+from probekit.codegen.emit_context import EmitContext
 from probekit.errors import InternalError
 from probekit.ir.names import CALLS
 from probekit.ir.ops import Call, Reg
@@ -61,41 +61,41 @@ _SHARED: dict[str, _Shared] = {
 }
 
 
-def _arguments(args: tuple[Reg, ...], here: Here) -> Iterator[str]:
+def _arguments(args: tuple[Reg, ...], emit: EmitContext) -> Iterator[str]:
     """The first may have been passed on in rax; no other may be."""
     for number, (register, reg) in enumerate(zip(_ARGUMENTS, args, strict=False)):
-        yield from here.operands.take(register, reg) if number == 0 else here.operands.load(register, reg)
+        yield from emit.operands.take(register, reg) if number == 0 else emit.operands.load(register, reg)
 
 
-def _shared(op: Call, here: Here, how: _Shared) -> Iterator[str]:
-    yield from _arguments(op.args, here)
+def _shared(op: Call, emit: EmitContext, how: _Shared) -> Iterator[str]:
+    yield from _arguments(op.args, emit)
     info = CALLS[op.name]
     for register, value in zip(_ARGUMENTS[len(op.args) : len(info.args)], how.missing, strict=False):
         yield f"mov {register}, {value:#x}"
     if how.flag:
         yield f"mov r8d, {int(len(op.args) < len(info.args))}"
     if info.kind == "string":
-        yield from here.target(op.dst)
-    yield here.call(how.routine)
+        yield from emit.string_place(op.dst)
+    yield emit.call(how.routine)
     if how.faults:
-        yield f"jb {here.fault(None)}"
-    yield from here.made(op.dst) if info.kind == "string" else here.operands.set(op.dst)
+        yield f"jb {emit.fault(None)}"
+    yield from emit.string_made(op.dst) if info.kind == "string" else emit.operands.set(op.dst)
 
 
-def _strtok(op: Call, here: Here) -> Iterator[str]:
-    yield from _shared(op, here, _Shared("strtok" if len(op.args) == 2 else "strtok_more"))
+def _strtok(op: Call, emit: EmitContext) -> Iterator[str]:
+    yield from _shared(op, emit, _Shared("strtok" if len(op.args) == 2 else "strtok_more"))
 
 
 # What needs no routine.
 
 
-def _one(*lines: str) -> Callable[[Call, Here], Iterator[str]]:
+def _one(*lines: str) -> Callable[[Call, EmitContext], Iterator[str]]:
     """rax to rax."""
 
-    def emit(op: Call, here: Here) -> Iterator[str]:
-        yield from here.operands.take("rax", op.args[0])
+    def emit(op: Call, emit: EmitContext) -> Iterator[str]:
+        yield from emit.operands.take("rax", op.args[0])
         yield from lines
-        yield from here.operands.set(op.dst)
+        yield from emit.operands.set(op.dst)
 
     return emit
 
@@ -103,52 +103,52 @@ def _one(*lines: str) -> Callable[[Call, Here], Iterator[str]]:
 # Scratch memory and copies.
 
 
-def _alloca(op: Call, here: Here) -> Iterator[str]:
-    yield from here.operands.take("rsi", op.args[0])
-    yield here.call("alloca")
-    yield f"jb {here.fault(None)}"
-    yield from here.operands.set(op.dst)
+def _alloca(op: Call, emit: EmitContext) -> Iterator[str]:
+    yield from emit.operands.take("rsi", op.args[0])
+    yield emit.call("alloca")
+    yield f"jb {emit.fault(None)}"
+    yield from emit.operands.set(op.dst)
 
 
-def _copyin(op: Call, here: Here) -> Iterator[str]:
+def _copyin(op: Call, emit: EmitContext) -> Iterator[str]:
     address, size = op.args
-    place = f"qword ptr {here.scratch(here.context.scratch.temp)}"
-    yield from here.operands.take("rcx", address)
+    place = f"qword ptr {emit.scratch(emit.context.scratch.temp)}"
+    yield from emit.operands.take("rcx", address)
     yield f"mov {place}, rcx"
-    yield from here.operands.load("rsi", size)
-    yield here.call("alloca")
-    yield f"jb {here.fault(None)}"
+    yield from emit.operands.load("rsi", size)
+    yield emit.call("alloca")
+    yield f"jb {emit.fault(None)}"
     yield "mov rdi, rax"
-    yield f"mov qword ptr {here.scratch(here.context.scratch.temp + 8)}, rax"
-    yield from here.operands.load("rcx", size)
+    yield f"mov qword ptr {emit.scratch(emit.context.scratch.temp + 8)}, rax"
+    yield from emit.operands.load("rcx", size)
     yield f"mov rsi, {place}"
-    yield here.call("user_bytes")
-    yield f"jb {here.fault(FaultKind.BADADDR)}"
-    yield f"mov rax, qword ptr {here.scratch(here.context.scratch.temp + 8)}"
-    yield from here.operands.set(op.dst)
+    yield emit.call("user_bytes")
+    yield f"jb {emit.fault(FaultKind.BADADDR)}"
+    yield f"mov rax, qword ptr {emit.scratch(emit.context.scratch.temp + 8)}"
+    yield from emit.operands.set(op.dst)
 
 
-def _copyinto(op: Call, here: Here) -> Iterator[str]:
+def _copyinto(op: Call, emit: EmitContext) -> Iterator[str]:
     source, size, target = op.args
-    yield from here.operands.take("rsi", source)
-    yield from here.operands.load("rcx", size)
-    yield from here.operands.load("rdi", target)
-    yield here.call("in_memory")
+    yield from emit.operands.take("rsi", source)
+    yield from emit.operands.load("rcx", size)
+    yield from emit.operands.load("rdi", target)
+    yield emit.call("in_memory")
     yield "mov rax, rdi"
-    yield f"jb {here.fault(FaultKind.BADADDR)}"
-    yield here.call("user_bytes")
-    yield f"jb {here.fault(FaultKind.BADADDR)}"
+    yield f"jb {emit.fault(FaultKind.BADADDR)}"
+    yield emit.call("user_bytes")
+    yield f"jb {emit.fault(FaultKind.BADADDR)}"
     yield "xor eax, eax"
-    yield from here.operands.set(op.dst)
+    yield from emit.operands.set(op.dst)
 
 
-def _copyinstr(op: Call, here: Here) -> Iterator[str]:
-    label = here.unique()
-    size = here.context.program.string_size
-    yield from here.operands.take("rsi", op.args[0])
+def _copyinstr(op: Call, emit: EmitContext) -> Iterator[str]:
+    label = emit.unique()
+    size = emit.context.program.string_size
+    yield from emit.operands.take("rsi", op.args[0])
     yield f"mov ecx, {size:#x}"
     if len(op.args) == 2:
-        yield from here.operands.load("rax", op.args[1])
+        yield from emit.operands.load("rax", op.args[1])
         yield f"cmp rax, {size:#x}"
         yield f"jae {label}"
         yield "lea ecx, [rax + 1]"
@@ -156,93 +156,93 @@ def _copyinstr(op: Call, here: Here) -> Iterator[str]:
         yield f"jbe {label}"
         yield f"mov ecx, {size:#x}"
         yield f"{label}:"
-    yield from here.target(op.dst)
-    yield here.call("user_text")
-    yield f"jb {here.fault(FaultKind.BADADDR)}"
-    yield from here.made(op.dst)
+    yield from emit.string_place(op.dst)
+    yield emit.call("user_text")
+    yield f"jb {emit.fault(FaultKind.BADADDR)}"
+    yield from emit.string_made(op.dst)
 
 
-def _copyout(op: Call, here: Here) -> Iterator[str]:
+def _copyout(op: Call, emit: EmitContext) -> Iterator[str]:
     """All of it is read before the first byte is written, into memory that ``alloca()`` gives for the moment."""
     source, target, size = op.args
-    free = f"qword ptr {here.scratch(here.context.scratch.free)}"
-    kept = f"qword ptr {here.scratch(here.context.scratch.temp)}"
-    yield from here.operands.take("rcx", source)
+    free = f"qword ptr {emit.scratch(emit.context.scratch.free)}"
+    kept = f"qword ptr {emit.scratch(emit.context.scratch.temp)}"
+    yield from emit.operands.take("rcx", source)
     yield f"mov {kept}, rcx"
-    yield from here.operands.load("rsi", size)
-    yield here.call("alloca")
-    yield f"jb {here.fault(None)}"
+    yield from emit.operands.load("rsi", size)
+    yield emit.call("alloca")
+    yield f"jb {emit.fault(None)}"
     yield f"mov {free}, rax"
     yield "mov rdi, rax"
     yield f"mov rsi, {kept}"
-    yield from here.operands.load("rcx", size)
-    yield here.call("load_bytes")
-    yield f"jb {here.fault(FaultKind.BADADDR)}"
+    yield from emit.operands.load("rcx", size)
+    yield emit.call("load_bytes")
+    yield f"jb {emit.fault(FaultKind.BADADDR)}"
     yield f"mov rsi, {free}"
-    yield from here.operands.load("rdx", size)
-    yield from here.operands.load("rdi", target)
-    yield from _put(op, here)
+    yield from emit.operands.load("rdx", size)
+    yield from emit.operands.load("rdi", target)
+    yield from _put(op, emit)
 
 
-def _copyoutstr(op: Call, here: Here) -> Iterator[str]:
+def _copyoutstr(op: Call, emit: EmitContext) -> Iterator[str]:
     """The string with its NUL, or as many bytes as there may be."""
     source, target, most = op.args
-    label = here.unique()
-    bounce = here.scratch(here.context.scratch.bounce)
-    yield from here.operands.take("rsi", source)
+    label = emit.unique()
+    bounce = emit.scratch(emit.context.scratch.bounce)
+    yield from emit.operands.take("rsi", source)
     yield f"lea rdi, {bounce}"
-    yield f"mov ecx, {here.context.program.string_size - 1:#x}"
-    yield here.call("load_text")
-    yield f"jb {here.fault(FaultKind.BADADDR)}"
+    yield f"mov ecx, {emit.context.program.string_size - 1:#x}"
+    yield emit.call("load_text")
+    yield f"jb {emit.fault(FaultKind.BADADDR)}"
     yield f"lea rsi, {bounce}"
-    yield here.call("strlen")
+    yield emit.call("strlen")
     yield "lea edx, [rax + 1]"
-    yield from here.operands.load("rcx", most)
+    yield from emit.operands.load("rcx", most)
     yield "cmp rdx, rcx"
     yield f"jbe {label}"
     yield "mov rdx, rcx"
     yield f"{label}:"
-    yield from here.operands.load("rdi", target)
-    yield from _put(op, here)
+    yield from emit.operands.load("rdi", target)
+    yield from _put(op, emit)
 
 
-def _put(op: Call, here: Here) -> Iterator[str]:
-    yield here.call("user_put")
-    yield f"jb {here.fault(FaultKind.BADADDR)}"
+def _put(op: Call, emit: EmitContext) -> Iterator[str]:
+    yield emit.call("user_put")
+    yield f"jb {emit.fault(FaultKind.BADADDR)}"
     yield "xor eax, eax"
-    yield from here.operands.set(op.dst)
+    yield from emit.operands.set(op.dst)
 
 
-def _d_path(op: Call, here: Here) -> Iterator[str]:
-    yield from here.operands.take("rsi", op.args[0])
-    yield from here.target(op.dst)
-    yield here.call("d_path")
-    yield f"jb {here.fault(FaultKind.BADADDR)}"
-    yield from here.made(op.dst)
+def _d_path(op: Call, emit: EmitContext) -> Iterator[str]:
+    yield from emit.operands.take("rsi", op.args[0])
+    yield from emit.string_place(op.dst)
+    yield emit.call("d_path")
+    yield f"jb {emit.fault(FaultKind.BADADDR)}"
+    yield from emit.string_made(op.dst)
 
 
-def _bcopy(op: Call, here: Here) -> Iterator[str]:
+def _bcopy(op: Call, emit: EmitContext) -> Iterator[str]:
     source, target, size = op.args
-    yield from here.operands.take("rsi", source)
-    yield from here.operands.load("rdi", target)
-    yield from here.operands.load("rcx", size)
-    yield here.call("bcopy")
-    yield f"jb {here.fault(FaultKind.BADADDR)}"
+    yield from emit.operands.take("rsi", source)
+    yield from emit.operands.load("rdi", target)
+    yield from emit.operands.load("rcx", size)
+    yield emit.call("bcopy")
+    yield f"jb {emit.fault(FaultKind.BADADDR)}"
     yield "xor eax, eax"
-    yield from here.operands.set(op.dst)
+    yield from emit.operands.set(op.dst)
 
 
-def _stack(op: Call, here: Here) -> Iterator[str]:
-    frames = here.operands.values.constants[op.args[0]]
+def _stack(op: Call, emit: EmitContext) -> Iterator[str]:
+    frames = emit.operands.values.constants[op.args[0]]
     if not isinstance(frames, int):
         raise InternalError("a number of frames is not constant")
-    yield from here.target(op.dst)
+    yield from emit.string_place(op.dst)
     yield f"mov ecx, {frames:#x}"
-    yield here.call(here.unwinder)
-    yield from here.made(op.dst)
+    yield emit.call(emit.unwinder)
+    yield from emit.string_made(op.dst)
 
 
-_OTHERS: dict[str, Callable[[Call, Here], Iterator[str]]] = {
+_OTHERS: dict[str, Callable[[Call, EmitContext], Iterator[str]]] = {
     "alloca": _alloca,
     "bcopy": _bcopy,
     "copyin": _copyin,
@@ -267,9 +267,9 @@ GUEST_CALLS = frozenset((*_SHARED, *_OTHERS))
 """The subroutines that code in the guest has."""
 
 
-def call(op: Call, here: Here) -> Iterator[str]:
+def call(op: Call, emit: EmitContext) -> Iterator[str]:
     """Assembly for one :class:`Call` of ``GUEST_CALLS``."""
     if op.name in _SHARED:
-        yield from _shared(op, here, _SHARED[op.name])
+        yield from _shared(op, emit, _SHARED[op.name])
     else:
-        yield from _OTHERS[op.name](op, here)
+        yield from _OTHERS[op.name](op, emit)

@@ -38,7 +38,7 @@ from probekit.errors import UnsupportedError
 from probekit.ir.ops import Program
 from probekit.isa.assemble import assemble
 
-__all__ = ("Image", "ThunkKey", "build_image")
+__all__ = ("CodeImage", "ThunkKey", "build_image")
 
 ThunkKey = tuple[ProbeKind, tuple[int, ...]]
 """What decides a thunk: the kind of site and the clauses, in order."""
@@ -65,7 +65,7 @@ _MODULES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
+class CodeImage:
     """``code`` belongs at ``addr``; ``thunks``: the address of each; ``layout``: what a verifier has to know."""
 
     addr: int
@@ -120,7 +120,7 @@ def _finder(store: TableStore) -> Routine:
     return lambda context, _at: find(store, context)
 
 
-def build_image(program: Program, keys: Iterable[ThunkKey], context: Context, addr: int) -> Image:
+def build_image(program: Program, keys: Iterable[ThunkKey], context: Context, addr: int) -> CodeImage:
     """Assemble everything that the sites share. Raises :class:`probekit.errors.UnsupportedError` by feature."""
     writer = _Writer(addr)
     routines = _Placer(writer, context)
@@ -143,4 +143,4 @@ def build_image(program: Program, keys: Iterable[ThunkKey], context: Context, ad
             hint="split it into several programs",
         )
     records = {thunks[key]: frame.record for key, frame in frames.items()}
-    return Image(addr=addr, code=code, thunks=thunks, layout=CodeLayout(addr, code, routines.placed, records))
+    return CodeImage(addr=addr, code=code, thunks=thunks, layout=CodeLayout(addr, code, routines.placed, records))

@@ -1,33 +1,219 @@
-"""The code that frames a record: its room in the ring, its header, what is done as it is finished."""
+"""The code that frames a record: its room in the ring, its header, its fields, and what is done as it is finished.
+
+open     take room in the ring; header; no room: the clause is dropped
+emit     a field at its place
+close    exit(), stop(), panic() and speculations; the ring's head moves: the record is published
+faults   the open record is abandoned, and a fault record takes its place
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from signal import SIGSTOP
 
-from probekit.buffers.actions import Action, Commit, Discard, RecordPlan, Speculate
-from probekit.buffers.layout import RECORD_HEADER
-from probekit.codegen.emit_context import Here
+from probekit.buffers.actions import Action, Commit, Discard, Exit, RecordField, RecordPlan, Speculate
+from probekit.buffers.layout import FAULT_WORDS, RECORD_HEADER, FaultKind, HeaderWord
+from probekit.codegen.demand import panics, routine_of, stops
+from probekit.codegen.emit_context import EmitContext
+from probekit.codegen.frame import FRAME_SITE
+from probekit.codegen.memory import load_memory
+from probekit.codegen.runtime.core import header
 from probekit.errors import InternalError
+from probekit.ir.ops import Clause, Emit, EmitMem, Reg
 
-__all__ = ("speculative_actions",)
+__all__ = ("FaultLabels", "RecordEmitter")
+
+_LOW = {1: "mov byte ptr {}, al", 2: "mov word ptr {}, ax", 4: "mov dword ptr {}, eax"}
+
+FaultLabels = Mapping[tuple[FaultKind | None, int, int], str]
+"""The label of each fault: its kind (None: it is in ``edx``), how many actions had begun, the operation's place."""
 
 
-def speculative_actions(record: RecordPlan, at: str, here: Here, lost: str) -> Iterator[str]:
-    """What happens as the record is finished. ``at``: the operand that holds its address; ``lost``: where a record
-    goes that nobody will ever see. A commit or discard that does nothing has its number made 0 for the host."""
+class RecordEmitter:
+    """Writes the code that frames the record of one clause.
+
+    ``slot``: offset from ``rsp`` of the word that holds the open record's address. ``label``: begins the clause's
+    labels, ``leave`` is where the firing ends.
+    """
+
+    def __init__(self, clause: Clause, emit: EmitContext, *, slot: int, label: str, leave: str) -> None:
+        self._clause = clause
+        self._emit = emit
+        self._at = f"qword ptr [rsp + {slot:#x}]"
+        self._label = label
+        self._leave = leave
+
+    @property
+    def _always_records(self) -> bool:
+        """True when no predicate stands between the clause's start and its record."""
+        return self._clause.body == 0
+
+    @property
+    def _exits(self) -> bool:
+        """True when the clause calls ``exit()``."""
+        record = self._clause.record
+        return record is not None and any(isinstance(action, Exit) for action in record.actions)
+
+    @property
+    def _plan(self) -> RecordPlan:
+        if self._clause.record is None:
+            raise InternalError("a clause that records has no record plan")
+        return self._clause.record
+
+    def prepare(self) -> Iterator[str]:
+        """Note that no record is open yet, where a predicate may prevent one."""
+        if self._clause.record is not None and not self._always_records:
+            yield f"mov {self._at}, 0"
+
+    def open(self) -> Iterator[str]:
+        """Take ring space for the record and write its header; with no space the whole clause is dropped."""
+        if self._clause.record is None:
+            return
+        size = RECORD_HEADER.size + self._clause.record.size
+        yield f"mov ecx, {size:#x}"
+        yield self._emit.call("reserve")
+        yield "test rax, rax"
+        yield f"jz {self._label}_end"
+        yield f"mov {self._at}, rax"
+        yield from self._header(size)
+        yield "mov dword ptr [rdi + 0x14], 0"
+
+    def _header(self, size: int) -> Iterator[str]:
+        """Write the header of the record at rax; rdi is its address after that."""
+        yield "mov rdi, rax"
+        yield f"mov dword ptr [rdi], {size:#x}"
+        yield f"mov dword ptr [rdi + 4], {self._clause.index:#x}"
+        yield "rdtsc"
+        yield "mov dword ptr [rdi + 8], eax"
+        yield "mov dword ptr [rdi + 0xc], edx"
+        yield f"mov eax, dword ptr [rbp + {FRAME_SITE}]"
+        yield "mov dword ptr [rdi + 0x10], eax"
+
+    def field(self, op: Emit) -> Iterator[str]:
+        """Write a value to its field."""
+        field = self._plan.fields[op.field]
+        match field.kind:
+            case "probe":
+                pass  # the reader knows the probe by its site
+            case "stack":
+                yield from self._stack(field, op.src)
+            case "string":
+                yield from self._string(field, op.src)
+            case _:
+                yield from self._integer(op.field, field, op.src)
+        self._emit.operands.held = None
+
+    def _stack(self, field: RecordField, src: Reg) -> Iterator[str]:
+        yield from self._emit.operands.take("rsi", src)
+        yield f"mov rdi, {self._at}"
+        yield f"add rdi, {RECORD_HEADER.size + field.offset:#x}"
+        yield f"mov ecx, {field.size // 8:#x}"
+        yield self._emit.call("frames")
+
+    def _integer(self, index: int, field: RecordField, src: Reg) -> Iterator[str]:
+        yield from self._emit.operands.take("rax", src)
+        yield f"mov rdi, {self._at}"
+        yield _LOW.get(field.size, "mov qword ptr {}, rax").format(f"[rdi + {RECORD_HEADER.size + field.offset:#x}]")
+        if routine := routine_of(index, self._plan):
+            yield from ("mov rsi, rax", self._emit.call(routine), f"jb {self._emit.fault(None)}")
+
+    def _string(self, field: RecordField, src: Reg) -> Iterator[str]:
+        place = RECORD_HEADER.size + field.offset
+        yield from self._emit.operands.take("rsi", src)
+        yield f"mov rdi, {self._at}"
+        if field.size == 16 and src in self._emit.operands.values.padded:
+            yield from ("mov rax, qword ptr [rsi]", "mov rcx, qword ptr [rsi + 8]")
+            yield f"mov qword ptr [rdi + {place:#x}], rax"
+            yield f"mov qword ptr [rdi + {place + 8:#x}], rcx"
+        else:
+            yield f"add rdi, {place:#x}"
+            yield f"mov ecx, {field.size:#x}"
+            yield self._emit.call("copy")
+
+    def memory_field(self, op: EmitMem) -> Iterator[str]:
+        """Copy memory to its field."""
+        field = self._plan.fields[op.field]
+        target = (f"mov rdi, {self._at}", f"add rdi, {RECORD_HEADER.size + field.offset:#x}")
+        if field.size:
+            yield from load_memory(op.addr, target, field.size, self._emit)
+        self._emit.operands.held = None
+
+    def close(self) -> Iterator[str]:
+        """Publish the open record, if there is one: the head moves past it, after all of it is written.
+
+        Where the record says ``exit()``, nothing fires from now on: no later clause of this firing, no other CPU.
+        """
+        yield f"{self._label}_return:"
+        record = self._clause.record
+        if record is None:
+            return
+        if not self._always_records:
+            yield f"cmp {self._at}, 0"
+            yield f"je {self._label}_end"
+        if stops(record):
+            yield from (f"mov esi, {SIGSTOP:#x}", self._emit.call("signal"), f"jb {self._emit.fault(None)}")
+        yield from _speculative_actions(record, self._at, self._emit, f"{self._label}_end")
+        yield f"add {header(HeaderWord.HEAD)}, {RECORD_HEADER.size + record.size:#x}"
+        if panics(record):
+            yield self._emit.call("panic")
+        if self._exits:
+            yield f"mov rcx, {self._emit.context.activity:#x}"
+            yield "mov qword ptr [rcx], 1"
+            yield f"jmp {self._leave}"
+
+    def faults(self, labels: FaultLabels) -> Iterator[str]:
+        """Abandon the open record and write a fault record in its place: which fault, and where in the clause."""
+        if not labels:
+            return
+        scratch = self._emit.context.scratch.temp
+        word, at, which = (self._emit.scratch(scratch + offset) for offset in (0, 8, 16))
+        size = RECORD_HEADER.size + FAULT_WORDS.size
+        if not self._exits:
+            yield f"jmp {self._label}_end"
+        for (kind, actions, place), label in labels.items():
+            yield f"{label}:"
+            if kind is not None:
+                yield f"mov edx, {kind:#x}"
+            if kind is FaultKind.DIVZERO:
+                yield "xor eax, eax"
+            yield f"mov rcx, {actions << 32 | place:#x}"
+            yield f"jmp {self._label}_fault"
+        yield f"{self._label}_fault:"
+        yield from (f"mov qword ptr {word}, rax", f"mov qword ptr {at}, rcx", f"mov dword ptr {which}, edx")
+        yield f"inc {header(HeaderWord.FAULTS)}"
+        yield f"mov ecx, {size:#x}"
+        yield self._emit.call("reserve")
+        yield "test rax, rax"
+        yield f"jz {self._label}_end"
+        yield from self._header(size)
+        yield from (f"mov eax, dword ptr {which}", "mov dword ptr [rdi + 0x14], eax")
+        first = RECORD_HEADER.size
+        yield from (f"mov rax, qword ptr {word}", f"mov qword ptr [rdi + {first:#x}], rax")
+        yield from (f"mov rax, qword ptr {at}", "mov ecx, eax", "shr rax, 32")
+        yield from (f"mov qword ptr [rdi + {first + 8:#x}], rax", "shl ecx, 2")
+        yield f"mov qword ptr [rdi + {first + 16:#x}], rcx"
+        yield f"add {header(HeaderWord.HEAD)}, {size:#x}"
+
+
+def _speculative_actions(record: RecordPlan, at: str, emit: EmitContext, lost: str) -> Iterator[str]:
+    """Do what the record says of speculations, as it is finished.
+
+    ``at``: the operand that holds its address; ``lost``: the label for a record that nobody will ever see. A commit or
+    discard that does nothing has its number made 0 for the host.
+    """
     for action in record.actions:
         if not isinstance(action, Commit | Discard | Speculate):
             continue
-        place, narrow = _field(record, action)
+        place, narrow = _speculation_field(record, action)
         number = f"{'dword' if narrow else 'qword'} ptr [rdi + {place:#x}]"
         yield f"mov rdi, {at}"
         yield f"{'movsxd' if narrow else 'mov'} rax, {number}"
         if isinstance(action, Speculate):
-            yield here.call("speculation_active")
+            yield emit.call("speculation_active")
             yield f"jne {lost}"
         else:
-            label = here.unique()
-            yield here.call("speculation_end")
+            label = emit.unique()
+            yield emit.call("speculation_end")
             yield "test eax, eax"
             yield f"jnz {label}"
             yield f"mov rdi, {at}"
@@ -35,7 +221,7 @@ def speculative_actions(record: RecordPlan, at: str, here: Here, lost: str) -> I
             yield f"{label}:"
 
 
-def _field(record: RecordPlan, action: Action) -> tuple[int, bool]:
+def _speculation_field(record: RecordPlan, action: Action) -> tuple[int, bool]:
     """Offset in the record of the number that an action names, and whether it has 4 bytes, not 8."""
     if not isinstance(action, Commit | Discard | Speculate):
         raise InternalError("an action names no speculation")

@@ -25,7 +25,7 @@ from probekit.consumer.events import (
     JoinedRow,
     KeyKind,
     KeyValue,
-    Probe,
+    ProbeIdentity,
     Quantize,
     Row,
     StdDev,
@@ -64,7 +64,7 @@ class SortOrder:
     reverse: bool = False
 
 
-def key_of_bytes(parts: Sequence[KeyPart], data: bytes, probes: Mapping[int, Probe]) -> AggKey | None:
+def key_of_bytes(parts: Sequence[KeyPart], data: bytes, probes: Mapping[int, ProbeIdentity]) -> AggKey | None:
     """The key whose words the guest stored, or None when it makes no sense. String parts stay bytes until finished."""
     if len(data) < 8 * sum(part.words for part in parts):
         return None
@@ -97,7 +97,7 @@ def _integer(part: KeyPart, stored: bytes) -> int:
 
 
 def stored_rows(
-    plan: AggPlan, store: DenseStore | TableStore, data: bytes, probes: Mapping[int, Probe]
+    plan: AggPlan, store: DenseStore | TableStore, data: bytes, probes: Mapping[int, ProbeIdentity]
 ) -> tuple[list[tuple[AggKey, Words]], int]:
     """What one CPU's store holds, and how many of its entries made no sense. ``probes``: by site number.
 
@@ -127,7 +127,7 @@ def stored_rows(
     return rows, corrupt
 
 
-def key_of_probe(parts: Sequence[KeyPart], probe: Probe) -> AggKey:
+def key_of_probe(parts: Sequence[KeyPart], probe: ProbeIdentity) -> AggKey:
     """The key of an aggregation that the probe alone decides (``AggPlan.constant_keyed``)."""
     return tuple(probe_field(probe.name, part.detail) for part in parts)
 

@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 
 from probekit.buffers.layout import RawRecord
 from probekit.consumer.quick import BulkPrinter, bulk_printer
-from probekit.consumer.records import Program
+from probekit.consumer.records import ReadProgram
 
 __all__ = ("Bulk", "Sink")
 
@@ -39,7 +39,7 @@ class Sink(Protocol):
 class Bulk:
     """The printers of one program."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: ReadProgram) -> None:
         self._program = program
         plans = ((n, clause.plan) for n, clause in enumerate(program.clauses) if clause.plan.shown)
         made = ((n, plan.size, bulk_printer(plan)) for n, plan in plans)

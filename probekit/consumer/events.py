@@ -42,8 +42,8 @@ __all__ = (
     "OptionSet",
     "Piece",
     "Printed",
-    "Probe",
     "ProbeFired",
+    "ProbeIdentity",
     "Quantize",
     "Reopened",
     "Row",
@@ -63,7 +63,7 @@ __all__ = (
 
 
 @record
-class Probe:
+class ProbeIdentity:
     """One probe of this session: its ID, as ``-l`` lists it, and its name."""
 
     id: int
@@ -213,7 +213,7 @@ class ProbeFired:
     """One clause ran at one probe and left a record. ``timestamp``: nanoseconds; ``epid``: None when not numbered."""
 
     cpu: int
-    probe: Probe
+    probe: ProbeIdentity
     clause: int
     timestamp: int
     items: tuple[Item, ...]
@@ -325,7 +325,7 @@ class Fault:
     ``clause``: how the script names the clause; ``where``: the place in the script, such as ``line 3``.
     """
 
-    probe: Probe
+    probe: ProbeIdentity
     kind: int
     cpu: int | None = None
     value: int | None = None

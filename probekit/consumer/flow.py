@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from probekit.consumer.events import Event, Flow, Probe, ProbeFired
+from probekit.consumer.events import Event, Flow, ProbeFired, ProbeIdentity
 from probekit.records import replaced
 
 __all__ = ("FlowTracker",)
@@ -28,7 +28,7 @@ _ARROWS = {
 }
 
 
-def _kind(probe: Probe) -> str:
+def _kind(probe: ProbeIdentity) -> str:
     """``entry``, ``return`` or nothing."""
     last = probe.name.name.rpartition("-")[2]
     return last if last in ("entry", "return") else ""

@@ -29,12 +29,12 @@ from probekit.consumer.events import (
     divide,
 )
 from probekit.consumer.histogram import histogram_lines
-from probekit.consumer.printf import Argument, Context, convert
+from probekit.consumer.printf import Argument, FormatContext, convert
 
 __all__ = ("render_rows", "scaled", "shown_values")
 
 
-def render_rows(form: Format, table: Table, context: Context) -> Printed:
+def render_rows(form: Format, table: Table, context: FormatContext) -> Printed:
     """The whole text of one ``printa()``."""
     pieces: list[Piece] = []
     for row in table.rows:
@@ -97,7 +97,7 @@ def scaled(value: int | Average | StdDev | None, normal: int) -> int:
 
 
 def _aggregated(
-    conversion: Conversion, keys: Iterator[Argument], shown: tuple[Value | None, int], context: Context
+    conversion: Conversion, keys: Iterator[Argument], shown: tuple[Value | None, int], context: FormatContext
 ) -> Piece:
     value, normal = shown
     stars = [next(keys, TraceInt(0)) for star in (conversion.star_width, conversion.star_precision) if star]

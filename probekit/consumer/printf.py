@@ -31,7 +31,7 @@ from probekit.records import record
 if TYPE_CHECKING:
     from datetime import tzinfo
 
-__all__ = ("DEFAULT_CONTEXT", "MAX_STAR", "STACK_INDENT", "Argument", "Context", "convert", "render")
+__all__ = ("DEFAULT_CONTEXT", "MAX_STAR", "STACK_INDENT", "Argument", "FormatContext", "convert", "render")
 
 Argument = TraceInt | TraceString | TraceBytes | StackFrames | SymbolName
 
@@ -45,7 +45,7 @@ _NANOSECONDS = 1_000_000_000
 
 
 @record
-class Context:
+class FormatContext:
     """What some conversions need. ``zone``: None is local; ``zoom``: the option ``aggzoom``; ``indent``: of frames."""
 
     symbols: Symbols = Symbols()
@@ -68,11 +68,11 @@ class _Spec:
         return text.ljust(self.width) if "-" in self.flags else text.rjust(self.width)
 
 
-DEFAULT_CONTEXT = Context()
+DEFAULT_CONTEXT = FormatContext()
 """No symbols, local time."""
 
 
-def render(form: Format, arguments: Sequence[Argument], context: Context = DEFAULT_CONTEXT) -> Printed:
+def render(form: Format, arguments: Sequence[Argument], context: FormatContext = DEFAULT_CONTEXT) -> Printed:
     """The printed text. Extra arguments are ignored, a missing one is printed as ``(missing)``."""
     left = iter(arguments)
     pieces: list[Piece] = []
@@ -85,7 +85,7 @@ def render(form: Format, arguments: Sequence[Argument], context: Context = DEFAU
     return Printed(tuple(pieces))
 
 
-def convert(conversion: Conversion, left: Iterator[Argument], context: Context = DEFAULT_CONTEXT) -> Piece:
+def convert(conversion: Conversion, left: Iterator[Argument], context: FormatContext = DEFAULT_CONTEXT) -> Piece:
     """One conversion, its ``*`` and its value taken from ``left``."""
     if conversion.letter == "%":
         return "%"
@@ -110,7 +110,7 @@ def convert(conversion: Conversion, left: Iterator[Argument], context: Context =
     return spec.pad(str(argument.value))
 
 
-def _stack(spec: _Spec, frames: Sequence[str], context: Context) -> str:
+def _stack(spec: _Spec, frames: Sequence[str], context: FormatContext) -> str:
     """``%k``: a frame on each line; with ``-`` the width is how far they are indented."""
     indent = spec.width if "-" in spec.flags and spec.width else context.indent
     width = 0 if "-" in spec.flags else spec.width
@@ -192,24 +192,24 @@ def _grouped(digits: str) -> str:
     return ",".join(groups + [digits[i : i + 3] for i in range(head, len(digits), 3)])
 
 
-def _character(spec: _Spec, argument: TraceInt, _: Context) -> Piece:
+def _character(spec: _Spec, argument: TraceInt, _: FormatContext) -> Piece:
     return GuestText(spec.pad(raw_byte(argument.value & 0xFF)))
 
 
-def _escaped_character(spec: _Spec, argument: TraceInt, _: Context) -> Piece:
+def _escaped_character(spec: _Spec, argument: TraceInt, _: FormatContext) -> Piece:
     code = argument.value & 0xFF
     return spec.pad(c_escape(chr(code)) if code < 0x80 else f"\\{code:03o}")
 
 
-def _symbol(spec: _Spec, argument: TraceInt, context: Context) -> Piece:
+def _symbol(spec: _Spec, argument: TraceInt, context: FormatContext) -> Piece:
     return GuestText(spec.pad(context.symbols.address(argument.value & ((1 << argument.bits) - 1))))
 
 
-def _user_symbol(spec: _Spec, argument: TraceInt, _: Context) -> Piece:
+def _user_symbol(spec: _Spec, argument: TraceInt, _: FormatContext) -> Piece:
     return spec.pad(f"0x{argument.value & ((1 << argument.bits) - 1):x}")
 
 
-def _port(spec: _Spec, argument: TraceInt, _: Context) -> Piece:
+def _port(spec: _Spec, argument: TraceInt, _: FormatContext) -> Piece:
     """``%P``: a TCP port in network byte order, by service name if it has one."""
     import socket
 
@@ -220,8 +220,8 @@ def _port(spec: _Spec, argument: TraceInt, _: Context) -> Piece:
         return spec.pad(str(port))
 
 
-def _time(form: str) -> Callable[[_Spec, TraceInt, Context], Piece]:
-    def convert(spec: _Spec, argument: TraceInt, context: Context) -> Piece:
+def _time(form: str) -> Callable[[_Spec, TraceInt, FormatContext], Piece]:
+    def convert(spec: _Spec, argument: TraceInt, context: FormatContext) -> Piece:
         from datetime import datetime  # slow to import
 
         try:
@@ -233,7 +233,7 @@ def _time(form: str) -> Callable[[_Spec, TraceInt, Context], Piece]:
     return convert
 
 
-_SPECIALS: dict[str, Callable[[_Spec, TraceInt, Context], Piece]] = {
+_SPECIALS: dict[str, Callable[[_Spec, TraceInt, FormatContext], Piece]] = {
     "c": _character,
     "C": _escaped_character,
     "a": _symbol,

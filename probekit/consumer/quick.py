@@ -17,19 +17,19 @@ from functools import lru_cache
 from typing import Any
 
 from probekit.buffers import actions as acts
-from probekit.buffers.actions import Field, RecordPlan
+from probekit.buffers.actions import RecordField, RecordPlan
 from probekit.buffers.formats import Conversion, Format
 from probekit.buffers.layout import RawRecord
-from probekit.consumer.events import GuestText, Item, Printed, Probe, TraceInt, TraceString
+from probekit.consumer.events import GuestText, Item, Printed, ProbeIdentity, TraceInt, TraceString
 from probekit.consumer.strings import decode
 from probekit.consumer.symbols import probe_field
 
 __all__ = ("BulkPrinter", "QuickReader", "bulk_printer", "quick_reader")
 
-QuickReader = Callable[[bytes, Probe], "tuple[Item, ...]"]
+QuickReader = Callable[[bytes, ProbeIdentity], "tuple[Item, ...]"]
 """The items of a payload, which must be of the plan's size."""
 
-BulkPrinter = Callable[[Sequence[tuple[int, RawRecord]], Mapping[int, Probe]], str]
+BulkPrinter = Callable[[Sequence[tuple[int, RawRecord]], Mapping[int, ProbeIdentity]], str]
 """What records print, all of them of one plan and of its size, at probes that are in the mapping."""
 
 _CODES = {1: "b", 2: "h", 4: "i", 8: "q"}
@@ -132,7 +132,7 @@ class _Source:
 
     def _item(self, action: acts.Action) -> str:
         match action:
-            case acts.Trace(field=number):
+            case acts.TraceAction(field=number):
                 return self._traced(number)
             case acts.Printf(format=form, fields=numbers):
                 return self._printed(form, numbers)
@@ -145,7 +145,7 @@ class _Source:
             return f"TraceString({self._text(number, field)})"
         return f"TraceInt(v{number}, {8 * field.size}, {self._signed[number]})"
 
-    def _text(self, number: int, field: Field) -> str:
+    def _text(self, number: int, field: RecordField) -> str:
         if field.kind == "probe":
             return f"probe_field(probe.name, {self._constant(field.detail)})"
         return f"decode(v{number})"
@@ -197,7 +197,7 @@ class _Source:
         flags = "-" if "-" in conversion.flags else conversion.flags[:1]
         return f"{flags}{conversion.width or ''}"
 
-    def _integer(self, conversion: Conversion, number: int, field: Field) -> tuple[str, str]:
+    def _integer(self, conversion: Conversion, number: int, field: RecordField) -> tuple[str, str]:
         letter = _LETTERS.get(conversion.letter)
         if letter is None or field.kind not in ("int", "uint"):
             raise _Unfit
@@ -206,7 +206,7 @@ class _Source:
             value = f"(v{number} & {(1 << 8 * field.size) - 1:#x})"
         return f"%{self._plain(conversion)}{letter}", value
 
-    def _string(self, conversion: Conversion, number: int, field: Field) -> tuple[str, str]:
+    def _string(self, conversion: Conversion, number: int, field: RecordField) -> tuple[str, str]:
         if conversion.letter != "s" or "0" in conversion.flags:
             raise _Unfit
         return f"%{self._plain(conversion)}s", self._text(number, field)

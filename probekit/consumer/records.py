@@ -16,19 +16,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from probekit.buffers import actions as acts
-from probekit.buffers.actions import Action, Field, RecordPlan
+from probekit.buffers.actions import Action, RecordField, RecordPlan
 from probekit.buffers.layout import RawRecord
 from probekit.consumer import events as model
-from probekit.consumer.events import Event, ExitRequested, Fault, Item, Message, Probe, ProbeFired, TraceInt
+from probekit.consumer.events import Event, ExitRequested, Fault, Item, Message, ProbeFired, ProbeIdentity, TraceInt
 from probekit.consumer.printa import render_rows
-from probekit.consumer.printf import DEFAULT_CONTEXT, Argument, Context, render
+from probekit.consumer.printf import DEFAULT_CONTEXT, Argument, FormatContext, render
 from probekit.consumer.quick import QuickReader, quick_reader
 from probekit.consumer.store import AggregationStore
 from probekit.consumer.strings import decode
 from probekit.consumer.symbols import probe_field
 from probekit.records import fresh, mutable_record, record
 
-__all__ = ("Clause", "Corrupt", "Decoded", "Program", "decode_record", "probe_field", "record_events")
+__all__ = ("Corrupt", "Decoded", "ReadClause", "ReadProgram", "decode_record", "probe_field", "record_events")
 
 _INT_SIZES = frozenset((1, 2, 4, 8))
 
@@ -50,7 +50,7 @@ class Decoded:
 
 
 @record
-class Clause:
+class ReadClause:
     """What the consumer knows of one clause. ``name``: for messages; ``where``: its place in the script."""
 
     plan: RecordPlan
@@ -63,15 +63,15 @@ def _no_options(name: str, value: str) -> str:
 
 
 @record
-class Program:
+class ReadProgram:
     """A compiled program as its reader sees it. ``clauses``: by number; ``probes``: by site number.
 
     ``store``: its aggregations; ``setopt``: sets an option, returns what is wrong with it or nothing.
     """
 
-    clauses: Sequence[Clause]
-    probes: Mapping[int, Probe]
-    context: Context = DEFAULT_CONTEXT
+    clauses: Sequence[ReadClause]
+    probes: Mapping[int, ProbeIdentity]
+    context: FormatContext = DEFAULT_CONTEXT
     store: AggregationStore = fresh(lambda: AggregationStore(()))
     setopt: Callable[[str, str], str] = _no_options
     _quick: dict[int, QuickReader | None] = fresh(dict)
@@ -88,7 +88,7 @@ class _MisfitError(ValueError):
     """A field that is not in the payload, or an aggregation that is not there."""
 
 
-def _argument(field: Field, payload: bytes, probe: Probe, context: Context) -> Argument:
+def _argument(field: RecordField, payload: bytes, probe: ProbeIdentity, context: FormatContext) -> Argument:
     end = field.offset + field.size
     if field.offset < 0 or field.size < 0 or end > len(payload):
         raise _MisfitError(f"field at {field.offset}, {field.size} bytes, in a payload of {len(payload)}")
@@ -112,10 +112,10 @@ def _argument(field: Field, payload: bytes, probe: Probe, context: Context) -> A
 
 
 def decode_record(
-    plan: RecordPlan, payload: bytes, *, probe: Probe, program: Program | None = None
+    plan: RecordPlan, payload: bytes, *, probe: ProbeIdentity, program: ReadProgram | None = None
 ) -> Decoded | Corrupt:
     """The items that ``plan`` finds in ``payload``. Never raises, whatever the bytes."""
-    program = program or Program((), {})
+    program = program or ReadProgram((), {})
     try:
         arguments = [_argument(field, payload, probe, program.context) for field in plan.fields]
         reading = _Reading(plan, payload, arguments, program)
@@ -133,7 +133,7 @@ class _Reading:
     plan: RecordPlan
     payload: bytes
     arguments: Sequence[Argument]
-    program: Program
+    program: ReadProgram
     items: list[Item] = fresh(list)
     exit_status: int | None = None
     problems: list[str] = fresh(list)
@@ -142,7 +142,7 @@ class _Reading:
         """Do what one action asks, or note what others shall do."""
         item: Item | None = None
         match action:
-            case acts.Trace(field=number):
+            case acts.TraceAction(field=number):
                 item = self.at(number)
             case acts.Exit(field=number):
                 self.exit_status = self.number(number)
@@ -156,9 +156,9 @@ class _Reading:
                 item = model.Truncated()
             case acts.Printa():
                 item = self.printa(action)
-            case acts.Stack(field=number) | acts.Symbol(field=number):
+            case acts.Stack(field=number) | acts.SymbolAction(field=number):
                 item = self.at(number)
-                if isinstance(action, acts.Symbol) and isinstance(item, TraceInt):
+                if isinstance(action, acts.SymbolAction) and isinstance(item, TraceInt):
                     item = model.SymbolName(self.program.context.symbols.named(action.kind, item.value))
             case acts.Tracemem(field=number, size_field=size):
                 item = model.Dump(self.memory(number, size))
@@ -223,7 +223,7 @@ class _Reading:
         return None
 
 
-def record_events(program: Program, record: RawRecord, *, cpu: int, timestamp: int) -> list[Event] | Corrupt:
+def record_events(program: ReadProgram, record: RawRecord, *, cpu: int, timestamp: int) -> list[Event] | Corrupt:
     """The events of one record. ``timestamp``: the record's own, in nanoseconds.
 
     A record with a fault yields only that: the clause was aborted. Its payload,

@@ -204,9 +204,12 @@ class Engine(Protocol):
         ...
 
     def silence(self) -> None:
-        """From now on clauses do nothing (``exit()``); sites stay as they are."""
+        """Make clauses do nothing from now on (``exit()``); sites stay as they are."""
         ...
 
     def disable(self) -> list[str]:
-        """Restore every site and give memory back; safe to call twice. Returns what could not be done, in words."""
+        """Restore every site and give memory back; safe to call twice.
+
+        Returns a message for everything that could not be done.
+        """
         ...

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from probekit.enabling.sites import TextReader
 from probekit.errors import SymbolError, TargetError
 from probekit.guest.survey import gather_traps
-from probekit.kernel.image import Kernel
-from probekit.kernel.modules import walk_list
+from probekit.kernel.kernel import Kernel
+from probekit.kernel.linked_list import walk_list
 from probekit.patch.ranges import Ranges
 from probekit.patch.refused import RefusedText
 from probekit.patch.sites import TextFacts, rewritten_size

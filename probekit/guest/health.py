@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from probekit.errors import GuestError, TargetError, UnsupportedError
 from probekit.target.api import Target
 
-__all__ = ("LivenessMonitor", "check_events", "check_status", "has_panicked", "panic_error")
+__all__ = ("LivenessMonitor", "check_events", "check_status", "has_panicked", "panic_error", "resume_unless_dead")
 
 ReadMany = Callable[[Sequence[tuple[int, int]]], list[bytes | None]]
 
@@ -59,6 +60,14 @@ def check_status(target: Target) -> None:
     for word, meaning in _DEAD.items():
         if f"({word})" in status:
             raise GuestError(meaning, hint=_CONSOLE)
+
+
+def resume_unless_dead(target: Target) -> None:
+    """Let a stopped guest run. One that will never run again stays as it is."""
+    if not target.running:
+        with suppress(GuestError):
+            check_status(target)
+            target.resume()
 
 
 def check_events(events: Iterable[Mapping[str, Any]]) -> None:

@@ -14,7 +14,7 @@ from probekit.errors import GuestError
 from probekit.guest.calls import HoldModule, ReleaseModule
 from probekit.guest.safepoint import SafePoint
 from probekit.kernel.btf import Btf
-from probekit.kernel.tracepoints import Reader
+from probekit.kernel.tracepoints import ReadRanges
 
 __all__ = ("ModuleHolds", "find_module_holds")
 
@@ -37,7 +37,7 @@ class ModuleHolds:
     state: int
     """Offset of ``state`` in ``struct module``."""
 
-    def alive(self, read: Reader, module: int) -> bool:
+    def alive(self, read: ReadRanges, module: int) -> bool:
         """Return whether the ``struct module`` at ``module`` is on the list and live. The guest is stopped."""
         at = self.modules
         for _ in range(_MAX_MODULES):
@@ -48,7 +48,7 @@ class ModuleHolds:
                 return _number(read, module + self.state, 4) == _LIVE
         return False
 
-    def hold(self, point: SafePoint, read: Reader, module: int) -> None:
+    def hold(self, point: SafePoint, read: ReadRanges, module: int) -> None:
         """Take a reference to the ``struct module`` at ``module``.
 
         Raises :class:`GuestError` when the module was unloaded, or is being unloaded.
@@ -63,7 +63,7 @@ class ModuleHolds:
         point.call(self.put, module, purpose=ReleaseModule(module))
 
 
-def _number(read: Reader, addr: int, size: int) -> int:
+def _number(read: ReadRanges, addr: int, size: int) -> int:
     return int.from_bytes(read([(addr, size)])[0] or b"", "little")
 
 

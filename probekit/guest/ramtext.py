@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from probekit.errors import MemoryAccessError
 from probekit.guest.memory import RamBytes
-from probekit.kernel.view import Leaf, PhysicalSource, Tables, translate_many, walk_many
+from probekit.kernel.page_tables import Leaf, PageTableRoot, PhysicalSource, translate_many, walk_many
 
 __all__ = ("RamText",)
 
@@ -22,7 +22,7 @@ _EVERYWHERE = range(1 << 64)
 
 
 class _RamFrames:
-    """Reads page-table frames from the RAM file: a :class:`probekit.kernel.view.PhysicalSource`."""
+    """Reads page-table frames from the RAM file: a :class:`probekit.kernel.page_tables.PhysicalSource`."""
 
     def __init__(self, ram: RamBytes) -> None:
         self._ram = ram
@@ -41,7 +41,7 @@ class _RamFrames:
 class RamText:
     """Reads kernel addresses through the RAM file and the kernel's page tables."""
 
-    def __init__(self, ram: RamBytes, tables: Tables, lasting: range) -> None:
+    def __init__(self, ram: RamBytes, tables: PageTableRoot, lasting: range) -> None:
         """Read by ``tables``, the kernel's own page tables.
 
         ``lasting``: addresses of the kernel's image, whose physical pages are cached. Elsewhere memory comes and goes

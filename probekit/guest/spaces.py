@@ -15,10 +15,11 @@ from typing import Final, NamedTuple
 from probekit.errors import GuestError, SymbolError, TargetError
 from probekit.guest.memory import PauseClock
 from probekit.guest.ramtext import RamText
+from probekit.kernel.address_space import KernelAddressSpace
 from probekit.kernel.btf import Btf
-from probekit.kernel.memory import Memory
+from probekit.kernel.memory import KernelMemory
+from probekit.kernel.page_tables import Leaf
 from probekit.kernel.tasks import read_tasks
-from probekit.kernel.view import KernelView, Leaf
 
 __all__ = ("AddressSpaces", "Unshared")
 
@@ -43,12 +44,12 @@ class AddressSpaces:
 
     def __init__(
         self,
-        view: KernelView,
-        memory: Memory,
+        view: KernelAddressSpace,
+        memory: KernelMemory,
         clock: PauseClock,
         *,
         ram: RamText | None,
-        tasks: Callable[[Memory], Sequence[int]],
+        tasks: Callable[[KernelMemory], Sequence[int]],
         btf: Btf | None,
         top: int | None,
     ) -> None:
@@ -87,9 +88,9 @@ class AddressSpaces:
             # Lists that change may lead anywhere. This read only caches their pages for the one below, with the guest
             # stopped.
             with suppress(SymbolError, TargetError):
-                self._tops(self._btf, Memory(self._ram))
+                self._tops(self._btf, KernelMemory(self._ram))
         with self._clock.paused():
-            tables = self._view.tables()
+            tables = self._view.page_table_root()
             return self._differing(pages, self._btf, self._top, _TOP_SHIFT[tables.levels]) if tables is not None else []
 
     def _differing(self, pages: Iterable[int], btf: Btf, own: int, shift: int) -> list[Unshared]:
@@ -109,7 +110,7 @@ class AddressSpaces:
         tasks = read_tasks(self._memory, btf, [task for _, task in wrong])
         return [Unshared(addr, task.comm, task.pid) for (addr, _), task in zip(wrong, tasks, strict=True)]
 
-    def _tops(self, btf: Btf, memory: Memory) -> dict[int, int]:
+    def _tops(self, btf: Btf, memory: KernelMemory) -> dict[int, int]:
         """Return every top-level table in use, with a task that uses it: its own, or one that a kernel thread borrowed.
 
         Raises :class:`SymbolError` or :class:`TargetError` when the list of tasks cannot be followed.

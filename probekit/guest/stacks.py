@@ -7,8 +7,8 @@ from itertools import islice
 from typing import Protocol
 
 from probekit.errors import SymbolError, UnsupportedError
-from probekit.kernel.image import Kernel
-from probekit.kernel.orc import OrcTable, OrcUnwinder, Reader, orc_layout
+from probekit.kernel.kernel import Kernel
+from probekit.kernel.orc import OrcTable, OrcUnwinder, ReadMemory, orc_layout
 from probekit.target.api import Regs
 
 __all__ = ("GuestStacks",)
@@ -55,7 +55,7 @@ class GuestStacks:
         known = {name: regs[name] for name in _REGISTERS}
         return list(islice(unwinder.callers(known, self._reader()), skip, skip + most))
 
-    def _reader(self) -> Reader:
+    def _reader(self) -> ReadMemory:
         """Return a reader of whole pages: a stack has a hundred words, and each could be a request to the stub."""
         pages: dict[int, bytes | None] = {}
 

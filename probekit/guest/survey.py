@@ -14,10 +14,10 @@ from probekit.guest.tracepoints import find_tracepoint_services
 from probekit.guest.traphooks import Fixup, KsymLayout, NotifierLayout, TrapFacts, find_hooks
 from probekit.guest.watchdog import WatchdogServices, find_watchdog_services
 from probekit.kernel.btf import Btf
-from probekit.kernel.image import Kernel
+from probekit.kernel.c_types import CStruct
+from probekit.kernel.kernel import Kernel
 from probekit.kernel.syscalls import find_syscall_entry
-from probekit.kernel.tracepoints import probe_list
-from probekit.kernel.types import StructType
+from probekit.kernel.tracepoints import probe_list_layout
 from probekit.target.api import Target
 
 __all__ = (
@@ -52,7 +52,7 @@ def _task_offsets(kernel: Kernel) -> TaskOffsets | None:
         return None
 
 
-def _offset(struct: StructType, name: str) -> int | None:
+def _offset(struct: CStruct, name: str) -> int | None:
     found = struct.find_field(name)
     return found.offset if found is not None else None
 
@@ -227,7 +227,7 @@ def gather_guest(kernel: Kernel, *, emulated: bool = False) -> GuestFacts:
         grace=find_grace_services(kernel.symbols.addr, kernel.btf),
         holds=find_module_holds(kernel.symbols.addr, kernel.btf),
         modules={module.name: module.addr for module in kernel.modules},
-        tracepoints=find_tracepoint_services(kernel.symbols.addr, probe_list(kernel.btf)),
+        tracepoints=find_tracepoint_services(kernel.symbols.addr, probe_list_layout(kernel.btf)),
         watchdog=_watchdog(kernel),
         call_points=_call_points(kernel),
         cpu_offsets={cpu: cpus.offsets[cpu] for cpu in cpus.possible},

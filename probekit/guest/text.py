@@ -2,7 +2,7 @@
 
 With page-table isolation a vCPU in user mode maps almost nothing of the kernel.
 Reads and writes then go by physical address, through the kernel's own page
-tables (:class:`probekit.kernel.view.KernelView`); otherwise straight through
+tables (:class:`probekit.kernel.address_space.KernelAddressSpace`); otherwise straight through
 the stub.
 """
 
@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 
 from probekit.errors import MemoryAccessError, UnsupportedError
 from probekit.guest.ramtext import RamText
-from probekit.kernel.view import KernelView, PhysicalMemory
+from probekit.kernel.address_space import KernelAddressSpace
+from probekit.kernel.page_tables import PhysicalMemory
 from probekit.target.api import Target
 
 __all__ = ("KernelText",)
@@ -23,7 +24,7 @@ _PAGE = 4096
 class KernelText:
     """Kernel memory of a stopped guest: a :class:`probekit.guest.memory.StoppedMemory`."""
 
-    def __init__(self, target: Target, view: KernelView, witness: int, ram: RamText | None = None) -> None:
+    def __init__(self, target: Target, view: KernelAddressSpace, witness: int, ram: RamText | None = None) -> None:
         """Write through ``target``, and read through ``ram`` where there is one, else through ``view``.
 
         ``witness``: an address that only kernel page tables map. It tells whether the stub sees kernel memory now.

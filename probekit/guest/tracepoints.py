@@ -24,7 +24,7 @@ from typing import NamedTuple
 from probekit.errors import GuestError
 from probekit.guest.safepoint import SafePoint
 from probekit.isa.assemble import assemble
-from probekit.kernel.tracepoints import ProbeList, Reader
+from probekit.kernel.tracepoints import ProbeListLayout, ReadRanges
 
 __all__ = (
     "CALL_ENTRY_SIZE",
@@ -131,7 +131,7 @@ class TracepointServices:
     """Address of ``tracepoint_probe_unregister``."""
     waits: tuple[tuple[int, int], ...]
     """``(function, argument)`` of each wait for readers besides RCU."""
-    probes: ProbeList
+    probes: ProbeListLayout
     """Reads the kernel's list of a tracepoint's probes."""
 
     def connect(self, point: SafePoint, hooks: Sequence[TracepointProbe], routine: BatchRoutine, write: Writer) -> None:
@@ -147,7 +147,7 @@ class TracepointServices:
                 hint="the guest may be short of memory",
             )
 
-    def standing(self, read: Reader, hooks: Sequence[TracepointProbe]) -> tuple[TracepointProbe, ...]:
+    def standing(self, read: ReadRanges, hooks: Sequence[TracepointProbe]) -> tuple[TracepointProbe, ...]:
         """Return the probes that the kernel has registered now. Unregistering any other makes the kernel warn."""
         found = self.probes.registered(read, list(dict.fromkeys(hook.tracepoint for hook in hooks)))
         return tuple(hook for hook in hooks if (hook.function, hook.data) in found[hook.tracepoint])
@@ -184,7 +184,9 @@ class TracepointServices:
         return first + (result & (1 << 48) - 1) // _ENTRY.size, result >> 48
 
 
-def find_tracepoint_services(find: Callable[[str], int | None], probes: ProbeList | None) -> TracepointServices | None:
+def find_tracepoint_services(
+    find: Callable[[str], int | None], probes: ProbeListLayout | None
+) -> TracepointServices | None:
     """Look the functions up by name. Returns None for a kernel without tracepoints, or without types to find them."""
     register, unregister = find("tracepoint_probe_register"), find("tracepoint_probe_unregister")
     if register is None or unregister is None or probes is None:

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from probekit.guest.safepoint import SafePoint
 from probekit.isa.assemble import assemble
-from probekit.kernel.types import StructType
+from probekit.kernel.c_types import CStruct
 
 __all__ = (
     "HEARTBEAT",
@@ -101,7 +101,7 @@ class WatchdogServices:
             point.call(self.cancel, watchdog.timer)
 
 
-def find_watchdog_services(find: Callable[[str], int | None], timer: StructType | None) -> WatchdogServices | None:
+def find_watchdog_services(find: Callable[[str], int | None], timer: CStruct | None) -> WatchdogServices | None:
     """Look the functions up by name. Returns None when one is missing, or ``struct hrtimer`` is not known."""
     setup, init = find("hrtimer_setup"), find("hrtimer_init")
     start, cancel = find("hrtimer_start_range_ns"), find("hrtimer_cancel")

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from probekit.records import fresh, mutable_record
 
-__all__ = ("DEFAULT_SCRATCH", "LARGEST", "BadAddress", "Memory", "NoScratch")
+__all__ = ("DEFAULT_SCRATCH", "LARGEST", "BadAddress", "NoScratch", "PrivateMemory")
 
 _SCRATCH = 0x7000_0000_0000
 _LOCALS = 0x7100_0000_0000
@@ -102,7 +102,7 @@ class _Shared(Protocol):
 
 
 @mutable_record
-class Memory:
+class PrivateMemory:
     """``limit``: bytes of scratch memory for one clause. ``outside``: reads a guest's memory, None where nothing is.
 
     ``shared``: variables that live in a guest.

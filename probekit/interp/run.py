@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, assert_never
 
-from probekit.buffers.actions import Field
+from probekit.buffers.actions import RecordField
 from probekit.buffers.aggs import AggKey, KeyPart
 from probekit.buffers.layout import FaultKind
 from probekit.errors import InternalError
@@ -26,10 +26,10 @@ from probekit.lang.arith import COMPARE, compute, signed64, unsigned64
 from probekit.lang.typed import ArithOp, CompareOp
 from probekit.records import fresh, mutable_record, record
 
-__all__ = ("Context", "Fault", "Outcome", "Value", "run_clause")
+__all__ = ("EvalContext", "EvalFault", "Outcome", "Value", "run_clause")
 
 
-class Context(Protocol):
+class EvalContext(Protocol):
     """What a clause sees of the world. Integers may come signed or unsigned: their low 64 bits count."""
 
     def arg(self, index: int) -> int:
@@ -66,7 +66,7 @@ class Context(Protocol):
 
 
 @record
-class Fault:
+class EvalFault:
     """Why the clause was aborted. ``value``: the word at fault, or None. ``block`` and ``op``: where in the clause.
 
     ``action``: how many actions had begun before it, which is what ERROR's ``arg2`` says.
@@ -85,7 +85,7 @@ class Outcome:
 
     fired: bool
     record: bytes | None = None
-    fault: Fault | None = None
+    fault: EvalFault | None = None
 
 
 @mutable_record
@@ -94,7 +94,7 @@ class _Firing:
 
     clause: Clause
     program: Program
-    context: Context
+    context: EvalContext
     state: State
     callee: Callee
     registers: dict[int, Value] = fresh(dict)
@@ -119,7 +119,7 @@ class _Firing:
         return tuple(v if isinstance(v, int) else v[:limit] for v in values)
 
 
-def run_clause(clause: Clause, program: Program, context: Context, state: State | None = None) -> Outcome:
+def run_clause(clause: Clause, program: Program, context: EvalContext, state: State | None = None) -> Outcome:
     """Evaluate the clause: predicate, then body. A fault ends it; what it stored before that stays stored.
 
     ``state``: what the program keeps beside plain global integers; without it, it keeps nothing.
@@ -130,7 +130,7 @@ def run_clause(clause: Clause, program: Program, context: Context, state: State 
     )
     if clause.record is not None:
         if clause.record.size > LARGEST:
-            return Outcome(True, fault=Fault(FaultKind.NOSCRATCH, 0))
+            return Outcome(True, fault=EvalFault(FaultKind.NOSCRATCH, 0))
         firing.record = bytearray(clause.record.size)
     try:
         return _run(firing)
@@ -149,7 +149,7 @@ def _run(firing: _Firing) -> Outcome:
                 _STEPS[type(op)](op, firing)
             except (Failed, BadAddress, NoScratch) as failure:
                 kind, value = _fault(failure)
-                return Outcome(fired, fault=Fault(kind, value, index, at, firing.emitted))
+                return Outcome(fired, fault=EvalFault(kind, value, index, at, firing.emitted))
         match block.end:
             case ops.Jump(target=target):
                 index = target
@@ -406,7 +406,7 @@ def _extend(value: int, bits: int, *, signed: bool) -> int:
     return value - (1 << bits) if signed and value >> (bits - 1) else value
 
 
-def _emit(place: Field, value: Value, record: bytearray) -> None:
+def _emit(place: RecordField, value: Value, record: bytearray) -> None:
     if isinstance(value, int):
         data = (value & ((1 << 8 * place.size) - 1)).to_bytes(place.size, "little")
     else:

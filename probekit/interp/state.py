@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from probekit.interp.memory import DEFAULT_SCRATCH, Memory
+from probekit.interp.memory import DEFAULT_SCRATCH, PrivateMemory
 from probekit.ir.ops import Program, Variable
 from probekit.records import record
 
@@ -75,7 +75,7 @@ class State:
 
     program: Program
     limits: Limits = DEFAULT_LIMITS
-    memory: Memory = field(init=False)
+    memory: PrivateMemory = field(init=False)
     drops: int = 0
     token: bytes | None = None
     thread: int = 0
@@ -88,7 +88,7 @@ class State:
     _used: int = 0
 
     def __post_init__(self) -> None:
-        self.memory = Memory(self.limits.scratchsize)
+        self.memory = PrivateMemory(self.limits.scratchsize)
 
     # Scalars.
 

@@ -44,7 +44,7 @@ def _print(act: Act, fields: _Fields) -> Action:
 
 
 def _symbol(kind: SymbolKind) -> Callable[[Act, _Fields], Action]:
-    return lambda _act, fields: out.Symbol(kind, fields[0])
+    return lambda _act, fields: out.SymbolAction(kind, fields[0])
 
 
 def _second(fields: _Fields) -> int | None:
@@ -76,7 +76,7 @@ _MAKERS: dict[str, Callable[[Act, _Fields], Action]] = {
     "stop": lambda _act, _fields: out.Stop(),
     "sym": _symbol("sym"),
     "system": _system,
-    "trace": lambda _act, fields: out.Trace(fields[0]),
+    "trace": lambda _act, fields: out.TraceAction(fields[0]),
     "tracemem": lambda _act, fields: out.Tracemem(fields[0], _second(fields)),
     "trunc": lambda act, fields: out.Trunc(act.aggs[0], fields[0] if fields else None),
     "uaddr": _symbol("uaddr"),

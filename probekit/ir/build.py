@@ -193,7 +193,7 @@ def _statement(
             builder.value(statement.value)
         case typed.Act():
             _act(statement, builder, record)
-        case typed.Aggregate():
+        case typed.AggregationUpdate():
             plan = aggs[statement.agg]
             keys = tuple(
                 None if part.kind == "probe" else builder.value(key)

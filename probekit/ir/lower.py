@@ -23,11 +23,11 @@ from probekit.lang import typed
 from probekit.lang.types import IntType, StringType
 from probekit.records import fresh, mutable_record
 
-__all__ = ("ClauseBuilder", "Label", "needs_ext")
+__all__ = ("BlockLabel", "ClauseBuilder", "needs_ext")
 
 
 @mutable_record
-class Label:
+class BlockLabel:
     """A place that code jumps to: a block's index once placed."""
 
     block: int = -1
@@ -38,7 +38,7 @@ class _Draft:
     """A block whose targets are still labels."""
 
     ops: list[Op] = fresh(list)
-    end: tuple[Label, ...] | None = None
+    end: tuple[BlockLabel, ...] | None = None
     cond: Reg | None = None
 
 
@@ -91,16 +91,16 @@ class ClauseBuilder:
 
     # Blocks.
 
-    def label(self) -> Label:
+    def label(self) -> BlockLabel:
         """A place to jump to, not placed yet."""
-        return Label()
+        return BlockLabel()
 
     @property
     def position(self) -> int:
         """The index of the block being filled."""
         return len(self._drafts) - 1
 
-    def place(self, label: Label) -> None:
+    def place(self, label: BlockLabel) -> None:
         """Start a block here; the one before falls into it."""
         if label.block >= 0:
             raise InternalError("label placed twice")
@@ -109,16 +109,16 @@ class ClauseBuilder:
         self._drafts.append(_Draft())
         label.block = self.position
 
-    def jump(self, label: Label) -> None:
+    def jump(self, label: BlockLabel) -> None:
         """End the block with a jump."""
         self._drafts[-1].end = (label,)
 
-    def branch(self, cond: Reg, then: Label, orelse: Label) -> None:
+    def branch(self, cond: Reg, then: BlockLabel, orelse: BlockLabel) -> None:
         """End the block with a branch."""
         self._drafts[-1].cond = cond
         self._drafts[-1].end = (then, orelse)
 
-    def finish(self, end: Label) -> None:
+    def finish(self, end: BlockLabel) -> None:
         """Place the last block, which returns."""
         self.place(end)
 
@@ -151,7 +151,7 @@ class ClauseBuilder:
         """Feed an aggregation."""
         self._add(ops.Aggregate(agg, keys, value, weight))
 
-    def branch_on(self, cond: typed.TypedExpr, then: Label, orelse: Label) -> None:
+    def branch_on(self, cond: typed.TypedExpr, then: BlockLabel, orelse: BlockLabel) -> None:
         """Go to ``then`` or ``orelse``; both are placed later. ``&&`` and ``||`` become control flow."""
         if not isinstance(cond, typed.Logic):
             self.branch(self.value(cond), then, orelse)
@@ -170,7 +170,7 @@ class ClauseBuilder:
 
     def value(self, expr: typed.TypedExpr) -> Reg:
         """Compute into a new register, or find the one that has it."""
-        if isinstance(expr, typed.Slot):
+        if isinstance(expr, typed.BoundValue):
             return self._slots[expr.number]
         dst = self._register()
         self._into(expr, dst)
@@ -189,9 +189,9 @@ class ClauseBuilder:
                 self._add(ops.Int(dst, expr.value))
             case typed.Text():
                 self._add(ops.Str(dst, expr.value))
-            case typed.Builtin():
+            case typed.ReadBuiltin():
                 self._add(ops.Builtin(dst, expr.name))
-            case typed.Arg():
+            case typed.ReadArg():
                 self._add(ops.Arg(dst, expr.index))
             case typed.Load():
                 self._add(ops.LoadVar(dst, expr.var.index))
@@ -217,7 +217,7 @@ class ClauseBuilder:
                 self._add(ops.StoreVar(expr.var.index, dst))
             case typed.Step():
                 self._step(expr, dst)
-            case typed.Slot():
+            case typed.BoundValue():
                 self._copy(dst, self._slots[expr.number], expr.type)
             case typed.Bind():
                 self._slots[expr.number] = self.value(expr.value)
@@ -233,9 +233,9 @@ class ClauseBuilder:
 
     def _memory(
         self,
-        expr: typed.VarAddr
+        expr: typed.AddressOfVariable
         | typed.ElemLoad
-        | typed.ElemAddr
+        | typed.AddressOfElement
         | typed.ElemStore
         | typed.MemLoad
         | typed.MemStore
@@ -247,11 +247,11 @@ class ClauseBuilder:
         dst: Reg,
     ) -> None:
         match expr:
-            case typed.VarAddr():
+            case typed.AddressOfVariable():
                 self._add(ops.VarAddr(dst, expr.var.index))
             case typed.ElemLoad():
                 self._add(ops.LoadElem(dst, expr.var.index, self._keys(expr.keys)))
-            case typed.ElemAddr():
+            case typed.AddressOfElement():
                 self._add(ops.ElemAddr(dst, expr.var.index, self._keys(expr.keys), expr.create))
             case typed.ElemStore():
                 self._into(expr.value, dst)

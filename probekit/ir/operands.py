@@ -12,11 +12,11 @@ from probekit.ir import ops
 from probekit.ir.names import BUILTINS, CALLS, CallInfo
 from probekit.ir.ops import Kind, Op, Program, Reg
 
-__all__ = ("Kind", "Operands", "operands")
+__all__ = ("Kind", "RegisterUse", "operands")
 
 
 @dataclass(frozen=True, slots=True)
-class Operands:
+class RegisterUse:
     """``dst``: the register written, of ``kind``, or None. ``sources``: registers read, with the kinds they must have.
 
     A kind of None means that something else decides (a record's field, an aggregation's key).
@@ -27,34 +27,34 @@ class Operands:
     sources: tuple[tuple[Reg, Kind | None], ...] = ()
 
 
-def operands(op: Op, program: Program) -> Operands:
+def operands(op: Op, program: Program) -> RegisterUse:
     """The registers of one operation. Variables and built-ins must exist."""
     match op:
         case ops.Int() | ops.Arg():
-            return Operands(op.dst, "int")
+            return RegisterUse(op.dst, "int")
         case ops.Str():
-            return Operands(op.dst, "string")
+            return RegisterUse(op.dst, "string")
         case ops.Builtin():
-            return Operands(op.dst, BUILTINS[op.name].kind)
+            return RegisterUse(op.dst, BUILTINS[op.name].kind)
         case ops.Bin() | ops.Cmp():
-            return Operands(op.dst, "int", ((op.left, "int"), (op.right, "int")))
+            return RegisterUse(op.dst, "int", ((op.left, "int"), (op.right, "int")))
         case ops.StrCmp():
-            return Operands(op.dst, "int", ((op.left, "string"), (op.right, "string")))
+            return RegisterUse(op.dst, "int", ((op.left, "string"), (op.right, "string")))
         case ops.Ext():
-            return Operands(op.dst, "int", ((op.src, "int"),))
+            return RegisterUse(op.dst, "int", ((op.src, "int"),))
         case ops.LoadVar():
-            return Operands(op.dst, _value_kind(program, op.var))
+            return RegisterUse(op.dst, _value_kind(program, op.var))
         case ops.StoreVar():
-            return Operands(None, None, ((op.src, _value_kind(program, op.var)),))
+            return RegisterUse(None, None, ((op.src, _value_kind(program, op.var)),))
         case ops.Emit():
-            return Operands(None, None, ((op.src, None),))
+            return RegisterUse(None, None, ((op.src, None),))
         case ops.EmitMem():
-            return Operands(None, None, ((op.addr, "int"),))
+            return RegisterUse(None, None, ((op.addr, "int"),))
         case ops.Aggregate():
             keys: list[tuple[Reg, Kind | None]] = [(key, None) for key in op.keys if key is not None]
             value: list[tuple[Reg, Kind | None]] = [] if op.value is None else [(op.value, "int")]
             weight: list[tuple[Reg, Kind | None]] = [] if op.weight is None else [(op.weight, "int")]
-            return Operands(None, None, (*keys, *value, *weight))
+            return RegisterUse(None, None, (*keys, *value, *weight))
         case _:
             return _memory(op, program)
 
@@ -82,34 +82,34 @@ def _memory(
     | ops.CopyMem
     | ops.Call,
     program: Program,
-) -> Operands:
+) -> RegisterUse:
     match op:
         case ops.Copy():
-            return Operands(op.dst, "string", ((op.src, "string"),))
+            return RegisterUse(op.dst, "string", ((op.src, "string"),))
         case ops.VarAddr():
-            return Operands(op.dst, "int")
+            return RegisterUse(op.dst, "int")
         case ops.LoadElem():
-            return Operands(op.dst, _value_kind(program, op.var), _elem_keys(program, op.var, op.keys))
+            return RegisterUse(op.dst, _value_kind(program, op.var), _elem_keys(program, op.var, op.keys))
         case ops.StoreElem():
             keys = _elem_keys(program, op.var, op.keys)
-            return Operands(None, None, (*keys, (op.src, _value_kind(program, op.var))))
+            return RegisterUse(None, None, (*keys, (op.src, _value_kind(program, op.var))))
         case ops.ElemAddr():
-            return Operands(op.dst, "int", _elem_keys(program, op.var, op.keys))
+            return RegisterUse(op.dst, "int", _elem_keys(program, op.var, op.keys))
         case ops.LoadMem():
-            return Operands(op.dst, "int", ((op.addr, "int"),))
+            return RegisterUse(op.dst, "int", ((op.addr, "int"),))
         case ops.StoreMem():
-            return Operands(None, None, ((op.addr, "int"), (op.src, "int")))
+            return RegisterUse(None, None, ((op.addr, "int"), (op.src, "int")))
         case ops.LoadStr():
-            return Operands(op.dst, "string", ((op.addr, "int"),))
+            return RegisterUse(op.dst, "string", ((op.addr, "int"),))
         case ops.StoreStr():
-            return Operands(None, None, ((op.addr, "int"), (op.src, "string")))
+            return RegisterUse(None, None, ((op.addr, "int"), (op.src, "string")))
         case ops.StrAddr():
-            return Operands(op.dst, "int", ((op.src, "string"),))
+            return RegisterUse(op.dst, "int", ((op.src, "string"),))
         case ops.CopyMem():
-            return Operands(None, None, ((op.target, "int"), (op.source, "int")))
+            return RegisterUse(None, None, ((op.target, "int"), (op.source, "int")))
         case ops.Call():
             info = CALLS[op.name]
-            return Operands(op.dst, info.kind, tuple(zip(op.args, _arg_kinds(op, info), strict=False)))
+            return RegisterUse(op.dst, info.kind, tuple(zip(op.args, _arg_kinds(op, info), strict=False)))
         case _:
             assert_never(op)
 

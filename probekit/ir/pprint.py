@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import assert_never
 
-from probekit.buffers.actions import Action, Field
+from probekit.buffers.actions import Action, RecordField, action_name
 from probekit.buffers.aggs import AggPlan, KeyPart
 from probekit.buffers.formats import Format
 from probekit.ir import ops
@@ -189,7 +189,7 @@ def _key_part(part: KeyPart) -> str:
             return f"{part.kind}{part.bits}"
 
 
-def _field(field: Field) -> str:
+def _field(field: RecordField) -> str:
     if field.kind == "probe":
         return field.detail
     return f"{field.kind}[{field.size}] at {field.offset}"
@@ -197,7 +197,7 @@ def _field(field: Field) -> str:
 
 def _action(action: Action) -> str:
     """The action's name and what it holds: fields by number, formats as written."""
-    parts = [type(action).__name__.lower()]
+    parts = [action_name(action)]
     for f in fields(action):
         value = getattr(action, f.name)
         match value:

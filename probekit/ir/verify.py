@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
-from probekit.buffers.actions import Action, Field, RecordPlan
+from probekit.buffers.actions import Action, RecordField, RecordPlan
 from probekit.buffers.aggs import AGG_FUNCS, KeyPart
 from probekit.errors import InternalError
 from probekit.ir import ops
@@ -274,11 +274,11 @@ def _flow(index: int, block: Block, emitted: set[int], reached: list[set[int] | 
             yield index, None, f"paths to b{target} emit different fields"
 
 
-def _stored_fields(record: RecordPlan | None) -> dict[int, Field]:
+def _stored_fields(record: RecordPlan | None) -> dict[int, RecordField]:
     return {i: f for i, f in enumerate(record.fields) if f.kind != "probe"} if record else {}
 
 
-def _bad_effect(op: Op, emitted: set[int] | None, stored: dict[int, Field], program: Program) -> Iterator[str]:
+def _bad_effect(op: Op, emitted: set[int] | None, stored: dict[int, RecordField], program: Program) -> Iterator[str]:
     match op:
         case ops.Emit() | ops.EmitMem():
             if emitted is None:

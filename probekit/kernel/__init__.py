@@ -1,37 +1,48 @@
-"""The guest's Linux kernel, found and described from its memory alone.
+"""Find and describe the guest's Linux kernel from its memory alone.
 
-No debug files, KASLR on, an untrusted guest. Start at :func:`image.open_kernel`;
-the reading order below is also the order of work:
+There are no debug files, KASLR may be on, and the guest is untrusted. Start at
+:func:`probekit.kernel.open_kernel.open_kernel`; the modules stand in the order of its work.
 
-- ``memory``       bounded reads with a scoped page cache over anything with ``read``/``read_many``
-- ``view``         reads that reach the kernel wherever the vCPUs stopped (PTI: own page walk)
-- ``drive``        runs the guest until a vCPU enters the kernel, when memory cannot be read otherwise
-- ``mapped``       which pages of a range are mapped, from the page tables
-- ``base``         finds the image: first mapped 2 MiB step, checked against the IDT
-- ``kallsyms``     the kernel's own symbol table, decoded by structure
-- ``symbols``      the table that others use: by name, by address, text, ranges
-- ``symfiles``     symbols from a file, proved against memory
-- ``notes``        the build id (ELF notes) and the version banner
-- ``places``       finds banner, ELF notes and BTF: by symbol or by their form
-- ``text``         guest text made safe for a terminal
-- ``types``        the C type model, independent of any format; all that ``lang`` sees
-- ``btf``          reads the kernel's and modules' BTF into that model
-- ``modules``      the module list, module symbols, module BTF
-- ``percpu``       per-CPU offsets, CPU masks, where ``current`` is kept
-- ``tasks``        every thread with its stack and saved stack pointer
-- ``syscalls``     where a system call finds its arguments, and which one a task is in
-- ``sections``     text not to probe, text that the kernel rewrites, text that may fault
-- ``orc``          the unwind tables: from a stopped CPU's registers to its callers
-- ``tracepoints``  tracepoints: name, system, owner, arguments, registered functions
-- ``markers``      static markers of C code, found by their magic
-- ``markformat``   types a marker's arguments by its format
-- ``cache``        the above on disk, keyed by build id, independent of KASLR
-- ``image``        :class:`~probekit.kernel.image.Kernel`, which holds it all
+Reaching memory:
 
-Rules of the layer: every count, length and pointer read from the guest is
-bounded and checked; what does not fit is a
-:class:`~probekit.errors.SymbolError` (or a ``TargetError`` when memory cannot
-be read); layouts are told apart by features, never by version, and each
-branch names the commit or version that made it; text from the guest is
+- ``memory``  read with limits, and with a page cache while the guest stands still
+- ``page_tables``  walk page tables in physical memory
+- ``address_space``  read kernel memory wherever the vCPUs stopped (page-table isolation)
+- ``wait_for_kernel_mode``  run the guest until a vCPU is in the kernel, when nothing else reaches its memory
+- ``linked_list``  walk the kernel's lists (``struct list_head``)
+- ``escape``  make text from the guest safe to print
+
+Symbols and types:
+
+- ``image_base``  find where the kernel's image is mapped, and check it against the interrupt table
+- ``kallsyms``  decode the kernel's own symbol table by its structure
+- ``symbols``  hold symbols by name and by address, modules included
+- ``symbol_files``  read symbols from a file and check them against memory
+- ``c_types``  model C types, independent of any format
+- ``btf_sections``  check and index the sections of BTF
+- ``btf``  make C types from the BTF of the kernel and of modules
+- ``metadata``  find the version banner, the build id and the BTF
+- ``disk_cache``  keep all of this on disk by build id, independent of KASLR
+
+The running kernel:
+
+- ``modules``  list loaded modules with their symbols and types
+- ``percpu``  find per-CPU areas, the CPUs, and where ``current`` is kept
+- ``tasks``  list every thread with its stack and saved stack pointer
+- ``syscalls``  find a system call's arguments and number
+- ``tracepoints``  list tracepoints and the probes registered with them
+- ``markers``  list static markers of C code
+- ``marker_format``  give a marker's arguments their types
+- ``exclusions``  find text that must not be probed
+- ``text_tables``  read exception tables, static keys and calls, and ftrace's records
+- ``orc``  unwind a kernel stack
+- ``kernel``  hold all of it: :class:`~probekit.kernel.kernel.Kernel`
+- ``open_kernel``  find the kernel in a stopped target
+
+Rules of this package: every count, length and pointer read from the guest is
+bounded and checked. What does not fit is a
+:class:`~probekit.errors.SymbolError`, or a ``TargetError`` when memory cannot
+be read. Layouts are told apart by features, never by version, and each
+branch names the commit or version that made it. Text from the guest is
 escaped before anyone can print it.
 """

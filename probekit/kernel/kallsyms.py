@@ -13,11 +13,11 @@ relative_base    u64 (relocated by KASLR, so addresses come out live)
 seqs_of_names    3 (or 4) bytes per symbol, sorted by name
 ===============  =============================================================
 
-Nothing is looked up by version. The token table betrays itself (the digits
+Nothing is looked up by version. The token table can be recognized (the digits
 are always tokens of their own: ``0\\0 1\\0 .. 9\\0``), the index gives its exact
-start, markers precede it, names precede the markers, and the count precedes
-the names. Where the offsets are, and how they are encoded, is tried and
-accepted only if every symbol is in ascending order and ``_text`` is the base:
+start, the markers precede it, the names precede the markers, and the count precedes
+the names. The place and the encoding of the offsets are tried out, and accepted
+only if every symbol is in ascending order and ``_text`` is the base:
 
 * v4.6: offsets, relative_base, num_syms, names, markers, tokens
 * v6.2: seqs_of_names between markers and tokens (commit 60443c88f3a8)
@@ -40,53 +40,57 @@ from itertools import pairwise
 from typing import Literal
 
 from probekit.errors import SymbolError
-from probekit.kernel.memory import Image
+from probekit.kernel.memory import MemoryCopy
 
-__all__ = ("Encoding", "Layout", "RawSymbols", "decode", "find_layout", "load")
+__all__ = ("Encoding", "KallsymsLayout", "RawSymbols", "decode", "find_layout", "load")
 
 Encoding = Literal["absolute_percpu", "unsigned", "place"]
+"""How the offsets are encoded; ``place``: relative to their own place."""
 
-MAX_SYMBOLS = 1 << 20
-MIN_SYMBOLS = 257
+_MAX_SYMBOLS = 1 << 20
 _MAX_NAME = 1024
 _MAX_CANDIDATES = 64
 _MAX_ZERO_WORDS = 4096
+_PRINTABLE = bytes(range(0x21, 0x7F))
 _DIGITS = b"".join(b"%c\0" % code for code in range(0x30, 0x3A))
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """Offsets of the tables inside an image (not addresses). ``big``: lengths may take two bytes."""
+class KallsymsLayout:
+    """Where the tables are: byte offsets into a copy of memory (not addresses)."""
 
     num_syms: int
+    """How many symbols there are: a count, not an offset."""
     names: int
     markers: int
     token_table: int
     token_index: int
     big: bool
+    """Whether lengths may take two bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class RawSymbols:
-    """The whole table in kallsyms order: addresses, names and nm type letters (one per symbol)."""
+    """The whole table in kallsyms order, which is by address."""
 
     addrs: array[int] = field(repr=False)
     names: list[str] = field(repr=False)
     types: str = field(repr=False)
+    """One type letter of nm for each symbol."""
     encoding: Encoding = "absolute_percpu"
 
     def __len__(self) -> int:
         return len(self.names)
 
 
-def load(image: Image, base: int) -> RawSymbols:
-    """Find and decode the table in ``image``; ``base`` is the address of ``_text``."""
-    return decode(image, find_layout(image), base)
+def load(copy: MemoryCopy, base: int) -> RawSymbols:
+    """Find and decode the table in ``copy``; ``base``: the address of ``_text``. Raises :class:`SymbolError`."""
+    return decode(copy, find_layout(copy), base)
 
 
-def find_layout(image: Image) -> Layout:
-    """Where the tables are, by structure alone, or :class:`SymbolError`."""
-    data = image.data
+def find_layout(copy: MemoryCopy) -> KallsymsLayout:
+    """Find the tables by structure alone. Raises :class:`SymbolError` when there are none."""
+    data = copy.data
     tries = 0
     for token_table, token_index in _token_tables(data):
         for markers, count in _marker_runs(data, token_table):
@@ -96,7 +100,7 @@ def find_layout(image: Image) -> Layout:
             found = _find_names(data, markers, count)
             if found is not None:
                 names, num_syms, big = found
-                return Layout(num_syms, names, markers, token_table, token_index, big)
+                return KallsymsLayout(num_syms, names, markers, token_table, token_index, big)
     raise SymbolError(
         "no kernel symbol table (kallsyms) in guest memory",
         hint="the kernel may be built without CONFIG_KALLSYMS: give its vmlinux or System.map with --symbols",
@@ -104,7 +108,7 @@ def find_layout(image: Image) -> Layout:
 
 
 def _token_tables(data: bytes) -> Iterator[tuple[int, int]]:
-    """(token_table, token_index) pairs that agree with each other."""
+    """Yield (token_table, token_index) pairs that agree with each other."""
     at = -1
     for _ in range(_MAX_CANDIDATES):
         at = data.find(_DIGITS, at + 1)
@@ -133,7 +137,7 @@ def _index(data: bytes, at: int) -> array[int] | None:
 
 
 def _index_fits(data: bytes, start: int, index: array[int]) -> bool:
-    """Whether every index entry is where the previous token's NUL ends."""
+    """Tell whether every index entry is where the previous token's NUL ends."""
     if start < 0:
         return False
     ends = [*index[1:], None]
@@ -145,14 +149,14 @@ def _index_fits(data: bytes, start: int, index: array[int]) -> bool:
 
 
 def _marker_runs(data: bytes, token_table: int) -> Iterator[tuple[int, int]]:
-    """(start, count) of ascending u32 runs that begin with 0 and could be the markers before ``token_table``.
+    """Yield (start, count) of ascending u32 runs that begin with 0 and could be the markers before ``token_table``.
 
-    Between the markers and the tokens there is padding only, or (v6.2, v6.3)
-    seqs_of_names of 3 or 4 bytes per symbol; the distance then tells how many
-    markers there must be.
+    Between the markers and the tokens there is only padding, or (v6.2, v6.3)
+    seqs_of_names of 3 or 4 bytes per symbol; how many markers there must be
+    then follows from the distance.
     """
     at = token_table
-    floor = max(0, token_table - (5 * MAX_SYMBOLS))
+    floor = max(0, token_table - (5 * _MAX_SYMBOLS))
     for _ in range(_MAX_ZERO_WORDS):
         at = data.rfind(b"\0\0\0\0", floor, at + 3)
         if at < 0:
@@ -166,12 +170,12 @@ def _marker_runs(data: bytes, token_table: int) -> Iterator[tuple[int, int]]:
             guess = distance // (4 + 256 * stride)
             counts |= {guess, guess + 1, guess + 2}
         for count in sorted(counts, reverse=True):
-            if 2 <= count <= MAX_SYMBOLS // 256 and 4 * count <= distance and _ascending(data, at, count):
+            if 2 <= count <= _MAX_SYMBOLS // 256 and 4 * count <= distance and _ascending(data, at, count):
                 yield at, count
 
 
 def _ascending(data: bytes, at: int, count: int) -> bool:
-    """Markers start at 0 and rise by at least two bytes a symbol (length and type letter)."""
+    """Tell whether these may be markers: they start at 0 and rise by at least two bytes a symbol (length, letter)."""
     previous = int.from_bytes(data[at + 4 : at + 8], "little")
     if not 512 <= previous <= 256 * _MAX_NAME:
         return False
@@ -180,7 +184,7 @@ def _ascending(data: bytes, at: int, count: int) -> bool:
 
 
 def _find_names(data: bytes, markers: int, count: int) -> tuple[int, int, bool] | None:
-    """(names, num_syms, big) that fit these markers, or None.
+    """Return (names, num_syms, big) that fit these markers, or None.
 
     ``num_syms`` stands just before the names, padded to 8 bytes (4 accepted).
     """
@@ -203,7 +207,7 @@ def _find_names(data: bytes, markers: int, count: int) -> tuple[int, int, bool] 
 
 
 def _blocks_fit(data: bytes, names: int, words: array[int], num_syms: int, limit: int, *, big: bool) -> bool:
-    """Whether the first block ends at the second marker, and the last one just before the markers."""
+    """Tell whether the first block ends at the second marker, and the last one just before the markers."""
     if _skip(data, names, 256, limit, big=big) != names + words[1]:
         return False
     end = _skip(data, names + words[-1], num_syms - 256 * (len(words) - 1), limit, big=big)
@@ -211,7 +215,7 @@ def _blocks_fit(data: bytes, names: int, words: array[int], num_syms: int, limit
 
 
 def _skip(data: bytes, at: int, count: int, limit: int, *, big: bool) -> int | None:
-    """The offset after ``count`` names, or None when they do not fit."""
+    """Return the offset after ``count`` names, or None when they do not fit."""
     for _ in range(count):
         if at + 2 > limit:
             return None
@@ -226,19 +230,22 @@ def _skip(data: bytes, at: int, count: int, limit: int, *, big: bool) -> int | N
     return at if at <= limit else None
 
 
-def decode(image: Image, layout: Layout, base: int) -> RawSymbols:
-    """All symbols, checked. ``base``: the address that ``_text`` must have."""
-    names = _decode_names(image.data, layout)
+def decode(copy: MemoryCopy, layout: KallsymsLayout, base: int) -> RawSymbols:
+    """Decode and check all symbols. ``base``: the address that ``_text`` must have.
+
+    Raises :class:`SymbolError` when names and addresses do not fit each other.
+    """
+    names = _decode_names(copy.data, layout)
     types = "".join([name[0] for name in names])
     names = [name[1:] for name in names]
     anchor = _anchor(names)
-    for at, encoding, relative_base in _offset_tables(image, layout):
-        offsets = array("i", image.data[at : at + 4 * layout.num_syms])
+    for at, encoding, relative_base in _offset_tables(copy, layout):
+        offsets = array("i", copy.data[at : at + 4 * layout.num_syms])
         if len(offsets) < layout.num_syms:
             continue
-        if _address(offsets, anchor, encoding, relative_base, image.start + at) != base:
+        if _address(offsets, anchor, encoding, relative_base, copy.start + at) != base:
             continue
-        addrs = _addresses(offsets, encoding, relative_base, image.start + at)
+        addrs = _addresses(offsets, encoding, relative_base, copy.start + at)
         if addrs is not None:
             return RawSymbols(addrs=addrs, names=names, types=types, encoding=encoding)
     raise SymbolError(
@@ -248,15 +255,15 @@ def decode(image: Image, layout: Layout, base: int) -> RawSymbols:
 
 
 def _anchor(names: list[str]) -> int:
-    """The index of a symbol that must be at the base."""
+    """Return the index of a symbol that must be at the base."""
     for name in ("_text", "_stext"):
         if name in names:
             return names.index(name)
     raise SymbolError("the guest's symbol table has neither _text nor _stext: not a kernel's")
 
 
-def _decode_names(data: bytes, layout: Layout) -> list[str]:
-    """Type letter and name of every symbol, block by block against the markers."""
+def _decode_names(data: bytes, layout: KallsymsLayout) -> list[str]:
+    """Return type letter and name of every symbol, checked block by block against the markers."""
     index = array("H", data[layout.token_index : layout.token_index + 512])
     tokens = []
     for begin in index:
@@ -296,12 +303,9 @@ def _decode_names(data: bytes, layout: Layout) -> list[str]:
     return names
 
 
-_PRINTABLE = bytes(range(0x21, 0x7F))
-
-
-def _offset_tables(image: Image, layout: Layout) -> Iterator[tuple[int, Encoding, int]]:
-    """(position, encoding, relative base) of every place where the offsets could be."""
-    data, size = image.data, 4 * layout.num_syms
+def _offset_tables(copy: MemoryCopy, layout: KallsymsLayout) -> Iterator[tuple[int, Encoding, int]]:
+    """Yield (position, encoding, relative base) of every place where the offsets could be."""
+    data, size = copy.data, 4 * layout.num_syms
     after = layout.token_index + 512
     starts = [(at, (at + size + pad) & -(pad + 1)) for at in _aligned_up(after) for pad in (7, 3)]
     before_count = [layout.names - 8, layout.names - 4]
@@ -324,7 +328,7 @@ def _aligned_up(at: int) -> tuple[int, ...]:
 
 
 def _address(offsets: array[int], index: int, encoding: Encoding, relative_base: int, place: int) -> int:
-    """The address of one symbol."""
+    """Return the address of one symbol."""
     offset = offsets[index]
     if encoding == "place":
         return place + 4 * index + offset
@@ -334,7 +338,7 @@ def _address(offsets: array[int], index: int, encoding: Encoding, relative_base:
 
 
 def _addresses(offsets: array[int], encoding: Encoding, relative_base: int, place: int) -> array[int] | None:
-    """All addresses, or None unless they ascend and fit 64 bits."""
+    """Return all addresses, or None unless they ascend and fit 64 bits."""
     if encoding == "place":
         values = [at + offset for at, offset in zip(range(place, place + 4 * len(offsets), 4), offsets, strict=True)]
     elif encoding == "unsigned":

@@ -1,13 +1,13 @@
-"""The static markers of a running kernel and its modules, found in its memory (vm/include/probekit/marker.h).
+"""Find the static markers of a running kernel and its modules in its memory (vm/include/probekit/marker.h).
 
 A module's markers are found by their magic words in its data: its section
-headers are gone by the time it runs. A kernel's own lie between the symbols that
+headers are gone by the time it runs. The kernel's own lie between the symbols that
 the linker makes for their sections. ::
 
     struct pk_marker       magic  name  format  args  function  call  flags state      56 bytes, in written data
     struct pk_marker_site  magic  marker  load                                         24 bytes, in read-only data
 
-Everything here may be a lie: each marker that does not hold together is
+The guest is untrusted: a marker that contradicts itself is
 returned with the reason why it cannot be used.
 """
 
@@ -20,12 +20,12 @@ from typing import NamedTuple
 
 from probekit.errors import MemoryAccessError, SymbolError
 from probekit.kernel.btf import Btf
-from probekit.kernel.markformat import FormatError, argument_types
-from probekit.kernel.memory import PAGE_SIZE, Memory
+from probekit.kernel.c_types import CArray, CStruct, CType, strip
+from probekit.kernel.escape import escape_unprintable
+from probekit.kernel.marker_format import MarkerFormatError, argument_types
+from probekit.kernel.memory import PAGE_SIZE, KernelMemory
 from probekit.kernel.modules import Module
 from probekit.kernel.symbols import SymbolTable
-from probekit.kernel.text import clean_text
-from probekit.kernel.types import ArrayType, CType, StructType, strip
 
 __all__ = (
     "CALL_OFFSET",
@@ -33,23 +33,25 @@ __all__ = (
     "MARKER_SYMBOL",
     "MAX_MARKERS",
     "STATE_OFFSET",
-    "_LOAD_SIZE",
     "Marker",
     "list_markers",
 )
 
 MARKER_SYMBOL = "__pk_marker_"
-"""How the names of the variables begin."""
+"""The prefix of the variables' names."""
 KERNEL_MARKERS = "__start___pk_markers_data"
-"""What the linker calls the start of the kernel's own."""
+"""The linker's symbol for the start of the kernel's own markers."""
 MAX_MARKERS = 1 << 14
+"""The most markers that a guest may have."""
+CALL_OFFSET = 40
+"""The offset of ``call`` in ``struct pk_marker``, in bytes."""
+STATE_OFFSET = 52
+"""The offset of ``state`` in ``struct pk_marker``, in bytes."""
 
 _MAGIC = b"pk-mark1"
 _SITE_MAGIC = b"pk\0site1"
 _MARKER = struct.Struct("<8sQQQQQII")
 _SITE = struct.Struct("<8sQQ")
-CALL_OFFSET = 40
-STATE_OFFSET = 52
 _LOAD_SIZE = 2
 _GENERIC = 1
 _LOADS = frozenset((0xB0, 0xB1, 0xB2, 0xB3))  # mov al|cl|dl|bl, imm8
@@ -63,45 +65,68 @@ _SECTIONS = ((KERNEL_MARKERS, "__stop___pk_markers_data"), ("__start___pk_marker
 
 
 class Marker(NamedTuple):
-    """One marker. ``addr``: of its ``struct pk_marker``; ``module``: empty for the kernel's own.
-
-    ``owner``: that module's ``struct module``, or 0. ``types``: C types of its arguments. ``call``: what is called
-    now when it is on. ``loads``: (address, bytes) of the loads of optimized code; none for the generic form.
-    ``refusal``: why it cannot be used, or empty.
-    """
+    """One marker."""
 
     addr: int
+    """Address of its ``struct pk_marker``."""
     name: str
     function: str
+    """The C function that it is in."""
     module: str
+    """Empty for the kernel's own."""
     owner: int
+    """Address of the module's ``struct module``; 0 for the kernel's own."""
     types: tuple[CType, ...]
+    """C types of its arguments."""
     call: int
+    """Address of the function that it calls now when it is on."""
     loads: tuple[tuple[int, bytes], ...]
+    """(address, bytes) of the loads in optimized code; none for the generic form."""
     generic: bool
+    """Whether it is switched by a variable and not in its code."""
     refusal: str
+    """Why it cannot be used; empty when it can."""
+
+
+class _MarkerWords(NamedTuple):
+    """``struct pk_marker`` as it is in memory."""
+
+    magic: bytes
+    name: int
+    format: int
+    args: int
+    function: int
+    call: int
+    flags: int
+    state: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Owner:
-    """A module, or the kernel: its name, ``struct module``, and its data."""
+    """A module, or the kernel itself."""
 
     module: str
+    """The module's name; empty for the kernel."""
     addr: int
+    """Address of its ``struct module``; 0 for the kernel."""
     regions: tuple[tuple[int, int], ...]
+    """(address, size) of its data."""
 
 
 def list_markers(
-    memory: Memory,
+    memory: KernelMemory,
     symbols: SymbolTable,
     modules: Iterable[Module],
     btf: Btf | None,
     in_text: Callable[[int], bool],
 ) -> tuple[Marker, ...]:
-    """All markers, the kernel's own first, each owner's by address. ``in_text``: whether code may be at an address."""
+    """Return all markers, the kernel's own first, each owner's by address.
+
+    ``in_text``: tells whether code may be at an address. Raises :class:`SymbolError` for more than any guest may have.
+    """
     found: list[Marker] = []
     for owner in _owners(symbols, modules, btf):
-        found += _of_owner(memory, owner, in_text)
+        found += _markers_of(memory, owner, in_text)
         if len(found) > MAX_MARKERS:
             raise SymbolError(f"the guest claims to have more than {MAX_MARKERS} markers")
     return tuple(found)
@@ -114,12 +139,12 @@ def _owners(symbols: SymbolTable, modules: Iterable[Module], btf: Btf | None) ->
     if btf is not None and layout is not None:
         for module in modules:
             if module.state == "live":
-                owners.append(_Owner(module.name, module.addr, _data_of(layout, btf, module)))
+                owners.append(_Owner(module.name, module.addr, _data_regions(layout, btf, module)))
     return owners
 
 
-def _data_of(layout: StructType, btf: Btf, module: Module) -> tuple[tuple[int, int], ...]:
-    """(address, size) of a module's data: all but its text."""
+def _data_regions(layout: CStruct, btf: Btf, module: Module) -> tuple[tuple[int, int], ...]:
+    """Return (address, size) of a module's data: everything but its text."""
     parts = layout.find_field("mem")
     if parts is None:  # before commit ac3b43283923 (v6.4) one area, text first
         core, inner = layout.field("core_layout").offset, btf.struct("module_layout")
@@ -127,32 +152,32 @@ def _data_of(layout: StructType, btf: Btf, module: Module) -> tuple[tuple[int, i
         return ((base + text, size - text),) if 0 < text < size <= _MAX_REGION else ()
     inner = btf.struct("module_memory")
     array = strip(parts.type)
-    count = array.count if isinstance(array, ArrayType) else 0
-    # MOD_TEXT, MOD_DATA, MOD_RODATA, MOD_RO_AFTER_INIT, then what is gone after initialization.
+    count = array.count if isinstance(array, CArray) else 0
+    # MOD_TEXT, MOD_DATA, MOD_RODATA, MOD_RO_AFTER_INIT; the rest is gone after initialization.
     found = []
-    for place in range(1, min(count, 4)):
-        at = parts.offset + place * inner.size
+    for kind in range(1, min(count, 4)):
+        at = parts.offset + kind * inner.size
         base, size = _number(module, at, inner, "base"), _number(module, at, inner, "size")
         if base and 0 < size <= _MAX_REGION:
             found.append((base, size))
     return tuple(found)
 
 
-def _number(module: Module, at: int, layout: StructType, name: str) -> int:
+def _number(module: Module, at: int, layout: CStruct, name: str) -> int:
     field = layout.field(name)
     return int.from_bytes(module.data[at + field.offset : at + field.offset + field.size], "little")
 
 
-def _of_owner(memory: Memory, owner: _Owner, in_text: Callable[[int], bool]) -> list[Marker]:
-    markers: list[tuple[int, tuple[bytes, int, int, int, int, int, int, int]]] = []
+def _markers_of(memory: KernelMemory, owner: _Owner, in_text: Callable[[int], bool]) -> list[Marker]:
+    markers: list[tuple[int, _MarkerWords]] = []
     sites: dict[int, list[int]] = {}
     total = 0
     for start, size in owner.regions:
-        data = memory.image(start, start + size)
-        for at in _places(data.data, _MAGIC):
+        data = memory.copy(start, start + size)
+        for at in _find_magic(data.data, _MAGIC):
             if data.start + at >= start and at + _MARKER.size <= len(data.data):
-                markers.append((data.start + at, _MARKER.unpack_from(data.data, at)))
-        for at in _places(data.data, _SITE_MAGIC):
+                markers.append((data.start + at, _MarkerWords._make(_MARKER.unpack_from(data.data, at))))
+        for at in _find_magic(data.data, _SITE_MAGIC):
             if data.start + at >= start and at + _SITE.size <= len(data.data):
                 _, marker, load = _SITE.unpack_from(data.data, at)
                 sites.setdefault(marker, []).append(load)
@@ -162,8 +187,8 @@ def _of_owner(memory: Memory, owner: _Owner, in_text: Callable[[int], bool]) -> 
     return _describe(memory, owner, markers, sites, in_text)
 
 
-def _places(data: bytes, magic: bytes) -> list[int]:
-    """Where the magic word stands, aligned."""
+def _find_magic(data: bytes, magic: bytes) -> list[int]:
+    """Return the offsets of the magic word, aligned ones only."""
     found: list[int] = []
     at = data.find(magic)
     while at >= 0:
@@ -174,27 +199,26 @@ def _places(data: bytes, magic: bytes) -> list[int]:
 
 
 def _describe(
-    memory: Memory,
+    memory: KernelMemory,
     owner: _Owner,
-    markers: Sequence[tuple[int, tuple[bytes, int, int, int, int, int, int, int]]],
+    markers: Sequence[tuple[int, _MarkerWords]],
     sites: dict[int, list[int]],
     in_text: Callable[[int], bool],
 ) -> list[Marker]:
-    names = _strings(memory, [words[1] for _, words in markers], _MAX_NAME)
-    formats = _strings(memory, [words[2] for _, words in markers], _MAX_FORMAT)
-    functions = _strings(memory, [words[4] for _, words in markers], _MAX_FUNCTION)
+    names = _strings(memory, [words.name for _, words in markers], _MAX_NAME)
+    formats = _strings(memory, [words.format for _, words in markers], _MAX_FORMAT)
+    functions = _strings(memory, [words.function for _, words in markers], _MAX_FUNCTION)
     loads = sorted({load for addr, _ in markers for load in sites.get(addr, ()) if in_text(load)})
     code = dict(zip(loads, memory.read_many([(load, _LOAD_SIZE) for load in loads]), strict=True))
     found: list[Marker] = []
     for (addr, words), name, text, function in zip(markers, names, formats, functions, strict=True):
-        call, flags, state = words[5:]
-        here = [(load, code.get(load)) for load in sorted(set(sites.get(addr, ())))]
+        own_loads = [(load, code.get(load)) for load in sorted(set(sites.get(addr, ())))]
         types, refusal = _types(text)
         refusal = (
             ("its name is unreadable, empty or too long" if not _is_name(name) else "")
             or refusal
-            or _form(flags, state, here)
-            or ("" if in_text(call) else f"what it calls ({call:#x}) is no code")
+            or _why_not_usable(words.flags, words.state, own_loads)
+            or ("" if in_text(words.call) else f"what it calls ({words.call:#x}) is not code")
         )
         found.append(
             Marker(
@@ -204,39 +228,40 @@ def _describe(
                 module=owner.module,
                 owner=owner.addr,
                 types=types,
-                call=call,
-                loads=tuple((load, data) for load, data in here if data is not None) if not refusal else (),
-                generic=bool(flags & _GENERIC),
+                call=words.call,
+                loads=tuple((load, data) for load, data in own_loads if data is not None) if not refusal else (),
+                generic=bool(words.flags & _GENERIC),
                 refusal=refusal,
             )
         )
     return found
 
 
-def _form(flags: int, state: int, loads: Sequence[tuple[int, bytes | None]]) -> str:
-    """What is wrong with the places of a marker, or nothing."""
+def _why_not_usable(flags: int, state: int, loads: Sequence[tuple[int, bytes | None]]) -> str:
+    """Return what is wrong with the places of a marker in the code; empty when nothing is."""
     if flags & ~_GENERIC:
         return f"its flags ({flags:#x}) are of another version of marker.h"
     if flags & _GENERIC:
         return "somebody in the guest listens to it already" if state else ""
     if not loads:
-        return "no place in the code belongs to it"
+        return "it has no place in the code"
     for addr, data in loads:
         if data is None:
-            return f"one of its places ({addr:#x}) is no code"
+            return f"one of its places ({addr:#x}) is not code"
         if data[0] not in _LOADS or data[1] > 1:
-            return f"one of its places ({addr:#x}) is no load immediate but {data.hex(' ')}"
+            return f"one of its places ({addr:#x}) is not a load immediate but {data.hex(' ')}"
         if data[1]:
             return "somebody in the guest listens to it already"
     return ""
 
 
 def _types(text: str | None) -> tuple[tuple[CType, ...], str]:
+    """Return the types of a format's arguments, or why it has none."""
     if text is None:
         return (), "its format is unreadable or too long"
     try:
         return argument_types(text), ""
-    except FormatError as error:
+    except MarkerFormatError as error:
         return (), str(error)
 
 
@@ -244,10 +269,10 @@ def _is_name(name: str | None) -> bool:
     return bool(name) and (name or "").replace("_", "a").isalnum()
 
 
-def _strings(memory: Memory, addrs: Sequence[int], limit: int) -> list[str | None]:
-    """The string at each address; None where there is none that ends within ``limit`` bytes."""
+def _strings(memory: KernelMemory, addrs: Sequence[int], limit: int) -> list[str | None]:
+    """Return the string at each address; None where none ends within ``limit`` bytes."""
     good = [addr if addr & _KERNEL_HALF else 0 for addr in addrs]
-    # Strings of one owner lie together: whole pages are read once.
+    # The strings of one owner lie close together: each page is read once.
     found: list[str | None] = []
     with memory.cached():
         for addr in good:
@@ -259,5 +284,5 @@ def _strings(memory: Memory, addrs: Sequence[int], limit: int) -> list[str | Non
             except MemoryAccessError:
                 raw = b""
             text, end, _ = raw.partition(b"\0")
-            found.append(clean_text(text) if end else None)
+            found.append(escape_unprintable(text) if end else None)
     return found

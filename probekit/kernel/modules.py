@@ -1,4 +1,4 @@
-"""Loaded modules: their names, memory and symbols, from the kernel's ``modules`` list.
+"""List loaded modules with their memory, symbols and types, from the kernel's ``modules`` list.
 
 The list is walked with BTF's offsets, so a kernel without BTF shows no
 modules. Layouts are told apart by the members that ``struct module`` has:
@@ -20,12 +20,13 @@ from dataclasses import dataclass, field
 
 from probekit.errors import MemoryAccessError, SymbolError
 from probekit.kernel.btf import Btf
-from probekit.kernel.memory import PAGE_SIZE, Memory
+from probekit.kernel.c_types import CStruct
+from probekit.kernel.escape import escape_unprintable
+from probekit.kernel.linked_list import walk_list
+from probekit.kernel.memory import PAGE_SIZE, KernelMemory
 from probekit.kernel.symbols import ModuleSymbols
-from probekit.kernel.text import clean_text
-from probekit.kernel.types import StructType
 
-__all__ = ("Module", "list_modules", "module_btf_data", "module_symbols", "walk_list")
+__all__ = ("Module", "list_modules", "locate_module_btf", "module_symbols")
 
 _MAX_MODULES = 4096
 _MAX_SYMBOLS = 1 << 18
@@ -38,35 +39,24 @@ _STATES = ("live", "coming", "going", "unformed")
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """One loaded module. ``addr``: its ``struct module``; ``state``: live, coming, going or unformed."""
+    """One loaded module."""
 
     name: str
     addr: int
+    """Address of its ``struct module``."""
     state: str
+    """``live``, ``coming``, ``going`` or ``unformed`` (``enum module_state``)."""
     text_start: int
     text_end: int
     data: bytes = field(repr=False, default=b"")
-
-    def holds_text(self, addr: int) -> bool:
-        return self.text_start <= addr < self.text_end
+    """The bytes of its ``struct module``."""
 
 
-def walk_list(memory: Memory, head: int, limit: int) -> list[int]:
-    """The ``list_head`` addresses after ``head``, at most ``limit``; :class:`SymbolError` on a cycle that misses it."""
-    found: list[int] = []
-    seen = {head}
-    at = memory.u64(head)
-    while at != head:
-        if at in seen or len(found) >= limit:
-            raise SymbolError(f"the guest's list at {head:#x} does not end: it is changing or corrupt")
-        seen.add(at)
-        found.append(at)
-        at = memory.u64(at)
-    return found
+def list_modules(memory: KernelMemory, btf: Btf, head: int) -> tuple[Module, ...]:
+    """Return the modules on the list at ``head`` (symbol ``modules``), newest first as the kernel keeps them.
 
-
-def list_modules(memory: Memory, btf: Btf, head: int) -> tuple[Module, ...]:
-    """The modules on the list at ``head`` (symbol ``modules``), newest first as the kernel keeps them."""
+    Raises :class:`SymbolError` for a list that changes or makes no sense.
+    """
     layout = btf.struct("module")
     anchor = layout.field("list").offset
     addrs = [link - anchor for link in walk_list(memory, head, _MAX_MODULES)]
@@ -79,10 +69,10 @@ def list_modules(memory: Memory, btf: Btf, head: int) -> tuple[Module, ...]:
     return tuple(found)
 
 
-def _module(layout: StructType, btf: Btf, addr: int, blob: bytes) -> Module:
+def _module(layout: CStruct, btf: Btf, addr: int, blob: bytes) -> Module:
     name_at = layout.field("name")
     raw = blob[name_at.offset : name_at.offset + name_at.size].split(b"\0", 1)[0]
-    name = clean_text(raw)
+    name = escape_unprintable(raw)
     state = _number(blob, layout, "state")
     start, size = _text_range(layout, btf, blob)
     if not name or size > _MAX_TEXT or start + size > 1 << 64:
@@ -91,7 +81,7 @@ def _module(layout: StructType, btf: Btf, addr: int, blob: bytes) -> Module:
     return Module(name=name, addr=addr, state=text, text_start=start, text_end=start + size, data=blob)
 
 
-def _text_range(layout: StructType, btf: Btf, blob: bytes) -> tuple[int, int]:
+def _text_range(layout: CStruct, btf: Btf, blob: bytes) -> tuple[int, int]:
     memory_array = layout.find_field("mem")
     if memory_array is not None:
         inner = btf.struct("module_memory")
@@ -108,13 +98,16 @@ def _text_range(layout: StructType, btf: Btf, blob: bytes) -> tuple[int, int]:
     )
 
 
-def _number(blob: bytes, layout: StructType, path: str) -> int:
+def _number(blob: bytes, layout: CStruct, path: str) -> int:
     at = layout.field(path)
     return int.from_bytes(blob[at.offset : at.offset + at.size], "little")
 
 
-def module_symbols(memory: Memory, btf: Btf, module: Module) -> ModuleSymbols:
-    """The module's own symbols; none when the module is not live yet (its tables are still moving)."""
+def module_symbols(memory: KernelMemory, btf: Btf, module: Module) -> ModuleSymbols:
+    """Return the module's own symbols; none when the module is not live yet (its tables are still moving).
+
+    Raises :class:`SymbolError` and :class:`MemoryAccessError` for tables that make no sense.
+    """
     layout = btf.struct("module")
     empty = ModuleSymbols(module.name, (), (), "", ())
     if module.state != "live" or layout.find_field("kallsyms") is None:
@@ -138,8 +131,8 @@ def module_symbols(memory: Memory, btf: Btf, module: Module) -> ModuleSymbols:
     return _table(module.name, rows, strings, letters)
 
 
-def _strings(memory: Memory, addr: int, last: int) -> bytes:
-    """The string table up to the end of the string at ``last``; its size is written nowhere."""
+def _strings(memory: KernelMemory, addr: int, last: int) -> bytes:
+    """Return the string table up to the end of the string at ``last``. The kernel does not store its size."""
     if last > _MAX_STRINGS:
         raise SymbolError(f"a module's string table claims {last:#x} bytes")
     head = memory.read(addr, last) if last else b""
@@ -152,7 +145,7 @@ def _strings(memory: Memory, addr: int, last: int) -> bytes:
 def _table(
     module: str, rows: list[tuple[int, int, int, int, int, int]], strings: bytes, letters: bytes | None
 ) -> ModuleSymbols:
-    """Drop undefined and nameless symbols, which the kernel does not show either."""
+    """Make columns, without undefined and nameless symbols, which the kernel does not show either."""
     addrs, names, types, sizes = [], [], [], []
     for number, (name_at, info, _other, section, value, size) in enumerate(rows):
         end = strings.find(b"\0", name_at)
@@ -160,18 +153,18 @@ def _table(
             continue
         letter = chr(letters[number] if letters is not None else info)
         addrs.append(value)
-        names.append(clean_text(strings[name_at : min(end, name_at + 512)]))
+        names.append(escape_unprintable(strings[name_at : min(end, name_at + 512)]))
         types.append(letter if letter.isascii() and letter.isalpha() else "?")
         # Before typetab the letter replaced st_info, later st_size (commits 5439c985c5a8, v5.0; 1c7651f43777, v5.2).
         sizes.append(size if letters is not None and size < 1 << 32 else 0)
     return ModuleSymbols(module, addrs, names, "".join(types), sizes)
 
 
-def module_btf_data(memory: Memory, btf: Btf, head: int) -> dict[int, tuple[int, int]]:
-    """Where each module's BTF is: ``struct module`` address to (address, size), from the list ``btf_modules``.
+def locate_module_btf(memory: KernelMemory, btf: Btf, head: int) -> dict[int, tuple[int, int]]:
+    """Return (address, size) of each module's BTF by the address of its ``struct module``, from ``btf_modules``.
 
-    ``module->btf_data`` is of no use: it points into the loader's copy of the file, which is gone once the
-    module lives (commit 36e68442d1af, v5.11). The list holds the kernel's own, already relocated copy.
+    ``head``: the address of that list. ``module->btf_data`` cannot be used: it points into the loader's copy of the
+    file, which is gone once the module lives (commit 36e68442d1af, v5.11). The list holds the kernel's own copy.
     """
     entry, inner = btf.find_struct("btf_module"), btf.find_struct("btf")
     if entry is None or inner is None:

@@ -1,7 +1,7 @@
-"""The table of kernel and module symbols: compact, sorted by address, never changed.
+"""Hold the symbols of the kernel and its modules in a compact table, sorted by address and never changed.
 
 Symbols are columns (addresses, names, type letters, module numbers), and a
-:class:`Symbol` object exists only while someone looks at one. Terms:
+:class:`KernelSymbol` object exists only while someone looks at one. Terms:
 
 *alias*
     One of several names at one address (``__x64_sys_read`` and ``__do_sys_read``).
@@ -11,7 +11,7 @@ Symbols are columns (addresses, names, type letters, module numbers), and a
     nm's: ``t T w W`` text, ``d D b B r R v V`` data, ``a A`` absolute. Capital: global.
 
 kallsyms has no sizes: a symbol reaches to the next address that has one, but
-not further than a cap, so that padding at a section's end is nobody's.
+not further than a cap, so that padding at a section's end belongs to no symbol.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, repeat
-from operator import attrgetter, itemgetter
+from itertools import repeat
+from operator import itemgetter
 from typing import NamedTuple
 
 from probekit.errors import SymbolError
 from probekit.kernel.kallsyms import RawSymbols
 
-__all__ = ("ModuleSymbols", "Symbol", "SymbolTable", "is_padding_name")
+__all__ = ("KernelSymbol", "ModuleSymbols", "SymbolTable", "require_symbol")
 
 _TEXT_TYPES = frozenset("tTwW")
 _TEXT_CAP = 64 << 10
@@ -36,26 +36,26 @@ _DATA_CAP = 4 << 20
 _PADDING_PREFIXES = ("__pfx_", "__cfi_")
 
 
-def is_padding_name(name: str) -> bool:
-    """True for a name of the bytes before a function, which is not a function."""
-    return name.startswith(_PADDING_PREFIXES)
-
-
-class Symbol(NamedTuple):
-    """One symbol. ``module`` is empty for the kernel itself. ``size`` is 0 when nothing bounds it."""
+class KernelSymbol(NamedTuple):
+    """One symbol of the kernel or of a module."""
 
     addr: int
     size: int
+    """Bytes; 0 when nothing bounds it."""
     name: str
     type_char: str
+    """The type letter of nm."""
     module: str = ""
+    """Empty for the kernel itself."""
 
     @property
     def is_text(self) -> bool:
+        """Whether it names code."""
         return self.type_char in _TEXT_TYPES
 
     @property
     def end(self) -> int:
+        """The address after it."""
         return self.addr + self.size
 
     def __str__(self) -> str:
@@ -64,13 +64,15 @@ class Symbol(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ModuleSymbols:
-    """A loaded module's table, in any order. ``sizes``: from its ELF symbols, 0 where unknown."""
+    """The symbols of a loaded module as columns, in any order."""
 
     module: str
     addrs: Sequence[int]
     names: Sequence[str]
     types: str
+    """One type letter of nm for each symbol."""
     sizes: Sequence[int]
+    """Bytes, from the module's ELF symbols; 0 where unknown."""
 
 
 class SymbolTable:
@@ -99,7 +101,10 @@ class SymbolTable:
         self._by_name: _Index = {}
 
     def with_modules(self, kernel: RawSymbols, modules: Sequence[ModuleSymbols]) -> SymbolTable:
-        """This table is ``kernel``'s; the one with ``modules`` too, which uses what was made of the names here."""
+        """Return a table of ``kernel``, whose symbols alone are in this one, and of ``modules``.
+
+        It reuses the index of names if this table has made one.
+        """
         table = SymbolTable(kernel, modules)
         if self._by_name and table._first == len(self):
             table._by_name = _extended(self._by_name, table._names, table._first)
@@ -108,8 +113,8 @@ class SymbolTable:
     def __len__(self) -> int:
         return len(self._addrs)
 
-    def __getitem__(self, index: int) -> Symbol:
-        return Symbol(
+    def __getitem__(self, index: int) -> KernelSymbol:
+        return KernelSymbol(
             addr=self._addrs[index],
             size=self._size(index),
             name=self._names[index],
@@ -117,36 +122,26 @@ class SymbolTable:
             module=self._modules[self._owners[index]],
         )
 
-    def __iter__(self) -> Iterator[Symbol]:
+    def __iter__(self) -> Iterator[KernelSymbol]:
         return map(self.__getitem__, range(len(self)))
 
-    @property
-    def modules(self) -> tuple[str, ...]:
-        """Names of the modules whose symbols are in the table."""
-        return self._modules[1:]
-
-    def find(self, name: str, module: str | None = None) -> tuple[Symbol, ...]:
-        """Every symbol with exactly this name, by address. ``module``: only there (empty: the kernel itself)."""
+    def find(self, name: str, module: str | None = None) -> tuple[KernelSymbol, ...]:
+        """Return every symbol with exactly this name, by address. ``module``: only its own (empty: the kernel's)."""
         found = tuple(self[index] for index in self._indices(name))
         return found if module is None else tuple(symbol for symbol in found if symbol.module == module)
 
     def in_modules(self, prefix: str) -> bool:
-        """Whether a module has a symbol whose name begins so."""
+        """Tell whether a module has a symbol whose name begins with ``prefix``."""
         return any(name.startswith(prefix) for name in self._names[self._first :])
 
     def addr(self, name: str) -> int | None:
-        """The address of the kernel's first symbol with this name (a module's if the kernel has none)."""
+        """Return the address of the kernel's first symbol with this name, else of a module's, else None."""
         indices = self._indices(name)
         kernel = [index for index in indices if not self._owners[index]]
         return self._addrs[(kernel or indices)[0]] if indices else None
 
-    def at(self, addr: int) -> tuple[Symbol, ...]:
-        """All aliases that begin exactly at ``addr``."""
-        first = bisect_left(self._addrs, addr)
-        return tuple(self[index] for index in range(first, bisect_right(self._addrs, addr, lo=first)))
-
-    def lookup(self, addr: int) -> tuple[Symbol, int] | None:
-        """The symbol that holds ``addr``, and the offset into it; of several aliases the first."""
+    def lookup(self, addr: int) -> tuple[KernelSymbol, int] | None:
+        """Return the symbol that holds ``addr`` and the offset into it, or None; of several aliases the first."""
         index = bisect_right(self._addrs, addr) - 1
         if index < 0:
             return None
@@ -155,8 +150,8 @@ class SymbolTable:
         size = self._size(index)
         return (self[index], offset) if offset < size or (size == 0 and offset == 0) else None
 
-    def text(self, module: str | None = None) -> Iterator[Symbol]:
-        """Text symbols by address, aliases included, names of padding excluded. ``module`` as in :meth:`find`."""
+    def text(self, module: str | None = None) -> Iterator[KernelSymbol]:
+        """Yield text symbols by address, with aliases, without names of padding. ``module``: as in :meth:`find`."""
         addrs, names, owners, modules, sizes = self._addrs, self._names, self._owners, self._modules, self._sizes
         end = len(addrs)
         for index, letter in enumerate(self._types):
@@ -175,25 +170,16 @@ class SymbolTable:
                 while after < end and addrs[after] == addr:
                     after += 1
                 size = min(addrs[after] - addr, _TEXT_CAP) if after < end else 0
-            yield Symbol(addr, size, name, letter, owner)
+            yield KernelSymbol(addr, size, name, letter, owner)
 
     def text_addrs(self) -> frozenset[int]:
-        """Where text symbols are, those of padding included: no object is made for each."""
+        """Return the addresses of all text symbols, padding included, without making an object for each."""
         return frozenset(addr for addr, letter in zip(self._addrs, self._types, strict=True) if letter in _TEXT_TYPES)
 
-    def functions(self, module: str | None = None) -> Iterator[tuple[Symbol, ...]]:
-        """Text symbols grouped by address: one group per place, its aliases in kallsyms order."""
-        for _, group in groupby(self.text(module), key=attrgetter("addr")):
-            yield tuple(group)
-
     def range(self, start: str, end: str) -> tuple[int, int] | None:
-        """The range between two boundary symbols such as ``__start_BTF`` and ``__stop_BTF``; None if one is absent."""
+        """Return the range between two boundary symbols (``__start_BTF``, ``__stop_BTF``); None if one is absent."""
         low, high = self.addr(start), self.addr(end)
         return (low, high) if low is not None and high is not None and low <= high else None
-
-    def columns(self) -> tuple[array[int], list[str], str]:
-        """Addresses, names and type letters, for bulk work. Not to be changed."""
-        return self._addrs, self._names, self._types
 
     def _indices(self, name: str) -> tuple[int, ...]:
         if not self._by_name:
@@ -213,11 +199,11 @@ class SymbolTable:
 
 
 _Index = dict[str, int | tuple[int, ...]]
-"""Name to its index, or to all of them in order when it is a duplicate."""
+"""From each name to its index, or to all of its indices in order when it is a duplicate."""
 
 
 def _extended(index: _Index, names: Sequence[str], first: int) -> _Index:
-    """``index``, which has the names before ``first``, with the others."""
+    """Return ``index``, which has the names before ``first``, with the other names added."""
     more = dict(index)
     for number in range(first, len(names)):
         before = more.get(names[number])
@@ -237,8 +223,8 @@ def _name_index(names: Sequence[str]) -> _Index:
     return index
 
 
-def require(table: SymbolTable, *names: str) -> int:
-    """The address of the first of ``names`` that exists, or :class:`SymbolError` naming them all."""
+def require_symbol(table: SymbolTable, *names: str) -> int:
+    """Return the address of the first of ``names`` that exists. Raises :class:`SymbolError`, which names them all."""
     for name in names:
         addr = table.addr(name)
         if addr is not None:

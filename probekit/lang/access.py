@@ -57,7 +57,7 @@ def add(addr: TypedExpr, offset: int) -> TypedExpr:
 
 def address_of(expr: ast.Unary, scope: Scope) -> Value:
     """Check ``&operand``."""
-    if isinstance(expr.operand, ast.Symbol):
+    if isinstance(expr.operand, ast.SymbolExpr):
         return symbol_address(expr.operand, scope)
     value = scope.check(expr.operand)
     if value.dynamic or isinstance(value.place, (VarPlace, ElemPlace, FixedPlace)):
@@ -112,7 +112,7 @@ def _character(text: Value, index: TypedExpr) -> Value:
     return Value(typed.Invoke("charat", (text.node, index), CHAR), CHAR)
 
 
-def member(expr: ast.Member, scope: Scope) -> Value:
+def member(expr: ast.MemberExpr, scope: Scope) -> Value:
     """Check ``base.name`` or ``base->name``."""
     base = scope.check(expr.base)
     if base.xlated is not None:
@@ -135,7 +135,7 @@ def _defined(t: StructType, span: Span, scope: Scope) -> StructType:
     return found
 
 
-def _check_arrow(expr: ast.Member, pointer: bool) -> None:
+def _check_arrow(expr: ast.MemberExpr, pointer: bool) -> None:
     if expr.arrow and not pointer:
         raise refuse("D_OP_PTR", expr.span, "-> needs a pointer: write .")
     if pointer and not expr.arrow:

@@ -36,7 +36,7 @@ def check_order(statements: Iterable[tuple[TypedStatement, Span]]) -> None:
 
 def _check(statement: TypedStatement, span: Span, seen: _Seen) -> None:
     match statement:
-        case typed.Aggregate():
+        case typed.AggregationUpdate():
             if seen.committed:
                 raise refuse("D_AGG_COMM", span, "an aggregation cannot follow commit()")
             if seen.speculated:

@@ -41,7 +41,7 @@ __all__ = ("action",)
 _MOST_BYTES = 1 << 20
 
 
-def action(expr: ast.Call, function: BuiltinFunction, scope: Scope) -> TypedStatement:
+def action(expr: ast.CallExpr, function: BuiltinFunction, scope: Scope) -> TypedStatement:
     """Check an action that stands as a statement."""
     special = _ACTIONS.get(function.name)
     if special is not None:
@@ -77,17 +77,17 @@ def _plain(expr: ast.Expr, scope: Scope, family: str) -> Value:
     return value
 
 
-def _trace(call: ast.Call, function: BuiltinFunction, scope: Scope) -> TypedStatement:
+def _trace(call: ast.CallExpr, function: BuiltinFunction, scope: Scope) -> TypedStatement:
     _count(call, function, scope)
     return Act("trace", (item_of(_plain(call.args[0], scope, "TRACE"), scope.string_size),))
 
 
-def _count(call: ast.Call, function: BuiltinFunction, scope: Scope) -> None:
+def _count(call: ast.CallExpr, function: BuiltinFunction, scope: Scope) -> None:
     if len(call.args) != len(function.params):
         check_prototype(call, function, scope)
 
 
-def _print(call: ast.Call, function: BuiltinFunction, scope: Scope) -> TypedStatement:
+def _print(call: ast.CallExpr, function: BuiltinFunction, scope: Scope) -> TypedStatement:
     """Check ``print(value)``, or ``print(pointer)``, which shows what the pointer points at."""
     _count(call, function, scope)
     value = _plain(call.args[0], scope, "PRINT")
@@ -115,7 +115,7 @@ def _shape(t: Type, span: Span, scope: Scope) -> PrintType:
         raise refuse("D_TYPE_ERR", span, f"{t} has more parts than print() shows", "print one member of it") from None
 
 
-def _tracemem(call: ast.Call, function: BuiltinFunction, scope: Scope) -> TypedStatement:
+def _tracemem(call: ast.CallExpr, function: BuiltinFunction, scope: Scope) -> TypedStatement:
     if len(call.args) > 3:
         raise refuse("D_TRACEMEM_ARGS", call.span, f"tracemem() takes 2 or 3 arguments, not {len(call.args)}")
     if len(call.args) < 2:
@@ -136,24 +136,24 @@ def _tracemem(call: ast.Call, function: BuiltinFunction, scope: Scope) -> TypedS
     return Act("tracemem", tuple(items))
 
 
-def _formatted(call: ast.Call, function: BuiltinFunction, scope: Scope) -> TypedStatement:
+def _formatted(call: ast.CallExpr, function: BuiltinFunction, scope: Scope) -> TypedStatement:
     if not call.args:
         check_prototype(call, function, scope)
     form = read_format(call.args[0], function.name)
     return Act(function.name, check_format(form, call, scope), form)
 
 
-def _freopen(call: ast.Call, function: BuiltinFunction, scope: Scope) -> TypedStatement:
+def _freopen(call: ast.CallExpr, function: BuiltinFunction, scope: Scope) -> TypedStatement:
     if call.args and isinstance(call.args[0], ast.String) and call.args[0].text == b".":
         raise refuse("D_FREOPEN_INVALID", call.args[0].span, "freopen() cannot write to a directory")
     return _formatted(call, function, scope)
 
 
-def _symbol(call: ast.Call, function: BuiltinFunction, scope: Scope) -> TypedStatement:
+def _symbol(call: ast.CallExpr, function: BuiltinFunction, scope: Scope) -> TypedStatement:
     return Act(function.name, (item_of(symbol_value(call, function, scope), scope.string_size),))
 
 
-def _setopt(call: ast.Call, function: BuiltinFunction, scope: Scope) -> TypedStatement:
+def _setopt(call: ast.CallExpr, function: BuiltinFunction, scope: Scope) -> TypedStatement:
     if not 1 <= len(call.args) <= 2:
         raise refuse("D_PROTO_LEN", call.span, f"setopt() takes 1 to 2 arguments, not {len(call.args)}")
     items: list[Item] = []
@@ -165,13 +165,13 @@ def _setopt(call: ast.Call, function: BuiltinFunction, scope: Scope) -> TypedSta
     return Act("setopt", tuple(items))
 
 
-def _invoked(call: ast.Call, function: BuiltinFunction, scope: Scope) -> TypedStatement:
+def _invoked(call: ast.CallExpr, function: BuiltinFunction, scope: Scope) -> TypedStatement:
     values = check_prototype(call, function, scope)
     nodes = tuple(coerce(v, t) for t, v in zip(function.params, values, strict=True) if t is not None)
     return typed.Do(typed.Invoke(function.name, nodes, INT))
 
 
-_ACTIONS: dict[str, Callable[[ast.Call, BuiltinFunction, Scope], TypedStatement]] = {
+_ACTIONS: dict[str, Callable[[ast.CallExpr, BuiltinFunction, Scope], TypedStatement]] = {
     "clear": lambda call, _f, scope: clear(call, scope),
     "copyout": _invoked,
     "copyoutstr": _invoked,

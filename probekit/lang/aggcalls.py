@@ -14,7 +14,7 @@ from probekit.lang.diagnostics import refuse
 from probekit.lang.formatcheck import check_keys, integer_item, read_format
 from probekit.lang.functions import check_prototype, find_function, function_named
 from probekit.lang.operators import describe
-from probekit.lang.scope import Aggregation, Scope, key_part
+from probekit.lang.scope import NamedAggregation, Scope, key_part
 from probekit.lang.source import Span
 from probekit.lang.typed import Act, TypedExpr, TypedStatement
 from probekit.lang.types import INT64, StringType, SymbolType
@@ -25,7 +25,7 @@ __all__ = ("aggregate", "clear", "denormalize", "normalize", "printa", "trunc")
 _INT32_MIN, _INT32_MAX, _UINT16_MAX = -(1 << 31), (1 << 31) - 1, (1 << 16) - 1
 
 
-def aggregate(expr: ast.Assign, scope: Scope) -> typed.Aggregate:
+def aggregate(expr: ast.Assign, scope: Scope) -> typed.AggregationUpdate:
     """Check ``@name[keys] = function(value)``."""
     if not isinstance(expr.target, ast.AggRef):
         raise InternalError("an aggregation is assigned to something else")
@@ -33,7 +33,7 @@ def aggregate(expr: ast.Assign, scope: Scope) -> typed.Aggregate:
     shown = f"@{target.name}"
     if expr.op != "=":
         raise refuse("D_AGG_FUNC", expr.span, f"{expr.op} does not apply to {shown}: only = does")
-    if not isinstance(expr.value, ast.Call) or (function is not None and function.kind != "aggregating"):
+    if not isinstance(expr.value, ast.CallExpr) or (function is not None and function.kind != "aggregating"):
         raise refuse("D_AGG_FUNC", expr.value.span, f"{shown} takes only the result of an aggregating function")
     function = function_named(expr.value, scope)
     keys = [_key(key, scope) for key in target.keys or ()]
@@ -46,7 +46,7 @@ def aggregate(expr: ast.Assign, scope: Scope) -> typed.Aggregate:
         known.params = params
     elif known.params != params:
         raise _changed(function, known, params, expr.value.span)
-    return typed.Aggregate(known.index, tuple(node for node, _ in keys), value, weight)
+    return typed.AggregationUpdate(known.index, tuple(node for node, _ in keys), value, weight)
 
 
 def _key(expr: ast.Expr, scope: Scope) -> tuple[TypedExpr, KeyPart]:
@@ -62,7 +62,7 @@ def _key(expr: ast.Expr, scope: Scope) -> tuple[TypedExpr, KeyPart]:
     return node, key_part(node)
 
 
-def _datum(function: BuiltinFunction, call: ast.Call, args: list[Value]) -> TypedExpr | None:
+def _datum(function: BuiltinFunction, call: ast.CallExpr, args: list[Value]) -> TypedExpr | None:
     if function.name == "count":
         return None
     value = args[0]
@@ -73,7 +73,7 @@ def _datum(function: BuiltinFunction, call: ast.Call, args: list[Value]) -> Type
 
 
 def _parameters(
-    function: BuiltinFunction, call: ast.Call, args: list[Value]
+    function: BuiltinFunction, call: ast.CallExpr, args: list[Value]
 ) -> tuple[tuple[int, ...], TypedExpr | None]:
     """Return the constants of a quantizing function, and its increment."""
     params: tuple[int, ...] = ()
@@ -103,7 +103,7 @@ def _constant(value: Value, span: Span, what: str, tag: str) -> int:
     return value.node.value
 
 
-def _linear(call: ast.Call, args: list[Value]) -> tuple[int, ...]:
+def _linear(call: ast.CallExpr, args: list[Value]) -> tuple[int, ...]:
     base = _constant(args[1], call.args[1].span, "the base", "D_LQUANT_BASETYPE")
     if not _INT32_MIN <= base <= _INT32_MAX:
         raise refuse("D_LQUANT_BASEVAL", call.args[1].span, "the base must fit in 32 bits")
@@ -131,7 +131,7 @@ def _linear(call: ast.Call, args: list[Value]) -> tuple[int, ...]:
 _LOG_LINEAR = (("factor", "FACTOR"), ("low magnitude", "LOW"), ("high magnitude", "HIGH"), ("steps", "NSTEP"))
 
 
-def _log_linear(call: ast.Call, args: list[Value]) -> tuple[int, ...]:
+def _log_linear(call: ast.CallExpr, args: list[Value]) -> tuple[int, ...]:
     params: list[int] = []
     for (what, tag), value, expr in zip(_LOG_LINEAR, args[1:5], call.args[1:5], strict=True):
         number = _constant(value, expr.span, f"the {what}", f"D_LLQUANT_{tag}TYPE")
@@ -156,7 +156,7 @@ def _log_linear(call: ast.Call, args: list[Value]) -> tuple[int, ...]:
     return tuple(params)
 
 
-def _changed(function: BuiltinFunction, known: Aggregation, params: tuple[int, ...], span: Span) -> Exception:
+def _changed(function: BuiltinFunction, known: NamedAggregation, params: tuple[int, ...], span: Span) -> Exception:
     names = {
         "lquantize": ("D_LQUANT_MATCHBASE", "D_LQUANT_MATCHLIM", "D_LQUANT_MATCHSTEP"),
         "llquantize": tuple(f"D_LLQUANT_{tag}MATCH" for _, tag in _LOG_LINEAR),
@@ -170,7 +170,7 @@ def _changed(function: BuiltinFunction, known: Aggregation, params: tuple[int, .
 # Actions on aggregations.
 
 
-def _named(expr: ast.Expr, function: str, family: str, scope: Scope) -> Aggregation:
+def _named(expr: ast.Expr, function: str, family: str, scope: Scope) -> NamedAggregation:
     if not isinstance(expr, ast.AggRef):
         raise refuse(f"D_{family}_AGGARG", expr.span, f"{function}() takes an aggregation here")
     known = scope.aggregations.get(expr.name)
@@ -179,26 +179,26 @@ def _named(expr: ast.Expr, function: str, family: str, scope: Scope) -> Aggregat
     return known
 
 
-def _count(call: ast.Call, name: str, family: str, least: int, most: int) -> None:
+def _count(call: ast.CallExpr, name: str, family: str, least: int, most: int) -> None:
     if not least <= len(call.args) <= most:
         wanted = str(least) if least == most else f"{least} to {most}"
         message = f"{name}() takes {wanted} argument{'' if wanted == '1' else 's'}, not {len(call.args)}"
         raise refuse(f"D_{family}_PROTO", call.span, message)
 
 
-def clear(call: ast.Call, scope: Scope) -> TypedStatement:
+def clear(call: ast.CallExpr, scope: Scope) -> TypedStatement:
     """Check ``clear(@a)``."""
     _count(call, "clear", "CLEAR", 1, 1)
     return Act("clear", aggs=(_named(call.args[0], "clear", "CLEAR", scope).index,))
 
 
-def denormalize(call: ast.Call, scope: Scope) -> TypedStatement:
+def denormalize(call: ast.CallExpr, scope: Scope) -> TypedStatement:
     """Check ``denormalize(@a)``."""
     _count(call, "denormalize", "NORMALIZE", 1, 1)
     return Act("denormalize", aggs=(_named(call.args[0], "denormalize", "NORMALIZE", scope).index,))
 
 
-def normalize(call: ast.Call, scope: Scope) -> TypedStatement:
+def normalize(call: ast.CallExpr, scope: Scope) -> TypedStatement:
     """Check ``normalize(@a, n)``."""
     _count(call, "normalize", "NORMALIZE", 2, 2)
     known = _named(call.args[0], "normalize", "NORMALIZE", scope)
@@ -206,7 +206,7 @@ def normalize(call: ast.Call, scope: Scope) -> TypedStatement:
     return Act("normalize", (item,), aggs=(known.index,))
 
 
-def trunc(call: ast.Call, scope: Scope) -> TypedStatement:
+def trunc(call: ast.CallExpr, scope: Scope) -> TypedStatement:
     """Check ``trunc(@a[, n])``."""
     _count(call, "trunc", "TRUNC", 1, 2)
     known = _named(call.args[0], "trunc", "TRUNC", scope)
@@ -222,7 +222,7 @@ def _scalar(expr: ast.Expr, function: str, family: str, scope: Scope) -> typed.I
     return integer_item(convert(value.node, INT64))
 
 
-def printa(call: ast.Call, scope: Scope) -> TypedStatement:
+def printa(call: ast.CallExpr, scope: Scope) -> TypedStatement:
     """Check ``printa([format,] @a, ...)``."""
     if not call.args:
         raise refuse("D_PROTO_LEN", call.span, "printa() takes at least one argument, not 0")
@@ -242,7 +242,7 @@ def printa(call: ast.Call, scope: Scope) -> TypedStatement:
     return Act("printa", (), form, tuple(k.index for k in known))
 
 
-def _same_keys(first: Aggregation, other: Aggregation, span: Span) -> None:
+def _same_keys(first: NamedAggregation, other: NamedAggregation, span: Span) -> None:
     if len(first.keys) != len(other.keys):
         message = f"@{other.name} has {len(other.keys)} keys, @{first.name} has {len(first.keys)}"
         raise refuse("D_PRINTA_AGGKEY", span, message)

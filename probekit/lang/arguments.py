@@ -96,4 +96,4 @@ def _value(index: int, types: Sequence[Type], registers: int, span: Span) -> Val
     m = machine(t)
     if not isinstance(m, IntType):
         raise InternalError("what was checked to be an integer has another type")
-    return Value(convert(typed.Arg(place, INT64), m), t, FixedPlace())
+    return Value(convert(typed.ReadArg(place, INT64), m), t, FixedPlace())

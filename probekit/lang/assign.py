@@ -202,7 +202,7 @@ def step(expr: ast.IncDec, scope: Scope) -> Value:
         if expr.prefix:
             return _store(bound, target.type, Value(typed.Arith("add", old, amount, t), target.type), scope)
         number = scope.slot()
-        kept = typed.Slot(number, t)
+        kept = typed.BoundValue(number, t)
         changed = _store(bound, target.type, Value(typed.Arith("add", kept, amount, t), target.type), scope)
         return typed.Bind(number, old, typed.Sequence(changed, kept, t), t)
 
@@ -227,9 +227,9 @@ def load_place(place: Place, t: Type, scope: Scope) -> Value:
     m = machine(t)
     match place:
         case VarPlace(var=var):
-            return Value(typed.VarAddr(var) if is_object(t) else typed.Load(var, m), t, place)
+            return Value(typed.AddressOfVariable(var) if is_object(t) else typed.Load(var, m), t, place)
         case ElemPlace(var=var, keys=keys):
-            node: TypedExpr = typed.ElemAddr(var, keys, False) if is_object(t) else typed.ElemLoad(var, keys, m)
+            node: TypedExpr = typed.AddressOfElement(var, keys, False) if is_object(t) else typed.ElemLoad(var, keys, m)
             return Value(node, t, place)
         case MemPlace():
             return load_memory(place.addr, t, shift=place.shift, bits=place.bits, string_size=scope.string_size)
@@ -240,7 +240,7 @@ def load_place(place: Place, t: Type, scope: Scope) -> Value:
 def _once(place: Place, scope: Scope, body: Callable[[Place], TypedExpr]) -> TypedExpr:
     """Make ``body`` of the place, with the place's address or keys evaluated only once."""
     parts = place.keys if isinstance(place, ElemPlace) else (place.addr,) if isinstance(place, MemPlace) else ()
-    slots = [typed.Slot(scope.slot(), part.type) for part in parts]
+    slots = [typed.BoundValue(scope.slot(), part.type) for part in parts]
     match place:
         case ElemPlace(var=var):
             place = ElemPlace(var, tuple(slots))
@@ -288,9 +288,9 @@ def _address(place: Place) -> TypedExpr:
     """Return the address of an object that is about to be changed."""
     match place:
         case VarPlace(var=var):
-            return typed.VarAddr(var)
+            return typed.AddressOfVariable(var)
         case ElemPlace(var=var, keys=keys):
-            return typed.ElemAddr(var, keys, True)
+            return typed.AddressOfElement(var, keys, True)
         case MemPlace(addr=addr):
             return addr
         case FixedPlace():
@@ -315,7 +315,7 @@ def _target(expr: ast.Expr, scope: Scope, value: Value) -> Value:
             raise refuse("D_IDENT_BADREF", expr.span, f"{name} is a function and cannot be assigned")
         case ast.Index():
             return element(expr, scope, create=True)
-        case ast.Member(arrow=False):
+        case ast.MemberExpr(arrow=False):
             scope.creating, before = True, scope.creating
             try:
                 return scope.check(expr)

@@ -16,7 +16,7 @@ from probekit.lang.ast_exprs import (
     AggRef,
     Assign,
     Binary,
-    Call,
+    CallExpr,
     Cast,
     Comma,
     Conditional,
@@ -24,7 +24,7 @@ from probekit.lang.ast_exprs import (
     IncDec,
     Index,
     Integer,
-    Member,
+    MemberExpr,
     Name,
     Offsetof,
     Scope,
@@ -33,19 +33,19 @@ from probekit.lang.ast_exprs import (
     SizeofType,
     String,
     Stringof,
-    Symbol,
+    SymbolExpr,
     Unary,
     Xlate,
 )
 from probekit.lang.ast_types import (
     ArrayOf,
     Declarator,
-    Enumerator,
+    EnumeratorDecl,
     EnumSpec,
     FunctionOf,
     MemberDecl,
     Named,
-    Param,
+    ParamDecl,
     Params,
     PointerTo,
     Specs,
@@ -60,38 +60,38 @@ __all__ = (
     "ArrayOf",
     "Assign",
     "Binary",
-    "Block",
-    "Call",
+    "CallExpr",
     "Cast",
-    "Clause",
+    "ClauseDef",
     "Comma",
+    "CompoundStatement",
     "Conditional",
     "Declaration",
     "Declarator",
     "Empty",
     "EnumSpec",
-    "Enumerator",
+    "EnumeratorDecl",
     "Expr",
     "ExprStatement",
     "FunctionOf",
     "If",
     "IncDec",
     "Index",
-    "Inline",
+    "InlineDecl",
     "Integer",
     "Item",
-    "Member",
     "MemberDecl",
+    "MemberExpr",
     "Name",
     "Named",
     "Node",
     "Offsetof",
-    "Param",
+    "ParamDecl",
     "Params",
     "PointerTo",
     "ProbeText",
     "Provided",
-    "Provider",
+    "ProviderDecl",
     "Scope",
     "Scoped",
     "Script",
@@ -102,9 +102,9 @@ __all__ = (
     "String",
     "Stringof",
     "StructSpec",
-    "Symbol",
+    "SymbolExpr",
     "Translation",
-    "Translator",
+    "TranslatorDecl",
     "TypeName",
     "Unary",
     "Xlate",
@@ -132,7 +132,7 @@ class Empty:
 
 @final
 @record
-class Block:
+class CompoundStatement:
     """``{ ... }``."""
 
     statements: tuple[Statement, ...]
@@ -151,7 +151,7 @@ class If:
     span: Span
 
 
-Statement = ExprStatement | Empty | Block | If
+Statement = ExprStatement | Empty | CompoundStatement | If
 
 
 @final
@@ -165,12 +165,12 @@ class ProbeText:
 
 @final
 @record
-class Clause:
+class ClauseDef:
     """``probes /predicate/ { body }``."""
 
     probes: tuple[ProbeText, ...]
     predicate: Expr | None
-    body: Block | None
+    body: CompoundStatement | None
     """None for a bare probe description."""
     span: Span
 
@@ -188,7 +188,7 @@ class Declaration:
 
 @final
 @record
-class Inline:
+class InlineDecl:
     """``inline type name[params] = value;``."""
 
     specs: Specs
@@ -210,11 +210,11 @@ class Translation:
 
 @final
 @record
-class Translator:
+class TranslatorDecl:
     """``translator target < source > { ... };``."""
 
     target: TypeName
-    source: Param
+    source: ParamDecl
     """The type that is translated, and the name of the parameter."""
     members: tuple[Translation, ...]
     span: Span
@@ -235,7 +235,7 @@ class Provided:
 
 @final
 @record
-class Provider:
+class ProviderDecl:
     """``provider name { ... };``."""
 
     name: str
@@ -243,7 +243,7 @@ class Provider:
     span: Span
 
 
-Item = Clause | Declaration | Inline | Translator | Provider
+Item = ClauseDef | Declaration | InlineDecl | TranslatorDecl | ProviderDecl
 
 
 @final
@@ -255,7 +255,7 @@ class Script:
     span: Span
 
 
-Node = Expr | Statement | Clause
+Node = Expr | Statement | ClauseDef
 """What :func:`children` walks."""
 
 
@@ -289,26 +289,26 @@ def children(node: Node) -> Iterator[Expr | Statement]:
         case Index():
             yield node.base
             yield from node.keys
-        case Member():
+        case MemberExpr():
             yield node.base
-        case Call():
+        case CallExpr():
             yield node.function
             yield from node.args
         case AggRef():
             yield from node.keys or ()
         case ExprStatement():
             yield node.value
-        case Block():
+        case CompoundStatement():
             yield from node.statements
         case If():
             yield node.cond
             yield node.then
             if node.orelse is not None:
                 yield node.orelse
-        case Clause():
+        case ClauseDef():
             if node.predicate is not None:
                 yield node.predicate
             if node.body is not None:
                 yield node.body
-        case Integer() | String() | Name() | Scoped() | Symbol() | SizeofType() | Offsetof() | Empty():
+        case Integer() | String() | Name() | Scoped() | SymbolExpr() | SizeofType() | Offsetof() | Empty():
             return

@@ -13,7 +13,7 @@ __all__ = (
     "AggRef",
     "Assign",
     "Binary",
-    "Call",
+    "CallExpr",
     "Cast",
     "Comma",
     "Conditional",
@@ -21,7 +21,7 @@ __all__ = (
     "IncDec",
     "Index",
     "Integer",
-    "Member",
+    "MemberExpr",
     "Name",
     "Offsetof",
     "Scope",
@@ -30,7 +30,7 @@ __all__ = (
     "SizeofType",
     "String",
     "Stringof",
-    "Symbol",
+    "SymbolExpr",
     "Unary",
     "Xlate",
 )
@@ -81,7 +81,7 @@ class Scoped:
 
 @final
 @record
-class Symbol:
+class SymbolExpr:
     """A kernel symbol."""
 
     text: str
@@ -237,7 +237,7 @@ class Index:
 
 @final
 @record
-class Member:
+class MemberExpr:
     """``base.name`` or ``base->name``."""
 
     base: Expr
@@ -249,7 +249,7 @@ class Member:
 
 @final
 @record
-class Call:
+class CallExpr:
     """``function(args)``."""
 
     function: Expr
@@ -263,7 +263,7 @@ Expr = (
     | String
     | Name
     | Scoped
-    | Symbol
+    | SymbolExpr
     | AggRef
     | Unary
     | IncDec
@@ -278,6 +278,6 @@ Expr = (
     | Offsetof
     | Xlate
     | Index
-    | Member
-    | Call
+    | MemberExpr
+    | CallExpr
 )

@@ -19,11 +19,11 @@ __all__ = (
     "ArrayOf",
     "Declarator",
     "EnumSpec",
-    "Enumerator",
+    "EnumeratorDecl",
     "FunctionOf",
     "MemberDecl",
     "Named",
-    "Param",
+    "ParamDecl",
     "Params",
     "PointerTo",
     "Specs",
@@ -52,14 +52,14 @@ class EnumSpec:
 
     tag: str
     """Empty for an anonymous one."""
-    values: tuple[Enumerator, ...] | None
+    values: tuple[EnumeratorDecl, ...] | None
     """None for a tag alone."""
     span: Span
 
 
 @final
 @record
-class Enumerator:
+class EnumeratorDecl:
     """``name`` or ``name = value``."""
 
     name: str
@@ -134,7 +134,7 @@ Declarator = Named | PointerTo | ArrayOf | FunctionOf
 
 @final
 @record
-class Param:
+class ParamDecl:
     """One parameter, or the type of one key."""
 
     specs: Specs
@@ -147,7 +147,7 @@ class Param:
 class Params:
     """Parameters, in order."""
 
-    params: tuple[Param, ...]
+    params: tuple[ParamDecl, ...]
     variadic: bool
     """They end in ``...``."""
 

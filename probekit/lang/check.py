@@ -220,7 +220,7 @@ def _frames(options: tuple[Option, ...]) -> dict[str, int]:
 def _use_library(scope: Scope) -> tuple[str, ...]:
     """Declare DTrace's own library. Returns the names of its types."""
     for item in parse(library.LIBRARY, Macros(), MacroUses()).items:
-        if not isinstance(item, ast.Clause):
+        if not isinstance(item, ast.ClauseDef):
             declare(item, scope)
     return library.TYPES
 
@@ -245,14 +245,14 @@ def _items(
 ) -> list[CheckedClause]:
     # As in DTrace, all declarations take effect before the first clause is checked.
     for item in items:
-        if not isinstance(item, ast.Clause):
+        if not isinstance(item, ast.ClauseDef):
             with _collecting(scope):
                 declare(item, scope)
     clauses: list[CheckedClause] = []
     for item in items:
         if len(scope.diagnostics) >= MAX_DIAGNOSTICS:
             break
-        if isinstance(item, ast.Clause):
+        if isinstance(item, ast.ClauseDef):
             clauses.append(_clause(item, scope, allow_bare=allow_bare, can_match=can_match))
     return clauses
 
@@ -272,7 +272,7 @@ def _collecting(scope: Scope) -> Iterator[None]:
 _UNDEFINED = frozenset(("D_IDENT_UNDEF", "D_VAR_UNDEF"))
 
 
-def _clause(clause: ast.Clause, scope: Scope, *, allow_bare: bool, can_match: CanMatch | None) -> CheckedClause:
+def _clause(clause: ast.ClauseDef, scope: Scope, *, allow_bare: bool, can_match: CanMatch | None) -> CheckedClause:
     probes: list[ProbeDescription] = []
     before = len(scope.diagnostics)
     for probe in clause.probes:
@@ -299,14 +299,14 @@ def _clause(clause: ast.Clause, scope: Scope, *, allow_bare: bool, can_match: Ca
     return CheckedClause(tuple(probes), predicate, tuple(s for s, _ in statements), default, clause.span)
 
 
-def _predicate(clause: ast.Clause, scope: Scope) -> typed.TypedExpr | None:
+def _predicate(clause: ast.ClauseDef, scope: Scope) -> typed.TypedExpr | None:
     with _collecting(scope):
         if clause.predicate is not None:
             return truth(clause.predicate, scope, "D_PRED_SCALAR", "a predicate")
     return None
 
 
-def _statements(clause: ast.Clause, scope: Scope) -> list[tuple[TypedStatement, Span]]:
+def _statements(clause: ast.ClauseDef, scope: Scope) -> list[tuple[TypedStatement, Span]]:
     statements: list[tuple[TypedStatement, Span]] = []
     for statement in clause.body.statements if clause.body else ():
         with _collecting(scope):
@@ -332,7 +332,7 @@ def _probe(probe: ast.ProbeText, can_match: CanMatch | None) -> ProbeDescription
     return description
 
 
-def _check_bare(clause: ast.Clause, *, allow_bare: bool) -> None:
+def _check_bare(clause: ast.ClauseDef, *, allow_bare: bool) -> None:
     if clause.body is not None:
         return
     if clause.predicate is not None:
@@ -348,7 +348,7 @@ def _statement(statement: ast.Statement, scope: Scope) -> list[TypedStatement]:
     match statement:
         case ast.Empty():
             return []
-        case ast.Block():
+        case ast.CompoundStatement():
             return [out for inner in statement.statements for out in _statement(inner, scope)]
         case ast.If():
             return [_if(statement, scope)]
@@ -375,9 +375,9 @@ def _expression(expr: ast.Expr, scope: Scope) -> TypedStatement:
             raise refuse("D_AGG_NULL", expr.span, f"@{expr.name} alone does nothing")
         case ast.Assign(target=ast.AggRef()):
             return aggregate(expr, scope)
-        case ast.Call() if (function := find_function(expr)) is not None and function.kind == "action":
+        case ast.CallExpr() if (function := find_function(expr)) is not None and function.kind == "action":
             return action(expr, function, scope)
-        case ast.Call() if (function := find_function(expr)) is not None and function.kind == "aggregating":
+        case ast.CallExpr() if (function := find_function(expr)) is not None and function.kind == "aggregating":
             check_prototype(expr, function, scope)
             message = f"{function.name}() is no expression: write @name = {function.name}(...)"
             raise refuse("D_CG_EXPR", expr.span, message)

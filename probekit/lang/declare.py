@@ -6,7 +6,7 @@ from probekit.lang import ast, translators, typed
 from probekit.lang.builtins import FUNCTIONS, VARIABLES
 from probekit.lang.diagnostics import refuse
 from probekit.lang.operators import describe
-from probekit.lang.scope import Inline, Scope
+from probekit.lang.scope import NamedInline, Scope
 from probekit.lang.typed import VarScope
 from probekit.lang.types import (
     SOFT_NAMES,
@@ -32,16 +32,16 @@ __all__ = ("declare",)
 _MOST_PROBE_ARGS = 32
 
 
-def declare(item: ast.Declaration | ast.Inline | ast.Translator | ast.Provider, scope: Scope) -> None:
+def declare(item: ast.Declaration | ast.InlineDecl | ast.TranslatorDecl | ast.ProviderDecl, scope: Scope) -> None:
     """Check one item and declare its names. Raises :class:`Refusal`."""
     match item:
         case ast.Declaration():
             _declaration(item, scope)
-        case ast.Inline():
+        case ast.InlineDecl():
             _inline(item, scope)
-        case ast.Translator():
+        case ast.TranslatorDecl():
             translators.declare(item, scope)
-        case ast.Provider():
+        case ast.ProviderDecl():
             _provider(item, scope)
 
 
@@ -141,7 +141,7 @@ def _same_keys(a: tuple[Type, ...] | None, b: tuple[Type, ...] | None) -> bool:
     return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
 
 
-def _inline(item: ast.Inline, scope: Scope) -> None:
+def _inline(item: ast.InlineDecl, scope: Scope) -> None:
     if _storage(item.specs):
         raise refuse("D_DECL_BADCLASS", item.specs.span, f"an inline cannot be {item.specs.storage[0]}")
     base = scope.types.specified(item.specs)
@@ -161,7 +161,7 @@ def _inline(item: ast.Inline, scope: Scope) -> None:
             raise refuse("D_DECL_PROTO_NAME", declared.span, f"a parameter of {name}[] has no name")
         if isinstance(key, VoidType):
             raise refuse("D_DECL_PROTO_TYPE", declared.span, f"{parameter} of {name}[] cannot be void")
-    stand_ins = {p: Value(typed.Slot(-1, machine(k)), k, FixedPlace()) for p, k in declared.params}
+    stand_ins = {p: Value(typed.BoundValue(-1, machine(k)), k, FixedPlace()) for p, k in declared.params}
     scope.bound.append(stand_ins)
     try:
         value = scope.check(item.value)
@@ -169,10 +169,10 @@ def _inline(item: ast.Inline, scope: Scope) -> None:
         scope.bound.pop()
     if value.xlated is None and not fits(t, value):
         raise refuse("D_OP_INCOMPAT", item.value.span, f"{name} is {t}, not {describe(value)}")
-    scope.inlines[name] = Inline(name, t, declared.params, item.value)
+    scope.inlines[name] = NamedInline(name, t, declared.params, item.value)
 
 
-def _provider(item: ast.Provider, scope: Scope) -> None:
+def _provider(item: ast.ProviderDecl, scope: Scope) -> None:
     if item.name[-1].isdigit():
         raise refuse("D_PROV_BADNAME", item.span, f"a provider's name cannot end in a digit: {item.name}")
     if item.name in scope.providers:
@@ -195,7 +195,7 @@ def _probe(probe: ast.Provided, scope: Scope) -> None:
         if declared.name not in by_name:
             raise refuse("D_DECL_PROTO_FORM", declared.span, f"{declared.name or 'a parameter'} is no argument of it")
         source = by_name[declared.name].type
-        stand_in = Value(typed.Slot(-1, machine(source)), source)
+        stand_in = Value(typed.BoundValue(-1, machine(source)), source)
         if not fits(declared.type, stand_in) and not _translates(source, declared.type, scope):
             message = f"nothing translates {source} to {declared.type}"
             raise refuse("D_PROV_PRXLATOR", declared.span, message)

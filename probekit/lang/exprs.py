@@ -74,7 +74,7 @@ def _unary(expr: ast.Unary | ast.Sizeof | ast.Stringof, scope: Scope) -> Value:
 
 
 def _more(
-    expr: ast.SizeofType | ast.Offsetof | ast.Xlate | ast.Call | ast.Index | ast.Member | ast.Symbol,
+    expr: ast.SizeofType | ast.Offsetof | ast.Xlate | ast.CallExpr | ast.Index | ast.MemberExpr | ast.SymbolExpr,
     scope: Scope,
 ) -> Value:
     match expr:
@@ -84,13 +84,13 @@ def _more(
             return offset_of(expr, scope)
         case ast.Xlate():
             return translate(expr, scope)
-        case ast.Call():
+        case ast.CallExpr():
             return call(expr, scope)
         case ast.Index():
             return element(expr, scope)
-        case ast.Member():
+        case ast.MemberExpr():
             return member(expr, scope)
-        case ast.Symbol():
+        case ast.SymbolExpr():
             return kernel_symbol(expr, scope)
         case _:
             assert_never(expr)

@@ -99,7 +99,7 @@ def _shorter(conversion: Conversion) -> str:
     return ""
 
 
-def check_format(form: Format, call: ast.Call, scope: Scope) -> tuple[Item, ...]:
+def check_format(form: Format, call: ast.CallExpr, scope: Scope) -> tuple[Item, ...]:
     """Check the arguments of ``printf(format, ...)``, ``system()`` or ``freopen()``."""
     given = list(call.args[1:])
     items: list[Item] = []
@@ -266,7 +266,7 @@ def text_item(node: typed.TypedExpr) -> Item:
     """Record a string. One that the probe alone decides takes no space."""
     if not isinstance(node.type, StringType):
         raise InternalError("what was checked to be a string has another type")
-    if isinstance(node, typed.Builtin) and node.name.startswith("probe"):
+    if isinstance(node, typed.ReadBuiltin) and node.name.startswith("probe"):
         return Item(node, "probe", 0, node.name)
     return Item(node, "string", node.type.size)
 

@@ -23,12 +23,12 @@ _TEXT = PointerType(CHAR)
 def find_function(expr: ast.Expr) -> BuiltinFunction | None:
     """Return the built-in function that an expression calls, or None."""
     match expr:
-        case ast.Call(function=ast.Name(name=name)):
+        case ast.CallExpr(function=ast.Name(name=name)):
             return FUNCTIONS.get(name)
     return None
 
 
-def function_named(expr: ast.Call, scope: Scope) -> BuiltinFunction:
+def function_named(expr: ast.CallExpr, scope: Scope) -> BuiltinFunction:
     """Return the function that is called. Raises :class:`Refusal` for anything else."""
     designator = expr.function
     if not isinstance(designator, ast.Name):
@@ -44,7 +44,7 @@ def function_named(expr: ast.Call, scope: Scope) -> BuiltinFunction:
     return function
 
 
-def call(expr: ast.Call, scope: Scope) -> Value:
+def call(expr: ast.CallExpr, scope: Scope) -> Value:
     """Check a call that is part of an expression."""
     function = function_named(expr, scope)
     if isinstance(function.result, SymbolType):
@@ -69,7 +69,7 @@ def _argument(t: Type, value: Value) -> TypedExpr:
     return as_text(value) if t == _TEXT else coerce(value, t)
 
 
-def check_prototype(expr: ast.Call, function: BuiltinFunction, scope: Scope) -> list[Value]:
+def check_prototype(expr: ast.CallExpr, function: BuiltinFunction, scope: Scope) -> list[Value]:
     """Check the arguments: their number first, then each type. Returns their values."""
     least, most = len(function.params) - function.optional, len(function.params)
     count = len(expr.args)
@@ -91,7 +91,7 @@ def check_prototype(expr: ast.Call, function: BuiltinFunction, scope: Scope) -> 
     return values
 
 
-def symbol_value(expr: ast.Call, function: BuiltinFunction, scope: Scope) -> Value:
+def symbol_value(expr: ast.CallExpr, function: BuiltinFunction, scope: Scope) -> Value:
     """Check ``sym(addr)`` and the others that show an address by name, or ``stack()``, many addresses."""
     result = function.result
     if not isinstance(result, SymbolType):
@@ -109,7 +109,7 @@ def symbol_value(expr: ast.Call, function: BuiltinFunction, scope: Scope) -> Val
 _MOST_FRAMES = 1024
 
 
-def stack_frames(expr: ast.Call, function: BuiltinFunction, scope: Scope) -> int:
+def stack_frames(expr: ast.CallExpr, function: BuiltinFunction, scope: Scope) -> int:
     """Return how many frames ``stack([n])`` or ``ustack([n[, size]])`` asks for."""
     name = function.name
     values = [scope.check(argument) for argument in expr.args]

@@ -21,8 +21,7 @@ from probekit.records import record
 
 # Not an import circle: without a guest nothing of probekit.kernel is imported, so that the start is quick.
 if TYPE_CHECKING:
-    from probekit.kernel.types import CType
-    from probekit.kernel.types import EnumType as CEnum
+    from probekit.kernel.c_types import CEnum, CType
 
 __all__ = (
     "KernelSide",
@@ -31,9 +30,9 @@ __all__ = (
     "ProbeArguments",
     "SourceProbe",
     "SourceSymbol",
-    "Symbol",
     "SymbolPlace",
     "TagKind",
+    "TypedSymbol",
     "Unknown",
     "scoped_name",
 )
@@ -73,7 +72,7 @@ class SourceSymbol:
 
 
 class KernelSource(Protocol):
-    """The guest's kernel in the types of :mod:`probekit.kernel.types`.
+    """The guest's kernel in the types of :mod:`probekit.kernel.c_types`.
 
     ``module``: None to search everywhere, the kernel itself first. Every method may raise
     :class:`probekit.errors.SymbolError` where the guest's data makes no sense.
@@ -106,7 +105,7 @@ class KernelSource(Protocol):
 
 
 @record
-class Symbol:
+class TypedSymbol:
     """One kernel symbol, with a D type."""
 
     addr: int
@@ -150,7 +149,7 @@ class KernelSide(Protocol):
         """Find an enumerator: its value and its enumeration."""
         ...
 
-    def symbol(self, name: str) -> Symbol | None:
+    def symbol(self, name: str) -> TypedSymbol | None:
         """Find a symbol."""
         ...
 

@@ -1,7 +1,7 @@
 """Convert a kernel's types to D's: each when it is first reached, and once.
 
-    PtrType(Lazy(task_struct))   ->  PointerType(StructType("struct", "task_struct", members not converted yet))
-    TypedefType("pid_t", int)    ->  IntType("pid_t", 32, signed)
+    CPointer(Lazy(task_struct))   ->  PointerType(StructType("struct", "task_struct", members not converted yet))
+    CTypedef("pid_t", int)    ->  IntType("pid_t", 32, signed)
 
 A struct's members are converted when one of them is asked for, so that a program pays only for what it names. The
 guest may lie about everything. A member outside of its struct is a :class:`SymbolError`; a type that nests too
@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import overload
 
 from probekit.errors import SymbolError
-from probekit.kernel import types as c
-from probekit.lang.kernelside import KernelSource, ProbeArguments, Symbol, TagKind, Unknown, scoped_name
+from probekit.kernel import c_types as c
+from probekit.lang.kernelside import KernelSource, ProbeArguments, TagKind, TypedSymbol, Unknown, scoped_name
 from probekit.lang.types import (
     CHAR,
     VOID,
@@ -24,8 +24,8 @@ from probekit.lang.types import (
     FloatType,
     FuncType,
     IntType,
-    Member,
     PointerType,
+    StructMember,
     StructType,
     Type,
     sizeof,
@@ -38,31 +38,31 @@ _MOST_NESTED = 32
 _LARGEST = 1 << 31
 
 
-class _Members(Sequence[Member]):
+class _Members(Sequence[StructMember]):
     """The members of one struct, converted when they are first looked at."""
 
     __slots__ = ("_made", "_make")
 
-    def __init__(self, make: Callable[[], tuple[Member, ...]]) -> None:
+    def __init__(self, make: Callable[[], tuple[StructMember, ...]]) -> None:
         self._make = make
-        self._made: tuple[Member, ...] | None = None
+        self._made: tuple[StructMember, ...] | None = None
 
-    def _all(self) -> tuple[Member, ...]:
+    def _all(self) -> tuple[StructMember, ...]:
         if self._made is None:
             self._made = self._make()
         return self._made
 
-    def __iter__(self) -> Iterator[Member]:
+    def __iter__(self) -> Iterator[StructMember]:
         return iter(self._all())
 
     def __len__(self) -> int:
         return len(self._all())
 
     @overload
-    def __getitem__(self, index: int) -> Member: ...
+    def __getitem__(self, index: int) -> StructMember: ...
     @overload
-    def __getitem__(self, index: slice) -> tuple[Member, ...]: ...
-    def __getitem__(self, index: int | slice) -> Member | tuple[Member, ...]:
+    def __getitem__(self, index: slice) -> tuple[StructMember, ...]: ...
+    def __getitem__(self, index: int | slice) -> StructMember | tuple[StructMember, ...]:
         return self._all()[index]
 
 
@@ -107,13 +107,13 @@ class KernelTypes:
         made = self.convert(found[1]) if found is not None else None
         return (found[0], made) if found is not None and isinstance(made, EnumType) else None
 
-    def symbol(self, name: str) -> Symbol | None:
+    def symbol(self, name: str) -> TypedSymbol | None:
         """Find a symbol, or None."""
         module, word = scoped_name(name)
         found = self._source.symbol(word, module)
         if found is None:
             return None
-        return Symbol(found.addr, found.place, self.convert(found.type) if found.type is not None else None)
+        return TypedSymbol(found.addr, found.place, self.convert(found.type) if found.type is not None else None)
 
     def arguments(self, description: ProbeDescription) -> Iterator[ProbeArguments]:
         """Yield each probe that matches, with its arguments."""
@@ -144,32 +144,32 @@ class KernelTypes:
 
     def _convert(self, ctype: c.CType) -> Type:
         match ctype:
-            case c.VoidType():
+            case c.CVoid():
                 return VOID
-            case c.IntType(name="char", size=1):
+            case c.CInt(name="char", size=1):
                 return CHAR  # BTF does not say whether it is signed; D's char is
-            case c.IntType(name=name, size=size, signed=signed):
+            case c.CInt(name=name, size=size, signed=signed):
                 # A type that no register holds, such as __int128, has only a size.
                 return IntType(name, size * 8, signed) if size in (1, 2, 4, 8) else FloatType(name, size)
-            case c.FloatType(name=name, size=size):
+            case c.CFloat(name=name, size=size):
                 return FloatType(name, size)
-            case c.PtrType():
+            case c.CPointer():
                 return PointerType(self.convert(ctype.target))
-            case c.ArrayType():
+            case c.CArray():
                 return self._array(ctype)
-            case c.StructType():
+            case c.CStruct():
                 return self._struct(ctype)
-            case c.EnumType():
+            case c.CEnum():
                 return _enum(ctype)
-            case c.TypedefType():
+            case c.CTypedef():
                 return self._typedef(ctype)
-            case c.QualifiedType():
+            case c.CQualified():
                 return self.convert(ctype.target)
-            case c.FuncType():
+            case c.CFunction():
                 params = tuple(self.convert(param.type) for param in ctype.params)
                 return FuncType(self.convert(ctype.returns), params, ctype.variadic)
 
-    def _typedef(self, ctype: c.TypedefType) -> Type:
+    def _typedef(self, ctype: c.CTypedef) -> Type:
         made = self.convert(ctype.target)
         match made:
             case IntType():
@@ -178,13 +178,13 @@ class KernelTypes:
                 made.alias = ctype.name
         return made
 
-    def _array(self, ctype: c.ArrayType) -> Type:
+    def _array(self, ctype: c.CArray) -> Type:
         element = self.convert(ctype.element)
         if ctype.count * max(sizeof(element), 1) > _LARGEST:
             raise SymbolError(f"the guest's kernel has an array of {ctype.count} times {element}")
         return ArrayType(element, ctype.count)
 
-    def _struct(self, ctype: c.StructType) -> Type:
+    def _struct(self, ctype: c.CStruct) -> Type:
         if not ctype.complete:
             # A forward declaration: TypeTable.whole() searches for the struct, in modules too, when it is needed.
             return StructType(ctype.kind, ctype.name)
@@ -192,7 +192,7 @@ class KernelTypes:
         made.members = _Members(lambda: tuple(self._member(ctype, member) for member in ctype.members))
         return made
 
-    def _member(self, outer: c.StructType, member: c.Member) -> Member:
+    def _member(self, outer: c.CStruct, member: c.CMember) -> StructMember:
         depth, self._depth = self._depth, 0  # members are converted later, from any depth
         try:
             made = self.convert(member.type)
@@ -204,10 +204,10 @@ class KernelTypes:
         end = member.bit_offset + (8 * sizeof(made) if bits is None else bits)
         if end > 8 * outer.size or (bits is None and member.bit_offset % 8):
             raise SymbolError(f"{c.display(outer)}: the member {member.name or '(anonymous)'} does not fit in it")
-        return Member(member.name, made, member.bit_offset, bits)
+        return StructMember(member.name, made, member.bit_offset, bits)
 
 
-def _enum(ctype: c.EnumType) -> Type:
+def _enum(ctype: c.CEnum) -> Type:
     if ctype.size not in (1, 2, 4, 8):
         raise SymbolError(f"enum {ctype.name or '(anonymous)'} has {ctype.size} bytes")
     values = tuple((item.name, item.value) for item in ctype.values)

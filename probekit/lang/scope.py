@@ -21,7 +21,7 @@ from probekit.lang.values import Translator, Value
 from probekit.probe.names import ProbeDescription
 from probekit.records import fresh, mutable_record, record
 
-__all__ = ("Aggregation", "Inline", "Scope", "key_part")
+__all__ = ("NamedAggregation", "NamedInline", "Scope", "key_part")
 
 
 MAX_DEPTH = 20
@@ -30,12 +30,20 @@ MAX_DEPTH = 20
 MAX_EXPANSIONS = 20_000
 """How many inlines and translators one program may expand: without a bound each level can double the code."""
 
-_CHEAP = (typed.Const, typed.Text, typed.Slot, typed.Load, typed.Builtin, typed.Arg, typed.VarAddr)
+_CHEAP = (
+    typed.Const,
+    typed.Text,
+    typed.BoundValue,
+    typed.Load,
+    typed.ReadBuiltin,
+    typed.ReadArg,
+    typed.AddressOfVariable,
+)
 """Expressions that cost no more than a slot: they are evaluated again instead of being kept."""
 
 
 @mutable_record
-class Aggregation:
+class NamedAggregation:
     """One aggregation."""
 
     index: int
@@ -56,7 +64,7 @@ class Aggregation:
 
 
 @record
-class Inline:
+class NamedInline:
     """``inline type name[params] = value``."""
 
     name: str
@@ -76,8 +84,8 @@ class Scope:
     """The option ``strsize``, in bytes."""
     variables: dict[tuple[VarScope, str], Var] = fresh(dict)
     """By scope and name."""
-    aggregations: dict[str, Aggregation] = fresh(dict)
-    inlines: dict[str, Inline] = fresh(dict)
+    aggregations: dict[str, NamedAggregation] = fresh(dict)
+    inlines: dict[str, NamedInline] = fresh(dict)
     translators: list[Translator] = fresh(list)
     providers: set[str] = fresh(set)
     """The providers that the script declares."""
@@ -138,18 +146,18 @@ class Scope:
         if isinstance(node, _CHEAP):
             return value, lambda body: body
         number = self.slot()
-        kept = Value(typed.Slot(number, node.type), value.type, value.place)
+        kept = Value(typed.BoundValue(number, node.type), value.type, value.place)
         return kept, lambda body: typed.Bind(number, node, body, body.type)
 
     def bound_value(self, name: str) -> Value | None:
         """Return what a name stands for inside an inline or translator, or None."""
         return self.bound[-1].get(name) if self.bound else None
 
-    def known_aggregation(self, name: str, func: str, parts: list[KeyPart], span: Span) -> Aggregation:
+    def known_aggregation(self, name: str, func: str, parts: list[KeyPart], span: Span) -> NamedAggregation:
         """Return the aggregation, new or known. Refuses another function or other keys than before."""
         known = self.aggregations.get(name)
         if known is None:
-            known = Aggregation(len(self.aggregations), name, func, parts, None, span)
+            known = NamedAggregation(len(self.aggregations), name, func, parts, None, span)
             self.aggregations[name] = known
             return known
         if known.func != func:
@@ -166,9 +174,9 @@ class Scope:
 def key_part(key: TypedExpr) -> KeyPart:
     """Return the layout of a key that nothing else constrains."""
     match key:
-        case typed.Builtin(name=name, type=StringType()) if name.startswith("probe"):
+        case typed.ReadBuiltin(name=name, type=StringType()) if name.startswith("probe"):
             return KeyPart("probe", detail=name)
-        case typed.Builtin(type=StringType(size=size)):
+        case typed.ReadBuiltin(type=StringType(size=size)):
             return KeyPart("string", size=size)
     match key.type:
         case IntType(bits=bits, signed=signed):

@@ -17,8 +17,8 @@ from probekit.lang.types import (
     EnumType,
     FloatType,
     IntType,
-    Member,
     StringType,
+    StructMember,
     StructType,
     Type,
     bit_place,
@@ -87,7 +87,7 @@ class _Shapes:
             raise TooManyParts
         return found
 
-    def _member(self, member: Member) -> tuple[PrintMember, int]:
+    def _member(self, member: StructMember) -> tuple[PrintMember, int]:
         if member.bit_size is None:
             made, parts = self.of(member.type)
             return PrintMember(member.name, member.offset // 8, made), parts

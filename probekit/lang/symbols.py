@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from probekit.lang import ast, typed
 from probekit.lang.diagnostics import refuse
-from probekit.lang.kernelside import NoKernel, Symbol
+from probekit.lang.kernelside import NoKernel, TypedSymbol
 from probekit.lang.scope import Scope
 from probekit.lang.typed import TypedExpr
 from probekit.lang.types import INT, MACHINE_POINTER, VOID_POINTER, FuncType, PointerType
@@ -24,7 +24,7 @@ PERCPU_OFFSET = "percpu_offset"
 """The IR's name for the offset that turns a per-CPU address into an address of this CPU."""
 
 
-def kernel_symbol(expr: ast.Symbol, scope: Scope) -> Value:
+def kernel_symbol(expr: ast.SymbolExpr, scope: Scope) -> Value:
     """Check a symbol and load its value."""
     symbol = _find(expr, scope)
     if symbol.place == "function":
@@ -35,7 +35,7 @@ def kernel_symbol(expr: ast.Symbol, scope: Scope) -> Value:
     return load_memory(_address(symbol), symbol.type, string_size=scope.string_size)
 
 
-def symbol_address(expr: ast.Symbol, scope: Scope) -> Value:
+def symbol_address(expr: ast.SymbolExpr, scope: Scope) -> Value:
     """Check ``&`symbol``: a pointer to the symbol's type, or to void if the type is not known."""
     symbol = _find(expr, scope)
     if symbol.place == "function":
@@ -44,7 +44,7 @@ def symbol_address(expr: ast.Symbol, scope: Scope) -> Value:
     return Value(_address(symbol), t)
 
 
-def _find(expr: ast.Symbol, scope: Scope) -> Symbol:
+def _find(expr: ast.SymbolExpr, scope: Scope) -> TypedSymbol:
     kernel = scope.types.kernel
     found = kernel.symbol(expr.text)
     if found is None:
@@ -56,14 +56,14 @@ def _find(expr: ast.Symbol, scope: Scope) -> Symbol:
     return found
 
 
-def _function(symbol: Symbol) -> Value:
+def _function(symbol: TypedSymbol) -> Value:
     """Return the address of a function: as in C, that is what its name means."""
     t = symbol.type if isinstance(symbol.type, FuncType) else FuncType(INT, (), variadic=True)
     return Value(_address(symbol), PointerType(t), FixedPlace())
 
 
-def _address(symbol: Symbol) -> TypedExpr:
+def _address(symbol: TypedSymbol) -> TypedExpr:
     addr = typed.Const(MACHINE_POINTER.wrap(symbol.addr), MACHINE_POINTER)
     if symbol.place != "percpu":
         return addr
-    return typed.Arith("add", typed.Builtin(PERCPU_OFFSET, MACHINE_POINTER), addr, MACHINE_POINTER)
+    return typed.Arith("add", typed.ReadBuiltin(PERCPU_OFFSET, MACHINE_POINTER), addr, MACHINE_POINTER)

@@ -92,7 +92,7 @@ def _takes(source: Type, value: Value) -> bool:
     return same(source, value.type)
 
 
-def declare(item: ast.Translator, scope: Scope) -> None:
+def declare(item: ast.TranslatorDecl, scope: Scope) -> None:
     """Declare a translator. Its members must exist, and their expressions must fit."""
     target = scope.types.resolve(item.target)
     if not isinstance(target, StructType):
@@ -104,7 +104,7 @@ def declare(item: ast.Translator, scope: Scope) -> None:
         raise refuse("D_XLATE_REDECL", item.span, f"there is a translator from {source.type} to {target} already")
     members: dict[str, ast.Expr] = {}
     translator = Translator(target, source.type, source.name, members)
-    stand_in = Value(typed.Slot(-1, machine(source.type)), source.type, FixedPlace())
+    stand_in = Value(typed.BoundValue(-1, machine(source.type)), source.type, FixedPlace())
     for translation in item.members:
         found = target.find(translation.member)
         if found is None:

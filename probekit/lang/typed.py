@@ -19,18 +19,18 @@ from probekit.buffers.formats import Format
 from probekit.lang.scan import Option
 from probekit.lang.source import Span
 from probekit.lang.typed_exprs import (
-    Arg,
+    AddressOfElement,
+    AddressOfVariable,
     Arith,
     ArithOp,
     Bind,
-    Builtin,
+    BoundValue,
     Choose,
     Compare,
     CompareOp,
     CompareText,
     Const,
     Convert,
-    ElemAddr,
     ElemLoad,
     ElemStore,
     Invoke,
@@ -42,15 +42,15 @@ from probekit.lang.typed_exprs import (
     MemStore,
     MemText,
     MemTextStore,
+    ReadArg,
+    ReadBuiltin,
     Sequence,
-    Slot,
     Step,
     Store,
     Text,
     TextAddr,
     TypedExpr,
     Var,
-    VarAddr,
     VarScope,
 )
 from probekit.lang.types import STRING_SIZE
@@ -59,12 +59,13 @@ from probekit.records import record
 
 __all__ = (
     "Act",
-    "Aggregate",
-    "Arg",
+    "AddressOfElement",
+    "AddressOfVariable",
+    "AggregationUpdate",
     "Arith",
     "ArithOp",
     "Bind",
-    "Builtin",
+    "BoundValue",
     "CheckedClause",
     "CheckedProgram",
     "Choose",
@@ -74,7 +75,6 @@ __all__ = (
     "Const",
     "Convert",
     "Do",
-    "ElemAddr",
     "ElemLoad",
     "ElemStore",
     "IfElse",
@@ -88,8 +88,9 @@ __all__ = (
     "MemStore",
     "MemText",
     "MemTextStore",
+    "ReadArg",
+    "ReadBuiltin",
     "Sequence",
-    "Slot",
     "Step",
     "Store",
     "Text",
@@ -97,7 +98,6 @@ __all__ = (
     "TypedExpr",
     "TypedStatement",
     "Var",
-    "VarAddr",
     "VarScope",
 )
 
@@ -145,7 +145,7 @@ class Act:
 
 @final
 @record
-class Aggregate:
+class AggregationUpdate:
     """``@agg[keys] = function(value)``."""
 
     agg: int
@@ -167,7 +167,7 @@ class IfElse:
     orelse: tuple[TypedStatement, ...]
 
 
-TypedStatement = Do | Act | Aggregate | IfElse
+TypedStatement = Do | Act | AggregationUpdate | IfElse
 
 
 @final

@@ -11,18 +11,18 @@ from probekit.lang.types import INT, MACHINE_POINTER, IntType, StringType, Type
 from probekit.records import record
 
 __all__ = (
-    "Arg",
+    "AddressOfElement",
+    "AddressOfVariable",
     "Arith",
     "ArithOp",
     "Bind",
-    "Builtin",
+    "BoundValue",
     "Choose",
     "Compare",
     "CompareOp",
     "CompareText",
     "Const",
     "Convert",
-    "ElemAddr",
     "ElemLoad",
     "ElemStore",
     "Invoke",
@@ -34,15 +34,15 @@ __all__ = (
     "MemStore",
     "MemText",
     "MemTextStore",
+    "ReadArg",
+    "ReadBuiltin",
     "Sequence",
-    "Slot",
     "Step",
     "Store",
     "Text",
     "TextAddr",
     "TypedExpr",
     "Var",
-    "VarAddr",
     "VarScope",
 )
 
@@ -86,7 +86,7 @@ class Text:
 
 @final
 @record
-class Builtin:
+class ReadBuiltin:
     """A built-in variable, by its IR name."""
 
     name: str
@@ -96,7 +96,7 @@ class Builtin:
 
 @final
 @record
-class Arg:
+class ReadArg:
     """``arg0`` ... ``arg9``, by number."""
 
     index: int
@@ -114,7 +114,7 @@ class Load:
 
 @final
 @record
-class VarAddr:
+class AddressOfVariable:
     """The address of a struct or array that is a variable."""
 
     var: Var
@@ -133,7 +133,7 @@ class ElemLoad:
 
 @final
 @record
-class ElemAddr:
+class AddressOfElement:
     """The address of a struct or array that is an element of an associative array."""
 
     var: Var
@@ -245,7 +245,7 @@ class Invoke:
 
 @final
 @record
-class Slot:
+class BoundValue:
     """The value of a :class:`Bind` around it."""
 
     number: int
@@ -365,12 +365,12 @@ class Step:
 TypedExpr = (
     Const
     | Text
-    | Builtin
-    | Arg
+    | ReadBuiltin
+    | ReadArg
     | Load
-    | VarAddr
+    | AddressOfVariable
     | ElemLoad
-    | ElemAddr
+    | AddressOfElement
     | ElemStore
     | MemLoad
     | MemStore
@@ -380,7 +380,7 @@ TypedExpr = (
     | MemCopy
     | TextAddr
     | Invoke
-    | Slot
+    | BoundValue
     | Bind
     | Arith
     | Compare

@@ -37,9 +37,9 @@ __all__ = (
     "FloatType",
     "FuncType",
     "IntType",
-    "Member",
     "PointerType",
     "StringType",
+    "StructMember",
     "StructType",
     "SymbolType",
     "Type",
@@ -162,7 +162,7 @@ class ArrayType:
 
 @final
 @record
-class Member:
+class StructMember:
     """A member of a struct or union."""
 
     name: str
@@ -181,7 +181,7 @@ class StructType:
 
     kind: Literal["struct", "union"]
     name: str
-    members: Sequence[Member] = field(default=(), repr=False)
+    members: Sequence[StructMember] = field(default=(), repr=False)
     """The members of a guest's struct are converted when they are first looked at."""
     size: int = 0
     """Bytes."""
@@ -192,14 +192,14 @@ class StructType:
     alias: str = ""
     """The typedef that names an anonymous struct."""
 
-    def find(self, name: str) -> Member | None:
+    def find(self, name: str) -> StructMember | None:
         """Return a member, or None; also one inside an anonymous struct or union.
 
         Its offset is from the start of this struct.
         """
         return self._find(name, set())
 
-    def _find(self, name: str, seen: set[int]) -> Member | None:
+    def _find(self, name: str, seen: set[int]) -> StructMember | None:
         if id(self) in seen:
             return None
         seen.add(id(self))
@@ -209,7 +209,7 @@ class StructType:
             if not member.name and isinstance(member.type, StructType):
                 inner = member.type._find(name, seen)
                 if inner is not None:
-                    return Member(inner.name, inner.type, member.offset + inner.offset, inner.bit_size)
+                    return StructMember(inner.name, inner.type, member.offset + inner.offset, inner.bit_size)
         return None
 
     def __str__(self) -> str:
@@ -318,7 +318,9 @@ _INTEGER_NAMES: tuple[tuple[str, int, bool], ...] = (
     ("u_longlong_t", 64, False),
 )
 
-IN6_ADDR = StructType("struct", "in6_addr", (Member("s6_addr", ArrayType(IntType("uint8_t", 8, False), 16), 0),), 16)
+IN6_ADDR = StructType(
+    "struct", "in6_addr", (StructMember("s6_addr", ArrayType(IntType("uint8_t", 8, False), 16), 0),), 16
+)
 IN6_ADDR.complete = True
 
 TYPE_NAMES: dict[str, Type] = {
@@ -404,7 +406,7 @@ def alignof(t: Type) -> int:
             return min(sizeof(t), 16)
 
 
-def bit_place(member: Member) -> tuple[int, int, int]:
+def bit_place(member: StructMember) -> tuple[int, int, int]:
     """Return where to read a bit-field: byte offset, bits of the integer there, and its first bit in that integer.
 
     As a rule the integer has the bit-field's own type. Where a packed struct lays the bit-field across two of those, it

@@ -28,9 +28,9 @@ from probekit.lang.types import (
     FloatType,
     FuncType,
     IntType,
-    Member,
     PointerType,
     StringType,
+    StructMember,
     StructType,
     Type,
     VoidType,
@@ -279,7 +279,7 @@ class TypeTable:
             found.append((declared.name, declared.type))
         return found
 
-    def parameter(self, param: ast.Param) -> Declared:
+    def parameter(self, param: ast.ParamDecl) -> Declared:
         """Resolve one parameter: arrays and functions become pointers, as in C."""
         if any(word != "register" for word in param.specs.storage):
             raise refuse("D_DECL_PARMCLASS", param.span, f"a parameter cannot be {param.specs.storage[0]}")
@@ -302,7 +302,7 @@ class TypeTable:
 
 
 def _lay_out(types: TypeTable, t: StructType, spec: ast.StructSpec) -> None:
-    members: list[Member] = []
+    members: list[StructMember] = []
     names: set[str] = set()
     end = 0
     for decl in spec.members or ():
@@ -312,7 +312,7 @@ def _lay_out(types: TypeTable, t: StructType, spec: ast.StructSpec) -> None:
         if not decl.members:
             if not isinstance(base, StructType) or base.name:
                 raise refuse("D_DECL_MNAME", decl.span, "a member has no name")
-            end = _place(t, members, Member("", base, 0), end, types.string_size)
+            end = _place(t, members, StructMember("", base, 0), end, types.string_size)
         for declarator, width in decl.members:
             member = _member(types, t, base, declarator, width, decl.span)
             if member.name in names:
@@ -329,7 +329,7 @@ def _lay_out(types: TypeTable, t: StructType, spec: ast.StructSpec) -> None:
 
 def _member(
     types: TypeTable, of: StructType, base: Type, declarator: ast.Declarator | None, width: ast.Expr | None, span: Span
-) -> Member:
+) -> StructMember:
     if isinstance(declarator, ast.ArrayOf) and declarator.size is None and declarator.params is None:
         return _open_array(types, of, base, declarator, span)
     declared = types.declared(base, declarator, span)
@@ -345,18 +345,18 @@ def _member(
     if isinstance(t, FuncType):
         raise refuse("D_DECL_DYNOBJ", declared.span, f"member {declared.name} cannot be a function")
     if width is None:
-        return Member(declared.name, t, 0)
-    return Member(declared.name, t, 0, _bits(types, declared.name, t, width))
+        return StructMember(declared.name, t, 0)
+    return StructMember(declared.name, t, 0, _bits(types, declared.name, t, width))
 
 
-def _open_array(types: TypeTable, of: StructType, base: Type, declarator: ast.ArrayOf, span: Span) -> Member:
+def _open_array(types: TypeTable, of: StructType, base: Type, declarator: ast.ArrayOf, span: Span) -> StructMember:
     """Return the member ``char name[]``, which has no size of its own."""
     element = types.declared(base, declarator.inner, span)
     if of.kind == "union":
         raise refuse("D_DECL_VOIDOBJ", declarator.span, f"member {element.name} of a union needs a size")
     if isinstance(element.type, (VoidType, FuncType)) or element.keys is not None or not sizeof(element.type):
         raise refuse("D_DECL_DYNOBJ", declarator.span, f"member {element.name} cannot be an array of {element.type}")
-    return Member(element.name, ArrayType(element.type, 0), 0)
+    return StructMember(element.name, ArrayType(element.type, 0), 0)
 
 
 def _bits(types: TypeTable, name: str, t: Type, width: ast.Expr) -> int:
@@ -372,14 +372,14 @@ def _bits(types: TypeTable, name: str, t: Type, width: ast.Expr) -> int:
     return bits
 
 
-def _place(t: StructType, members: list[Member], member: Member, end: int, string_size: int) -> int:
+def _place(t: StructType, members: list[StructMember], member: StructMember, end: int, string_size: int) -> int:
     """Add a member after bit ``end`` (at bit 0 of a union). Returns the end of the struct so far, in bits."""
     start = 0 if t.kind == "union" else end
     if member.bit_size is None:
         align, size = alignof(member.type), sizeof(member.type, string_size) * 8
         t.align = max(t.align, align)
         start = -(-start // (align * 8)) * align * 8
-        members.append(Member(member.name, member.type, start))
+        members.append(StructMember(member.name, member.type, start))
         return max(end, start + size)
     if member.bit_size == 0:
         return end  # ":0" begins a new unit in C; DTrace ignores it
@@ -388,7 +388,7 @@ def _place(t: StructType, members: list[Member], member: Member, end: int, strin
         start = -(-start // unit) * unit
     if member.name:
         t.align = max(t.align, unit // 8)
-        members.append(Member(member.name, member.type, start, member.bit_size))
+        members.append(StructMember(member.name, member.type, start, member.bit_size))
     return max(end, start + member.bit_size)
 
 

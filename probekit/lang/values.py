@@ -225,7 +225,7 @@ def fits(t: Type, value: Value) -> bool:
         return False
     if isinstance(t, ArrayType) and isinstance(value.type, ArrayType):
         return same(t, value.type)
-    return pointers_fit(Value(typed.Slot(-1, machine(t)), t), value)
+    return pointers_fit(Value(typed.BoundValue(-1, machine(t)), t), value)
 
 
 def compatible(left: Value, right: Value) -> bool:

@@ -12,7 +12,7 @@ from probekit.lang.arguments import typed_argument
 from probekit.lang.builtins import CONSTANTS, FUNCTIONS, VARIABLES, BuiltinVariable
 from probekit.lang.diagnostics import did_you_mean, refuse
 from probekit.lang.operators import describe
-from probekit.lang.scope import Inline, Scope
+from probekit.lang.scope import NamedInline, Scope
 from probekit.lang.source import Span
 from probekit.lang.typed import TypedExpr, Var
 from probekit.lang.types import (
@@ -85,7 +85,7 @@ def identifier(expr: ast.Name, scope: Scope) -> Value:
 def _whole(var: Var) -> Value:
     if var.keys is not None:
         return Value(typed.Const(0, INT), VOID, dynamic=f"the associative array {var.name}")
-    node: TypedExpr = typed.VarAddr(var) if is_object(var.type) else typed.Load(var, machine(var.type))
+    node: TypedExpr = typed.AddressOfVariable(var) if is_object(var.type) else typed.Load(var, machine(var.type))
     return Value(node, var.type, VarPlace(var))
 
 
@@ -99,8 +99,8 @@ def _builtin(builtin: BuiltinVariable, span: Span, scope: Scope) -> Value:
     if name.startswith("arg") and name[3:].isdecimal():
         if not isinstance(m, IntType):
             raise InternalError("what was checked to be an integer has another type")
-        return Value(typed.Arg(int(name[3:]), m), t, _FIXED)
-    return Value(typed.Builtin(name, m), t, _FIXED)
+        return Value(typed.ReadArg(int(name[3:]), m), t, _FIXED)
+    return Value(typed.ReadBuiltin(name, m), t, _FIXED)
 
 
 def scoped(expr: ast.Scoped, scope: Scope) -> Value:
@@ -137,7 +137,7 @@ def element(expr: ast.Index, scope: Scope, *, create: bool = False, checked: Seq
         m = machine(var.type)
         object_ = is_object(var.type)
         node: TypedExpr = (
-            typed.ElemAddr(var, keys, create or scope.creating) if object_ else typed.ElemLoad(var, keys, m)
+            typed.AddressOfElement(var, keys, create or scope.creating) if object_ else typed.ElemLoad(var, keys, m)
         )
         return Value(node, var.type, ElemPlace(var, keys))
     if var is None:
@@ -262,7 +262,9 @@ def _constant_index(name: str, index: Value, span: Span) -> int:
 # Inlines.
 
 
-def expand(inline: Inline, args: Sequence[Value], span: Span, scope: Scope, written: Sequence[ast.Expr] = ()) -> Value:
+def expand(
+    inline: NamedInline, args: Sequence[Value], span: Span, scope: Scope, written: Sequence[ast.Expr] = ()
+) -> Value:
     """Return the value of an inline, with its parameters replaced."""
     if len(args) != len(inline.params):
         raise refuse("D_PROTO_LEN", span, f"{inline.name}[] takes {len(inline.params)} arguments, not {len(args)}")

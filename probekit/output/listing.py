@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from probekit.consumer.events import Probe
+from probekit.consumer.events import ProbeIdentity
 from probekit.consumer.strings import escape_controls
 from probekit.output.json_lines import Json, dump, probe_json
 from probekit.probe.names import ProbeName
@@ -39,7 +39,7 @@ class ListedProbe:
     ``notes``: anything else worth a line, such as how the site is patched.
     """
 
-    probe: Probe
+    probe: ProbeIdentity
     arguments: tuple[str, ...] | None = None
     stability: tuple[str, str, str] = ("Unstable", "Unstable", "Unknown")
     notes: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
-from probekit.kernel.symbols import Symbol
+from probekit.kernel.symbols import KernelSymbol
 from probekit.probe.names import ProbeDescription, ProbeName, glob_regex, is_glob
 from probekit.providers.api import KERNEL_MODULE, Function, Probe, ProbeKind
 
@@ -25,7 +25,7 @@ _COLD = ".cold"
 _KINDS: tuple[ProbeKind, ...] = ("entry", "return")
 
 
-def _preference(symbol: Symbol) -> tuple[bool, bool]:
+def _preference(symbol: KernelSymbol) -> tuple[bool, bool]:
     """Of several names of one address the native system call first, then the global one."""
     return (not symbol.name.startswith(SYSCALL_PREFIX), symbol.type_char != "T")
 
@@ -34,10 +34,10 @@ def _is_cold(name: str) -> bool:
     return _COLD in name and name.partition(_COLD)[2].lstrip(".").isdecimal() | name.endswith(_COLD)
 
 
-def _places(symbols: Iterable[Symbol]) -> Iterator[tuple[Symbol, Sequence[Symbol]]]:
+def _places(symbols: Iterable[KernelSymbol]) -> Iterator[tuple[KernelSymbol, Sequence[KernelSymbol]]]:
     """The first symbol at each address, and the others there."""
-    first: Symbol | None = None
-    others: Sequence[Symbol] = ()
+    first: KernelSymbol | None = None
+    others: Sequence[KernelSymbol] = ()
     for symbol in symbols:
         if first is None:
             first = symbol
@@ -50,14 +50,14 @@ def _places(symbols: Iterable[Symbol]) -> Iterator[tuple[Symbol, Sequence[Symbol
         yield first, others
 
 
-def functions(symbols: Iterable[Symbol], excluded: Iterable[tuple[int, int]] = ()) -> FunctionTable:
+def functions(symbols: Iterable[KernelSymbol], excluded: Iterable[tuple[int, int]] = ()) -> FunctionTable:
     """The functions of a kernel by address, ``.cold`` parts folded into their parents.
 
     ``symbols``: text symbols by address; ``excluded``: ranges with no live code in them (init text).
     """
     ranges = tuple(excluded)
     cold: dict[tuple[str, str], list[tuple[int, int]]] = {}
-    found: list[tuple[Symbol, tuple[str, ...]]] = []
+    found: list[tuple[KernelSymbol, tuple[str, ...]]] = []
     for first, others in _places(symbols):
         aliases: tuple[str, ...] = ()
         if others:

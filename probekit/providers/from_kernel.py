@@ -11,13 +11,13 @@ from typing import TypeVar
 from probekit.errors import SymbolError, TargetError
 from probekit.guest.memory import PauseClock
 from probekit.guest.ramtext import RamText
-from probekit.kernel.image import Kernel
+from probekit.kernel.kernel import Kernel
 from probekit.kernel.markers import KERNEL_MARKERS, MARKER_SYMBOL, Marker
-from probekit.kernel.memory import Memory
+from probekit.kernel.memory import KernelMemory
 from probekit.kernel.tracepoints import Tracepoint
 from probekit.providers.api import KERNEL_MODULE
 from probekit.providers.fbt import FunctionTable, functions
-from probekit.providers.mem import Variable
+from probekit.providers.mem import KernelVariable
 
 __all__ = (
     "GuestMarkers",
@@ -43,12 +43,12 @@ class Looking:
     clock: PauseClock
     quick: RamText | None
 
-    def read(self, find: Callable[[Memory | None], _Found]) -> _Found:
+    def read(self, find: Callable[[KernelMemory | None], _Found]) -> _Found:
         """What ``find`` makes of kernel memory; the guest is paused when that is the only way, or the better one."""
         if self.quick is not None:
             self.quick.invalidate()
             with suppress(SymbolError, TargetError):  # a list in flux, perhaps: it stands still below
-                return find(Memory(self.quick))
+                return find(KernelMemory(self.quick))
         with self.clock.paused():
             return find(None)
 
@@ -88,13 +88,13 @@ class GuestMarkers:
         return self._looking.read(self._kernel.markers)
 
 
-def find_variable(kernel: Kernel, name: str) -> Variable | None:
+def find_variable(kernel: Kernel, name: str) -> KernelVariable | None:
     """A symbol of the kernel or of a module, and the room up to the next one."""
     addr = kernel.symbols.addr(name)
     if addr is None:
         return None
     found = kernel.symbols.lookup(addr)
     if found is None:
-        return Variable(addr, 0, KERNEL_MODULE)
+        return KernelVariable(addr, 0, KERNEL_MODULE)
     symbol, offset = found
-    return Variable(addr, symbol.size - offset, symbol.module or KERNEL_MODULE)
+    return KernelVariable(addr, symbol.size - offset, symbol.module or KERNEL_MODULE)

@@ -20,7 +20,7 @@ from probekit.errors import ProbekitError
 from probekit.probe.names import ProbeDescription, ProbeName, glob_regex, is_glob
 from probekit.providers.api import Probe, Watched
 
-__all__ = ("MAX_WATCHED", "MemError", "MemProvider", "Variable")
+__all__ = ("MAX_WATCHED", "KernelVariable", "MemError", "MemProvider")
 
 MAX_WATCHED: Final = 1 << 16
 """Bytes of one probe."""
@@ -32,7 +32,7 @@ _END: Final = 1 << 64
 _KERNEL: Final = 1 << 63
 
 
-class Variable(NamedTuple):
+class KernelVariable(NamedTuple):
     """A symbol of the kernel's. ``room``: bytes up to the next symbol; ``module``: as D shows it."""
 
     addr: int
@@ -53,7 +53,7 @@ class MemProvider:
 
     name = "mem"
 
-    def __init__(self, find: Callable[[str], Variable | None], ids: Iterator[int]) -> None:
+    def __init__(self, find: Callable[[str], KernelVariable | None], ids: Iterator[int]) -> None:
         self._find = find
         self._ids = ids
         self._probes: list[Probe] = []

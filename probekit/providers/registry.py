@@ -14,7 +14,7 @@ from probekit.providers.profile import ProfileProvider
 if TYPE_CHECKING:
     from probekit.providers.fbt import FunctionTable
     from probekit.providers.marker import Markers
-    from probekit.providers.mem import Variable
+    from probekit.providers.mem import KernelVariable
     from probekit.providers.tracepoint import Tracepoints
 
 __all__ = ("Registry", "aliased", "make_registry")
@@ -72,7 +72,7 @@ def make_registry(
     table: FunctionTable | None,
     read_code: CodeReader | None = None,
     tracepoints: Tracepoints | None = None,
-    find_variable: Callable[[str], Variable | None] | None = None,
+    find_variable: Callable[[str], KernelVariable | None] | None = None,
     markers: Markers | None = None,
 ) -> Registry:
     """The registry of a session. ``table``: the guest kernel's functions (None with no guest).

@@ -25,8 +25,9 @@ from probekit.guest.spaces import AddressSpaces
 from probekit.guest.stacks import GuestStacks
 from probekit.guest.survey import gather_guest, is_emulated
 from probekit.guest.text import KernelText
-from probekit.kernel.image import Kernel, open_kernel
-from probekit.kernel.memory import Memory
+from probekit.kernel.kernel import Kernel
+from probekit.kernel.memory import KernelMemory
+from probekit.kernel.open_kernel import open_kernel
 from probekit.kernel.syscalls import syscall_numbers
 from probekit.patch.sites import TextFacts
 from probekit.patch.windows import side_entries
@@ -93,13 +94,13 @@ class Attachment:
         self._lock = lock
         self._options = options
         self.ram = self._open_ram()
-        tables = kernel.view.tables()
+        tables = kernel.address_space.page_table_root()
         image = range(kernel.base, kernel.find("_end") or kernel.base)
         self._ram_text = RamText(self.ram, tables, image) if self.ram and tables else None
-        self.text = KernelText(target, kernel.view, kernel.symbol("init_task"), self._ram_text)
+        self.text = KernelText(target, kernel.address_space, kernel.symbol("init_task"), self._ram_text)
         looking = self._caching_reader()
         levels = 5 if target.regs(target.vcpus()[0]).values.get("cr4", 0) & _LA57 else 4
-        self.peek = KernelPeek(kernel.view, self.clock, self._ram_spans, levels, looking)
+        self.peek = KernelPeek(kernel.address_space, self.clock, self._ram_spans, levels, looking)
         self._qmp = _open_qmp(options)
         self.stacks = GuestStacks(kernel, self.peek)
         self._liveness = LivenessMonitor(self._ticks, self.same_boot, self.panicked)
@@ -247,10 +248,10 @@ class Attachment:
         """The page tables of the kernel and of every process."""
         kernel = self.kernel
         ram = self._caching_reader()
-        memory = Memory(KernelText(self.target, kernel.view, kernel.symbol("init_task"), ram))
+        memory = KernelMemory(KernelText(self.target, kernel.address_space, kernel.symbol("init_task"), ram))
         top = kernel.find("init_top_pgt")
         return AddressSpaces(
-            kernel.view, memory, self.clock, ram=ram, tasks=kernel.task_addresses, btf=kernel.btf, top=top
+            kernel.address_space, memory, self.clock, ram=ram, tasks=kernel.task_addresses, btf=kernel.btf, top=top
         )
 
     def data_memory(self, memory: Allocation) -> DataMemory:
@@ -260,7 +261,7 @@ class Attachment:
             return StubData(self.text, self.clock)
         if self._ram_text is not None:
             self._ram_text.invalidate()  # where our memory is now, something else may have been before
-        pages = self.kernel.view.translate_many(range(memory.addr, memory.addr + memory.size, _PAGE))
+        pages = self.kernel.address_space.translate_many(range(memory.addr, memory.addr + memory.size, _PAGE))
         live = RamData(ram, {page: phys for page, phys in pages.items() if phys is not None})
         # The mapping must be this guest's memory and not another's: the stub and the file have to agree.
         try:

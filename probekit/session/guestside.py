@@ -8,42 +8,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 
 from probekit.consumer import events as model
-from probekit.enabling.api import Drained, Engine, EngineOptions, Globals, Rows
+from probekit.enabling.api import Drained, Engine, Globals, Rows
 from probekit.enabling.ecb import Matching
-from probekit.enabling.guest_engine.engine import GuestEngine
 from probekit.enabling.sites import RefusedProbe, SiteSet, find_sites, journal_size
 from probekit.enabling.speculation import Speculations
-from probekit.enabling.stop_engine.engine import StopEngine
-from probekit.enabling.stop_engine.watch import Watcher, WatchSite
-from probekit.errors import InternalError, TargetLost, UnsupportedError
+from probekit.enabling.stop_engine.watch import WatchSite
+from probekit.errors import InternalError, TargetLost
 from probekit.guest.health import panic_error
 from probekit.interp.state import State
 from probekit.ir.ops import Program
-from probekit.patch.refused import NO_REFUSED
-from probekit.patch.sites import EntrySite, ExitSite, TextFacts, traps
+from probekit.patch.sites import TextFacts
 from probekit.session.attach import Attachment
+from probekit.session.engine_factory import EnginePlan, make_engine, staged_sites
 from probekit.session.journal_log import JournalLog, new_journal
 from probekit.session.options import Options
 from probekit.session.overhead import Overhead, refuse_measuring
 from probekit.session.unsupported import wants_stacks
-from probekit.target.rsp import RspTarget
 
 __all__ = ("GuestSide",)
-
-_SMALLEST = 4096  # bytes of a buffer that an engine can work with
-_LARGEST = 1 << 28
-
-
-def _bytes_of_cpu(name: str, size: int) -> int:
-    """What a CPU's buffer is to have. Raises :class:`UnsupportedError` when that is too much."""
-    if size > _LARGEST:
-        raise UnsupportedError(
-            f"-x {name}={size}: a CPU of the guest can have {_LARGEST >> 20}m at most", feature=name, hint="lower it"
-        )
-    return max(size, _SMALLEST)
 
 
 class GuestSide:
@@ -103,7 +88,7 @@ class GuestSide:
         khz = self.attachment.facts.tsc_khz
         return khz / 1e6 if khz else 1.0
 
-    def find(self, matching: Matching) -> dict[int, model.Probe]:
+    def find(self, matching: Matching) -> dict[int, model.ProbeIdentity]:
         """Find the sites of all guest probes; the probe of each site number."""
         self._looks_for_callers = wants_stacks(self._program, matching, self._engine_name)
         ecbs = [ecb for ecb in matching.in_guest() if ecb.probe.watched is None]
@@ -122,7 +107,7 @@ class GuestSide:
         self._watches = tuple(WatchSite(len(sites) + n, *watch) for n, watch in enumerate(watched))
         self.stats |= {"sites": len(sites) + len(self._watches), "attach_pause_s": self.attachment.attach_pause}
         probes = {s.number: s.probe for s in sites} | {w.number: w.probe for w in self._watches}
-        return {number: model.Probe(probe.id, probe.name) for number, probe in probes.items()}
+        return {number: model.ProbeIdentity(probe.id, probe.name) for number, probe in probes.items()}
 
     def enable(self, initial: Mapping[int, int], state: State, speculations: Speculations) -> None:
         """Make the sites live, if there are any; the rest is what BEGIN has set, see the engine's."""
@@ -142,7 +127,18 @@ class GuestSide:
         # Twice: what the kernel is told of is told to the journal again when it is taken back.
         self._log = new_journal(attachment.spec, attachment.kernel, attachment.guest_cookie, 2 * size)
         try:
-            engine = self._make_engine(self._log, size)
+            plan = EnginePlan(
+                name=self._engine_name,
+                program=self._program,
+                options=self._options,
+                sites=self._sites.sites,
+                watches=self._watches,
+                staged=self._staged,
+                measure=self._measure,
+                edits_size=size,
+                cancelled=self._cancelled,
+            )
+            engine = make_engine(attachment, plan, self._log)
             engine.enable(initial, state, speculations)
         except TargetLost as error:
             self.give_up(error)
@@ -157,83 +153,11 @@ class GuestSide:
             self._overhead = Overhead(self._options.maxoverhead, cpus, lambda: clock.total)
         self.stats |= {"enable_pause_s": clock.longest, "guest_bytes": engine.guest_bytes}
 
-    def _make_engine(self, log: JournalLog, edits_size: int) -> Engine:
-        options = EngineOptions(
-            aggsize=_bytes_of_cpu("aggsize", self._options.aggsize),
-            bufsize=_bytes_of_cpu("bufsize", self._options.bufsize),
-            dynvarsize=self._options.dynvarsize,
-            scratchsize=self._options.scratchsize,
-            nspec=self._options.nspec,
-            bufpolicy=self._options.bufpolicy,
-            switchrate_s=self._options.switchrate_ns / 1e9 if self._options.switchrate_ns else None,
-            safepoint_s=self._options.safepoint_ns / 1e9,
-            measure=self._measure,
-            quiet_s=self._options.quiesce_ns / 1e9,
-            staged=self._staged,
-        )
-        attachment = self.attachment
-        make = (
-            partial(
-                StopEngine,
-                peek=attachment.peek,
-                stacks=attachment.stacks,
-                watcher=self._watcher(),
-                fixups=self._fixups(),
-            )
-            if self._engine_name == "stop"
-            else partial(GuestEngine, page_tables=attachment.address_spaces(), edits_size=edits_size)
-        )
-        return make(
-            target=attachment.target,
-            text=attachment.text,
-            facts=attachment.facts,
-            program=self._program,
-            sites=self._sites.sites,
-            options=options,
-            log=log,
-            clock=attachment.clock,
-            make_memory=attachment.data_memory,
-            cancelled=self._cancelled,
-        )
-
-    def _fixups(self) -> dict[int, int]:
-        """Where faults of the kernel's own instructions go on; needed for instruction probes only."""
-        if all(site.probe.kind != "instruction" for site in self._sites.sites):
-            return {}
-        with self.attachment.clock.paused():
-            entries = self.attachment.kernel.exception_entries()
-        return {addr: fixup for addr, (fixup, _) in entries.items()}
-
-    def _watcher(self) -> Watcher | None:
-        """The ``mem`` probes, if there are any."""
-        if not self._watches:
-            return None
-        attachment = self.attachment
-        if not isinstance(attachment.target, RspTarget):
-            raise UnsupportedError(
-                "mem probes need a direct connection to the stub",
-                feature="mem",
-                hint="gdb leaves out writes that change nothing: name the stub itself with -r",
-            )
-        symbols = attachment.kernel.symbols
-        return Watcher(
-            attachment.target,
-            attachment.text,
-            self._watches,
-            landings=attachment.facts.call_points.landings,
-            start_of=lambda addr: found[0].addr if (found := symbols.lookup(addr)) is not None else None,
-        )
-
     @cached_property
     def _staged(self) -> frozenset[int]:
-        """The sites that can be patched in stages, when that was asked for: an INT3 may stand over them meanwhile."""
-        if not self._options.stages or self._engine_name == "stop":
-            return frozenset()
-        jumps = {
-            s.site.addr for s in self._sites.sites if isinstance(s.site, EntrySite | ExitSite) and not traps(s.site)
-        }
-        refused = self.attachment.text_facts.refused if jumps else NO_REFUSED
-        return frozenset(addr for addr in jumps if refused.reason(addr) is None)
+        """The sites that are patched in stages, where that was asked for."""
+        wanted = self._options.stages and self._engine_name != "stop"
+        return staged_sites(self.attachment, self._sites.sites) if wanted else frozenset()
 
     @property
     def code(self) -> tuple[int, bytes] | None:

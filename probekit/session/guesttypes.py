@@ -10,20 +10,21 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from probekit.errors import SymbolError, TargetError
-from probekit.kernel.btf import Btf, NamedKind
+from probekit.kernel.btf import Btf
+from probekit.kernel.btf_sections import NamedKind
+from probekit.kernel.c_types import CEnum, CFunction, CInt, CType, CVoid, display, strip
 from probekit.kernel.tracepoints import tracepoint_params
-from probekit.kernel.types import CType, EnumType, FuncType, IntType, VoidType, display, strip
 from probekit.lang.kernelside import SourceProbe, SourceSymbol, TagKind, Unknown
 from probekit.probe.names import ProbeDescription
 from probekit.providers.api import KERNEL_MODULE, Function, Probe
 
 if TYPE_CHECKING:
-    from probekit.kernel.symbols import Symbol
+    from probekit.kernel.symbols import KernelSymbol
     from probekit.session.attach import Attachment
 
 __all__ = ("GuestTypes",)
 
-_OFFSET = IntType("int", 4, signed=True)
+_OFFSET = CInt("int", 4, signed=True)
 _KERNEL_HALF = 1 << 63
 _REGISTERS = 6  # that arguments are passed in, by the System V ABI
 _LEADING = {"tracepoint": 1, "marker": 2}  # registers taken by what comes before the arguments
@@ -52,7 +53,7 @@ class GuestTypes:
         """A typedef."""
         return self._named("typedef", name, module)
 
-    def enumerator(self, name: str) -> tuple[int, EnumType] | None:
+    def enumerator(self, name: str) -> tuple[int, CEnum] | None:
         """An enumerator of any enumeration."""
         return next((found for btf in self._tables(None) if (found := btf.enumerator(name)) is not None), None)
 
@@ -97,7 +98,7 @@ class GuestTypes:
         if kind == "entry":
             return tuple(param.type for param in found.params)
         # As dtrace has it: args[0] is the offset of the instruction, args[1] what is returned.
-        return (_OFFSET,) if isinstance(strip(found.returns), VoidType) else (_OFFSET, found.returns)
+        return (_OFFSET,) if isinstance(strip(found.returns), CVoid) else (_OFFSET, found.returns)
 
     def shown(self, probe: Probe) -> tuple[str, ...] | None:
         """The same as C writes them; None when they are not known."""
@@ -107,7 +108,7 @@ class GuestTypes:
             return None
         return None if isinstance(types, Unknown) else tuple(map(display, types))
 
-    def _function(self, module: str, names: tuple[str, ...]) -> FuncType | None:
+    def _function(self, module: str, names: tuple[str, ...]) -> CFunction | None:
         btf = self._btf_of("" if module == KERNEL_MODULE else module)
         if btf is None:
             return None
@@ -138,7 +139,7 @@ class GuestTypes:
         except (SymbolError, TargetError):
             return None
 
-    def _is_percpu(self, symbol: Symbol) -> bool:
+    def _is_percpu(self, symbol: KernelSymbol) -> bool:
         """Up to Linux 6.14 per-CPU symbols count from 0 (kernel commit 9d7de2aa8b41); behind that by their section."""
         bounds = self._kernel.symbols.range("__per_cpu_start", "__per_cpu_end")
         inside = bounds is not None and bounds[0] <= symbol.addr < bounds[1] and bounds[1] > bounds[0]

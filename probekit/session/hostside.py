@@ -79,14 +79,14 @@ class HostSide:
         live = self._in_guest()
         return live if live is not None else self.globals_
 
-    def name_sites(self, sites: dict[int, model.Probe]) -> dict[int, model.Probe]:
+    def name_sites(self, sites: dict[int, model.ProbeIdentity]) -> dict[int, model.ProbeIdentity]:
         """Number every probe of the host behind the guest's ``sites``, for the consumer; all of them."""
         named = dict(sites)
         for ecb in self._matching.ecbs:
             if not ecb.probe.in_guest:
                 self._site_of[ecb.probe.id] = len(named)
                 self.sites.add(len(named))
-                named[len(named)] = model.Probe(ecb.probe.id, ecb.probe.name)
+                named[len(named)] = model.ProbeIdentity(ecb.probe.id, ecb.probe.name)
         return named
 
     def fire(self, kind: str) -> None:

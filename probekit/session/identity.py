@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from probekit.errors import ProbekitError, SymbolError
-from probekit.kernel.image import Kernel
+from probekit.kernel.kernel import Kernel
 from probekit.target.connect import parse_spec
 
 __all__ = ("boot_cookie", "target_key")

@@ -10,7 +10,7 @@ import psutil
 
 from probekit.guest.calls import GuestCall
 from probekit.guest.linux import Allocation
-from probekit.kernel.image import Kernel
+from probekit.kernel.kernel import Kernel
 from probekit.patch.edits import Edit
 from probekit.patch.journal import Journal, default_dir, find_journals
 from probekit.patch.journal_payloads import CallResult, JournalHeader, Registration

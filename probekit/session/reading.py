@@ -19,10 +19,10 @@ from probekit.consumer.bulk import Bulk, Sink
 from probekit.consumer.drops import DropKind, DropMeter
 from probekit.consumer.events import Event
 from probekit.consumer.flow import FlowTracker
-from probekit.consumer.printf import Context
-from probekit.consumer.records import Clause as ReadClause
+from probekit.consumer.printf import FormatContext
 from probekit.consumer.records import Corrupt, record_events
-from probekit.consumer.records import Program as ReadProgram
+from probekit.consumer.records import ReadClause as ReadClause
+from probekit.consumer.records import ReadProgram as ReadProgram
 from probekit.consumer.store import AggregationStore
 from probekit.consumer.symbols import Found, Symbols
 from probekit.enabling.host.probes import record_integer
@@ -67,7 +67,7 @@ class Reading:
         self._guest = guest
         symbols = _symbols(guest.attachment if guest is not None else None)
         self._store = AggregationStore(program.aggregations, order=_order(options), symbols=symbols)
-        context = Context(symbols=symbols, zoom=options.aggzoom, indent=options.stackindent)
+        context = FormatContext(symbols=symbols, zoom=options.aggzoom, indent=options.stackindent)
         self._reader = ReadProgram(_read_clauses(program), {}, context, self._store, self._setopt)
         self._drops = DropMeter()
         self._host_drops = DropMeter()
@@ -77,7 +77,7 @@ class Reading:
         self._speculative = _clauses_with(program, (acts.Speculate, acts.Commit, acts.Discard))
         self._bulk: Bulk | None = None
 
-    def begin(self, sites: dict[int, model.Probe]) -> None:
+    def begin(self, sites: dict[int, model.ProbeIdentity]) -> None:
         """``sites``: the probe of each site number, of both sides. The first drops are told in a second."""
         self._reader = replaced(self._reader, probes=sites)
         self._next_drops_ns = time.monotonic_ns() + _DROPS_NS

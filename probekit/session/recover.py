@@ -8,7 +8,8 @@ from __future__ import annotations
 from probekit.guest.health import check_status, has_panicked, panic_error
 from probekit.guest.survey import gather_guest
 from probekit.guest.text import KernelText
-from probekit.kernel.image import Kernel, open_kernel
+from probekit.kernel.kernel import Kernel
+from probekit.kernel.open_kernel import open_kernel
 from probekit.patch.journal_state import JournalState
 from probekit.session.attach import AttachOptions
 from probekit.session.identity import boot_cookie, target_key
@@ -33,7 +34,7 @@ def recover(spec: str, options: AttachOptions | None = None) -> Recovered:
         try:
             check_status(target)
             kernel = open_kernel(target, symbols_file=options.symbols, cache=options.cache, progress=options.progress)
-            if has_panicked(kernel.find, kernel.view.read_many):
+            if has_panicked(kernel.find, kernel.address_space.read_many):
                 raise panic_error()
             states += adopt_tables(target, kernel, boot_cookie(kernel), states)
             return _recover_all(target, kernel, states) if states else Recovered()
@@ -43,7 +44,7 @@ def recover(spec: str, options: AttachOptions | None = None) -> Recovered:
 
 def _recover_all(target: Target, kernel: Kernel, states: list[JournalState]) -> Recovered:
     cookie = boot_cookie(kernel)
-    text = KernelText(target, kernel.view, kernel.symbol("init_task"))
+    text = KernelText(target, kernel.address_space, kernel.symbol("init_task"))
     total = Recovered(journals=len(states))
     for state in reversed(states):
         if state.header.cookie != cookie:

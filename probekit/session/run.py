@@ -157,7 +157,7 @@ class Trace:
 
     def _start(self) -> Iterator[Event]:
         begin = time.monotonic()
-        sites: dict[int, model.Probe] = self._guest.find(self.matching) if self._guest is not None else {}
+        sites: dict[int, model.ProbeIdentity] = self._guest.find(self.matching) if self._guest is not None else {}
         named = self._host.name_sites(sites)
         probes = len(self.matching.ecbs) - len({r.probe.id for r in self.refused if not r.partial})
         lost = len(self.matching.ecbs) - probes

@@ -31,7 +31,7 @@ class SampledWorld(VcpuWorld):
             facts,
             lambda index: place[index] if index < len(place) else 0,
             stacks=attachment.stacks,
-            inside=True,
+            with_current=True,
         )
 
     def fact(self, name: str) -> Value:

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 from probekit.errors import JournalError
 from probekit.guest.text import KernelText
-from probekit.kernel.image import Kernel
-from probekit.kernel.mapped import mapped_pages
-from probekit.kernel.view import PhysicalMemory
+from probekit.kernel.kernel import Kernel
+from probekit.kernel.page_tables import PhysicalMemory, mapped_pages
 from probekit.patch.journal import Journal, default_dir
 from probekit.patch.journal_state import JournalState, parse
 from probekit.patch.recovery_table import HEADER_SIZE, Header, read_header
@@ -25,7 +24,7 @@ def find_tables(target: Target, kernel: Kernel) -> list[Header]:
 
     The guest is stopped.
     """
-    tables = kernel.view.tables()
+    tables = kernel.address_space.page_table_root()
     if tables is None or not isinstance(target, PhysicalMemory):
         return []
     with target.physical_memory():
@@ -45,7 +44,7 @@ def adopt_tables(target: Target, kernel: Kernel, cookie: bytes, known: list[Jour
     ``cookie``: of this boot. Raises :class:`JournalError` for a damaged table when no journal is known.
     """
     have = {(s.header.host_pid, s.header.host_start) for s in known if s.header.cookie == cookie}
-    text = KernelText(target, kernel.view, kernel.symbol("init_task"))
+    text = KernelText(target, kernel.address_space, kernel.symbol("init_task"))
     for header in find_tables(target, kernel):
         data = text.read_many([(header.addr, header.size)])[0]
         if data is None or not header.fits(data):

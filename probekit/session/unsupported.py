@@ -13,8 +13,8 @@ from probekit.providers.profile import is_sampling
 
 __all__ = ("refuse_for_guest", "wants_stacks")
 
-_COMMON = (acts.Trace, acts.Printf, acts.Exit, acts.Default, acts.Printa, acts.Clear, acts.Trunc)
-_ON_HOST = (acts.Normalize, acts.Denormalize, acts.Setopt, acts.System, acts.Freopen, acts.Ftruncate, acts.Symbol)
+_COMMON = (acts.TraceAction, acts.Printf, acts.Exit, acts.Default, acts.Printa, acts.Clear, acts.Trunc)
+_ON_HOST = (acts.Normalize, acts.Denormalize, acts.Setopt, acts.System, acts.Freopen, acts.Ftruncate, acts.SymbolAction)
 _RECORDED = (acts.Print, acts.Stack, acts.Tracemem)
 _READ = (*_COMMON, *_ON_HOST, *_RECORDED)
 """Actions that need nothing where the clause runs but a record."""
@@ -73,7 +73,7 @@ def refuse_for_guest(program: Program, matching: Matching, engine: str) -> None:
 
 def _refuse_actions(clause: Clause, engine: str) -> None:
     """What there is not for a reason that stays."""
-    names = [type(action).__name__.lower() for action in (clause.record.actions if clause.record is not None else ())]
+    names = [acts.action_name(action) for action in (clause.record.actions if clause.record is not None else ())]
     names += [op.name for block in clause.blocks for op in block.ops if isinstance(op, Call)]
     for name in names:
         if name in _NOWHERE:
@@ -98,9 +98,9 @@ def _missing(program: Program, clause: Clause, engine: str) -> list[str]:
     found: list[str] = missing(clause) if engine == "guest" else []
     for action in clause.record.actions if clause.record is not None else ():
         if not isinstance(action, _READ) and not (engine == "guest" and isinstance(action, _CODE)):
-            found.append(f"{type(action).__name__.lower()}()")
+            found.append(f"{acts.action_name(action)}()")
         elif isinstance(action, acts.Clear | acts.Trunc) and program.aggregations[action.agg].func in ("min", "max"):
-            found.append(f"{type(action).__name__.lower()}() of a min() or max()")
+            found.append(f"{acts.action_name(action)}() of a min() or max()")
     if engine == "stop":
         found += _not_stopped(clause)
     return found

@@ -17,7 +17,6 @@ Nothing here knows a kernel, a probe or a script.
 - ``memory``       how memory requests are cut into packets and put together again
 - ``paging``       x86-64 page tables, walked by hand
 - ``breakpoints``  the breakpoints and watchpoints that are set in one stub
-- ``watchpoints``  how a range of memory becomes watchpoints
 - ``gdbmi``        the same contract through gdb
 - ``gdbproc``      a gdb process that speaks MI, through pygdbmi
 - ``qmp``          QEMU's machine protocol (QMP) as plain calls

@@ -9,7 +9,7 @@ import pytest
 
 from probekit.cli import sources as module
 from probekit.cli.errors import ScriptError
-from probekit.cli.sources import Compiled, Source, compile_sources
+from probekit.cli.sources import Compiled, ProgramText, compile_sources
 from probekit.lang import check
 from probekit.probe.names import ProbeDescription
 from probekit.session.options import Options
@@ -18,7 +18,7 @@ from probekit.session.options import Options
 def _compile(
     *texts: str, can_match: Callable[[ProbeDescription], bool] | None = None, args: tuple[str, ...] = ()
 ) -> Compiled:
-    sources = [Source(text, f"description {n}", f"<{n}>") for n, text in enumerate(texts)]
+    sources = [ProgramText(text, f"description {n}", f"<{n}>") for n, text in enumerate(texts)]
     return compile_sources(sources, args, Options(), None, can_match=can_match)
 
 

@@ -20,11 +20,11 @@ from unicorn import x86_const as x86
 from probekit.buffers.aggs import AggKey
 from probekit.buffers.layout import HeaderWord, Policy, RawRecord, plan_block, read_records
 from probekit.codegen.context import Context
-from probekit.codegen.image import Image
+from probekit.codegen.image import CodeImage
 from probekit.codegen.storage import StorageOptions, plan_storage
 from probekit.codegen.verify import verify_code
 from probekit.consumer.aggregate import merge, stored_rows
-from probekit.consumer.events import Probe as ConsumerProbe
+from probekit.consumer.events import ProbeIdentity as ConsumerProbe
 from probekit.enabling.guest_engine.data_layout import VARIABLES, data_context, guest_clauses, plan_data
 from probekit.enabling.guest_engine.stubs import BuiltCode, build_code, code_size, plan_stubs
 from probekit.enabling.sites import EnabledSite
@@ -340,7 +340,7 @@ class Machine:
     user_okay: bool = True
     services: bool = True
     program: Program = field(init=False)
-    image: Image = field(init=False)
+    image: CodeImage = field(init=False)
     built: BuiltCode = field(init=False)
     code: bytes = field(init=False)
     context: Context = field(init=False)

@@ -22,11 +22,11 @@ from probekit.consumer.aggregate import (
     stored_rows,
     weight,
 )
-from probekit.consumer.events import Aggregation, Average, JoinedRow, KeyKind, Probe, Quantize, Row, StdDev
+from probekit.consumer.events import Aggregation, Average, JoinedRow, KeyKind, ProbeIdentity, Quantize, Row, StdDev
 from probekit.probe.names import ProbeName
 
-READ = Probe(7, ProbeName("fbt", "vmlinux", "vfs_read", "entry"))
-BACK = Probe(8, ProbeName("fbt", "vmlinux", "vfs_read", "return"))
+READ = ProbeIdentity(7, ProbeName("fbt", "vmlinux", "vfs_read", "entry"))
+BACK = ProbeIdentity(8, ProbeName("fbt", "vmlinux", "vfs_read", "return"))
 PROBES = {0: READ, 1: BACK}
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from probekit.consumer.drops import DROP_KINDS, Drop, DropKind, DropMeter, drop_text
-from probekit.consumer.events import Fault, Probe
+from probekit.consumer.events import Fault, ProbeIdentity
 from probekit.consumer.faults import fault_text
 from probekit.probe.names import ProbeName
 
@@ -72,7 +72,7 @@ def test_counts_add_up_to_the_total(readings: list[int]) -> None:
     assert sum(d.count for d in drops if d) == meter.total("principal")
 
 
-PROBE = Probe(3, ProbeName("fbt", "vmlinux", "f", "entry"))
+PROBE = ProbeIdentity(3, ProbeName("fbt", "vmlinux", "f", "entry"))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from probekit.consumer.events import Event, Message, Probe, ProbeFired
+from probekit.consumer.events import Event, Message, ProbeFired, ProbeIdentity
 from probekit.consumer.flow import FlowTracker
 from probekit.probe.names import ProbeName
 
@@ -11,7 +11,7 @@ _IDS: dict[ProbeName, int] = {}
 
 def fired(text: str, *, clause: int = 0, cpu: int = 0) -> ProbeFired:
     name = ProbeName(*text.split(":"))
-    probe = Probe(_IDS.setdefault(name, len(_IDS) + 1), name)
+    probe = ProbeIdentity(_IDS.setdefault(name, len(_IDS) + 1), name)
     return ProbeFired(cpu=cpu, probe=probe, clause=clause, timestamp=0, items=())
 
 

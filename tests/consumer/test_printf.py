@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from probekit.buffers.formats import Conversion, Format
 from probekit.consumer.events import GuestText, StackFrames, SymbolName, TraceInt, TraceString
-from probekit.consumer.printf import MAX_STAR, Context, render
+from probekit.consumer.printf import MAX_STAR, FormatContext, render
 from probekit.consumer.symbols import Found, Symbols
 
 LIBC = ctypes.CDLL(None)
@@ -21,8 +21,8 @@ def conv(letter: str, *, flags: str = "", width: int | None = None, precision: i
     return Conversion(flags=flags, width=width, precision=precision, length="", letter=letter)
 
 
-def show(conversion: Conversion, *arguments: TraceInt | TraceString, context: Context | None = None) -> str:
-    return render(Format("", (conversion,)), arguments, context or Context(zone=UTC)).text
+def show(conversion: Conversion, *arguments: TraceInt | TraceString, context: FormatContext | None = None) -> str:
+    return render(Format("", (conversion,)), arguments, context or FormatContext(zone=UTC)).text
 
 
 def c_printf(conversion: Conversion, value: int, bits: int) -> str:
@@ -105,7 +105,7 @@ def test_characters(letter: str, value: int, expected: str) -> None:
 
 
 def test_symbols() -> None:
-    named = Context(symbols=Symbols({0xFFFFFFFF81000010: Found("vmlinux", "start", 0x10)}.get))
+    named = FormatContext(symbols=Symbols({0xFFFFFFFF81000010: Found("vmlinux", "start", 0x10)}.get))
     addr = TraceInt(0xFFFFFFFF81000010 - (1 << 64))
     assert show(conv("a"), addr, context=named) == "vmlinux`start+0x10"
     assert show(conv("a", width=20), addr, context=named) == "  vmlinux`start+0x10"

@@ -12,12 +12,12 @@ from probekit.buffers import actions as acts
 from probekit.buffers.actions import FieldKind, RecordPlan, field_layout
 from probekit.buffers.formats import parse_format
 from probekit.buffers.layout import RawRecord
-from probekit.consumer.events import Probe
+from probekit.consumer.events import ProbeIdentity
 from probekit.consumer.quick import bulk_printer, quick_reader
 from probekit.consumer.records import Decoded, decode_record
 from probekit.probe.names import ProbeName
 
-PROBE = Probe(7, ProbeName("fbt", "vmlinux", "f%d", "entry"))
+PROBE = ProbeIdentity(7, ProbeName("fbt", "vmlinux", "f%d", "entry"))
 
 _kinds = st.one_of(
     st.tuples(st.sampled_from((1, 2, 4, 8)), st.sampled_from(("int", "uint")), st.just("")),
@@ -37,7 +37,7 @@ def plans(draw: st.DrawFn) -> RecordPlan:
     while number < len(items):
         count = draw(st.integers(0, len(items) - number))
         if not count:
-            actions.append(acts.Trace(number))
+            actions.append(acts.TraceAction(number))
             number += 1
             continue
         text = draw(_between)
@@ -71,7 +71,7 @@ def test_what_needs_more_has_none(text: str) -> None:
 
 def test_other_actions_have_none() -> None:
     fields, size = field_layout([(8, "int", ""), (8, "uint", "sym"), (16, "bytes", ""), (16, "stack", "")])
-    for action in (acts.Exit(0), acts.Symbol("sym", 1), acts.Trace(1), acts.Tracemem(2), acts.Stack(3)):
+    for action in (acts.Exit(0), acts.SymbolAction("sym", 1), acts.TraceAction(1), acts.Tracemem(2), acts.Stack(3)):
         assert quick_reader(RecordPlan(fields, (action,), size)) is None
 
 
@@ -88,7 +88,7 @@ def test_an_example() -> None:
 def test_printed_in_bulk_is_what_each_prints(plan: RecordPlan, data: st.DataObject) -> None:
     payloads = data.draw(st.lists(st.binary(min_size=plan.size, max_size=plan.size), max_size=4))
     printer = bulk_printer(plan)
-    if any(isinstance(action, acts.Trace) for action in plan.actions):
+    if any(isinstance(action, acts.TraceAction) for action in plan.actions):
         assert printer is None
         return
     assert printer is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probekit.buffers.actions import Default, Exit, Field, Printf, RecordPlan, Trace, field_layout
+from probekit.buffers.actions import Default, Exit, Printf, RecordField, RecordPlan, TraceAction, field_layout
 from probekit.buffers.formats import Conversion, Format
 from probekit.buffers.layout import RawRecord
 from probekit.consumer.events import (
@@ -13,19 +13,27 @@ from probekit.consumer.events import (
     Fault,
     GuestText,
     Printed,
-    Probe,
     ProbeFired,
+    ProbeIdentity,
     TraceInt,
     TraceString,
 )
-from probekit.consumer.records import Clause, Corrupt, Decoded, Program, decode_record, probe_field, record_events
+from probekit.consumer.records import (
+    Corrupt,
+    Decoded,
+    ReadClause,
+    ReadProgram,
+    decode_record,
+    probe_field,
+    record_events,
+)
 from probekit.probe.names import ProbeName
 
-PROBE = Probe(7, ProbeName("fbt", "vmlinux", "vfs_read", "entry"))
+PROBE = ProbeIdentity(7, ProbeName("fbt", "vmlinux", "vfs_read", "entry"))
 
 
-def decode_one(field: Field, payload: bytes) -> object:
-    decoded = decode_record(RecordPlan((field,), (Trace(0),), 8), payload, probe=PROBE)
+def decode_one(field: RecordField, payload: bytes) -> object:
+    decoded = decode_record(RecordPlan((field,), (TraceAction(0),), 8), payload, probe=PROBE)
     assert isinstance(decoded, Decoded)
     return decoded.items[0]
 
@@ -33,20 +41,20 @@ def decode_one(field: Field, payload: bytes) -> object:
 def test_integers_take_their_width_and_sign_from_the_field() -> None:
     payload = b"\xff" * 8
     for size in (1, 2, 4, 8):
-        assert decode_one(Field(0, size, "int"), payload) == TraceInt(-1, 8 * size, True)
-        assert decode_one(Field(0, size, "uint"), payload) == TraceInt((1 << 8 * size) - 1, 8 * size, False)
-    assert decode_one(Field(4, 2, "uint"), b"\0\0\0\0\x34\x12\0\0") == TraceInt(0x1234, 16, False)
+        assert decode_one(RecordField(0, size, "int"), payload) == TraceInt(-1, 8 * size, True)
+        assert decode_one(RecordField(0, size, "uint"), payload) == TraceInt((1 << 8 * size) - 1, 8 * size, False)
+    assert decode_one(RecordField(4, 2, "uint"), b"\0\0\0\0\x34\x12\0\0") == TraceInt(0x1234, 16, False)
 
 
 def test_strings_end_at_the_first_nul_and_decode_whatever_they_hold() -> None:
-    assert decode_one(Field(0, 8, "string"), b"bash\0xyz") == TraceString("bash")
-    assert decode_one(Field(0, 8, "string"), b"full len") == TraceString("full len")
-    assert decode_one(Field(0, 4, "string"), "é".encode() + b"\xff\0") == TraceString("é\udcff")
-    assert decode_one(Field(0, 0, "string"), b"") == TraceString("")
+    assert decode_one(RecordField(0, 8, "string"), b"bash\0xyz") == TraceString("bash")
+    assert decode_one(RecordField(0, 8, "string"), b"full len") == TraceString("full len")
+    assert decode_one(RecordField(0, 4, "string"), "é".encode() + b"\xff\0") == TraceString("é\udcff")
+    assert decode_one(RecordField(0, 0, "string"), b"") == TraceString("")
 
 
 def test_probe_fields_take_no_bytes() -> None:
-    assert decode_one(Field(0, 0, "probe", "probefunc"), b"") == TraceString("vfs_read")
+    assert decode_one(RecordField(0, 0, "probe", "probefunc"), b"") == TraceString("vfs_read")
     parts = [probe_field(PROBE.name, d) for d in ("probeprov", "probemod", "probefunc", "probename")]
     assert parts == ["fbt", "vmlinux", "vfs_read", "entry"]
     assert probe_field(ProbeName("dtrace", "", "", "BEGIN"), "probefunc") == ""
@@ -57,7 +65,7 @@ def test_actions_come_out_in_order() -> None:
     percent_d = Conversion(flags="", width=None, precision=None, length="", letter="d")
     percent_s = Conversion(flags="", width=None, precision=None, length="", letter="s")
     form = Format("%d %s", (percent_d, " ", percent_s))
-    plan = RecordPlan(fields, (Printf(form, (0, 1)), Trace(1), Default(), Exit(2)), size)
+    plan = RecordPlan(fields, (Printf(form, (0, 1)), TraceAction(1), Default(), Exit(2)), size)
     payload = b"\x05\0\0\0" + b"\0" * 4 + b"sh\0\0\0\0\0\0" + b"\xfe\xff\xff\xff"
     assert decode_record(plan, payload.ljust(size, b"\0"), probe=PROBE) == Decoded(
         (Printed(("5 ", GuestText("sh"))), TraceString("sh")), exit_status=-2
@@ -66,18 +74,18 @@ def test_actions_come_out_in_order() -> None:
 
 def test_what_does_not_fit_is_corrupt() -> None:
     for field in (
-        Field(8, 8, "int"),
-        Field(0, 3, "int"),
-        Field(1, 8, "int"),
-        Field(-1, 1, "int"),
-        Field(0, 99, "string"),
+        RecordField(8, 8, "int"),
+        RecordField(0, 3, "int"),
+        RecordField(1, 8, "int"),
+        RecordField(-1, 1, "int"),
+        RecordField(0, 99, "string"),
     ):
-        assert isinstance(decode_record(RecordPlan((field,), (Trace(0),), 8), b"\0" * 8, probe=PROBE), Corrupt)
-    assert isinstance(decode_record(RecordPlan((), (Trace(0),), 0), b"", probe=PROBE), Corrupt)
+        assert isinstance(decode_record(RecordPlan((field,), (TraceAction(0),), 8), b"\0" * 8, probe=PROBE), Corrupt)
+    assert isinstance(decode_record(RecordPlan((), (TraceAction(0),), 0), b"", probe=PROBE), Corrupt)
 
 
 FIELDS = st.builds(
-    Field,
+    RecordField,
     offset=st.integers(-8, 64),
     size=st.integers(-8, 64),
     kind=st.sampled_from(("int", "uint", "string", "probe")),
@@ -98,7 +106,7 @@ FORMATS = st.builds(
 )
 NUMBERS = st.integers(-1, 5)
 ACTIONS = st.one_of(
-    st.builds(Trace, field=NUMBERS),
+    st.builds(TraceAction, field=NUMBERS),
     st.builds(Exit, field=NUMBERS),
     st.builds(Default),
     st.builds(Printf, format=FORMATS, fields=st.lists(NUMBERS, max_size=4).map(tuple)),
@@ -116,8 +124,8 @@ def test_no_bytes_make_the_decoder_raise(plan: RecordPlan, payload: bytes) -> No
     assert isinstance(decode_record(plan, payload, probe=PROBE), Decoded | Corrupt)
 
 
-def program(plan: RecordPlan) -> Program:
-    return Program(clauses=(Clause(plan, name="clause 1", where="line 1"),), probes={3: PROBE})
+def program(plan: RecordPlan) -> ReadProgram:
+    return ReadProgram(clauses=(ReadClause(plan, name="clause 1", where="line 1"),), probes={3: PROBE})
 
 
 def raw(payload: bytes = b"", *, clause: int = 0, site: int = 3, fault: int = 0) -> RawRecord:
@@ -125,7 +133,7 @@ def raw(payload: bytes = b"", *, clause: int = 0, site: int = 3, fault: int = 0)
 
 
 def test_a_record_becomes_a_firing_and_an_exit_request() -> None:
-    plan = RecordPlan((Field(0, 4, "int"),), (Trace(0), Exit(0)), 8)
+    plan = RecordPlan((RecordField(0, 4, "int"),), (TraceAction(0), Exit(0)), 8)
     events = record_events(program(plan), raw(b"\2\0\0\0\0\0\0\0"), cpu=1, timestamp=5)
     fired = ProbeFired(cpu=1, probe=PROBE, clause=0, timestamp=5, items=(TraceInt(2, 32, True),))
     assert events == [fired, ExitRequested(2)]
@@ -138,7 +146,7 @@ def test_a_clause_without_actions_leaves_no_line() -> None:
 
 
 def test_a_fault_is_all_that_its_record_yields() -> None:
-    plan = RecordPlan((Field(0, 8, "int"),), (Trace(0),), 8)
+    plan = RecordPlan((RecordField(0, 8, "int"),), (TraceAction(0),), 8)
     fault = Fault(probe=PROBE, kind=1, cpu=2, value=16, clause="clause 1", where="line 1", timestamp=4)
     assert record_events(program(plan), raw(b"\x10" + b"\0" * 7, fault=1), cpu=2, timestamp=4) == [fault]
     bare = record_events(program(plan), raw(fault=4), cpu=2, timestamp=4)

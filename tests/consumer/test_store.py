@@ -8,7 +8,7 @@ from probekit.buffers.aggs import AggPlan, KeyPart, datum
 from probekit.buffers.formats import parse_format
 from probekit.consumer.events import Row
 from probekit.consumer.printa import render_rows
-from probekit.consumer.printf import Context
+from probekit.consumer.printf import FormatContext
 from probekit.consumer.store import AggregationStore
 
 KEY = (KeyPart("string", size=16),)
@@ -81,15 +81,15 @@ def test_a_formatted_printa() -> None:
     store = store_of("sum", "avg")
     store.add(0, {(b"a",): (5,), (b"b",): (7,)})
     store.add(1, {(b"a",): datum(store.plans[1], 8)})
-    text = render_rows(parse_format("%-3s|%@d|%@3d\n"), store.printed([0, 1]), Context()).text
+    text = render_rows(parse_format("%-3s|%@d|%@3d\n"), store.printed([0, 1]), FormatContext()).text
     assert text == "a  |5|  8\nb  |7|  0\n"
     store.normalize(0, 5)
-    assert render_rows(parse_format("%@d,"), store.printed([0]), Context()).text == "1,1,"
+    assert render_rows(parse_format("%@d,"), store.printed([0]), FormatContext()).text == "1,1,"
 
 
 def test_a_formatted_quantize_is_a_histogram() -> None:
     store = AggregationStore([AggPlan(0, "", "lquantize", (), (0, 2, 1))])
     store.add(0, {(): (0, 1, 0, 0)})
-    text = render_rows(parse_format("x%@d"), store.printed([0]), Context()).text
+    text = render_rows(parse_format("x%@d"), store.printed([0]), FormatContext()).text
     assert text.startswith("x\n           value  ---")
     assert text.count("\n") == 5

@@ -8,7 +8,7 @@ import pytest
 
 from probekit.guest.memory import PauseClock
 from probekit.guest.peek import MOST_BYTES, KernelPeek
-from probekit.interp.memory import BadAddress, Memory
+from probekit.interp.memory import BadAddress, PrivateMemory
 from probekit.target.ram import parse_ram_spans
 
 KERNEL = 0xFFFF_8880_0000_0000
@@ -108,7 +108,7 @@ FlatView #1
 
 
 def test_clauses_see_their_own_memory_first_and_write_nothing_else() -> None:
-    memory = Memory(outside=lambda addr, size: b"guest"[:size].ljust(size, b"\0") if addr == KERNEL else None)
+    memory = PrivateMemory(outside=lambda addr, size: b"guest"[:size].ljust(size, b"\0") if addr == KERNEL else None)
     own = memory.scratch(8)
     memory.write(own, b"own")
     assert memory.read(own, 3) == b"own" and memory.read(KERNEL, 5) == b"guest"
@@ -127,7 +127,7 @@ def test_a_string_ends_before_the_page_that_is_not_there() -> None:
         asked.append((addr, size))
         return (b"x" * (size - 1) + b"\0") if addr < KERNEL + 4096 else None
 
-    memory = Memory(outside=outside)
+    memory = PrivateMemory(outside=outside)
     assert memory.string(KERNEL + 4090, 255) == b"xxxxx"
     assert asked == [(KERNEL + 4090, 6)]
 

@@ -12,9 +12,9 @@ from probekit.errors import GuestError, SymbolError
 from probekit.guest.memory import PauseClock
 from probekit.guest.spaces import AddressSpaces, Unshared
 from probekit.kernel.btf import Btf
-from probekit.kernel.memory import Memory
+from probekit.kernel.memory import KernelMemory
+from probekit.kernel.page_tables import Leaf, PageTableRoot
 from probekit.kernel.tasks import read_tasks, task_addresses
-from probekit.kernel.view import Leaf, Tables
 from tests.kernel.fakes import BtfWriter
 
 BASE = 0xFFFF888000000000
@@ -99,9 +99,9 @@ class _Guest:
     def resume(self) -> None:
         self.running = True
 
-    def tables(self) -> Tables:
+    def page_table_root(self) -> PageTableRoot:
         assert not self.running
-        return Tables(0x1000, 4)
+        return PageTableRoot(0x1000, 4)
 
     def walk_many(self, pages: Sequence[int]) -> dict[int, Leaf | None]:
         return dict.fromkeys(pages, Leaf(0, 0))
@@ -120,8 +120,8 @@ class _Stub:
     def read(self, addr: int, size: int) -> bytes:
         raise NotImplementedError
 
-    def tables(self) -> Tables:
-        return self._guest.tables()
+    def page_table_root(self) -> PageTableRoot:
+        return self._guest.page_table_root()
 
     def walk_many(self, pages: Sequence[int]) -> dict[int, Leaf | None]:
         assert not self._guest.running
@@ -141,7 +141,7 @@ def spaces(guest: _Guest, *, ram: bool = True) -> AddressSpaces:
     btf = _btf()
     return AddressSpaces(
         stub,
-        Memory(stub),
+        KernelMemory(stub),
         PauseClock(machine),
         ram=machine if ram else None,
         tasks=lambda memory: task_addresses(memory, btf, guest.tasks[0]),
@@ -174,7 +174,7 @@ def test_and_what_only_a_thread_has_whose_leader_is_gone(guest: _Guest) -> None:
     guest.tasks.pop()
     guest.ring(guest.tasks[0] + TASKS, [leader + TASKS])
     guest.ring(leader + 0x400 + HEAD, [leader + LINK, thread + LINK])
-    memory = Memory(guest)
+    memory = KernelMemory(guest)
     found = task_addresses(memory, _btf(), guest.tasks[0])
     assert [task.comm for task in read_tasks(memory, _btf(), found)] == ["swapper/0", "gone", "left"]
     assert spaces(guest).unshared(PAGES) == [Unshared(PAGES[1], "left", 2)]

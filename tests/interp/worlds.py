@@ -29,7 +29,7 @@ BUILTINS: dict[str, Value] = {
 
 @dataclass
 class World:
-    """A :class:`probekit.interp.run.Context` for tests."""
+    """A :class:`probekit.interp.run.EvalContext` for tests."""
 
     program: Program
     args: tuple[int, ...] = (0,) * 10

@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from probekit.buffers.actions import Field, RecordPlan, Trace
+from probekit.buffers.actions import RecordField, RecordPlan, TraceAction
 from probekit.buffers.aggs import AggPlan, KeyPart
 from probekit.ir import ops
 from probekit.ir.ops import BinOp, Block, Clause, CmpOp, Op, Program, Terminator, Variable
 from probekit.ir.verify import verify_program
 
-_FIELD = RecordPlan((Field(0, 8, "int"), Field(8, 0, "probe", "probefunc")), (Trace(0), Trace(1)), 8)
+_FIELD = RecordPlan(
+    (RecordField(0, 8, "int"), RecordField(8, 0, "probe", "probefunc")), (TraceAction(0), TraceAction(1)), 8
+)
 _GOOD = (ops.Arg(0, 0), ops.Emit(0, 0))
 
 
@@ -90,7 +92,7 @@ def test_fields_on_every_path_once() -> None:
 
 
 def test_records() -> None:
-    overlapping = replace(_FIELD, fields=(Field(0, 8, "int"), Field(4, 4, "int")))
+    overlapping = replace(_FIELD, fields=(RecordField(0, 8, "int"), RecordField(4, 4, "int")))
     assert any("outside its place" in t for t in _texts((_GOOD, ops.Return()), record=overlapping))
-    unknown = replace(_FIELD, actions=(Trace(5),))
+    unknown = replace(_FIELD, actions=(TraceAction(5),))
     assert any("does not exist" in t for t in _texts((_GOOD, ops.Return()), record=unknown))

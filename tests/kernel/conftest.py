@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from probekit.kernel.image import Kernel, open_kernel
+from probekit.kernel.kernel import Kernel
+from probekit.kernel.open_kernel import open_kernel
 from probekit.target.api import Target
 from probekit.target.connect import connect
 from vm.guest import Guest
@@ -60,5 +61,5 @@ def live(live_guest: Guest) -> Iterator[Live]:
 def private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of this test's own."""
     folder = tmp_path / "symbols"
-    monkeypatch.setattr("probekit.kernel.cache.cache_dir", lambda: folder)
+    monkeypatch.setattr("probekit.kernel.disk_cache.cache_dir", lambda: folder)
     return folder

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from probekit.errors import MemoryAccessError, UnsupportedError
-from probekit.kernel.memory import Image
+from probekit.kernel.memory import MemoryCopy
 from probekit.target.api import Regs
 
 BASE = 0xFFFFFFFF81000000
@@ -90,7 +90,9 @@ def make_rows(seed: int, count: int, *, percpu: bool, long_names: bool) -> list[
     return rows
 
 
-def encode_kallsyms(rows: Sequence[Row], style: KallsymsStyle, *, start: int, lead: int = 64, seed: int = 0) -> Image:
+def encode_kallsyms(
+    rows: Sequence[Row], style: KallsymsStyle, *, start: int, lead: int = 64, seed: int = 0
+) -> MemoryCopy:
     """The tables as scripts/kallsyms.c of that age lays them out, amid random bytes."""
     rng = random.Random(seed)
     tokens, encode = _tokens(rows)
@@ -141,7 +143,7 @@ def encode_kallsyms(rows: Sequence[Row], style: KallsymsStyle, *, start: int, le
         put(bytes(seqs))
     out.extend(bytes(16))
     out.extend(rng.randbytes(64))
-    return Image(start, bytes(out))
+    return MemoryCopy(start, bytes(out))
 
 
 def _offset(addr: int, encoding: str, low: int, place: int) -> bytes:

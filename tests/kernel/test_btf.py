@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from probekit.errors import SymbolError
-from probekit.kernel.btf import Btf, BtfIndex
-from probekit.kernel.types import ArrayType, EnumType, IntType, PtrType, StructType, display, sizeof, strip
+from probekit.kernel.btf import Btf
+from probekit.kernel.btf_sections import BtfIndex
+from probekit.kernel.c_types import CArray, CEnum, CInt, CPointer, CStruct, display, sizeof, strip
 
 from .fakes import BtfWriter
 
@@ -53,14 +54,15 @@ def test_types_and_names() -> None:
     btf = Btf(_sample().data())
     task = btf.struct("task")
     target = task.field("next").type
-    assert isinstance(target, PtrType) and target.target is task
+    assert isinstance(target, CPointer) and target.target is task
     comm = task.field("comm").type
-    assert isinstance(comm, ArrayType) and comm.element == IntType("char", 1, True, is_char=True)
-    assert isinstance(strip(task.field("pid").type), IntType)
+    assert isinstance(comm, CArray) and comm.element == CInt("char", 1, True)
+    assert isinstance(strip(task.field("pid").type), CInt)
     function = btf.function("do_it")
     assert function is not None and function.variadic and [param.name for param in function.params] == ["task"]
     assert display(function) == "int (struct task *, ...)"
-    assert [(v.name, v.value) for v in btf.enum("color").values] == [("RED", 0), ("GREEN", -1)]
+    color = btf.find("enum", "color")
+    assert isinstance(color, CEnum) and [(v.name, v.value) for v in color.values] == [("RED", 0), ("GREEN", -1)]
     assert btf.constant("BIG") == 1 | 2 << 32 and btf.constant("GREEN") == -1
     assert btf.constant("NOT") is None and btf.function("task") is None
     assert "task" in set(btf.names("struct"))
@@ -75,7 +77,7 @@ def test_split_btf() -> None:
     w.struct("module_thing", 16, [("owner", own, 0)])
     split = Btf(w.data(), base=base)
     owner = split.struct("module_thing").field("owner").type
-    assert isinstance(owner, PtrType) and owner.target is base.struct("task")
+    assert isinstance(owner, CPointer) and owner.target is base.struct("task")
     assert split.struct("task") is base.struct("task")
     assert split.constant("BIG") == base.constant("BIG")
 
@@ -87,7 +89,7 @@ def _touch(btf: Btf) -> None:
         display(made)
         sizeof(made)
         strip(made)
-        if isinstance(made, StructType):
+        if isinstance(made, CStruct):
             made.find_field("no.such")
             for number, _ in enumerate(made.fields()):
                 if number > 1000:
@@ -162,5 +164,5 @@ def test_hostile_name_is_escaped() -> None:
 
 
 def test_enum_signed() -> None:
-    made = Btf(_sample().data()).enum("color")
-    assert isinstance(made, EnumType) and made.signed
+    made = Btf(_sample().data()).find("enum", "color")
+    assert isinstance(made, CEnum) and made.signed

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from probekit.errors import SymbolError
 from probekit.kernel import kallsyms
-from probekit.kernel.memory import Image
+from probekit.kernel.memory import MemoryCopy
 
 from .fakes import BASE, STYLES, KallsymsStyle, encode_kallsyms, make_rows
 
@@ -39,7 +39,7 @@ def test_block_boundaries(style: KallsymsStyle, count: int) -> None:
     assert _rows_of(kallsyms.load(encode_kallsyms(rows, style, start=START), BASE)) == rows
 
 
-def _intact(style: KallsymsStyle) -> Image:
+def _intact(style: KallsymsStyle) -> MemoryCopy:
     return encode_kallsyms(make_rows(7, 900, percpu=False, long_names=False), style, start=START)
 
 
@@ -58,7 +58,7 @@ def test_damage_is_symbol_error(style: str, edits: list[tuple[int, bytes]], cut:
         at %= len(data) - 8
         data[at : at + len(new)] = new
     try:
-        raw = kallsyms.load(Image(START, bytes(data[: cut and cut % len(data)])), BASE)
+        raw = kallsyms.load(MemoryCopy(START, bytes(data[: cut and cut % len(data)])), BASE)
     except SymbolError:
         return
     assert list(raw.addrs) == sorted(raw.addrs)
@@ -73,7 +73,7 @@ def test_bait_everywhere_ends_soon(seed: int) -> None:
     pieces = [digits, bytes(64), b"".join((600 * i).to_bytes(4, "little") for i in range(300)), rng.randbytes(99)]
     data = b"".join(rng.choice(pieces) for _ in range(400)) + _INTACT["v6.4"].data[200:]
     with pytest.raises(SymbolError):
-        kallsyms.load(Image(START, data), BASE + 0x200000)
+        kallsyms.load(MemoryCopy(START, data), BASE + 0x200000)
 
 
 def test_wrong_base_is_refused() -> None:
@@ -84,4 +84,4 @@ def test_wrong_base_is_refused() -> None:
 @pytest.mark.parametrize("data", [b"", bytes(4096), b"\xff" * 4096])
 def test_nothing_there(data: bytes) -> None:
     with pytest.raises(SymbolError, match="no kernel symbol table"):
-        kallsyms.load(Image(START, data), BASE)
+        kallsyms.load(MemoryCopy(START, data), BASE)

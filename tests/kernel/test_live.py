@@ -11,8 +11,8 @@ import pytest
 
 from probekit.errors import SymbolError
 from probekit.kernel.btf import Btf
-from probekit.kernel.image import open_kernel
-from probekit.kernel.types import ArrayType, strip
+from probekit.kernel.c_types import CArray, strip
+from probekit.kernel.open_kernel import open_kernel
 from probekit.target.api import Target
 from probekit.target.connect import connect
 from vm.guest import Guest
@@ -35,8 +35,7 @@ def test_every_symbol(live: Live) -> None:
 
 
 def test_kernel_type_letters_and_order(live: Live) -> None:
-    addrs, names, letters = live.kernel._core.columns()
-    mine = list(zip(addrs, letters, names, strict=True))
+    mine = [(s.addr, s.type_char, s.name) for s in live.kernel.symbols if not s.module]
     assert mine == [row[:3] for row in live.rows if not row[3]]
 
 
@@ -65,7 +64,7 @@ def test_modules(live: Live) -> None:
     assert {m.name: m.state for m in live.kernel.modules} == listed and listed
     for module in live.kernel.modules:
         text = [s for s in live.kernel.symbols.text(module.name) if s.type_char in "tT"]
-        assert sum(module.holds_text(s.addr) for s in text) >= len(text) / 2
+        assert sum(module.text_start <= s.addr < module.text_end for s in text) >= len(text) / 2
 
 
 def test_btf_is_the_kernels_own(live: Live) -> None:
@@ -91,7 +90,7 @@ def test_layouts_that_never_change(live: Live) -> None:
     assert [f.offset for f in btf.struct("list_head").fields()] == [0, 8]
     assert btf.struct("pt_regs").size == 168 and btf.struct("pt_regs").field("ip").offset == 128
     comm = strip(btf.struct("task_struct").field("comm").type)
-    assert isinstance(comm, ArrayType) and comm.count == 16
+    assert isinstance(comm, CArray) and comm.count == 16
     function = btf.function("vfs_read")
     assert function is not None and [p.name for p in function.params] == ["file", "buf", "count", "pos"]
 
@@ -171,14 +170,14 @@ def test_cache_makes_the_second_attach_fast(live: Live, private_cache: Path) -> 
     seconds = time.perf_counter() - started
     assert warm.from_cache and warm.base == cold.base
     assert list(map(str, warm.symbols)) == list(map(str, cold.symbols))
-    assert warm.symbols.columns()[0] == cold.symbols.columns()[0]
+    assert [s.addr for s in warm.symbols] == [s.addr for s in cold.symbols]
     assert warm.btf is not None and cold.btf is not None and warm.btf.data == cold.btf.data
     # 0.2 to 0.3 s on a quiet machine; the bound leaves room for a busy one.
     assert seconds < 2
 
 
 def test_symbol_files(live: Live, tmp_path: Path) -> None:
-    core = live.kernel._core
+    addrs = [s.addr for s in live.kernel.symbols if not s.module]
     good = tmp_path / "kallsyms"
     good.write_text("".join(f"{addr:016x} {letter} {name}\n" for addr, letter, name, module in live.rows if not module))
     slid = tmp_path / "System.map"
@@ -187,7 +186,8 @@ def test_symbol_files(live: Live, tmp_path: Path) -> None:
         "".join(f"{a + step if a >> 63 else a:016x} {t} {n}\n" for a, t, n, module in live.rows if not module)
     )
     for path in (good, slid):
-        assert open_kernel(live.target, symbols_file=path)._core.columns()[0] == core.columns()[0]
+        opened = open_kernel(live.target, symbols_file=path)
+        assert [s.addr for s in opened.symbols if not s.module] == addrs
     wrong = tmp_path / "wrong"
     wrong.write_text(
         "".join(
@@ -237,7 +237,7 @@ def test_page_table_isolation_with_every_vcpu_in_user_space(version: str) -> Non
             assert any(task.comm == "kthreadd" for task in kernel.tasks())
             # The direct way is really closed, or this test shows nothing.
             assert target.read_many([(kernel.symbol("modules"), 8)]) == [None]
-            assert kernel.view.translate(kernel.symbol("modules")) is not None
+            assert kernel.address_space.translate(kernel.symbol("modules")) is not None
             # The second way in: run until a vCPU is in the kernel.
             plain = open_kernel(_WithoutPhysicalMemory(target), cache=False)
             assert sorted((s.addr, s.name, s.module) for s in plain.symbols) == theirs

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from probekit.errors import SymbolError
 from probekit.kernel.btf import Btf
+from probekit.kernel.c_types import display
 from probekit.kernel.kallsyms import RawSymbols
+from probekit.kernel.marker_format import MarkerFormatError, argument_types
 from probekit.kernel.markers import CALL_OFFSET, MAX_MARKERS, STATE_OFFSET, Marker, list_markers
-from probekit.kernel.markformat import FormatError, argument_types
-from probekit.kernel.memory import Memory
+from probekit.kernel.memory import KernelMemory
 from probekit.kernel.modules import Module
 from probekit.kernel.symbols import SymbolTable
-from probekit.kernel.types import display
 
 from .fakes import BASE, BtfWriter, FakeMemory
 
@@ -60,7 +60,7 @@ def test_types(text: str, types: str) -> None:
     ],
 )
 def test_formats_that_are_none(text: str, said: str) -> None:
-    with pytest.raises(FormatError, match=said.replace("*", r"\*")):
+    with pytest.raises(MarkerFormatError, match=said.replace("*", r"\*")):
         argument_types(text)
 
 
@@ -68,7 +68,7 @@ def test_formats_that_are_none(text: str, said: str) -> None:
 def test_any_text(text: str) -> None:
     try:
         assert len(argument_types(text)) <= text.count("%")
-    except FormatError as error:
+    except MarkerFormatError as error:
         assert str(error).startswith("its format")
 
 
@@ -95,14 +95,14 @@ NAMES = [b"fn", b"alpha", b"a %d", b"beta", b"", b"x" * 64, b"bad name", b"\x1b[
 FN, ALPHA, FORMAT, BETA, EMPTY, ENDLESS, SPACED, CONTROL, UNKNOWN = map(_string, range(len(NAMES)))
 
 
-def _guest(data: bytes, code: bytes = b"") -> Memory:
+def _guest(data: bytes, code: bytes = b"") -> KernelMemory:
     strings = bytearray(0x1000)
     for place, name in enumerate(NAMES):
         strings[0x40 * place : 0x40 * place + len(name)] = name
     strings[0x40 * 5 : 0x40 * 6] = b"x" * 64
     text = bytearray(0x1000)
     text[HERE - TEXT : HERE - TEXT + len(code)] = code
-    return Memory(
+    return KernelMemory(
         FakeMemory(
             (TEXT, bytes(text)), (DATA, data.ljust(-(-len(data) // 4096) * 4096, b"\0")), (STRINGS, bytes(strings))
         )
@@ -156,15 +156,15 @@ def test_a_marker_and_its_places(areas: bool) -> None:
         (_marker(ALPHA, 0), b"", "format is unreadable"),
         (_marker(ALPHA, STRINGS + 0x1000), b"", "format is unreadable"),
         (_marker(ALPHA, UNKNOWN), b"", "%Q"),
-        (_marker(ALPHA, FORMAT, call=0), b"", "no code"),
-        (_marker(ALPHA, FORMAT, call=DATA), b"", "no code"),
+        (_marker(ALPHA, FORMAT, call=0), b"", "not code"),
+        (_marker(ALPHA, FORMAT, call=DATA), b"", "not code"),
         (_marker(ALPHA, FORMAT, flags=0x11), b"", "another version"),
         (_marker(ALPHA, FORMAT, state=1), b"", "already"),
         (_marker(ALPHA, FORMAT, flags=0), b"", "no place"),
-        (_marker(ALPHA, FORMAT, flags=0) + _site(DATA, DATA), b"", "is no code"),
-        (_marker(ALPHA, FORMAT, flags=0) + _site(DATA, HERE), b"\x90\x90", "no load immediate"),
-        (_marker(ALPHA, FORMAT, flags=0) + _site(DATA, HERE), b"\xb4\x00", "no load immediate"),
-        (_marker(ALPHA, FORMAT, flags=0) + _site(DATA, HERE), b"\xb0\x02", "no load immediate"),
+        (_marker(ALPHA, FORMAT, flags=0) + _site(DATA, DATA), b"", "is not code"),
+        (_marker(ALPHA, FORMAT, flags=0) + _site(DATA, HERE), b"\x90\x90", "not a load immediate"),
+        (_marker(ALPHA, FORMAT, flags=0) + _site(DATA, HERE), b"\xb4\x00", "not a load immediate"),
+        (_marker(ALPHA, FORMAT, flags=0) + _site(DATA, HERE), b"\xb0\x02", "not a load immediate"),
         (_marker(ALPHA, FORMAT, flags=0) + _site(DATA, HERE), b"\xb0\x01", "already"),
         (_marker(ALPHA, FORMAT, flags=0) + _site(DATA + 8, HERE), b"\xb0\x00", "no place"),
     ],

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from probekit.kernel.c_types import CInt, CMember, CStruct
 from probekit.kernel.orc import OrcTable, OrcUnwinder, orc_layout
-from probekit.kernel.types import IntType, Member, StructType
 
 TEXT = 0xFFFFFFFF81000000
 TABLE = 0xFFFFFFFF82000000
@@ -19,10 +19,10 @@ IRQ = 0xFFFFC90000010000
 UNDEFINED, PREV_SP, DI, BP, SP, R10, BP_INDIRECT, SP_INDIRECT = 0, 1, 3, 4, 5, 6, 8, 9
 
 
-def _layout(*, old: bool) -> StructType:
-    word = IntType("unsigned int", 4, signed=False)
+def _layout(*, old: bool) -> CStruct:
+    word = CInt("unsigned int", 4, signed=False)
     bits = [("type", 40, 2), ("end", 42, 1)] if old else [("type", 40, 3), ("signal", 43, 1)]
-    return StructType("orc_entry", "struct", 6, tuple(Member(name, word, at, size) for name, at, size in bits))
+    return CStruct("orc_entry", "struct", 6, tuple(CMember(name, word, at, size) for name, at, size in bits))
 
 
 def _entry(sp: int, sp_offset: int, bp: int = UNDEFINED, bp_offset: int = 0, kind: str = "call", *, old: bool) -> bytes:
@@ -37,7 +37,7 @@ def _unwinder(*rows: tuple[int, bytes], old: bool) -> OrcUnwinder:
     return OrcUnwinder([(TEXT, TEXT + 0x10000, OrcTable(TABLE, ips, entries, orc_layout(_layout(old=old))))])
 
 
-class Memory:
+class KernelMemory:
     """Words by address."""
 
     def __init__(self, words: dict[int, int]) -> None:
@@ -51,7 +51,7 @@ class Memory:
 
 def _callers(unwinder: OrcUnwinder, words: dict[int, int], **regs: int) -> list[int]:
     known = {"rip": TEXT, "rsp": STACK, "rbp": 0, **regs}
-    return [ip - TEXT for ip in islice(unwinder.callers(known, Memory(words)), 20)]
+    return [ip - TEXT for ip in islice(unwinder.callers(known, KernelMemory(words)), 20)]
 
 
 @pytest.mark.parametrize("old", [True, False])

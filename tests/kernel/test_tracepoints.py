@@ -9,19 +9,19 @@ import pytest
 
 from probekit.errors import SymbolError
 from probekit.kernel.btf import Btf
+from probekit.kernel.c_types import display
 from probekit.kernel.kallsyms import RawSymbols
-from probekit.kernel.memory import Memory
+from probekit.kernel.memory import KernelMemory
 from probekit.kernel.modules import Module
 from probekit.kernel.symbols import SymbolTable
 from probekit.kernel.tracepoints import (
-    ProbeList,
+    ProbeListLayout,
     Tracepoint,
     count_tracepoints,
     list_tracepoints,
-    probe_list,
+    probe_list_layout,
     tracepoint_params,
 )
-from probekit.kernel.types import display
 
 from .fakes import BASE, BtfWriter, FakeMemory
 
@@ -94,7 +94,7 @@ def test_names_systems_owners(relative: bool) -> None:
     blob = bytearray(128)
     struct.pack_into("<QI", blob, 64, PTRS + 3 * size, 1)
     module = Module("extra", MODULE, "live", BASE, BASE, bytes(blob))
-    memory = Memory(_guest([b"alpha", b"beta", b"gamma", b"of_module"], relative=relative))
+    memory = KernelMemory(_guest([b"alpha", b"beta", b"gamma", b"of_module"], relative=relative))
     symbols = _symbols(3, size)
     assert count_tracepoints(symbols, [module], btf) == 4
     assert list_tracepoints(memory, symbols, [module], btf) == (
@@ -108,19 +108,19 @@ def test_names_systems_owners(relative: bool) -> None:
 
 
 def test_kernels_without() -> None:
-    memory, symbols = Memory(_guest([b"alpha"], relative=True)), _symbols(1, 4)
+    memory, symbols = KernelMemory(_guest([b"alpha"], relative=True)), _symbols(1, 4)
     empty = Btf(BtfWriter().data())
     assert count_tracepoints(symbols, [], None) == 0 == count_tracepoints(symbols, [], empty)
     assert list_tracepoints(memory, symbols, [], None) == () == list_tracepoints(memory, symbols, [], empty)
     (only,) = list_tracepoints(memory, symbols, [], _btf(relative=True, events=False))
     assert only == Tracepoint(POINTS, "alpha")
-    assert probe_list(None) is None is probe_list(empty)
+    assert probe_list_layout(None) is None is probe_list_layout(empty)
 
 
 @pytest.mark.parametrize("name", [b"", b"x" * 64, b"with space", b"esc\x1b[2J", b"\xff\xfe", b"a:b"])
 def test_a_name_that_is_none_keeps_its_place(name: bytes) -> None:
     names = [b"alpha", name.ljust(64, b"x") if len(name) == 64 else name, b"gamma"]
-    found = list_tracepoints(Memory(_guest(names, relative=True)), _symbols(3, 4), [], _btf(relative=True))
+    found = list_tracepoints(KernelMemory(_guest(names, relative=True)), _symbols(3, 4), [], _btf(relative=True))
     assert [t.name for t in found][::2] == ["alpha", "gamma"]
     assert found[1].name == "" or len(name) == 64
 
@@ -130,9 +130,9 @@ def test_a_hostile_guest() -> None:
     with pytest.raises(SymbolError, match="more tracepoints"):
         count_tracepoints(_symbols(1 << 20, 4), [], btf)
     with pytest.raises(SymbolError, match="does not end"):
-        list_tracepoints(Memory(_guest([b"a"], relative=True, loop=True)), _symbols(1, 4), [], btf)
+        list_tracepoints(KernelMemory(_guest([b"a"], relative=True, loop=True)), _symbols(1, 4), [], btf)
     wild = FakeMemory((PTRS, bytes(4096)), (EVENTS, struct.pack("<Q", EVENTS).ljust(4096, b"\0")))
-    (only,) = list_tracepoints(Memory(wild), _symbols(1, 4), [], btf)  # leads to zeros
+    (only,) = list_tracepoints(KernelMemory(wild), _symbols(1, 4), [], btf)  # leads to zeros
     assert only.name == ""
 
 
@@ -150,8 +150,8 @@ def test_arguments() -> None:
 
 
 def test_who_is_registered() -> None:
-    layout = probe_list(_btf(relative=True))
-    assert layout == ProbeList(funcs=16, entry_size=24, function=0, data=8)
+    layout = probe_list_layout(_btf(relative=True))
+    assert layout == ProbeListLayout(funcs=16, entry_size=24, function=0, data=8)
     points = bytearray(4096)
     struct.pack_into("<Q", points, 16, FUNCS)
     struct.pack_into("<Q", points, 2 * SIZE + 16, FUNCS + 4096 - 24)  # the array runs into an unmapped page

@@ -23,8 +23,8 @@ from probekit.lang.types import (
     EnumType,
     FloatType,
     IntType,
-    Member,
     PointerType,
+    StructMember,
     StructType,
     alignof,
     bit_place,
@@ -344,10 +344,10 @@ def test_shapes_are_bounded() -> None:
     with pytest.raises(TooManyParts):
         shape(ArrayType(StructType("struct", "empty"), 1 << 30), 256)
     loop = StructType("struct", "loop", size=8, complete=True)
-    loop.members = (Member("me", loop, 0),)
+    loop.members = (StructMember("me", loop, 0),)
     with pytest.raises(TooManyParts):
         shape(loop, 256)
-    assert alignof(StructType("struct", "n", (Member("me", loop, 0),), 8, align=0)) == 1
+    assert alignof(StructType("struct", "n", (StructMember("me", loop, 0),), 8, align=0)) == 1
     assert shape(ArrayType(IntType("char", 8, True), 1 << 20), 256)
 
 
@@ -356,4 +356,4 @@ def test_a_real_name_is_found_by_its_string_only() -> None:
     big = btf.enumerator("BIG")
     assert big is not None and big[0] == 1 | 2 << 32
     assert btf.enumerator("task") is None and btf.enumerator("nosuch") is None and btf.enumerator("") is None
-    assert set(btf._made) == {i for i in btf._made if btf._kind(i) == 19}
+    assert set(btf._made) == {i for i in btf._made if btf._sections.kind(i) == 19}

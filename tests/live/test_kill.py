@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from probekit.guest.text import KernelText as GuestText
-from probekit.kernel.image import open_kernel
+from probekit.kernel.open_kernel import open_kernel
 from probekit.session.recover import recover
 from probekit.session.table_scan import find_tables
 from probekit.target.connect import connect
@@ -175,7 +175,7 @@ def test_a_table_that_is_damaged(guest: Guest, probekit: Probekit, tmp_path: Pat
     try:
         kernel = open_kernel(target)
         (found,) = find_tables(target, kernel)
-        text = GuestText(target, kernel.view, kernel.symbol("init_task"))
+        text = GuestText(target, kernel.address_space, kernel.symbol("init_task"))
         (was,) = text.read_many([(found.addr + 100, 1)])
         assert was is not None
         text.write_many([(found.addr + 100, bytes((was[0] ^ 1,)))])

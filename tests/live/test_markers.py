@@ -14,7 +14,7 @@ from probekit.enabling.guest_engine.engine import GuestEngine
 from probekit.enabling.guest_engine.live_markers import LiveMarkers
 from probekit.errors import GuestError
 from probekit.ir.build import compile_program
-from probekit.kernel.types import display
+from probekit.kernel.c_types import display
 from probekit.patch.crossmodify import change
 from probekit.patch.edits import Edit
 from probekit.probe.names import ProbeDescription
@@ -125,11 +125,11 @@ def test_broken_markers_are_refused_each_with_its_reason(guest: Guest, probekit:
         ("eleven", "11 arguments"),
         ("wild_format", "unreadable"),
         ("null_format", "unreadable"),
-        ("wild_call", "no code"),
-        ("call_into_data", "no code"),
+        ("wild_call", "not code"),
+        ("call_into_data", "not code"),
         ("flags_of_another", "another version"),
-        ("site_is_no_load", "no load immediate"),
-        ("site_is_no_text", "no code"),
+        ("site_is_no_load", "not a load immediate"),
+        ("site_is_no_text", "not code"),
         ("no_site", "no place"),
     ):
         assert word in reasons[name], name

@@ -13,7 +13,8 @@ from probekit.guest.calls import MemoryKind
 from probekit.guest.linux import LinuxServices
 from probekit.guest.safepoint import SafePoint
 from probekit.guest.survey import gather_guest
-from probekit.kernel.image import Kernel, open_kernel
+from probekit.kernel.kernel import Kernel
+from probekit.kernel.open_kernel import open_kernel
 from probekit.target.api import Regs, Target
 from probekit.target.connect import connect
 from tests.guest_fixtures import K61, only

@@ -121,3 +121,19 @@ def test_a_full_disk_under_the_journal(guest: Guest, probekit: Probekit, text: b
     assert done.status == 1 and "File too large" in done.paragraph()
     assert "probekit recover" not in done.stderr
     _left_nothing(guest, probekit, text, done)
+
+
+def test_a_reader_of_stderr_that_goes_away_leaves_the_guest_whole(guest: Guest, probekit: Probekit) -> None:
+    before = KernelText.locate(guest).read()
+    reading, writing = os.pipe()
+    running = probekit.start(
+        "-v", "-q", "-n", "fbt::vfs_read:entry { @ = count(); }", "-n", "tick-2s { exit(0); }", stderr=writing
+    )
+    os.close(writing)
+    said = b""
+    while b"enabling" not in said:
+        piece = os.read(reading, 4096)
+        assert piece, said
+        said += piece
+    os.close(reading)
+    _left_nothing(guest, probekit, before, running.finish())

@@ -22,7 +22,7 @@ from probekit.consumer.events import (
     KeyKind,
     Message,
     Printed,
-    Probe,
+    ProbeIdentity,
     Row,
     TraceInt,
     TraceString,
@@ -135,7 +135,7 @@ def test_aggregations_at_the_end_are_lines_like_the_others() -> None:
 def test_every_line_is_json_and_printable_ascii(text: str, value: int) -> None:
     out = io.StringIO()
     renderer = JsonRenderer(out)
-    probe = Probe(1, ProbeName(text, text, text, text))
+    probe = ProbeIdentity(1, ProbeName(text, text, text, text))
     renderer.event(fired(TraceString(text), TraceInt(value), Printed((text, GuestText(text))), probe=probe))
     renderer.event(Aggregation(text, "count", (KeyKind("string"),), (Row((text,), value),)))
     renderer.event(Message(text, {text: text}))

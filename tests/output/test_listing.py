@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probekit.consumer.events import Probe
+from probekit.consumer.events import ProbeIdentity
 from probekit.output.listing import ListedProbe, Refused, listing_json, listing_text
 from probekit.probe.names import ProbeName
 
@@ -30,7 +30,7 @@ def test_an_empty_table_is_a_header() -> None:
 
 def test_long_names_push_their_row_out() -> None:
     name = ProbeName("a_long_provider", "a_very_long_module_name", "f" * 40, "entry")
-    assert list(listing_text([ListedProbe(Probe(7, name))]))[1] == (
+    assert list(listing_text([ListedProbe(ProbeIdentity(7, name))]))[1] == (
         f"    7 a_long_provider a_very_long_module_name {'f' * 40} entry"
     )
 
@@ -94,6 +94,6 @@ def test_json() -> None:
 
 @given(st.text())
 def test_names_cannot_break_the_table(text: str) -> None:
-    listed = ListedProbe(Probe(1, ProbeName(text, text, text, text)), (text,), notes=(text,))
+    listed = ListedProbe(ProbeIdentity(1, ProbeName(text, text, text, text)), (text,), notes=(text,))
     lines = list(listing_text([listed], [Refused(listed.probe.name, text)], verbose=True))
     assert not any(c in line for line in lines for c in "\x1b\n\r\x9b")

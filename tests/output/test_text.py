@@ -23,8 +23,8 @@ from probekit.consumer.events import (
     KeyKind,
     Message,
     Printed,
-    Probe,
     ProbeFired,
+    ProbeIdentity,
     Row,
     TraceInt,
     TraceString,
@@ -77,7 +77,7 @@ def test_several_items_share_a_line() -> None:
 
 def test_long_names_push_the_line_out() -> None:
     name = ProbeName("fbt", "vmlinux", "a_function_with_a_very_long_name", "return")
-    text = written(fired(TraceInt(1, 32), probe=Probe(1234567, name)))[0]
+    text = written(fired(TraceInt(1, 32), probe=ProbeIdentity(1234567, name)))[0]
     assert text == HEADER + "  0 1234567 a_function_with_a_very_long_name:return         1\n"
 
 
@@ -89,7 +89,7 @@ def test_flow() -> None:
     flow = TextStyle(flow=True)
 
     def step(name: str, indent: int, prefix: str, named: bool = False, *items: Item) -> ProbeFired:
-        probe = Probe(1, ProbeName("fbt", "vmlinux", name, "entry"))
+        probe = ProbeIdentity(1, ProbeName("fbt", "vmlinux", name, "entry"))
         return ProbeFired(
             cpu=0, probe=probe, clause=0, timestamp=0, items=items, flow=Flow(indent=indent, prefix=prefix, named=named)
         )
@@ -211,7 +211,7 @@ def test_guest_text_is_escaped_and_the_users_is_not() -> None:
 
 @given(text=st.text(), quiet=st.booleans(), flow=st.booleans())
 def test_no_control_character_of_the_guest_is_written(text: str, quiet: bool, flow: bool) -> None:
-    probe = Probe(1, ProbeName(text, text, text, text))
+    probe = ProbeIdentity(1, ProbeName(text, text, text, text))
     events: list[Event] = [
         fired(TraceString(text), Printed((GuestText(text),)), probe=probe),
         agg((STRING,), Row((text,), 1)),

@@ -6,7 +6,7 @@ from itertools import count
 
 import pytest
 
-from probekit.kernel.symbols import Symbol
+from probekit.kernel.symbols import KernelSymbol
 from probekit.probe.names import ProbeDescription
 from probekit.providers.fbt import FbtProvider, functions
 from probekit.providers.profile import ProfileProvider, period_ns
@@ -15,11 +15,11 @@ from probekit.providers.registry import make_registry
 BASE = 0xFFFFFFFF81000000
 
 
-def _symbols(*rows: tuple[int, str, str, str]) -> list[Symbol]:
+def _symbols(*rows: tuple[int, str, str, str]) -> list[KernelSymbol]:
     """``(offset, type, name, module)``; each ends where the next begins."""
     ends = [*(row[0] for row in rows[1:]), rows[-1][0] + 16]
     return [
-        Symbol(addr=BASE + offset, size=max(end - offset, 1), name=name, type_char=letter, module=module)
+        KernelSymbol(addr=BASE + offset, size=max(end - offset, 1), name=name, type_char=letter, module=module)
         for (offset, letter, name, module), end in zip(rows, ends, strict=True)
     ]
 

@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from probekit.probe.names import ProbeDescription
-from probekit.providers.mem import MAX_WATCHED, MemError, MemProvider, Variable
+from probekit.providers.mem import MAX_WATCHED, KernelVariable, MemError, MemProvider
 
 JIFFIES = 0xFFFFFFFF82A05980
 TABLE = {
-    "jiffies": Variable(JIFFIES, 64, "vmlinux"),
-    "short": Variable(JIFFIES + 0x100, 2, "vmlinux"),
-    "last": Variable(JIFFIES + 0x200, 0, "mod"),
-    "percpu": Variable(0x1F440, 8, "vmlinux"),
-    "last_jiffies.3": Variable(JIFFIES + 0x300, 8, "vmlinux"),
+    "jiffies": KernelVariable(JIFFIES, 64, "vmlinux"),
+    "short": KernelVariable(JIFFIES + 0x100, 2, "vmlinux"),
+    "last": KernelVariable(JIFFIES + 0x200, 0, "mod"),
+    "percpu": KernelVariable(0x1F440, 8, "vmlinux"),
+    "last_jiffies.3": KernelVariable(JIFFIES + 0x300, 8, "vmlinux"),
 }
 
 

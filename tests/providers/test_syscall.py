@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from probekit.kernel.symbols import Symbol
+from probekit.kernel.symbols import KernelSymbol
 from probekit.probe.names import ProbeDescription
 from probekit.providers.fbt import functions
 from probekit.providers.registry import aliased, make_registry
 
 _BASE = 0xFFFFFFFF81000000
 _NAMES = ("vfs_read", "__x64_sys_read", "__ia32_sys_read", "__x64_sys_openat", "do_read")
-_TABLE = functions([Symbol(_BASE + 32 * n, 32, name, "T", "") for n, name in enumerate(_NAMES)])
+_TABLE = functions([KernelSymbol(_BASE + 32 * n, 32, name, "T", "") for n, name in enumerate(_NAMES)])
 
 
 def _named(text: str) -> list[str]:

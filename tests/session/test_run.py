@@ -52,7 +52,7 @@ def test_with_nothing_to_wait_for_it_ends() -> None:
 
 
 def test_the_probe_line_and_its_header() -> None:
-    out, _, _ = run(program(clause(0, "BEGIN", [acts.Trace(0), end(1)], [5, 0])), Options())
+    out, _, _ = run(program(clause(0, "BEGIN", [acts.TraceAction(0), end(1)], [5, 0])), Options())
     assert out == (
         "CPU     ID                    FUNCTION:NAME\n  0      1                           :BEGIN                 5\n\n"
     )
@@ -138,7 +138,7 @@ def test_ticks_fire_until_exit() -> None:
 
 
 def test_a_full_buffer_drops_or_ends_or_forgets() -> None:
-    made = program(*(clause(i, "BEGIN", [acts.Trace(0)], [i]) for i in range(5)))
+    made = program(*(clause(i, "BEGIN", [acts.TraceAction(0)], [i]) for i in range(5)))
     out, messages, _ = run(made, Options(quiet=True, bufsize=64))
     assert (out, messages) == ("01\n", "probekit: 3 drops on CPU 0\n")
     assert run(made, Options(quiet=True, bufsize=64, bufpolicy="fill"))[:2] == ("01\n", "")
@@ -147,7 +147,7 @@ def test_a_full_buffer_drops_or_ends_or_forgets() -> None:
 
 def test_a_record_that_never_fits_is_an_error() -> None:
     with pytest.raises(ProbekitError, match="Enabling exceeds size of buffer"):
-        run(program(clause(0, "BEGIN", [acts.Trace(0)], [b"x"])), Options(bufsize=64))
+        run(program(clause(0, "BEGIN", [acts.TraceAction(0)], [b"x"])), Options(bufsize=64))
 
 
 def test_setopt_changes_what_comes_after() -> None:
@@ -189,7 +189,7 @@ def test_raise_signals_this_process() -> None:
 @pytest.mark.parametrize("name", ["quiet", "flowindent"])
 def test_flow_and_quiet_lines(name: str) -> None:
     options = Options(flowindent=name == "flowindent", quiet=name == "quiet")
-    out, _, _ = run(program(clause(0, "BEGIN", [acts.Trace(0)], [3])), options)
+    out, _, _ = run(program(clause(0, "BEGIN", [acts.TraceAction(0)], [3])), options)
     if name == "quiet":
         assert out == "3\n"
     else:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from probekit.ir.build import compile_program
 from probekit.ir.ops import Program
 from probekit.kernel.btf import Btf
-from probekit.kernel.types import CType, EnumType, FuncType
+from probekit.kernel.c_types import CEnum, CFunction, CType
 from probekit.lang.kernelside import SourceProbe, SourceSymbol, TagKind, Unknown
 from probekit.probe.names import ProbeDescription, ProbeName
 from tests.kernel.fakes import BtfWriter
@@ -104,7 +104,7 @@ class FakeKernel:
     def typedef(self, name: str, module: str | None) -> CType | None:
         return self._find("typedef", name) if module in (None, "vmlinux") else None
 
-    def enumerator(self, name: str) -> tuple[int, EnumType] | None:
+    def enumerator(self, name: str) -> tuple[int, CEnum] | None:
         return self.btf.enumerator(name) if self.btf is not None else None
 
     def symbol(self, name: str, module: str | None) -> SourceSymbol | None:
@@ -117,7 +117,7 @@ class FakeKernel:
                 continue
             proto = self._find("func", function)
             types = (
-                tuple(p.type for p in proto.params) if isinstance(proto, FuncType) else Unknown("it is not in the BTF")
+                tuple(p.type for p in proto.params) if isinstance(proto, CFunction) else Unknown("it is not in the BTF")
             )
             yield SourceProbe(str(name), types, 6)
 

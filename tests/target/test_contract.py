@@ -14,10 +14,10 @@ from probekit.target.api import Target
 from probekit.target.connect import connect, parse_spec
 from probekit.target.discovery import find_qemu
 from probekit.target.gdbmi import GdbTarget
-from probekit.target.paging import walk
 from probekit.target.qmp import Qmp
 from probekit.target.ram import GuestRam, parse_ram_ranges
 from probekit.target.rsp import RspTarget
+from tests.support.page_walk import walk
 from vm.guest import Guest
 
 pytestmark = pytest.mark.guest

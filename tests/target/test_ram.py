@@ -1,14 +1,12 @@
-"""Guest RAM as a file: the memory map's text, bounds, and page tables."""
+"""Guest RAM as a file: the memory map's text, and bounds."""
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 import pytest
 
 from probekit.errors import MemoryAccessError, TargetError
-from probekit.target.paging import FLAG_NX, FLAG_PRESENT, FLAG_USER, FLAG_WRITE, walk
 from probekit.target.ram import GuestRam, RamRange, parse_ram_ranges
 
 MTREE = """FlatView #0
@@ -94,35 +92,3 @@ def test_a_file_that_does_not_fit(tmp_path: Path, file: Path) -> None:
         GuestRam(file, (RamRange(0, 0x6001, 0, True),))
     with pytest.raises(TargetError, match="cannot map"):
         GuestRam(tmp_path / "none", (RamRange(0, 1, 0, True),))
-
-
-def _tables(entries: dict[int, int]) -> bytes:
-    memory = bytearray(0x8000)
-    for addr, value in entries.items():
-        struct.pack_into("<Q", memory, addr, value)
-    return bytes(memory)
-
-
-def _walk(entries: dict[int, int], va: int, la57: bool = False) -> tuple[int, int, int] | None:
-    memory = _tables(entries)
-    return walk(lambda addr, size: memory[addr : addr + size], 0x1018, va, la57)
-
-
-def test_walk() -> None:
-    four = {0x1FF8: 0x2067, 0x2FF0: 0x3067, 0x3040: 0x4067, 0x4008: FLAG_NX | 0xABC061}
-    va = 0xFFFFFFFF_81001123
-    assert _walk(four, va) == (0xABC123, 4096, FLAG_PRESENT | FLAG_NX)
-    two_mib = {**four, 0x3040: 0x12E000E7}
-    assert _walk(two_mib, va) == (0x12E01123, 2 << 20, FLAG_PRESENT | FLAG_WRITE | FLAG_USER)
-    one_gib = {**four, 0x2FF0: 0x400000E7}
-    assert _walk(one_gib, va) == (0x41001123, 1 << 30, FLAG_PRESENT | FLAG_WRITE | FLAG_USER)
-    for hole in four:
-        assert _walk({**four, hole: four[hole] & ~1}, va) is None
-
-
-def test_walk_five_levels_and_addresses_that_are_none() -> None:
-    five = {0x1FF8: 0x5067, 0x5FF8: 0x2067, 0x2FF0: 0x3067, 0x3040: 0x4067, 0x4008: 0xABC061}
-    assert _walk(five, 0xFFFFFFFF_81001123, la57=True) == (0xABC123, 4096, FLAG_PRESENT)
-    for bad in (0x0000_8000_0000_0000, -1, 1 << 64):
-        assert _walk(five, bad) is None
-    assert _walk(five, 0x0100_0000_0000_0000, la57=True) is None

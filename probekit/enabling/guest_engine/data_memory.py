@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from probekit.buffers.layout import BLOCK_MAGIC, BlockLayout, DenseStore, HeaderWord, RawRecord, walk_records
 from probekit.consumer.aggregate import stored_rows
-from probekit.consumer.events import Probe
+from probekit.consumer.events import ProbeIdentity
 from probekit.enabling.api import Drained, Rows
 from probekit.enabling.guest_engine.data_layout import DataPlan
 from probekit.enabling.guest_engine.variables import GuestSpeculations, GuestVariables
@@ -69,7 +69,7 @@ class ProgramData:
         layout: BlockLayout,
         program: Program,
         cpus: Sequence[int],
-        probes: Mapping[int, Probe],
+        probes: Mapping[int, ProbeIdentity],
         clock: PauseClock,
     ) -> None:
         """Read ``memory``, where the data is laid out by ``plan`` from address ``base`` on.

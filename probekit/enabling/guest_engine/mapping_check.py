@@ -13,8 +13,7 @@ from typing import NamedTuple, Protocol
 from probekit.errors import GuestError
 from probekit.guest.linux import Allocation
 from probekit.guest.spaces import Unshared
-from probekit.kernel.view import Leaf
-from probekit.target.paging import FLAG_NX, FLAG_USER, FLAG_WRITE
+from probekit.kernel.page_tables import FLAG_NX, FLAG_USER, FLAG_WRITE, Leaf
 
 __all__ = ("NotMappedError", "PageTables", "Touched", "check_mapped", "memory_touched")
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from probekit.consumer.events import Probe
+from probekit.consumer.events import ProbeIdentity
 from probekit.enabling.api import MemoryFactory
 from probekit.enabling.guest_access import GuestAccess
 from probekit.enabling.guest_engine.callbacks import Callbacks
@@ -90,7 +90,7 @@ class GuestResources:
                 layout=plan.layout,
                 program=plan.program,
                 cpus=plan.cpus,
-                probes={s.number: Probe(s.probe.id, s.probe.name) for s in plan.sites},
+                probes={s.number: ProbeIdentity(s.probe.id, s.probe.name) for s in plan.sites},
                 clock=self._access.clock,
             )
             self._start_heartbeat(point, main, executable, self.program_data)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from probekit.buffers.actions import Exit
 from probekit.codegen.context import Context
 from probekit.codegen.costs import calibration_text
-from probekit.codegen.image import Image, ThunkKey, build_image
+from probekit.codegen.image import CodeImage, ThunkKey, build_image
 from probekit.codegen.inline import inline_aggregation, inline_bodies, inline_body_size, inline_increment
 from probekit.codegen.reg_alloc import ProbeKind
 from probekit.codegen.thunk import CALL_BODY_SIZE, call_body
@@ -70,7 +70,7 @@ class BuiltCode:
     """Addresses of the stubs of INT3 sites, by the site's address."""
     copies: dict[int, int]
     """Where the copy of each probed instruction begins, by the site's address."""
-    image: Image
+    image: CodeImage
     """The shared code."""
     caller: int
     """Address of the routine that registers many tracepoint probes; see :class:`BatchRoutine`."""
@@ -124,7 +124,7 @@ def _aggregated(clause: Clause) -> set[int]:
     return {op.agg for block in clause.blocks for op in block.ops if isinstance(op, Aggregate)}
 
 
-def _calibrations(image: Image, context: Context, addr: int) -> tuple[bytes, Calibrations | None]:
+def _calibrations(image: CodeImage, context: Context, addr: int) -> tuple[bytes, Calibrations | None]:
     """Assemble the functions that measure times, for ``addr``; nothing where nothing is measured."""
     costs = context.layout.costs
     if costs is None:
@@ -222,7 +222,7 @@ def _by_address(sites: Sequence[EnabledSite]) -> Iterable[Sequence[EnabledSite]]
 class _Bodies:
     """Makes the part of a stub that runs the clauses of one probe."""
 
-    def __init__(self, plan: StubPlan, context: Context, image: Image) -> None:
+    def __init__(self, plan: StubPlan, context: Context, image: CodeImage) -> None:
         self._inline = plan.inline
         self._thunks = image.thunks
         self._made = {aggs: inline_bodies(aggs, context) for aggs in set(plan.inline) if aggs is not None}

@@ -1,7 +1,7 @@
-"""Clauses that the host evaluates: those that it fires itself, and those of a stopped vCPU.
+"""Evaluate clauses on the host: those that it fires itself, and those of a stopped vCPU.
 
-- ``firing``    clauses that the host fires: BEGIN, END, ERROR, tick-N
-- ``probes``    the order of those probes, and when a timer is due
+- ``firing``    run the clauses of one firing with the interpreter; the host process as a firing's world
+- ``probes``    fire BEGIN, END, ERROR, tick-N and profile-N, and keep their records
 - ``vcpu``      a stopped vCPU as a firing's world: registers, memory, tasks
-- ``dentries``  the path of a directory, read from guest memory
+- ``dentries``  read the path of a directory from guest memory
 """

@@ -1,4 +1,4 @@
-"""The path of a directory, read from guest memory as :mod:`probekit.codegen.runtime.task_paths` does in the guest."""
+"""Read the path of a directory from guest memory, as :mod:`probekit.codegen.runtime.task_paths` does in the guest."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from probekit.codegen.runtime.task_paths import DEEPEST, LONGEST_NAME
 from probekit.errors import GuestError
 from probekit.guest.offsets import PathOffsets
 
-__all__ = ("path_text",)
+__all__ = ("MountedDentry", "path_text")
 
-Place = tuple[int, int]
-"""A mount (``struct vfsmount``) and a dentry."""
+MountedDentry = tuple[int, int]
+"""Addresses of a mount (``struct vfsmount``) and of a dentry in it, as ``struct path`` has them."""
 
 
-def path_text(read: Callable[[int, int], bytes], paths: PathOffsets, place: Place, root: Place) -> bytes:
-    """The path of ``place`` as it is seen from ``root``. ``read``: bytes at an address.
+def path_text(read: Callable[[int, int], bytes], paths: PathOffsets, path: MountedDentry, root: MountedDentry) -> bytes:
+    """Return the path of a dentry as it is seen from ``root``, with " (deleted)" after one that was removed.
 
-    Raises :class:`GuestError` where the names have no end, or are longer than a file system lets them be.
+    ``read``: ``(addr, size)`` to bytes of guest memory. Raises :class:`GuestError` when the names have no end, or one
+    is longer than file systems allow.
     """
 
     def word(addr: int) -> int:
         return int.from_bytes(read(addr, 8), "little")
 
-    mount, dentry = place
+    mount, dentry = path
     names: list[bytes] = []
     if not word(dentry + paths.hashed) and word(dentry + paths.parent) != dentry:
         names.append(b" (deleted)")
@@ -45,5 +46,5 @@ def path_text(read: Callable[[int, int], bytes], paths: PathOffsets, place: Plac
         names.append(b"/" + read(word(dentry + paths.name), size))
         dentry = parent
     else:
-        raise GuestError(f"the path that ends at {place[1]:#x} has no beginning")
+        raise GuestError(f"the path that ends at {path[1]:#x} has no beginning")
     return b"".join(reversed(names)) or b"/"

@@ -1,8 +1,8 @@
-"""Clauses evaluated on the host: those of BEGIN, END and tick-N, and with the stop engine all of them.
+"""Evaluate clauses on the host: those of BEGIN, END and tick-N, and with the stop engine all of them.
 
 They see the same global variables as clauses in the guest, and their records
-go through the same consumer. What differs is where arguments and built-ins
-come from: :class:`HostWorld` is this process, the stop engine's is a stopped vCPU.
+go through the same consumer. They differ in where arguments and built-ins come
+from: :class:`HostWorld` is this process, the stop engine's world is a stopped vCPU.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from probekit.buffers.layout import FAULT_WORDS, RawRecord
 from probekit.enabling.speculation import Speculations
 from probekit.errors import InternalError
 from probekit.interp.aggs import Aggregations
-from probekit.interp.run import Value, run_clause
+from probekit.interp.run import EvalFault, Value, run_clause
 from probekit.interp.state import State
 from probekit.ir.names import BUILTINS
 from probekit.ir.ops import Clause, Program
@@ -31,24 +31,26 @@ if TYPE_CHECKING:
 
 _MASK = (1 << 64) - 1
 
-__all__ = ("Firing", "HostGlobals", "HostWorld", "World", "fire")
+__all__ = ("Firing", "HostGlobals", "HostWorld", "World", "fault_record", "fire")
 
 
 class World(Protocol):
     """Where a firing's arguments and its task's built-ins come from."""
 
-    def arg(self, index: int) -> int: ...
+    def arg(self, index: int) -> int:
+        """Return argN of the probe."""
+        ...
 
     def fact(self, name: str) -> Value:
-        """``cpu``, ``execname``, ``pid``, ``tid``, ``timestamp`` and the other built-ins of a task."""
+        """Return ``cpu``, ``execname``, ``pid``, ``tid``, ``timestamp`` or another built-in of the task."""
         ...
 
     def progenyof(self, pid: int) -> bool:
-        """Whether the task descends from process ``pid``."""
+        """Return whether the task descends from process ``pid``."""
         ...
 
     def stack(self, frames: int) -> bytes:
-        """At most so many return addresses of the kernel, 8 bytes each."""
+        """Return at most so many return addresses of the kernel, 8 bytes each."""
         ...
 
 
@@ -59,45 +61,46 @@ class HostGlobals:
         self.values: dict[int, int] = {}
 
     def load(self, var: int) -> int:
-        """The value; 0 before the first store."""
+        """Return a variable's value, 0 before the first store."""
         return self.values.get(var, 0)
 
     def store(self, var: int, value: int) -> None:
-        """Set it."""
+        """Set a variable."""
         self.values[var] = value
 
 
 class HostWorld:
-    """This process, for probes that belong to no guest task. ``args``: those of ERROR and of timed probes.
-
-    ``percpu_offset``: of the guest's CPU that such a probe is said to fire on.
-    """
+    """This process as a :class:`World`, for probes that belong to no guest task."""
 
     def __init__(self, args: Sequence[int] = (), percpu_offset: Callable[[], int] | None = None) -> None:
+        """Use ``args``: those of ERROR and of timed probes.
+
+        ``percpu_offset``: returns the per-CPU base of the guest's CPU that such a probe is reported on.
+        """
         self._args = args
         self._percpu_offset = percpu_offset
 
     def arg(self, index: int) -> int:
-        """argN, 0 where there is none."""
+        """Return argN, 0 where there is none."""
         return self._args[index] if index < len(self._args) else 0
 
     def fact(self, name: str) -> Value:
-        """This process's own facts; what only a guest's task has is 0 or empty."""
-        ask = self._percpu_offset if name == "percpu_offset" else _FACTS.get(name)
-        if ask is not None:
-            return ask()
+        """Return a fact of this process, 0 or an empty string for what only a guest's task has."""
+        find = self._percpu_offset if name == "percpu_offset" else _FACTS.get(name)
+        if find is not None:
+            return find()
         info = BUILTINS.get(name)
         return b"" if info is not None and info.kind == "string" else 0
 
     def progenyof(self, pid: int) -> bool:
-        """This process, or one that started it."""
-        import psutil  # slow to import, and hardly ever needed
+        """Return whether ``pid`` is this process, or one that started it."""
+        import psutil  # slow to import, and seldom needed
 
         ours = psutil.Process()
         return pid == ours.pid or any(parent.pid == pid for parent in ours.parents())
 
     def stack(self, frames: int) -> bytes:
-        """This process is no kernel."""
+        """Return nothing: this process is not in a kernel function."""
         return b""
 
 
@@ -119,10 +122,7 @@ _FACTS: dict[str, Callable[[], Value]] = {
 
 
 class Firing:
-    """One firing of one probe, for all its clauses: a :class:`probekit.interp.run.Context`.
-
-    ``state``: what the program keeps from firing to firing; a new one when it keeps nothing.
-    """
+    """One firing of one probe, for all its clauses: a :class:`probekit.interp.run.EvalContext`."""
 
     def __init__(
         self,
@@ -134,6 +134,7 @@ class Firing:
         speculations: Speculations | None = None,
         state: State | None = None,
     ) -> None:
+        """Prepare a firing of ``probe`` in ``world``. ``state``: None for a program that keeps nothing."""
         self._probe = probe
         self._speculations = speculations
         self._program = program
@@ -141,15 +142,17 @@ class Firing:
         self._globals = globals_
         self._aggregations = aggregations
         self.state = state if state is not None else State(program)
+        """What the program keeps from firing to firing."""
         self._locals: dict[int, Value] = {}
         self.clause = 0
+        """Number of the clause that runs."""
 
     def arg(self, index: int) -> int:
-        """The probe's argument."""
+        """Return argN of the probe."""
         return self._world.arg(index)
 
     def builtin(self, name: str) -> Value:
-        """A built-in of the probe, or of the world."""
+        """Return a built-in of the probe, or of the world."""
         probe = self._probe.name
         own: dict[str, Value] = {
             "epid": self.clause + 1,
@@ -162,7 +165,7 @@ class Firing:
         return own[name] if name in own else self._world.fact(name)
 
     def load(self, var: int) -> Value:
-        """A global from wherever it lives, or this firing's own variable."""
+        """Return a global from wherever it lives, or this firing's own variable."""
         if self._program.variables[var].scope == "local":
             return self._locals.get(var, 0)
         return self._globals.load(var)
@@ -174,35 +177,39 @@ class Firing:
         elif isinstance(value, int):
             self._globals.store(var, value)
         else:
-            raise InternalError("only integers are kept with the globals")
+            raise InternalError(f"a string is stored in variable {var} of integer globals")
 
     def aggregate(self, agg: int, key: AggKey, value: int | None, weight: int = 1) -> None:
         """Feed the host's own table."""
         self._aggregations.feed(agg, key, value, weight)
 
     def progenyof(self, pid: int) -> bool:
-        """See :class:`World`."""
+        """Return whether the task descends from process ``pid``."""
         return self._world.progenyof(pid)
 
     def stack(self, frames: int) -> bytes:
-        """See :class:`World`."""
+        """Return at most so many return addresses of the kernel, 8 bytes each."""
         return self._world.stack(frames)
 
     def speculation(self) -> int:
-        """``speculation()``: 0 when there is none to be had."""
+        """Serve ``speculation()``. Returns 0 when none is free."""
         return self._speculations.acquire() if self._speculations is not None else 0
 
 
+def fault_record(clause: Clause, fault: EvalFault, site: int, timestamp: int) -> RawRecord:
+    """Return the record of a clause that was aborted, in the form that code in a guest writes."""
+    payload = FAULT_WORDS.pack((fault.value or 0) & _MASK, fault.action, 4 * fault.op)
+    return RawRecord(clause.index, timestamp, site, int(fault.kind), payload)
+
+
 def fire(clauses: Sequence[Clause], program: Program, firing: Firing, site: int, timestamp: int) -> list[RawRecord]:
-    """Run the clauses of one firing in order; their records as code in a guest would have left them."""
+    """Run the clauses of one firing in order. Returns their records in the form that code in a guest writes."""
     records: list[RawRecord] = []
     for clause in clauses:
         firing.clause = clause.index
         outcome = run_clause(clause, program, firing, firing.state)
         if outcome.fault is not None:
-            fault = outcome.fault
-            payload = FAULT_WORDS.pack((fault.value or 0) & _MASK, fault.action, 4 * fault.op)
-            records.append(RawRecord(clause.index, timestamp, site, int(fault.kind), payload))
+            records.append(fault_record(clause, outcome.fault, site, timestamp))
         elif outcome.record is not None:
             records.append(RawRecord(clause.index, timestamp, site, 0, outcome.record))
     firing.state.end_firing()

@@ -1,8 +1,8 @@
-"""The probes that the host fires itself, BEGIN, END, ERROR, tick-N and profile-N, with what a clause does at once.
+"""Fire the probes of the host: BEGIN, END, ERROR, tick-N and profile-N.
 
-What DTrace does where a probe fires happens here: ``exit()`` ends tracing,
+This module does what DTrace does where a probe fires: ``exit()`` ends tracing,
 speculative records wait, a fault fires ERROR, ``chill()`` and ``raise()`` act.
-What it does when a record is read is :mod:`probekit.consumer.records`' affair.
+:mod:`probekit.consumer.records` does what happens when a record is read.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from probekit.buffers import actions as acts
 from probekit.buffers.actions import Action, RecordPlan
 from probekit.buffers.layout import FAULT_WORDS, RECORD_HEADER, RawRecord
 from probekit.enabling.ecb import Ecb
-from probekit.enabling.host.firing import Firing, HostWorld, World
+from probekit.enabling.host.firing import Firing, HostWorld, World, fault_record
 from probekit.enabling.speculation import Speculations
 from probekit.interp.aggs import Aggregations
-from probekit.interp.run import Fault, run_clause
+from probekit.interp.run import EvalFault, run_clause
 from probekit.interp.state import Limits, State
 from probekit.ir.ops import Clause, Program
 from probekit.records import record
@@ -33,40 +33,35 @@ if TYPE_CHECKING:
 __all__ = ("CPU", "ExitFlag", "GuestView", "HostProbes", "record_integer")
 
 CPU = 0
-"""The CPU that the host's own probes are said to fire on."""
+"""Number of the CPU that probes of the host are reported on."""
 
 _LONGEST_CHILL_NS = 500_000_000
 
 
 @record
 class GuestView:
-    """What the host's probes see of a guest. ``percpu_offset``: of :data:`CPU`, asked when it is needed."""
+    """What clauses of the host's probes can read of a guest."""
 
     peek: KernelPeek
+    """Its kernel's memory."""
     percpu_offset: Callable[[], int]
+    """Returns the per-CPU base of :data:`CPU`."""
 
 
 class ExitFlag(Protocol):
-    """Whether ``exit()`` was called in this run; its owner is the session."""
+    """Whether ``exit()`` was called in this run. The session owns it."""
 
     @property
-    def exit_called(self) -> bool: ...
+    def exit_called(self) -> bool:
+        """Whether a clause has called ``exit()``."""
+        ...
 
     def call_exit(self) -> None:
         """Note that a clause has called ``exit()``."""
 
 
 class HostProbes:
-    """Fires host probes and keeps their records until they are read.
-
-    ``site_of``: the site number of each host probe, by ID; ``globals_``: where globals live now;
-    ``errors``: the ECBs of ERROR; ``bufsize``: how many bytes of records are kept between two readings, and
-    ``bufpolicy`` what becomes of the rest: ``switch`` drops it and counts in ``drops``, ``fill`` ends tracing,
-    ``ring`` forgets the oldest instead.
-    ``limits``: of what the program keeps; ``dynamic_drops``: variables that found no room.
-    ``state``: what the program keeps from firing to firing; ``guest``: whose kernel's memory the clauses may look at.
-    ``run``: where ``exit()`` is noted; ``double_errors``: faults in ERROR itself.
-    """
+    """Fires host probes and keeps their records until they are read."""
 
     def __init__(
         self,
@@ -83,6 +78,14 @@ class HostProbes:
         limits: Limits | None = None,
         guest: GuestView | None = None,
     ) -> None:
+        """Prepare a program's host probes.
+
+        ``run``: where a call of ``exit()`` is noted. ``globals_``: returns where globals live now.
+        ``site_of``: the site number of each host probe, by ID. ``errors``: the ECBs of ERROR.
+        ``bufsize``: how many bytes of records are kept between two readings. ``bufpolicy``: what becomes of a record
+        that finds no room: ``switch`` drops and counts it, ``fill`` ends tracing, ``ring`` drops the oldest instead.
+        ``limits``: of what the program keeps. ``guest``: what clauses can read of a guest, if there is one.
+        """
         self._program = program
         self._aggregations = aggregations
         self._globals = globals_
@@ -93,12 +96,15 @@ class HostProbes:
         self._bufpolicy = bufpolicy
         self._used = 0
         self.state = State(program, limits or Limits())
+        """What the program keeps from firing to firing."""
         self._guest = guest
         self.state.memory.outside = guest.peek.read if guest is not None else None
         self._records: deque[tuple[int, RawRecord]] = deque()
         self._run = run
         self.drops = 0
+        """Records that found no room; only grows."""
         self.double_errors = 0
+        """Faults in clauses of ERROR itself; only grows."""
 
     @property
     def dynamic_drops(self) -> int:
@@ -106,7 +112,7 @@ class HostProbes:
         return self.state.drops
 
     def take(self) -> list[tuple[int, RawRecord]]:
-        """The records so far, oldest first."""
+        """Return the records so far, oldest first, and drop them here."""
         records = list(self._records)
         self._records.clear()
         self._used = 0
@@ -123,7 +129,8 @@ class HostProbes:
     ) -> None:
         """Run the clauses of one probe. After an ``exit()`` only those of END and ERROR run.
 
-        ``world``: where ``args`` and the task are, when it is not this process; ``cpu``: on which it fires.
+        ``timestamp``: of the records, in nanoseconds; now by default. ``world``: where arguments and the task come
+        from when it is not this process. ``cpu``: the CPU that the probe fires on.
         """
         now = time.monotonic_ns() if timestamp is None else timestamp
         if self._guest is not None:
@@ -151,21 +158,21 @@ class HostProbes:
         self.state.end_firing()
 
     def error(self, record: RawRecord) -> None:
-        """Fire ERROR for a faulted record: arg1 is the EPID, then the action, the offset, the fault and its value.
+        """Fire ERROR for the record of a clause that was aborted.
 
-        The payload is :data:`probekit.buffers.layout.FAULT_WORDS`, or less.
+        arg1 is the EPID, then the action, the offset, the fault and its value. The record's payload is
+        :data:`probekit.buffers.layout.FAULT_WORDS`, or shorter.
         """
         value, action, offset = FAULT_WORDS.unpack(record.payload[: FAULT_WORDS.size].ljust(FAULT_WORDS.size, b"\0"))
         for ecb in self._errors:
             args = (0, record.clause + 1, action, offset, record.fault, value)
             self.fire(ecb, args, timestamp=record.timestamp)
 
-    def _fault(self, ecb: Ecb, clause: Clause, fault: Fault, now: int, cpu: int) -> None:
+    def _fault(self, ecb: Ecb, clause: Clause, fault: EvalFault, now: int, cpu: int) -> None:
         if ecb.probe.kind == "error":
             self.double_errors += 1
             return
-        payload = FAULT_WORDS.pack((fault.value or 0) & ((1 << 64) - 1), fault.action, 4 * fault.op)
-        record = RawRecord(clause.index, now, self._site_of[ecb.probe.id], int(fault.kind), payload)
+        record = fault_record(clause, fault, self._site_of[ecb.probe.id], now)
         self._records.append((cpu, record))
         self.error(record)
 
@@ -176,8 +183,8 @@ class HostProbes:
                     self._speculations.hold(record_integer(plan, record, number), cpu, record)
                     return
                 case acts.Commit(field=number):
-                    for where, held in self._speculations.commit(record_integer(plan, record, number)):
-                        self._keep(held, where)
+                    for its_cpu, committed in self._speculations.commit(record_integer(plan, record, number)):
+                        self._keep(committed, its_cpu)
                 case acts.Discard(field=number):
                     self._speculations.discard(record_integer(plan, record, number))
                 case acts.Exit():
@@ -188,7 +195,7 @@ class HostProbes:
             self._keep(record, cpu)
 
     def _keep(self, record: RawRecord, cpu: int) -> None:
-        """Put a record into the buffer, or do what the policy says."""
+        """Put a record into the buffer, or do what the policy says when there is no room."""
         size = _size(record)
         if self._used + size > self._bufsize:
             match self._bufpolicy:
@@ -210,14 +217,14 @@ def _size(record: RawRecord) -> int:
 
 
 def record_integer(plan: RecordPlan, record: RawRecord, number: int) -> int:
-    """The integer that a record holds as one of its fields."""
+    """Return the integer in one of a record's fields."""
     field = plan.fields[number]
     data = record.payload[field.offset : field.offset + field.size]
     return int.from_bytes(data, "little", signed=field.kind == "int")
 
 
 def _act(action: Action, plan: RecordPlan, record: RawRecord) -> None:
-    """The process that fired the probe is this one."""
+    """Do a destructive action to this process, which has fired the probe."""
     match action:
         case acts.Chill(field=number):
             time.sleep(max(min(record_integer(plan, record, number), _LONGEST_CHILL_NS), 0) / 1e9)

@@ -1,4 +1,4 @@
-"""A stopped vCPU as a firing's world: :class:`probekit.enabling.host.firing.World`."""
+"""Use a stopped vCPU as a firing's world: :class:`probekit.enabling.host.firing.World`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from probekit.codegen.context import MAX_ERRNO
 from probekit.codegen.storage import MOST_FRAMES
-from probekit.enabling.host.dentries import Place, path_text
+from probekit.enabling.host.dentries import MountedDentry, path_text
 from probekit.errors import GuestError, UnsupportedError
 from probekit.guest.facts import GuestFacts
 from probekit.guest.offsets import PathOffsets, TaskOffsets
@@ -21,7 +21,7 @@ __all__ = ("STOPPED_FACTS", "VcpuWorld", "kernel_gs_base")
 _ARGS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
 _MASK = (1 << 64) - 1
 _KERNEL = 1 << 63
-_GENERATIONS = 512
+_MAX_GENERATIONS = 512
 
 STOPPED_FACTS = frozenset(
     (
@@ -29,13 +29,13 @@ STOPPED_FACTS = frozenset(
         *("cwd", "root", "stackdepth", "timestamp", "uid", "walltimestamp"),
     )
 )
-"""The built-ins of a task that the stop engine has. Both clocks are the host's: the guest's stand still."""
+"""The built-ins of a task that the stop engine has. Both clocks are the host's, because the guest's stand still."""
 
 _CLOCKS = {"timestamp": time.monotonic_ns, "walltimestamp": time.time_ns}
 
 
 def kernel_gs_base(regs: Regs) -> int:
-    """The base of the kernel's per-CPU memory, swapped in or out (``swapgs``)."""
+    """Return the base of the kernel's per-CPU memory, whether it is swapped in or out (``swapgs``)."""
     base = regs["gs_base"]
     return base if base & _KERNEL else regs.values.get("k_gs_base", base)
 
@@ -45,11 +45,7 @@ def _credential(task: TaskOffsets, name: str) -> int | None:
 
 
 class VcpuWorld:
-    """``arg``: the probe's arguments; None: by the System V ABI, of a function that is just being entered.
-
-    ``returned``: what a function returns, where one does. ``stacks``: finds callers; ``inside``: no function is
-    probed, and the one that runs is the first to be shown.
-    """
+    """The world of a firing on a stopped vCPU."""
 
     def __init__(
         self,
@@ -59,11 +55,17 @@ class VcpuWorld:
         arg: Callable[[int], int] | None = None,
         returned: int = 0,
         stacks: GuestStacks | None = None,
-        inside: bool = False,
+        with_current: bool = False,
     ) -> None:
+        """Use the vCPU's registers, and guest memory while the guest is stopped.
+
+        ``arg``: returns the probe's arguments; None to take them by the System V ABI, at a function's entry.
+        ``returned``: what the function returns, at its return. ``stacks``: finds callers; None without ``stack()``.
+        ``with_current``: whether ``stack()`` begins with the function that runs; otherwise with its caller.
+        """
         self._returned = returned
         self._stacks = stacks
-        self._inside = inside
+        self._with_current = with_current
         self._regs = regs
         self._text = text
         self._task = facts.task
@@ -71,11 +73,15 @@ class VcpuWorld:
         self._arg = arg or self._abi
 
     def arg(self, index: int) -> int:
-        """argN."""
+        """Return argN."""
         return self._arg(index)
 
     def fact(self, name: str) -> Value:
-        """A fact of the task that runs on this vCPU, from guest memory."""
+        """Return a fact of the task that runs on this vCPU, from guest memory.
+
+        Raises :class:`UnsupportedError` for a built-in that the stop engine or this kernel does not have,
+        :class:`GuestError` when guest memory cannot be read.
+        """
         if name in _CLOCKS:
             return _CLOCKS[name]()
         if name == "errno":
@@ -113,40 +119,47 @@ class VcpuWorld:
                 raise UnsupportedError(f"{name} is not implemented in the stop engine", feature=name)
 
     def _directory(self, current: int, name: str, paths: PathOffsets) -> bytes:
-        """A directory of the task: seen from its root, or (``root`` itself) from that of all; none of one that ends."""
+        """Return a directory of the task as seen from its root; for ``root`` itself, as seen from the root of all.
+
+        The text is empty for a task that is exiting.
+        """
         files = self._word(current + paths.fs, 8)
         if not files:
             return b""
 
-        def place(at: int) -> Place:
-            return self._word(files + at + paths.path_mount, 8), self._word(files + at + paths.path_dentry, 8)
+        def path_at(offset: int) -> MountedDentry:
+            path = files + offset
+            return self._word(path + paths.path_mount, 8), self._word(path + paths.path_dentry, 8)
 
-        root = place(paths.root)
+        root = path_at(paths.root)
         if name == "root":
             return path_text(self._bytes, paths, root, (0, 0))
-        return path_text(self._bytes, paths, place(paths.cwd), root)
+        return path_text(self._bytes, paths, path_at(paths.cwd), root)
 
     def stack(self, frames: int) -> bytes:
-        """The callers, 8 bytes each."""
+        """Return the addresses of callers, 8 bytes each. Raises :class:`UnsupportedError` without unwind tables."""
         if self._stacks is None:
-            raise UnsupportedError("stack() has nobody to look for callers", feature="stack")
-        found = self._stacks.frames(self._regs, frames, skip=0 if self._inside else 1)
+            raise UnsupportedError("stack() needs the kernel's unwind tables (ORC)", feature="stack")
+        found = self._stacks.frames(self._regs, frames, skip=0 if self._with_current else 1)
         return b"".join(addr.to_bytes(8, "little") for addr in found)
 
     def thread(self) -> int:
-        """Which thread runs here; 0 when the kernel's types do not tell."""
+        """Return the address of the task that runs here; 0 without the kernel's types."""
         if self._task is None:
             return 0
         data = self._text.read_many([(kernel_gs_base(self._regs) + self._task.current & _MASK, 8)])[0]
         return int.from_bytes(data or b"", "little")
 
     def progenyof(self, pid: int) -> bool:
-        """The task's process, or one that started it."""
+        """Return whether ``pid`` is the task's process, or one that started it.
+
+        Looks at 512 generations at most. Raises :class:`UnsupportedError` without the kernel's types.
+        """
         task = self._task
         if task is None or task.parent is None:
             raise UnsupportedError("progenyof() needs the kernel's type information", feature="progenyof")
         current = self.thread()
-        for _ in range(_GENERATIONS):
+        for _ in range(_MAX_GENERATIONS):
             if self._word(current + task.tgid, 4) == pid & 0xFFFFFFFF:
                 return True
             parent = self._word(current + task.parent, 8)

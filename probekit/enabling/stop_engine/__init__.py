@@ -1,8 +1,10 @@
 """The stop engine: a firing stops the guest, and the host evaluates the clauses.
 
-- ``engine``         breakpoints through the stub, firings, the copied instruction that the guest goes on in
-- ``step_in_place``  instructions that are stepped over where they stand
-- ``watch``          ``mem`` probes: which vCPU has made which access to watched memory
-- ``last_insn``      the instruction that a stopped vCPU has just executed
-- ``unreported_hits``      watchpoint hits that the stub keeps to itself
+- ``engine``           set breakpoints through the stub, serve stops, fire
+- ``step_slots``       hold the copied instructions in which the guest goes on
+- ``step_in_place``    step instructions where they stand, if the kernel finds their faults by address
+- ``worlds``           make the world of a firing from the vCPU that has stopped for it
+- ``watch``            serve ``mem`` probes: find which vCPU has made which access to watched memory
+- ``last_insn``        find the instruction that a stopped vCPU has just executed
+- ``unreported_hits``  make the stub report watchpoint hits that it keeps to itself
 """

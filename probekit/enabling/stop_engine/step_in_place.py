@@ -1,14 +1,14 @@
-"""Stepping over a probed instruction where it stands, for those whose faults the kernel finds by their address.
+"""Step over a probed instruction where it stands, if the kernel finds its faults by address.
 
 A copy of such an instruction (``__ex_table``: most touch user memory) would fault at an address that the kernel does
-not know. So the stub's breakpoint is lifted, the vCPU makes one step with all others held, and the breakpoint is set
-again. One step is one element of a REP; several are made at a stop, and then everybody runs for a while:
+not know. So the stub's breakpoint is lifted, the vCPU makes one step with all others stopped, and the breakpoint is
+set again. One step is one element of a REP. Several steps are made at a stop, and then all vCPUs run for a while:
 
-    firing        first arrival: RIP = the instruction, no step of this task under way there
-    continuation  the same stack pointer, and registers as far on as its elements: stepped on, not fired
+    firing        first arrival: RIP = the instruction, and this task has not been interrupted in it
+    continuation  the same stack pointer, and registers advanced by a number of elements: stepped on, not fired
     fault         the step ends in the handler; the task comes back (continuation) or goes to the fix-up (the end)
 
-A step whose trap is lost leaves nothing half done, as nothing of the guest was changed; it is counted.
+A step whose trap is lost leaves nothing half done, because nothing in the guest was changed. It is counted.
 """
 
 from __future__ import annotations
@@ -23,30 +23,33 @@ from probekit.target.api import Regs, Target, Vcpu
 
 __all__ = ("InPlaceStepper",)
 
-_STEPS_PER_STOP: Final = 256  # elements at one stop
+_STEPS_PER_STOP: Final = 256  # elements that are stepped over at one stop
 _UNCHANGED: Final = ("rax", "rbx", "rdx", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15")
 _ZEROS: Final = dict.fromkeys((*_UNCHANGED, "rcx", "rsi", "rdi", "rsp", "eflags", "fs_base", "gs_base"), 0)
-_MAX_INTERRUPTED: Final = 4096  # tasks under way; beyond it the oldest is forgotten, and would fire again
+_MAX_INTERRUPTED: Final = 4096  # tasks; beyond it the oldest is dropped, and would fire again
 
 
 @dataclass(frozen=True, slots=True)
 class _Interrupted:
-    """One task's execution of one instruction: the registers when it was left."""
+    """A task in the middle of one instruction."""
 
     regs: Regs
+    """The registers when we left it."""
     fixup: int
+    """Where a fault of the instruction goes on."""
 
 
 class InPlaceStepper:
-    """``insns``: the bytes of each instruction by its address; ``fixups``: where a fault in it goes on.
-
-    ``breakpoints``: addresses that have a breakpoint of somebody else's, who tells :meth:`at_fixup`, too.
-    ``lost_steps``: steps whose trap was lost; only grows.
-    """
+    """Steps vCPUs over instructions, and keeps account of tasks that are in the middle of one."""
 
     def __init__(
         self, target: Target, insns: Mapping[int, bytes], fixups: Mapping[int, int], breakpoints: Container[int]
     ) -> None:
+        """Serve the instructions in ``insns``: bytes by address.
+
+        ``fixups``: where a fault in each goes on. ``breakpoints``: addresses where the engine has a breakpoint anyway;
+        no other is set there.
+        """
         self._target = target
         self._insns = dict(insns)
         self._breakpoints = breakpoints
@@ -56,26 +59,27 @@ class InPlaceStepper:
         self._interrupted: dict[tuple[int, int], _Interrupted] = {}
         self._fixup_breakpoints: set[int] = set()
         self.lost_steps = 0
+        """How many steps lost their trap; only grows."""
 
     def serves(self, addr: int) -> bool:
-        """Whether the instruction at ``addr`` is one of these."""
+        """Return whether the instruction at ``addr`` is one of these."""
         return addr in self._insns
 
     def continues(self, regs: Regs) -> bool:
-        """Whether a vCPU at one of these instructions is in the middle of it: it has fired already."""
-        way = self._interrupted.get((regs["rip"], regs["rsp"]))
-        if way is None:
+        """Return whether the task at one of these instructions is in the middle of it, and so has fired already."""
+        left = self._interrupted.get((regs["rip"], regs["rsp"]))
+        if left is None:
             return False
-        same = all(regs[name] == way.regs[name] for name in _UNCHANGED)
+        same = all(regs[name] == left.regs[name] for name in _UNCHANGED)
         size = self._element_size.get(regs["rip"], 0)
-        gone = (way.regs["rcx"] - regs["rcx"]) * size
-        further = {abs(regs[name] - way.regs[name]) for name in ("rsi", "rdi")}
-        return same and gone >= 0 and further <= {0, gone} and (gone in further or regs["rcx"] == way.regs["rcx"])
+        advance = (left.regs["rcx"] - regs["rcx"]) * size
+        moved = {abs(regs[name] - left.regs[name]) for name in ("rsi", "rdi")}
+        return same and advance >= 0 and moved <= {0, advance} and (advance in moved or regs["rcx"] == left.regs["rcx"])
 
     def advance(self, vcpu: Vcpu, regs: Regs) -> None:
-        """Step the vCPU over its instruction, or as far as it gets at one stop."""
+        """Step the vCPU over its instruction, or over 256 elements of it."""
         addr, rsp = regs["rip"], regs["rsp"]
-        behind = addr + len(self._insns[addr])
+        following = addr + len(self._insns[addr])
         self._interrupted.pop((addr, rsp), None)
         for _ in range(_STEPS_PER_STOP):
             try:
@@ -84,7 +88,7 @@ class InPlaceStepper:
                 self.lost_steps += 1
                 return
             now = self._target.regs(vcpu)
-            if (now["rip"], now["rsp"]) == (behind, rsp):
+            if (now["rip"], now["rsp"]) == (following, rsp):
                 return
             if (now["rip"], now["rsp"]) != (addr, rsp):
                 if self._faulted(now, addr):
@@ -96,28 +100,31 @@ class InPlaceStepper:
         self._keep_interrupted(regs)
 
     def at_fixup(self, vcpu: Vcpu, regs: Regs) -> bool:
-        """To be told of every vCPU at every stop: at a fix-up, its instruction has ended there. Whether it was ours."""
+        """Note that a task's instruction has ended, when the vCPU is at its fix-up.
+
+        Call it for every vCPU at every stop. Returns whether the vCPU has stopped at a breakpoint of ours.
+        """
         if not self._interrupted or regs.in_user_mode:
             return False
-        for key, way in list(self._interrupted.items()):
-            if (way.fixup, key[1]) == (regs["rip"], regs["rsp"]):
+        for key, left in list(self._interrupted.items()):
+            if (left.fixup, key[1]) == (regs["rip"], regs["rsp"]):
                 del self._interrupted[key]
         if regs["rip"] not in self._fixup_breakpoints:
             return False
-        if all(way.fixup != regs["rip"] for way in self._interrupted.values()):
+        if all(left.fixup != regs["rip"] for left in self._interrupted.values()):
             self._clear_fixup(regs["rip"])
         else:
             self._target.step(vcpu)
         return True
 
     def clear(self) -> None:
-        """Nothing is waited for any more; the guest is stopped."""
+        """Drop all tasks and clear the breakpoints at fix-ups; the guest is stopped."""
         self._interrupted.clear()
         for fixup in list(self._fixup_breakpoints):
             self._clear_fixup(fixup)
 
     def _keep_interrupted(self, regs: Regs) -> None:
-        """The task is in the middle of it, or in the handler of its fault."""
+        """Note that the task is in the middle of its instruction, or in the handler of its fault."""
         fixup = self._fixups[regs["rip"]]
         self._interrupted[regs["rip"], regs["rsp"]] = _Interrupted(regs, fixup)
         if len(self._interrupted) > _MAX_INTERRUPTED:
@@ -131,7 +138,7 @@ class InPlaceStepper:
         self._target.clear_breakpoint(fixup)
 
     def _faulted(self, now: Regs, addr: int) -> bool:
-        """Whether the step ended in a fault's handler: the frame that the processor pushed has our address."""
+        """Return whether the step ended in a fault's handler: the frame that the processor pushed has our address."""
         if now.in_user_mode:
             return False
         # Intel SDM vol. 3, figure 6-4: the error code, where the exception has one, and then RIP.

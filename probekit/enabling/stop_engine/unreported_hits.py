@@ -1,14 +1,14 @@
-"""Watchpoint hits that the stub has not told of.
+"""Make the stub report watchpoint hits that it keeps to itself.
 
-QEMU (7.2: ``cpu_check_watchpoint`` in accel/tcg, ``gdb_vm_state_change`` in gdbstub.c) tells of one vCPU when the
-machine stops. Another that hit a watchpoint at the same time has executed its instruction and keeps the hit to
-itself, to report it with some later access to the same page, long behind the instruction.
+QEMU (7.2: ``cpu_check_watchpoint`` in accel/tcg, ``gdb_vm_state_change`` in gdbstub.c) reports the hit of one vCPU when
+the machine stops. Another vCPU that hit a watchpoint at the same time has executed its instruction, but QEMU reports
+its hit only with some later access to the same page, long after the instruction.
 
-A step of that vCPU alone makes the stub say what it has kept. The step must do nothing, so the vCPU makes it at a
+A single step of that vCPU makes the stub report the hit. The step must have no effect, so the vCPU makes it at a
 ``jmp .`` in the kernel's text (:data:`probekit.guest.call_points.LANDING`), and is put back where it was.
 
-Should the trap of such a step be lost, the vCPU goes round the landing, or takes an interrupt there and comes back to
-it: it is known by its stack pointer and put back then.
+When the trap of such a step is lost, the vCPU loops in the landing, or takes an interrupt there and comes back to it.
+We recognise it by its stack pointer and put it back then.
 """
 
 from __future__ import annotations
@@ -25,28 +25,33 @@ __all__ = ("UnreportedHits", "WatchTarget")
 
 _IDLE: Final = b"\xfb\xf4"  # sti; hlt
 _HLT: Final = 0xF4
-_LIMIT: Final = 10.0  # seconds for an interrupted vCPU to come back
+_TIMEOUT: Final = 10.0  # seconds for an interrupted vCPU to come back
 
 
 class WatchTarget(Target, Protocol):
-    """A target whose memory can be seen through the vCPU of one's choice."""
+    """A target that can read memory through the page tables of any vCPU."""
 
-    def use_memory_of(self, vcpu: Vcpu | None) -> None: ...
+    def use_memory_of(self, vcpu: Vcpu | None) -> None:
+        """Read memory through this vCPU from now on; None for the default."""
+        ...
 
 
 class UnreportedHits:
-    """``landings``: where a ``jmp .`` may be found. ``lost_steps``: steps whose trap was lost."""
+    """Queries vCPUs for hits, and puts them back."""
 
     def __init__(self, target: WatchTarget, landings: Sequence[int]) -> None:
+        """Step at one of ``landings``: addresses of a ``jmp .``, unless a probe has changed it."""
         self._target = target
         self._landings = tuple(landings)
         self._displaced: dict[int, Regs] = {}
         self.lost_steps = 0
+        """How many steps lost their trap; only grows."""
 
     def query(self, vcpu: Vcpu, regs: Regs) -> tuple[int, BreakKind] | None:
-        """The watchpoint (address, kind) that this vCPU hit and nobody was told of. Its registers stay as they are.
+        """Return the watchpoint (address, kind) that this vCPU hit without a report. Its registers stay as they are.
 
-        The machine is stopped. A vCPU in user mode cannot be asked; one that is halted has no hit to keep.
+        The machine is stopped. Returns None for a vCPU in user mode, which cannot be stepped this way, and for one
+        that is halted, which has no hit. Raises :class:`GuestError` when the vCPU does not stop after the step.
         """
         if regs.in_user_mode or regs["rsp"] in self._displaced:
             return None
@@ -60,8 +65,8 @@ class UnreportedHits:
             stop = None
             if self._target.running:
                 raise GuestError("a vCPU was lost while it was stepped") from error
-        behind = self._target.regs(vcpu)
-        if stop is None or stop.vcpu != vcpu or (behind["rip"], behind["rsp"]) != (landing, regs["rsp"]):
+        after = self._target.regs(vcpu)
+        if stop is None or stop.vcpu != vcpu or (after["rip"], after["rsp"]) != (landing, regs["rsp"]):
             self.lost_steps += 1
             self._displaced[regs["rsp"]] = regs
             self._target.set_breakpoint(landing)
@@ -71,7 +76,7 @@ class UnreportedHits:
         return None if stop.watch_addr is None or stop.watch_kind is None else (stop.watch_addr, stop.watch_kind)
 
     def put_back_returned(self) -> None:
-        """Put back every vCPU that has come back to a landing."""
+        """Put back every displaced vCPU that has come back to a landing."""
         if not self._displaced:
             return
         for vcpu in self._target.vcpus():
@@ -83,8 +88,11 @@ class UnreportedHits:
                 self._target.clear_breakpoint(landing)
 
     def wait_for_displaced(self) -> None:
-        """Wait for those that are still away. Raises :class:`GuestError` when one does not come back."""
-        deadline = time.monotonic() + _LIMIT
+        """Wait for vCPUs that are still displaced, and put them back.
+
+        Raises :class:`GuestError` when one does not come back within ten seconds.
+        """
+        deadline = time.monotonic() + _TIMEOUT
         self.put_back_returned()
         while self._displaced:
             if time.monotonic() > deadline:
@@ -95,7 +103,7 @@ class UnreportedHits:
             self.put_back_returned()
 
     def _landing(self, vcpu: Vcpu) -> int | None:
-        """A landing that this vCPU can execute: with page-table isolation it may have the user's tables in use."""
+        """Return a landing that this vCPU can execute: with page-table isolation it may use the user's tables."""
         self._target.use_memory_of(vcpu)
         try:
             found = self._target.read_many([(addr, len(LANDING)) for addr in self._landings])
@@ -104,15 +112,15 @@ class UnreportedHits:
         return next((addr for addr, code in zip(self._landings, found, strict=True) if code == LANDING), None)
 
     def _halted(self, vcpu: Vcpu, regs: Regs) -> bool:
-        """Whether it sleeps in ``hlt``, which no step ends."""
-        behind = self._target.read_many([(regs["rip"] - len(_IDLE), len(_IDLE))])[0] or b""
-        if behind[-1:] != bytes((_HLT,)):
+        """Return whether the vCPU sleeps in ``hlt``, which no step ends."""
+        before = self._target.read_many([(regs["rip"] - len(_IDLE), len(_IDLE))])[0] or b""
+        if before[-1:] != bytes((_HLT,)):
             return False
-        return behind == _IDLE or _says_halted(self._target, vcpu)
+        return before == _IDLE or _monitor_says_halted(self._target, vcpu)
 
 
-def _says_halted(target: Target, vcpu: Vcpu) -> bool:
-    """``info registers -a`` of QEMU's monitor: a paragraph for each vCPU, with ``HLT=1`` where it is halted."""
+def _monitor_says_halted(target: Target, vcpu: Vcpu) -> bool:
+    """Read ``info registers -a`` of QEMU's monitor: a paragraph for each vCPU, with ``HLT=1`` where it is halted."""
     paragraphs = target.monitor("info registers -a").split("CPU#")
     mine = next((text for text in paragraphs if text.split(maxsplit=1)[:1] == [str(vcpu - 1)]), "")
     return "HLT=1" in mine

@@ -1,11 +1,11 @@
-"""``mem`` probes: watched memory, and which access each stop of the guest was for.
+"""Serve ``mem`` probes: find which vCPU has made which access to watched memory.
 
-    stop (T05 ... watch:ADDR)  ->  which vCPUs have made an access        the stub names one, the others are asked
-                               ->  which instruction, which bytes         decoded, from the registers behind it
+    stop (T05 ... watch:ADDR)  ->  which vCPUs have made an access        the stub names one, the others are queried
+                               ->  which instruction, which bytes         decoded, from the registers after it
                                ->  old and new value                      from a copy of the watched memory
 
-The copy is compared at each stop: what changed and was not seen (a device's DMA, another mapping of the same page,
-QEMU 7.2's atomic instructions on a page watched for both reads and writes) is counted in ``unseen``.
+The copy is compared at each stop. Changes that no stop reported (a device's DMA, another mapping of the same page,
+QEMU 7.2's atomic instructions on a page watched for both reads and writes) are counted in ``unseen``.
 """
 
 from __future__ import annotations
@@ -26,45 +26,51 @@ from probekit.target.watchpoints import Watchpoint, plan_watchpoints
 __all__ = ("MAX_WATCHES", "WatchHit", "WatchSite", "Watcher")
 
 MAX_WATCHES: Final = 100
-"""QEMU looks at each watchpoint for each access to a watched page."""
+"""The most watched ranges: QEMU checks each watchpoint at each access to a watched page."""
 
 _KINDS: Final[dict[str, BreakKind]] = {"read": "watch_read", "write": "watch_write"}
-_VALUE: Final = 8
+_VALUE: Final = 8  # bytes of a value that probes see
 _KERNEL: Final = 1 << 63
-_ROOT: Final = 0x000F_FFFF_FFFF_E000  # CR3 without PCID, and without the bit that isolated page tables differ in
-_MOST_SPACES: Final = 64
+_ROOT: Final = 0x000F_FFFF_FFFF_E000  # CR3 without PCID, and without the bit in which isolated page tables differ
+_MAX_SPACES: Final = 64  # address spaces of which a range has a copy
 
 
 class WatchSite(NamedTuple):
-    """One ``mem`` probe of an enabling. ``number``: its place in the enabling."""
+    """One ``mem`` probe of an enabling."""
 
     number: int
+    """Its index in this enabling."""
     probe: Probe
     watched: Watched
     clauses: tuple[int, ...]
+    """Numbers of the clauses, in program order."""
 
 
 @dataclass(frozen=True, slots=True)
 class WatchHit:
-    """One access to one watched range. ``args``: ``arg0`` .. ``arg4`` of :mod:`probekit.providers.mem`."""
+    """One access to one watched range."""
 
     site: WatchSite
     vcpu: Vcpu
     regs: Regs
+    """The registers after the access."""
     args: tuple[int, int, int, int, int]
+    """``arg0`` .. ``arg4`` of :mod:`probekit.providers.mem`."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
-    """An access by a vCPU that is stopped behind it. ``access.addr`` is known."""
+class _VcpuAccess:
+    """An access by a vCPU that has stopped after it."""
 
     vcpu: Vcpu
     regs: Regs
     pc: int
+    """Address of the instruction."""
     access: Access
+    """Its address is known."""
 
     def part_in(self, watched: Watched) -> tuple[int, int] | None:
-        """Address and size of what lies in the range."""
+        """Return the address and size of the part in a watched range, None when there is none."""
         addr = self.access.addr or 0
         begin = max(addr, watched.addr)
         end = min(addr + self.access.size, watched.addr + watched.size)
@@ -72,11 +78,7 @@ class _Made:
 
 
 class Watcher:
-    """``start_of``: where the kernel function around an address begins; ``landings``: see :class:`UnreportedHits`.
-
-    ``unseen``: changes of watched memory that no stop told of; ``undecoded``: stops whose instruction is not known;
-    both only grow.
-    """
+    """The watched ranges of one enabling."""
 
     def __init__(
         self,
@@ -87,28 +89,35 @@ class Watcher:
         landings: Sequence[int],
         start_of: Callable[[int], int | None],
     ) -> None:
+        """Prepare, but set no watchpoint yet.
+
+        ``text``: kernel memory while the guest is stopped. ``landings``: see :class:`UnreportedHits`.
+        ``start_of``: returns where the kernel function around an address begins, None when it is not known.
+        """
         self._target = target
         self._text = text
         self.sites = tuple(sites)
         self._ranges = tuple(dict.fromkeys((s.watched.addr, s.watched.size) for s in sites))
-        self._in_kernel = all(addr & _KERNEL for addr, _ in self._ranges)
         self._unreported = UnreportedHits(target, landings)
         self._vcpu: Vcpu = 1
         self._last = LastInstruction(self._code, start_of)
         self._set: list[Watchpoint] = []
         self._copies: dict[tuple[int, int], dict[int, bytes]] = {}
         self.unseen = 0
+        """Changes of watched memory that no stop reported; only grows."""
         self.undecoded = 0
+        """Accesses whose instruction is not known; only grows."""
 
     @property
     def lost_steps(self) -> int:
-        """Single steps whose trap was lost."""
+        """How many single steps lost their trap."""
         return self._unreported.lost_steps
 
     def arm(self) -> None:
-        """Set every watchpoint; the guest is stopped. All or nothing.
+        """Set every watchpoint, or none after an error. The guest is stopped.
 
-        Raises :class:`UnsupportedError` and :class:`GuestError`.
+        Raises :class:`UnsupportedError` for too many ranges or too few debug registers, :class:`GuestError` for a
+        range of the kernel where there is no memory.
         """
         if len(self.sites) > MAX_WATCHES:
             raise UnsupportedError(
@@ -139,42 +148,42 @@ class Watcher:
             self._target.clear_breakpoint(point.addr, point.kind, point.size)
 
     def hits(self, stop: StopReason) -> list[WatchHit]:
-        """What every vCPU has done to watched memory since the last stop. The guest is stopped and stays so.
+        """Return what every vCPU has done to watched memory since the last stop. The guest is stopped and stays so.
 
-        To be called at each stop, whatever it was for: an access may have been made at the same moment.
+        Call it at each stop, whatever it was for: a vCPU may have made an access at the same moment.
         """
         if not self._set:
             return []
         self._unreported.put_back_returned()
-        made: list[_Made] = []
+        accesses: list[_VcpuAccess] = []
         for vcpu in self._target.vcpus():
             regs = self._target.regs(vcpu)
             if stop.kind == "watch" and vcpu == stop.vcpu:
-                told = (stop.watch_addr or 0, stop.watch_kind or "watch_access")
+                watchpoint = (stop.watch_addr or 0, stop.watch_kind or "watch_access")
             else:
-                late = self._unreported.query(vcpu, regs)
-                if late is None:
+                unreported = self._unreported.query(vcpu, regs)
+                if unreported is None:
                     continue
-                told = late
-            made += self._made(vcpu, regs, *told)
-        return self._values(made)
+                watchpoint = unreported
+            accesses += self._accesses(vcpu, regs, *watchpoint)
+        return self._hits(accesses)
 
     # -- which instruction ------------------------------------------------------------------------------------------
 
-    def _made(self, vcpu: Vcpu, regs: Regs, addr: int, kind: BreakKind) -> list[_Made]:
+    def _accesses(self, vcpu: Vcpu, regs: Regs, addr: int, kind: BreakKind) -> list[_VcpuAccess]:
         self._vcpu = vcpu
         found = self._last.find(regs, lambda access: self._fits(access, kind))
         if found is None:
             self.undecoded += 1
-            return [_Made(vcpu, regs, regs["rip"], self._whole(addr, kind))]
-        made = []
+            return [_VcpuAccess(vcpu, regs, regs["rip"], self._whole(addr, kind))]
+        accesses = []
         for access in found.accesses:
             if access.addr is None:
-                place = self._whole(addr, kind)
-                access = Access(place.addr, access.size or place.size, access.read, access.write)
+                whole = self._whole(addr, kind)
+                access = Access(whole.addr, access.size or whole.size, access.read, access.write)
             if self._fits(access, kind="watch_access"):
-                made.append(_Made(vcpu, regs, found.pc, access))
-        return made
+                accesses.append(_VcpuAccess(vcpu, regs, found.pc, access))
+        return accesses
 
     def _fits(self, access: Access, kind: BreakKind) -> bool:
         if access.addr is None or (kind == "watch_read" and not access.read):
@@ -184,7 +193,7 @@ class Watcher:
         return any(access.addr < addr + size and addr < access.addr + access.size for addr, size in self._ranges)
 
     def _whole(self, addr: int, kind: BreakKind) -> Access:
-        """All that the watchpoint covers, for want of something better."""
+        """Return all that the watchpoint covers, where the exact access is not known."""
         size = next((p.size for p in self._set if p.addr == addr), 1)
         return Access(addr, size, read=kind != "watch_write", write=kind != "watch_read")
 
@@ -202,73 +211,74 @@ class Watcher:
 
     # -- which values -----------------------------------------------------------------------------------------------
 
-    def _values(self, made: Sequence[_Made]) -> list[WatchHit]:
-        """Every access in the order in which they must have been made, as hits of the sites that watch for it."""
+    def _hits(self, accesses: Sequence[_VcpuAccess]) -> list[WatchHit]:
+        """Return every access, in the order in which they must have been made, as hits of the sites that watch it."""
         hits: list[WatchHit] = []
-        for watched in self._ranges:
-            here = Watched(*watched, access="write")
-            mine = [one for one in made if one.part_in(here) is not None]
-            for space in self._spaces(watched, mine):
-                hits += self._values_in(here, space, [m for m in mine if self._space(watched[0], m.regs) == space])
+        for addr, size in self._ranges:
+            watched = Watched(addr, size, access="write")
+            inside = [access for access in accesses if access.part_in(watched) is not None]
+            for space in self._spaces(addr, inside):
+                hits += self._hits_in(watched, space, [a for a in inside if self._space(addr, a.regs) == space])
         return hits
 
-    def _values_in(self, watched: Watched, space: int, made: list[_Made]) -> list[WatchHit]:
+    def _hits_in(self, watched: Watched, space: int, accesses: list[_VcpuAccess]) -> list[WatchHit]:
+        """Return the hits of one range in one address space, and bring the copy of the range up to date."""
         key = (watched.addr, watched.size)
-        now = self._now(watched, made)
+        now = self._read_now(watched, accesses)
         if now is None:
             return []
         copies = self._copies[key]
         known = bytearray(copies.pop(space, now))
-        writers = sorted((m for m in made if m.access.write), key=lambda m: _is_there(m, watched, now))
+        writers = sorted((a for a in accesses if a.access.write), key=lambda a: _is_there(a, watched, now))
         hits: list[WatchHit] = []
-        for one in (*(m for m in made if not m.access.write), *writers):
-            addr, size = one.part_in(watched) or (watched.addr, 0)
-            at = slice(addr - watched.addr, addr - watched.addr + size)
-            old = bytes(known[at])
-            if one.access.write:
-                last = one is writers[-1]
-                known[at] = now[at] if last else _stored(one, addr, size) or now[at]
-            args = (addr, size, _integer(old), _integer(known[at]), one.pc)
-            hits += [WatchHit(site, one.vcpu, one.regs, args) for site in self.sites if _wants(site, key, one)]
+        for access in (*(a for a in accesses if not a.access.write), *writers):
+            addr, size = access.part_in(watched) or (watched.addr, 0)
+            part = slice(addr - watched.addr, addr - watched.addr + size)
+            old = bytes(known[part])
+            if access.access.write:
+                last = access is writers[-1]
+                known[part] = now[part] if last else _stored(access, addr, size) or now[part]
+            args = (addr, size, _integer(old), _integer(known[part]), access.pc)
+            hits += [WatchHit(site, access.vcpu, access.regs, args) for site in self.sites if _wants(site, key, access)]
         if known != now and any(s.watched.access == "write" for s in self.sites if s.watched[:2] == key):
             self.unseen += 1
         copies[space] = now
-        if len(copies) > _MOST_SPACES:
+        if len(copies) > _MAX_SPACES:
             del copies[next(iter(copies))]
         return hits
 
-    def _spaces(self, watched: tuple[int, int], made: Sequence[_Made]) -> list[int]:
-        """Kernel memory is one; a user's address is another place in each address space."""
-        if watched[0] & _KERNEL:
+    def _spaces(self, addr: int, accesses: Sequence[_VcpuAccess]) -> list[int]:
+        """Return the address spaces of accesses to a range at ``addr``: one for kernel memory, else by CR3."""
+        if addr & _KERNEL:
             return [0]
-        return list(dict.fromkeys(self._space(watched[0], m.regs) for m in made))
+        return list(dict.fromkeys(self._space(addr, access.regs) for access in accesses))
 
     @staticmethod
     def _space(addr: int, regs: Regs) -> int:
         return 0 if addr & _KERNEL else regs.values.get("cr3", 0) & _ROOT
 
-    def _now(self, watched: Watched, made: Sequence[_Made]) -> bytes | None:
+    def _read_now(self, watched: Watched, accesses: Sequence[_VcpuAccess]) -> bytes | None:
         if watched.addr & _KERNEL:
             return self._text.read_many([(watched.addr, watched.size)])[0]
-        return self._through(made[0].vcpu, watched.addr, watched.size)
+        return self._through(accesses[0].vcpu, watched.addr, watched.size)
 
 
-def _wants(site: WatchSite, key: tuple[int, int], made: _Made) -> bool:
-    access = made.access.write if site.watched.access == "write" else made.access.read
-    return site.watched[:2] == key and access
+def _wants(site: WatchSite, key: tuple[int, int], access: _VcpuAccess) -> bool:
+    of_kind = access.access.write if site.watched.access == "write" else access.access.read
+    return site.watched[:2] == key and of_kind
 
 
-def _stored(made: _Made, addr: int, size: int) -> bytes | None:
-    """The bytes that it stored at ``addr``, where they are still known."""
-    if made.access.value is None or made.access.addr is None:
+def _stored(access: _VcpuAccess, addr: int, size: int) -> bytes | None:
+    """Return the bytes that the access stored at ``addr``, None where they are not known."""
+    if access.access.value is None or access.access.addr is None:
         return None
-    return made.access.value[addr - made.access.addr :][:size]
+    return access.access.value[addr - access.access.addr :][:size]
 
 
-def _is_there(made: _Made, watched: Watched, now: bytes) -> bool:
-    """Whether what it stored is what memory holds: then it may have been the last."""
-    addr, size = made.part_in(watched) or (watched.addr, 0)
-    return _stored(made, addr, size) == now[addr - watched.addr :][:size]
+def _is_there(access: _VcpuAccess, watched: Watched, now: bytes) -> bool:
+    """Return whether memory holds what the access stored: then it may have been the last."""
+    addr, size = access.part_in(watched) or (watched.addr, 0)
+    return _stored(access, addr, size) == now[addr - watched.addr :][:size]
 
 
 def _integer(data: bytes | bytearray) -> int:
@@ -276,7 +286,7 @@ def _integer(data: bytes | bytearray) -> int:
 
 
 def _in_hardware(target: WatchTarget) -> bool:
-    """Whether watchpoints are the processor's debug registers: KVM's, and any stub's that does not say otherwise."""
+    """Return whether watchpoints use the processor's debug registers: with KVM, or when the stub does not say."""
     try:
         return "disabled" not in target.monitor("info kvm")
     except (UnsupportedError, TargetError):

@@ -262,13 +262,13 @@ def _quoted(word: str) -> str:
 
 def _roots(item: ast.Item) -> list[ast.Node]:
     match item:
-        case ast.Clause():
+        case ast.ClauseDef():
             return [item]
-        case ast.Inline():
+        case ast.InlineDecl():
             return [item.value]
-        case ast.Translator():
+        case ast.TranslatorDecl():
             return [m.value for m in item.members]
-        case ast.Declaration() | ast.Provider():
+        case ast.Declaration() | ast.ProviderDecl():
             return []
 
 

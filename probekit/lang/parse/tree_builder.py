@@ -51,11 +51,11 @@ class _ProgramBuilder:
         """Build the script."""
         return ast.Script(tuple(parts), parts[0].span.to(parts[-1].span) if parts else Span(0, 0))
 
-    def clause(self, parts: _Parts) -> ast.Clause:
+    def clause(self, parts: _Parts) -> ast.ClauseDef:
         """Build ``probes [predicate] [block]``."""
         probes, predicate, block = parts
         end = block.span if block else predicate.span if predicate else probes[-1].span
-        return ast.Clause(tuple(probes), predicate, block, probes[0].span.to(end))
+        return ast.ClauseDef(tuple(probes), predicate, block, probes[0].span.to(end))
 
     def probes(self, parts: _Parts) -> list[ast.ProbeText]:
         """Build a list of probe descriptions."""
@@ -65,12 +65,12 @@ class _ProgramBuilder:
         """Return the expression of ``/ expr /``."""
         return parts[1]  # type: ignore[no-any-return]
 
-    def block(self, parts: _Parts) -> ast.Block:
+    def block(self, parts: _Parts) -> ast.CompoundStatement:
         """Build ``{ ... }``, whose last statement may lack its semicolon."""
         opening, *statements, last, closing = parts
         if last is not None:
             statements.append(last)
-        return ast.Block(tuple(statements), span_of(opening).to(span_of(closing)))
+        return ast.CompoundStatement(tuple(statements), span_of(opening).to(span_of(closing)))
 
     def last_statement(self, parts: _Parts) -> ast.ExprStatement:
         """Build the expression before ``}``."""
@@ -98,16 +98,16 @@ class _ProgramBuilder:
         """Return a list of declarators."""
         return parts
 
-    def inline(self, parts: _Parts) -> ast.Inline:
+    def inline(self, parts: _Parts) -> ast.InlineDecl:
         """Build ``inline type name = value;``."""
         word, specs, declarator, op, value, end = parts
         _want_equals(op)
-        return ast.Inline(specs, declarator, value, span_of(word).to(span_of(end)))
+        return ast.InlineDecl(specs, declarator, value, span_of(word).to(span_of(end)))
 
-    def translator(self, parts: _Parts) -> ast.Translator:
+    def translator(self, parts: _Parts) -> ast.TranslatorDecl:
         """Build ``translator target < source > { ... };``."""
         word, target, _lt, source, _gt, _open, *members, _close, end = parts
-        return ast.Translator(target, source, tuple(members), span_of(word).to(span_of(end)))
+        return ast.TranslatorDecl(target, source, tuple(members), span_of(word).to(span_of(end)))
 
     def translation(self, parts: _Parts) -> ast.Translation:
         """Build ``member = value;``."""
@@ -115,10 +115,10 @@ class _ProgramBuilder:
         _want_equals(op)
         return ast.Translation(str(name), value, span_of(name).to(span_of(end)))
 
-    def provider(self, parts: _Parts) -> ast.Provider:
+    def provider(self, parts: _Parts) -> ast.ProviderDecl:
         """Build ``provider name { ... };``."""
         word, name, _open, *probes, _close, end = parts
-        return ast.Provider(str(name), tuple(probes), span_of(word).to(span_of(end)))
+        return ast.ProviderDecl(str(name), tuple(probes), span_of(word).to(span_of(end)))
 
     def provided(self, parts: _Parts) -> ast.Provided:
         """Build ``probe name(args) : (translated);``."""
@@ -184,15 +184,15 @@ class _TypeBuilder:
     def enum_body(self, parts: _Parts) -> ast.EnumSpec:
         """Build ``enum [tag] { ... }``."""
         word, tag, *_rest, close = parts
-        values = tuple(p for p in parts if isinstance(p, ast.Enumerator))
+        values = tuple(p for p in parts if isinstance(p, ast.EnumeratorDecl))
         return ast.EnumSpec(str(tag or ""), values, span_of(word).to(span_of(close)))
 
-    def enumerator(self, parts: _Parts) -> ast.Enumerator:
+    def enumerator(self, parts: _Parts) -> ast.EnumeratorDecl:
         """Build ``name [= value]``."""
         name, op, value = parts
         if op is not None:
             _want_equals(op)
-        return ast.Enumerator(str(name), value, span_of(name) if value is None else span_of(name).to(value.span))
+        return ast.EnumeratorDecl(str(name), value, span_of(name) if value is None else span_of(name).to(value.span))
 
     def stars(self, parts: _Parts) -> tuple[int, Span]:
         """Count the levels of pointer. Qualifiers between the stars do not count."""
@@ -242,13 +242,13 @@ class _TypeBuilder:
 
     def params(self, parts: _Parts) -> ast.Params:
         """Build parameters."""
-        params = tuple(p for p in parts if isinstance(p, ast.Param))
+        params = tuple(p for p in parts if isinstance(p, ast.ParamDecl))
         return ast.Params(params, any(isinstance(p, Token) for p in parts))
 
-    def param(self, parts: _Parts) -> ast.Param:
+    def param(self, parts: _Parts) -> ast.ParamDecl:
         """Build one parameter."""
         specs, declarator = parts
-        return ast.Param(specs, declarator, specs.span if declarator is None else specs.span.to(declarator.span))
+        return ast.ParamDecl(specs, declarator, specs.span if declarator is None else specs.span.to(declarator.span))
 
     def type_name(self, parts: _Parts) -> ast.TypeName:
         """Build specifiers with an abstract declarator."""
@@ -334,24 +334,24 @@ class _ExpressionBuilder:
             return ast.AggRef(base.name, keys, span)
         return ast.Index(base, keys, span)
 
-    def call(self, parts: _Parts) -> ast.Call:
+    def call(self, parts: _Parts) -> ast.CallExpr:
         """Build ``function(args)``."""
         function, _, args, closing = parts
-        return ast.Call(function, args or (), function.span.to(span_of(closing)))
+        return ast.CallExpr(function, args or (), function.span.to(span_of(closing)))
 
     def arguments(self, parts: _Parts) -> tuple[ast.Expr, ...]:
         """Return a list of arguments or keys."""
         return tuple(parts)
 
-    def dot(self, parts: _Parts) -> ast.Member:
+    def dot(self, parts: _Parts) -> ast.MemberExpr:
         """Build ``base.name``."""
         base, name = parts
-        return ast.Member(base, str(name), False, base.span.to(span_of(name)))
+        return ast.MemberExpr(base, str(name), False, base.span.to(span_of(name)))
 
-    def arrow(self, parts: _Parts) -> ast.Member:
+    def arrow(self, parts: _Parts) -> ast.MemberExpr:
         """Build ``base->name``."""
         base, name = parts
-        return ast.Member(base, str(name), True, base.span.to(span_of(name)))
+        return ast.MemberExpr(base, str(name), True, base.span.to(span_of(name)))
 
     def scoped(self, parts: _Parts) -> ast.Scoped:
         """Build ``self->name``."""
@@ -366,9 +366,9 @@ class _ExpressionBuilder:
         """Build an identifier."""
         return ast.Name(str(parts[0]), span_of(parts[0]))
 
-    def symbol(self, parts: _Parts) -> ast.Symbol:
+    def symbol(self, parts: _Parts) -> ast.SymbolExpr:
         """Build a kernel symbol."""
-        return ast.Symbol(str(parts[0]), span_of(parts[0]))
+        return ast.SymbolExpr(str(parts[0]), span_of(parts[0]))
 
     def integer(self, parts: _Parts) -> ast.Integer:
         """Build an integer constant."""

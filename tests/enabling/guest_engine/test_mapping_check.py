@@ -10,8 +10,8 @@ import pytest
 
 from probekit.enabling.guest_engine.mapping_check import NotMappedError, Touched, check_mapped
 from probekit.guest.spaces import Unshared
-from probekit.kernel.view import Leaf, Tables, walk_many
-from probekit.target.paging import FLAG_NX, FLAG_PRESENT, FLAG_USER, FLAG_WRITE, walk
+from probekit.kernel.page_tables import FLAG_NX, FLAG_PRESENT, FLAG_USER, FLAG_WRITE, Leaf, PageTableRoot, walk_many
+from tests.support.page_walk import walk
 
 CODE, DATA, SLOT = 0xFFFFFFFFC0200000, 0xFFFFC90000100000, 0xFFFFE8FFFFC01238
 WANTED = (Touched("code", CODE, 0x2100, code=True), Touched("data", DATA, 0x3000), Touched("per-CPU", SLOT, 8))
@@ -19,7 +19,7 @@ PAGES = [page for item in WANTED for page in item.pages()]
 
 
 class _Memory:
-    """Physical memory with page tables in it; a :class:`probekit.kernel.view.PhysicalSource`."""
+    """Physical memory with page tables in it; a :class:`probekit.kernel.page_tables.PhysicalSource`."""
 
     def __init__(self) -> None:
         self.tables: dict[int, dict[int, int]] = {0x1000: {}}
@@ -55,7 +55,7 @@ class _Spaces:
     readable: bool = True
 
     def leaves(self, pages: Iterable[int]) -> dict[int, Leaf | None] | None:
-        return walk_many(self.memory, Tables(0x1000, 4), pages) if self.readable else None
+        return walk_many(self.memory, PageTableRoot(0x1000, 4), pages) if self.readable else None
 
     def unshared(self, pages: Iterable[int]) -> list[Unshared]:
         return [one for one in self.others if one.addr in set(pages)]
@@ -115,5 +115,5 @@ def test_many_pages_are_walked_as_one_is(spaces: _Spaces, page: int) -> None:
     """Against the plain walker: address and permissions."""
     memory = spaces.memory
     one = walk(lambda addr, size: memory._read(addr, size) or bytes(size), 0x1000, page)
-    many = walk_many(memory, Tables(0x1000, 4), [page])[page]
+    many = walk_many(memory, PageTableRoot(0x1000, 4), [page])[page]
     assert (None if one is None else (one[0], one[2])) == (None if many is None else tuple(many))

@@ -1,0 +1,74 @@
+"""Hold the copied instructions of sites in guest memory: a vCPU that has fired goes on in its site's slot.
+
+slot    the site's own instruction, nop, nop, jump to the next instruction (:mod:`probekit.patch.stepslot`)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from probekit.enabling.guest_access import GuestAccess
+from probekit.enabling.sites import EnabledSite
+from probekit.errors import InternalError, ProbekitError
+from probekit.guest.health import resume_unless_dead
+from probekit.guest.linux import Allocation
+from probekit.patch.hooks import Called
+from probekit.patch.stepslot import STEP_SLOT_SIZE, step_slot
+
+__all__ = ("StepSlots",)
+
+
+class StepSlots:
+    """The slots of one enabling, one for each site that is given to :meth:`make`."""
+
+    def __init__(self, access: GuestAccess) -> None:
+        self._access = access
+        self._memory: Allocation | None = None
+        self._addrs: dict[int, int] = {}
+        self.size = 0
+        """Bytes of guest memory that the slots take, or took before they were freed."""
+
+    def make(self, sites: Sequence[EnabledSite]) -> None:
+        """Allocate executable memory and write a slot for each site. Leaves the guest stopped.
+
+        Raises :class:`ProbekitError` when there is no safe point or no memory; :meth:`release` frees what there is.
+        """
+        services = self._access.facts.services
+        with self._access.safe_point() as point:
+            memory = services.allocate(point, "exec", STEP_SLOT_SIZE * len(sites))
+            self._memory = memory
+            self._access.log.allocated(memory)
+            services.make_executable(point, memory)
+        self.size = memory.size
+        slots: list[tuple[int, bytes]] = []
+        for number, site in enumerate(sites):
+            if isinstance(site.site, Called):
+                raise InternalError(f"the stop engine has a site at {site.site.addr:#x} that is not in text")
+            addr = memory.addr + number * STEP_SLOT_SIZE
+            self._addrs[site.site.addr] = addr
+            slots.append((addr, step_slot(site.site, addr)))
+        self._access.text.write_many(slots)
+
+    def addr(self, site: int) -> int:
+        """Return the address of the slot of the site at address ``site``."""
+        return self._addrs[site]
+
+    def release(self) -> list[str]:
+        """Free the slots once no task can be in one; safe to call twice. Lets the guest run.
+
+        Returns a message when the memory is left behind.
+        """
+        memory, self._memory = self._memory, None
+        if memory is None:
+            return []
+        services = self._access.facts.services
+        try:
+            with self._access.safe_point(ending=True) as point:
+                services.synchronize(point)
+                services.free(point, memory)
+                self._access.log.freed(memory)
+        except ProbekitError as error:
+            return [f"{memory.size} bytes of guest memory are left behind, inert: {error.message}"]
+        finally:
+            resume_unless_dead(self._access.target)
+        return []
