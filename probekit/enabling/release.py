@@ -15,14 +15,13 @@ guest call. :class:`Holdings` has what the callers differ in.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 from probekit.enabling.api import EngineLog
 from probekit.enabling.registrations import KEPT_BY_READERS, Registered
-from probekit.errors import GuestError, required
+from probekit.errors import GuestError, JournalError, required
 from probekit.guest.facts import GuestFacts
-from probekit.guest.health import check_status
+from probekit.guest.health import resume_unless_dead
 from probekit.guest.linux import Allocation
 from probekit.guest.memory import PauseClock
 from probekit.guest.residents import vacated
@@ -77,12 +76,12 @@ class Holdings:
 def release(held: Holdings) -> list[str]:
     """Give everything back, or leave everything behind. Returns a message for what is left behind, if anything is.
 
-    The guest may run or be stopped before, and runs afterwards unless it is dead.
-    Raises what is no :class:`GuestError`: the connection is gone, or the journal cannot be written.
+    The guest may run or be stopped before, and runs afterwards unless it is dead. Raises
+    :class:`probekit.errors.TargetError` when it cannot be reached any more.
     """
     try:
         _stop_and_free(held)
-    except GuestError as error:
+    except (GuestError, JournalError) as error:
         return [_leave_behind(held, error.message)]
     return []
 
@@ -119,10 +118,7 @@ def _stop_and_free(held: Holdings) -> None:
 def _leave_behind(held: Holdings, reason: str) -> str:
     held.silence()
     held.copy()
-    if not held.target.running:
-        with suppress(GuestError):  # a dead guest stays as it is
-            check_status(held.target)
-            held.target.resume()
+    resume_unless_dead(held.target)
     size = sum(item.size for item in held.memory)
     return f"{size} bytes of guest memory are left behind, inert: {reason}"
 

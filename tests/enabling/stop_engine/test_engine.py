@@ -69,8 +69,9 @@ class Stub(FakeTarget):
 class Services:
     """The kernel's: one piece of executable memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, target: FakeTarget) -> None:
         self.held: set[int] = set()
+        self.target = target
 
     def allocate(self, point: object, kind: str, size: int) -> Allocation:
         self.held.add(CODE)
@@ -78,7 +79,11 @@ class Services:
 
     def make_executable(self, point: object, memory: Allocation) -> None: ...
 
-    def synchronize(self, point: object) -> None: ...
+    def synchronize(self, point: object) -> None:
+        """Whoever was in a slot has run on."""
+        for vcpu, now in self.target.registers.items():
+            if CODE <= now["rip"] < CODE + 0x1000:
+                self.target.registers[vcpu] = regs(TEXT + 5)
 
     def free(self, point: object, memory: Allocation) -> None:
         self.held.remove(memory.addr)
@@ -86,6 +91,8 @@ class Services:
 
 class Log:
     """The journal: memory that is ours."""
+
+    borrowed = False
 
     def __init__(self) -> None:
         self.memory: list[Allocation] = []
@@ -95,6 +102,8 @@ class Log:
 
     def freed(self, memory: Allocation) -> None:
         self.memory.remove(memory)
+
+    def table_wiped(self) -> None: ...
 
 
 def regs(rip: int, *, user: bool = False, rdi: int = 0) -> Regs:
@@ -110,7 +119,8 @@ def made(text: str, *, count: int = 2, monkeypatch: pytest.MonkeyPatch, **stub: 
     program = compile_program(text, allow_bare=True)
     clauses = tuple(clause.index for clause in program.clauses)
     memory = {TEXT: bytearray(32 * count), CODE: bytearray(0x1000), GS: bytearray(0x1000)}
-    target, log, services = Stub(memory, {1: regs(0), 2: regs(0)}, running=True, **stub), Log(), Services()
+    target, log = Stub(memory, {1: regs(0), 2: regs(0)}, running=True, **stub), Log()
+    services = Services(target)
     target.memory[GS][0:8] = (GS + 0x100).to_bytes(8, "little")
     target.memory[GS][0x104:0x108] = (40).to_bytes(4, "little")
     sites = [
@@ -125,7 +135,10 @@ def made(text: str, *, count: int = 2, monkeypatch: pytest.MonkeyPatch, **stub: 
     ]
     anything: Any = target
     journal: Any = log
-    facts: Any = SimpleNamespace(services=services, task=TASKS, kernel=SimpleNamespace(paths=None))
+    facts: Any = SimpleNamespace(
+        services=services, task=TASKS, kernel=SimpleNamespace(paths=None), grace=None, tracepoints=None,
+        watchdog=None, holds=None,
+    )  # fmt: skip
 
     def point(self: object, *, ending: bool = False) -> object:
         target.running = False
