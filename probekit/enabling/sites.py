@@ -15,8 +15,8 @@ from probekit.patch.edits import Edit
 from probekit.patch.exits import exit_sites
 from probekit.patch.hooks import Called, Hook, MarkerHook, marker_edits
 from probekit.patch.insns import FunctionInsns, instruction_sites
+from probekit.patch.journal_records import edits_size
 from probekit.patch.ranges import any_inside
-from probekit.patch.records import edits_size
 from probekit.patch.sites import NO_PAD, FunctionExits, InsnSite, Site, SiteRefusal, TextFacts, entry_site
 from probekit.patch.windows import as_trap, jump_window
 from probekit.providers.api import ENTRY_KINDS, Function, Probe

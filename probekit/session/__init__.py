@@ -7,6 +7,8 @@ Attaching:
 - ``lock``            one probekit per guest
 - ``guest_types``     types, symbols and prototypes of the guest's kernel, for the compiler
 
+- ``identity``        which guest is meant, and which boot of it
+
 One run of a program, from BEGIN to the last aggregation:
 
 - ``options``         runtime options, one table
@@ -24,7 +26,8 @@ One run of a program, from BEGIN to the last aggregation:
 
 After a probekit that was killed:
 
-- ``state``           the undo journal on this machine's disk, for one guest
+- ``journal_log``     the undo journal on this machine's disk, for one guest
+- ``undo``            undoes what one journal says is in a guest
 - ``recover``         puts back what a killed probekit left in a guest
-- ``found``           recovery tables that stand in a guest whose journal is elsewhere
+- ``table_scan``      recovery tables that stand in a guest whose journal is elsewhere
 """

@@ -35,10 +35,11 @@ from probekit.providers.api import Function
 from probekit.providers.fbt import FunctionTable
 from probekit.providers.from_kernel import GuestMarkers, GuestTracepoints, LiveMemory, find_variable, guest_functions
 from probekit.providers.registry import Registry, make_registry
-from probekit.session.found import find_tables
+from probekit.session.identity import boot_cookie, target_key
+from probekit.session.journal_log import journals_of
 from probekit.session.lock import Lock, acquire
 from probekit.session.signals import Interrupts
-from probekit.session.state import boot_cookie, journals_of, target_key
+from probekit.session.table_scan import find_tables
 from probekit.target.api import Target
 from probekit.target.connect import connect, parse_spec
 from probekit.target.discovery import find_qemu
@@ -329,7 +330,7 @@ def _check_leftovers(attachment: Attachment) -> None:
     for state in journals_of(attachment.spec):
         if state.header.cookie != attachment.guest_cookie:
             state.path.unlink(missing_ok=True)  # that guest is gone: it rebooted or was another one
-        elif state.batches or state.registrations or state.call is not None:
+        elif state.batches or state.registrations or state.calls:
             raise GuestError(
                 f"an earlier probekit (process {state.header.host_pid}) was killed and left this guest changed",
                 hint=f"run `probekit recover -r {attachment.spec}` first",

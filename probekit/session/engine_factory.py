@@ -16,8 +16,8 @@ from probekit.patch.refused import NO_REFUSED
 from probekit.patch.sites import EntrySite, ExitSite, traps
 from probekit.records import record
 from probekit.session.attach import Attachment
+from probekit.session.journal_log import JournalLog
 from probekit.session.options import EngineName, Options
-from probekit.session.state import JournalLog
 from probekit.target.rsp import RspTarget
 
 __all__ = ("ENGINES", "EngineKind", "EnginePlan", "make_engine", "staged_sites")

@@ -23,9 +23,9 @@ from probekit.ir.ops import Program
 from probekit.patch.sites import TextFacts
 from probekit.session.attach import Attachment
 from probekit.session.engine_factory import ENGINES, EnginePlan, make_engine, staged_sites
+from probekit.session.journal_log import JournalLog, new_journal
 from probekit.session.options import EngineName, Options
 from probekit.session.overhead import Overhead, refuse_measuring
-from probekit.session.state import JournalLog, new_journal
 from probekit.session.unsupported import wants_stacks
 
 __all__ = ("GuestTracing",)

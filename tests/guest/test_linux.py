@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from probekit.errors import GuestError, UnsupportedError
-from probekit.guest.linux import Allocation, LinuxServices, MemoryKind, find_services
+from probekit.guest.calls import MemoryKind
+from probekit.guest.linux import Allocation, LinuxServices, find_services
 
 OLD = "module_alloc module_memfree vzalloc vfree __alloc_percpu free_percpu set_memory_ro set_memory_x synchronize_rcu"
 NEW = (
@@ -102,3 +103,11 @@ def test_no_memory_is_an_error() -> None:
     point.value = 0
     with pytest.raises(GuestError, match="8192 bytes of data memory"):
         services.allocate(shown, "data", 5000)
+
+
+@pytest.mark.parametrize("kind", ["exec", "data", "grace"])
+def test_an_address_that_is_no_kernel_address_is_not_taken(kind: MemoryKind) -> None:
+    services, point, shown = made(NEW)
+    point.value = 0x7FFF00001000
+    with pytest.raises(GuestError, match="no kernel address"):
+        services.allocate(shown, kind, 5000)

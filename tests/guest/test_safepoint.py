@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,8 +10,9 @@ import pytest
 
 from probekit.errors import Cancelled, GuestError, SafePointTimeout, TargetError
 from probekit.guest.call_points import LANDING, CallPoints
+from probekit.guest.calls import CallPurpose, GuestCall, OtherCall, is_pointer
 from probekit.guest.memory import PauseClock
-from probekit.guest.safepoint import SafePoint, is_pointer
+from probekit.guest.safepoint import SafePoint
 from probekit.target.api import BreakKind, Regs, StopReason
 from tests.support.fake_target import FakeTarget
 
@@ -64,15 +65,17 @@ class Log:
 
     def __init__(self) -> None:
         self.said: list[tuple[Any, ...]] = []
+        self.purposes: list[CallPurpose] = []
 
-    def call_started(self, *, vcpu: int, regs: Mapping[str, int], return_addr: int, rsp: int, **_: Any) -> None:
-        self.said.append(("started", vcpu, dict(regs), return_addr, rsp))
+    def call_started(self, call: GuestCall) -> None:
+        self.said.append(("started", call.vcpu, dict(call.regs), call.return_addr, call.rsp))
+        self.purposes.append(call.purpose)
 
-    def call_returned(self, value: int) -> None:
-        self.said.append(("returned", value))
+    def call_returned(self, rsp: int, value: int) -> None:
+        self.said.append(("returned", rsp, value))
 
-    def call_done(self) -> None:
-        self.said.append(("done",))
+    def call_done(self, rsp: int) -> None:
+        self.said.append(("done", rsp))
 
 
 def arrive(vcpu: int, rip: int, **more: Any) -> Event:
@@ -125,7 +128,9 @@ def test_a_call_and_everything_given_back() -> None:
     assert called["eflags"] == before["eflags"] & ~0x500 | 0x200 and called["rax"] == 0
     started, *rest = log.said
     assert started[:2] == ("started", 1) and started[3:] == (LAND, called["rsp"] + 8)
-    assert started[2] == {name: before[name] for name in GENERAL} and rest == [("returned", 0x1234), ("done",)]
+    frame = called["rsp"] + 8
+    assert started[2] == {name: before[name] for name in GENERAL}
+    assert rest == [("returned", frame, 0x1234), ("done", frame)] and log.purposes == [OtherCall()]
 
 
 def test_a_task_may_come_back_on_another_vcpu() -> None:

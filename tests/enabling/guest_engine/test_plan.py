@@ -13,7 +13,7 @@ from probekit.errors import GuestError, UnsupportedError
 from probekit.guest.call_points import CallPoints
 from probekit.guest.offsets import KernelServices
 from probekit.guest.watchdog import WATCHDOG_SIZE
-from probekit.patch.table import HEADER_SIZE
+from probekit.patch.recovery_table import HEADER_SIZE
 from tests.codegen.machine import CODE, DATA, Function, Machine
 
 TEXT = "fbt::: { @c[probefunc] = count(); } fbt::: { trace(arg0); }"

@@ -18,7 +18,7 @@ from probekit.errors import GuestError, UnsupportedError
 from probekit.guest.linux import Allocation
 from probekit.guest.memory import PauseClock
 from probekit.guest.offsets import TaskOffsets
-from probekit.interp.state import State
+from probekit.interp.state import ProgramState
 from probekit.ir.build import compile_program
 from probekit.patch.sites import EntrySite
 from probekit.patch.stepslot import STEP_SLOT_SIZE
@@ -69,8 +69,9 @@ class Stub(FakeTarget):
 class Services:
     """The kernel's: one piece of executable memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, target: FakeTarget) -> None:
         self.held: set[int] = set()
+        self.target = target
 
     def allocate(self, point: object, kind: str, size: int) -> Allocation:
         self.held.add(CODE)
@@ -78,7 +79,11 @@ class Services:
 
     def make_executable(self, point: object, memory: Allocation) -> None: ...
 
-    def synchronize(self, point: object) -> None: ...
+    def synchronize(self, point: object) -> None:
+        """Whoever was in a slot has run on."""
+        for vcpu, now in self.target.registers.items():
+            if CODE <= now["rip"] < CODE + 0x1000:
+                self.target.registers[vcpu] = regs(TEXT + 5)
 
     def free(self, point: object, memory: Allocation) -> None:
         self.held.remove(memory.addr)
@@ -86,6 +91,8 @@ class Services:
 
 class Log:
     """The journal: memory that is ours."""
+
+    borrowed = False
 
     def __init__(self) -> None:
         self.memory: list[Allocation] = []
@@ -95,6 +102,8 @@ class Log:
 
     def freed(self, memory: Allocation) -> None:
         self.memory.remove(memory)
+
+    def table_wiped(self) -> None: ...
 
 
 def regs(rip: int, *, user: bool = False, rdi: int = 0) -> Regs:
@@ -110,7 +119,8 @@ def made(text: str, *, count: int = 2, monkeypatch: pytest.MonkeyPatch, **stub: 
     program = compile_program(text, allow_bare=True)
     clauses = tuple(clause.index for clause in program.clauses)
     memory = {TEXT: bytearray(32 * count), CODE: bytearray(0x1000), GS: bytearray(0x1000)}
-    target, log, services = Stub(memory, {1: regs(0), 2: regs(0)}, running=True, **stub), Log(), Services()
+    target, log = Stub(memory, {1: regs(0), 2: regs(0)}, running=True, **stub), Log()
+    services = Services(target)
     target.memory[GS][0:8] = (GS + 0x100).to_bytes(8, "little")
     target.memory[GS][0x104:0x108] = (40).to_bytes(4, "little")
     sites = [
@@ -125,7 +135,10 @@ def made(text: str, *, count: int = 2, monkeypatch: pytest.MonkeyPatch, **stub: 
     ]
     anything: Any = target
     journal: Any = log
-    facts: Any = SimpleNamespace(services=services, task=TASKS, kernel=SimpleNamespace(paths=None))
+    facts: Any = SimpleNamespace(
+        services=services, task=TASKS, kernel=SimpleNamespace(paths=None), grace=None, tracepoints=None,
+        watchdog=None, holds=None,
+    )  # fmt: skip
 
     def point(self: object, *, ending: bool = False) -> object:
         target.running = False
@@ -147,7 +160,7 @@ def made(text: str, *, count: int = 2, monkeypatch: pytest.MonkeyPatch, **stub: 
 
 def enabled(text: str, monkeypatch: pytest.MonkeyPatch, **stub: Any) -> tuple[StopEngine, Stub, Log]:
     engine, target, log = made(text, monkeypatch=monkeypatch, **stub)
-    engine.enable({}, State(engine._program), Speculations(1, 100))
+    engine.enable({}, ProgramState(engine._program), Speculations(1, 100))
     return engine, target, log
 
 
@@ -208,20 +221,20 @@ def test_the_end_serves_the_last_firing_and_gives_everything_back(monkeypatch: p
 def test_a_failure_takes_everything_back(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, stub, log = made("fbt::: { trace(1); }", monkeypatch=monkeypatch, refuses=site(1))
     with pytest.raises(GuestError, match="no more"):
-        engine.enable({}, State(engine._program), Speculations(1, 100))
+        engine.enable({}, ProgramState(engine._program), Speculations(1, 100))
     assert stub.breakpoints == [] and log.memory == [] and stub.running
 
 
 def test_too_many_sites_are_refused_before_anything_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, stub, log = made("fbt::: { trace(1); }", count=MAX_STOP_SITES + 1, monkeypatch=monkeypatch)
     with pytest.raises(UnsupportedError, match="1001 sites are too many"):
-        engine.enable({}, State(engine._program), Speculations(1, 100))
+        engine.enable({}, ProgramState(engine._program), Speculations(1, 100))
     assert stub.running and stub.breakpoints == [] and log.memory == []
 
 
 def test_globals_that_begin_has_set_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, stub, _ = made("int64_t x; fbt::: { trace(x); }", monkeypatch=monkeypatch)
-    engine.enable({0: 77}, State(engine._program), Speculations(1, 100))
+    engine.enable({0: 77}, ProgramState(engine._program), Speculations(1, 100))
     stub.stops = [lambda target: target.registers.update({1: regs(site(0))})]
     ((_, record),) = engine.poll(1).records
     assert record.payload[:8] == (77).to_bytes(8, "little") and engine.globals_.load(0) == 77

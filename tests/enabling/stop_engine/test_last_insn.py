@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from probekit.enabling.stop_engine.last_insn import LastInstruction
-from probekit.isa.access import Access
+from probekit.isa.access import MemoryAccess
 from probekit.target.api import Regs
 
 START = 0xFFFFFFFF81000000
@@ -30,7 +30,7 @@ def regs(offset: int, **more: int) -> Regs:
     return Regs({**zeros, "fs_base": 0, "gs_base": 0, "cs": 0x10, "rip": START + offset, **more}, b"")
 
 
-def fits(access: Access) -> bool:
+def fits(access: MemoryAccess) -> bool:
     assert access.addr is not None
     return access.addr <= WATCHED < access.addr + access.size
 

@@ -18,6 +18,7 @@ from probekit.patch.sites import EntrySite, InsnSite
 from probekit.patch.stepslot import STEP_SLOT_SIZE, step_slot
 from probekit.probe.names import ProbeName
 from probekit.providers.api import Probe
+from probekit.target.api import Regs
 from tests.support.fake_target import FakeTarget
 
 TEXT, CODE = 0xFFFFFFFF81000100, 0xFFFFFFFFC0000000
@@ -45,10 +46,14 @@ class Guest:
         self.order: list[str] = []
         self.target = Target({CODE: bytearray(0x1000)})
         self.text = self.target
-        self.facts = SimpleNamespace(services=self)
+        self.facts = SimpleNamespace(services=self, grace=None, tracepoints=None, watchdog=None, holds=None)
         self.log = SimpleNamespace(
-            allocated=lambda memory: self.step("journal"), freed=lambda memory: self.step("forgotten")
+            borrowed=False,
+            allocated=lambda memory: self.step("journal"),
+            freed=lambda memory: self.step("forgotten"),
+            table_wiped=lambda: None,
         )
+        self.clock = None
 
     def step(self, name: str) -> None:
         self.order.append(name)
@@ -78,7 +83,7 @@ class Guest:
 
 def slots(guest: Guest) -> StepSlots:
     access: Any = guest
-    return StepSlots(access)
+    return StepSlots(access, 1.0)
 
 
 def test_each_site_has_a_slot_of_its_own() -> None:
@@ -109,6 +114,25 @@ def test_memory_that_cannot_be_freed_is_left_behind_and_said(fails: str) -> None
     (problem,) = made.release()
     assert problem == f"4096 bytes of guest memory are left behind, inert: {fails} failed"
     assert guest.target.running and "forgotten" not in guest.order
+
+
+def test_they_stay_while_a_vcpu_may_be_sent_to_one() -> None:
+    guest = Guest()
+    made = slots(guest)
+    made.make(enabled(ENTRY, PUSH))
+    guest.order.clear()
+    (problem,) = made.release(keep="a breakpoint stands")
+    assert problem == "4096 bytes of guest memory are left behind, inert: a breakpoint stands"
+    assert guest.order == ["safe point at the end"] and guest.target.running
+
+
+def test_they_stay_while_a_vcpu_is_in_one() -> None:
+    guest = Guest()
+    made = slots(guest)
+    made.make(enabled(ENTRY, PUSH))
+    guest.target.registers[3] = Regs({"rip": CODE + STEP_SLOT_SIZE + 2}, b"")
+    (problem,) = made.release()
+    assert "vCPU 3 is still inside" in problem and "free" not in guest.order
 
 
 @pytest.mark.parametrize(("fails", "given_back"), [("safe point", False), ("allocate", False), ("executable", True)])

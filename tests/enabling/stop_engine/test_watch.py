@@ -1,4 +1,4 @@
-"""Watched memory: who made which access, what it changed, and what nobody reported."""
+"""WatchedRange memory: who made which access, what it changed, and what nobody reported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from probekit.enabling.stop_engine.watch import MAX_WATCHES, Watcher, WatchSite
 from probekit.errors import GuestError, UnsupportedError
 from probekit.probe.names import ProbeName
-from probekit.providers.api import Probe, Watched
+from probekit.providers.api import Probe, WatchedRange
 from probekit.target.api import BreakKind, Regs, StopReason
 from tests.support.fake_target import FakeTarget
 
@@ -52,7 +52,7 @@ def made(*ranges: tuple[int, int, str], code: bytes = STORE, **options: object) 
     memory = {TEXT: bytearray(code.ljust(64, b"\xcc")), DATA: bytearray(64), USER: bytearray(64)}
     stub = Stub(memory, {1: regs(rdi=DATA, rsi=7)}, **options)  # type: ignore[arg-type]
     probe = Probe(1, ProbeName("mem", "", "", ""), "watch")
-    sites = [WatchSite(n, probe, Watched(a, s, w), (0,)) for n, (a, s, w) in enumerate(ranges)]  # type: ignore[arg-type]
+    sites = [WatchSite(n, probe, WatchedRange(a, s, w), (0,)) for n, (a, s, w) in enumerate(ranges)]  # type: ignore[arg-type]
     start = TEXT
     return stub, Watcher(stub, stub, sites, landings=(), start_of=lambda addr: start if addr >= start else None)
 

@@ -13,7 +13,7 @@ from probekit.enabling.stop_engine.worlds import StoppedWorlds
 from probekit.kernel.syscalls import CALL_NUMBER, SYSCALL_ARGS, SyscallEntry
 from probekit.patch.sites import EntrySite
 from probekit.probe.names import ProbeName
-from probekit.providers.api import Probe, ProbeKind, Watched
+from probekit.providers.api import Probe, ProbeKind, WatchedRange
 from probekit.target.api import Regs
 from tests.support.fake_target import FakeTarget
 
@@ -79,7 +79,7 @@ def test_a_system_calls_arguments_are_the_programs() -> None:
 def test_a_hit_has_its_own_arguments_and_the_stack_begins_where_it_was_made() -> None:
     worlds, stacks = made()
     probe = Probe(1, ProbeName("mem", "", "", ""), "watch")
-    watch = WatchSite(0, probe, Watched(0x1000, 8, "write"), (0,))
+    watch = WatchSite(0, probe, WatchedRange(0x1000, 8, "write"), (0,))
     world = worlds.of_hit(WatchHit(watch, 1, regs(), (0x1000, 8, 1, 2, 0x77)))
     assert [world.arg(n) for n in range(6)] == [0x1000, 8, 1, 2, 0x77, 0]
     world.stack(4)

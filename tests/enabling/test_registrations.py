@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from probekit.enabling.guest_engine.registrations import Registered
-from probekit.errors import GuestError
+from probekit.enabling.registrations import Registered
+from probekit.errors import GuestError, JournalError
 from probekit.guest.holds import ModuleHolds
 from probekit.guest.tracepoints import CALL_ENTRY_SIZE, BatchRoutine, TracepointProbe, TracepointServices, call_table
 from probekit.guest.traphooks import HookServices
 from probekit.guest.watchdog import WatchdogServices
-from probekit.patch.journal import Registration
+from probekit.patch.journal_payloads import Registration
 
-(CANCEL, UNREGISTER, SRCU, PUT, DIE, KSYM, RCU, CALLER) = range(0x100, 0x900, 0x100)
+(CANCEL, UNREGISTER, SRCU, PUT, DIE, KSYM, RCU, CALLER, TASKS) = range(0x100, 0xA00, 0x100)
 TABLE, WORDS = 0x10000, 0x20000
 DOG = Registration("timer", (WORDS, 0x999))
 HOOKS = tuple(Registration("tracepoint", (0x1000 * n, 0x77, n)) for n in (1, 2, 3))
@@ -47,7 +47,8 @@ class _Facts:
 
     services: Any = field(
         default_factory=lambda: SimpleNamespace(
-            hooks=HookServices({"die_notifier": (0, DIE), "bpf_ksym": (0, KSYM)}, RCU)
+            hooks=HookServices({"die_notifier": (0, DIE), "bpf_ksym": (0, KSYM)}, RCU),
+            synchronize=lambda point: point.call(TASKS),
         )
     )
 
@@ -99,7 +100,7 @@ def test_what_calls_us_first_and_the_rest_behind_the_wait() -> None:
     held, point = guest.held(ALL), _point(guest)
     held.stop_calls(point)
     hooks = [(UNREGISTER, *item.words) for item in HOOKS]
-    assert guest.done == [(CANCEL, WORDS + 24), ("gone", DOG), *hooks, ("gone", *HOOKS), (SRCU, 7)]
+    assert guest.done == [(CANCEL, WORDS + 24), ("gone", DOG), *hooks, ("gone", *HOOKS)]
     assert held.traced and list(held.items) == [*MODULES, *TRAPS]
     guest.done.clear()
     held.let_go(point)
@@ -114,8 +115,43 @@ def test_what_calls_us_first_and_the_rest_behind_the_wait() -> None:
     assert guest.done == []
 
 
-def _point(guest: _Guest) -> Any:
+def _point(guest: Any) -> Any:
     return guest
+
+
+def test_readers_of_tracepoints_are_waited_for_when_some_were_unregistered() -> None:
+    guest = _Guest()
+    held, point = guest.held(ALL), _point(guest)
+    held.wait_for_readers(point)
+    assert guest.done == [(TASKS,)]
+    held.stop_calls(point)
+    guest.done.clear()
+    held.wait_for_readers(point)
+    assert guest.done == [(TASKS,), (SRCU, 7)]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_readers_are_waited_for_whose_tracepoints_somebody_else_unregistered(known: bool) -> None:
+    guest = _Guest()
+    this, facts = _point(guest), _point(guest.facts)  # as Any
+    guest.facts.tracepoints = guest.facts.tracepoints if known else None
+    Registered(facts, this, this, (), traced=True).wait_for_readers(this)
+    assert guest.done == [(TASKS,), (SRCU, 7)][: 1 + known]
+
+
+def test_what_the_journal_does_not_take_is_taken_back_all_the_same() -> None:
+    """A module is held before the journal is told: the reference must not be lost when it refuses."""
+    guest = _Guest()
+    held = guest.held(())
+
+    def full(items: Sequence[Registration]) -> None:
+        raise JournalError("no space left", path="")
+
+    guest.registered = full  # type: ignore[method-assign]
+    with pytest.raises(JournalError):
+        held.add(MODULES[:1])
+    held.let_go(_point(guest))
+    assert guest.done == [(PUT, 0xA000), ("gone", MODULES[0])]
 
 
 def test_the_log_hears_of_what_is_to_be_first() -> None:
@@ -168,6 +204,6 @@ def test_nothing_is_forgotten_that_cannot_be_taken_back(gone: str, item: Registr
     if gone == "traps":
         guest.facts.services.hooks = HookServices({"die_notifier": (0, DIE)}, RCU)
     held = guest.held([DOG, item])
-    with pytest.raises(GuestError, match=f"forgets a {item.kind}"):
+    with pytest.raises(GuestError, match=f"cannot unregister a {item.kind}"):
         held.stop_calls(_point(guest))
     assert guest.done == [] and list(held.items) == [DOG, item]

@@ -1,4 +1,4 @@
-"""What the disk knows of a guest: journals that are left, and what their last call did."""
+"""What the disk knows of a guest: journals that are left, and what their process did."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from probekit.errors import JournalError
-from probekit.patch.journal import Journal, JournalHeader
-from probekit.patch.records import MAGIC
-from probekit.session.state import journals_of, last_call, target_key
+from probekit.patch.journal import Journal
+from probekit.patch.journal_payloads import JournalHeader
+from probekit.patch.journal_records import MAGIC
+from probekit.session.identity import target_key
+from probekit.session.journal_log import journals_of
 
 SPEC = "unix:/no/such/stub"
 
@@ -58,31 +60,3 @@ def test_one_that_is_damaged_is_not_passed_over(folder: Path, data: bytes) -> No
     (folder / "0-damaged-0.journal").write_bytes(data)
     with pytest.raises(JournalError):
         journals_of(SPEC)
-
-
-@pytest.mark.parametrize(
-    ("notes", "expected"),
-    [
-        ([], ("", None)),
-        (["something else"], ("", None)),
-        (["call: allocate exec 4096"], ("allocate exec 4096", None)),
-        (["call: allocate exec 4096", "returned: 0xffffffffc0000000"], ("allocate exec 4096", 0xFFFFFFFFC0000000)),
-        (["call: free 0x10", "returned: 0x0", "call: "], ("", None)),
-        (["call: ", "returned: 0x1", "call: free 0x10"], ("free 0x10", None)),
-    ],
-)
-def test_the_last_call(notes: list[str], expected: tuple[str, int | None]) -> None:
-    assert last_call(notes) == expected
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("localhost:1234", "tcp:127.0.0.1:1234"),
-        ("unix:/tmp/./a/../s", "unix:/tmp/s"),
-        ("gdb:localhost:1234", "localhost:1234"),
-        ("gdb:/tmp/s", "unix:/tmp/s"),
-    ],
-)
-def test_one_guest_has_one_name(one: str, other: str) -> None:
-    assert target_key(one) == target_key(other)

@@ -1,4 +1,4 @@
-"""Recovery tables that stand in a guest: what to undo when its journal is not on this machine."""
+"""Find recovery tables in a guest: they say what to undo when its journal is not on this machine."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from probekit.errors import JournalError
 from probekit.guest.text import KernelText
 from probekit.kernel.kernel import Kernel
 from probekit.kernel.page_tables import PhysicalMemory, mapped_pages
-from probekit.patch.journal import Journal, JournalState, default_dir, parse
-from probekit.patch.table import HEADER_SIZE, Header, read_header
+from probekit.patch.journal import Journal, default_dir
+from probekit.patch.journal_state import JournalState, parse
+from probekit.patch.recovery_table import HEADER_SIZE, Header, read_header
 from probekit.target.api import Target
 
 __all__ = ("adopt_tables", "find_tables")
@@ -19,7 +20,10 @@ _STEP = 4096
 
 
 def find_tables(target: Target, kernel: Kernel) -> list[Header]:
-    """The headers of recovery tables in executable memory; none where page tables cannot be read. Guest stopped."""
+    """Return the headers of recovery tables in executable memory; none where page tables cannot be read.
+
+    The guest is stopped.
+    """
     tables = kernel.address_space.page_table_root()
     if tables is None or not isinstance(target, PhysicalMemory):
         return []
@@ -35,7 +39,7 @@ def find_tables(target: Target, kernel: Kernel) -> list[Header]:
 
 
 def adopt_tables(target: Target, kernel: Kernel, cookie: bytes, known: list[JournalState]) -> Iterator[JournalState]:
-    """The journals kept in the guest that are not among those ``known``, now on this machine's disk too.
+    """Keep on this machine's disk the journals in the guest that are not among those ``known``, and return them.
 
     ``cookie``: of this boot. Raises :class:`JournalError` for a damaged table when no journal is known.
     """
