@@ -94,7 +94,7 @@ class _Region:
 
 
 class _Shared(Protocol):
-    """Part of :class:`probekit.interp.state.Shared`."""
+    """Part of :class:`probekit.interp.state.VariablesElsewhere`."""
 
     def read(self, addr: int, size: int) -> bytes | None: ...
 
