@@ -196,7 +196,7 @@ class _Undo:
             if not self._problems:
                 self._log.forget()
             return 0
-        size = sum(item.size for item in memory)
+        before = tuple(memory)  # the wait for readers adds a page of its own
         with self._clock.paused():
             facts = self._facts()
         held = Holdings(
@@ -214,7 +214,7 @@ class _Undo:
             silence=self._silence,
         )
         self._problems += release(held)
-        return size - sum(item.size for item in memory if item in self._log.allocations)
+        return sum(item.size for item in before if item not in self._log.allocations)
 
     def _recovered_elsewhere(self) -> bool:
         """Return whether somebody recovered this guest from its table: then what is there now is not ours."""
