@@ -1,0 +1,147 @@
+"""Whatever step of an enabling or of its end fails, the journal has what is in the guest, and a recovery finishes.
+
+The guest is a fake that notices what would kill it (:mod:`tests.support.fake_guest`): memory that is freed while text,
+a timer, a tracepoint, a list or a reader leads to it, a table's header that is freed with its memory, a task that goes
+on with registers that are not its own.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from probekit.errors import ProbekitError
+from tests.support.failures import Failures, Mode
+from tests.support.fake_guest import FakeGuest
+from tests.support.small_enabling import SmallEnabling, check_journal, quick
+
+__all__ = ("quick",)
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+def fresh(folder: Path, *, resident: bool = False) -> SmallEnabling:
+    return SmallEnabling(folder, FakeGuest(resident=resident))
+
+
+def steps(folder: Path) -> list[str]:
+    """The steps of a whole run that nothing fails in."""
+    world = fresh(folder)
+    with world.process() as failures:
+        assert world.run() == []
+    world.guest.check_clean()
+    assert world.journal() is None
+    return failures.taken
+
+
+Check = Callable[[SmallEnabling, Failures, ProbekitError | None], None]
+
+
+def each(folder: Path, mode: Mode, check: Check) -> list[str]:
+    """Let each step of a run fail in turn. Returns the steps."""
+    taken = steps(folder)
+    for at, name in enumerate(taken):
+        world, raised = fresh(folder, resident=bool(at % 2)), None
+        try:
+            with world.process(at, mode) as failures:
+                try:
+                    world.run()
+                except ProbekitError as error:
+                    raised = error
+            check(world, failures, raised)
+        except BaseException as error:
+            error.add_note(f"step {at} of {len(taken)}, {name}: {mode}")
+            raise
+    return taken
+
+
+def test_a_run_leaves_nothing(tmp_path: Path) -> None:
+    taken = steps(tmp_path)
+    assert len(taken) > 400
+    assert {"write", "stop", "resume", "set registers", "journal write", "journal sync"} < set(taken)
+
+
+def test_killed_at_each_step(tmp_path: Path) -> None:
+    left = 0
+
+    def check(world: SmallEnabling, failures: Failures, raised: ProbekitError | None) -> None:
+        nonlocal left
+        assert failures.dead and raised is None
+        check_journal(world)
+        left += world.journal() is not None
+        world.check_recovered()
+
+    assert len(each(tmp_path, "killed", check)) >= left > 400
+
+
+def test_the_connection_is_lost_at_each_step(tmp_path: Path) -> None:
+    said = 0
+
+    def check(world: SmallEnabling, failures: Failures, raised: ProbekitError | None) -> None:
+        nonlocal said
+        assert failures.lost
+        said += raised is not None
+        check_journal(world)
+        world.check_recovered()
+
+    assert said <= len(each(tmp_path, "lost", check)) and said > 400
+
+
+def test_each_step_is_refused_once(tmp_path: Path) -> None:
+    """The stub refuses it, or the disk is full for a moment; the process goes on as well as it can."""
+    said = 0
+
+    def check(world: SmallEnabling, failures: Failures, raised: ProbekitError | None) -> None:
+        nonlocal said
+        said += raised is not None
+        check_journal(world)
+        world.check_recovered()
+
+    taken = each(tmp_path, "refused", check)
+    assert said > len(taken) // 2, "a step that fails is no secret"
+
+
+def test_a_recovery_that_is_killed_is_repeated(tmp_path: Path) -> None:
+    taken = steps(tmp_path)
+    chance = random.Random(7)
+    for _ in range(300):
+        first, second = chance.randrange(len(taken)), chance.randrange(300)
+        world = fresh(tmp_path, resident=chance.random() < 0.5)
+        with world.process(first):
+            world.run()
+        with world.process(second) as failures:
+            world.recover()
+        try:
+            check_journal(world)
+            if not failures.dead:  # it had fewer steps
+                world.guest.check_clean()
+            world.check_recovered()
+        except BaseException as error:
+            error.add_note(f"killed at step {first}, its recovery at step {second}")
+            raise
+
+
+@pytest.mark.parametrize("mode", ["killed", "lost", "refused"])
+def test_each_step_of_a_recovery_fails(tmp_path: Path, mode: Mode) -> None:
+    """Of that of an enabling that is live, where there is most to do."""
+    at, failed = 0, True
+    while failed:
+        world = fresh(tmp_path, resident=bool(at % 2))
+        with world.process():
+            world.enable(world.engine(world.log()))
+        with world.process(at, mode) as failures:
+            try:
+                world.recover()
+            except ProbekitError:
+                assert mode != "killed"
+        failed = len(failures.taken) > at
+        try:
+            check_journal(world)
+            world.check_recovered()
+        except BaseException as error:
+            error.add_note(f"step {at} of its recovery, {failures.taken[-1]}: {mode}")
+            raise
+        at += 1
+    assert at > 150
