@@ -39,10 +39,12 @@ def steps(folder: Path) -> list[str]:
 Check = Callable[[SmallEnabling, Failures, ProbekitError | None], None]
 
 
-def each(folder: Path, mode: Mode, check: Check) -> list[str]:
-    """Let each step of a run fail in turn. Returns the steps."""
+def each(folder: Path, mode: Mode, check: Check) -> int:
+    """Let each step of a run fail in turn. Returns how many that were."""
     taken = steps(folder)
-    for at, name in enumerate(taken):
+    # A connection that is lost at a step of the journal is lost at the next one that needs it.
+    tried = [(at, name) for at, name in enumerate(taken) if mode != "lost" or not name.startswith("journal")]
+    for at, name in tried:
         world, raised = fresh(folder, resident=bool(at % 2)), None
         try:
             with world.process(at, mode) as failures:
@@ -54,7 +56,7 @@ def each(folder: Path, mode: Mode, check: Check) -> list[str]:
         except BaseException as error:
             error.add_note(f"step {at} of {len(taken)}, {name}: {mode}")
             raise
-    return taken
+    return len(tried)
 
 
 def test_a_run_leaves_nothing(tmp_path: Path) -> None:
@@ -73,7 +75,7 @@ def test_killed_at_each_step(tmp_path: Path) -> None:
         left += world.journal() is not None
         world.check_recovered()
 
-    assert len(each(tmp_path, "killed", check)) >= left > 400
+    assert each(tmp_path, "killed", check) >= left > 400
 
 
 def test_the_connection_is_lost_at_each_step(tmp_path: Path) -> None:
@@ -86,7 +88,7 @@ def test_the_connection_is_lost_at_each_step(tmp_path: Path) -> None:
         check_journal(world)
         world.check_recovered()
 
-    assert said <= len(each(tmp_path, "lost", check)) and said > 400
+    assert each(tmp_path, "lost", check) == said > 200
 
 
 def test_each_step_is_refused_once(tmp_path: Path) -> None:
@@ -99,14 +101,14 @@ def test_each_step_is_refused_once(tmp_path: Path) -> None:
         check_journal(world)
         world.check_recovered()
 
-    taken = each(tmp_path, "refused", check)
-    assert said > len(taken) // 2, "a step that fails is no secret"
+    tried = each(tmp_path, "refused", check)
+    assert said > tried // 2, "a step that fails is no secret"
 
 
 def test_a_recovery_that_is_killed_is_repeated(tmp_path: Path) -> None:
     taken = steps(tmp_path)
     chance = random.Random(7)
-    for _ in range(300):
+    for _ in range(150):
         first, second = chance.randrange(len(taken)), chance.randrange(300)
         world = fresh(tmp_path, resident=chance.random() < 0.5)
         with world.process(first):
@@ -130,7 +132,7 @@ def test_each_step_of_a_recovery_fails(tmp_path: Path, mode: Mode) -> None:
     while failed:
         world = fresh(tmp_path, resident=bool(at % 2))
         with world.process():
-            world.enable(world.engine(world.log()))
+            world.live()
         with world.process(at, mode) as failures:
             try:
                 world.recover()
@@ -141,7 +143,7 @@ def test_each_step_of_a_recovery_fails(tmp_path: Path, mode: Mode) -> None:
             check_journal(world)
             world.check_recovered()
         except BaseException as error:
-            error.add_note(f"step {at} of its recovery, {failures.taken[-1]}: {mode}")
+            error.add_note(f"step {at} of its recovery, {failures.taken[at:][:1]}: {mode}")
             raise
         at += 1
     assert at > 150

@@ -19,8 +19,9 @@ from probekit.enabling.guest_engine.engine import GuestEngine
 from probekit.enabling.sites import EnabledSite
 from probekit.enabling.speculation import Speculations
 from probekit.guest.calls import Allocate, Free, HoldModule
+from probekit.guest.facts import GuestFacts
 from probekit.guest.memory import PauseClock, StubData
-from probekit.interp.state import State
+from probekit.interp.state import ProgramState
 from probekit.ir.build import compile_program
 from probekit.patch import journal as journal_module
 from probekit.patch.hooks import Hook
@@ -77,6 +78,8 @@ class SmallEnabling:
 
     folder: Path
     guest: FakeGuest = field(default_factory=FakeGuest)
+    facts: GuestFacts = FACTS
+    opened: list[JournalLog] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for site in (ENTRY, INSN, STAGED):
@@ -99,7 +102,8 @@ class SmallEnabling:
         self.guest.reconnect(Failures())
 
     def log(self) -> JournalLog:
-        return JournalLog(Journal.create(self.folder, HEADER, 1 << 14))
+        self.opened.append(JournalLog(Journal.create(self.folder, HEADER, 1 << 14)))
+        return self.opened[-1]
 
     def engine(self, log: JournalLog) -> GuestEngine:
         guest: Any = self.guest
@@ -108,7 +112,7 @@ class SmallEnabling:
         return GuestEngine(
             target=guest,
             text=guest,
-            facts=FACTS,
+            facts=self.facts,
             program=PROGRAM,
             sites=_sites(),
             options=OPTIONS,
@@ -120,7 +124,19 @@ class SmallEnabling:
         )
 
     def enable(self, engine: GuestEngine) -> None:
-        engine.enable({}, State(PROGRAM), Speculations(1, 100))
+        engine.enable({}, ProgramState(PROGRAM), Speculations(1, 100))
+
+    def live(self) -> GuestEngine:
+        """Enable, and be at work."""
+        engine = self.engine(self.log())
+        self.enable(engine)
+        return engine
+
+    def end(self, engine: GuestEngine) -> list[str]:
+        """Disable what is live, as a session does it. Returns the problems."""
+        problems = engine.disable()
+        self.opened[-1].close()
+        return problems
 
     def run(self) -> list[str]:
         """Enable and disable, as a session does it. Returns the problems at the end."""
@@ -141,7 +157,7 @@ class SmallEnabling:
         """Undo the journal that was left; do nothing when there is none."""
         state = self.journal()
         guest: Any = self.guest
-        return undo.undo_journal(guest, guest, state, lambda: FACTS) if state is not None else undo.Recovered()
+        return undo.undo_journal(guest, guest, state, lambda: self.facts) if state is not None else undo.Recovered()
 
     def check_recovered(self) -> undo.Recovered:
         """Recover, and see that nothing is left, and that nothing is left to recover."""
