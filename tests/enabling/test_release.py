@@ -107,8 +107,7 @@ def test_a_recovery_waits_for_readers_of_tracepoints_that_are_gone_already(tmp_p
         assert failures.dead and state is not None
         gone = all(item.kind != "tracepoint" for item in state.registrations)
         world.guest.calls.clear()
-        with world.process():
-            world.check_recovered()
+        world.check_recovered()
         if gone:
             assert "tracepoint_unregister" not in names(world.guest) and "synchronize_srcu" in names(world.guest)
             return
@@ -138,8 +137,7 @@ def test_text_that_somebody_else_has_changed(world: SmallEnabling, finish: Finis
         again = world.recover().problems
     assert again[-1].split(LEFT)[0] == left.split(LEFT)[0] and len(guest.allocated) == 4
     guest.memory[TEXT][addr - TEXT] = ours[0]
-    with world.process():
-        world.check_recovered()
+    world.check_recovered()
 
 
 @ENDS
@@ -214,8 +212,7 @@ def test_each_guest_call_in_turn_does_not_return(world: SmallEnabling, finish: F
     assert "has not come back" in again.problems[0] and again.freed == 0 and len(guest.borrowed()) == 1
     assert world.journal() is not None
     guest.stuck.clear()
-    with world.process():
-        assert world.check_recovered().tasks == 1
+    assert world.check_recovered().tasks == 1
 
 
 @pytest.mark.parametrize("number", range(11))
@@ -226,8 +223,7 @@ def test_each_guest_call_of_an_enabling_does_not_return(world: SmallEnabling, nu
     assert len(world.guest.borrowed()) == 1 and world.guest.changed() == set()
     check_journal(world)
     world.guest.stuck.clear()
-    with world.process():
-        assert world.check_recovered().tasks == 1
+    assert world.check_recovered().tasks == 1
 
 
 def test_what_a_recovery_has_put_right_it_does_not_touch_again(world: SmallEnabling) -> None:

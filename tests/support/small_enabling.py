@@ -160,8 +160,9 @@ class SmallEnabling:
         return undo.undo_journal(guest, guest, state, lambda: self.facts) if state is not None else undo.Recovered()
 
     def check_recovered(self) -> undo.Recovered:
-        """Recover, and see that nothing is left, and that nothing is left to recover."""
-        done = self.recover()
+        """Recover in a process of its own, and see that nothing is left, and that nothing is left to recover."""
+        with self.process():
+            done = self.recover()
         _must(not done.problems, f"not recovered: {done.problems}")
         self.guest.check_clean()
         _must(not find_journals(self.folder), "a journal is left of a guest that is clean")
