@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from probekit.patch.insns import instruction_sites
+from probekit.patch.insn_sites import instruction_sites
+from probekit.patch.jump_windows import jump_window
 from probekit.patch.sites import InsnSite
-from probekit.patch.windows import jump_window
 from probekit.session.attach import attach
 from probekit.session.options import Options
 from probekit.session.recover import recover

@@ -15,7 +15,6 @@ from probekit.enabling.guest_engine.live_markers import LiveMarkers
 from probekit.errors import GuestError
 from probekit.ir.build import compile_program
 from probekit.kernel.c_types import display
-from probekit.patch.crossmodify import change
 from probekit.patch.edits import Edit
 from probekit.probe.names import ProbeDescription
 from probekit.session.attach import Attachment, attach
@@ -28,6 +27,7 @@ from tests.live.refusal import refused
 from tests.live.snapshot import ModuleText
 from tests.live.tool import Probekit
 from tests.live.work import lines
+from tests.support.cross_modify import change
 from vm import kernels, modules
 from vm.guest import Guest
 

@@ -33,8 +33,8 @@ from probekit.guest.tracepoints import BatchRoutine
 from probekit.guest.traphooks import HookKind
 from probekit.guest.watchdog import Watchdog
 from probekit.kernel.tasks import Task
-from probekit.patch.crossmodify import leave
-from probekit.patch.hooks import Called
+from probekit.patch.crossmodify import wait_for_handler_exit
+from probekit.patch.hooks import Hook
 from probekit.patch.journal import Registration
 from probekit.patch.table import HEADER_SIZE, NO_HEADER
 
@@ -112,7 +112,7 @@ class GuestResources:
     def _hold_modules(self, point: SafePoint) -> None:
         """Those that own what calls us, or that we change the text of."""
         facts, sites = self._access.facts, self._plan.sites
-        owners = {s.site.owner for s in sites if isinstance(s.site, Called)}
+        owners = {s.site.owner for s in sites if isinstance(s.site, Hook)}
         changed = {s.probe.function.module for s in sites if s.probe.function is not None}
         owners |= {facts.modules[name] for name in changed & facts.modules.keys()}
         if owners:
@@ -180,7 +180,7 @@ class GuestResources:
         self.heartbeat = None  # nobody is told any more that we are there
         try:
             if bypassed:
-                leave(access.target, access.clock.paused)
+                wait_for_handler_exit(access.target, access.clock.paused)
             with vacated(
                 lambda: access.safe_point(ending=True),
                 access.target,
