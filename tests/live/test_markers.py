@@ -28,7 +28,7 @@ from tests.live.snapshot import ModuleText
 from tests.live.tool import Probekit
 from tests.live.work import lines
 from tests.support.cross_modify import change
-from vm import kernels, modules
+from vm import kernels, module_build
 from vm.guest import Guest
 
 pytestmark = [pytest.mark.guest, only(K61, K612, K61RT)]
@@ -41,7 +41,7 @@ def subject(guest: Guest) -> Iterator[ModuleText]:
     """The module, loaded; behind all tests its text and data are what they were, and it can go."""
     guest.insmod("pk_demo")
     guest.insmod("pk_broken")
-    text = ModuleText.take(guest, "pk_demo", modules.build("pk_demo", kernels.fetch(guest.kernel)))
+    text = ModuleText.take(guest, "pk_demo", module_build.build("pk_demo", kernels.fetch(guest.kernel)))
     yield text
     assert text.changes(guest) == []
     guest.check("rmmod pk_demo pk_broken")
