@@ -126,7 +126,7 @@ def forget(name: str) -> None:
 
 
 def remove_runtime_dir_if_empty() -> None:
-    """Leave nothing behind after the last guest."""
+    """Remove the directory of all guests after the last one has ended."""
     try:
         runtime_dir().rmdir()
     except OSError:

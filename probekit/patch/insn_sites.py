@@ -26,7 +26,7 @@ __all__ = ("FunctionInsns", "instruction_sites")
 
 _TRIAL_DISTANCE = 1 << 28  # from a site to a copy that is made only to see whether one can be made
 _ENDS: frozenset[Flow] = frozenset({"ret", "jump", "indirect_jump", "trap", "system"})
-_FOREIGN = "int3, a foreign jump or undecodable bytes before it: somebody else's probe, or data"
+_FOREIGN = "int3, a foreign jump or undecodable bytes before it: another tracer's probe, or data"
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,7 +156,7 @@ def test_a_marker_that_is_on_already_is_left_alone(guest: Guest, homes: object) 
         done = trace(guest, script, work)
         assert done.table() == {("generic",): 3}
         assert [(r.probe.name.name, r.reason) for r in done.refused] == [
-            ("hot", "somebody in the guest listens to it already")
+            ("hot", "another listener in the guest uses it already")
         ]
     finally:
         with attach(guest.gdb) as attachment, attachment.clock.paused():
