@@ -6,7 +6,7 @@ clause's actions in order and renders each from its fields.
 
     printf("%d %s", pid, execname); trace(arg0);
     fields  0: int 4 bytes at 0   1: string 16 bytes at 8   2: int 8 bytes at 24
-    actions Printf(format, (0, 1)), Trace(2)
+    actions Printf(format, (0, 1)), TraceAction(2)
 
 ``field`` and ``fields`` are numbers of ``RecordPlan.fields``; ``agg`` and
 ``aggs`` are numbers of the program's aggregations (``AggPlan.index``). An action
@@ -68,7 +68,7 @@ FieldKind = Literal["int", "uint", "string", "probe", "bytes", "stack"]
 """``int``/``uint``: 1, 2, 4 or 8 bytes, little endian. ``string``: NUL-padded bytes.
 
 ``probe``: no bytes at all; the consumer knows the probe that fired and takes
-``probeprov``/``probemod``/``probefunc``/``probename`` from it (``Field.detail``).
+``probeprov``/``probemod``/``probefunc``/``probename`` from it (``RecordField.detail``).
 ``bytes``: memory as it was (``tracemem``, ``print``, a traced struct or array).
 ``stack``: 8-byte addresses, innermost first, ended by the first 0 or the field's end
 (``size`` is 8 times the frames asked for; all 0 when there is no kernel stack).

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from probekit.records import record
 
-__all__ = ("MAX_WIDTH", "Conversion", "Format", "FormatError", "parse_format")
+__all__ = ("MAX_WIDTH", "Conversion", "Format", "PrintfFormatError", "parse_format")
 
 MAX_WIDTH = 4096
 """The largest width or precision that a format may ask for."""
@@ -45,7 +45,7 @@ class Format:
         return tuple(part for part in self.parts if isinstance(part, Conversion))
 
 
-class FormatError(ValueError):
+class PrintfFormatError(ValueError):
     """A format string that means nothing. ``offset``: where in it."""
 
     def __init__(self, message: str, offset: int) -> None:
@@ -58,7 +58,7 @@ _PREFIXES = frozenset("hlLw")
 
 
 def parse_format(text: str) -> Format:
-    """Read a format string. Raises :class:`FormatError`; which letters and types fit is the compiler's affair."""
+    """Read a format string. Raises :class:`PrintfFormatError`; which letters and types fit is the compiler's affair."""
     parts: list[str | Conversion] = []
     literal: list[str] = []
     done = 0
@@ -105,20 +105,20 @@ def _conversion(text: str, start: int) -> tuple[Conversion, int]:
             flags = flags.replace("0", "") + "-"
         elif c == "*":
             if stars[dot]:
-                raise FormatError(
+                raise PrintfFormatError(
                     f"{text[start : at + 1]!r} has more than one * for a {'precision' if dot else 'width'}", start
                 )
             stars[dot] = True
         elif c == ".":
             if dot:
-                raise FormatError(f"{text[start : at + 1]!r} has more than one .", start)
+                raise PrintfFormatError(f"{text[start : at + 1]!r} has more than one .", start)
             dot, digits, precision = True, False, 0
         elif c == "?":
             width = _POINTER_WIDTH
         elif c in _PREFIXES:
             length += c
         elif c == "$":
-            raise FormatError(f"{text[start : at + 1]!r}: positional arguments are not supported", start)
+            raise PrintfFormatError(f"{text[start : at + 1]!r}: positional arguments are not supported", start)
         elif c.isascii() and c.isalpha():
             star_width, star_precision = stars
             precision = None if star_precision else precision
@@ -126,10 +126,10 @@ def _conversion(text: str, start: int) -> tuple[Conversion, int]:
         else:
             break
         at += 1
-    raise FormatError(f"{text[start : start + 8]!r} is not a conversion", start)
+    raise PrintfFormatError(f"{text[start : start + 8]!r} is not a conversion", start)
 
 
 def _number(text: str, start: int, first: int, end: int) -> int:
     if end - first > 9 or int(text[first:end]) > MAX_WIDTH:
-        raise FormatError(f"{text[start:end][:24]!r}: width or precision above {MAX_WIDTH}", start)
+        raise PrintfFormatError(f"{text[start:end][:24]!r}: width or precision above {MAX_WIDTH}", start)
     return int(text[first:end])

@@ -34,8 +34,8 @@ __all__ = (
     "PAD_CLAUSE",
     "RECORD_HEADER",
     "SAMPLED_ONE_IN",
-    "BlockLayout",
     "CostWords",
+    "CpuBlockLayout",
     "DenseStore",
     "FaultKind",
     "HeaderWord",
@@ -211,7 +211,7 @@ class CostWords:
 
 
 @record
-class BlockLayout:
+class CpuBlockLayout:
     """Where everything is in one CPU's block; all offsets are bytes from its start."""
 
     size: int
@@ -266,7 +266,7 @@ def plan_block(
     scratch: int = 0,
     policy: Policy = "switch",
     measured: int = 0,
-) -> BlockLayout:
+) -> CpuBlockLayout:
     """Lay out one CPU's block. ``scratch``: bytes that a firing works with; ``measured``: clauses whose cost is.
 
     ``sites``: how many probes the program has; ``aggsize``: bytes for each hashed aggregation;
@@ -284,7 +284,7 @@ def plan_block(
     offset = -(-(offset + scratch) // 64) * 64
     ring_size = _power_of_two_at_most(bufsize) if bufsize else 0
     size = -(-(offset + ring_size) // _PAGE) * _PAGE
-    return BlockLayout(
+    return CpuBlockLayout(
         size=size,
         stores=tuple(stores),
         ring_offset=offset,

@@ -1,8 +1,8 @@
-"""Variables in guest memory, and what one firing works with: one definition for the code and for the host.
+"""Variables in guest memory, and the scratch memory of one firing: one definition for the code and for the host.
 
 The data memory holds, for all CPUs:
 
-    place    a global variable that is no array: an integer's word, a string's bytes, an object
+    extent   a global variable that is no array: an integer's word, a string's bytes, an object
     threads  the ``self->`` variables of each thread, open addressing by its task:
              u64 task (0: free), u64 when it began, the values
     dynamic  the elements of all associative arrays, chained by hash:
@@ -11,8 +11,8 @@ The data memory holds, for all CPUs:
              entries (u32 next entry's number + 1, u32, u64 hash, key words, value)
 
 A key is the variable's number, for ``self->`` arrays the task and when it began, then a word for each integer and
-whole words for each string. A task's memory is used again for another task; that it began at another time tells
-them apart, so that no thread ever sees the values of one that has ended.
+whole words for each string. The kernel uses a task's memory again for another task. The two began at different times,
+so no thread ever sees the values of one that has ended.
 """
 
 from __future__ import annotations
@@ -31,36 +31,39 @@ __all__ = (
     "SPECULATION_FREE",
     "THREAD_HEAD",
     "DynamicTable",
-    "Place",
-    "Scratch",
+    "Extent",
+    "ScratchLayout",
     "ThreadTable",
     "hash_words",
     "round8",
 )
 
 HASH_MULTIPLIER = 0x9E3779B97F4A7C15
-"""2**64 / golden ratio, odd: Knuth's multiplicative hashing."""
+"""2**64 / golden ratio, odd: Knuth's multiplicative hashing (The Art of Computer Programming, 6.4)."""
 
 SPECULATION_FREE, SPECULATION_ACTIVE, SPECULATION_ENDED = 0, 1, 2
-"""What the word of a speculation says. An ended one is free again when the host has seen to its records."""
+"""The values of a speculation's word. The host frees an ended one after it has processed its records."""
 
 RUN_TIME = -1
-"""Among the variables of threads the number of one that no script has: the highest ``vtimestamp`` of the thread."""
+"""The number, among the variables of threads, of one that no script has: the thread's highest ``vtimestamp``."""
 
 DYNAMIC_HEAD = 16
+"""Bytes of the dynamic table before its buckets."""
 ENTRY_HEAD = 16
+"""Bytes of a dynamic table's entry before its key."""
 THREAD_HEAD = 16
+"""Bytes of a thread's entry before its values."""
 
 _MASK = (1 << 64) - 1
 
 
 def round8(size: int) -> int:
-    """``size`` in whole words."""
+    """Round ``size`` up to whole words, in bytes."""
     return -(-size // 8) * 8
 
 
 def hash_words(words: Sequence[int]) -> int:
-    """The hash of a key, 64 bits; its highest bits are the bucket's number."""
+    """Return the 64-bit hash of a key; its highest bits are the bucket's number."""
     value = 0
     for word in words:
         value = ((value ^ word) * HASH_MULTIPLIER) & _MASK
@@ -69,24 +72,27 @@ def hash_words(words: Sequence[int]) -> int:
 
 
 @record
-class Place:
-    """Where one variable is: bytes from the start of what holds it, and how many."""
+class Extent:
+    """Where one thing is in what holds it."""
 
     offset: int
+    """Bytes from the start of what holds it."""
     size: int
+    """Bytes that it has."""
 
 
 @record
 class ThreadTable:
-    """``capacity`` (a power of two) entries at ``offset`` of the data memory.
-
-    ``places``: by variable (or :data:`RUN_TIME`), in an entry.
-    """
+    """The table of the threads' variables in the data memory."""
 
     offset: int
+    """Where it begins."""
     capacity: int
+    """How many entries it has: a power of two."""
     stride: int
-    places: Mapping[int, Place]
+    """Bytes of an entry."""
+    variables: Mapping[int, Extent]
+    """Where each variable (or :data:`RUN_TIME`) is in an entry."""
 
     @property
     def size(self) -> int:
@@ -96,22 +102,27 @@ class ThreadTable:
 
 @record
 class DynamicTable:
-    """``buckets``: a power of two. ``stride``: bytes of an entry. ``key_words``: of the longest key."""
+    """The table of the associative arrays' elements in the data memory."""
 
     offset: int
+    """Where it begins."""
     buckets: int
+    """How many buckets it has: a power of two."""
     capacity: int
+    """How many entries it has."""
     stride: int
+    """Bytes of an entry."""
     key_words: int
+    """Words of the longest key."""
 
     @property
     def buckets_offset(self) -> int:
-        """The first bucket, in the data memory."""
+        """Offset of the first bucket in the data memory."""
         return self.offset + DYNAMIC_HEAD
 
     @property
     def entries_offset(self) -> int:
-        """The first entry."""
+        """Offset of the first entry in the data memory."""
         return self.buckets_offset + 8 * self.buckets
 
     @property
@@ -120,7 +131,7 @@ class DynamicTable:
         return DYNAMIC_HEAD + 8 * self.buckets + self.capacity * self.stride
 
     def bucket(self, hashed: int) -> int:
-        """The offset of the bucket of a hash in the data memory."""
+        """Return the offset of a hash's bucket in the data memory."""
         return (
             self.buckets_offset + 8 * (hashed >> (64 - self.buckets.bit_length() + 1))
             if self.buckets > 1
@@ -128,31 +139,39 @@ class DynamicTable:
         )
 
     def entry(self, number: int) -> int:
-        """The offset of an entry."""
+        """Return the offset of an entry in the data memory."""
         return self.entries_offset + number * self.stride
 
 
 @record
-class Scratch:
-    """One CPU's working memory, in bytes from the block's start.
+class ScratchLayout:
+    """Where everything is in the scratch memory of one firing: offsets in bytes from its start."""
 
-    ``texts``: strings that operations make; ``locals_``: ``this->`` strings and objects, cleared before each firing
-    (``locals_size`` bytes, the state of ``strtok()`` among them at ``token``); ``key``: the key being built;
-    ``bounce``: memory on its way; ``temp``: small things; ``thread``: the address of this firing's entry among the
-    threads; ``free``: the first byte of ``memory`` that ``alloca()`` has not given out.
-    """
-
-    thread: int
-    free: int
+    thread_entry: int
+    """The address of this thread's entry in the table of threads; 0 until it has been looked up."""
+    alloca_next: int
+    """The address of the first byte that ``alloca()`` has not given out."""
     temp: int
-    token: int
+    """Small things: digits, words that survive a call, the registers that the kernel's unwinder starts from."""
+    strtok_state: int
+    """What ``strtok()`` goes on with: a word that is not 0 when something follows, then that string."""
     locals_: int
+    """The strings and objects of ``this->``, and the state of ``strtok()``. All are zero when a firing begins."""
     locals_size: int
-    texts: int
-    texts_size: int
+    """Bytes of them."""
+    strings: int
+    """The strings that operations make."""
+    strings_size: int
+    """Bytes of them."""
     key: int
+    """The key that is being built."""
     bounce: int
-    memory: int
-    memory_size: int
+    """The bounce buffer, for memory that is copied in two steps."""
+    alloca: int
+    """The memory that ``alloca()`` gives out."""
+    alloca_size: int
+    """Bytes of it; 0 where no clause needs it."""
     size: int
-    places: Mapping[int, Place]
+    """Bytes of the whole scratch memory."""
+    local_variables: Mapping[int, Extent]
+    """Where each string or object of ``this->`` is, by the variable's index."""

@@ -5,17 +5,17 @@
     clause           straight-line code and forward jumps on frame slots
     runtime          the shared routines: ring space, table lookup, strings, loads
 
-A probe whose clauses are all constant-keyed ``count()`` needs no thunk: its stub
-holds one increment for each (``inline``).
+A probe whose clauses are all constant-keyed ``count()`` needs no thunk: its stub has one increment
+for each (``inline``).
 
 - ``context``       the facts of one guest and one enabling that code depends on
-- ``supported``     refuses by name what this code generator does not have
+- ``supported``     finds what this code generator does not have
 - ``demand``        what a program needs at run time: services, constants, the site table
-- ``storage``       plans where variables and a firing's working memory lie
+- ``storage``       plans where variables and a firing's scratch memory lie
 - ``frame``         the frame of one firing on the kernel stack
-- ``reg_alloc``     decides which values need memory, and which are constants or passed on
-- ``operands``      reads and sets values, wherever they are
-- ``emit_context``  what the code of one operation is made with
+- ``reg_alloc``     decides which registers of the IR need memory, and which are constants or passed on
+- ``operands``      loads and sets the registers of the IR, wherever they are
+- ``emit_context``  what the code of every operation of a clause is made with
 - ``clause``        one clause's blocks and operations as assembly
 - ``record``        frames a record: its room in the ring, its header, its fields, its end
 - ``builtin_vars``  built-in variables

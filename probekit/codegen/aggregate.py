@@ -1,4 +1,4 @@
-"""Aggregation updates as assembly: find the value's address, then fold the datum in."""
+"""Write the code of aggregation updates: find the address of the value, then add the datum to it."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from probekit.buffers.layout import DenseStore, TableStore
 from probekit.buffers.quantize import ZERO_BUCKET, Linear, LogLinear
 from probekit.codegen.emit_context import EmitContext
 from probekit.codegen.frame import FRAME_SITE
-from probekit.codegen.runtime.registry import find_name
+from probekit.codegen.runtime.registry import agg_find_name
 from probekit.errors import InternalError
-from probekit.ir.ops import Aggregate
+from probekit.ir.ops import Reg, UpdateAgg
 
-__all__ = ("aggregate", "ladder_of")
+__all__ = ("llquantize_bounds", "update_agg")
 
 _MASK = (1 << 64) - 1
 _WORD = 8
-_LAST = (1 << 63) - 1
+_MAX_VALUE = (1 << 63) - 1
 
 _Update = Callable[[AggPlan, EmitContext], Iterator[str]]
 
 
 def _min(_plan: AggPlan, emit: EmitContext) -> Iterator[str]:
-    label = emit.unique()
+    label = emit.new_label()
     yield from ("cmp rax, qword ptr [rdi]", f"jge {label}_same", "mov qword ptr [rdi], rax", f"{label}_same:")
 
 
 def _max(_plan: AggPlan, emit: EmitContext) -> Iterator[str]:
-    label = emit.unique()
+    label = emit.new_label()
     yield from ("cmp rax, qword ptr [rdi]", f"jle {label}_same", "mov qword ptr [rdi], rax", f"{label}_same:")
 
 
 def _quantize(_plan: AggPlan, emit: EmitContext) -> Iterator[str]:
-    """rcx = the bucket of rax: ZERO_BUCKET plus or minus the bit length of its magnitude."""
-    label = emit.unique()
+    """Set rcx to the bucket of rax: ZERO_BUCKET plus or minus the bit length of its magnitude."""
+    label = emit.new_label()
     yield from (
         f"mov ecx, {ZERO_BUCKET}",
         "test rax, rax",
@@ -55,8 +55,8 @@ def _quantize(_plan: AggPlan, emit: EmitContext) -> Iterator[str]:
 
 
 def _lquantize(plan: AggPlan, emit: EmitContext) -> Iterator[str]:
-    """rcx = 0 below the base, else 1 + how many steps above it, at most as many as there are."""
-    linear, label = Linear(*plan.params), emit.unique()
+    """Set rcx to the bucket: 0 below the base, else 1 + how many steps above it, at most 1 + all of them."""
+    linear, label = Linear(*plan.params), emit.new_label()
     yield from (
         f"mov rcx, {linear.base & _MASK:#x}",
         "cmp rax, rcx",
@@ -78,16 +78,16 @@ def _lquantize(plan: AggPlan, emit: EmitContext) -> Iterator[str]:
     )
 
 
-def ladder_of(plan: AggPlan) -> tuple[int, ...]:
-    """The bounds of an ``llquantize()`` that a value can reach."""
-    return tuple(start for start in LogLinear(*plan.params).starts if start <= _LAST)
+def llquantize_bounds(plan: AggPlan) -> tuple[int, ...]:
+    """Return the bounds of an ``llquantize()`` that a 64-bit value can reach, ascending."""
+    return tuple(start for start in LogLinear(*plan.params).starts if start <= _MAX_VALUE)
 
 
 def _llquantize(plan: AggPlan, emit: EmitContext) -> Iterator[str]:
-    """rcx = how many bounds are not above the value."""
-    yield f"mov r9, {emit.context.ladders[plan.index]:#x}"
-    yield f"mov ecx, {len(ladder_of(plan)):#x}"
-    yield emit.call("ladder")
+    """Set rcx to the bucket: how many bounds are not above the value."""
+    yield f"mov r9, {emit.context.llquantize_bounds[plan.index]:#x}"
+    yield f"mov ecx, {len(llquantize_bounds(plan)):#x}"
+    yield emit.call_routine("llquantize_bucket")
 
 
 def _plain(*lines: str) -> _Update:
@@ -111,13 +111,13 @@ _UPDATES: dict[str, _Update] = {
     "lquantize": _lquantize,
     "llquantize": _llquantize,
 }
-"""rdi: the value's words; rax: the datum; rsi is kept."""
+"""The code that adds the datum in rax to the value whose words are at rdi. It keeps rsi."""
 
 _HISTOGRAMS = frozenset(("quantize", "lquantize", "llquantize"))
 
 
-def _dense(store: DenseStore, plan: AggPlan, emit: EmitContext) -> Iterator[str]:
-    """rdi = the site's value; one that has had no datum yet is started. Keeps rax."""
+def _find_dense(store: DenseStore, plan: AggPlan, emit: EmitContext) -> Iterator[str]:
+    """Load rdi with the address of the site's value, and initialize a value that has had no datum. It keeps rax."""
     if store.single:
         yield f"lea rdi, [rbx + {store.offset:#x}]"
     else:
@@ -129,8 +129,8 @@ def _dense(store: DenseStore, plan: AggPlan, emit: EmitContext) -> Iterator[str]
             yield f"lea rdi, [rbx + rcx + {store.offset:#x}]"
     initial = AGG_FUNCS[plan.func].initial
     if any(initial):
-        label = emit.unique()
-        yield f"cmp {_flag(store)}, 0"
+        label = emit.new_label()
+        yield f"cmp {_presence_word(store)}, 0"
         yield f"jne {label}_present"
         for i, word in enumerate(initial):
             yield f"mov rcx, {word & _MASK:#x}"
@@ -138,67 +138,67 @@ def _dense(store: DenseStore, plan: AggPlan, emit: EmitContext) -> Iterator[str]
         yield f"{label}_present:"
 
 
-def _flag(store: DenseStore) -> str:
+def _presence_word(store: DenseStore) -> str:
     return f"qword ptr [rdi + {store.words * _WORD:#x}]"
 
 
-def _key_part(part: KeyPart, reg: int | None, at: int, emit: EmitContext, *, first: bool) -> Iterator[str]:
-    """Store one part of the key at its place in the scratch memory."""
+def _store_key_part(part: KeyPart, reg: Reg | None, offset: int, emit: EmitContext, *, first: bool) -> Iterator[str]:
+    """Store one part of the key in the scratch memory. ``offset``: where in it."""
     operands = emit.operands
     if part.kind == "probe":
         yield f"mov eax, dword ptr [rbp + {FRAME_SITE}]"
-        yield f"mov qword ptr {emit.scratch(at)}, rax"
+        yield f"mov qword ptr {emit.scratch_operand(offset)}, rax"
         return
     if reg is None:
-        raise InternalError("only a probe key has no register")
+        raise InternalError("a part of a key that the probe does not decide has no register")
     if not first:
-        operands.held = None
+        operands.in_rax = None
     match part.kind:
         case "int" | "uint":
-            yield from operands.store(emit.scratch(at), reg)
+            yield from operands.store_to(emit.scratch_operand(offset), reg)
         case "stack":
-            yield from operands.take("rsi", reg)
-            yield f"lea rdi, {emit.scratch(at)}"
+            yield from operands.load_first("rsi", reg)
+            yield f"lea rdi, {emit.scratch_operand(offset)}"
             yield f"mov ecx, {part.words:#x}"
-            yield emit.call("frames")
-        case _ if part.size == 16 and reg in operands.values.padded:
-            yield from operands.take("rsi", reg)
-            for offset in (0, 8):
-                yield f"mov rax, qword ptr [rsi + {offset}]"
-                yield f"mov qword ptr {emit.scratch(at + offset)}, rax"
+            yield emit.call_routine("copy_frames")
+        case _ if part.size == 16 and reg in operands.allocation.padded:
+            yield from operands.load_first("rsi", reg)
+            for word in (0, 8):
+                yield f"mov rax, qword ptr [rsi + {word}]"
+                yield f"mov qword ptr {emit.scratch_operand(offset + word)}, rax"
         case _:
-            yield from operands.take("rsi", reg)
-            yield f"lea rdi, {emit.scratch(at)}"
-            yield f"mov qword ptr {emit.scratch(at + (part.words - 1) * _WORD)}, 0"
+            yield from operands.load_first("rsi", reg)
+            yield f"lea rdi, {emit.scratch_operand(offset)}"
+            yield f"mov qword ptr {emit.scratch_operand(offset + (part.words - 1) * _WORD)}, 0"
             yield f"mov ecx, {part.size:#x}"
-            yield emit.call("copy")
+            yield emit.call_routine("copy_padded")
 
 
-def _table(store: TableStore, plan: AggPlan, op: Aggregate, emit: EmitContext, label: str) -> Iterator[str]:
-    """rdi = the value of the key, or on to ``label_end`` when the table is full."""
-    at = key = emit.context.scratch.key
+def _find_in_table(store: TableStore, plan: AggPlan, op: UpdateAgg, emit: EmitContext, label: str) -> Iterator[str]:
+    """Load rdi with the address of the key's value, or go to ``label_end`` when the table is full."""
+    offset = key = emit.context.scratch.key
     for number, (part, reg) in enumerate(zip(plan.keys, op.keys, strict=True)):
-        yield from _key_part(part, reg, at, emit, first=number == 0)
-        at += part.words * _WORD
-    yield f"lea rdi, {emit.scratch(key)}"
-    yield emit.call(find_name(store.agg))
+        yield from _store_key_part(part, reg, offset, emit, first=number == 0)
+        offset += part.words * _WORD
+    yield f"lea rdi, {emit.scratch_operand(key)}"
+    yield emit.call_routine(agg_find_name(store.agg))
     yield "test rax, rax"
     yield f"jz {label}_end"
     yield "mov rdi, rax"
 
 
-def aggregate(op: Aggregate, emit: EmitContext) -> Iterator[str]:
-    """Assembly for one :class:`Aggregate`."""
+def update_agg(op: UpdateAgg, emit: EmitContext) -> Iterator[str]:
+    """Write the code of one update."""
     plan = emit.context.aggregations[op.agg]
     store = emit.context.store(op.agg)
-    operands, label = emit.operands, emit.unique()
+    operands, label = emit.operands, emit.new_label()
     if isinstance(store, TableStore):
-        yield from _table(store, plan, op, emit, label)
-        operands.held = None
+        yield from _find_in_table(store, plan, op, emit, label)
+        operands.in_rax = None
     if op.value is not None:
-        yield from operands.take("rax", op.value)
+        yield from operands.load_first("rax", op.value)
     if isinstance(store, DenseStore):
-        yield from _dense(store, plan, emit)
+        yield from _find_dense(store, plan, emit)
     if plan.func == "count" and isinstance(store, DenseStore) and emit.context.preemptible:
         yield "lock inc qword ptr [rdi]"  # another CPU's inline increment may hit the same word
     else:
@@ -208,5 +208,5 @@ def aggregate(op: Aggregate, emit: EmitContext) -> Iterator[str]:
         if plan.func in _HISTOGRAMS:
             yield "inc qword ptr [rdi + rcx*8]" if op.weight is None else "add qword ptr [rdi + rcx*8], rsi"
     if isinstance(store, DenseStore) and store.presence:
-        yield f"mov {_flag(store)}, 1"  # last: a reader meets no value that has had no datum
+        yield f"mov {_presence_word(store)}, 1"  # last, so that the reader never sees a value without a datum
     yield f"{label}_end:"

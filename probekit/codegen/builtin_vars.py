@@ -1,6 +1,6 @@
 """The code of built-in variables: what a firing knows of its probe, its task, the time and the stack.
 
-Facts of the current task that are one load away are :meth:`probekit.codegen.operands.Operands.fact`.
+Facts of the current task that are one load away are :meth:`probekit.codegen.operands.OperandEmitter.load_fact`.
 """
 
 from __future__ import annotations
@@ -12,45 +12,48 @@ from probekit.codegen.context import MAX_ERRNO, SITE_ENTRY_SIZE, SITE_FIELDS
 from probekit.codegen.emit_context import EmitContext
 from probekit.codegen.frame import FRAME_RAX, FRAME_SITE
 from probekit.codegen.reg_alloc import RETURNS
-from probekit.codegen.storage import MOST_FRAMES
+from probekit.codegen.storage import MAX_STACK_DEPTH
 from probekit.errors import UnsupportedError
 from probekit.ir.names import BUILTINS
-from probekit.ir.ops import Arg, Builtin, Reg
+from probekit.ir.ops import LoadArg, LoadBuiltin, Reg
 
-__all__ = ("TASK_TEXTS", "argument", "builtin")
+__all__ = ("TASK_STRINGS", "argument", "builtin")
 
-TASK_TEXTS = ("cwd", "execargs", "root")
+TASK_STRINGS = ("cwd", "execargs", "root")
 """The built-in strings that a routine makes."""
 
 _TSC_SHIFT = 46  # leaves 18 bits of 64 for nanoseconds a tick, and is as exact as years need
 
 
-def argument(op: Arg, emit: EmitContext) -> Iterator[str]:
-    """Load argN. At a return (FBT), arg0 is the exit's offset in the function."""
+def argument(op: LoadArg, emit: EmitContext) -> Iterator[str]:
+    """Load ``argN``. At a function's return (FBT), ``arg0`` is the offset of the exit in the function."""
     if emit.kind == "return" and op.index == 0:
-        yield from _site_field("offset", emit)
+        yield from _load_site_field("offset", emit)
     else:
-        yield from emit.operands.argument(op.index)
-    yield from emit.operands.set(op.dst)
+        yield from emit.operands.load_argument(op.index)
+    yield from emit.operands.set_from_rax(op.dst)
 
 
-def builtin(op: Builtin, clause: int, emit: EmitContext) -> Iterator[str]:
-    """Load a built-in variable. ``clause``: the index of the clause that names it."""
-    if op.name in TASK_TEXTS:
-        yield from _task_text(op.name, op.dst, emit)
+def builtin(op: LoadBuiltin, clause: int, emit: EmitContext) -> Iterator[str]:
+    """Load a built-in variable. ``clause``: the index of the clause that names it.
+
+    Raises :class:`UnsupportedError` where this kernel does not have what the variable needs.
+    """
+    if op.name in TASK_STRINGS:
+        yield from _task_string(op.name, op.dst, emit)
         return
-    yield from _value(op.name, clause, emit)
-    yield from emit.operands.set(op.dst)
+    yield from _load_value(op.name, clause, emit)
+    yield from emit.operands.set_from_rax(op.dst)
 
 
-def _value(name: str, clause: int, emit: EmitContext) -> Iterator[str]:
-    """rax = the variable."""
+def _load_value(name: str, clause: int, emit: EmitContext) -> Iterator[str]:
+    """Load ``rax`` with the variable."""
     context = emit.context
     if name == "id":
-        yield from _site_field("id", emit)
+        yield from _load_site_field("id", emit)
     elif BUILTINS[name].per_probe:
-        yield from _site_field(name, emit)
-        yield f"mov rcx, {context.strings:#x}"
+        yield from _load_site_field(name, emit)
+        yield f"mov rcx, {context.string_pool:#x}"
         yield "add rax, rcx"
     elif name == "epid":
         yield f"mov eax, {clause + 1:#x}"
@@ -61,39 +64,39 @@ def _value(name: str, clause: int, emit: EmitContext) -> Iterator[str]:
             raise UnsupportedError("this kernel has no wall clock that a probe may read", feature=name)
         yield f"call {context.kernel.wall:#x}"
     elif name == "vtimestamp":
-        yield emit.call("run_time")
+        yield emit.call_routine("run_time")
     elif name == "errno":
-        yield from _error(emit)
+        yield from _errno(emit)
     elif name == "stackdepth":
-        yield from _unwind(MOST_FRAMES, emit)
+        yield from _unwind(MAX_STACK_DEPTH, emit)
     elif name == "caller" and emit.kind == "instruction":
         yield from _unwind(1, emit)
-        yield f"mov rax, qword ptr {emit.scratch(context.scratch.bounce)}"
+        yield f"mov rax, qword ptr {emit.scratch_operand(context.scratch.bounce)}"
     else:
-        yield from emit.operands.fact(name)
+        yield from emit.operands.load_fact(name)
 
 
-def _task_text(name: str, dst: Reg, emit: EmitContext) -> Iterator[str]:
-    """The code of one of :data:`TASK_TEXTS`."""
-    yield from emit.string_place(dst)
-    yield emit.call(name)
-    yield f"jb {emit.fault(FaultKind.BADADDR)}"
-    yield from emit.string_made(dst)
+def _task_string(name: str, dst: Reg, emit: EmitContext) -> Iterator[str]:
+    """Make one of :data:`TASK_STRINGS` by its routine."""
+    yield from emit.load_string_destination(dst)
+    yield emit.call_routine(name)
+    yield f"jb {emit.fault_label(FaultKind.BADADDR)}"
+    yield from emit.set_string_result(dst)
 
 
-def _site_field(field: str, emit: EmitContext) -> Iterator[str]:
-    """eax = a field of this site's entry in the site table."""
+def _load_site_field(field: str, emit: EmitContext) -> Iterator[str]:
+    """Load ``eax`` with a field of this site's entry in the site table."""
     yield f"mov eax, dword ptr [rbp + {FRAME_SITE}]"
     yield f"imul rax, rax, {SITE_ENTRY_SIZE}"
-    yield f"mov rcx, {emit.context.sites + SITE_FIELDS[field]:#x}"
+    yield f"mov rcx, {emit.context.site_table + SITE_FIELDS[field]:#x}"
     yield "mov eax, dword ptr [rcx + rax]"
 
 
 def _timestamp(emit: EmitContext) -> Iterator[str]:
-    """rax = nanoseconds: by the time stamp counter where all CPUs share it, else by the kernel's clock."""
+    """Load ``rax`` with nanoseconds: by the time stamp counter where all CPUs share it, else by the kernel's clock."""
     context = emit.context
-    if context.tsc_khz:
-        scale = (1_000_000 << _TSC_SHIFT) // context.tsc_khz
+    if context.shared_tsc_khz:
+        scale = (1_000_000 << _TSC_SHIFT) // context.shared_tsc_khz
         yield from ("rdtsc", "shl rdx, 32", "or rax, rdx", f"mov rcx, {scale:#x}", "mul rcx")
         yield f"shrd rax, rdx, {_TSC_SHIFT}"
     elif context.clock is not None:
@@ -102,12 +105,12 @@ def _timestamp(emit: EmitContext) -> Iterator[str]:
         raise UnsupportedError("this kernel has no clock that a probe may read", feature="timestamp")
 
 
-def _error(emit: EmitContext) -> Iterator[str]:
-    """rax = the error that the function returns, as a number above 0; 0 for any other value, and at other probes."""
+def _errno(emit: EmitContext) -> Iterator[str]:
+    """Load ``rax`` with the error that the function returns, above 0; with 0 for another value or another probe."""
     if emit.kind not in RETURNS:
         yield "xor eax, eax"
         return
-    label = emit.unique()
+    label = emit.new_label()
     yield f"mov eax, dword ptr [rbp + {FRAME_RAX}]"
     yield "neg eax"
     yield f"cmp eax, {MAX_ERRNO:#x}"
@@ -117,7 +120,7 @@ def _error(emit: EmitContext) -> Iterator[str]:
 
 
 def _unwind(frames: int, emit: EmitContext) -> Iterator[str]:
-    """rax = how many callers were found, at most ``frames``; the bounce buffer has their addresses."""
-    yield f"lea rdi, {emit.scratch(emit.context.scratch.bounce)}"
+    """Load ``rax`` with the number of callers, at most ``frames``, and the bounce buffer with their addresses."""
+    yield f"lea rdi, {emit.scratch_operand(emit.context.scratch.bounce)}"
     yield f"mov ecx, {frames:#x}"
-    yield emit.call(emit.unwinder)
+    yield emit.call_routine(emit.unwind_routine)

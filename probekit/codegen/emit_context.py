@@ -1,4 +1,4 @@
-"""What the code of one operation is made with, and small pieces that many of them share."""
+"""What the code of every operation of one clause is made with, and small pieces that many operations share."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from probekit.buffers.layout import FaultKind
-from probekit.codegen.context import Context
-from probekit.codegen.operands import Operands
+from probekit.codegen.context import CodegenContext
+from probekit.codegen.operands import OperandEmitter
 from probekit.codegen.reg_alloc import LEADING_ARGUMENTS, ProbeKind
-from probekit.codegen.runtime.registry import Routines
+from probekit.codegen.runtime.registry import AddressOf
 from probekit.ir.ops import Reg
 
 __all__ = ("EmitContext",)
@@ -19,16 +19,22 @@ __all__ = ("EmitContext",)
 class EmitContext:
     """What the code of every operation of one clause shares."""
 
-    context: Context
-    operands: Operands
-    routines: Routines
-    unique: Callable[[], str]
-    """Makes a new label."""
+    context: CodegenContext
+    """The facts of the enabling and of the guest."""
 
-    fault: Callable[[FaultKind | None], str]
-    """The label where the clause ends with a fault of this operation.
+    operands: OperandEmitter
+    """Loads and sets the registers of the IR."""
 
-    There ``rax`` is the word at fault, and ``edx`` its kind when none was given.
+    address_of: AddressOf
+    """Gives the address of a shared routine."""
+
+    new_label: Callable[[], str]
+    """Makes a label that nothing else has."""
+
+    fault_label: Callable[[FaultKind | None], str]
+    """Gives the label where the clause ends with a fault of the operation at hand.
+
+    The word at fault must be in ``rax`` there. The kind of the fault must be in ``edx`` when None was given for it.
     """
 
     @property
@@ -37,25 +43,25 @@ class EmitContext:
         return self.operands.kind
 
     @property
-    def unwinder(self) -> str:
-        """The routine that walks the stack from where this code stands."""
-        return "stack_called" if LEADING_ARGUMENTS.get(self.operands.kind) else "stack"
+    def unwind_routine(self) -> str:
+        """The routine that walks the stack from where this code runs."""
+        return "stack_at_hook" if LEADING_ARGUMENTS.get(self.operands.kind) else "stack"
 
-    def call(self, name: str) -> str:
-        """A call of a shared routine."""
-        return f"call {self.routines(name):#x}"
+    def call_routine(self, name: str) -> str:
+        """Call a shared routine."""
+        return f"call {self.address_of(name):#x}"
 
-    def scratch(self, offset: int) -> str:
-        """A place in the scratch memory."""
+    def scratch_operand(self, offset: int) -> str:
+        """Give the memory operand of a place in the scratch memory, without its size."""
         return self.context.in_scratch(offset)
 
-    def string_place(self, dst: Reg, into: str = "rdi") -> Iterator[str]:
-        """``into`` = where the string that this operation makes belongs."""
-        values = self.operands.values
-        yield f"lea {into}, {self.scratch(self.context.scratch.texts + values.all_texts[dst])}"
+    def load_string_destination(self, dst: Reg, into: str = "rdi") -> Iterator[str]:
+        """Load ``into`` with the address where the string that this operation makes has to be stored."""
+        allocation = self.operands.allocation
+        yield f"lea {into}, {self.scratch_operand(self.context.scratch.strings + allocation.all_string_slots[dst])}"
 
-    def string_made(self, dst: Reg) -> Iterator[str]:
-        """The string is at its place: ``dst`` is its address, if anybody needs that in a register."""
-        if dst not in self.operands.values.texts:
-            yield from self.string_place(dst, "rax")
-        yield from self.operands.set(dst)
+    def set_string_result(self, dst: Reg) -> Iterator[str]:
+        """Set ``dst`` to the address of the finished string, if a later operation reads that address."""
+        if dst not in self.operands.allocation.string_slots:
+            yield from self.load_string_destination(dst, "rax")
+        yield from self.operands.set_from_rax(dst)

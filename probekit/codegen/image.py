@@ -1,6 +1,6 @@
-"""The shared code of one enabling, assembled at its address: routines first, then a thunk for each clause list.
+"""Assemble the shared code of one enabling at its address: routines first, then a thunk for each clause list.
 
-Site stubs come behind it; they are the business of ``enabling``, which knows the sites.
+Site stubs come after it. ``enabling`` makes them, because it knows the sites.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from probekit.buffers.layout import TableStore
-from probekit.codegen.context import Context
+from probekit.codegen.context import CodegenContext
 from probekit.codegen.frame import Frame, plan_frame
 from probekit.codegen.reg_alloc import ProbeKind
 from probekit.codegen.runtime import (
@@ -30,8 +30,8 @@ from probekit.codegen.runtime import (
     task_paths,
     thread_locals,
 )
-from probekit.codegen.runtime.agg_tables import find
-from probekit.codegen.runtime.registry import Routine, find_name, joined
+from probekit.codegen.runtime.agg_tables import agg_find
+from probekit.codegen.runtime.registry import Routine, agg_find_name, merge_tables
 from probekit.codegen.thunk import thunk_text
 from probekit.codegen.verify import MAX_IMAGE, CodeLayout
 from probekit.errors import UnsupportedError
@@ -41,7 +41,7 @@ from probekit.isa.assemble import assemble
 __all__ = ("CodeImage", "ThunkKey", "build_image")
 
 ThunkKey = tuple[ProbeKind, tuple[int, ...]]
-"""What decides a thunk: the kind of site and the clauses, in order."""
+"""What decides a thunk: the kind of site, and the indexes of the clauses in order."""
 
 _ALIGN = 16
 _MODULES = (
@@ -66,34 +66,39 @@ _MODULES = (
 
 @dataclass(frozen=True, slots=True)
 class CodeImage:
-    """``code`` belongs at ``addr``; ``thunks``: the address of each; ``layout``: what a verifier has to know."""
+    """The assembled code of one enabling."""
 
     addr: int
+    """Address that the code is made for."""
     code: bytes
+    """The code."""
     thunks: Mapping[ThunkKey, int]
+    """Address of each thunk."""
     layout: CodeLayout
+    """What the verifier has to know."""
 
 
-class _Writer:
-    """Code laid one piece after another, each aligned, filled with INT3."""
+class _CodeWriter:
+    """Appends pieces of code, each aligned; the gaps are INT3."""
 
     def __init__(self, addr: int) -> None:
         self.addr = addr
         self.code = bytearray()
 
-    @property
-    def here(self) -> int:
+    def next_addr(self) -> int:
+        """Pad the code, and return the address of the next piece."""
         self.code += b"\xcc" * (-len(self.code) % _ALIGN)  # int3
         return self.addr + len(self.code)
 
     def add(self, code: bytes) -> None:
+        """Append a piece."""
         self.code += code
 
 
-class _Placer:
-    """Routines laid into an image when somebody asks for one, those that it calls itself before it."""
+class _RoutinePlacer:
+    """Gives the address of a routine; at the first call it puts the routine into the image, after those it calls."""
 
-    def __init__(self, writer: _Writer, context: Context) -> None:
+    def __init__(self, writer: _CodeWriter, context: CodegenContext) -> None:
         self._writer = writer
         self._context = context
         self._table = routine_table(context)
@@ -102,38 +107,41 @@ class _Placer:
     def __call__(self, name: str) -> int:
         if name not in self.placed:
             text = self._table[name](self._context, self)
-            self.placed[name] = self._writer.here
+            self.placed[name] = self._writer.next_addr()
             self._writer.add(assemble(text, self.placed[name]))
         return self.placed[name]
 
 
-def routine_table(context: Context) -> dict[str, Routine]:
-    """Every routine by name, the look-ups of this enabling's tables among them."""
+def routine_table(context: CodegenContext) -> dict[str, Routine]:
+    """Return every routine by name, the look-ups of this enabling's tables among them."""
     stores = (store for store in context.layout.stores if isinstance(store, TableStore))
-    return joined(
+    return merge_tables(
         *(module.ROUTINES for module in _MODULES),
-        {find_name(store.agg): _finder(store) for store in stores},
+        {agg_find_name(store.agg): _agg_find_routine(store) for store in stores},
     )
 
 
-def _finder(store: TableStore) -> Routine:
-    return lambda context, _at: find(store, context)
+def _agg_find_routine(store: TableStore) -> Routine:
+    return lambda context, _address_of: agg_find(store, context)
 
 
-def build_image(program: Program, keys: Iterable[ThunkKey], context: Context, addr: int) -> CodeImage:
-    """Assemble everything that the sites share. Raises :class:`probekit.errors.UnsupportedError` by feature."""
-    writer = _Writer(addr)
-    routines = _Placer(writer, context)
+def build_image(program: Program, keys: Iterable[ThunkKey], context: CodegenContext, addr: int) -> CodeImage:
+    """Assemble everything that the sites share, for ``addr``. ``keys``: the thunks that are needed.
+
+    Raises :class:`UnsupportedError`, with the feature's name, for what this kernel or the code generator does not have.
+    """
+    writer = _CodeWriter(addr)
+    placer = _RoutinePlacer(writer, context)
     texts: dict[ThunkKey, str] = {}
     frames: dict[ThunkKey, Frame] = {}
     for kind, members in sorted(set(keys)):
         clauses = [program.clauses[n] for n in members]
-        # Its text names the routines that it needs, so all of them are in place before the first thunk.
+        # The text names the routines that the thunk needs, so all of them are in place before the first thunk.
         frames[kind, members] = frame = plan_frame(clauses, kind, program, measured=context.layout.costs is not None)
-        texts[kind, members] = thunk_text(clauses, kind, context, frame, routines)
+        texts[kind, members] = thunk_text(clauses, kind, context, frame, placer)
     thunks: dict[ThunkKey, int] = {}
     for key, text in texts.items():
-        thunks[key] = writer.here
+        thunks[key] = writer.next_addr()
         writer.add(assemble(text, thunks[key]))
     code = bytes(writer.code)
     if len(code) > MAX_IMAGE:
@@ -143,4 +151,4 @@ def build_image(program: Program, keys: Iterable[ThunkKey], context: Context, ad
             hint="split it into several programs",
         )
     records = {thunks[key]: frame.record for key, frame in frames.items()}
-    return CodeImage(addr=addr, code=code, thunks=thunks, layout=CodeLayout(addr, code, routines.placed, records))
+    return CodeImage(addr=addr, code=code, thunks=thunks, layout=CodeLayout(addr, code, placer.placed, records))

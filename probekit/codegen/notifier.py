@@ -1,17 +1,15 @@
-"""The guest's side of an INT3 site: a function on the kernel's chain of die notifiers.
+"""The guest's handler of our INT3: a function on the kernel's chain of die notifiers.
 
-The kernel calls it for every trap that nobody before us took. Where the trap
-is one of our sites it sends the interrupted code to the site's stub and says
-that the matter is settled; every other trap is handed on untouched::
+The kernel calls it for every trap that no notifier before it has taken. For one of our sites it sends the interrupted
+code to the site's stub and stops the chain. It passes on every other trap untouched::
 
     int notifier(struct notifier_block *, unsigned long event, struct die_args *)
         event is not DIE_INT3, or user mode, or regs->ip - 1 is no site   ->  NOTIFY_DONE
         else regs->ip = stub                                              ->  NOTIFY_STOP
 
-The stub then runs as behind a detour: with the probed registers, the probed
-stack and interrupts as they were, outside of the trap. So clauses, records and
-aggregations are the same for both, and no clause runs where NMIs are blocked.
-Interrupts are off in here and nothing is called.
+The stub then runs as it does after a detour: outside of the trap, with the probed registers, the probed stack and
+interrupts as they were. So clauses, records and aggregations are the same for both, and no clause runs where NMIs are
+blocked. The notifier itself runs with interrupts off and calls nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from probekit.isa.assemble import assemble
 __all__ = ("NOTIFIER_SIZE", "NOTIFY_STOP", "TrapLayout", "notifier")
 
 NOTIFIER_SIZE = 160
-"""Bytes that :func:`notifier` needs at most."""
+"""The most bytes that :func:`notifier` needs."""
 
 NOTIFY_STOP = 0x8001
 """``NOTIFY_OK | NOTIFY_STOP_MASK``, include/linux/notifier.h: the same since 2.6."""
@@ -33,19 +31,24 @@ NOTIFY_STOP = 0x8001
 
 @dataclass(frozen=True, slots=True)
 class TrapLayout:
-    """``int3``: the event's number (``DIE_INT3``). The rest are byte offsets.
-
-    ``regs``: in ``struct die_args``; ``ip``, ``cs``: in ``struct pt_regs``.
-    """
+    """Where the kernel's notifiers find an INT3."""
 
     int3: int
+    """The event's number (``DIE_INT3``)."""
     regs: int
+    """Byte offset in ``struct die_args``."""
     ip: int
+    """Byte offset in ``struct pt_regs``."""
     cs: int
+    """Byte offset in ``struct pt_regs``."""
 
 
 def notifier(layout: TrapLayout, *, table: int, capacity: int, shift: int, limit: int, addr: int) -> bytes:
-    """The function at ``addr``. ``table``, ``capacity``, ``shift``, ``limit``: of the hash of sites."""
+    """Return the code of the function for ``addr``.
+
+    The rest describes the hash of sites (:mod:`probekit.guest.traptable`). ``table``: its address; ``capacity``: its
+    entries, a power of two; ``shift``: from a hash to an index; ``limit``: the most entries that a look-up visits.
+    """
     code = assemble(
         f"""
             endbr64
@@ -87,5 +90,5 @@ def notifier(layout: TrapLayout, *, table: int, capacity: int, shift: int, limit
         addr,
     )
     if len(code) > NOTIFIER_SIZE:
-        raise InternalError("the notifier is larger than its upper bound")
+        raise InternalError(f"the notifier has {len(code)} bytes, more than {NOTIFIER_SIZE}")
     return code

@@ -1,34 +1,29 @@
-"""Reading and setting registers of the IR in assembly, wherever :mod:`probekit.codegen.reg_alloc` has put them."""
+"""Load and set the IR's registers in assembly, wherever :mod:`probekit.codegen.reg_alloc` has put them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from probekit.codegen.context import Context
+from probekit.codegen.context import CodegenContext
 from probekit.codegen.frame import ARG_FRAME, FRAME_CALLER, FRAME_RAX, FRAME_STACK_ARGS
-from probekit.codegen.reg_alloc import LEADING_ARGUMENTS, RETURNS, ProbeKind, Values
+from probekit.codegen.reg_alloc import LEADING_ARGUMENTS, RETURNS, ProbeKind, RegAllocation
 from probekit.errors import UnsupportedError
-from probekit.ir.ops import Arg, Builtin, Reg
+from probekit.ir.ops import LoadArg, LoadBuiltin, Reg
 from probekit.kernel.syscalls import SYSCALL_ARGS
 
-__all__ = ("Operands", "fits", "lower")
+__all__ = ("OperandEmitter", "fits_immediate")
 
-_LOW = {f"r{n}x": f"e{n}x" for n in "abcd"} | {f"r{n}": f"e{n}" for n in ("si", "di")}
-_LOW |= {f"r{n}": f"r{n}d" for n in range(8, 12)}
+_LOWER_HALVES = {f"r{n}x": f"e{n}x" for n in "abcd"} | {f"r{n}": f"e{n}" for n in ("si", "di")}
+_LOWER_HALVES |= {f"r{n}": f"r{n}d" for n in range(8, 12)}
 
 _MASK = (1 << 64) - 1
 _WORD = 8
 
 
-def fits(value: int) -> bool:
-    """True when an instruction can hold ``value`` as a sign-extended 32-bit immediate."""
+def fits_immediate(value: int) -> bool:
+    """Return True when an instruction can hold ``value`` as a sign-extended 32-bit immediate."""
     return -(1 << 31) <= value < 1 << 31
-
-
-def lower(register: str) -> str:
-    """The name of a register's lower 32 bits."""
-    return _LOW[register]
 
 
 def _known(offset: int | None, name: str) -> int:
@@ -43,65 +38,73 @@ def _signed(value: int) -> int:
 
 
 @dataclass(slots=True)
-class Operands:
-    """The registers of one clause. ``held``: the one whose value is in ``rax`` now, if any.
+class OperandEmitter:
+    """Writes the code that loads and sets the IR's registers of one clause."""
 
-    ``kind``: what the probed sites are, for the arguments.
-    """
-
-    values: Values
-    context: Context
+    allocation: RegAllocation
+    """Where each register is."""
+    context: CodegenContext
+    """The facts of the enabling and of the guest."""
     kind: ProbeKind
-    held: Reg | None = None
+    """What the probed sites are: it decides where arguments are."""
+    in_rax: Reg | None = None
+    """The register whose value ``rax`` has now, if any."""
 
     def slot(self, reg: Reg) -> str:
-        """The operand of a register that has a word in the frame."""
-        return f"qword ptr [rsp + {self.values.slots[reg] * _WORD:#x}]"
+        """Return the operand of a register that has a word in the frame."""
+        return f"qword ptr [rsp + {self.allocation.slots[reg] * _WORD:#x}]"
 
-    def text_place(self, reg: Reg) -> str:
-        """The place of the string that an operation makes in ``reg``."""
-        return self.context.in_scratch(self.context.scratch.texts + self.values.texts[reg])
+    def string_operand(self, reg: Reg) -> str:
+        """Return the memory operand of the string that an operation makes in ``reg``, without its size."""
+        return self.context.in_scratch(self.context.scratch.strings + self.allocation.string_slots[reg])
 
-    def constant(self, reg: Reg) -> int | None:
-        """The value of a register that is an integer constant and fits an instruction, else None."""
-        value = self.values.constants.get(reg)
-        return _signed(value) if isinstance(value, int) and fits(_signed(value)) else None
+    def immediate(self, reg: Reg) -> int | None:
+        """Return the value of a register that is an integer constant and fits an instruction, else None."""
+        value = self.allocation.constants.get(reg)
+        return _signed(value) if isinstance(value, int) and fits_immediate(_signed(value)) else None
 
-    def take(self, into: str, reg: Reg) -> Iterator[str]:
-        """``into`` = the register that an op reads first: it may have been passed on in ``rax``."""
-        if self.held == reg:
+    def load_first(self, into: str, reg: Reg) -> Iterator[str]:
+        """Load ``into`` with the register that an operation reads first: ``rax`` may have it already."""
+        if self.in_rax == reg:
             if into != "rax":
                 yield f"mov {into}, rax"
         else:
             yield from self.load(into, reg)
 
     def load(self, into: str, reg: Reg) -> Iterator[str]:
-        """``into`` = a register that an op reads later."""
-        match self.values.constants.get(reg, self.values.fetched.get(reg)):
-            case None if reg in self.values.texts:
-                yield f"lea {into}, {self.text_place(reg)}"
+        """Load ``into`` with a register that an operation reads after its first one."""
+        match self.allocation.constants.get(reg, self.allocation.rematerialized.get(reg)):
+            case None if reg in self.allocation.string_slots:
+                yield f"lea {into}, {self.string_operand(reg)}"
             case None:
                 yield f"mov {into}, {self.slot(reg)}"
-            case bytes() as text:
-                yield f"mov {into}, {self.context.strings + self.context.constants[text]:#x}"
+            case bytes() as string:
+                yield f"mov {into}, {self.context.string_pool + self.context.pool_offsets[string]:#x}"
             case int() as value:
                 yield f"mov {into}, {value & _MASK:#x}"
-            case Arg(index=index):
-                yield from self.argument(index, into)
-            case Builtin(name=name):
-                yield from self._task_fact(into, name)
+            case LoadArg(index=index):
+                yield from self.load_argument(index, into)
+            case LoadBuiltin(name=name):
+                yield from self.load_fact(name, into)
 
-    def _argument(self, index: int) -> str | None:
-        """The operand that ``argN`` is; None where it is none. What is returned is arg1, of a system call arg0 too."""
+    def _argument_operand(self, index: int) -> str | None:
+        """Return the operand that ``argN`` is, or None where no word of the frame is.
+
+        Where a function returns, its value is ``arg1``; where a system call returns, it is ``arg0`` as well.
+        """
         if self.kind in RETURNS:
             return f"qword ptr [rbp + {FRAME_RAX}]" if index == 1 or (index == 0 and self.kind != "return") else None
         if self.kind == "syscall":
             return None
         index += LEADING_ARGUMENTS[self.kind]
-        place = ARG_FRAME[index] if index < len(ARG_FRAME) else FRAME_STACK_ARGS + _WORD * (index - len(ARG_FRAME))
-        return f"qword ptr [rbp + {place}]" if place >= 0 else f"qword ptr [rbp - {-place}]"
+        offset = ARG_FRAME[index] if index < len(ARG_FRAME) else FRAME_STACK_ARGS + _WORD * (index - len(ARG_FRAME))
+        return f"qword ptr [rbp + {offset}]" if offset >= 0 else f"qword ptr [rbp - {-offset}]"
 
-    def _task_fact(self, into: str, name: str) -> Iterator[str]:
+    def load_fact(self, name: str, into: str = "rax") -> Iterator[str]:
+        """Load ``into`` with a built-in variable that a load or two fetch: mostly a fact of the current task.
+
+        Raises :class:`UnsupportedError` where this kernel does not have it, or nothing is known of its types.
+        """
         if name == "caller":
             yield f"mov {into}, qword ptr [rbp + {FRAME_CALLER}]"
             return
@@ -134,48 +137,44 @@ class Operands:
                 yield f"movsxd {into}, dword ptr [{into} + {task.tgid:#x}]"
             case "uid" | "gid":
                 yield f"mov {into}, qword ptr [{into} + {_known(task.cred, name):#x}]"
-                where = task.uid if name == "uid" else task.gid
-                yield f"mov {_LOW[into]}, dword ptr [{into} + {_known(where, name):#x}]"
+                offset = task.uid if name == "uid" else task.gid
+                yield f"mov {_LOWER_HALVES[into]}, dword ptr [{into} + {_known(offset, name):#x}]"
             case _:
                 raise UnsupportedError(f"{name} is not implemented in the guest engine", feature=name)
 
-    def fact(self, name: str) -> Iterator[str]:
-        """``rax`` = a fact of the current task."""
-        return self._task_fact("rax", name)
-
-    def argument(self, index: int, into: str = "rax") -> Iterator[str]:
-        """A register = ``argN``."""
-        place = self._argument(index)
+    def load_argument(self, index: int, into: str = "rax") -> Iterator[str]:
+        """Load ``into`` with ``argN``; with 0 where the probe has no such argument."""
+        operand = self._argument_operand(index)
         if self.kind == "syscall" and index < len(SYSCALL_ARGS):
-            # The function's own argument is where the registers of user space were saved.
+            # The function's own argument points at the saved registers of user space.
             yield f"mov {into}, qword ptr [rbp + {ARG_FRAME[0]}]"
-            place = f"qword ptr [{into} + {SYSCALL_ARGS[index]:#x}]"
-        yield f"mov {into}, {place if place is not None else 0}"
+            operand = f"qword ptr [{into} + {SYSCALL_ARGS[index]:#x}]"
+        yield f"mov {into}, {operand if operand is not None else 0}"
 
-    def right(self, instruction: str, reg: Reg) -> Iterator[str]:
-        """``instruction rax, reg``; may spoil ``rcx``."""
-        value, fetched = self.constant(reg), self.values.fetched.get(reg)
+    def apply(self, instruction: str, reg: Reg) -> Iterator[str]:
+        """Write ``instruction rax, reg``. It may change ``rcx``."""
+        value, fetched = self.immediate(reg), self.allocation.rematerialized.get(reg)
         if value is not None:
             yield f"{instruction} {'rax, ' if instruction == 'imul' else ''}rax, {value:#x}"
-        elif isinstance(fetched, Arg) and (place := self._argument(fetched.index)) is not None:
-            yield f"{instruction} rax, {place}"
-        elif reg in self.values.slots:
+        elif isinstance(fetched, LoadArg) and (operand := self._argument_operand(fetched.index)) is not None:
+            yield f"{instruction} rax, {operand}"
+        elif reg in self.allocation.slots:
             yield f"{instruction} rax, {self.slot(reg)}"
         else:
             yield from self.load("rcx", reg)
             yield f"{instruction} rax, rcx"
 
-    def store(self, place: str, reg: Reg) -> Iterator[str]:
-        """A word in memory = the register that an op reads first."""
-        value = self.constant(reg)
+    def store_to(self, operand: str, reg: Reg) -> Iterator[str]:
+        """Set a word in memory to the register that an operation reads first. ``operand``: without its size."""
+        value = self.immediate(reg)
         if value is not None:
-            yield f"mov qword ptr {place}, {value:#x}"
+            yield f"mov qword ptr {operand}, {value:#x}"
         else:
-            yield from self.take("rax", reg)
-            yield f"mov qword ptr {place}, rax"
+            yield from self.load_first("rax", reg)
+            yield f"mov qword ptr {operand}, rax"
 
-    def set(self, dst: Reg) -> Iterator[str]:
-        """A register = ``rax``."""
-        if dst in self.values.slots:
+    def set_from_rax(self, dst: Reg) -> Iterator[str]:
+        """Set a register to ``rax``."""
+        if dst in self.allocation.slots:
             yield f"mov {self.slot(dst)}, rax"
-        self.held = None if dst in self.values.texts else dst
+        self.in_rax = None if dst in self.allocation.string_slots else dst

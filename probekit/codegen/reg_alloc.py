@@ -1,11 +1,11 @@
-"""Where a clause's values are, decided before any code is made.
+"""Decide where the values of a clause are, before any code is made.
 
 Most registers never need memory of their own. One that holds a constant is written into the instructions that read
 it; an argument or a fact of the task is fetched where it is read; what is read once, by the very next op, stays in
 ``rax``. The rest have a slot in the frame.
 
-    r0 = arg 0                                            fetched
-    r1 = arg 1                                            fetched
+    r0 = arg 0                                            loaded where it is read
+    r1 = arg 1                                            loaded where it is read
     r2 = bin add r0, r1       mov rax, [rbp + 0x10]; add rax, [rbp + 0x18]
     r3 = int 3                                            constant
     r4 = cmp sgt r2, r3       cmp rax, 3                  r2 passed on in rax
@@ -21,24 +21,23 @@ from itertools import pairwise
 from typing import Literal
 
 from probekit.buffers.variables import round8
-from probekit.errors import InternalError
+from probekit.errors import required
 from probekit.ir.names import BUILTINS, CALLS
 from probekit.ir.ops import (
-    Aggregate,
-    Arg,
     Bin,
     Branch,
-    Builtin,
-    Call,
+    CallSubroutine,
     Clause,
     Cmp,
     Copy,
     CopyMem,
-    ElemAddr,
+    ElemAddress,
     Emit,
     EmitMem,
     Ext,
     Int,
+    LoadArg,
+    LoadBuiltin,
     LoadElem,
     LoadMem,
     LoadStr,
@@ -51,108 +50,133 @@ from probekit.ir.ops import (
     StoreStr,
     StoreVar,
     Str,
-    StrAddr,
+    StrAddress,
     StrCmp,
     Terminator,
+    UpdateAgg,
 )
 
 __all__ = (
-    "FACTS",
     "LEADING_ARGUMENTS",
+    "REMATERIALIZED_BUILTINS",
     "RETURNS",
     "ProbeKind",
-    "Values",
+    "RegAllocation",
+    "allocate_registers",
+    "allocate_strings",
     "dead_registers",
-    "longest_text",
-    "plan_values",
-    "text_slots",
+    "longest_string",
 )
 
 ProbeKind = Literal["entry", "return", "syscall", "sysret", "sysend", "instruction", "tracepoint", "marker"]
-"""What a site is: a function's entry, a place where it returns, the same of a system call, a place where a function
-returns that several system calls may end in, an instruction in the middle of a function; or a function of ours that a
-tracepoint or a marker calls."""
+"""What a site is.
+
+``entry``, ``return``: a function's entry, and a place where it returns. ``syscall``, ``sysret``: the same of a
+function that one system call has. ``sysend``: a place where a function returns that several system calls may end in.
+``instruction``: an instruction in the middle of a function. ``tracepoint``, ``marker``: a function of ours that the
+tracepoint or marker calls.
+"""
 
 RETURNS: tuple[ProbeKind, ...] = ("return", "sysret", "sysend")
-"""Where rax is what a function returns."""
+"""The kinds of site where ``rax`` is what a function returns."""
 
 LEADING_ARGUMENTS: dict[ProbeKind, int] = {"entry": 0, "instruction": 0, "tracepoint": 1, "marker": 2}
-"""How many arguments stand before ``arg0``, where they are those of a function: a tracepoint's data comes first."""
+"""How many of the function's arguments stand before ``arg0``: the registered data of a tracepoint comes first.
 
-FACTS = ("caller", "cpu", "curthread", "execname", "gid", "percpu_offset", "pid", "ppid", "tid", "uid")
-"""Built-ins that a load or two fetch wherever they are read."""
+Kinds that are missing here do not have the arguments of a function.
+"""
+
+REMATERIALIZED_BUILTINS = (
+    "caller",
+    "cpu",
+    "curthread",
+    "execname",
+    "gid",
+    "percpu_offset",
+    "pid",
+    "ppid",
+    "tid",
+    "uid",
+)
+"""Built-ins that a load or two fetch, so that they are loaded again wherever they are read."""
 
 
 @dataclass(frozen=True, slots=True)
-class Values:
-    """``constants``: registers with one value always. ``fetched``: what stays the same all through a firing.
+class RegAllocation:
+    """Where each register of a clause is.
 
-    ``slots``: index of the word in the frame of those that need one. ``texts``: where the string that an operation
-    makes lies among the scratch memory's texts; such a register needs no word (``all_texts``: also of registers that
-    different operations set). A register in none of them is passed on in ``rax``, or (``dead``) read by nothing.
-    ``direct``: strings read in place by the very next operation. ``padded``: strings of which 16 bytes may be taken
-    as they are. ``longest``: bytes of the longest string that the program can meet.
+    A register that is in none of the tables is passed on in ``rax`` to the operation after it.
     """
 
     constants: dict[Reg, int | bytes]
-    fetched: dict[Reg, Arg | Builtin]
+    """The registers that hold one constant always."""
+    rematerialized: dict[Reg, LoadArg | LoadBuiltin]
+    """The registers that are loaded again where they are read: their values stay the same throughout a firing."""
     slots: dict[Reg, int]
+    """The index of the word in the frame of each register that needs one."""
     dead: frozenset[Reg]
-    texts: dict[Reg, int]
-    all_texts: dict[Reg, int]
-    direct: frozenset[Reg]
+    """The registers that nothing reads."""
+    string_slots: dict[Reg, int]
+    """Offset, among the strings of the scratch memory, of the string that the register's only operation makes there.
+
+    Such a register needs no word: it is the address of that place.
+    """
+    all_string_slots: dict[Reg, int]
+    """The same also for registers that several operations set, and for those that are read in place."""
+    read_in_place: frozenset[Reg]
+    """The string variables that are not copied, because only the operation right after the load reads them."""
     padded: frozenset[Reg]
-    longest: int
+    """The strings of which 16 bytes may be copied as they are: they are that long in memory, with NULs at the end."""
+    longest_string: int
+    """Bytes of the longest string that the program can meet, with its NUL."""
 
     def has_code(self, op: Op) -> bool:
-        """False for an op that leaves no trace where it stands."""
+        """Return False for an operation that needs no code where it stands."""
         match op:
-            case Int(dst=dst) | Str(dst=dst) | Arg(dst=dst) | Builtin(dst=dst) | LoadVar(dst=dst):
-                return dst not in self.constants and dst not in self.fetched and dst not in self.dead
+            case Int(dst=dst) | Str(dst=dst) | LoadArg(dst=dst) | LoadBuiltin(dst=dst) | LoadVar(dst=dst):
+                return dst not in self.constants and dst not in self.rematerialized and dst not in self.dead
             case _:
                 return True
 
 
-def longest_text(program: Program) -> int:
-    """Bytes of the longest string that a clause can meet, its NUL included."""
+def longest_string(program: Program) -> int:
+    """Return the bytes of the longest string that a clause can meet, with its NUL."""
     ops = (op for clause in program.clauses for block in clause.blocks for op in block.ops)
     return max([256, program.string_size, *(len(op.value) + 1 for op in ops if isinstance(op, Str))])
 
 
-def _text_size(op: Op, program: Program, constants: dict[Reg, int | bytes]) -> int:
-    """Bytes of the string, or row of addresses, that an operation makes; 0 when it makes none."""
+def _string_size(op: Op, program: Program, constants: dict[Reg, int | bytes]) -> int:
+    """Return the bytes of the string, or row of addresses, that an operation makes; 0 when it makes none."""
     match op:
         case LoadVar(var=var) | LoadElem(var=var) if program.variables[var].kind == "string":
             return max(program.variables[var].size, program.string_size)
         case LoadStr():
             return program.string_size
-        case StrAddr():
-            return longest_text(program)
-        case Builtin(name=name) if BUILTINS[name].made:
+        case StrAddress():
+            return longest_string(program)
+        case LoadBuiltin(name=name) if BUILTINS[name].by_routine:
             return program.string_size
-        case Call(name="stack" | "ustack" | "jstack", args=(frames,)):
+        case CallSubroutine(name="stack" | "ustack" | "jstack", args=(frames,)):
             count = constants.get(frames, 0)
             return 8 * count if isinstance(count, int) else 0
-        case Call(name=name) if CALLS[name].kind == "string":
+        case CallSubroutine(name=name) if CALLS[name].kind == "string":
             return program.string_size
         case _:
             return 0
 
 
-def text_slots(clause: Clause, program: Program) -> tuple[dict[Reg, int], int]:
-    """Where each string that the clause makes lies, and how many bytes all of them take.
+def allocate_strings(clause: Clause, program: Program) -> tuple[dict[Reg, int], int]:
+    """Return the offset of each string that the clause makes, by register, and the bytes of all of them.
 
-    Each has a word of room behind it, for copies by whole words.
+    Each has a spare word after it, for copies by whole words.
     """
     slots: dict[Reg, int] = {}
     constants = _constants(clause)
     sizes: dict[Reg, int] = {}
     for op in (op for block in clause.blocks for op in block.ops):
-        size = _text_size(op, program, constants)
+        size = _string_size(op, program, constants)
         if size:
-            dst = _defined(op)
-            if dst is None:
-                raise InternalError("an operation that makes a value has no register for it")
+            dst = required(_defined(op), "the register of an operation that makes a string")
             sizes[dst] = max(sizes.get(dst, 0), size)
     offset = 0
     for dst, size in sizes.items():
@@ -162,14 +186,14 @@ def text_slots(clause: Clause, program: Program) -> tuple[dict[Reg, int], int]:
 
 
 def _constants(clause: Clause) -> dict[Reg, int | bytes]:
-    """Registers that hold one constant always."""
+    """Return the registers that hold one constant always, with their constants."""
     definitions, _ = _registers(clause)
     found: dict[Reg, int | bytes] = {}
     for op in (op for block in clause.blocks for op in block.ops):
         match op:
             case Int(dst=dst, value=value) | Str(dst=dst, value=value) if definitions[dst] == 1:
                 found[dst] = value
-            case Builtin(dst=dst, name="epid") if definitions[dst] == 1:
+            case LoadBuiltin(dst=dst, name="epid") if definitions[dst] == 1:
                 found[dst] = clause.index + 1
             case _:
                 pass
@@ -177,11 +201,11 @@ def _constants(clause: Clause) -> dict[Reg, int | bytes]:
 
 
 def _reads(op: Op | Terminator, clause: Clause) -> Iterator[Reg]:
-    """The registers that an op needs at run time, once for each time it needs them, in the order it takes them."""
+    """Give the registers that an operation needs at run time, once for each time, in the order it takes them."""
     match op:
         case Bin(left=left, right=right) | Cmp(left=left, right=right) | StrCmp(left=left, right=right):
             yield from (left, right)
-        case Ext(src=src) | StoreVar(src=src) | Copy(src=src) | StrAddr(src=src):
+        case Ext(src=src) | StoreVar(src=src) | Copy(src=src) | StrAddress(src=src):
             yield src
         case Emit(field=field, src=src):
             if clause.record is not None and clause.record.fields[field].kind != "probe":
@@ -192,13 +216,13 @@ def _reads(op: Op | Terminator, clause: Clause) -> Iterator[Reg]:
             yield from (addr, src)
         case CopyMem(target=target, source=source):
             yield from (target, source)
-        case LoadElem(keys=keys) | ElemAddr(keys=keys):
+        case LoadElem(keys=keys) | ElemAddress(keys=keys):
             yield from keys
         case StoreElem(keys=keys, src=src):
             yield from (*keys, src)
-        case Call(args=args):
+        case CallSubroutine(args=args):
             yield from args
-        case Aggregate(keys=keys, value=value, weight=weight):
+        case UpdateAgg(keys=keys, value=value, weight=weight):
             yield from (reg for reg in (*keys, value, weight) if reg is not None)
         case Branch(cond=cond):
             yield cond
@@ -206,9 +230,9 @@ def _reads(op: Op | Terminator, clause: Clause) -> Iterator[Reg]:
             pass
 
 
-def _first(op: Op | Terminator, clause: Clause) -> Reg | None:
-    """The register that the code of ``op`` takes before it changes ``rax``."""
-    if isinstance(op, Aggregate) and op.keys:
+def _first_read(op: Op | Terminator, clause: Clause) -> Reg | None:
+    """Return the register that the code of ``op`` takes before it changes ``rax``."""
+    if isinstance(op, UpdateAgg) and op.keys:
         return op.keys[0]  # the value comes after the look-up of the key
     return next(_reads(op, clause), None)
 
@@ -219,72 +243,81 @@ def _defined(op: Op | Terminator) -> Reg | None:
 
 
 def _registers(clause: Clause) -> tuple[Counter[Reg], Counter[Reg]]:
-    """How often each register is defined, and how often it is read."""
+    """Count how often each register is defined, and how often it is read."""
     definitions = Counter(r for block in clause.blocks for op in block.ops if (r := _defined(op)) is not None)
     uses = Counter(r for block in clause.blocks for op in (*block.ops, block.end) for r in _reads(op, clause))
     return definitions, uses
 
 
 def dead_registers(clause: Clause) -> frozenset[Reg]:
-    """Registers that no code reads, as a probe's name that is only recorded."""
+    """Return the registers that no code reads, such as a probe's name that is only recorded."""
     definitions, uses = _registers(clause)
     return frozenset(r for r in definitions if not uses[r])
 
 
-def _is_fetched(op: Op, kind: ProbeKind) -> bool:
+def _is_rematerialized(op: Op, kind: ProbeKind) -> bool:
     match op:
-        case Arg(index=index):
+        case LoadArg(index=index):
             return kind != "return" or index > 0  # a return's arg0 is in the site table
-        case Builtin(name="caller"):
+        case LoadBuiltin(name="caller"):
             return kind != "instruction"  # in the middle of a function only the unwinder knows
-        case Builtin(name=name):
-            return name in FACTS
+        case LoadBuiltin(name=name):
+            return name in REMATERIALIZED_BUILTINS
         case _:
             return False
 
 
-def _padded(clause: Clause) -> frozenset[Reg]:
-    """Registers that only ever hold a task's name or a constant: both are that long in memory, and zero behind."""
+def _padded_registers(clause: Clause) -> frozenset[Reg]:
+    """Return the registers that only ever hold a task's name or a constant: both end in NULs up to 16 bytes."""
     ops = [op for block in clause.blocks for op in block.ops]
-    named = {
+    padded = {
         dst
         for op in ops
-        if isinstance(op, Str) or (isinstance(op, Builtin) and op.name == "execname")
+        if isinstance(op, Str) or (isinstance(op, LoadBuiltin) and op.name == "execname")
         if (dst := _defined(op)) is not None
     }
-    others = {_defined(op) for op in ops if not isinstance(op, Str | Builtin)}
-    others |= {op.dst for op in ops if isinstance(op, Builtin) and op.name != "execname"}
-    return frozenset(named - others)
+    others = {_defined(op) for op in ops if not isinstance(op, Str | LoadBuiltin)}
+    others |= {op.dst for op in ops if isinstance(op, LoadBuiltin) and op.name != "execname"}
+    return frozenset(padded - others)
 
 
-def plan_values(clause: Clause, kind: ProbeKind, program: Program) -> Values:
+def allocate_registers(clause: Clause, kind: ProbeKind, program: Program) -> RegAllocation:
     """Decide for every register of a clause at sites of one kind."""
     definitions, uses = _registers(clause)
     constants = _constants(clause)
-    fetched: dict[Reg, Arg | Builtin] = {}
+    rematerialized: dict[Reg, LoadArg | LoadBuiltin] = {}
     for op in (op for block in clause.blocks for op in block.ops):
         match op:
-            case Arg(dst=dst) | Builtin(dst=dst) if (
-                definitions[dst] == 1 and dst not in constants and _is_fetched(op, kind)
+            case LoadArg(dst=dst) | LoadBuiltin(dst=dst) if (
+                definitions[dst] == 1 and dst not in constants and _is_rematerialized(op, kind)
             ):
-                fetched[dst] = op
+                rematerialized[dst] = op
             case _:
                 pass
-    all_texts = text_slots(clause, program)[0]
-    texts = {reg: at for reg, at in all_texts.items() if definitions[reg] == 1}
-    dead, padded = dead_registers(clause), _padded(clause)
-    values = Values(constants, fetched, {}, dead, texts, all_texts, frozenset(), padded, longest_text(program))
+    all_strings = allocate_strings(clause, program)[0]
+    strings = {reg: offset for reg, offset in all_strings.items() if definitions[reg] == 1}
+    draft = RegAllocation(
+        constants=constants,
+        rematerialized=rematerialized,
+        slots={},
+        dead=dead_registers(clause),
+        string_slots=strings,
+        all_string_slots=all_strings,
+        read_in_place=frozenset(),
+        padded=_padded_registers(clause),
+        longest_string=longest_string(program),
+    )
     passed: set[Reg] = set()
-    direct: set[Reg] = set()
+    read_in_place: set[Reg] = set()
     for block in clause.blocks:
-        for before, after in pairwise((*filter(values.has_code, block.ops), block.end)):
+        for before, after in pairwise((*filter(draft.has_code, block.ops), block.end)):
             reg = _defined(before)
-            if reg is not None and definitions[reg] == uses[reg] == 1 and _first(after, clause) == reg:
-                if reg not in texts:
+            if reg is not None and definitions[reg] == uses[reg] == 1 and _first_read(after, clause) == reg:
+                if reg not in strings:
                     passed.add(reg)
                 elif isinstance(before, LoadVar) and not isinstance(after, Copy):
-                    direct.add(reg)
-    texts = {reg: at for reg, at in texts.items() if reg not in direct}
-    elsewhere = passed.union(direct, constants, fetched, texts, values.dead)
+                    read_in_place.add(reg)
+    strings = {reg: offset for reg, offset in strings.items() if reg not in read_in_place}
+    elsewhere = passed.union(read_in_place, constants, rematerialized, strings, draft.dead)
     slots = {reg: n for n, reg in enumerate(sorted(definitions.keys() - elsewhere))}
-    return replace(values, slots=slots, texts=texts, direct=frozenset(direct))
+    return replace(draft, slots=slots, string_slots=strings, read_in_place=frozenset(read_in_place))

@@ -15,9 +15,9 @@ from probekit.patch.edits import Edit
 from probekit.patch.exits import exit_sites
 from probekit.patch.hooks import Hook, MarkerHook, TracepointHook, marker_edits
 from probekit.patch.insn_sites import FunctionInsns, instruction_sites
+from probekit.patch.journal_records import edits_size
 from probekit.patch.jump_windows import as_trap, jump_window
 from probekit.patch.ranges import any_inside
-from probekit.patch.records import edits_size
 from probekit.patch.sites import NO_PAD, FunctionExits, InsnSite, Site, SiteRefusal, TextFacts, entry_site
 from probekit.providers.api import ENTRY_KINDS, Function, Probe
 

@@ -1,7 +1,7 @@
 """The subroutines: one function for each, in a table by name.
 
-A subroutine gets its arguments as registers hold them and the :class:`Callee` that
-knows memory and state. What it cannot do is a :class:`Failed`, which aborts the clause.
+A subroutine gets its arguments as registers hold them and the :class:`CallEnvironment` that
+knows memory and state. What it cannot do is a :class:`SubroutineFault`, which aborts the clause.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any
 
 from probekit.buffers.layout import FaultKind
 from probekit.interp import jsontext, text
-from probekit.interp.state import State, Value
+from probekit.interp.state import ProgramState, Value
 from probekit.lang.arith import signed64
 from probekit.records import record
 
-__all__ = ("Callee", "Failed", "call")
+__all__ = ("CallEnvironment", "SubroutineFault", "call")
 
 
-class Failed(Exception):
+class SubroutineFault(Exception):
     """The clause faults. ``value``: the word at fault."""
 
     def __init__(self, kind: FaultKind, value: int = 0) -> None:
@@ -29,13 +29,13 @@ class Failed(Exception):
 
 
 @record
-class Callee:
+class CallEnvironment:
     """``progenyof``: whether the process that fired the probe descends from another; ``speculation``: a free one.
 
     ``stack``: so many return addresses, 8 bytes each.
     """
 
-    state: State
+    state: ProgramState
     progenyof: Callable[[int], bool]
     speculation: Callable[[], int]
     stack: Callable[[int], bytes]
@@ -44,7 +44,7 @@ class Callee:
 _ADDRESSES = ("stack", "ustack", "jstack")
 
 
-def call(name: str, args: list[Value], callee: Callee) -> Value:
+def call(name: str, args: list[Value], callee: CallEnvironment) -> Value:
     """The subroutine's value. Strings are cut to the size that strings have; addresses of callers are no text."""
     value = _CALLS[name](callee, *args)
     if isinstance(value, bytes) and name not in _ADDRESSES:
@@ -55,59 +55,59 @@ def call(name: str, args: list[Value], callee: Callee) -> Value:
 # Memory.
 
 
-def _alloca(callee: Callee, size: int) -> int:
+def _alloca(callee: CallEnvironment, size: int) -> int:
     return callee.state.memory.scratch(size)
 
 
-def _bcopy(callee: Callee, source: int, target: int, size: int) -> int:
+def _bcopy(callee: CallEnvironment, source: int, target: int, size: int) -> int:
     memory = callee.state.memory
     if size < 0:
-        raise Failed(FaultKind.BADADDR, source)
+        raise SubroutineFault(FaultKind.BADADDR, source)
     data = memory.read(source, size)
     if size and not memory.in_scratch(target, size):
-        raise Failed(FaultKind.BADADDR, target)
+        raise SubroutineFault(FaultKind.BADADDR, target)
     memory.write(target, data)
     return 0
 
 
-def _no_user(_callee: Callee, addr: int, *_rest: int) -> int:
-    raise Failed(FaultKind.BADADDR, addr)
+def _no_user(_callee: CallEnvironment, addr: int, *_rest: int) -> int:
+    raise SubroutineFault(FaultKind.BADADDR, addr)
 
 
-def _no_user_text(_callee: Callee, addr: int, *_rest: int) -> bytes:
-    raise Failed(FaultKind.BADADDR, addr)
+def _no_user_text(_callee: CallEnvironment, addr: int, *_rest: int) -> bytes:
+    raise SubroutineFault(FaultKind.BADADDR, addr)
 
 
-def _no_user_second(_callee: Callee, _first: int, addr: int, *_rest: int) -> int:
-    raise Failed(FaultKind.BADADDR, addr)
+def _no_user_second(_callee: CallEnvironment, _first: int, addr: int, *_rest: int) -> int:
+    raise SubroutineFault(FaultKind.BADADDR, addr)
 
 
 # Strings.
 
 
-def _charat(callee: Callee, string: bytes, index: int) -> int:
+def _charat(callee: CallEnvironment, string: bytes, index: int) -> int:
     if not 0 <= index < callee.state.program.string_size:
-        raise Failed(FaultKind.BADADDR, index)
+        raise SubroutineFault(FaultKind.BADADDR, index)
     byte = string[index] if index < len(string) else 0
     return byte - 256 if byte > 127 else byte
 
 
-def _strchr(_callee: Callee, string: bytes, char: int) -> bytes:
+def _strchr(_callee: CallEnvironment, string: bytes, char: int) -> bytes:
     at = string.find(char & 0xFF) if char & 0xFF else -1
     return string[at:] if at >= 0 else b""
 
 
-def _strrchr(_callee: Callee, string: bytes, char: int) -> bytes:
+def _strrchr(_callee: CallEnvironment, string: bytes, char: int) -> bytes:
     at = string.rfind(char & 0xFF) if char & 0xFF else -1
     return string[at:] if at >= 0 else b""
 
 
-def _strstr(_callee: Callee, string: bytes, part: bytes) -> bytes:
+def _strstr(_callee: CallEnvironment, string: bytes, part: bytes) -> bytes:
     at = string.find(part)
     return string[at:] if at >= 0 else b""
 
 
-def _strtok(callee: Callee, *args: bytes) -> bytes:
+def _strtok(callee: CallEnvironment, *args: bytes) -> bytes:
     state = callee.state
     if len(args) == 1 and state.token is None:
         return b""
@@ -122,63 +122,63 @@ def _strtok(callee: Callee, *args: bytes) -> bytes:
 
 def _base(base: int) -> int:
     if not 2 <= base <= 36:
-        raise Failed(FaultKind.ILLOP)
+        raise SubroutineFault(FaultKind.ILLOP)
     return base
 
 
-def _lltostr(_callee: Callee, value: int, base: int = 10) -> bytes:
+def _lltostr(_callee: CallEnvironment, value: int, base: int = 10) -> bytes:
     return text.lltostr(value, _base(base))
 
 
-def _strtoll(_callee: Callee, string: bytes, base: int = 10) -> int:
+def _strtoll(_callee: CallEnvironment, string: bytes, base: int = 10) -> int:
     return text.strtoll(string, _base(base))
 
 
 # Network.
 
 
-def _swap(size: int) -> Callable[[Callee, int], int]:
-    def swapped(_callee: Callee, value: int) -> int:
+def _swap(size: int) -> Callable[[CallEnvironment, int], int]:
+    def swapped(_callee: CallEnvironment, value: int) -> int:
         data = (value & ((1 << 8 * size) - 1)).to_bytes(size, "little")
         return int.from_bytes(data, "big")
 
     return swapped
 
 
-def _inet_ntoa(callee: Callee, addr: int) -> bytes:
+def _inet_ntoa(callee: CallEnvironment, addr: int) -> bytes:
     return ".".join(map(str, callee.state.memory.read(addr, 4))).encode()
 
 
-def _inet_ntoa6(callee: Callee, addr: int) -> bytes:
+def _inet_ntoa6(callee: CallEnvironment, addr: int) -> bytes:
     import socket  # slow to import, and hardly ever needed
 
     return socket.inet_ntop(socket.AF_INET6, callee.state.memory.read(addr, 16)).encode()
 
 
-def _inet_ntop(callee: Callee, family: int, addr: int) -> bytes:
+def _inet_ntop(callee: CallEnvironment, family: int, addr: int) -> bytes:
     match family:
         case 2:
             return _inet_ntoa(callee, addr)
         case 10 | 26:
             return _inet_ntoa6(callee, addr)
         case _:
-            raise Failed(FaultKind.ILLOP)
+            raise SubroutineFault(FaultKind.ILLOP)
 
 
 _LINKS = {1: 6, 32: 20}
 """Hardware types to the bytes of their addresses: Ethernet, InfiniBand."""
 
 
-def _link_ntop(callee: Callee, kind: int, addr: int) -> bytes:
+def _link_ntop(callee: CallEnvironment, kind: int, addr: int) -> bytes:
     if kind not in _LINKS:
-        raise Failed(FaultKind.ILLOP)
+        raise SubroutineFault(FaultKind.ILLOP)
     return callee.state.memory.read(addr, _LINKS[kind]).hex(":").encode()
 
 
 # The rest.
 
 
-def _rand(_callee: Callee) -> int:
+def _rand(_callee: CallEnvironment) -> int:
     return int.from_bytes(os.urandom(4), "little", signed=True)
 
 

@@ -94,7 +94,7 @@ class _Region:
 
 
 class _Shared(Protocol):
-    """Part of :class:`probekit.interp.state.Shared`."""
+    """Part of :class:`probekit.interp.state.VariablesElsewhere`."""
 
     def read(self, addr: int, size: int) -> bytes | None: ...
 
@@ -120,7 +120,7 @@ class PrivateMemory:
     # Making.
 
     def scratch(self, size: int) -> int:
-        """Memory for the rest of the clause."""
+        """PrivateMemory for the rest of the clause."""
         rounded = -(-size // 8) * 8
         if size < 0 or self._taken + rounded > self.limit:
             raise NoScratch(size)

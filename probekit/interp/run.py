@@ -4,7 +4,7 @@ The values of registers are Python integers (64-bit integers read as signed) and
 bytes without NUL. What leaves is what the layout says, byte for byte:
 
     trace(pid)  pid = 7     ->  Outcome(fired=True, record=b"\\7\\0\\0\\0\\0\\0\\0\\0", fault=None)
-    trace(1 / arg0)  0      ->  Outcome(fired=True, record=None, fault=Fault(DIVZERO))
+    trace(1 / arg0)  0      ->  Outcome(fired=True, record=None, fault=EvalFault(DIVZERO))
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from probekit.buffers.actions import RecordField
 from probekit.buffers.aggs import AggKey, KeyPart
 from probekit.buffers.layout import FaultKind
 from probekit.errors import InternalError
-from probekit.interp.calls import Callee, Failed, call
+from probekit.interp.calls import CallEnvironment, SubroutineFault, call
 from probekit.interp.memory import LARGEST, BadAddress, NoScratch
-from probekit.interp.state import State, Value
+from probekit.interp.state import ProgramState, Value
 from probekit.ir import ops
 from probekit.ir.names import BUILTINS
 from probekit.ir.ops import BinOp, Clause, CmpOp, Op, Program
@@ -95,8 +95,8 @@ class _Firing:
     clause: Clause
     program: Program
     context: EvalContext
-    state: State
-    callee: Callee
+    state: ProgramState
+    callee: CallEnvironment
     registers: dict[int, Value] = fresh(dict)
     record: bytearray = fresh(bytearray)
     emitted: int = 0
@@ -119,14 +119,14 @@ class _Firing:
         return tuple(v if isinstance(v, int) else v[:limit] for v in values)
 
 
-def run_clause(clause: Clause, program: Program, context: EvalContext, state: State | None = None) -> Outcome:
+def run_clause(clause: Clause, program: Program, context: EvalContext, state: ProgramState | None = None) -> Outcome:
     """Evaluate the clause: predicate, then body. A fault ends it; what it stored before that stays stored.
 
     ``state``: what the program keeps beside plain global integers; without it, it keeps nothing.
     """
-    state = state if state is not None else State(program)
+    state = state if state is not None else ProgramState(program)
     firing = _Firing(
-        clause, program, context, state, Callee(state, context.progenyof, context.speculation, context.stack)
+        clause, program, context, state, CallEnvironment(state, context.progenyof, context.speculation, context.stack)
     )
     if clause.record is not None:
         if clause.record.size > LARGEST:
@@ -147,7 +147,7 @@ def _run(firing: _Firing) -> Outcome:
         for at, op in enumerate(block.ops):
             try:
                 _STEPS[type(op)](op, firing)
-            except (Failed, BadAddress, NoScratch) as failure:
+            except (SubroutineFault, BadAddress, NoScratch) as failure:
                 kind, value = _fault(failure)
                 return Outcome(fired, fault=EvalFault(kind, value, index, at, firing.emitted))
         match block.end:
@@ -162,9 +162,9 @@ def _run(firing: _Firing) -> Outcome:
     return Outcome(fired, record=bytes(firing.record) if fired and clause.record is not None else None)
 
 
-def _fault(failure: Failed | BadAddress | NoScratch) -> tuple[FaultKind, int]:
+def _fault(failure: SubroutineFault | BadAddress | NoScratch) -> tuple[FaultKind, int]:
     match failure:
-        case Failed():
+        case SubroutineFault():
             return failure.kind, failure.value
         case BadAddress():
             return FaultKind.BADADDR, failure.addr
@@ -176,13 +176,13 @@ def _fault(failure: Failed | BadAddress | NoScratch) -> tuple[FaultKind, int]:
 # Operations that compute.
 
 
-def _arg(op: ops.Arg, firing: _Firing) -> None:
+def _arg(op: ops.LoadArg, firing: _Firing) -> None:
     firing.registers[op.dst] = signed64(firing.context.arg(op.index))
 
 
-def _builtin(op: ops.Builtin, firing: _Firing) -> None:
+def _builtin(op: ops.LoadBuiltin, firing: _Firing) -> None:
     value = _clean(firing.context.builtin(op.name))
-    if isinstance(value, bytes) and BUILTINS[op.name].made:
+    if isinstance(value, bytes) and BUILTINS[op.name].by_routine:
         value = value[: firing.program.string_size - 1]
     firing.registers[op.dst] = value
 
@@ -212,7 +212,7 @@ def _ext(op: ops.Ext, firing: _Firing) -> None:
     firing.registers[op.dst] = _extend(firing.integer(op.src), op.bits, signed=op.signed)
 
 
-def _call(op: ops.Call, firing: _Firing) -> None:
+def _call(op: ops.CallSubroutine, firing: _Firing) -> None:
     firing.registers[op.dst] = call(op.name, [firing.registers[a] for a in op.args], firing.callee)
 
 
@@ -239,7 +239,7 @@ def _store(op: ops.StoreVar, firing: _Firing) -> None:
     (firing.context.store if _in_context(firing, op.var) else firing.state.store)(op.var, value)
 
 
-def _var_address(op: ops.VarAddr, firing: _Firing) -> None:
+def _var_address(op: ops.VarAddress, firing: _Firing) -> None:
     firing.registers[op.dst] = firing.state.address(op.var)
 
 
@@ -254,7 +254,7 @@ def _store_element(op: ops.StoreElem, firing: _Firing) -> None:
     firing.state.store_element(op.var, firing.key(op.keys), value)
 
 
-def _element_address(op: ops.ElemAddr, firing: _Firing) -> None:
+def _element_address(op: ops.ElemAddress, firing: _Firing) -> None:
     firing.registers[op.dst] = firing.state.element_address(op.var, firing.key(op.keys), create=op.create)
 
 
@@ -282,7 +282,7 @@ def _store_text(op: ops.StoreStr, firing: _Firing) -> None:
     firing.state.memory.write(firing.integer(op.addr), data)
 
 
-def _text_address(op: ops.StrAddr, firing: _Firing) -> None:
+def _text_address(op: ops.StrAddress, firing: _Firing) -> None:
     firing.registers[op.dst] = firing.state.memory.text(firing.text(op.src))
 
 
@@ -311,22 +311,22 @@ def _emit_memory(op: ops.EmitMem, firing: _Firing) -> None:
     firing.record[place.offset : place.offset + place.size] = data
 
 
-def _aggregate(op: ops.Aggregate, firing: _Firing) -> None:
+def _aggregate(op: ops.UpdateAgg, firing: _Firing) -> None:
     value = None if op.value is None else firing.integer(op.value)
     weight = 1 if op.weight is None else firing.integer(op.weight)
     firing.context.aggregate(op.agg, _key(firing, op), value, weight)
 
 
 _STEPS: dict[type[Op], Callable[[Any, _Firing], None]] = {
-    ops.Aggregate: _aggregate,
-    ops.Arg: _arg,
+    ops.UpdateAgg: _aggregate,
+    ops.LoadArg: _arg,
     ops.Bin: _binary,
-    ops.Builtin: _builtin,
-    ops.Call: _call,
+    ops.LoadBuiltin: _builtin,
+    ops.CallSubroutine: _call,
     ops.Cmp: _compare,
     ops.Copy: _str,
     ops.CopyMem: _copy_memory,
-    ops.ElemAddr: _element_address,
+    ops.ElemAddress: _element_address,
     ops.Emit: _emit_value,
     ops.EmitMem: _emit_memory,
     ops.Ext: _ext,
@@ -340,9 +340,9 @@ _STEPS: dict[type[Op], Callable[[Any, _Firing], None]] = {
     ops.StoreStr: _store_text,
     ops.StoreVar: _store,
     ops.Str: _str,
-    ops.StrAddr: _text_address,
+    ops.StrAddress: _text_address,
     ops.StrCmp: _compare_text,
-    ops.VarAddr: _var_address,
+    ops.VarAddress: _var_address,
 }
 
 
@@ -385,7 +385,7 @@ def _bin(op: BinOp, left: int, right: int) -> int:
     try:
         return signed64(compute(name, left, right, signed=signed))
     except ZeroDivisionError:
-        raise Failed(FaultKind.DIVZERO) from None
+        raise SubroutineFault(FaultKind.DIVZERO) from None
 
 
 def _cmp(op: CmpOp, left: int, right: int) -> int:
@@ -415,7 +415,7 @@ def _emit(place: RecordField, value: Value, record: bytearray) -> None:
     record[place.offset : place.offset + place.size] = data
 
 
-def _key(firing: _Firing, op: ops.Aggregate) -> AggKey:
+def _key(firing: _Firing, op: ops.UpdateAgg) -> AggKey:
     parts: Sequence[KeyPart] = firing.program.aggregations[op.agg].keys
     return tuple(_key_part(firing, part, reg) for part, reg in zip(parts, op.keys, strict=True))
 

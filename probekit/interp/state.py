@@ -4,7 +4,7 @@
     x["a", 1] = 0   ->  none again
 
 One state serves every probe that the host evaluates. Global variables that clauses in a guest use as well live
-there: the state asks :class:`Shared` for them.
+there: the state asks :class:`VariablesElsewhere` for them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from probekit.interp.memory import DEFAULT_SCRATCH, PrivateMemory
 from probekit.ir.ops import Program, Variable
 from probekit.records import record
 
-__all__ = ("Limits", "Shared", "State", "Value")
+__all__ = ("ProgramState", "StateLimits", "Value", "VariablesElsewhere")
 
 Value = int | bytes
 """What a register or variable holds: an integer, or a string without its NUL."""
@@ -28,18 +28,18 @@ _OVERHEAD = 32
 
 
 @record
-class Limits:
+class StateLimits:
     """``dynvarsize``: bytes for elements and ``self->``; ``scratchsize``: for one clause."""
 
     dynvarsize: int = 1 << 20
     scratchsize: int = DEFAULT_SCRATCH
 
 
-DEFAULT_LIMITS = Limits()
+DEFAULT_LIMITS = StateLimits()
 
 
-class Shared(Protocol):
-    """Variables that live in a guest: strings, arrays and objects of ``global`` scope. Integers are not its affair."""
+class VariablesElsewhere(Protocol):
+    """Global strings, arrays and objects that live in a guest. Integers are kept apart."""
 
     def owns(self, var: int) -> bool:
         """Whether the variable lives there."""
@@ -67,19 +67,19 @@ class Shared(Protocol):
 
 
 @dataclass(slots=True)
-class State:
+class ProgramState:
     """``drops``: elements that found no room; ``token``: what ``strtok()`` goes on with.
 
     ``thread``: whose variables ``self->`` are now; ``shared``: where variables live that a guest shares.
     """
 
     program: Program
-    limits: Limits = DEFAULT_LIMITS
+    limits: StateLimits = DEFAULT_LIMITS
     memory: PrivateMemory = field(init=False)
     drops: int = 0
     token: bytes | None = None
     thread: int = 0
-    shared: Shared | None = None
+    shared: VariablesElsewhere | None = None
     _scalars: dict[int, Value] = field(default_factory=dict)
     _threads: dict[Key, Value] = field(default_factory=dict)
     _arrays: dict[int, dict[Key, Value]] = field(default_factory=dict)
@@ -112,7 +112,7 @@ class State:
         else:
             self._scalars[var] = value
 
-    def _elsewhere(self, var: int) -> Shared | None:
+    def _elsewhere(self, var: int) -> VariablesElsewhere | None:
         return self.shared if self.shared is not None and self.shared.owns(var) else None
 
     def _keep(self, table: dict[Key, Value], key: Key, value: Value, size: int) -> bool:
@@ -187,7 +187,7 @@ class State:
 
     # Sharing.
 
-    def share(self, shared: Shared) -> None:
+    def share(self, shared: VariablesElsewhere) -> None:
         """From now on variables that a guest has live there; what they hold so far goes with them."""
         for var, value in self._scalars.items():
             if shared.owns(var):

@@ -1,6 +1,6 @@
-"""What each operation reads and writes: one table for verifier, printer and code generators.
+"""Say which registers each operation reads and writes: one table for the verifier and the other passes.
 
-operands(Cmp(2, EQ, 0, 1))  ->  Operands(dst=2, kind="int", sources=((0, "int"), (1, "int")))
+operands(Cmp(2, EQ, 0, 1))  ->  RegisterUse(dst=2, kind="int", sources=((0, "int"), (1, "int")))
 """
 
 from __future__ import annotations
@@ -17,24 +17,27 @@ __all__ = ("Kind", "RegisterUse", "operands")
 
 @dataclass(frozen=True, slots=True)
 class RegisterUse:
-    """``dst``: the register written, of ``kind``, or None. ``sources``: registers read, with the kinds they must have.
-
-    A kind of None means that something else decides (a record's field, an aggregation's key).
-    """
+    """The registers that one operation reads and writes."""
 
     dst: Reg | None
+    """The register that it writes, or None."""
     kind: Kind | None
+    """The kind of that register."""
     sources: tuple[tuple[Reg, Kind | None], ...] = ()
+    """The registers that it reads, with the kinds they must have.
+
+    None says that a record's field, or a part of an aggregation's key, decides.
+    """
 
 
 def operands(op: Op, program: Program) -> RegisterUse:
-    """The registers of one operation. Variables and built-ins must exist."""
+    """Return the registers of one operation. Its variables, built-ins and subroutines must exist."""
     match op:
-        case ops.Int() | ops.Arg():
+        case ops.Int() | ops.LoadArg():
             return RegisterUse(op.dst, "int")
         case ops.Str():
             return RegisterUse(op.dst, "string")
-        case ops.Builtin():
+        case ops.LoadBuiltin():
             return RegisterUse(op.dst, BUILTINS[op.name].kind)
         case ops.Bin() | ops.Cmp():
             return RegisterUse(op.dst, "int", ((op.left, "int"), (op.right, "int")))
@@ -50,7 +53,7 @@ def operands(op: Op, program: Program) -> RegisterUse:
             return RegisterUse(None, None, ((op.src, None),))
         case ops.EmitMem():
             return RegisterUse(None, None, ((op.addr, "int"),))
-        case ops.Aggregate():
+        case ops.UpdateAgg():
             keys: list[tuple[Reg, Kind | None]] = [(key, None) for key in op.keys if key is not None]
             value: list[tuple[Reg, Kind | None]] = [] if op.value is None else [(op.value, "int")]
             weight: list[tuple[Reg, Kind | None]] = [] if op.weight is None else [(op.weight, "int")]
@@ -70,30 +73,30 @@ def _elem_keys(program: Program, var: int, keys: tuple[Reg, ...]) -> tuple[tuple
 
 def _memory(
     op: ops.Copy
-    | ops.VarAddr
+    | ops.VarAddress
     | ops.LoadElem
     | ops.StoreElem
-    | ops.ElemAddr
+    | ops.ElemAddress
     | ops.LoadMem
     | ops.StoreMem
     | ops.LoadStr
     | ops.StoreStr
-    | ops.StrAddr
+    | ops.StrAddress
     | ops.CopyMem
-    | ops.Call,
+    | ops.CallSubroutine,
     program: Program,
 ) -> RegisterUse:
     match op:
         case ops.Copy():
             return RegisterUse(op.dst, "string", ((op.src, "string"),))
-        case ops.VarAddr():
+        case ops.VarAddress():
             return RegisterUse(op.dst, "int")
         case ops.LoadElem():
             return RegisterUse(op.dst, _value_kind(program, op.var), _elem_keys(program, op.var, op.keys))
         case ops.StoreElem():
             keys = _elem_keys(program, op.var, op.keys)
             return RegisterUse(None, None, (*keys, (op.src, _value_kind(program, op.var))))
-        case ops.ElemAddr():
+        case ops.ElemAddress():
             return RegisterUse(op.dst, "int", _elem_keys(program, op.var, op.keys))
         case ops.LoadMem():
             return RegisterUse(op.dst, "int", ((op.addr, "int"),))
@@ -103,17 +106,17 @@ def _memory(
             return RegisterUse(op.dst, "string", ((op.addr, "int"),))
         case ops.StoreStr():
             return RegisterUse(None, None, ((op.addr, "int"), (op.src, "string")))
-        case ops.StrAddr():
+        case ops.StrAddress():
             return RegisterUse(op.dst, "int", ((op.src, "string"),))
         case ops.CopyMem():
             return RegisterUse(None, None, ((op.target, "int"), (op.source, "int")))
-        case ops.Call():
+        case ops.CallSubroutine():
             info = CALLS[op.name]
             return RegisterUse(op.dst, info.kind, tuple(zip(op.args, _arg_kinds(op, info), strict=False)))
         case _:
             assert_never(op)
 
 
-def _arg_kinds(op: ops.Call, info: CallInfo) -> tuple[Kind, ...]:
-    # strtok() without its string goes on with the one before: the delimiters are all it takes then
+def _arg_kinds(op: ops.CallSubroutine, info: CallInfo) -> tuple[Kind, ...]:
+    # strtok() without a string goes on with the one before: then it only takes the delimiters.
     return info.args[1:] if op.name == "strtok" and len(op.args) == 1 else info.args

@@ -1,10 +1,10 @@
-"""IR as text, for ``-S`` and the golden tests.
+"""Print IR as text, for ``-S`` and the golden tests.
 
 clause 0: fbt::sys_*:entry                    (line 1)
 record: none
   b0:  r0 = builtin pid
        branch r0, b1, b2
-  b1:  aggregate @0 [probefunc]               (a probe part has no register: its name is shown)
+  b1:  aggregate @0 [probefunc]               (a probe part has no register, so its name is shown)
        jump b2
   b2:  return
 """
@@ -24,7 +24,7 @@ __all__ = ("format_clause", "format_op", "format_program")
 
 
 def format_program(program: Program) -> str:
-    """The whole program."""
+    """Return the text of a whole program."""
     lines = [f"option {name}={value}" if value else f"option {name}" for name, value in program.options]
     lines.extend(_variable(v) for v in program.variables)
     lines.extend(_aggregation(a) for a in program.aggregations)
@@ -34,7 +34,7 @@ def format_program(program: Program) -> str:
 
 
 def format_clause(clause: Clause, program: Program) -> list[str]:
-    """One clause, as lines."""
+    """Return the lines of one clause."""
     lines = [f"clause {clause.index}: {', '.join(str(p) for p in clause.probes)}"]
     if clause.record is not None:
         lines.append(f"  record: {clause.record.size} bytes")
@@ -48,15 +48,15 @@ def format_clause(clause: Clause, program: Program) -> list[str]:
 
 
 def format_op(op: Op, program: Program) -> str:
-    """One operation."""
+    """Return the text of one operation."""
     match op:
         case ops.Int():
             return f"r{op.dst} = int {op.value}"
         case ops.Str():
             return f"r{op.dst} = str {op.value!r}"
-        case ops.Arg():
+        case ops.LoadArg():
             return f"r{op.dst} = arg {op.index}"
-        case ops.Builtin():
+        case ops.LoadBuiltin():
             return f"r{op.dst} = builtin {op.name}"
         case ops.Bin():
             return f"r{op.dst} = {op.op.value} r{op.left}, r{op.right}"
@@ -72,7 +72,7 @@ def format_op(op: Op, program: Program) -> str:
             return f"store {_var_name(program, op.var)}, r{op.src}"
         case ops.Emit():
             return f"emit {op.field}, r{op.src}"
-        case ops.Aggregate():
+        case ops.UpdateAgg():
             return _aggregate(op, program)
         case ops.EmitMem():
             return f"emit {op.field}, bytes r{op.addr}"
@@ -82,29 +82,29 @@ def format_op(op: Op, program: Program) -> str:
 
 def _memory_op(
     op: ops.Copy
-    | ops.VarAddr
+    | ops.VarAddress
     | ops.LoadElem
     | ops.StoreElem
-    | ops.ElemAddr
+    | ops.ElemAddress
     | ops.LoadMem
     | ops.StoreMem
     | ops.LoadStr
     | ops.StoreStr
-    | ops.StrAddr
+    | ops.StrAddress
     | ops.CopyMem
-    | ops.Call,
+    | ops.CallSubroutine,
     program: Program,
 ) -> str:
     match op:
         case ops.Copy():
             return f"r{op.dst} = r{op.src}"
-        case ops.VarAddr():
+        case ops.VarAddress():
             return f"r{op.dst} = address {_var_name(program, op.var)}"
         case ops.LoadElem():
             return f"r{op.dst} = load {_element(program, op.var, op.keys)}"
         case ops.StoreElem():
             return f"store {_element(program, op.var, op.keys)}, r{op.src}"
-        case ops.ElemAddr():
+        case ops.ElemAddress():
             return f"r{op.dst} = address {_element(program, op.var, op.keys)}{' create' if op.create else ''}"
         case ops.LoadMem():
             return f"r{op.dst} = {'' if op.signed else 'u'}mem{8 * op.size} r{op.addr}"
@@ -114,11 +114,11 @@ def _memory_op(
             return f"r{op.dst} = memstr r{op.addr}{f' [{op.limit}]' if op.limit else ''}"
         case ops.StoreStr():
             return f"memstr r{op.addr}, r{op.src} [{op.size}]"
-        case ops.StrAddr():
+        case ops.StrAddress():
             return f"r{op.dst} = address r{op.src}"
         case ops.CopyMem():
             return f"copy r{op.target}, r{op.source} [{op.size}]"
-        case ops.Call():
+        case ops.CallSubroutine():
             return f"r{op.dst} = {op.name}({', '.join(f'r{a}' for a in op.args)})"
         case _:
             assert_never(op)
@@ -128,7 +128,7 @@ def _element(program: Program, var: int, keys: tuple[Reg, ...]) -> str:
     return f"{_var_name(program, var)}[{', '.join(f'r{k}' for k in keys)}]"
 
 
-def _aggregate(op: ops.Aggregate, program: Program) -> str:
+def _aggregate(op: ops.UpdateAgg, program: Program) -> str:
     known = program.aggregations[op.agg].keys if op.agg < len(program.aggregations) else ()
     keys = [_key(reg, known[i] if i < len(known) else None) for i, reg in enumerate(op.keys)]
     value = "" if op.value is None else f" r{op.value}"
@@ -196,7 +196,7 @@ def _field(field: RecordField) -> str:
 
 
 def _action(action: Action) -> str:
-    """The action's name and what it holds: fields by number, formats as written."""
+    """Return an action's name and what it holds: fields by number, formats as they are written."""
     parts = [action_name(action)]
     for f in fields(action):
         value = getattr(action, f.name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from probekit.buffers.aggs import KeyPart
-from probekit.buffers.formats import Conversion, Format, FormatError, parse_format
+from probekit.buffers.formats import Conversion, Format, PrintfFormatError, parse_format
 from probekit.errors import InternalError
 from probekit.lang import ast, typed
 from probekit.lang.diagnostics import refuse
@@ -79,7 +79,7 @@ def read_format(expr: ast.Expr, name: str) -> Format:
         raise refuse("D_PRINTF_FMT_EMPTY", expr.span, f"the format of {name}() is empty")
     try:
         form = parse_format(expr.text.decode("utf-8", "surrogateescape"))
-    except FormatError as error:
+    except PrintfFormatError as error:
         raise refuse("D_SYNTAX", expr.span, f"{name}(): {error}") from error
     for conversion in form.conversions:
         if _name(conversion) not in _CONVERSIONS:

@@ -15,6 +15,9 @@ This package knows bytes, addresses and the target, never the language. In readi
 - ``crossmodify``    change instructions while processors run: INT3, tail, first byte, and all serialise between
 - ``merged_writes``  merge many small writes into few large ones
 - ``journal``        the undo journal on disk, complete before the first byte changes
-- ``records``        the journal's records as bytes, read without trusting them
-- ``table``          the recovery table: the journal's own bytes, kept in guest memory
+- ``journal_state``  what a journal says is in the guest: the replay of its records
+- ``journal_records``  the journal's records as bytes, read without trusting them
+- ``journal_payloads``  what the small records say, and their JSON
+- ``journal_v1``     journals of format 1, read as those of format 2
+- ``recovery_table`` the recovery table: the journal's own bytes, kept in guest memory
 """

@@ -19,12 +19,12 @@ from unicorn import x86_const as x86
 
 from probekit.buffers.aggs import AggKey
 from probekit.buffers.layout import HeaderWord, Policy, RawRecord, plan_block, read_records
-from probekit.codegen.context import Context
+from probekit.codegen.context import CodegenContext
 from probekit.codegen.image import CodeImage
 from probekit.codegen.storage import StorageOptions, plan_storage
 from probekit.codegen.verify import verify_code
-from probekit.consumer.aggregate import merge, stored_rows
-from probekit.consumer.events import ProbeIdentity as ConsumerProbe
+from probekit.consumer.aggregations import merge, stored_rows
+from probekit.consumer.events import ProbeIdentity
 from probekit.enabling.guest_engine.data_layout import VARIABLES, data_context, guest_clauses, plan_data
 from probekit.enabling.guest_engine.stubs import BuiltCode, build_code, code_size, plan_stubs
 from probekit.enabling.sites import EnabledSite
@@ -343,7 +343,7 @@ class Machine:
     image: CodeImage = field(init=False)
     built: BuiltCode = field(init=False)
     code: bytes = field(init=False)
-    context: Context = field(init=False)
+    context: CodegenContext = field(init=False)
 
     def __post_init__(self) -> None:
         self.program = compile_program(self.text, allow_bare=True, string_size=self.strsize)
@@ -408,7 +408,7 @@ class Machine:
             ]
         return tuple(sites)
 
-    def _context(self, data: int, slot: int) -> Context:
+    def _context(self, data: int, slot: int) -> CodegenContext:
         return data_context(self.program, self.plan, self.layout, self, data=data, slot=slot & _MASK)
 
     @property
@@ -624,7 +624,7 @@ class Machine:
     def table(self, agg: int) -> dict[AggKey, tuple[int, ...]]:
         """What this CPU holds of one aggregation."""
         plan, store = self.program.aggregations[agg], self.layout.stores[agg]
-        probes = {s.number: ConsumerProbe(s.probe.id, s.probe.name) for s in self.sites}
+        probes = {s.number: ProbeIdentity(s.probe.id, s.probe.name) for s in self.sites}
         rows, corrupt = stored_rows(plan, store, self.read(self.block + store.offset, store.size), probes)
         assert corrupt == 0
         return {key: tuple(words) for key, words in merge(plan, [rows]).items()}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from probekit.codegen.calls import GUEST_CALLS
+from probekit.codegen.calls import GUEST_SUBROUTINES
 from probekit.codegen.demand import SERVICES
-from probekit.codegen.supported import GUEST_BUILTINS, missing
+from probekit.codegen.supported import GUEST_BUILTINS, unsupported_features
 from probekit.ir.build import compile_program
 from probekit.ir.names import BUILTINS, CALLS
 
@@ -21,7 +21,7 @@ from probekit.ir.names import BUILTINS, CALLS
 )
 def test_what_is_missing(body: str, what: str) -> None:
     program = compile_program(f"fbt::f:entry {{ {body} }}")
-    assert missing(program.clauses[0]) == [what]
+    assert unsupported_features(program.clauses[0]) == [what]
 
 
 @pytest.mark.parametrize(
@@ -33,9 +33,9 @@ def test_what_is_missing(body: str, what: str) -> None:
     ],
 )
 def test_what_is_there(body: str) -> None:
-    assert missing(compile_program(f"fbt::f:entry {{ {body} }}").clauses[0]) == []
+    assert unsupported_features(compile_program(f"fbt::f:entry {{ {body} }}").clauses[0]) == []
 
 
 def test_the_tables_name_what_the_language_has() -> None:
-    assert SERVICES <= GUEST_CALLS <= CALLS.keys()
+    assert SERVICES <= GUEST_SUBROUTINES <= CALLS.keys()
     assert BUILTINS.keys() >= GUEST_BUILTINS

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from probekit.buffers.aggs import AggKey
 from probekit.interp.aggs import Aggregations
 from probekit.interp.run import Outcome, Value, run_clause
-from probekit.interp.state import State
+from probekit.interp.state import ProgramState
 from probekit.ir.build import compile_program
 from probekit.ir.ops import Program
 from probekit.ir.verify import verify_program
@@ -39,7 +39,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.aggs = Aggregations(self.program.aggregations)
-        self.state = State(self.program)
+        self.state = ProgramState(self.program)
 
     def arg(self, index: int) -> int:
         return self.args[index]

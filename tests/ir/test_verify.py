@@ -9,17 +9,17 @@ import pytest
 from probekit.buffers.actions import RecordField, RecordPlan, TraceAction
 from probekit.buffers.aggs import AggPlan, KeyPart
 from probekit.ir import ops
-from probekit.ir.ops import BinOp, Block, Clause, CmpOp, Op, Program, Terminator, Variable
+from probekit.ir.ops import BasicBlock, BinOp, Clause, CmpOp, Op, Program, Terminator, Variable
 from probekit.ir.verify import verify_program
 
 _FIELD = RecordPlan(
     (RecordField(0, 8, "int"), RecordField(8, 0, "probe", "probefunc")), (TraceAction(0), TraceAction(1)), 8
 )
-_GOOD = (ops.Arg(0, 0), ops.Emit(0, 0))
+_GOOD = (ops.LoadArg(0, 0), ops.Emit(0, 0))
 
 
 def _texts(*blocks: tuple[tuple[Op, ...], Terminator], record: RecordPlan | None = None, body: int = 0) -> list[str]:
-    clause = Clause(0, (), tuple(Block(o, end) for o, end in blocks), body, record, registers=4)
+    clause = Clause(0, (), tuple(BasicBlock(o, end) for o, end in blocks), body, record, registers=4)
     program = Program(
         (clause,),
         (Variable(0, "s", "global", "string", size=16),),
@@ -37,31 +37,31 @@ def test_sound() -> None:
     [
         (ops.Int(0, 1 << 64), "does not fit"),
         (ops.Str(0, b"a\0"), "NUL"),
-        (ops.Arg(0, 10), "no arg10"),
-        (ops.Builtin(0, "nosuch"), "no built-in"),
+        (ops.LoadArg(0, 10), "no arg10"),
+        (ops.LoadBuiltin(0, "nosuch"), "no built-in"),
         (ops.Ext(0, 0, 64, True), "extension"),
         (ops.LoadVar(0, 1), "no variable"),
         (ops.StoreVar(-1, 0), "no variable"),
         (ops.Emit(2, 0), "no field"),
-        (ops.Aggregate(1, (), None), "no aggregation"),
-        (ops.Arg(4, 0), "registers"),
+        (ops.UpdateAgg(1, (), None), "no aggregation"),
+        (ops.LoadArg(4, 0), "registers"),
         (ops.Bin(0, BinOp.ADD, 0, 1), "before it is written"),
         (ops.Cmp(0, CmpOp.EQ, 2, 2), "wanted int"),
         (ops.StrCmp(0, CmpOp.EQ, 2, 3), "wanted string"),
         (ops.StoreVar(0, 3), "wanted string"),
         (ops.Str(3, b""), "both integers and strings"),
         (ops.Emit(0, 2), "wanted int"),
-        (ops.Aggregate(0, (3, None), 3), "wanted string"),
-        (ops.Aggregate(0, (2, None), 2), "wanted int"),
-        (ops.Aggregate(0, (2,), 3), "1 keys for 2 parts"),
-        (ops.Aggregate(0, (2, 3), 3), "probe part"),
-        (ops.Aggregate(0, (2, None), None), "lacks its value"),
+        (ops.UpdateAgg(0, (3, None), 3), "wanted string"),
+        (ops.UpdateAgg(0, (2, None), 2), "wanted int"),
+        (ops.UpdateAgg(0, (2,), 3), "1 keys for 2 parts"),
+        (ops.UpdateAgg(0, (2, 3), 3), "probe part"),
+        (ops.UpdateAgg(0, (2, None), None), "lacks its value"),
         (ops.Emit(1, 3), "no bytes"),
     ],
 )
 def test_operations(op: Op, text: str) -> None:
     setup: tuple[Op, ...] = (ops.Str(2, b"x"), ops.Int(3, 1))
-    found = _texts(((*setup, op, ops.Arg(0, 0), ops.Emit(0, 0)), ops.Return()), record=_FIELD)
+    found = _texts(((*setup, op, ops.LoadArg(0, 0), ops.Emit(0, 0)), ops.Return()), record=_FIELD)
     assert any(text in f for f in found), found
 
 
@@ -74,7 +74,7 @@ def test_control() -> None:
 
 def test_a_register_must_be_written_on_every_path() -> None:
     blocks = (
-        ((ops.Arg(0, 0),), ops.Branch(0, 1, 2)),
+        ((ops.LoadArg(0, 0),), ops.Branch(0, 1, 2)),
         ((ops.Int(1, 1),), ops.Jump(2)),
         ((ops.Bin(2, BinOp.ADD, 1, 1),), ops.Return()),
     )
@@ -82,7 +82,7 @@ def test_a_register_must_be_written_on_every_path() -> None:
 
 
 def test_fields_on_every_path_once() -> None:
-    branch = ((ops.Arg(0, 0),), ops.Branch(0, 1, 2))
+    branch = ((ops.LoadArg(0, 0),), ops.Branch(0, 1, 2))
     found = _texts(branch, ((ops.Emit(0, 0),), ops.Jump(2)), ((), ops.Return()), record=_FIELD)
     assert "paths to b2 emit different fields" in found
     assert "fields [0] are never emitted" in _texts(((), ops.Return()), record=_FIELD)

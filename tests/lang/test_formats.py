@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probekit.buffers.formats import Conversion, FormatError, parse_format
+from probekit.buffers.formats import Conversion, PrintfFormatError, parse_format
 
 
 def _only(text: str) -> Conversion:
@@ -57,7 +57,7 @@ def test_conversions(text: str, expected: Conversion) -> None:
     ],
 )
 def test_refused(text: str, offset: int) -> None:
-    with pytest.raises(FormatError) as caught:
+    with pytest.raises(PrintfFormatError) as caught:
         parse_format(text)
     assert caught.value.offset == offset
 
@@ -66,7 +66,7 @@ def test_refused(text: str, offset: int) -> None:
 def test_never_anything_else(text: str) -> None:
     try:
         form = parse_format(text)
-    except FormatError as error:
+    except PrintfFormatError as error:
         assert 0 <= error.offset < len(text)
     else:
         assert form.text == text

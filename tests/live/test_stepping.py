@@ -104,7 +104,7 @@ def test_a_lost_trap_is_counted_and_does_no_harm(guest: Guest, homes: object, mo
         if steps % 3:
             return whole(self, vcpu)
         lost += 1
-        self._go(b"vCont;c:" + self._thread(vcpu))
+        self._session.send_resume(b"vCont;c:" + self._session.thread_id(vcpu))
         time.sleep(0.002)
         return self.stop()
 

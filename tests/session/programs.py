@@ -9,13 +9,13 @@ from probekit.buffers.actions import Action, RecordPlan, field_layout
 from probekit.buffers.aggs import AggPlan
 from probekit.consumer.events import Event, Printed, ProbeFired
 from probekit.ir import ops
-from probekit.ir.ops import Block, Clause, Op, Program
+from probekit.ir.ops import BasicBlock, Clause, Op, Program
 from probekit.output.api import TextStyle
 from probekit.output.effects import HostEffects
 from probekit.output.text import TextRenderer
 from probekit.probe.names import ProbeDescription
 from probekit.session.options import Options
-from probekit.session.run import Trace
+from probekit.session.run import Run
 
 INT = (8, "int", "")
 
@@ -38,7 +38,7 @@ def clause(
     return Clause(
         index=index,
         probes=(ProbeDescription.parse(probe),),
-        blocks=(Block(tuple(emits), ops.Return()),),
+        blocks=(BasicBlock(tuple(emits), ops.Return()),),
         body=0,
         record=RecordPlan(laid, tuple(actions), size) if actions else None,
         registers=200,
@@ -49,8 +49,8 @@ def clause(
 def aggregate(agg: int, value: int | None = None) -> tuple[Op, ...]:
     """``@agg = f(value)``."""
     if value is None:
-        return (ops.Aggregate(agg, (), None),)
-    return (ops.Int(50, value), ops.Aggregate(agg, (), 50))
+        return (ops.UpdateAgg(agg, (), None),)
+    return (ops.Int(50, value), ops.UpdateAgg(agg, (), 50))
 
 
 def program(*clauses: Clause, aggs: Sequence[AggPlan] = ()) -> Program:
@@ -68,16 +68,16 @@ class _Sink(TextRenderer):
         super().printed(text)
 
 
-def run(made: Program, options: Options | None = None, *, sink: list[str] | None = None) -> tuple[str, str, Trace]:
+def run(made: Program, options: Options | None = None, *, sink: list[str] | None = None) -> tuple[str, str, Run]:
     """Run it as the command line does: output, messages, the trace. ``sink``: records are printed in bulk, and here."""
     options = options or Options(quiet=True)
     out, messages = io.StringIO(), io.StringIO()
     style = TextStyle(quiet=options.quiet, flow=options.flowindent, escape=sink is None)
     renderer = _Sink(out, messages, style, effects=HostEffects(out))
-    with Trace(None, made, options) as trace:
+    with Run(None, made, options) as trace:
         if sink is not None:
             renderer.texts = sink
-            trace.state.sink = renderer
+            trace.state.set_output(sink=renderer)
         for event in trace.events():
             renderer.event(event)
         renderer.aggregations(trace.unprinted())

@@ -16,7 +16,7 @@ from probekit.errors import ProbekitError
 from probekit.ir import ops
 from probekit.ir.build import compile_program
 from probekit.session.options import Options
-from probekit.session.run import Trace
+from probekit.session.run import Run
 
 from .programs import aggregate, clause, printed, program, run
 
@@ -93,7 +93,7 @@ def test_normalize_clear_and_trunc() -> None:
 
 def test_a_fault_aborts_its_clause_fires_error_and_goes_on() -> None:
     divide = (ops.Int(1, 1), ops.Int(2, 0), ops.Bin(3, ops.BinOp.SDIV, 1, 2))
-    seen = (ops.Arg(4, 1), ops.Arg(5, 4))
+    seen = (ops.LoadArg(4, 1), ops.LoadArg(5, 4))
     error = clause(1, "ERROR", [acts.Printf(parse_format("%d %d\n"), (0, 1))], [0, 0], *seen)
     block = error.blocks[0]
     copied = tuple(ops.Emit(op.field, 4 + op.field) if isinstance(op, ops.Emit) else op for op in block.ops)
@@ -122,7 +122,7 @@ def test_speculation() -> None:
         clause(2, "BEGIN", [acts.Commit(0)], [1]),
         clause(3, "BEGIN", [acts.Speculate(0), say("lost\n")], [1]),
     )
-    with Trace(None, made, Options(quiet=True)) as trace:
+    with Run(None, made, Options(quiet=True)) as trace:
         assert trace._host.speculations.acquire() == 1
         assert printed(list(trace.events())) == "first\nkept\n"
 

@@ -1,4 +1,4 @@
-"""The routines in assembly that clauses call. Each module has a table ``ROUTINES`` of them by name.
+"""The routines in assembly that clauses call. Each module but ``registry`` and ``agg_tables`` has a table ``ROUTINES``.
 
 - ``registry``       what a routine is, and how one is found
 - ``core``           room in the ring, copying, comparing
@@ -6,7 +6,7 @@
 - ``assoc_arrays``   associative arrays
 - ``thread_locals``  thread-local variables
 - ``scratch``        memory that a script may write: its own objects, ``alloca()``
-- ``loads``          memory that may not be mapped, of the kernel and of processes
+- ``loads``          loads from memory that may not be mapped, of the kernel and of processes
 - ``stack``          the callers of a probed function
 - ``strings``        the subroutines that make strings
 - ``string_search``  the subroutines that search in strings

@@ -1,8 +1,9 @@
-"""Look-ups in the tables of hashed aggregations, one routine for each aggregation.
+"""Look up keys in the tables of hashed aggregations, by one routine for each aggregation.
 
-find_N      rdi: key              -> rax: address of the value words, or 0 (a drop was counted)
+agg_find_N      rdi: key              -> rax: address of the value's words, or 0 after counting a drop
 
-Open addressing in a table of each CPU: the key's words are mixed to a hash, and a bounded number of places is tried.
+Each CPU has its own table, with open addressing: the words of the key are mixed to a hash, and a bounded number of
+entries is visited.
 """
 
 from __future__ import annotations
@@ -14,84 +15,91 @@ from itertools import groupby
 from probekit.buffers.aggs import KeyPart
 from probekit.buffers.layout import MAX_PROBES_PER_LOOKUP, HeaderWord, TableStore
 from probekit.buffers.variables import HASH_MULTIPLIER
-from probekit.codegen.context import Context
+from probekit.codegen.context import CodegenContext
 from probekit.codegen.runtime.core import UNROLLED_WORDS, header
 
-__all__ = ("find",)
+__all__ = ("agg_find",)
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
-    """Words of a key one after another. ``ends``: they are a stack's, which is over at its first 0."""
+class _WordRun:
+    """Words of a key, one after another, that are treated alike."""
 
     start: int
+    """Index of the first word."""
     count: int
-    ends: bool
+    """How many there are."""
+    ends_at_zero: bool
+    """True for a stack, which ends at its first 0."""
 
 
-def _runs(parts: Sequence[KeyPart]) -> Iterator[_Run]:
-    at = 0
-    for ends, group in groupby(parts, lambda part: part.kind == "stack"):
-        for count in (p.words for p in group) if ends else (sum(p.words for p in group),):
-            yield _Run(at, count, ends)
-            at += count
+def _word_runs(parts: Sequence[KeyPart]) -> Iterator[_WordRun]:
+    """Give the runs of a key: each stack by itself, everything else joined."""
+    start = 0
+    for is_stack, group in groupby(parts, lambda part: part.kind == "stack"):
+        for count in (p.words for p in group) if is_stack else (sum(p.words for p in group),):
+            yield _WordRun(start, count, is_stack)
+            start += count
 
 
-def _each(runs: Sequence[_Run], label: str, one: Callable[[str], str]) -> str:
-    """``one`` for the place of each word, in a loop where there are many."""
+def _for_each_word(runs: Sequence[_WordRun], label: str, one: Callable[[str], str]) -> str:
+    """Repeat ``one`` for the offset of each word in the key at rdi, in a loop where there are many; it changes esi."""
     lines: list[str] = []
     for run in runs:
         done = f"{label}_{run.start}"
         if run.count <= UNROLLED_WORDS:
             for i in range(run.start, run.start + run.count):
                 lines.append(one(f"{i * 8:#x}"))
-                if run.ends and i < run.start + run.count - 1:
+                if run.ends_at_zero and i < run.start + run.count - 1:
                     lines.append(f"cmp qword ptr [rdi + {i * 8:#x}], 0; je {done}")
         else:
             lines.append(f"mov esi, {run.start}")
             lines.append(f"{done}_more:")
             lines.append(one("rsi*8"))
-            if run.ends:
+            if run.ends_at_zero:
                 lines.append(f"cmp qword ptr [rdi + rsi*8], 0; je {done}")
             lines.append(f"inc esi; cmp esi, {run.start + run.count}; jb {done}_more")
-        if run.ends:
+        if run.ends_at_zero:
             lines.append(f"{done}:")
     return "\n".join(lines)
 
 
-def _mix(at: str) -> str:
-    return f"xor rax, qword ptr [rdi + {at}]; imul rax, r8; ror rax, 32"
+def _mix_word(offset: str) -> str:
+    return f"xor rax, qword ptr [rdi + {offset}]; imul rax, r8; ror rax, 32"
 
 
-def _hash(runs: Sequence[_Run]) -> str:
-    """rax = the key's words mixed; r8 holds the multiplier."""
-    text = _each(runs, "hash", _mix)
+def _hash_key(runs: Sequence[_WordRun]) -> str:
+    """Set rax to the mix of the key's words; r8 holds the multiplier."""
+    text = _for_each_word(runs, "hash", _mix_word)
     first = "xor rax, qword ptr [rdi + 0x0]"
     return text.replace("xor", "mov", 1) if text.startswith(first) else f"xor eax, eax\n{text}"
 
 
-def _same(at: str) -> str:
-    return f"mov r10, qword ptr [rdi + {at}]; cmp r10, qword ptr [r8 + {at} + 8]; jne next"
+def _compare_word(offset: str) -> str:
+    return f"mov r10, qword ptr [rdi + {offset}]; cmp r10, qword ptr [r8 + {offset} + 8]; jne next"
 
 
-def _keep(at: str) -> str:
-    return f"mov r10, qword ptr [rdi + {at}]; mov qword ptr [r8 + {at} + 8], r10"
+def _store_word(offset: str) -> str:
+    return f"mov r10, qword ptr [rdi + {offset}]; mov qword ptr [r8 + {offset} + 8], r10"
 
 
-def find(store: TableStore, context: Context) -> str:
-    """Find or make the entry of a key. The tag is stored last, so that a reader never sees half an entry."""
+def agg_find(store: TableStore, context: CodegenContext) -> str:
+    """Return the routine that finds or makes the entry of a key in one aggregation's table.
+
+    It stores the tag of a new entry last, so that the reader never sees half an entry.
+    """
     shift = 64 - (store.capacity.bit_length() - 1)
     value = (1 + store.key_words) * 8
     plan = context.aggregations[store.agg]
-    runs, initial = tuple(_runs(plan.keys)), plan.initial
-    start = "\n".join(
+    runs, initial = tuple(_word_runs(plan.keys)), plan.initial
+    initialize = "\n".join(
         f"mov r10, {word & (1 << 64) - 1:#x}; mov qword ptr [r8 + {value + i * 8:#x}], r10"
         for i, word in enumerate(initial)
         if word  # the guest hands out zeroed memory, and an entry is used once
     )
     return f"""
         mov r8, {HASH_MULTIPLIER:#x}
-        {_hash(runs)}
+        {_hash_key(runs)}
         imul rax, r8
         or rax, 1
         mov rcx, rax
@@ -105,7 +113,7 @@ def find(store: TableStore, context: Context) -> str:
         jz free
         cmp r9, rax
         jne next
-        {_each(runs, "same", _same)}
+        {_for_each_word(runs, "same", _compare_word)}
         lea rax, [r8 + {value:#x}]
         ret
     next:
@@ -117,8 +125,8 @@ def find(store: TableStore, context: Context) -> str:
         xor eax, eax
         ret
     free:
-        {_each(runs, "keep", _keep)}
-        {start}
+        {_for_each_word(runs, "keep", _store_word)}
+        {initialize}
         mov qword ptr [r8], rax
         lea rax, [r8 + {value:#x}]
         ret

@@ -1,48 +1,69 @@
-"""Routines on associative arrays: see :mod:`probekit.buffers.variables`.
+"""Find, read and store the elements of associative arrays: see :mod:`probekit.buffers.variables` for their table.
 
-    element_find  ecx: words of the key  -> the bucket locked; rdx: entry or 0, r8: the link to it, r10: the bucket,
-                  rax: hash, r11d: 0 when the chain is too long; carry when another CPU held it too long
-    element_load  ecx                    -> rax: the integer, 0 when there is none
-    element_text  ecx, rdi: target       -> the string
-    element_store ecx, rdx: value        -> 0 frees it
-    element_keep  ecx, rsi: string       -> the same for a string, of edi bytes
-    element_at    ecx                    -> rax: address of the value, or 0
-    element_make  ecx, edi: bytes        -> the same, made if need be
+The key is in the scratch memory; ecx always says how many words it has.
 
-Elements belong to all CPUs: each bucket has a lock, held for some tens of
-instructions with interrupts off. Who cannot get it after many tries gives up, which is counted.
+    element_find                              -> locks the bucket; rdx: entry or 0, r8: address of the link to it,
+                                                 r10: bucket, rax: hash, r11d: 0 when the chain is too long;
+                                                 carry when another CPU kept the lock too long
+    element_load                              -> rax: the integer, 0 when there is none
+    element_load_string   rdi: target, edx: bytes of the value  -> the string at the target, empty when there is none
+    element_store         rdx: value          -> 0 frees the element
+    element_store_string  rsi: string, edi: bytes of the value  -> the empty string frees the element
+    element_address                           -> rax: address of the value, or 0
+    element_create        edi: bytes of the value  -> the same, made if need be
+
+Inside, with the bucket locked:
+
+    element_allocate                          -> edi: number of a free entry + 1, or 0; rdx: its address
+    element_free          rdx: entry, r8: the link to it
+    element_insert        after element_find  -> rdx: address of a new entry, or 0 after counting a drop
+
+Elements belong to all CPUs. Each bucket has a lock, which is held for some tens of instructions with interrupts off.
+A CPU that cannot get the lock after many tries gives up, and counts that.
 """
 
 from __future__ import annotations
 
 from probekit.buffers.layout import HeaderWord
 from probekit.buffers.variables import ENTRY_HEAD, HASH_MULTIPLIER, DynamicTable
-from probekit.codegen.context import Context
+from probekit.codegen.context import CodegenContext
 from probekit.codegen.runtime.core import header
-from probekit.codegen.runtime.registry import At, Routine
-from probekit.errors import InternalError
+from probekit.codegen.runtime.registry import AddressOf, Routine
+from probekit.errors import required
 
 __all__ = ("ROUTINES",)
 
-_SPINS = 1_000_000  # some ten milliseconds: a virtual CPU that holds a lock may lose its own CPU meanwhile
-_CHAIN = 512
+_SPINS = 1_000_000  # about ten milliseconds: a virtual CPU that holds a lock may lose its own CPU meanwhile
+_MAX_CHAIN = 512
 _RETRIES = 1000
 
 
-def _dynamic(context: Context) -> DynamicTable:
-    if context.storage.dynamic is None:
-        raise InternalError("an associative array has no table")
-    return context.storage.dynamic
+def _table(context: CodegenContext) -> DynamicTable:
+    return required(context.storage.dynamic, "the table of the arrays' elements")
 
 
-def _element_find(context: Context, _at: At) -> str:
-    table = _dynamic(context)
-    shift = 64 - (table.buckets.bit_length() - 1)
-    bucket = f"mov r9, rax; shr r9, {shift}; lea r10, [r10 + r9*8]" if table.buckets > 1 else ""
+def _element_find(context: CodegenContext, _address_of: AddressOf) -> str:
     return f"""
         push rdi
         push rsi
         push rdx
+        {_hash_key(context)}
+        {_lock_bucket()}
+        {_walk_chain(context)}
+        add rsp, 8
+        pop rsi
+        pop rdi
+        clc
+        ret
+    """
+
+
+def _hash_key(context: CodegenContext) -> str:
+    """Set rax to the hash of the key (:func:`probekit.buffers.variables.hash_words`) and r10 to its bucket."""
+    table = _table(context)
+    shift = 64 - (table.buckets.bit_length() - 1)
+    add_bucket = f"mov r9, rax; shr r9, {shift}; lea r10, [r10 + r9*8]" if table.buckets > 1 else ""
+    return f"""
         lea rsi, {context.in_scratch(context.scratch.key)}
         mov r8, {HASH_MULTIPLIER:#x}
         xor eax, eax
@@ -56,16 +77,22 @@ def _element_find(context: Context, _at: At) -> str:
         jnz hash
         imul rax, r8
         mov r10, {context.activity + table.buckets_offset:#x}
-        {bucket}
+        {add_bucket}
+    """
+
+
+def _lock_bucket() -> str:
+    """Take the lock of the bucket at r10, or return with the carry flag."""
+    return f"""
         mov esi, {_SPINS}
     spin:
         cmp dword ptr [r10], 0
-        jne held
+        jne taken
         mov edx, 1
         xchg dword ptr [r10], edx
         test edx, edx
         jz locked
-    held:
+    taken:
         pause
         dec esi
         jnz spin
@@ -76,8 +103,15 @@ def _element_find(context: Context, _at: At) -> str:
         stc
         ret
     locked:
+    """
+
+
+def _walk_chain(context: CodegenContext) -> str:
+    """Set rdx to the entry that has the hash in rax and the key, or to 0; r8 to the address of the last link."""
+    table = _table(context)
+    return f"""
         lea r8, [r10 + 4]
-        mov r11d, {_CHAIN}
+        mov r11d, {_MAX_CHAIN}
     walk:
         mov edx, dword ptr [r8]
         test edx, edx
@@ -104,26 +138,21 @@ def _element_find(context: Context, _at: At) -> str:
         jnz walk
         xor edx, edx
     out:
-        add rsp, 8
-        pop rsi
-        pop rdi
-        clc
-        ret
     """
 
 
 _UNLOCK = "mov dword ptr [r10], 0"
-_VALUE = f"lea rdx, [rdx + rcx*8 + {ENTRY_HEAD}]"
+_LOAD_VALUE_ADDRESS = f"lea rdx, [rdx + rcx*8 + {ENTRY_HEAD}]"
 
 
-def _element_load(_context: Context, at: At) -> str:
+def _element_load(_context: CodegenContext, address_of: AddressOf) -> str:
     return f"""
-        call {at("element_find"):#x}
+        call {address_of("element_find"):#x}
         jb nothing
         xor eax, eax
         test rdx, rdx
         jz unlock
-        {_VALUE}
+        {_LOAD_VALUE_ADDRESS}
         mov rax, qword ptr [rdx]
     unlock:
         {_UNLOCK}
@@ -134,11 +163,10 @@ def _element_load(_context: Context, at: At) -> str:
     """
 
 
-def _element_text(context: Context, at: At) -> str:
-    """edx: bytes of the value."""
+def _element_load_string(context: CodegenContext, address_of: AddressOf) -> str:
     return f"""
         push rdx
-        call {at("element_find"):#x}
+        call {address_of("element_find"):#x}
         mov rsi, rdx
         pop rdx
         jb nothing
@@ -147,7 +175,7 @@ def _element_text(context: Context, at: At) -> str:
         lea rsi, [rsi + rcx*8 + {ENTRY_HEAD}]
         push r10
         mov ecx, edx
-        call {at("copy"):#x}
+        call {address_of("copy_padded"):#x}
         pop r10
         {_UNLOCK}
         ret
@@ -159,9 +187,9 @@ def _element_text(context: Context, at: At) -> str:
     """
 
 
-def _take(context: Context, _at: At) -> str:
-    """A free entry. -> edi: its number + 1, or 0; rdx: its address. Keeps rax, rcx, rsi, r8, r10."""
-    table = _dynamic(context)
+def _element_allocate(context: CodegenContext, _address_of: AddressOf) -> str:
+    """Take an entry off the free list, or a fresh one. It keeps rax, rcx, rsi, r8 and r10."""
+    table = _table(context)
     entries = context.activity + table.entries_offset
     return f"""
         push rax
@@ -213,9 +241,9 @@ def _take(context: Context, _at: At) -> str:
     """
 
 
-def _give(context: Context, _at: At) -> str:
-    """Take the entry rdx, which r8 links to, out of its chain and make it free."""
-    table = _dynamic(context)
+def _element_free(context: CodegenContext, _address_of: AddressOf) -> str:
+    """Take the entry out of its chain and put it on the free list."""
+    table = _table(context)
     return f"""
         mov eax, dword ptr [rdx]
         mov dword ptr [r8], eax
@@ -246,12 +274,12 @@ def _give(context: Context, _at: At) -> str:
     """
 
 
-def _join(context: Context, at: At) -> str:
-    """A new entry for the key in the locked bucket. -> rdx: its address, or 0 (a drop was counted); keeps rcx, r10."""
+def _element_insert(context: CodegenContext, address_of: AddressOf) -> str:
+    """Append an entry for the key to the chain of the locked bucket. It keeps rcx and r10."""
     return f"""
         test r11d, r11d
         jz nothing
-        call {at("element_take"):#x}
+        call {address_of("element_allocate"):#x}
         test edi, edi
         jz nothing
         mov qword ptr [rdx + 8], rax
@@ -273,27 +301,27 @@ def _join(context: Context, at: At) -> str:
     """
 
 
-def _element_store(_context: Context, at: At) -> str:
+def _element_store(_context: CodegenContext, address_of: AddressOf) -> str:
     return f"""
         push rdx
-        call {at("element_find"):#x}
+        call {address_of("element_find"):#x}
         jb out
         cmp qword ptr [rsp], 0
         je free
         test rdx, rdx
         jnz there
-        call {at("element_join"):#x}
+        call {address_of("element_insert"):#x}
         test rdx, rdx
         jz unlock
     there:
-        {_VALUE}
+        {_LOAD_VALUE_ADDRESS}
         mov rax, qword ptr [rsp]
         mov qword ptr [rdx], rax
         jmp unlock
     free:
         test rdx, rdx
         jz unlock
-        call {at("element_give"):#x}
+        call {address_of("element_free"):#x}
     unlock:
         {_UNLOCK}
     out:
@@ -302,33 +330,33 @@ def _element_store(_context: Context, at: At) -> str:
     """
 
 
-def _element_keep(_context: Context, at: At) -> str:
+def _element_store_string(_context: CodegenContext, address_of: AddressOf) -> str:
     return f"""
         push rsi
         push rdi
-        call {at("element_find"):#x}
+        call {address_of("element_find"):#x}
         jb out
         mov rsi, qword ptr [rsp + 8]
         cmp byte ptr [rsi], 0
         je free
         test rdx, rdx
         jnz there
-        call {at("element_join"):#x}
+        call {address_of("element_insert"):#x}
         test rdx, rdx
         jz unlock
     there:
-        {_VALUE}
+        {_LOAD_VALUE_ADDRESS}
         mov rdi, rdx
         mov rsi, qword ptr [rsp + 8]
         mov ecx, dword ptr [rsp]
         push r10
-        call {at("copy"):#x}
+        call {address_of("copy_padded"):#x}
         pop r10
         jmp unlock
     free:
         test rdx, rdx
         jz unlock
-        call {at("element_give"):#x}
+        call {address_of("element_free"):#x}
     unlock:
         {_UNLOCK}
     out:
@@ -338,14 +366,14 @@ def _element_keep(_context: Context, at: At) -> str:
     """
 
 
-def _element_at(_context: Context, at: At) -> str:
+def _element_address(_context: CodegenContext, address_of: AddressOf) -> str:
     return f"""
-        call {at("element_find"):#x}
+        call {address_of("element_find"):#x}
         jb nothing
         xor eax, eax
         test rdx, rdx
         jz unlock
-        {_VALUE}
+        {_LOAD_VALUE_ADDRESS}
         mov rax, rdx
     unlock:
         {_UNLOCK}
@@ -356,27 +384,27 @@ def _element_at(_context: Context, at: At) -> str:
     """
 
 
-def _element_make(_context: Context, at: At) -> str:
-    """A new object is all zero before anybody else can see it."""
+def _element_create(_context: CodegenContext, address_of: AddressOf) -> str:
+    """Clear a new object before the bucket is unlocked, so that no other CPU sees anything but zeros."""
     return f"""
         push rdi
-        call {at("element_find"):#x}
+        call {address_of("element_find"):#x}
         jb nothing
         test rdx, rdx
         jnz there
-        call {at("element_join"):#x}
+        call {address_of("element_insert"):#x}
         test rdx, rdx
         jz unlock
-        {_VALUE}
+        {_LOAD_VALUE_ADDRESS}
         mov rax, rdx
         mov ecx, dword ptr [rsp]
         mov rdi, rdx
         add ecx, 7
         shr ecx, 3
-        call {at("clear"):#x}
+        call {address_of("clear_words"):#x}
         jmp unlock
     there:
-        {_VALUE}
+        {_LOAD_VALUE_ADDRESS}
         mov rax, rdx
         jmp found
     unlock:
@@ -395,14 +423,14 @@ def _element_make(_context: Context, at: At) -> str:
 
 
 ROUTINES: dict[str, Routine] = {
-    "element_at": _element_at,
+    "element_address": _element_address,
+    "element_allocate": _element_allocate,
+    "element_create": _element_create,
     "element_find": _element_find,
-    "element_give": _give,
-    "element_join": _join,
-    "element_keep": _element_keep,
+    "element_free": _element_free,
+    "element_insert": _element_insert,
     "element_load": _element_load,
-    "element_make": _element_make,
+    "element_load_string": _element_load_string,
     "element_store": _element_store,
-    "element_take": _take,
-    "element_text": _element_text,
+    "element_store_string": _element_store_string,
 }

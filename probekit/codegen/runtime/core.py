@@ -1,20 +1,20 @@
-"""The routines that nearly every clause needs: room in the ring, tables, copying and comparing.
+"""Reserve room in the ring, copy, clear and compare: what nearly every clause needs.
 
-reserve     ecx: bytes            -> rax: address of that much ring, or 0 (a drop was counted)
-copy        rdi, rsi, ecx: size   -> a string copied, cut to its size and padded with zeros to it
-words       rdi, rsi, ecx: words  -> words copied
-frames      rdi, rsi, ecx: words  -> words copied, up to the first that is 0
-clear       rdi, ecx: words       -> words set to 0
-compare     rdi, rsi              -> eax: negative, 0 or positive, by unsigned bytes
-ladder      r9: bounds, ecx: how many, rax: value  -> rcx: how many are not above it; keeps rdi and rsi
+reserve            ecx: bytes         -> rax: address of that much room in the ring, or 0 after counting a drop
+copy_padded        rdi: target, rsi: string, ecx: size   -> the string, cut to the size and padded with zeros to it
+copy_words         rdi: target, rsi: source, ecx: words  -> both pointers after the words
+copy_frames        rdi: target, rsi: source, ecx: words  -> stops after the first word that is 0
+clear_words        rdi: target, ecx: words
+compare_strings    rdi, rsi           -> eax: negative, 0 or positive, by unsigned bytes
+llquantize_bucket  r9: bounds, ecx: how many, rax: value  -> rcx: how many are not above it; keeps rdi and rsi
 """
 
 from __future__ import annotations
 
 from probekit.buffers.layout import PAD_CLAUSE, HeaderWord
-from probekit.codegen.context import Context
-from probekit.codegen.reg_alloc import longest_text
-from probekit.codegen.runtime.registry import At, Routine
+from probekit.codegen.context import CodegenContext
+from probekit.codegen.reg_alloc import longest_string
+from probekit.codegen.runtime.registry import AddressOf, Routine
 
 __all__ = (
     "ROUTINES",
@@ -22,28 +22,28 @@ __all__ = (
 )
 
 UNROLLED_WORDS = 40
-"""Words that are moved one by one; more of them are walked in loops."""
+"""The most words that are moved one by one; more of them are moved in a loop."""
 
 
 def header(word: int) -> str:
-    """The operand of a word in the block's header."""
+    """Return the operand of a word in the block's header."""
     return f"qword ptr [rbx + {word * 8:#x}]"
 
 
-def _reserve(context: Context, _at: At) -> str:
-    """Make room in the ring, writing a pad record first where the room at its end is too small.
+def _reserve(context: CodegenContext, _address_of: AddressOf) -> str:
+    """Make room in the ring, after a pad record where the room at the ring's end is too small.
 
-    The pad is written also when what lies behind it is not free yet: a large record fits as soon as the reader is
-    through. Without a ring everything is a drop.
+    It writes the pad even when the room after the pad is not free yet, so that a large record fits as soon as the host
+    has read the others. Without a ring every record is a drop.
     """
     size, ring = context.layout.ring_size, context.layout.ring_offset
     drop = f"inc {header(HeaderWord.PRINCIPAL_DROPS)}; xor eax, eax; ret"
     if not size:
         return drop
-    none, room = drop, ""
+    no_room, check_size = drop, ""
     match context.layout.policy:
         case "fill":
-            none = f"""
+            no_room = f"""
         mov {header(HeaderWord.FILLED)}, 1
         mov rdx, {context.activity:#x}
         mov qword ptr [rdx], 1
@@ -51,11 +51,11 @@ def _reserve(context: Context, _at: At) -> str:
         ret
             """
         case "ring":
-            room = f"cmp ecx, {size:#x}; ja drop"
+            check_size = f"cmp ecx, {size:#x}; ja drop"
         case "switch":
             pass
     return f"""
-        {room}
+        {check_size}
         mov rax, {header(HeaderWord.HEAD)}
         mov rdx, rax
         sub rdx, {header(HeaderWord.TAIL)}
@@ -79,12 +79,12 @@ def _reserve(context: Context, _at: At) -> str:
         lea rax, [rbx + rsi + {ring:#x}]
         ret
     drop:
-        {none}
+        {no_room}
     """
 
 
-def _evict(context: Context, label: str) -> str:
-    """Room for what makes rdx bytes in use; where the oldest records go, they go until there is."""
+def _evict(context: CodegenContext, label: str) -> str:
+    """Go on when rdx bytes fit into the ring; the policy ``ring`` drops the oldest records until they do."""
     size, ring = context.layout.ring_size, context.layout.ring_offset
     if context.layout.policy != "ring":
         return f"cmp rdx, {size:#x}; ja drop"
@@ -107,8 +107,8 @@ def _evict(context: Context, label: str) -> str:
     """
 
 
-def _copy(_context: Context, _at: At) -> str:
-    """By words up to the one with the NUL in it. A source always has a word of room behind it."""
+def _copy_padded(_context: CodegenContext, _address_of: AddressOf) -> str:
+    """Copy by words up to the one with the NUL in it. Every source has a spare word after it."""
     return """
         mov r8, 0x0101010101010101
         mov r9, 0x8080808080808080
@@ -160,7 +160,7 @@ def _copy(_context: Context, _at: At) -> str:
     """
 
 
-def _words(_context: Context, _at: At) -> str:
+def _copy_words(_context: CodegenContext, _address_of: AddressOf) -> str:
     return """
         test ecx, ecx
         jz done
@@ -176,7 +176,7 @@ def _words(_context: Context, _at: At) -> str:
     """
 
 
-def _frames(_context: Context, _at: At) -> str:
+def _copy_frames(_context: CodegenContext, _address_of: AddressOf) -> str:
     return """
     next:
         mov rax, qword ptr [rsi]
@@ -192,7 +192,7 @@ def _frames(_context: Context, _at: At) -> str:
     """
 
 
-def _clear(_context: Context, _at: At) -> str:
+def _clear_words(_context: CodegenContext, _address_of: AddressOf) -> str:
     return """
         test ecx, ecx
         jz done
@@ -206,9 +206,9 @@ def _clear(_context: Context, _at: At) -> str:
     """
 
 
-def _compare(context: Context, _at: At) -> str:
+def _compare_strings(context: CodegenContext, _address_of: AddressOf) -> str:
     return f"""
-        mov ecx, {longest_text(context.program):#x}
+        mov ecx, {longest_string(context.program):#x}
     next:
         movzx eax, byte ptr [rdi]
         movzx edx, byte ptr [rsi]
@@ -225,8 +225,8 @@ def _compare(context: Context, _at: At) -> str:
     """
 
 
-def _ladder(_context: Context, _at: At) -> str:
-    """A binary search: edx low, ecx high."""
+def _llquantize_bucket(_context: CodegenContext, _address_of: AddressOf) -> str:
+    """Search by halves: edx is the lowest possible result, ecx the highest."""
     return """
         xor edx, edx
     next:
@@ -247,11 +247,11 @@ def _ladder(_context: Context, _at: At) -> str:
 
 
 ROUTINES: dict[str, Routine] = {
-    "clear": _clear,
-    "compare": _compare,
-    "copy": _copy,
-    "frames": _frames,
-    "ladder": _ladder,
+    "clear_words": _clear_words,
+    "compare_strings": _compare_strings,
+    "copy_frames": _copy_frames,
+    "copy_padded": _copy_padded,
+    "copy_words": _copy_words,
+    "llquantize_bucket": _llquantize_bucket,
     "reserve": _reserve,
-    "words": _words,
 }

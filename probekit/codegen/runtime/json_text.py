@@ -1,52 +1,50 @@
-"""``json()`` as routines, equal to :mod:`probekit.interp.jsontext` byte for byte: see ``strings`` for their rules.
+"""Find a value in a JSON document: ``json()``, equal to :mod:`probekit.interp.jsontext` byte for byte.
 
-json          rsi: document, rdx: path   -> what is there, or nothing
-json_member   r10, rdx: start and end of a name  -> at that member's value; carry when there is none
-json_element  r10d: number               -> at that element; carry when there is none
+json              rsi: document, rdx: path, rdi: target  -> the value as it is written, or the empty string
+json_member       r10, rdx: start and end of a name  -> rsi: at that member's value; carry when there is none
+json_element      r10d: number                       -> rsi: at that element; carry when there is none
 
-json_blank    -> after blanks; al: the byte there, 0 at the end
-json_string   -> after a string's closing quote; carry when none is here
-json_value    -> after a value of any kind; carry when none is here
-json_comma    -> after a value, a comma and blanks; carry when they are not here
+json_skip_blanks  -> rsi: after blanks; al: the byte there, 0 at the end
+json_skip_string  -> rsi: after a string's closing quote; carry when no string is here
+json_skip_value   -> rsi: after a value of any kind; carry when no value is here
+json_next_item    -> rsi: after a value, a comma and blanks; carry when they are not here
 
-rsi only moves forward, and no further than r8, where the document ends. There is no stack of what is open, only a
-count of brackets.
+The rules for arguments are those of :mod:`probekit.codegen.runtime.strings`. rsi only moves forward, and no further
+than r8, where the document ends. There is no stack of open brackets, only their count.
 
-Time is bounded by the lengths of the document and of the path, and by nothing else: both are gone through once.
+The time is bounded by the lengths of the document and of the path: the code goes through each of them once.
 """
 
 from __future__ import annotations
 
-from probekit.codegen.context import Context
-from probekit.codegen.runtime.registry import At, Routine
+from probekit.codegen.context import CodegenContext
+from probekit.codegen.runtime.registry import AddressOf, Routine
 
 __all__ = ("ROUTINES",)
 
-_DEEPEST = 64  # brackets that are open
+_MAX_DEPTH = 64  # open brackets
+_MAX_DIGITS = 9  # of an element's number
 _QUOTE, _BACKSLASH = 0x22, 0x5C
 
 
-_LONGEST_NUMBER = 9  # digits of an element's number
-
-
-def _member(_context: Context, at: At) -> str:
-    """Names are compared as they are written. r11: the key's start, rcx: its end, then its length."""
+def _member(_context: CodegenContext, address_of: AddressOf) -> str:
+    """Compare names as they are written. r11: start of the member's name; rcx: its end, then its length."""
     return f"""
-        call {at("json_blank"):#x}
+        call {address_of("json_skip_blanks"):#x}
         cmp al, {_char("{")}
         jne bad
         inc rsi
-        call {at("json_blank"):#x}
+        call {address_of("json_skip_blanks"):#x}
     next:
         lea r11, [rsi + 1]
-        call {at("json_string"):#x}
+        call {address_of("json_skip_string"):#x}
         jb out
         lea rcx, [rsi - 1]
-        call {at("json_blank"):#x}
+        call {address_of("json_skip_blanks"):#x}
         cmp al, {_char(":")}
         jne bad
         inc rsi
-        call {at("json_blank"):#x}
+        call {address_of("json_skip_blanks"):#x}
         sub rcx, r11
         mov rax, rdx
         sub rax, r10
@@ -61,7 +59,7 @@ def _member(_context: Context, at: At) -> str:
         clc
         ret
     other:
-        call {at("json_comma"):#x}
+        call {address_of("json_next_item"):#x}
         jae next
         ret
     bad:
@@ -71,22 +69,22 @@ def _member(_context: Context, at: At) -> str:
     """
 
 
-def _element(_context: Context, at: At) -> str:
+def _element(_context: CodegenContext, address_of: AddressOf) -> str:
     return f"""
-        call {at("json_blank"):#x}
+        call {address_of("json_skip_blanks"):#x}
         cmp al, {_char("[")}
         jne bad
         inc rsi
-        call {at("json_blank"):#x}
+        call {address_of("json_skip_blanks"):#x}
     next:
         test r10d, r10d
         jz there
         dec r10d
-        call {at("json_comma"):#x}
+        call {address_of("json_next_item"):#x}
         jae next
         ret
     there:
-        call {at("json_blank"):#x}
+        call {address_of("json_skip_blanks"):#x}
         test al, al
         jz bad
         cmp al, {_char("]")}
@@ -99,13 +97,13 @@ def _element(_context: Context, at: At) -> str:
     """
 
 
-def _json(_context: Context, at: At) -> str:
-    """rdx goes through the path, which ends at r9."""
+def _json(_context: CodegenContext, address_of: AddressOf) -> str:
+    """Follow the path step by step: rdx goes through it, and r9 is its end."""
     return f"""
-        call {at("strlen"):#x}
+        call {address_of("strlen"):#x}
         lea r8, [rsi + rax]
         xchg rsi, rdx
-        call {at("strlen"):#x}
+        call {address_of("strlen"):#x}
         xchg rsi, rdx
         lea r9, [rdx + rax]
         test rax, rax
@@ -119,6 +117,18 @@ def _json(_context: Context, at: At) -> str:
         cmp al, {_char(".")}
         jne name
         inc rdx
+        {_take_name(address_of)}
+        {_take_number(address_of)}
+    nothing:
+        mov byte ptr [rdi], 0
+        ret
+        {_store_value(address_of)}
+    """
+
+
+def _take_name(address_of: AddressOf) -> str:
+    """Read a name off the path, and go to its member; then on to ``step``, or to ``nothing``."""
+    return f"""
     name:
         mov r10, rdx
     letter:
@@ -136,9 +146,15 @@ def _json(_context: Context, at: At) -> str:
     named:
         cmp rdx, r10
         je nothing
-        call {at("json_member"):#x}
+        call {address_of("json_member"):#x}
         jae step
         jmp nothing
+    """
+
+
+def _take_number(address_of: AddressOf) -> str:
+    """Read a number in brackets off the path, and go to its element; then on to ``step``, or to ``nothing``."""
+    return f"""
     element:
         xor r10d, r10d
         xor ecx, ecx
@@ -155,50 +171,53 @@ def _json(_context: Context, at: At) -> str:
         imul r10d, r10d, 10
         add r10d, eax
         inc ecx
-        cmp ecx, {_LONGEST_NUMBER}
+        cmp ecx, {_MAX_DIGITS}
         jbe digit
         jmp nothing
     numbered:
         inc rdx
         test ecx, ecx
         jz nothing
-        call {at("json_element"):#x}
+        call {address_of("json_element"):#x}
         jae step
-    nothing:
-        mov byte ptr [rdi], 0
-        ret
+    """
+
+
+def _store_value(address_of: AddressOf) -> str:
+    """Store the value that the path leads to: a string without its quotes, anything else as it is written."""
+    return f"""
     value:
-        call {at("json_blank"):#x}
+        call {address_of("json_skip_blanks"):#x}
         mov r10, rsi
-        call {at("json_string"):#x}
+        call {address_of("json_skip_string"):#x}
         lea rcx, [rsi - 1]
         jb other
         inc r10
         jmp found
     other:
         mov rsi, r10
-        call {at("json_value"):#x}
+        call {address_of("json_skip_value"):#x}
         jb nothing
         mov rcx, rsi
     found:
         mov rsi, r10
         sub rcx, r10
-        call {at("put"):#x}
+        call {address_of("store_string"):#x}
         ret
     """
 
 
 def _char(text: str) -> str:
-    """A character as an operand."""
+    """Return a character as an operand."""
     return f"{ord(text):#x}"
 
 
 def _word(text: bytes) -> str:
-    """The first four letters as they stand in memory."""
+    """Return the first four letters as a word in memory."""
     return f"{int.from_bytes(text[:4], 'little'):#x}"
 
 
-def _blank(_context: Context, _at: At) -> str:
+def _skip_blanks(_context: CodegenContext, _address_of: AddressOf) -> str:
     return """
     next:
         xor eax, eax
@@ -221,7 +240,7 @@ def _blank(_context: Context, _at: At) -> str:
     """
 
 
-def _string(_context: Context, _at: At) -> str:
+def _skip_string(_context: CodegenContext, _address_of: AddressOf) -> str:
     return f"""
         cmp rsi, r8
         jae bad
@@ -248,8 +267,8 @@ def _string(_context: Context, _at: At) -> str:
     """
 
 
-def _value(_context: Context, at: At) -> str:
-    """Uses rax, rcx and r11. Of what is in brackets only brackets and strings are looked at."""
+def _skip_value(_context: CodegenContext, address_of: AddressOf) -> str:
+    """Skip a string, a number, a word, or everything up to the closing bracket; it changes rax, rcx and r11."""
     return f"""
         cmp rsi, r8
         jae bad
@@ -260,6 +279,18 @@ def _value(_context: Context, at: At) -> str:
         or al, 0x20
         cmp al, {_char("{")}
         je inside
+        {_skip_number()}
+        {_skip_word()}
+    string:
+        call {address_of("json_skip_string"):#x}
+        ret
+        {_skip_brackets(address_of)}
+    """
+
+
+def _skip_number() -> str:
+    """Skip the characters of a number, and go to ``done`` when there is any."""
+    return f"""
         mov r11, rsi
     number:
         cmp rsi, r8
@@ -283,6 +314,12 @@ def _value(_context: Context, at: At) -> str:
     plain:
         cmp rsi, r11
         jne done
+    """
+
+
+def _skip_word() -> str:
+    """Skip ``true``, ``null`` or ``false`` and go to ``done``; go to ``bad`` for anything else."""
+    return f"""
         mov rcx, r8
         sub rcx, rsi
         cmp rcx, 4
@@ -302,16 +339,22 @@ def _value(_context: Context, at: At) -> str:
     four:
         add rsi, 4
         jmp done
-    string:
-        call {at("json_string"):#x}
-        ret
+    """
+
+
+def _skip_brackets(address_of: AddressOf) -> str:
+    """Count brackets until the first one is closed, and skip strings; nothing else in them is looked at.
+
+    Both kinds of bracket count alike: with the bit 0x20 set, ``[`` is ``{`` and ``]`` is ``}``.
+    """
+    return f"""
     inside:
         cmp rsi, r8
         jae bad
         mov al, byte ptr [rsi]
         cmp al, {_QUOTE:#x}
         jne bracket
-        call {at("json_string"):#x}
+        call {address_of("json_skip_string"):#x}
         jae inside
         ret
     bracket:
@@ -328,7 +371,7 @@ def _value(_context: Context, at: At) -> str:
         ret
     opening:
         inc ecx
-        cmp ecx, {_DEEPEST}
+        cmp ecx, {_MAX_DEPTH}
         jbe inside
     bad:
         stc
@@ -336,15 +379,15 @@ def _value(_context: Context, at: At) -> str:
     """
 
 
-def _comma(_context: Context, at: At) -> str:
+def _next_item(_context: CodegenContext, address_of: AddressOf) -> str:
     return f"""
-        call {at("json_value"):#x}
+        call {address_of("json_skip_value"):#x}
         jb out
-        call {at("json_blank"):#x}
+        call {address_of("json_skip_blanks"):#x}
         cmp al, {_char(",")}
         jne bad
         inc rsi
-        call {at("json_blank"):#x}
+        call {address_of("json_skip_blanks"):#x}
         clc
         ret
     bad:
@@ -356,10 +399,10 @@ def _comma(_context: Context, at: At) -> str:
 
 ROUTINES: dict[str, Routine] = {
     "json": _json,
-    "json_blank": _blank,
-    "json_comma": _comma,
     "json_element": _element,
     "json_member": _member,
-    "json_string": _string,
-    "json_value": _value,
+    "json_next_item": _next_item,
+    "json_skip_blanks": _skip_blanks,
+    "json_skip_string": _skip_string,
+    "json_skip_value": _skip_value,
 }

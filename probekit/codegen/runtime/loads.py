@@ -1,43 +1,42 @@
-"""Routines that load from memory that may not be mapped, and that ask the kernel about tasks.
+"""Load from memory that may not be mapped, of the kernel and of processes, and follow a task's ancestors.
 
-    load_N      rax: address          -> rax: N bytes of kernel memory, zero-extended
-    load_text   rsi, rdi: target, ecx: most bytes  -> the string at an address, with its NUL
-    load_bytes  rsi, rdi: target, ecx: bytes       -> kernel memory copied
-    user_bytes  rsi, rdi: target, rcx: bytes       -> user memory copied
-    user_text   rsi, rdi: target, ecx: most bytes  -> a string from user memory
-    progenyof   rsi: process          -> rax: 1 when the task descends from it
+    load_N            rax: address     -> rax: N bytes of kernel memory, zero-extended
+    load_string       rsi: address, rdi: target, ecx: most bytes  -> the string, with a NUL after these bytes
+    load_bytes        rsi: address, rdi: target, ecx: bytes       -> kernel memory
+    copy_from_user    rsi: address, rdi: target, rcx: bytes       -> user memory
+    string_from_user  rsi: address, rdi: target, ecx: bytes with the NUL  -> a string in user memory
+    progenyof         rsi: process     -> rax: 1 when the current task descends from it, else 0
 
 Loads go through the kernel's own ``__get_user_nocheck_N``: one instruction with an entry in the exception table, so
-that a page fault is an error and nothing more. What it lacks is the check that the address is one of the kernel's
-half and canonical, which is made here as ``copy_from_kernel_nofault_allowed()`` makes it.
+that a page fault is an error and nothing more. It does not check that the address is canonical and in the kernel's
+half. The routines check that as ``copy_from_kernel_nofault_allowed()`` does (arch/x86/mm/maccess.c).
 """
 
 from __future__ import annotations
 
-from probekit.codegen.context import Context
-from probekit.codegen.runtime.registry import At, Routine, service
+from probekit.codegen.context import CodegenContext
+from probekit.codegen.runtime.registry import AddressOf, Routine, kernel_function
 from probekit.codegen.runtime.stack import spill
 from probekit.errors import UnsupportedError
 
 __all__ = ("ROUTINES",)
 
-_LIMIT = 0xFFFFFFFFFF5FFFF8
-"""Above it there is only the vsyscall page, whose faults are not like others."""
+_HIGHEST_ADDRESS = 0xFFFFFFFFFF5FFFF8
+"""The highest address that is loaded from. Above it is only the vsyscall page, whose faults differ from others."""
 
-
-_GENERATIONS = 512
+_MAX_GENERATIONS = 512
 
 
 def _load(size: int) -> Routine:
-    def text(context: Context, _at: At) -> str:
+    def text(context: CodegenContext, _address_of: AddressOf) -> str:
         start = context.kernel.start
-        function = service(context.kernel.load.get(size), f"__get_user_nocheck_{size}")
+        function = kernel_function(context.kernel.load.get(size), f"__get_user_nocheck_{size}")
         widened = {1: "movzx eax, dl", 2: "movzx eax, dx", 4: "mov eax, edx", 8: "mov rax, rdx"}[size]
         return f"""
             mov rcx, {start:#x}
             mov rdx, rax
             sub rdx, rcx
-            mov rcx, {_LIMIT - start:#x}
+            mov rcx, {_HIGHEST_ADDRESS - start:#x}
             cmp rdx, rcx
             ja bad
             mov rcx, rax
@@ -56,13 +55,13 @@ def _load(size: int) -> Routine:
     return text
 
 
-def _load_text(_context: Context, at: At) -> str:
-    """Bytewise: a string may end at the last byte that is there. r8 what is left; the fault is at the missing byte."""
+def _load_string(_context: CodegenContext, address_of: AddressOf) -> str:
+    """Copy byte by byte, as a string may end at the last mapped byte. A fault is at the first missing byte."""
     return f"""
         mov r8d, ecx
     next:
         mov rax, rsi
-        call {at("load_1"):#x}
+        call {address_of("load_1"):#x}
         jc fault
         mov byte ptr [rdi], al
         test al, al
@@ -83,7 +82,7 @@ def _load_text(_context: Context, at: At) -> str:
     """
 
 
-def _load_bytes(_context: Context, at: At) -> str:
+def _load_bytes(_context: CodegenContext, address_of: AddressOf) -> str:
     return f"""
         mov r9, rsi
         mov r8d, ecx
@@ -91,7 +90,7 @@ def _load_bytes(_context: Context, at: At) -> str:
         cmp r8d, 8
         jb bytes
         mov rax, rsi
-        call {at("load_8"):#x}
+        call {address_of("load_8"):#x}
         jc fault
         mov qword ptr [rdi], rax
         add rsi, 8
@@ -102,7 +101,7 @@ def _load_bytes(_context: Context, at: At) -> str:
         test r8d, r8d
         jz done
         mov rax, rsi
-        call {at("load_1"):#x}
+        call {address_of("load_1"):#x}
         jc fault
         mov byte ptr [rdi], al
         inc rsi
@@ -119,8 +118,8 @@ def _load_bytes(_context: Context, at: At) -> str:
     """
 
 
-def _user_bytes(context: Context, _at: At) -> str:
-    function = service(context.kernel.user_copy, "copy_from_user_nofault")
+def _copy_from_user(context: CodegenContext, _address_of: AddressOf) -> str:
+    function = kernel_function(context.kernel.user_copy, "copy_from_user_nofault")
     return f"""
         mov {spill(context)}, rsi
         mov rdx, rcx
@@ -138,9 +137,9 @@ def _user_bytes(context: Context, _at: At) -> str:
     """
 
 
-def _user_text(context: Context, _at: At) -> str:
-    """ecx: bytes with the NUL. The kernel's function ends what it cut with a NUL."""
-    function = service(context.kernel.user_text, "strncpy_from_user_nofault")
+def _string_from_user(context: CodegenContext, _address_of: AddressOf) -> str:
+    """Copy by the kernel's function, which ends a string that it cuts with a NUL."""
+    function = kernel_function(context.kernel.user_text, "strncpy_from_user_nofault")
     return f"""
         mov {spill(context)}, rsi
         mov rdx, rcx
@@ -158,13 +157,13 @@ def _user_text(context: Context, _at: At) -> str:
     """
 
 
-def _progenyof(context: Context, _at: At) -> str:
+def _progenyof(context: CodegenContext, _address_of: AddressOf) -> str:
     task = context.task
     if task is None or task.parent is None:
         raise UnsupportedError("progenyof() needs the kernel's type information", feature="progenyof")
     return f"""
         mov rdx, qword ptr gs:[{task.current:#x}]
-        mov ecx, {_GENERATIONS}
+        mov ecx, {_MAX_GENERATIONS}
     next:
         movsxd rax, dword ptr [rdx + {task.tgid:#x}]
         cmp rax, rsi
@@ -186,9 +185,9 @@ def _progenyof(context: Context, _at: At) -> str:
 
 ROUTINES: dict[str, Routine] = {
     **{f"load_{size}": _load(size) for size in (1, 2, 4, 8)},
+    "copy_from_user": _copy_from_user,
     "load_bytes": _load_bytes,
-    "load_text": _load_text,
+    "load_string": _load_string,
     "progenyof": _progenyof,
-    "user_bytes": _user_bytes,
-    "user_text": _user_text,
+    "string_from_user": _string_from_user,
 }

@@ -1,28 +1,33 @@
-"""Routines that spell network addresses out: see ``texts`` for their rules.
+"""Write network addresses as strings: see :mod:`probekit.codegen.runtime.strings` for the rules.
 
-The address is copied to the scratch memory first, and its text is built behind it there.
+inet_ntoa    rsi: address of an IPv4 address
+inet_ntoa6   rsi: address of an IPv6 address
+inet_ntop    rsi: family, rdx: address
+link_ntop    rsi: hardware type, rdx: address
+
+The address is copied to the scratch memory first, and its string is built after it there.
 """
 
 from __future__ import annotations
 
 from probekit.buffers.layout import FaultKind
-from probekit.codegen.context import Context
-from probekit.codegen.runtime.registry import At, Routine
+from probekit.codegen.context import CodegenContext
+from probekit.codegen.runtime.registry import AddressOf, Routine
 from probekit.codegen.runtime.stack import REGS_SIZE, spill
 
 __all__ = ("ROUTINES",)
 
 _DIGITS_END = REGS_SIZE  # digits are written downwards in the part of `temp` that holds registers at other times
-_TEXT = 32  # behind the longest address, 20 bytes; the longest text has 59
+_STRING = 32  # where the string is built: after the longest address, 20 bytes; the longest string has 59
 _AF_INET = 2
 _AF_INET6 = (10, 26)  # Linux's, and Solaris's
 _ETHERNET, _INFINIBAND = (1, 6), (32, 20)  # ARPHRD_*, bytes of an address
 
 
-def _inet_ntoa(context: Context, at: At) -> str:
+def _inet_ntoa(context: CodegenContext, address_of: AddressOf) -> str:
     return f"""
         mov rax, rsi
-        call {at("load_4"):#x}
+        call {address_of("load_4"):#x}
         mov edx, {FaultKind.BADADDR}
         jb out
         mov r8d, eax
@@ -51,37 +56,52 @@ def _inet_ntoa(context: Context, at: At) -> str:
         mov rcx, rsi
         sub rcx, r9
         mov rsi, r9
-        call {at("put"):#x}
+        call {address_of("store_string"):#x}
         clc
     out:
         ret
     """
 
 
-def _byte(context: Context, index: str, offset: int = 0) -> str:
-    """A place in the copied address."""
-    at = context.layout.scratch_offset + context.scratch.temp + offset
-    return f"[rbx + {index} + {at:#x}]"
+def _address_operand(context: CodegenContext, index: str) -> str:
+    """Return the memory operand of a byte in the copied address, without its size. ``index``: a register's text."""
+    return f"[rbx + {index} + {context.layout.scratch_offset + context.scratch.temp:#x}]"
 
 
-def _inet_ntoa6(context: Context, at: At) -> str:
-    """As inet_ntop(3): the first of the longest runs of zero words is ``::``, and IPv4 in IPv6 is dotted.
+def _inet_ntoa6(context: CodegenContext, address_of: AddressOf) -> str:
+    """Write an IPv6 address as inet_ntop(3) does.
 
-    r8 where that run begins (8: nowhere), r9 how long it is, r10 the word at hand, r11 where the text goes on.
+    The first of the longest runs of zero groups is ``::``, and an IPv4 address in an IPv6 one is dotted. r8: the group
+    where that run begins (8: nowhere); r9: how long it is; r10: the current group; r11: where the string goes on.
     """
     return f"""
         mov {spill(context)}, rdi
         lea rdi, {context.in_scratch(context.scratch.temp)}
         mov ecx, 16
-        call {at("load_bytes"):#x}
+        call {address_of("load_bytes"):#x}
         mov edx, {FaultKind.BADADDR}
         jb out
+        {_find_zero_groups(context)}
+        lea r11, {context.in_scratch(context.scratch.temp + _STRING)}
+        xor r10d, r10d
+        {_write_groups(context)}
+        {_write_dotted(context)}
+    done:
+        {_finish(context, address_of)}
+    out:
+        ret
+    """
+
+
+def _find_zero_groups(context: CodegenContext) -> str:
+    """Set r8 and r9 to the start and length of the first longest run of two or more zero groups."""
+    return f"""
         mov r8d, 8
         mov r9d, 1
         xor r10d, r10d
         xor r11d, r11d
     look:
-        cmp word ptr {_byte(context, "r10*2")}, 0
+        cmp word ptr {_address_operand(context, "r10*2")}, 0
         jne other
         inc r11d
         cmp r11d, r9d
@@ -97,8 +117,12 @@ def _inet_ntoa6(context: Context, at: At) -> str:
         inc r10d
         cmp r10d, 8
         jb look
-        lea r11, {context.in_scratch(context.scratch.temp + _TEXT)}
-        xor r10d, r10d
+    """
+
+
+def _write_groups(context: CodegenContext) -> str:
+    """Write the groups and their colons; go to ``dotted`` for an IPv4 address at the end, else to ``done``."""
+    return f"""
     group:
         cmp r10d, r8d
         jne plain
@@ -129,7 +153,18 @@ def _inet_ntoa6(context: Context, at: At) -> str:
         cmp eax, 0xffff
         je dotted
     digits:
-        movzx eax, word ptr {_byte(context, "r10*2")}
+        movzx eax, word ptr {_address_operand(context, "r10*2")}
+        {_write_group()}
+        inc r10d
+        cmp r10d, 8
+        jb group
+        jmp done
+    """
+
+
+def _write_group() -> str:
+    """Write the group in eax, in network byte order, without leading zeros."""
+    return f"""
         bswap eax
         shr eax, 16
         mov ecx, 12
@@ -146,28 +181,30 @@ def _inet_ntoa6(context: Context, at: At) -> str:
         mov edx, eax
         shr edx, cl
         and edx, 15
-        {_hex("dl", "edx", "nibble")}
+        {_hex_digit("dl", "edx", "nibble")}
         mov byte ptr [r11], dl
         inc r11
         sub ecx, 4
         jns digit
-        inc r10d
-        cmp r10d, 8
-        jb group
-        jmp done
+    """
+
+
+def _write_dotted(context: CodegenContext) -> str:
+    """Write the last four bytes of the address as decimals with dots between them."""
+    return f"""
     dotted:
         mov r10d, 12
     part:
-        movzx eax, byte ptr {_byte(context, "r10")}
+        movzx eax, byte ptr {_address_operand(context, "r10")}
         cmp eax, 10
         jb one
         cmp eax, 100
         jb two
         mov ecx, 100
-        {_decimal()}
+        {_decimal_digit()}
     two:
         mov ecx, 10
-        {_decimal()}
+        {_decimal_digit()}
     one:
         add eax, {ord("0"):#x}
         mov byte ptr [r11], al
@@ -178,15 +215,11 @@ def _inet_ntoa6(context: Context, at: At) -> str:
         mov byte ptr [r11], {ord("."):#x}
         inc r11
         jmp part
-    done:
-        {_finish(context, at)}
-    out:
-        ret
     """
 
 
-def _decimal() -> str:
-    """The first digit of eax, which is below ten times ecx; the rest of it stays in eax."""
+def _decimal_digit() -> str:
+    """Write the first digit of eax, which is below ten times ecx; the remainder stays in eax."""
     return f"""
         xor edx, edx
         div ecx
@@ -197,8 +230,8 @@ def _decimal() -> str:
     """
 
 
-def _hex(low: str, register: str, label: str) -> str:
-    """The digit for 0 to 15; ``low`` are the register's lowest bits."""
+def _hex_digit(low: str, register: str, label: str) -> str:
+    """Change 0 to 15 in a register to its digit. ``low``: the name of the register's lowest byte."""
     return f"""
         add {register}, {ord("0"):#x}
         cmp {low}, {ord("9"):#x}
@@ -208,20 +241,20 @@ def _hex(low: str, register: str, label: str) -> str:
     """
 
 
-def _finish(context: Context, at: At) -> str:
-    """What ends at r11 goes to where it was wanted."""
+def _finish(context: CodegenContext, address_of: AddressOf) -> str:
+    """Store the string that ends at r11 where the caller wants it."""
     return f"""
-        lea rsi, {context.in_scratch(context.scratch.temp + _TEXT)}
+        lea rsi, {context.in_scratch(context.scratch.temp + _STRING)}
         mov rcx, r11
         sub rcx, rsi
         mov rdi, {spill(context)}
-        call {at("put"):#x}
+        call {address_of("store_string"):#x}
         clc
     """
 
 
-def _inet_ntop(_context: Context, at: At) -> str:
-    """rsi: the family, rdx: the address."""
+def _inet_ntop(_context: CodegenContext, address_of: AddressOf) -> str:
+    """Choose by the family; one that is unknown is a fault."""
     sixes = "\n".join(f"cmp rsi, {family}\nje six" for family in _AF_INET6)
     return f"""
         cmp rsi, {_AF_INET}
@@ -233,17 +266,17 @@ def _inet_ntop(_context: Context, at: At) -> str:
         ret
     four:
         mov rsi, rdx
-        call {at("inet_ntoa"):#x}
+        call {address_of("inet_ntoa"):#x}
         ret
     six:
         mov rsi, rdx
-        call {at("inet_ntoa6"):#x}
+        call {address_of("inet_ntoa6"):#x}
         ret
     """
 
 
-def _link_ntop(context: Context, at: At) -> str:
-    """rsi: the kind of hardware, rdx: the address."""
+def _link_ntop(context: CodegenContext, address_of: AddressOf) -> str:
+    """Write a hardware address in hexadecimal, with colons; an unknown type of hardware is a fault."""
     return f"""
         mov ecx, {_ETHERNET[1]}
         cmp rsi, {_ETHERNET[0]}
@@ -260,19 +293,19 @@ def _link_ntop(context: Context, at: At) -> str:
         mov {spill(context, 1)}, rcx
         lea rdi, {context.in_scratch(context.scratch.temp)}
         mov rsi, rdx
-        call {at("load_bytes"):#x}
+        call {address_of("load_bytes"):#x}
         mov edx, {FaultKind.BADADDR}
         jb out
         mov rcx, {spill(context, 1)}
         xor r10d, r10d
-        lea r11, {context.in_scratch(context.scratch.temp + _TEXT)}
+        lea r11, {context.in_scratch(context.scratch.temp + _STRING)}
     next:
-        movzx eax, byte ptr {_byte(context, "r10")}
+        movzx eax, byte ptr {_address_operand(context, "r10")}
         mov edx, eax
         shr edx, 4
-        {_hex("dl", "edx", "upper")}
+        {_hex_digit("dl", "edx", "upper")}
         and eax, 15
-        {_hex("al", "eax", "lower")}
+        {_hex_digit("al", "eax", "lower")}
         mov byte ptr [r11], dl
         mov byte ptr [r11 + 1], al
         add r11, 2
@@ -283,7 +316,7 @@ def _link_ntop(context: Context, at: At) -> str:
         inc r11
         jmp next
     done:
-        {_finish(context, at)}
+        {_finish(context, address_of)}
     out:
         ret
     """

@@ -1,12 +1,20 @@
-"""Routines between strings and numbers: see ``texts`` for their rules."""
+"""Convert between strings and numbers, index strings, make random numbers.
+
+lltostr    rsi: number, rdx: base   -> the string
+strtoll    rsi: string, rdx: base   -> rax: the number
+charat     rsi: string, rdx: index  -> rax: the character, 0 after the string's end
+rand                                -> rax: 32 random bits, sign-extended
+
+The rules are those of :mod:`probekit.codegen.runtime.strings`.
+"""
 
 from __future__ import annotations
 
 from probekit.buffers.layout import FaultKind, HeaderWord
-from probekit.codegen.context import Context
-from probekit.codegen.reg_alloc import longest_text
+from probekit.codegen.context import CodegenContext
+from probekit.codegen.reg_alloc import longest_string
 from probekit.codegen.runtime.core import header
-from probekit.codegen.runtime.registry import At, Routine
+from probekit.codegen.runtime.registry import AddressOf, Routine
 from probekit.codegen.runtime.stack import REGS_SIZE
 
 __all__ = ("ROUTINES",)
@@ -15,6 +23,7 @@ _DIGITS_END = REGS_SIZE  # digits are written downwards in the part of `temp` th
 
 
 def _bad_base() -> str:
+    """Return with a fault for a base that is not 2 to 36."""
     return f"""
     bad:
         mov edx, {FaultKind.ILLOP}
@@ -24,8 +33,8 @@ def _bad_base() -> str:
     """
 
 
-def _lltostr(context: Context, at: At) -> str:
-    """r8 the digits so far, r9 the base, r10 whether the number is negative."""
+def _lltostr(context: CodegenContext, address_of: AddressOf) -> str:
+    """Write a number. r8: start of the digits so far; r9: the base; r10: 1 for a negative number."""
     return f"""
         cmp rdx, 2
         jl bad
@@ -78,15 +87,19 @@ def _lltostr(context: Context, at: At) -> str:
     out:
         mov rsi, r8
         sub rcx, r8
-        call {at("put"):#x}
+        call {address_of("store_string"):#x}
         clc
         ret
     {_bad_base()}
     """
 
 
-def _strtoll(context: Context, _at: At) -> str:
-    """r8 a digit, r9 the base, r10 whether it is negative, r11 whether it is too large."""
+def _strtoll(context: CodegenContext, _address_of: AddressOf) -> str:
+    """Read a number as strtoll(3) does; one that is too large becomes the largest.
+
+    rsi: the next character; edi: how many may follow; r8: a digit; r9: the base; r10: 1 for a negative number; r11: 1
+    for one that is too large.
+    """
     return f"""
         cmp rdx, 2
         jl bad
@@ -95,7 +108,31 @@ def _strtoll(context: Context, _at: At) -> str:
         mov r9, rdx
         xor r10d, r10d
         xor r11d, r11d
-        mov edi, {longest_text(context.program):#x}
+        mov edi, {longest_string(context.program):#x}
+        {_skip_blanks_and_sign()}
+        {_skip_hex_prefix()}
+        {_read_digits()}
+        mov rcx, 0x7fffffffffffffff
+        add rcx, r10
+        test r11d, r11d
+        jnz clamp
+        cmp rax, rcx
+        jbe value
+    clamp:
+        mov rax, rcx
+    value:
+        test r10d, r10d
+        jz out
+        neg rax
+    out:
+        clc
+        ret
+    {_bad_base()}
+    """
+
+
+def _skip_blanks_and_sign() -> str:
+    return f"""
     space:
         movzx ecx, byte ptr [rsi]
         cmp ecx, 0x20
@@ -118,6 +155,12 @@ def _strtoll(context: Context, _at: At) -> str:
         jne digits
         inc rsi
     digits:
+    """
+
+
+def _skip_hex_prefix() -> str:
+    """Clear rax, and skip ``0x`` where the base is 16."""
+    return f"""
         xor eax, eax
         cmp r9d, 16
         jne next
@@ -128,6 +171,12 @@ def _strtoll(context: Context, _at: At) -> str:
         cmp ecx, {ord("x"):#x}
         jne next
         add rsi, 2
+    """
+
+
+def _read_digits() -> str:
+    """Read digits into rax up to the first character that is none in this base."""
+    return f"""
     next:
         movzx ecx, byte ptr [rsi]
         lea r8d, [rcx - {ord("0"):#x}]
@@ -154,26 +203,10 @@ def _strtoll(context: Context, _at: At) -> str:
         dec edi
         jnz next
     ended:
-        mov rcx, 0x7fffffffffffffff
-        add rcx, r10
-        test r11d, r11d
-        jnz clamp
-        cmp rax, rcx
-        jbe value
-    clamp:
-        mov rax, rcx
-    value:
-        test r10d, r10d
-        jz out
-        neg rax
-    out:
-        clc
-        ret
-    {_bad_base()}
     """
 
 
-def _charat(context: Context, _at: At) -> str:
+def _charat(context: CodegenContext, _address_of: AddressOf) -> str:
     return f"""
         cmp rdx, {context.program.string_size:#x}
         jae bad
@@ -182,10 +215,10 @@ def _charat(context: Context, _at: At) -> str:
         cmp byte ptr [rsi + rax], 0
         je nothing
         cmp eax, edx
-        je here
+        je found
         inc eax
         jmp next
-    here:
+    found:
         movsx rax, byte ptr [rsi + rax]
         clc
         ret
@@ -200,8 +233,8 @@ def _charat(context: Context, _at: At) -> str:
     """
 
 
-def _rand(_context: Context, _at: At) -> str:
-    """xorshift64, started from the time stamp counter."""
+def _rand(_context: CodegenContext, _address_of: AddressOf) -> str:
+    """Take the next number of xorshift64 (Marsaglia, 2003), which starts from the time stamp counter."""
     return f"""
         mov rcx, {header(HeaderWord.RANDOM)}
         test rcx, rcx

@@ -1,20 +1,23 @@
-"""Routines on paths: see ``texts`` for their rules."""
+"""Take paths apart: ``basename()``, ``dirname()``, ``cleanpath()``.
+
+The path is at rsi. The rules are those of :mod:`probekit.codegen.runtime.strings`.
+"""
 
 from __future__ import annotations
 
-from probekit.codegen.context import Context
-from probekit.codegen.reg_alloc import longest_text
-from probekit.codegen.runtime.registry import At, Routine
-from probekit.codegen.runtime.strings import constant
+from probekit.codegen.context import CodegenContext
+from probekit.codegen.reg_alloc import longest_string
+from probekit.codegen.runtime.registry import AddressOf, Routine
+from probekit.codegen.runtime.strings import store_character
 
 __all__ = ("ROUTINES",)
 
-_SLASH = "0x2f"
+_SLASH, _DOT = "0x2f", "0x2e"
 
 
-def _basename(context: Context, at: At) -> str:
+def _basename(context: CodegenContext, address_of: AddressOf) -> str:
     return f"""
-        call {at("strlen"):#x}
+        call {address_of("strlen"):#x}
         test eax, eax
         jz dot
     strip:
@@ -22,10 +25,10 @@ def _basename(context: Context, at: At) -> str:
         jne name
         dec eax
         jnz strip
-        {constant(context, "/")}
+        {store_character(context, "/")}
         ret
     dot:
-        {constant(context, ".")}
+        {store_character(context, ".")}
         ret
     name:
         mov ecx, eax
@@ -38,14 +41,14 @@ def _basename(context: Context, at: At) -> str:
         sub eax, ecx
         add rsi, rcx
         mov ecx, eax
-        call {at("put"):#x}
+        call {address_of("store_string"):#x}
         ret
     """
 
 
-def _dirname(context: Context, at: At) -> str:
+def _dirname(context: CodegenContext, address_of: AddressOf) -> str:
     return f"""
-        call {at("strlen"):#x}
+        call {address_of("strlen"):#x}
         mov ecx, eax
         test ecx, ecx
         jz dot
@@ -55,10 +58,10 @@ def _dirname(context: Context, at: At) -> str:
         dec ecx
         jnz strip
     root:
-        {constant(context, "/")}
+        {store_character(context, "/")}
         ret
     dot:
-        {constant(context, ".")}
+        {store_character(context, ".")}
         ret
     name:
         cmp byte ptr [rsi + rcx - 1], {_SLASH}
@@ -73,17 +76,17 @@ def _dirname(context: Context, at: At) -> str:
         jnz head
         jmp root
     found:
-        call {at("put"):#x}
+        call {address_of("store_string"):#x}
         ret
     """
 
 
-def _cleanpath(context: Context, at: At) -> str:
-    """Made in the bounce buffer, which is as long as the longest string. r8 its start, r9 its end so far."""
+def _cleanpath(context: CodegenContext, address_of: AddressOf) -> str:
+    """Build the path in the bounce buffer, which is long enough. r8: its start; r9: its end so far."""
     return f"""
         lea r8, {context.in_scratch(context.scratch.bounce)}
         mov r9, r8
-        mov ecx, {longest_text(context.program):#x}
+        mov ecx, {longest_string(context.program):#x}
     next:
         dec ecx
         jz end
@@ -97,16 +100,29 @@ def _cleanpath(context: Context, at: At) -> str:
         inc r9
         inc rsi
         jmp next
+        {_clean_slash()}
+    end:
+        mov rsi, r8
+        mov rcx, r9
+        sub rcx, r8
+        call {address_of("store_string"):#x}
+        ret
+    """
+
+
+def _clean_slash() -> str:
+    """Skip ``/`` before another one, and ``/.`` before a slash; take the last name off for ``/..``; else copy it."""
+    return f"""
     slash:
         mov dl, byte ptr [rsi + 1]
         cmp dl, {_SLASH}
         je one
-        cmp dl, 0x2e
+        cmp dl, {_DOT}
         jne plain
         mov dl, byte ptr [rsi + 2]
         cmp dl, {_SLASH}
         je two
-        cmp dl, 0x2e
+        cmp dl, {_DOT}
         jne plain
         mov dl, byte ptr [rsi + 3]
         test dl, dl
@@ -133,12 +149,6 @@ def _cleanpath(context: Context, at: At) -> str:
     two:
         add rsi, 2
         jmp next
-    end:
-        mov rsi, r8
-        mov rcx, r9
-        sub rcx, r8
-        call {at("put"):#x}
-        ret
     """
 
 

@@ -1,58 +1,55 @@
-"""The shared routines: which there are, and where those that an image needs are.
+"""What a shared routine is, and how the routines of an image are found by name.
 
-They may loop, each with a bound of its own; clauses only move forward. Every routine keeps ``rbx``, ``rbp`` and
-``rsp`` and may use everything else; a fault is the carry flag, with the word at fault in ``rax``.
+A routine may loop, each time with a bound of its own; clauses only move forward. Every routine keeps ``rbx``, ``rbp``
+and ``rsp`` and may change everything else unless it says more. A fault is the carry flag, with the word at fault in
+``rax``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
-from probekit.codegen.context import Context
+from probekit.codegen.context import CodegenContext
 from probekit.errors import InternalError, UnsupportedError
 
 __all__ = (
-    "At",
+    "AGG_FIND_PREFIX",
+    "AddressOf",
     "Routine",
-    "Routines",
-    "find_name",
-    "joined",
-    "service",
+    "agg_find_name",
+    "kernel_function",
+    "merge_tables",
 )
 
 
-At = Callable[[str], int]
-"""The address of a routine by name; asking for it puts it into the image."""
+AddressOf = Callable[[str], int]
+"""Gives the address of a routine by its name. Asking for it puts the routine into the image."""
 
-Routine = Callable[[Context, At], str]
-"""The text of a routine."""
+Routine = Callable[[CodegenContext, AddressOf], str]
+"""Makes the text of a routine."""
 
-
-class Routines(Protocol):
-    """Where routines are."""
-
-    def __call__(self, name: str) -> int: ...
+AGG_FIND_PREFIX = "agg_find_"
+"""What the names of the look-ups of hashed aggregations begin with."""
 
 
-def find_name(agg: int) -> str:
-    """The look-up of a hashed aggregation."""
-    return f"find_{agg}"
+def agg_find_name(agg: int) -> str:
+    """Return the name of the look-up of a hashed aggregation."""
+    return f"{AGG_FIND_PREFIX}{agg}"
 
 
-def joined(*tables: Mapping[str, Routine]) -> dict[str, Routine]:
-    """One table; a name twice is a bug."""
-    found: dict[str, Routine] = {}
+def merge_tables(*tables: Mapping[str, Routine]) -> dict[str, Routine]:
+    """Return one table of routines. Raises :class:`InternalError` when two have the same name."""
+    merged: dict[str, Routine] = {}
     for table in tables:
         for name, routine in table.items():
-            if name in found:
+            if name in merged:
                 raise InternalError(f"two routines are named {name}")
-            found[name] = routine
-    return found
+            merged[name] = routine
+    return merged
 
 
-def service(address: int | None, what: str) -> int:
-    """The address of a kernel function. Raises :class:`UnsupportedError` where the kernel has none."""
+def kernel_function(address: int | None, name: str) -> int:
+    """Return the address of a kernel function. Raises :class:`UnsupportedError` where the kernel has none."""
     if address is None:
-        raise UnsupportedError(f"this kernel has no {what} that a probe may call", feature=what)
+        raise UnsupportedError(f"this kernel has no {name} that a probe may call", feature=name)
     return address

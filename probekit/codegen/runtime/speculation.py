@@ -1,31 +1,33 @@
-"""Speculations as assembly. What is speculated goes through the ring like any record; the host keeps it apart.
+"""Take and end speculations. Speculative records go through the ring like all others; the host keeps them apart.
 
-The guest knows of each speculation only whether it is free, active, or ended but not yet seen to by the host: a word
-each in the data memory, changed by compare-and-exchange.
+speculation         -> rax: the number of a speculation that was free, or 0 after counting that there was none
+speculation_active  rax: number   -> zero flag when that speculation is active
+speculation_end     rax: number   -> eax: 1 when that speculation was active and is ended now, else 0
+
+The guest only knows of each speculation whether it is free, active, or ended but not yet processed by the host: a word
+of the data memory each, changed by compare-and-exchange.
 """
 
 from __future__ import annotations
 
 from probekit.buffers.layout import HeaderWord
 from probekit.buffers.variables import SPECULATION_ACTIVE, SPECULATION_ENDED
-from probekit.codegen.context import Context
+from probekit.codegen.context import CodegenContext
 from probekit.codegen.runtime.core import header
-from probekit.codegen.runtime.registry import At, Routine
-from probekit.errors import InternalError
+from probekit.codegen.runtime.registry import AddressOf, Routine
+from probekit.errors import required
 
 __all__ = ("ROUTINES",)
 
 
-def _words(context: Context) -> tuple[int, int]:
-    """Address of the first word, and how many there are."""
-    place = context.storage.speculations
-    if place is None:
-        raise InternalError("speculations have no words in guest memory")
-    return context.activity + place.offset, place.size // 8
+def _words(context: CodegenContext) -> tuple[int, int]:
+    """Return the address of the first word, and the number of words."""
+    words = required(context.storage.speculations, "the words of speculations in guest memory")
+    return context.activity + words.offset, words.size // 8
 
 
-def _acquire(context: Context, _at: At) -> str:
-    """-> rax: the number of a speculation that was free, or 0 (which is counted). r10d: one is being seen to."""
+def _acquire(context: CodegenContext, _address_of: AddressOf) -> str:
+    """Take the first free word. r10d: 1 when the host has yet to process an ended speculation."""
     first, count = _words(context)
     return f"""
         mov r9, {first:#x}
@@ -59,8 +61,7 @@ def _acquire(context: Context, _at: At) -> str:
     """
 
 
-def _end(context: Context, _at: At) -> str:
-    """rax: a number -> 0 in eax unless that speculation was active and is ended now."""
+def _end(context: CodegenContext, _address_of: AddressOf) -> str:
     first, count = _words(context)
     return f"""
         dec rax
@@ -80,8 +81,7 @@ def _end(context: Context, _at: At) -> str:
     """
 
 
-def _active(context: Context, _at: At) -> str:
-    """rax: a number -> zero flag when that speculation is active."""
+def _active(context: CodegenContext, _address_of: AddressOf) -> str:
     first, count = _words(context)
     return f"""
         dec rax

@@ -1,21 +1,29 @@
-"""Routines that look for one string in another, and cut strings: see ``texts`` for their rules."""
+"""Search for one string in another, and cut strings: see :mod:`probekit.codegen.runtime.strings` for the rules.
+
+starts_with    rsi, rdx: strings     -> zero flag when the first starts with the second; changes rax, r9, r10, r11
+is_delimiter   al, rdx: string       -> zero flag when the character is in the string; changes r9, r10
+strstr         rsi: string, rdx: part
+index, rindex  rsi: string, rdx: part, rcx: where to start  -> rax: the place, -1 when there is none
+substr         rsi: string, rdx: start, rcx: length, r8d: not 0 when there is no length
+strtok         rsi: string, rdx: delimiters
+strtok_more    rsi: delimiters       -> the next token of the string that strtok was called with
+"""
 
 from __future__ import annotations
 
-from probekit.codegen.context import Context
-from probekit.codegen.reg_alloc import longest_text
-from probekit.codegen.runtime.registry import At, Routine
-from probekit.codegen.runtime.strings import found_text
+from probekit.codegen.context import CodegenContext
+from probekit.codegen.reg_alloc import longest_string
+from probekit.codegen.runtime.registry import AddressOf, Routine
+from probekit.codegen.runtime.strings import string_search_end
 
 __all__ = ("ROUTINES",)
 
 
-def _starts(context: Context, _at: At) -> str:
-    """Zero flag: the string at rsi starts with the one at rdx. Uses rax, r9, r10 and r11."""
+def _starts_with(context: CodegenContext, _address_of: AddressOf) -> str:
     return f"""
         mov r9, rdx
         mov r10, rsi
-        mov r11d, {longest_text(context.program):#x}
+        mov r11d, {longest_string(context.program):#x}
     next:
         mov al, byte ptr [r9]
         test al, al
@@ -31,22 +39,22 @@ def _starts(context: Context, _at: At) -> str:
     """
 
 
-def _strstr(context: Context, at: At) -> str:
+def _strstr(context: CodegenContext, address_of: AddressOf) -> str:
     return f"""
-        mov ecx, {longest_text(context.program):#x}
+        mov ecx, {longest_string(context.program):#x}
     next:
-        call {at("starts"):#x}
+        call {address_of("starts_with"):#x}
         je found
         cmp byte ptr [rsi], 0
         je nothing
         inc rsi
         dec ecx
         jnz next
-    {found_text(at)}
+    {string_search_end(address_of)}
     """
 
 
-_FOUND_PLACE = """
+_INDEX_END = """
     nothing:
         mov rax, -1
         ret
@@ -55,12 +63,12 @@ _FOUND_PLACE = """
         sub rax, r8
         ret
 """
-"""How a search ends whose result is how far rsi is from r8."""
+"""The end of a search whose result is the distance from r8 to rsi, or -1."""
 
 
-def _index(_context: Context, at: At) -> str:
+def _index(_context: CodegenContext, address_of: AddressOf) -> str:
     return f"""
-        call {at("strlen"):#x}
+        call {address_of("strlen"):#x}
         test rcx, rcx
         jns below
         xor ecx, ecx
@@ -73,17 +81,17 @@ def _index(_context: Context, at: At) -> str:
         lea rdi, [rsi + rax]
         add rsi, rcx
     next:
-        call {at("starts"):#x}
+        call {address_of("starts_with"):#x}
         je found
         cmp rsi, rdi
         jae nothing
         inc rsi
         jmp next
-    {_FOUND_PLACE}
+    {_INDEX_END}
     """
 
 
-def _rindex(_context: Context, at: At) -> str:
+def _rindex(_context: CodegenContext, address_of: AddressOf) -> str:
     return f"""
         test rcx, rcx
         jns go
@@ -94,7 +102,7 @@ def _rindex(_context: Context, at: At) -> str:
     out:
         ret
     go:
-        call {at("strlen"):#x}
+        call {address_of("strlen"):#x}
         cmp rcx, rax
         jle from
         mov rcx, rax
@@ -102,20 +110,19 @@ def _rindex(_context: Context, at: At) -> str:
         mov r8, rsi
         add rsi, rcx
     next:
-        call {at("starts"):#x}
+        call {address_of("starts_with"):#x}
         je found
         cmp rsi, r8
         je nothing
         dec rsi
         jmp next
-    {_FOUND_PLACE}
+    {_INDEX_END}
     """
 
 
-def _substr(_context: Context, at: At) -> str:
-    """r8d: not 0 when there is no length."""
+def _substr(_context: CodegenContext, address_of: AddressOf) -> str:
     return f"""
-        call {at("strlen"):#x}
+        call {address_of("strlen"):#x}
         test r8d, r8d
         jz given
         mov rcx, rax
@@ -147,7 +154,7 @@ def _substr(_context: Context, at: At) -> str:
         mov rcx, r9
     copy:
         add rsi, rdx
-        call {at("put"):#x}
+        call {address_of("store_string"):#x}
         ret
     empty:
         mov byte ptr [rdi], 0
@@ -155,11 +162,10 @@ def _substr(_context: Context, at: At) -> str:
     """
 
 
-def _member(context: Context, _at: At) -> str:
-    """Zero flag: al is one of the characters of the string at rdx. Uses r9 and r10."""
+def _is_delimiter(context: CodegenContext, _address_of: AddressOf) -> str:
     return f"""
         mov r9, rdx
-        mov r10d, {longest_text(context.program):#x}
+        mov r10d, {longest_string(context.program):#x}
     next:
         cmp byte ptr [r9], 0
         je nothing
@@ -175,22 +181,22 @@ def _member(context: Context, _at: At) -> str:
     """
 
 
-def _strtok(context: Context, at: At) -> str:
-    """What follows the token is kept: a word that says so, then the string."""
-    kept = context.scratch.token
+def _strtok(context: CodegenContext, address_of: AddressOf) -> str:
+    """Store the token, and save the rest of the string: a word that is 1 when there is any, then the rest itself."""
+    state = context.scratch.strtok_state
     return f"""
-        mov r11d, {longest_text(context.program):#x}
+        mov r11d, {longest_string(context.program):#x}
     skip:
         mov al, byte ptr [rsi]
         test al, al
         jz nothing
-        call {at("member"):#x}
+        call {address_of("is_delimiter"):#x}
         jne token
         inc rsi
         dec r11d
         jnz skip
     nothing:
-        mov qword ptr {context.in_scratch(kept)}, 0
+        mov qword ptr {context.in_scratch(state)}, 0
         mov byte ptr [rdi], 0
         ret
     token:
@@ -199,29 +205,29 @@ def _strtok(context: Context, at: At) -> str:
         mov al, byte ptr [rsi]
         test al, al
         jz last
-        call {at("member"):#x}
+        call {address_of("is_delimiter"):#x}
         je cut
         inc rsi
         dec r11d
         jnz scan
     last:
-        mov qword ptr {context.in_scratch(kept)}, 0
+        mov qword ptr {context.in_scratch(state)}, 0
         mov rcx, rsi
         sub rcx, r8
         mov rsi, r8
-        call {at("put"):#x}
+        call {address_of("store_string"):#x}
         ret
     cut:
         push rsi
         mov rcx, rsi
         sub rcx, r8
         mov rsi, r8
-        call {at("put"):#x}
+        call {address_of("store_string"):#x}
         pop rsi
         inc rsi
-        mov qword ptr {context.in_scratch(kept)}, 1
-        lea rdi, {context.in_scratch(kept + 8)}
-        mov ecx, {longest_text(context.program):#x}
+        mov qword ptr {context.in_scratch(state)}, 1
+        lea rdi, {context.in_scratch(state + 8)}
+        mov ecx, {longest_string(context.program):#x}
     rest:
         mov al, byte ptr [rsi]
         mov byte ptr [rdi], al
@@ -237,27 +243,26 @@ def _strtok(context: Context, at: At) -> str:
     """
 
 
-def _strtok_more(context: Context, at: At) -> str:
-    """The delimiters alone, in rsi."""
-    kept = context.scratch.token
+def _strtok_more(context: CodegenContext, address_of: AddressOf) -> str:
+    state = context.scratch.strtok_state
     return f"""
         mov rdx, rsi
-        lea rsi, {context.in_scratch(kept + 8)}
-        cmp qword ptr {context.in_scratch(kept)}, 0
+        lea rsi, {context.in_scratch(state + 8)}
+        cmp qword ptr {context.in_scratch(state)}, 0
         jne go
         mov byte ptr [rdi], 0
         ret
     go:
-        call {at("strtok"):#x}
+        call {address_of("strtok"):#x}
         ret
     """
 
 
 ROUTINES: dict[str, Routine] = {
     "index": _index,
-    "member": _member,
+    "is_delimiter": _is_delimiter,
     "rindex": _rindex,
-    "starts": _starts,
+    "starts_with": _starts_with,
     "strstr": _strstr,
     "strtok": _strtok,
     "strtok_more": _strtok_more,

@@ -1,66 +1,72 @@
-"""Routines on strings: D's subroutines, equal to :mod:`probekit.interp.text` byte for byte.
+"""Make and measure strings: D's subroutines, equal to :mod:`probekit.interp.text` byte for byte.
 
-Arguments come in rsi, rdx, rcx; a string is put at rdi, cut to the size that strings have; an integer is in rax.
-What can go wrong is the carry flag, with the kind of fault in edx and the word at fault in rax. Every loop ends at
-a NUL, or after as many bytes as the longest string has.
+Arguments are in rsi, rdx, rcx. A string is stored at rdi, cut to the size that strings have; an integer is in rax. A
+fault is the carry flag, with its kind in edx and the word at fault in rax. Every loop ends at a NUL, or after as many
+bytes as the longest string has.
 
-The simple ones are here; ``searches``, ``paths`` and ``numbers`` keep the same rules.
+store_string  rsi, rcx: bytes   -> these bytes as a string
+copy_string   rsi: string       -> the string
+strlen        rsi: string       -> rax; keeps everything else
+strjoin       rsi, rdx: strings
+tolower, toupper  rsi: string
+strchr, strrchr   rsi: string, dl: character
+
+:mod:`~probekit.codegen.runtime.string_search`, ``paths``, ``numbers``, ``net_addresses`` and ``json_text`` keep the
+same rules.
 """
 
 from __future__ import annotations
 
-from probekit.codegen.context import Context
-from probekit.codegen.reg_alloc import longest_text
-from probekit.codegen.runtime.registry import At, Routine
+from probekit.codegen.context import CodegenContext
+from probekit.codegen.reg_alloc import longest_string
+from probekit.codegen.runtime.registry import AddressOf, Routine
 
-__all__ = ("ROUTINES", "constant", "found_text", "room")
+__all__ = ("ROUTINES", "max_length", "store_character", "string_search_end")
 
 
-def room(context: Context) -> int:
-    """Bytes of a string without its NUL."""
+def max_length(context: CodegenContext) -> int:
+    """Return the most bytes that a string may have without its NUL."""
     return context.program.string_size - 1
 
 
-def constant(context: Context, char: str) -> str:
-    """A string of one character at rdi."""
-    if not room(context):
+def store_character(context: CodegenContext, char: str) -> str:
+    """Store a string of one character at rdi."""
+    if not max_length(context):
         return "mov byte ptr [rdi], 0"
     return f"mov byte ptr [rdi], {ord(char):#x}; mov byte ptr [rdi + 1], 0"
 
 
-def found_text(at: At) -> str:
-    """How a search ends: at ``found`` with the string at rsi, at ``nothing`` with the empty one."""
+def string_search_end(address_of: AddressOf) -> str:
+    """End a search: at ``found`` with the string at rsi, at ``nothing`` with the empty string."""
     return f"""
     nothing:
         mov byte ptr [rdi], 0
         ret
     found:
-        call {at("text"):#x}
+        call {address_of("copy_string"):#x}
         ret
     """
 
 
-def _strlen(context: Context, _at: At) -> str:
-    """Keeps everything but rax."""
+def _strlen(context: CodegenContext, _address_of: AddressOf) -> str:
     return f"""
         xor eax, eax
     next:
         cmp byte ptr [rsi + rax], 0
         je done
         inc eax
-        cmp eax, {longest_text(context.program):#x}
+        cmp eax, {longest_string(context.program):#x}
         jb next
     done:
         ret
     """
 
 
-def _put(context: Context, _at: At) -> str:
-    """rcx bytes from rsi."""
+def _store_string(context: CodegenContext, _address_of: AddressOf) -> str:
     return f"""
-        cmp rcx, {room(context):#x}
+        cmp rcx, {max_length(context):#x}
         jbe fits
-        mov ecx, {room(context):#x}
+        mov ecx, {max_length(context):#x}
     fits:
         test ecx, ecx
         jz done
@@ -77,10 +83,9 @@ def _put(context: Context, _at: At) -> str:
     """
 
 
-def _text(context: Context, _at: At) -> str:
-    """The string at rsi."""
+def _copy_string(context: CodegenContext, _address_of: AddressOf) -> str:
     return f"""
-        mov ecx, {room(context) + 1:#x}
+        mov ecx, {max_length(context) + 1:#x}
     next:
         dec ecx
         jz done
@@ -97,9 +102,9 @@ def _text(context: Context, _at: At) -> str:
     """
 
 
-def _strjoin(context: Context, _at: At) -> str:
+def _strjoin(context: CodegenContext, _address_of: AddressOf) -> str:
     return f"""
-        mov ecx, {room(context) + 1:#x}
+        mov ecx, {max_length(context) + 1:#x}
     first:
         dec ecx
         jz done
@@ -127,10 +132,12 @@ def _strjoin(context: Context, _at: At) -> str:
     """
 
 
-def _case(first: str, change: str) -> Routine:
-    def text(context: Context, _at: At) -> str:
+def _change_case(first: str, change: str) -> Routine:
+    """Return a routine that changes the 26 letters from ``first`` on by the instruction ``change``."""
+
+    def text(context: CodegenContext, _address_of: AddressOf) -> str:
         return f"""
-            mov ecx, {room(context) + 1:#x}
+            mov ecx, {max_length(context) + 1:#x}
         next:
             dec ecx
             jz done
@@ -154,11 +161,11 @@ def _case(first: str, change: str) -> Routine:
     return text
 
 
-def _strchr(context: Context, at: At) -> str:
+def _strchr(context: CodegenContext, address_of: AddressOf) -> str:
     return f"""
         test dl, dl
         jz nothing
-        mov ecx, {longest_text(context.program):#x}
+        mov ecx, {longest_string(context.program):#x}
     next:
         mov al, byte ptr [rsi]
         test al, al
@@ -168,16 +175,16 @@ def _strchr(context: Context, at: At) -> str:
         inc rsi
         dec ecx
         jnz next
-    {found_text(at)}
+    {string_search_end(address_of)}
     """
 
 
-def _strrchr(context: Context, at: At) -> str:
+def _strrchr(context: CodegenContext, address_of: AddressOf) -> str:
     return f"""
         xor r8d, r8d
         test dl, dl
         jz nothing
-        mov ecx, {longest_text(context.program):#x}
+        mov ecx, {longest_string(context.program):#x}
     next:
         mov al, byte ptr [rsi]
         test al, al
@@ -193,17 +200,17 @@ def _strrchr(context: Context, at: At) -> str:
         mov rsi, r8
         test rsi, rsi
         jnz found
-    {found_text(at)}
+    {string_search_end(address_of)}
     """
 
 
 ROUTINES: dict[str, Routine] = {
-    "put": _put,
+    "copy_string": _copy_string,
+    "store_string": _store_string,
     "strchr": _strchr,
     "strjoin": _strjoin,
     "strlen": _strlen,
     "strrchr": _strrchr,
-    "text": _text,
-    "tolower": _case("A", "add al, 32"),
-    "toupper": _case("a", "sub al, 32"),
+    "tolower": _change_case("A", "add al, 32"),
+    "toupper": _change_case("a", "sub al, 32"),
 }

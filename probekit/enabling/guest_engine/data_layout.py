@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from probekit.buffers.layout import BLOCK_MAGIC, BlockLayout
-from probekit.codegen.aggregate import ladder_of
-from probekit.codegen.context import SITE_ENTRY_SIZE, SITE_FIELDS, Context
+from probekit.buffers.layout import BLOCK_MAGIC, CpuBlockLayout
+from probekit.codegen.aggregate import llquantize_bounds
+from probekit.codegen.context import SITE_ENTRY_SIZE, SITE_FIELDS, CodegenContext
 from probekit.codegen.demand import Demand, program_demand
 from probekit.codegen.storage import Storage
 from probekit.enabling.sites import EnabledSite
@@ -99,7 +99,7 @@ VARIABLES = 8
 
 
 def plan_data(
-    program: Program, sites: Sequence[EnabledSite], storage: Storage, layout: BlockLayout, cpus: int
+    program: Program, sites: Sequence[EnabledSite], storage: Storage, layout: CpuBlockLayout, cpus: int
 ) -> DataPlan:
     """Lay out the allocation and build the bytes of its head.
 
@@ -108,18 +108,18 @@ def plan_data(
     demand = program_demand(program, guest_clauses(program, sites))
     site_table = -(-storage.size // 64) * 64
     pool = _Pool()
-    constants = {text: pool.intern(text) for text in demand.constants}
+    constants = {text: pool.intern(text) for text in demand.strings}
     head = bytearray()
     if demand.site_table or any(site.call is not None for site in sites):
         for site in sites:
-            head += _site_entry(site, pool if demand.names else None)
+            head += _site_entry(site, pool if demand.probe_names else None)
     addresses = site_table + len(head)
-    if demand.addresses:
+    if demand.site_addresses:
         head += b"".join(struct.pack("<Q", site.site.addr) for site in sites)
     ladders: dict[int, int] = {}
-    for agg in demand.ladders:
+    for agg in demand.llquantize_aggs:
         ladders[agg] = site_table + len(head)
-        bounds = ladder_of(program.aggregations[agg])
+        bounds = llquantize_bounds(program.aggregations[agg])
         head += struct.pack(f"<{len(bounds)}q", *bounds)
     strings = site_table + len(head)
     head += pool.data
@@ -144,26 +144,26 @@ def guest_clauses(program: Program, sites: Sequence[EnabledSite]) -> tuple[Claus
 
 
 def data_context(
-    program: Program, plan: DataPlan, layout: BlockLayout, facts: CodeFacts, *, data: int, slot: int
-) -> Context:
+    program: Program, plan: DataPlan, layout: CpuBlockLayout, facts: CodeFacts, *, data: int, slot: int
+) -> CodegenContext:
     """Return what code depends on, with the data memory at ``data`` and the per-CPU slot at ``slot``."""
-    return Context(
+    return CodegenContext(
         layout=layout,
         program=program,
         storage=plan.storage,
-        slot=slot - (1 << 64) if slot >> 63 else slot,
+        percpu_slot=slot - (1 << 64) if slot >> 63 else slot,
         activity=data,
-        sites=data + plan.sites,
-        addresses=data + plan.addresses,
-        ladders={agg: data + at for agg, at in plan.ladders.items()},
-        strings=data + plan.strings,
-        constants=plan.constants,
+        site_table=data + plan.sites,
+        site_addresses=data + plan.addresses,
+        llquantize_bounds={agg: data + at for agg, at in plan.ladders.items()},
+        string_pool=data + plan.strings,
+        pool_offsets=plan.constants,
         demand=plan.demand,
         preemptible=facts.preemptible,
         task=facts.task,
         clock=facts.clock,
-        tsc_khz=facts.tsc_khz if facts.tsc_shared else 0,
-        tsc_rate=facts.tsc_khz,
+        shared_tsc_khz=facts.tsc_khz if facts.tsc_shared else 0,
+        tsc_khz=facts.tsc_khz,
         longest_sample=facts.tsc_khz,
         kernel=facts.kernel,
     )

@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from probekit.buffers.layout import BLOCK_MAGIC, BlockLayout, DenseStore, HeaderWord, RawRecord, walk_records
-from probekit.consumer.aggregate import stored_rows
+from probekit.buffers.layout import BLOCK_MAGIC, CpuBlockLayout, DenseStore, HeaderWord, RawRecord, walk_records
+from probekit.consumer.aggregations import stored_rows
 from probekit.consumer.events import ProbeIdentity
 from probekit.enabling.api import Drained, Rows
 from probekit.enabling.guest_engine.data_layout import DataPlan
@@ -66,7 +66,7 @@ class ProgramData:
         base: int,
         *,
         plan: DataPlan,
-        layout: BlockLayout,
+        layout: CpuBlockLayout,
         program: Program,
         cpus: Sequence[int],
         probes: Mapping[int, ProbeIdentity],

@@ -30,7 +30,7 @@ from probekit.enabling.speculation import Speculations
 from probekit.errors import GuestError, InternalError
 from probekit.guest.facts import GuestFacts
 from probekit.guest.memory import PauseClock
-from probekit.interp.state import State
+from probekit.interp.state import ProgramState
 from probekit.ir.ops import Program
 from probekit.patch.edits import TextMemory
 from probekit.target.api import Target
@@ -96,7 +96,7 @@ class GuestEngine:
         pace = self._drain.pace
         return {"stops_to_read": pace.stops, "longest_stop_to_read_s": pace.longest} if pace.stops else {}
 
-    def enable(self, initial: Mapping[int, int], state: State, speculations: Speculations) -> None:
+    def enable(self, initial: Mapping[int, int], state: ProgramState, speculations: Speculations) -> None:
         """Allocate, assemble, write, patch. On any error everything is undone before the error is raised."""
         try:
             self._enable(initial, state, speculations)
@@ -106,7 +106,7 @@ class GuestEngine:
                 self._access.target.resume()
             raise
 
-    def _enable(self, initial: Mapping[int, int], state: State, speculations: Speculations) -> None:
+    def _enable(self, initial: Mapping[int, int], state: ProgramState, speculations: Speculations) -> None:
         access, plan, resources, patches = self._access, self._plan, self._resources, self._patches
         # Both bounds are computed before the guest is stopped at a safe point.
         bound, room = plan.code_bound(), plan.data_bound(len(access.log.contents()) + self._edits_size)
@@ -203,12 +203,9 @@ class GuestEngine:
 
         It is safe to call twice. Returns a message for everything that could not be done.
         """
-        problems, foreign = self._patches.undo()
+        problems = self._patches.undo()
         if self._resources.memory:
-            # Somebody who changed a site may have kept a copy of our jump.
-            problems += (
-                self._resources.leave_behind("others may lead there")
-                if foreign
-                else self._resources.release(bypassed=self._patches.bypassed)
-            )
+            # Somebody who changed a site may have kept a copy of our jump; one that cannot be read may still have it.
+            keep = "others may lead there" if problems else ""
+            problems += self._resources.release(bypassed=self._patches.bypassed, keep=keep)
         return problems

@@ -12,8 +12,8 @@ from probekit.enabling.guest_engine.plan import GuestPlan
 from probekit.enabling.speculation import Speculations
 from probekit.errors import ConflictError, GuestError, InternalError
 from probekit.guest.linux import Allocation
-from probekit.interp.state import State
-from probekit.patch.table import header
+from probekit.interp.state import ProgramState
+from probekit.patch.recovery_table import header
 
 __all__ = ("write_code", "write_data", "write_table", "write_trap_data")
 
@@ -54,7 +54,7 @@ def write_data(
     slot: Allocation,
     data: Allocation,
     initial: Mapping[int, int],
-    state: State,
+    state: ProgramState,
     speculations: Speculations,
 ) -> None:
     """Write tables, globals and the heads of blocks, and the per-CPU slots that lead to the blocks.
@@ -90,4 +90,4 @@ def write_table(
     for offset in range(0, len(table), _CHUNK):
         program_data.memory.write(where + offset, table[offset : offset + _CHUNK])
     write_code(access, code.addr, header(where, table))
-    access.log.table(stands=True)
+    access.log.table_written(code.addr)

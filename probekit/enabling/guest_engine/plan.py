@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from probekit.buffers.layout import BlockLayout, plan_block
-from probekit.codegen.context import Context
+from probekit.buffers.layout import CpuBlockLayout, plan_block
+from probekit.codegen.context import CodegenContext
 from probekit.codegen.storage import StorageOptions, plan_storage
 from probekit.enabling.api import EngineOptions
 from probekit.enabling.guest_engine.data_layout import VARIABLES, DataPlan, data_context, guest_clauses, plan_data
@@ -20,7 +20,7 @@ from probekit.errors import GuestError
 from probekit.guest.facts import GuestFacts
 from probekit.guest.watchdog import WATCHDOG_SIZE
 from probekit.ir.ops import Program
-from probekit.patch.table import HEADER_SIZE
+from probekit.patch.recovery_table import HEADER_SIZE
 from probekit.records import record
 
 __all__ = ("CODE_AT", "GuestPlan", "plan_guest")
@@ -42,14 +42,14 @@ class GuestPlan:
     facts: GuestFacts
     cpus: tuple[int, ...]
     """Numbers of the CPUs that have a block, in order of the blocks."""
-    layout: BlockLayout
+    layout: CpuBlockLayout
     """Of one CPU's block."""
     data: DataPlan
     """Of all data memory."""
     traps: TrapPlan | None
     """None where no site has an INT3."""
 
-    def context(self, *, data: int, slot: int) -> Context:
+    def context(self, *, data: int, slot: int) -> CodegenContext:
         """Return what code depends on, with the data memory at ``data`` and the per-CPU slot at ``slot``."""
         return data_context(self.program, self.data, self.layout, self.facts, data=data, slot=slot)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from probekit.buffers.actions import Exit
-from probekit.codegen.context import Context
+from probekit.codegen.context import CodegenContext
 from probekit.codegen.costs import calibration_text
 from probekit.codegen.image import CodeImage, ThunkKey, build_image
 from probekit.codegen.inline import inline_aggregation, inline_bodies, inline_body_size, inline_increment
@@ -21,7 +21,7 @@ from probekit.codegen.thunk import CALL_BODY_SIZE, call_body
 from probekit.enabling.sites import EnabledSite
 from probekit.errors import InternalError
 from probekit.guest.tracepoints import CALL_ENTRY_SIZE, TracepointProbe, call_table, caller_code
-from probekit.ir.ops import Aggregate, Clause, Program
+from probekit.ir.ops import Clause, Program, UpdateAgg
 from probekit.isa.assemble import assemble
 from probekit.patch.detours import compose_stub, site_edit, stub_shape
 from probekit.patch.edits import Edit
@@ -92,7 +92,7 @@ def _exits(clause: Clause) -> bool:
     return clause.record is not None and any(isinstance(action, Exit) for action in clause.record.actions)
 
 
-def plan_stubs(program: Program, sites: Sequence[EnabledSite], context: Context) -> StubPlan:
+def plan_stubs(program: Program, sites: Sequence[EnabledSite], context: CodegenContext) -> StubPlan:
     """Decide for every site how it runs its clauses. A site is inline only when all its clauses are single increments.
 
     Increments do not look at the activity word, so there are none in a program where a clause calls ``exit()``.
@@ -121,10 +121,10 @@ def plan_stubs(program: Program, sites: Sequence[EnabledSite], context: Context)
 
 
 def _aggregated(clause: Clause) -> set[int]:
-    return {op.agg for block in clause.blocks for op in block.ops if isinstance(op, Aggregate)}
+    return {op.agg for block in clause.blocks for op in block.ops if isinstance(op, UpdateAgg)}
 
 
-def _calibrations(image: CodeImage, context: Context, addr: int) -> tuple[bytes, Calibrations | None]:
+def _calibrations(image: CodeImage, context: CodegenContext, addr: int) -> tuple[bytes, Calibrations | None]:
     """Assemble the functions that measure times, for ``addr``; nothing where nothing is measured."""
     costs = context.layout.costs
     if costs is None:
@@ -142,7 +142,9 @@ def _around(site: Site | Hook, body_size: int) -> tuple[int, int]:
     return shape.prefix_size, shape.total_size
 
 
-def code_size(program: Program, sites: Sequence[EnabledSite], plan: StubPlan, context: Context, near: int) -> int:
+def code_size(
+    program: Program, sites: Sequence[EnabledSite], plan: StubPlan, context: CodegenContext, near: int
+) -> int:
     """Return an upper bound of the bytes that :func:`build_code` makes. ``near``: any address near guest text."""
     image = build_image(program, plan.thunks, context, near)
     bodies = {aggs: inline_body_size(len(aggs), context) for aggs in set(plan.inline) if aggs is not None}
@@ -154,7 +156,7 @@ def code_size(program: Program, sites: Sequence[EnabledSite], plan: StubPlan, co
 
 
 def build_code(
-    program: Program, sites: Sequence[EnabledSite], plan: StubPlan, context: Context, addr: int
+    program: Program, sites: Sequence[EnabledSite], plan: StubPlan, context: CodegenContext, addr: int
 ) -> BuiltCode:
     """Build all code for ``addr``: the shared code, then the stubs. Sites at one address share a stub."""
     image = build_image(program, plan.thunks, context, addr)
@@ -222,7 +224,7 @@ def _by_address(sites: Sequence[EnabledSite]) -> Iterable[Sequence[EnabledSite]]
 class _Bodies:
     """Makes the part of a stub that runs the clauses of one probe."""
 
-    def __init__(self, plan: StubPlan, context: Context, image: CodeImage) -> None:
+    def __init__(self, plan: StubPlan, context: CodegenContext, image: CodeImage) -> None:
         self._inline = plan.inline
         self._thunks = image.thunks
         self._made = {aggs: inline_bodies(aggs, context) for aggs in set(plan.inline) if aggs is not None}

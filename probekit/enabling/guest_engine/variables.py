@@ -18,7 +18,7 @@ from probekit.buffers.variables import (
     SPECULATION_ENDED,
     SPECULATION_FREE,
     DynamicTable,
-    Place,
+    Extent,
     hash_words,
     round8,
 )
@@ -38,7 +38,7 @@ _Key = tuple[Value, ...]
 
 
 class GuestVariables:
-    """A program's variables in guest memory: a :class:`probekit.interp.state.Shared`."""
+    """A program's variables in guest memory: a :class:`probekit.interp.state.VariablesElsewhere`."""
 
     def __init__(
         self,
@@ -238,7 +238,7 @@ class GuestSpeculations:
 
     def __init__(
         self,
-        place: Place,
+        place: Extent,
         *,
         base: int,
         memory: Callable[[], DataMemory],
@@ -280,7 +280,7 @@ class GuestSpeculations:
         self._memory().write(self._addr + 8 * (number - 1), struct.pack("<Q", value))
 
 
-def _inside(place: Place, start: int, size: int) -> bool:
+def _inside(place: Extent, start: int, size: int) -> bool:
     return place.offset <= start and start + size <= place.offset + place.size
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from probekit.codegen.runtime.task_paths import DEEPEST, LONGEST_NAME
+from probekit.codegen.runtime.task_paths import MAX_NAME, MAX_NAMES
 from probekit.errors import GuestError
 from probekit.guest.offsets import PathOffsets
 
@@ -28,7 +28,7 @@ def path_text(read: Callable[[int, int], bytes], paths: PathOffsets, path: Mount
     names: list[bytes] = []
     if not word(dentry + paths.hashed) and word(dentry + paths.parent) != dentry:
         names.append(b" (deleted)")
-    for _ in range(DEEPEST):
+    for _ in range(MAX_NAMES):
         if (mount, dentry) == root:
             break
         if word(mount + paths.mount_root) == dentry:
@@ -41,7 +41,7 @@ def path_text(read: Callable[[int, int], bytes], paths: PathOffsets, path: Mount
         if parent == dentry:
             break
         size = int.from_bytes(read(dentry + paths.name_size, 4), "little")
-        if size > LONGEST_NAME:
+        if size > MAX_NAME:
             raise GuestError(f"the name at {dentry:#x} has {size} bytes")
         names.append(b"/" + read(word(dentry + paths.name), size))
         dentry = parent

@@ -21,7 +21,7 @@ from probekit.enabling.speculation import Speculations
 from probekit.errors import InternalError
 from probekit.interp.aggs import Aggregations
 from probekit.interp.run import EvalFault, Value, run_clause
-from probekit.interp.state import State
+from probekit.interp.state import ProgramState
 from probekit.ir.names import BUILTINS
 from probekit.ir.ops import Clause, Program
 from probekit.providers.api import Probe
@@ -132,7 +132,7 @@ class Firing:
         globals_: Globals,
         aggregations: Aggregations,
         speculations: Speculations | None = None,
-        state: State | None = None,
+        state: ProgramState | None = None,
     ) -> None:
         """Prepare a firing of ``probe`` in ``world``. ``state``: None for a program that keeps nothing."""
         self._probe = probe
@@ -141,7 +141,7 @@ class Firing:
         self._world = world
         self._globals = globals_
         self._aggregations = aggregations
-        self.state = state if state is not None else State(program)
+        self.state = state if state is not None else ProgramState(program)
         """What the program keeps from firing to firing."""
         self._locals: dict[int, Value] = {}
         self.clause = 0
@@ -184,11 +184,11 @@ class Firing:
         self._aggregations.feed(agg, key, value, weight)
 
     def progenyof(self, pid: int) -> bool:
-        """See :class:`World`."""
+        """Return whether the task descends from process ``pid``."""
         return self._world.progenyof(pid)
 
     def stack(self, frames: int) -> bytes:
-        """See :class:`World`."""
+        """Return at most so many return addresses of the kernel, 8 bytes each."""
         return self._world.stack(frames)
 
     def speculation(self) -> int:

@@ -22,7 +22,7 @@ from probekit.enabling.host.firing import Firing, HostWorld, World, fault_record
 from probekit.enabling.speculation import Speculations
 from probekit.interp.aggs import Aggregations
 from probekit.interp.run import EvalFault, run_clause
-from probekit.interp.state import Limits, State
+from probekit.interp.state import ProgramState, StateLimits
 from probekit.ir.ops import Clause, Program
 from probekit.records import record
 
@@ -75,7 +75,7 @@ class HostProbes:
         speculations: Speculations,
         bufsize: int,
         bufpolicy: str = "switch",
-        limits: Limits | None = None,
+        limits: StateLimits | None = None,
         guest: GuestView | None = None,
     ) -> None:
         """Prepare a program's host probes.
@@ -95,7 +95,7 @@ class HostProbes:
         self._bufsize = bufsize
         self._bufpolicy = bufpolicy
         self._used = 0
-        self.state = State(program, limits or Limits())
+        self.state = ProgramState(program, limits or StateLimits())
         """What the program keeps from firing to firing."""
         self._guest = guest
         self.state.memory.outside = guest.peek.read if guest is not None else None

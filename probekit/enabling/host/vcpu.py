@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from probekit.codegen.context import MAX_ERRNO
-from probekit.codegen.storage import MOST_FRAMES
+from probekit.codegen.storage import MAX_STACK_DEPTH
 from probekit.enabling.host.dentries import MountedDentry, path_text
 from probekit.errors import GuestError, UnsupportedError
 from probekit.guest.facts import GuestFacts
@@ -88,7 +88,7 @@ class VcpuWorld:
             error = -self._returned & 0xFFFFFFFF
             return error if error <= MAX_ERRNO else 0
         if name == "stackdepth":
-            return len(self.stack(MOST_FRAMES)) // 8
+            return len(self.stack(MAX_STACK_DEPTH)) // 8
         base = kernel_gs_base(self._regs)
         if name == "percpu_offset":
             return base

@@ -32,7 +32,7 @@ from probekit.guest.memory import PauseClock
 from probekit.guest.peek import KernelPeek
 from probekit.guest.stacks import GuestStacks
 from probekit.interp.aggs import Aggregations
-from probekit.interp.state import State
+from probekit.interp.state import ProgramState
 from probekit.ir.ops import Program
 from probekit.isa.decode import decode_one
 from probekit.patch.edits import TextMemory
@@ -79,10 +79,10 @@ class StopEngine:
         for site in sites:
             self._sites.setdefault(site.site.addr, []).append(site)
         self._access = GuestAccess(target, text, facts, log, clock, options.safepoint_s, cancelled)
-        self._slots = StepSlots(self._access)
+        self._slots = StepSlots(self._access, options.quiet_s)
         self._worlds = StoppedWorlds(text, facts, stacks)
         self._aggregations = Aggregations(program.aggregations)
-        self._state = State(program)
+        self._state = ProgramState(program)
         self._peek = peek
         self._silent = False
         self._watcher = watcher
@@ -98,7 +98,7 @@ class StopEngine:
         """How many bytes of guest memory the slots take."""
         return self._slots.size
 
-    def enable(self, initial: Mapping[int, int], state: State, speculations: Speculations) -> None:
+    def enable(self, initial: Mapping[int, int], state: ProgramState, speculations: Speculations) -> None:
         """Allocate and write the slots, then set every breakpoint and watchpoint. Clauses use the host's own state.
 
         On any error everything is undone before the error is raised.
@@ -196,7 +196,8 @@ class StopEngine:
         if self._live:
             self._live = False
             problems += self._clear()
-        return problems + self._slots.release()
+        keep = "a vCPU may still stop at a probe and be sent there" if problems else ""
+        return problems + self._slots.release(keep=keep)
 
     def _clear(self) -> list[str]:
         """Serve the last firings, and clear everything that stops the guest. Lets the guest run."""

@@ -98,7 +98,6 @@ class Watcher:
         self._text = text
         self.sites = tuple(sites)
         self._ranges = tuple(dict.fromkeys((s.watched.addr, s.watched.size) for s in sites))
-        self._in_kernel = all(addr & _KERNEL for addr, _ in self._ranges)
         self._unreported = UnreportedHits(target, landings)
         self._vcpu: Vcpu = 1
         self._last = LastInstruction(self._code, start_of)
