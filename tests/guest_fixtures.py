@@ -27,7 +27,7 @@ from tests.live.snapshot import TextSnapshot
 from tests.live.tool import Probekit
 from vm.errors import GuestNotReadyError
 from vm.guest import Guest
-from vm.text import KernelText, differences
+from vm.kernel_code import KernelCode, differences
 
 __all__ = ("K61", "K61RT", "K612", "KERNELS", "PTI", "SINGLE", "Kind", "only")
 
@@ -76,7 +76,7 @@ class _Shared:
     """A booted guest and how it looked at its first use."""
 
     guest: Guest
-    text: KernelText
+    text: KernelCode
     before: bytes
     snapshot: TextSnapshot
     reported: set[str] = field(default_factory=set)
@@ -111,7 +111,7 @@ class GuestPool:
                 self.harm += self.drop(next(iter(self.guests)))
             guest = kind.boot()
             try:
-                text = KernelText.locate(guest)
+                text = KernelCode.locate(guest)
                 shared = _Shared(guest, text, text.read(), TextSnapshot.take(guest))
             except BaseException:
                 guest.stop()

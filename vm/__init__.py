@@ -1,25 +1,31 @@
-"""The guests that probekit is tested on: unmodified Debian kernels under QEMU.
+"""Boot the guests that probekit is tested on: unmodified Debian kernels under QEMU.
 
-``python -m vm`` starts, lists and stops them; :class:`vm.guest.Guest` is the same
-for tests and benchmarks. A guest is a Debian kernel, an initramfs built on the
+``python -m vm`` starts, lists and stops them; tests and benchmarks use :class:`vm.guest.Guest`.
+A guest is a Debian kernel, an initramfs built on the
 spot (busybox, an init and small static workloads) and one QEMU process with a
 gdb stub on a unix socket. Nothing is installed and nothing listens on a network.
 
-Modules, lowest first::
+The modules, lowest first:
 
-    errors      what can go wrong, with the facts as fields
-    paths       cache and runtime directories, atomic writes
-    host        Debian packages and commands that the host needs
-    modinfo     kernel modules: which, in which order
-    kernels     the kernel matrix, and fetching a kernel package
-    cpio        the archive format of an initramfs
-    build       C sources to static binaries, cached by content
-    bpftrace    Debian's bpftrace with its libraries, for comparison
-    initramfs   everything of a guest's root, as one archive
-    qemu        the command line
-    records     vm.json: what runs, where, and how to end it
-    problems    oopses, warnings and stalls in a console log
-    channel     run a command in a guest
-    guest       Guest: start, exec, stop
-    cli         the commands of ``python -m vm``
+- ``errors``  define errors, with the facts as fields
+- ``paths``  find cache and runtime directories; write files atomically
+- ``host``  check and install the Debian packages that the host needs
+- ``module_order``  choose kernel modules, and the order to load them in
+- ``kernels``  define the kernel matrix, and fetch a kernel package
+- ``module_build``  build our own kernel modules
+- ``cpio``  write the archive format of an initramfs
+- ``build``  compile C sources to static binaries
+- ``bpftrace``  make an archive of Debian's bpftrace with its libraries, for comparison
+- ``initramfs``  make a guest's root file system
+- ``qemu``  build the command line
+- ``guest_records``  keep a record of each guest, and end guests by it
+- ``console_problems``  find oopses, warnings and stalls in a console log
+- ``channel``  run a script in a guest
+- ``guest``  start, use and stop a guest
+- ``kernel_code``  read the code of a guest's kernel from its memory file
+- ``cli``  run the commands of ``python -m vm``
+- ``demo``  count a guest's system calls with probekit, and compare
+
+Beside them: ``rootfs`` (PID 1 and the exec agent), ``workloads`` and ``modules`` (C programs and kernel modules to
+trace), ``include`` (the header for static markers) and ``bootstrap.sh`` (prepare this machine).
 """

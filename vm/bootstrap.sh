@@ -1,11 +1,11 @@
 #!/bin/sh
-# Make this machine ready: Debian packages (as root), and a virtual environment with probekit in it.
+# Prepare this machine: install Debian packages (as root), and make a virtual environment with probekit in it.
 #
-#     sh vm/bootstrap.sh          what `make demo` needs
-#     sh vm/bootstrap.sh tests    and what the tests and the bench need besides
+#     sh vm/bootstrap.sh          installs what `make demo` needs
+#     sh vm/bootstrap.sh tests    also installs what the tests and the bench need
 #
-# A plain user is told which packages to ask an administrator for. Nothing is done twice: when all
-# is in place this takes a few hundredths of a second. PROBEKIT_VENV moves the environment.
+# For a user other than root it prints the packages to ask an administrator for. Nothing is done twice: when
+# everything is there, this takes a few hundredths of a second. PROBEKIT_VENV moves the environment.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -31,14 +31,14 @@ trap clean_up EXIT
 trap 'printf "\n" >&2; exit 130' INT
 trap 'exit 143' TERM HUP
 
-# step TEXT COMMAND...: one line while it runs, a dot every five seconds, the time at its end.
+# step TEXT COMMAND...: run a command, and print a line with a dot every five seconds and the time at its end.
 step() {
     text=$1
     shift
     log=${log:-$(mktemp)}
     started=$(date +%s)
     printf 'probekit: %s ' "$text" >&2
-    # The short sleep is all that could outlive us, and it holds no pipe of ours open.
+    # Only the short sleep can outlive this script, and it keeps no pipe of ours open.
     (while sleep 1 && sleep 2 && sleep 2; do printf . >&3; done) 3>&2 >/dev/null 2>&1 &
     ticker=$!
     status=0
@@ -56,7 +56,7 @@ have() {
     command -v "$1" >/dev/null 2>&1
 }
 
-# The first Python that is new enough and can make a virtual environment with pip in it.
+# Print the first Python that is new enough and can make a virtual environment with pip in it.
 find_python() {
     for python in python3 /usr/bin/python3 python3.13 python3.12 python3.11; do
         if "$python" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
@@ -68,15 +68,15 @@ find_python() {
 }
 
 venv_is_current() {
-    # Its path counts too: the programs of an environment name the place they were made for.
+    # The path matters too: the programs of an environment contain the path that they were made for.
     [ -x "$venv/bin/python" ] && { echo "$root $venv"; cat "$root/pyproject.toml"; } | cmp -s - "$stamp"
 }
 
-# Debian's names for what is missing. vm/host.py knows the same about running guests.
+# Print Debian's names of the packages that are missing. vm/host.py has those for running guests.
 missing_packages() {
     venv_is_current || find_python >/dev/null || echo python3-venv
     have qemu-system-x86_64 || echo qemu-system-x86
-    # It becomes the guests' user space, where there are no libraries: a dynamic one names its loader near its start.
+    # It must be static, because guests have no libraries. A dynamic program names its loader near its start.
     if ! have busybox || head -c 4096 "$(command -v busybox)" | grep -q ld-linux; then
         echo busybox-static
     fi
@@ -84,7 +84,7 @@ missing_packages() {
     [ -e /usr/lib/x86_64-linux-gnu/libc.a ] || [ -e /usr/lib64/libc.a ] || [ -e /usr/lib/libc.a ] || echo libc6-dev
     if [ "${1:-}" = tests ]; then
         have gdb || echo gdb
-        # For kernel modules: make, and what the kernel's own objtool is linked against.
+        # To build kernel modules: make, and the library that the kernel's own objtool needs.
         have make || echo make
         [ -e /usr/lib/x86_64-linux-gnu/libelf.so.1 ] || [ -e /usr/lib64/libelf.so.1 ] || echo libelf1
     fi
@@ -109,18 +109,18 @@ install_packages() {
     shift
     step "installing Debian packages: $*" apt-get -q install -y --no-install-recommends "$@" && return
     [ "$lists" = stale ] || return 1
-    # Lists of long ago name files that the mirror has no more.
+    # Old lists name files that the mirror no longer has.
     step "updating Debian's package lists" apt-get -q update
     step "installing Debian packages: $*" apt-get -q install -y --no-install-recommends "$@"
 }
 
 ensure_packages() {
-    # Words of our own, no globs: splitting is meant.
+    # These are words of our own without globs: splitting is intended.
     # shellcheck disable=SC2046
     set -- $(missing_packages "$@")
     [ $# -gt 0 ] || return 0
     if ! have apt-get; then
-        say "this machine lacks what Debian has in the packages: $*"
+        say "this machine needs what Debian has in these packages: $*"
         exit 3
     fi
     if [ "$(id -u)" -ne 0 ]; then
@@ -141,7 +141,7 @@ ensure_venv() {
     fi
     step "installing probekit and its Python packages" \
         "$venv/bin/python" -m pip install -q --disable-pip-version-check -e "$root[dev]" || exit 1
-    # As for any installed package: compiled once, also where PYTHONDONTWRITEBYTECODE would have it done at each start.
+    # Compile once, as for any installed package; PYTHONDONTWRITEBYTECODE would have it done at each start.
     "$venv/bin/python" -m compileall -q "$root/probekit" "$root/vm" || exit 1
     { echo "$root $venv"; cat "$root/pyproject.toml"; } >"$stamp"
 }

@@ -1,4 +1,4 @@
-"""Debian's bpftrace with every library it needs, as a second cpio archive.
+"""Make a second cpio archive of Debian's bpftrace and every library that it needs.
 
 The packages are downloaded and unpacked, never installed. Of their files only
 the program and the libraries that it (or one of them) names as ``NEEDED`` go into
@@ -19,24 +19,24 @@ from vm.paths import cache_dir, private_dir, write_atomic
 
 __all__ = ("archive", "needed_closure", "parse_needed")
 
-# Part of the cache key: raise it when what goes into the archive changes.
+# Part of the cache key: raise it when the contents of the archive change.
 _LAYOUT = 1
 
 _PROGRAM = "usr/bin/bpftrace"
 _LOADER = "ld-linux-x86-64.so.2"
-# Where the guest's ld.so looks without any configuration.
+# The guest's ld.so searches this directory without any configuration.
 _LIBRARY_DIR = "lib/x86_64-linux-gnu"
 _NEEDED = re.compile(r"\(NEEDED\)\s+Shared library: \[([^\]]+)\]")
 _SKIPPED_RELATIONS = ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")
 
 
 def parse_needed(text: str) -> tuple[str, ...]:
-    """The library names in the output of ``readelf --dynamic``."""
+    """Return the library names in the output of ``readelf --dynamic``."""
     return tuple(_NEEDED.findall(text))
 
 
 def needed_closure(first: tuple[str, ...], needs: Callable[[str], tuple[str, ...]]) -> tuple[str, ...]:
-    """Everything that ``first`` needs, themselves included, in a stable order."""
+    """Return ``first`` and everything that they need, sorted."""
     found: dict[str, None] = {}
     wanted = list(first)
     while wanted:
@@ -48,16 +48,16 @@ def needed_closure(first: tuple[str, ...], needs: Callable[[str], tuple[str, ...
 
 
 def _packages() -> tuple[str, ...]:
-    """bpftrace and all libraries it depends on, directly or not."""
+    """Return the packages of bpftrace and of all libraries that it needs, directly or not."""
     flags = (f"--no-{relation}" for relation in _SKIPPED_RELATIONS)
     text = apt("apt-cache", "depends", "--recurse", "--important", *flags, "bpftrace")
     libraries = {name for name in parse_depends_output(text) if name.startswith(("lib", "zlib"))}
-    # Virtual packages are shown as <name>; :i386 and the like are other machines'.
+    # Virtual packages are shown as <name>; :i386 and the like belong to other architectures.
     return ("bpftrace", *sorted(name for name in libraries if ":" not in name))
 
 
 def _libraries(root: Path) -> Mapping[str, Path]:
-    """Every shared library below ``root`` by the name it is asked for; several names may be one file."""
+    """Return every shared library below ``root`` by name; several names may be one file."""
     return {path.name: path for path in sorted(root.rglob("*.so*")) if path.is_file()}
 
 
@@ -80,7 +80,7 @@ def _entries(root: Path) -> tuple[cpio.Entry, ...]:
 
 
 def archive(*, refresh: bool = False, progress: Callable[[str], None] = lambda _: None) -> Path:
-    """The archive, built if the cache lacks it or, with ``refresh``, anew."""
+    """Return the path of the archive, built if it is not in the cache or with ``refresh``."""
     path = cache_dir("bpftrace") / f"layout{_LAYOUT}.cpio"
     if refresh or not path.exists():
         packages = _packages()

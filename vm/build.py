@@ -1,4 +1,4 @@
-"""C sources to static binaries, cached by what went in.
+"""Compile C sources to static binaries, and cache them under a hash of all that they were built from.
 
 A binary's name in the cache is the hash of the compiler's version, the flags and
 all sources, so an unchanged one is never built twice and a changed one always is.
@@ -24,7 +24,7 @@ def _compiler() -> str:
 
 
 def static_binary(sources: tuple[Path, ...], *, headers: tuple[Path, ...] = ()) -> bytes:
-    """Compile and link; return the ELF file."""
+    """Compile and link, and return the ELF file. Raises :class:`vm.errors.CommandFailedError`."""
     digest = hashlib.sha256(repr((_compiler(), _FLAGS)).encode())
     for path in (*sources, *headers):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
@@ -41,11 +41,11 @@ def static_binary(sources: tuple[Path, ...], *, headers: tuple[Path, ...] = ()) 
 
 
 def init() -> bytes:
-    """PID 1 with the exec agent in it."""
+    """Return the binary of PID 1, which contains the exec agent."""
     folder = SOURCES / "rootfs"
     return static_binary(tuple(sorted(folder.glob("*.c"))), headers=tuple(sorted(folder.glob("*.h"))))
 
 
 def workloads() -> dict[str, bytes]:
-    """Every program of ``vm/workloads``, by name."""
+    """Return the binary of every program of ``vm/workloads``, by name."""
     return {path.stem: static_binary((path,)) for path in sorted((SOURCES / "workloads").glob("*.c"))}

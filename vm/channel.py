@@ -31,10 +31,12 @@ _MAX_OUTPUT = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """A command that ended. ``status`` is the shell's: exit code, or 128 + signal."""
+    """A command that has ended."""
 
     status: int
+    """The shell's: exit code, or 128 + signal."""
     output: str
+    """Standard output and error together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,14 @@ class Reply:
     """One line from the agent."""
 
     kind: str
+    """The letter of vm/rootfs/agent.c."""
     id: str
+    """The token of the conversation."""
     payload: str
 
 
 def parse_reply(line: bytes) -> Reply | None:
-    """A line from the agent, or None if it is not one (the rest of a line that was cut)."""
+    """Parse a line from the agent; None if it is not one (the rest of a line that was cut)."""
     words = line.decode("ascii", "replace").split(" ")
     if len(words) not in (2, 3) or words[0] not in ("Y", "K", "O", "E"):
         return None
@@ -55,14 +59,14 @@ def parse_reply(line: bytes) -> Reply | None:
 
 
 def script_lines(token: str, script: str) -> tuple[bytes, ...]:
-    """The lines that carry ``script`` to the agent."""
+    """Return the lines that carry ``script`` to the agent."""
     data = script.encode()
     chunks = (data[at : at + _LINE_BYTES] for at in range(0, len(data), _LINE_BYTES))
     return tuple(b"D %s %s\n" % (token.encode(), base64.b64encode(chunk)) for chunk in chunks)
 
 
 class _Channel:
-    """A connection to one agent, in one conversation."""
+    """A connection to one agent, for one conversation."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -88,7 +92,7 @@ class _Channel:
             raise ChannelError(f"lost the guest's exec agent: {error}", socket=self.path) from error
 
     def receive(self, deadline: float) -> Reply:
-        """The next reply in our conversation; raise TimeoutError at ``deadline``."""
+        """Return the next reply in our conversation. Raises :class:`TimeoutError` at ``deadline``."""
         while True:
             line, newline, rest = self._pending.partition(b"\n")
             if newline:
@@ -115,7 +119,7 @@ class _Channel:
         self._pending += data
 
     def expect(self, kind: str) -> None:
-        """Wait for an acknowledgement."""
+        """Wait for a reply of this kind. Raises :class:`ChannelError` when none comes."""
         try:
             while self.receive(time.monotonic() + _AGENT_SECONDS).kind != kind:
                 pass
@@ -126,7 +130,7 @@ class _Channel:
 
 @contextmanager
 def _free_channel(directory: Path, deadline: float) -> Iterator[Path]:
-    """Lock a channel that nobody uses, waiting for one if need be; yields its socket."""
+    """Lock a free channel, waiting for one if needed, and yield its socket."""
     pause = 0.005
     while True:
         for number in range(1, EXEC_CHANNELS + 1):
@@ -151,7 +155,7 @@ def run_script(directory: Path, script: str, *, timeout: float) -> Completed:
     """
     with _free_channel(directory, time.monotonic() + timeout) as path, _Channel(path) as channel:
         token = channel.token.encode()
-        # The newline ends whatever a client that died had begun.
+        # The newline ends the line that a client was sending when it died.
         hello, start = b"\nS %s\n" % token, b"R %s\n" % token
         lines = script_lines(channel.token, script)
         if len(lines) <= 1:

@@ -1,4 +1,4 @@
-"""The commands of ``python -m vm``."""
+"""Run the commands of ``python -m vm``."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from vm import bpftrace, build, host, initramfs, kernels, modules, records
+from vm import bpftrace, build, guest_records, host, initramfs, kernels, module_build
 from vm.errors import ExecTimeoutError, NoSuchGuestError, VmError
 from vm.guest import Guest
+from vm.guest_records import GuestRecord
 from vm.paths import guest_dir
-from vm.records import Record
 
 __all__ = ("main", "parser")
 
@@ -24,8 +24,8 @@ def _note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _public(record: Record) -> dict[str, object]:
-    running = records.is_running(record)
+def _public(record: GuestRecord) -> dict[str, object]:
+    running = guest_records.is_running(record)
     state = "dead" if not running else "panicked" if Guest(record).panicked() else "running"
     return {**asdict(record), "state": state}
 
@@ -60,13 +60,13 @@ def _add_exec_options(command: argparse.ArgumentParser) -> None:
 
 def _exec(options: argparse.Namespace) -> int:
     if options.command[0].startswith("--"):
-        # Our options are welcome after the guest's name too; argparse has left them in the command.
-        late = argparse.ArgumentParser(prog="python -m vm exec NAME")
-        _add_exec_options(late)
-        late.add_argument("command", nargs=argparse.REMAINDER)
-        options = late.parse_args(options.command, argparse.Namespace(**vars(options)))
+        # Our options may also follow the guest's name; argparse has left them in the command.
+        trailing = argparse.ArgumentParser(prog="python -m vm exec NAME")
+        _add_exec_options(trailing)
+        trailing.add_argument("command", nargs=argparse.REMAINDER)
+        options = trailing.parse_args(options.command, argparse.Namespace(**vars(options)))
         if not options.command:
-            late.error("nothing to run")
+            trailing.error("nothing to run")
     guest = Guest.attach(options.name)
     # One word is a script; several are a command line that the host's shell has split already.
     command = options.command[0] if len(options.command) == 1 else shlex.join(options.command)
@@ -85,19 +85,19 @@ def _exec(options: argparse.Namespace) -> int:
 
 
 def _console(options: argparse.Namespace) -> int:
-    record = records.load(options.name)
+    record = guest_records.load(options.name)
     with Path(record.console).open(errors="replace") as log:
         while True:
             text = log.read()
             sys.stdout.write(text)
             sys.stdout.flush()
-            if not options.follow or not records.is_running(record):
+            if not options.follow or not guest_records.is_running(record):
                 return 0
             time.sleep(0.1)
 
 
 def _list(options: argparse.Namespace) -> int:
-    found = [_public(record) for record in records.all_records()]
+    found = [_public(record) for record in guest_records.all_records()]
     if options.json:
         print(json.dumps(found))
         return 0
@@ -107,11 +107,11 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _stop(options: argparse.Namespace) -> int:
-    names = [record.name for record in records.all_records()] if options.all else options.names
+    names = [record.name for record in guest_records.all_records()] if options.all else options.names
     for name in names:
         if not guest_dir(name).exists():
             raise NoSuchGuestError(name)
-        Guest(records.load(name)).stop()
+        Guest(guest_records.load(name)).stop()
         _note(f"{name}: stopped")
     return 0
 
@@ -150,8 +150,8 @@ def _kernels(_: argparse.Namespace) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The argument tree."""
-    top = argparse.ArgumentParser(prog="python -m vm", description=(__doc__ or "").strip())
+    """Return the argument parser."""
+    top = argparse.ArgumentParser(prog="python -m vm", description="Boot and use guests to trace.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
@@ -177,7 +177,7 @@ def parser() -> argparse.ArgumentParser:
 
     load = add("insmod", _insmod, "build a module of vm/modules for a guest's kernel and load it")
     load.add_argument("name")
-    load.add_argument("module", choices=modules.names())
+    load.add_argument("module", choices=module_build.names())
 
     console = add("console", _console, "show a guest's console")
     console.add_argument("--follow", action="store_true")
@@ -186,7 +186,7 @@ def parser() -> argparse.ArgumentParser:
     listing = add("list", _list, "list the guests")
     listing.add_argument("--json", action="store_true")
 
-    stop = add("stop", _stop, "stop guests and remove all they have on this host")
+    stop = add("stop", _stop, "stop guests and remove all their files on this host")
     stop.add_argument("names", nargs="*", metavar="NAME")
     stop.add_argument("--all", action="store_true")
 

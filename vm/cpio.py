@@ -1,9 +1,9 @@
-"""The "newc" cpio archive, which the kernel unpacks into its root file system.
+"""Write "newc" cpio archives, which the kernel unpacks into its root file system.
 
 Each entry is a 110-byte ASCII header (magic ``070701`` and 13 fields of eight
 hex digits), the name with its NUL, and the data, both padded to four bytes.
-Archives may simply be put one after the other. Owner is always root and the
-times are zero: equal contents make equal bytes.
+Archives may follow each other in one file. The owner is always root and the
+times are zero, so equal contents make equal bytes (Documentation/driver-api/early-userspace/buffer-format.rst).
 """
 
 from __future__ import annotations
@@ -16,31 +16,33 @@ __all__ = ("Entry", "archive", "char_device", "directory", "regular", "symlink")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file. ``mode`` holds the type bits too; ``device`` is (major, minor) of a device node."""
+    """One file."""
 
     name: str
     mode: int
+    """With the bits of the type."""
     data: bytes = b""
     device: tuple[int, int] = (0, 0)
+    """(major, minor) of a device node."""
 
 
 def regular(name: str, data: bytes, *, mode: int = 0o644) -> Entry:
-    """A plain file."""
+    """Make a plain file."""
     return Entry(name, stat.S_IFREG | mode, data)
 
 
 def directory(name: str) -> Entry:
-    """A directory."""
+    """Make a directory."""
     return Entry(name, stat.S_IFDIR | 0o755)
 
 
 def symlink(name: str, target: str) -> Entry:
-    """A symbolic link; its target is its data."""
+    """Make a symbolic link; its target is its data."""
     return Entry(name, stat.S_IFLNK | 0o777, target.encode())
 
 
 def char_device(name: str, major: int, minor: int) -> Entry:
-    """A character device."""
+    """Make a character device."""
     return Entry(name, stat.S_IFCHR | 0o600, b"", (major, minor))
 
 
@@ -57,8 +59,8 @@ def _encode(number: int, entry: Entry) -> bytes:
 
 
 def archive(entries: tuple[Entry, ...]) -> bytes:
-    """All entries and the trailer. The directories of a file must come before it."""
+    """Return the archive of all entries. The directories of a file must come before it."""
     trailer = Entry("TRAILER!!!", 0)
     body = b"".join(_encode(number, entry) for number, entry in enumerate((*entries, trailer), 1))
-    # The kernel wants the next archive of the same image at a multiple of four; 512 is what cpio does.
+    # The kernel wants the next archive of the same image at a multiple of four; cpio itself pads to 512.
     return body + bytes(-len(body) % 512)

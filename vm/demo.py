@@ -31,7 +31,7 @@ from types import FrameType, TracebackType
 
 from vm.errors import VmError
 from vm.guest import Guest
-from vm.text import KernelText, differences
+from vm.kernel_code import KernelCode, differences
 
 __all__ = ("Comparison", "compare", "main", "parse_counts", "table")
 
@@ -47,11 +47,11 @@ _TICKED = re.compile(r"^\s*\d+\s+\d+\s+\S*:tick-1s\b")
 
 
 class DemoError(VmError):
-    """probekit did not do its part. The message says which."""
+    """A part of the demo failed. The message says which."""
 
 
 class _Ended(BaseException):
-    """A signal asks us to end. ``status``: the exit status then."""
+    """A signal asked us to end. ``status``: the exit status."""
 
     def __init__(self, status: int) -> None:
         super().__init__()
@@ -60,31 +60,36 @@ class _Ended(BaseException):
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """``rows``: (system call, as probekit counted, as the workload did); ``uncounted``: what only probekit saw."""
+    """The two counts of each system call."""
 
     rows: tuple[tuple[str, int, int], ...]
+    """(system call, probekit's count, the workload's count)."""
     uncounted: tuple[tuple[str, int], ...]
+    """(system call, count) of those that only probekit counted."""
 
     @property
     def matches(self) -> bool:
-        """Whether there is anything, and all of it is equal."""
+        """Whether there are rows and the counts are equal in all of them."""
         return bool(self.rows) and all(seen == made for _, seen, made in self.rows)
 
 
 def parse_counts(lines: Sequence[str]) -> dict[str, int]:
-    """The rows of an aggregation keyed by one name, out of everything that probekit printed."""
+    """Find the rows of an aggregation with one name as its key in everything that probekit printed."""
     return {found[1]: int(found[2]) for line in lines if (found := _ROW.match(line.rstrip())) is not None}
 
 
 def compare(seen: Mapping[str, int], made: Mapping[str, int]) -> Comparison:
-    """``seen``: count by kernel function; ``made``: count by system call. The rarest come first, as DTrace has them."""
+    """Compare counts; the rarest calls come first, as in DTrace.
+
+    ``seen``: probekit's count by kernel function; ``made``: the workload's count by system call.
+    """
     by_call = {function.removeprefix(_PREFIX): count for function, count in seen.items()}
     rows = sorted(((call, by_call.pop(call, 0), count) for call, count in made.items()), key=lambda row: row[1:])
     return Comparison(tuple(rows), tuple(sorted(by_call.items())))
 
 
 def table(comparison: Comparison) -> str:
-    """The rows beside each other, with a tick where they match."""
+    """Return the rows as text, with a tick where the counts match."""
     lines = [f"  {'system call':<16}{'probekit':>10}{'workload':>11}"]
     for call, seen, made in comparison.rows:
         lines.append(f"  {call:<16}{seen:>10,}{made:>11,}  {'✓' if seen == made else '✗ differs'}")
@@ -96,7 +101,7 @@ def table(comparison: Comparison) -> str:
 
 
 class _Tracer:
-    """The command, its output shown and kept. A session of its own: only we send it Ctrl-C, and once."""
+    """The running command; its output is shown and kept. It has a session of its own: only we send it Ctrl-C, once."""
 
     def __init__(self, argv: Sequence[str]) -> None:
         self.lines: list[str] = []
@@ -122,7 +127,7 @@ class _Tracer:
                 self.live.set()
 
     def wait_live(self) -> None:
-        """Until its probes are live."""
+        """Wait until its probes are live. Raises :class:`DemoError`."""
         deadline = time.monotonic() + _ATTACH_SECONDS
         while not self.live.wait(0.05):
             status = self._process.poll()
@@ -132,7 +137,7 @@ class _Tracer:
                 raise DemoError(f"probekit does not trace after {_ATTACH_SECONDS:g} s")
 
     def interrupt(self) -> int:
-        """Send Ctrl-C, wait until it has restored the guest, and return its exit status."""
+        """Send Ctrl-C, wait until it has restored the guest, and return its exit status. Raises :class:`DemoError`."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
         try:
@@ -149,7 +154,7 @@ class _Tracer:
         try:
             self.interrupt()
         finally:
-            # Nobody waits for an answer any more, and the guest ends too.
+            # It has ended, or does not answer; the guest ends too.
             self._process.kill()
             self._process.wait()
             self._reader.join(5)
@@ -158,7 +163,7 @@ class _Tracer:
 
 
 def _command() -> tuple[str, ...]:
-    """probekit of this environment, named as briefly as the shell allows."""
+    """Return this environment's probekit as a short command."""
     script = Path(sys.executable).with_name("probekit")
     if not script.exists():
         return (sys.executable, "-m", "probekit")
@@ -190,7 +195,7 @@ def _trace(guest: Guest, seconds: float) -> Comparison:
 
 
 def _recover(guest: Guest) -> None:
-    """A second look at the guest, by the command that puts right what a killed probekit left."""
+    """Look at the guest again, with the command that repairs what a killed probekit left."""
     argv = (*_command(), "recover", "-r", guest.gdb)
     try:
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=_RESTORE_SECONDS)
@@ -205,7 +210,7 @@ def _run(kernel: str, seconds: float) -> bool:
     started = time.monotonic()
     _say(f"Booting a guest, Debian's kernel {kernel}, nothing of probekit in it (a few seconds) ...")
     with Guest.start(kernel=kernel, name=f"demo-{os.getpid()}", progress=lambda text: _say(f"  {text}")) as guest:
-        text = KernelText.locate(guest)
+        text = KernelCode.locate(guest)
         before = text.read()
         comparison = _trace(guest, seconds)
         _say(f"\nSystem calls of the workload, by function ({_PREFIX}...), as probekit and as it counted them:\n")

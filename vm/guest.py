@@ -27,13 +27,13 @@ from types import TracebackType
 
 import psutil
 
-from vm import host, initramfs, kernels, modules, qemu, records
+from vm import guest_records, host, initramfs, kernels, module_build, qemu
 from vm.channel import Completed, run_script
+from vm.console_problems import find_problems, has_panicked
 from vm.errors import GuestExistsError, GuestNotReadyError, NoSuchGuestError, VmError
-from vm.kernels import Kernel
+from vm.guest_records import GuestRecord
+from vm.kernels import FetchedKernel
 from vm.paths import guest_dir, ram_path
-from vm.problems import find_problems, has_panicked
-from vm.records import Record
 
 __all__ = ("BOOT_SECONDS", "Background", "Guest", "parse_ready")
 
@@ -47,7 +47,7 @@ _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
 def parse_ready(console: str) -> dict[str, str] | None:
-    """The facts in init's READY line, or None if it is not there yet."""
+    """Return the facts in init's READY line, or None if it is not there yet."""
     found = _READY.search(console)
     return dict(word.split("=", 1) for word in found[1].split()) if found is not None else None
 
@@ -63,22 +63,24 @@ def _console_tail(directory: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Background:
-    """A command that runs on in the guest; its output goes to a file there."""
+    """A command that runs on in the guest."""
 
     guest: Guest
     pid: int
+    """In the guest."""
     output_path: str
+    """The file in the guest with its output."""
 
     def running(self) -> bool:
-        """Whether it has not ended yet."""
+        """Tell whether it has not ended yet."""
         return self.guest.exec(f"test ! -e {self.output_path}.status").status == 0
 
     def output(self) -> str:
-        """What it has written so far."""
+        """Return what it has written so far."""
         return self.guest.exec(f"cat {self.output_path}").output
 
     def wait(self, timeout: float = 60) -> Completed:
-        """Wait for its end."""
+        """Wait for its end, and return its status and output."""
         path = self.output_path
         done = self.guest.exec(f"while ! test -e {path}.status; do sleep 0.05; done; cat {path}.status", timeout)
         return Completed(int(done.output), self.output())
@@ -90,9 +92,9 @@ class Background:
 
 
 class Guest:
-    """A running guest. ``record`` holds what ``vm.json`` holds."""
+    """A running guest; ``record``: the contents of its ``vm.json``."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: GuestRecord) -> None:
         self.record = record
         self.name = record.name
         self.kernel = record.kernel
@@ -145,9 +147,9 @@ class Guest:
 
     @classmethod
     def attach(cls, name: str) -> Guest:
-        """A guest that was started before, perhaps by another process."""
-        record = records.load(name)
-        if not records.is_running(record):
+        """Return a guest that was started before, perhaps by another process. Raises :class:`NoSuchGuestError`."""
+        record = guest_records.load(name)
+        if not guest_records.is_running(record):
             raise NoSuchGuestError(name)
         return cls(record)
 
@@ -158,37 +160,37 @@ class Guest:
         self.stop()
 
     def exec(self, cmd: str, timeout: float = 60) -> Completed:
-        """Run a shell command in the guest; its status and its standard output and error together."""
+        """Run a shell command in the guest, and return its status with its standard output and error together."""
         return run_script(guest_dir(self.name), cmd, timeout=timeout)
 
     def check(self, cmd: str, timeout: float = 60) -> str:
-        """Like :meth:`exec`, but a status other than 0 raises; returns the output."""
+        """Run a shell command and return its output. Raises :class:`VmError` for a status other than 0."""
         done = self.exec(cmd, timeout)
         if done.status != 0:
             raise VmError(f"exit status {done.status} in guest {self.name!r}: {cmd}\n{done.output.strip()}")
         return done.output
 
     def put(self, path: str, data: bytes, timeout: float = 120) -> None:
-        """Write a file in the guest. Raises :class:`VmError` when it did not arrive whole."""
+        """Write a file in the guest. Raises :class:`VmError` when it arrives damaged."""
         text = base64.b64encode(gzip.compress(data)).decode()
         lines = "\n".join(text[at : at + _BASE64_LINE] for at in range(0, len(text), _BASE64_LINE))
         where = shlex.quote(path)
         self.check(f"base64 -d <<'END' | gunzip >{where}\n{lines}\nEND\n", timeout)
         arrived = self.check(f"sha256sum {where}").split()[0]
         if arrived != hashlib.sha256(data).hexdigest():
-            raise VmError(f"{path} did not arrive whole in guest {self.name!r}")
+            raise VmError(f"{path} arrived damaged in guest {self.name!r}")
 
     def insmod(self, name: str, progress: Callable[[str], None] = lambda _: None) -> None:
         """Build a module of ``vm/modules`` for this kernel and load it."""
         path = f"/tmp/{name}.ko"
-        self.put(path, modules.build(name, kernels.fetch(self.kernel), progress=progress))
+        self.put(path, module_build.build(name, kernels.fetch(self.kernel), progress=progress))
         self.check(f"insmod {path} && rm {path}")
 
     def spawn(self, cmd: str) -> Background:
         """Start a shell command in the guest and leave it running."""
         path = f"/tmp/bg.{secrets.token_hex(4)}"
-        # The command leads a session of its own, so its pid is that of a process group which can be
-        # signalled; the keeper around it is in another one and always lives to tell the status.
+        # The command leads a session of its own, so its pid is also that of a process group which can be
+        # signalled. The keeper around it is in another one, and lives to write the status.
         command = shlex.quote(f"echo $$ >{path}.pid\n{cmd}")
         keeper = f"setsid sh -c {command} >{path} 2>&1; echo $? >{path}.s; mv {path}.s {path}.status"
         wait = f"while ! test -s {path}.pid; do sleep 0.01; done; cat {path}.pid"
@@ -196,63 +198,65 @@ class Guest:
         return Background(self, int(self.check(script)), path)
 
     def running(self) -> bool:
-        """Whether its QEMU is there (the guest in it may have panicked)."""
-        return records.is_running(self.record)
+        """Tell whether its QEMU runs (the guest in it may have panicked)."""
+        return guest_records.is_running(self.record)
 
     def panicked(self) -> bool:
-        """Whether its kernel gave up."""
+        """Tell whether its kernel has panicked."""
         return has_panicked(self.console_text())
 
     def console_text(self) -> str:
-        """Everything its console has shown."""
+        """Return everything that its console has shown."""
         return self.console.read_text(errors="replace")
 
     def console_problems(self) -> list[str]:
-        """The console's lines that mean a hurt kernel."""
+        """Return the console's lines that report a damaged kernel."""
         return find_problems(self.console_text())
 
     def stop(self) -> None:
-        """End its QEMU and remove all it has on the host. Stopping twice is fine."""
-        records.kill(self.record.pid, self.record.created)
+        """End its QEMU and remove all its files on the host. Safe to call twice."""
+        guest_records.kill(self.record.pid, self.record.created)
         child = _children.pop(self.record.pid, None)
         if child is not None:
             child.wait()
         self.ram.unlink(missing_ok=True)
-        records.forget(self.name)
-        records.remove_runtime_dir_if_empty()
+        guest_records.forget(self.name)
+        guest_records.remove_runtime_dir_if_empty()
 
 
 def _claim(machine: qemu.Machine) -> None:
-    """Make the guest's directory: whoever makes it has the name."""
+    """Take the guest's name by making its directory. Raises :class:`GuestExistsError`."""
     try:
         machine.directory.mkdir(mode=0o700)
         return
     except FileExistsError:
         pass
     try:
-        if records.is_running(records.load(machine.name)):
+        if guest_records.is_running(guest_records.load(machine.name)):
             raise GuestExistsError(machine.name)
     except NoSuchGuestError:
-        # No record yet: somebody may be starting it right now, or died while doing so.
+        # No record yet: another process may be starting it right now, or has died while doing so.
         if time.time() - machine.directory.stat().st_mtime < BOOT_SECONDS:
             raise GuestExistsError(machine.name) from None
-    records.forget(machine.name)
+    guest_records.forget(machine.name)
     machine.directory.mkdir(mode=0o700)
 
 
-def _boot(machine: qemu.Machine, kernel: Kernel, *, bpftrace: bool, progress: Callable[[str], None]) -> Record:
+def _boot(
+    machine: qemu.Machine, kernel: FetchedKernel, *, bpftrace: bool, progress: Callable[[str], None]
+) -> GuestRecord:
     _claim(machine)
     process: subprocess.Popen[bytes] | None = None
     try:
-        # Nobody else may have made, or may read, what will be the guest's memory.
+        # No other user may have made, or may read, the file that will be the guest's memory.
         machine.ram.unlink(missing_ok=True)
         machine.ram.touch(mode=0o600, exist_ok=False)
         with (machine.directory / "qemu.log").open("wb") as log:
-            # A session of its own: the terminal's Ctrl-C and hang-up are not for the guest.
+            # A session of its own keeps the terminal's Ctrl-C and hang-up from the guest.
             process = subprocess.Popen(
                 qemu.command_line(machine), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        record = Record(
+        record = GuestRecord(
             name=machine.name,
             kernel=kernel.name,
             release=kernel.release,
@@ -267,15 +271,15 @@ def _boot(machine: qemu.Machine, kernel: Kernel, *, bpftrace: bool, progress: Ca
             bpftrace=bpftrace,
             tcg=machine.tcg,
         )
-        # Before it is up: if we are killed now, `stop` can still end it.
-        records.save(record)
+        # Saved before it is up: if we are killed now, `stop` can still end it.
+        guest_records.save(record)
         _wait_ready(machine, process, progress)
     except BaseException:
         if process is not None:
             process.kill()
             process.wait()
-        records.forget(machine.name)
-        records.remove_runtime_dir_if_empty()
+        guest_records.forget(machine.name)
+        guest_records.remove_runtime_dir_if_empty()
         raise
     _children[process.pid] = process
     return record
@@ -283,7 +287,7 @@ def _boot(machine: qemu.Machine, kernel: Kernel, *, bpftrace: bool, progress: Ca
 
 def _wait_ready(machine: qemu.Machine, process: subprocess.Popen[bytes], progress: Callable[[str], None]) -> None:
     started = time.monotonic()
-    said = started
+    reported = started
     while True:
         now = time.monotonic()
         text = machine.console.read_text(errors="replace") if machine.console.exists() else ""
@@ -302,7 +306,7 @@ def _wait_ready(machine: qemu.Machine, process: subprocess.Popen[bytes], progres
             reason = f"is not up after {BOOT_SECONDS:g} s"
         if reason:
             raise GuestNotReadyError(machine.name, reason, console=_console_tail(machine.directory))
-        if now - said > 2:
-            said = now
+        if now - reported > 2:
+            reported = now
             progress(f"{machine.name}: booting, {now - started:.0f} s")
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""What the host must have: commands and files, each from a Debian package."""
+"""Check and install what the host must have: commands and files, each from a Debian package."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ _QUIET = {"DEBIAN_FRONTEND": "noninteractive"}
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """One Debian ``package``; ``present`` says whether what we need from it is there."""
+    """One Debian package that is needed."""
 
     package: str
     why: str
+    """What it is for."""
     present: Callable[[], bool]
+    """Tells whether the host has what is needed from it."""
 
 
 def _command(name: str) -> Callable[[], bool]:
@@ -36,7 +38,7 @@ def _static_libc() -> bool:
 
 
 def busybox() -> Path | None:
-    """The host's busybox if it is a static one: it must run in a guest that has no libraries."""
+    """Return the host's busybox if it is a static one, else None: it must run in a guest without libraries."""
     found = shutil.which("busybox")
     if found is None:
         return None
@@ -56,12 +58,12 @@ REQUIREMENTS = (
 
 
 def missing_packages() -> tuple[str, ...]:
-    """The Debian packages that are missing here."""
+    """Return the names of the Debian packages that are missing here."""
     return tuple(r.package for r in REQUIREMENTS if not r.present())
 
 
 def ensure() -> None:
-    """Install what is missing if we are root, else raise :class:`MissingPackagesError`."""
+    """Install what is missing if we are root. Raises :class:`MissingPackagesError` otherwise."""
     missing = missing_packages()
     if not missing:
         return
@@ -74,7 +76,10 @@ def ensure() -> None:
 
 
 def apt(*argv: str, cwd: Path | None = None) -> str:
-    """Run an apt command. Its package lists may be absent or old: as root, update them once and try again."""
+    """Run an apt command and return its output. As root, update missing or old package lists once and try again.
+
+    Raises :class:`CommandFailedError`.
+    """
     try:
         return run(argv, cwd=cwd, env=_QUIET)
     except CommandFailedError:
@@ -91,7 +96,7 @@ def _update_lists() -> bool:
 
 
 def run(argv: Sequence[str], *, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
-    """Run a host command and return its standard output; raise :class:`CommandFailedError`."""
+    """Run a host command and return its standard output. Raises :class:`CommandFailedError`."""
     done = subprocess.run(
         argv, cwd=cwd, env={**os.environ, "LC_ALL": "C", **(env or {})}, capture_output=True, text=True, check=False
     )

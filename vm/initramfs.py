@@ -1,6 +1,6 @@
-"""A guest's whole root file system, as one cpio archive in the cache.
+"""Make a guest's whole root file system, one cpio archive in the cache.
 
-Left uncompressed: under TCG the guest would spend longer on decompressing it
+The archive is not compressed: under TCG the guest would spend longer on decompressing it
 than QEMU spends on loading it.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from vm import bpftrace, build, cpio
 from vm.errors import MissingPackagesError
 from vm.host import busybox, run
-from vm.kernels import Kernel
+from vm.kernels import FetchedKernel
 from vm.paths import cache_dir, write_atomic
 
 __all__ = ("image",)
@@ -40,14 +40,14 @@ def _busybox_entries() -> tuple[cpio.Entry, ...]:
     return (cpio.regular("bin/busybox", program.read_bytes(), mode=0o755), *usable)
 
 
-def _module_entries(kernel: Kernel) -> tuple[cpio.Entry, ...]:
+def _module_entries(kernel: FetchedKernel) -> tuple[cpio.Entry, ...]:
     folder = kernel.directory / "modules"
     files = (cpio.regular(f"lib/modules/{n}.ko", (folder / f"{n}.ko").read_bytes()) for n in kernel.modules)
     wanted = "".join(f"/lib/modules/{name}.ko\n" for name in kernel.boot_modules)
     return (cpio.regular("etc/modules", wanted.encode()), *files)
 
 
-def _base(kernel: Kernel) -> bytes:
+def _base(kernel: FetchedKernel) -> bytes:
     programs = (cpio.regular(f"workloads/{name}", data, mode=0o755) for name, data in build.workloads().items())
     texts = (cpio.regular(name, text.encode()) for name, text in _FILES.items())
     return cpio.archive(
@@ -64,8 +64,10 @@ def _base(kernel: Kernel) -> bytes:
     )
 
 
-def image(kernel: Kernel, *, with_bpftrace: bool = False, progress: Callable[[str], None] = lambda _: None) -> Path:
-    """The archive for this kernel, built if it is not in the cache."""
+def image(
+    kernel: FetchedKernel, *, with_bpftrace: bool = False, progress: Callable[[str], None] = lambda _: None
+) -> Path:
+    """Return the path of the archive for this kernel, built if it is not in the cache."""
     base = _base(kernel)
     digest = hashlib.sha256(base)
     extra = bpftrace.archive(progress=progress) if with_bpftrace else None
@@ -82,7 +84,7 @@ def image(kernel: Kernel, *, with_bpftrace: bool = False, progress: Callable[[st
 
 
 def _prune(newest: Path) -> None:
-    """Drop the least recently used images; a guest that runs has its own copy already."""
+    """Delete the least recently used images; a guest that runs has its own copy already."""
     by_use = sorted(newest.parent.glob("*.cpio"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in by_use[_KEPT_IMAGES:]:
         path.unlink(missing_ok=True)

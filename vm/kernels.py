@@ -1,4 +1,4 @@
-"""The kernel matrix, and how a Debian kernel package becomes a directory in the cache.
+"""Define the kernel matrix, and turn a Debian kernel package into a directory in the cache.
 
 To add a kernel, add a row to :data:`KERNELS`. The package named there may be a
 metapackage: its ``Depends`` are followed to the concrete ``linux-image-*``,
@@ -6,8 +6,8 @@ which is downloaded and unpacked, never installed. The result::
 
     kernels/6.1-cloud/vmlinuz
     kernels/6.1-cloud/config
-    kernels/6.1-cloud/modules/dummy.ko        uncompressed, only those of vm.modinfo
-    kernels/6.1-cloud/kernel.json             written last: its presence means complete
+    kernels/6.1-cloud/modules/dummy.ko        uncompressed, only those of vm.module_order
+    kernels/6.1-cloud/kernel.json             written last: the directory is complete
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from pathlib import Path
 
 from vm.errors import UnknownKernelError, VmError
 from vm.host import apt, run
-from vm.modinfo import BOOT_MODULES, SPARE_MODULES, load_order, read_modules
+from vm.module_order import BOOT_MODULES, SPARE_MODULES, load_order, read_modules
 from vm.paths import cache_dir, one_at_a_time, private_dir, write_atomic
 
-__all__ = ("KERNELS", "Kernel", "KernelSpec", "concrete_package", "fetch", "parse_depends_output", "spec")
+__all__ = ("KERNELS", "FetchedKernel", "KernelSpec", "concrete_package", "fetch", "parse_depends_output", "spec")
 
 # Part of the cache key: raise it when the layout of a kernel's directory changes.
 _LAYOUT = 1
@@ -33,12 +33,15 @@ _LAYOUT = 1
 
 @dataclass(frozen=True, slots=True)
 class KernelSpec:
-    """One row of the matrix. ``package`` is Debian's, often a metapackage; its release starts with ``series``."""
+    """One row of the matrix."""
 
     name: str
     series: str
+    """How the kernel's release begins."""
     package: str
+    """Debian's package, often a metapackage."""
     what: str
+    """A few words for people."""
 
 
 KERNELS = (
@@ -52,16 +55,22 @@ KERNELS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Kernel:
-    """A fetched kernel. ``modules``: file names in load order, of which ``boot_modules`` are loaded at boot."""
+class FetchedKernel:
+    """A kernel in the cache."""
 
     name: str
+    """Of its row in the matrix."""
     release: str
+    """What ``uname -r`` prints: ``6.1.0-56-cloud-amd64``."""
     package: str
+    """The concrete package."""
     version: str
+    """Of the package."""
     directory: Path
     modules: tuple[str, ...]
+    """Names of the module files, in load order."""
     boot_modules: tuple[str, ...]
+    """Those of them that are loaded at boot."""
 
     @property
     def image(self) -> Path:
@@ -70,7 +79,7 @@ class Kernel:
 
 
 def spec(name: str) -> KernelSpec:
-    """The row called ``name``."""
+    """Return the row called ``name``. Raises :class:`UnknownKernelError`."""
     for row in KERNELS:
         if row.name == name:
             return row
@@ -83,12 +92,12 @@ _IMAGE = re.compile(r"^linux-image-(\d+\.\d+\.\d+\S*)$")
 
 
 def parse_depends_output(text: str) -> tuple[str, ...]:
-    """The package names in the output of ``apt-cache depends``."""
+    """Return the package names in the output of ``apt-cache depends``."""
     return tuple(_DEPENDS.findall(text))
 
 
 def concrete_package(package: str) -> str:
-    """Follow metapackages to the package that holds a kernel."""
+    """Follow metapackages to the package that holds a kernel. Raises :class:`VmError` when there is none."""
     for _ in range(4):
         if _IMAGE.match(package):
             return package
@@ -99,7 +108,7 @@ def concrete_package(package: str) -> str:
         package = images[0]
     if _IMAGE.match(package):
         return package
-    raise VmError(f"apt knows no kernel image behind the package {package}; is `apt-get update` needed?")
+    raise VmError(f"apt knows no kernel image for the package {package}; is `apt-get update` needed?")
 
 
 def download(package: str, directory: Path) -> Path:
@@ -112,7 +121,7 @@ def download(package: str, directory: Path) -> Path:
     return file
 
 
-def _load(directory: Path) -> Kernel | None:
+def _load(directory: Path) -> FetchedKernel | None:
     try:
         data = json.loads((directory / "kernel.json").read_text())
     except FileNotFoundError:
@@ -120,10 +129,10 @@ def _load(directory: Path) -> Kernel | None:
     if data.pop("layout") != _LAYOUT:
         return None
     modules, boot_modules = (tuple(data.pop(key)) for key in ("modules", "boot_modules"))
-    return Kernel(**data, modules=modules, boot_modules=boot_modules, directory=directory)
+    return FetchedKernel(**data, modules=modules, boot_modules=boot_modules, directory=directory)
 
 
-def _unpack(row: KernelSpec, package: str, work: Path) -> Kernel:
+def _unpack(row: KernelSpec, package: str, work: Path) -> FetchedKernel:
     """Turn the package into a kernel directory at ``work / "kernel"``."""
     file = download(package, work)
     version = run(("dpkg-deb", "-f", str(file), "Version")).strip()
@@ -143,7 +152,7 @@ def _unpack(row: KernelSpec, package: str, work: Path) -> Kernel:
     for module in found.values():
         (target / "modules" / f"{module.name}.ko").write_bytes(module.data)
     depends = {name: module.depends for name, module in found.items()}
-    return Kernel(
+    return FetchedKernel(
         name=row.name,
         release=release,
         package=package,
@@ -154,8 +163,11 @@ def _unpack(row: KernelSpec, package: str, work: Path) -> Kernel:
     )
 
 
-def fetch(name: str, *, refresh: bool = False, progress: Callable[[str], None] = lambda _: None) -> Kernel:
-    """The kernel called ``name``, downloaded if the cache lacks it or, with ``refresh``, if there is a newer one."""
+def fetch(name: str, *, refresh: bool = False, progress: Callable[[str], None] = lambda _: None) -> FetchedKernel:
+    """Return the kernel called ``name``, downloaded if it is not in the cache.
+
+    ``refresh``: download it also if there is a newer one. Raises :class:`VmError`.
+    """
     row = spec(name)
     final = cache_dir("kernels") / row.name
     cached = _load(final)
@@ -171,7 +183,7 @@ def fetch(name: str, *, refresh: bool = False, progress: Callable[[str], None] =
         if not package.startswith(f"linux-image-{row.series}"):
             # On another Debian release the metapackage leads to another kernel.
             raise VmError(
-                f"{row.package} is {package} here, not a {row.series}* kernel; its place is a new row in vm.kernels"
+                f"{row.package} is {package} here, not a {row.series}* kernel; give it a new row in vm.kernels"
             )
         progress(f"{row.name}: downloading {package}")
         with private_dir() as work:
@@ -183,5 +195,6 @@ def fetch(name: str, *, refresh: bool = False, progress: Callable[[str], None] =
                 shutil.rmtree(final)
             kernel.directory.rename(final)
     fetched = _load(final)
-    assert fetched is not None
+    if fetched is None:
+        raise VmError(f"{final} was just written and is not complete")
     return fetched

@@ -1,4 +1,4 @@
-"""Where things live: downloads and builds in the cache, guests in the runtime directory.
+"""Find the directories: downloads and builds are in the cache, guests in the runtime directory.
 
 ::
 
@@ -33,8 +33,8 @@ __all__ = (
 
 SOURCES = Path(__file__).resolve().parent
 
-# Where it is does not change while a process runs: tests give what they start another one, and a module
-# has to be built for the kernel that was booted, not for the newest that a second cache would fetch.
+# Read once: tests set another cache for the programs that they start, and a module must be built for the
+# kernel that was booted, not for a newer one that another cache would fetch.
 _CACHE_HOME = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
 
 # sockaddr_un.sun_path holds 108 bytes with the final NUL; the longest name we use is "exec1.sock".
@@ -42,24 +42,24 @@ _MAX_GUEST_DIR = 108 - 1 - len("/exec1.sock")
 
 
 def cache_dir(*parts: str) -> Path:
-    """A directory in the cache, created."""
+    """Return a directory in the cache, and create it if needed."""
     path = Path(_CACHE_HOME, "probekit", "vm", *parts)
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def runtime_dir() -> Path:
-    """The directory of this user's guests, created and private."""
+    """Return the private directory of this user's guests, and create it if needed. Raises :class:`VmError`."""
     path = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp", f"probekit-vm-{os.getuid()}")
     path.mkdir(mode=0o700, exist_ok=True)
-    # In /tmp somebody else may have been first with this name.
+    # In /tmp another user may have made a directory of this name first.
     if path.is_symlink() or path.stat().st_uid != os.getuid():
-        raise VmError(f"{path} belongs to somebody else; set XDG_RUNTIME_DIR to a directory of yours")
+        raise VmError(f"{path} belongs to another user; set XDG_RUNTIME_DIR to a directory of yours")
     return path
 
 
 def guest_dir(name: str) -> Path:
-    """The directory of one guest, not created."""
+    """Return the directory of one guest, without creating it. Raises :class:`VmError` for a path that is too long."""
     path = runtime_dir() / name
     if len(os.fsencode(path)) > _MAX_GUEST_DIR:
         raise VmError(f"{path} is too long for unix sockets; use a shorter guest name or XDG_RUNTIME_DIR")
@@ -67,17 +67,17 @@ def guest_dir(name: str) -> Path:
 
 
 def ram_path(name: str) -> Path:
-    """The file that is the guest's memory: in /dev/shm, so that it never reaches a disk."""
+    """Return the file that is the guest's memory. It is in /dev/shm where possible, so that it never reaches a disk."""
     shm = Path("/dev/shm")
     if os.access(shm, os.W_OK):
         # Guests of two runtime directories may have the same name, but not the same memory.
-        place = zlib.crc32(os.fsencode(guest_dir(name)))
-        return shm / f"probekit-vm-{os.getuid()}-{name}-{place:08x}.ram"
+        directory = zlib.crc32(os.fsencode(guest_dir(name)))
+        return shm / f"probekit-vm-{os.getuid()}-{name}-{directory:08x}.ram"
     return guest_dir(name) / "ram"
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write a file that other processes see whole or not at all."""
+    """Write a file so that other processes see all of it or nothing."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
@@ -92,7 +92,7 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 @contextmanager
 def one_at_a_time(path: Path) -> Iterator[None]:
-    """Only one process makes ``path``; others wait, and then find it there."""
+    """Let only one process make ``path``; the others wait, and then find it there."""
     with (path.parent / f".{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -100,7 +100,7 @@ def one_at_a_time(path: Path) -> Iterator[None]:
 
 @contextmanager
 def private_dir() -> Iterator[Path]:
-    """A temporary directory in the cache, so that a rename into it never crosses file systems."""
+    """Make a temporary directory in the cache, from which a rename into the cache never crosses file systems."""
     path = Path(tempfile.mkdtemp(prefix=".work.", dir=cache_dir()))
     try:
         yield path

@@ -1,4 +1,4 @@
-"""QEMU's command line for a guest.
+"""Build QEMU's command line for a guest.
 
 The gdb stub, QMP (twice: one for the tracer, one for a test that watches it) and
 the exec channels are unix sockets in the guest's directory. The machine has no
@@ -28,8 +28,8 @@ EXEC_CHANNELS = 3
 
 # loglevel=5 keeps warnings and worse on the console while booting; init raises it to 7. The console is a
 # polled serial port, slow under TCG, so the several hundred informational lines stay in dmesg.
-# tsc=reliable: on a busy host the kernel would lose its trust in the time stamp counter some time or other, and then
-# rewrites its own text (the static key of sched_clock), which would look like a change that a tracer left behind.
+# tsc=reliable: on a busy host the kernel would at some time stop trusting the time stamp counter, and then
+# rewrite its own text (the static key of sched_clock), which would look like a change that a tracer has left.
 _APPEND = "console=ttyS0,115200 loglevel=5 panic=1 rdinit=/init 8250.nr_uarts=4 tsc=reliable"
 
 
@@ -39,13 +39,19 @@ class Machine:
 
     name: str
     directory: Path
+    """For its sockets and logs."""
     kernel: Path
     initrd: Path
     ram: Path
+    """The file that is its memory."""
     smp: int
+    """CPUs."""
     memory: int
+    """MiB."""
     append: str
+    """More kernel arguments."""
     tcg: Tcg = "multi"
+    """Threads of the emulator."""
 
     @property
     def console(self) -> Path:
@@ -53,7 +59,7 @@ class Machine:
         return self.directory / "console.log"
 
     def socket(self, name: str) -> Path:
-        """The socket called ``name``."""
+        """Return the path of the socket called ``name``."""
         return self.directory / f"{name}.sock"
 
 
@@ -62,7 +68,7 @@ def _unix(machine: Machine, name: str) -> tuple[str, ...]:
 
 
 def command_line(machine: Machine) -> tuple[str, ...]:
-    """The whole command line. The first serial port is the console, the others are exec channels."""
+    """Return the whole command line. The first serial port is the console, the others are exec channels."""
     channels = [f"exec{n}" for n in range(1, EXEC_CHANNELS + 1)]
     return (
         *(PROGRAM, "-name", f"probekit-vm-{machine.name}", "-nodefaults", "-no-user-config", "-display", "none"),

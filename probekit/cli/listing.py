@@ -62,12 +62,12 @@ def list_probes(guest: Attachment | None, program: Program | None, out: TextIO, 
 
 def _how(site: EnabledSite) -> str:
     """Say where a site is, and how it is patched: a trap costs much more than a jump."""
-    from probekit.patch.hooks import Called
-    from probekit.patch.sites import traps
+    from probekit.patch.hooks import Hook
+    from probekit.patch.sites import needs_trap
 
-    if isinstance(site.site, Called):
+    if isinstance(site.site, Hook):
         return f"{site.probe.kind} {site.site.addr:#x}"
-    form = "int3: a trap for each firing" if traps(site.site) else "jump"
+    form = "int3: a trap for each firing" if needs_trap(site.site) else "jump"
     return f"site {site.site.addr:#x} (+{site.offset:#x}), {form}"
 
 

@@ -27,7 +27,7 @@ from probekit.guest.memory import PauseClock
 from probekit.guest.residents import vacated
 from probekit.guest.safepoint import SafePoint
 from probekit.kernel.tasks import Task
-from probekit.patch.crossmodify import leave
+from probekit.patch.crossmodify import wait_for_handler_exit
 from probekit.patch.edits import TextMemory
 from probekit.patch.journal_payloads import BPF_KSYM
 from probekit.patch.recovery_table import HEADER_SIZE, NO_HEADER
@@ -96,7 +96,7 @@ def _stop_and_free(held: Holdings) -> None:
     if held.bypassed:
         if not held.target.running:
             held.target.resume()
-        leave(held.target, held.clock.paused)
+        wait_for_handler_exit(held.target, held.clock.paused)
     with vacated(
         held.safe_point,
         held.target,

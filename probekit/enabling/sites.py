@@ -13,12 +13,12 @@ from probekit.kernel.markers import CALL_OFFSET, STATE_OFFSET
 from probekit.patch.crossmodify import journal_batches
 from probekit.patch.edits import Edit
 from probekit.patch.exits import exit_sites
-from probekit.patch.hooks import Called, Hook, MarkerHook, marker_edits
-from probekit.patch.insns import FunctionInsns, instruction_sites
+from probekit.patch.hooks import Hook, MarkerHook, TracepointHook, marker_edits
+from probekit.patch.insn_sites import FunctionInsns, instruction_sites
 from probekit.patch.journal_records import edits_size
+from probekit.patch.jump_windows import as_trap, jump_window
 from probekit.patch.ranges import any_inside
 from probekit.patch.sites import NO_PAD, FunctionExits, InsnSite, Site, SiteRefusal, TextFacts, entry_site
-from probekit.patch.windows import as_trap, jump_window
 from probekit.providers.api import ENTRY_KINDS, Function, Probe
 
 __all__ = ("EnabledSite", "RefusedProbe", "SiteSet", "TextReader", "find_sites", "journal_size")
@@ -33,7 +33,7 @@ class EnabledSite(NamedTuple):
     number: int
     """Its index in this enabling."""
     probe: Probe
-    site: Site | Called
+    site: Site | Hook
     clauses: tuple[int, ...]
     """Numbers of the clauses, in program order."""
     offset: int
@@ -73,7 +73,7 @@ def journal_size(sites: Sequence[EnabledSite], staged: frozenset[int] = frozense
 
     ``staged``: addresses of the sites that are changed in stages.
     """
-    windows = [site.site for site in sites if not isinstance(site.site, Called)]
+    windows = [site.site for site in sites if not isinstance(site.site, Hook)]
     registrations = len(sites) - len(windows)  # tracepoints, and at most one module for each marker
     markers = marker_edits([(s.site, 0) for s in sites if isinstance(s.site, MarkerHook)])
     in_stages = [Edit(w.addr, w.old, w.old) for w in windows if w.addr in staged] if staged else []
@@ -125,7 +125,7 @@ def find_sites(
 
 def _separated(sites: list[EnabledSite]) -> list[EnabledSite]:
     """Replace every jump over several instructions by a trap where it would cover another site's bytes."""
-    if not any(isinstance(s.site, InsnSite) and s.site.first for s in sites):
+    if not any(isinstance(s.site, InsnSite) and s.site.first_size for s in sites):
         return sites
     starts = sorted({s.site.addr for s in sites})
     return [
@@ -136,10 +136,10 @@ def _separated(sites: list[EnabledSite]) -> list[EnabledSite]:
     ]
 
 
-def _called(probe: Probe, facts: TextFacts) -> Called | str | None:
+def _called(probe: Probe, facts: TextFacts) -> Hook | str | None:
     """Return where our function is called from, for a tracepoint or marker, or why it cannot be called."""
     if probe.tracepoint is not None:
-        return Hook(probe.tracepoint.addr, probe.tracepoint.owner)
+        return TracepointHook(probe.tracepoint.addr, probe.tracepoint.owner)
     marker = probe.marker
     if marker is None or marker.refusal:
         return marker.refusal if marker is not None else None

@@ -14,7 +14,7 @@ from probekit.guest.survey import gather_traps
 from probekit.kernel.kernel import Kernel
 from probekit.kernel.linked_list import walk_list
 from probekit.patch.ranges import Ranges
-from probekit.patch.refused import RefusedText
+from probekit.patch.refused_text import RefusedText
 from probekit.patch.sites import TextFacts, rewritten_size
 
 __all__ = (

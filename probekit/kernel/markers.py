@@ -242,7 +242,7 @@ def _why_not_usable(flags: int, state: int, loads: Sequence[tuple[int, bytes | N
     if flags & ~_GENERIC:
         return f"its flags ({flags:#x}) are of another version of marker.h"
     if flags & _GENERIC:
-        return "somebody in the guest listens to it already" if state else ""
+        return "another listener in the guest uses it already" if state else ""
     if not loads:
         return "it has no place in the code"
     for addr, data in loads:
@@ -251,7 +251,7 @@ def _why_not_usable(flags: int, state: int, loads: Sequence[tuple[int, bytes | N
         if data[0] not in _LOADS or data[1] > 1:
             return f"one of its places ({addr:#x}) is not a load immediate but {data.hex(' ')}"
         if data[1]:
-            return "somebody in the guest listens to it already"
+            return "another listener in the guest uses it already"
     return ""
 
 

@@ -1,7 +1,7 @@
-"""Cross-modifying code with breakpoint bypass: more than one byte of an instruction changes while processors run.
+"""Change more than one byte of an instruction while processors run: cross-modifying code with breakpoint bypass.
 
-A processor may fetch the bytes of an instruction one by one, and early: what it
-executes can be put together of old and new ones (seed 001; Intel SDM volume 3,
+A processor may fetch the bytes of an instruction one by one, and early: it may
+execute a mixture of old and new bytes (Intel SDM volume 3, section 9.1.3,
 "Handling Self- and Cross-Modifying Code"). So the instruction is made
 unreachable first::
 
@@ -10,20 +10,20 @@ unreachable first::
     zz yy    the first byte                every processor serialises
                                            no processor is left in the handler of the INT3
 
-While the INT3 stands, a processor that meets it is *bypassed*: the guest's own
-trap handler (:mod:`probekit.codegen.notifier`) sends it to a place that does
-what the old or the new bytes do. Any interleaving is right, not only those of a
+While the INT3 stands, a processor that meets it is *bypassed*: our trap handler in the
+guest (:mod:`probekit.codegen.notifier`) sends it to a place that does
+what the old or the new bytes do. Every interleaving is right, not only those of a
 stopped machine: tests/patch/test_crossmodify.py tries all of them, and shows
 that no step can be left out.
 
-Over a gdb stub "every processor serialises" is: all vCPUs are stopped and
-resumed, which drops whatever they had fetched. A vCPU has left the handler when
+Over a gdb stub all vCPUs are stopped and resumed so that every processor serialises:
+that drops all that they had fetched. A vCPU has left the handler when
 it was seen once, after the last INT3 was gone, in user mode or with interrupts
-on: the kernel keeps them off from the trap to its return (exc_int3(), and NMI
-context all the while), so nothing else needs to be known of the handler.
+on. The kernel keeps interrupts off from the trap to its return (exc_int3(), which is NMI
+context), so nothing else needs to be known of the handler.
 
-A window is one instruction and, behind it, bytes that are never executed, in
-its old form as in its new one.
+A window is one instruction and, after it, bytes that are never executed, in
+its old form and in its new one.
 """
 
 from __future__ import annotations
@@ -38,28 +38,42 @@ from probekit.errors import ConflictError, GuestError, MemoryAccessError
 from probekit.patch.edits import Edit, EditSet, TextMemory
 from probekit.target.api import Regs, Vcpu
 
-__all__ = ("INT3", "Processors", "Stage", "change", "in_stages", "journal_batches", "leave", "stages")
+__all__ = (
+    "INT3",
+    "Processors",
+    "Stage",
+    "change_in_stages",
+    "journal_batches",
+    "stages",
+    "wait_for_handler_exit",
+)
 
 INT3 = b"\xcc"  # int3
-_IF = 0x200
-_LOOKS = 2000
-_LOOK_SECONDS = 0.001
+_EFLAGS_IF = 0x200
+_MAX_POLLS = 2000
+_POLL_SECONDS = 0.001
 
 Wait = Literal["serialise", "leave"]
+"""``serialise``: every processor has; ``leave``: no processor is in the handler of an INT3 that is gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Writes that may come in any order and at any time, and what must be waited for behind the last of them."""
+    """One step of the protocol."""
 
     writes: tuple[tuple[int, bytes], ...]
+    """``(address, bytes)``; they may be made in any order and at any time."""
     waits: tuple[Wait, ...]
+    """What must be waited for after the last write."""
 
 
 def stages(edits: Sequence[Edit]) -> tuple[Stage, ...]:
-    """The protocol for windows that change together. Every window must hold its old bytes."""
+    """Return the stages in which windows change together. Every window must hold its old bytes.
+
+    Raises :class:`ValueError` for an edit whose old and new bytes differ in number.
+    """
     if any(len(edit.old) != len(edit.new) or not edit.old for edit in edits):
-        raise ValueError("an edit's old and new bytes are equally many, and not none")
+        raise ValueError("an edit must have equally many old and new bytes, and at least one")
     return (
         Stage(tuple((edit.addr, INT3) for edit in edits), ("serialise",)),
         Stage(tuple((edit.addr + 1, edit.new[1:]) for edit in edits if len(edit.new) > 1), ("serialise",)),
@@ -68,7 +82,10 @@ def stages(edits: Sequence[Edit]) -> tuple[Stage, ...]:
 
 
 def journal_batches(edits: Sequence[Edit]) -> tuple[tuple[Edit, ...], ...]:
-    """What the stages change, as batches for the undo journal: undone newest first, any prefix of them is put right."""
+    """Return what the stages change, as batches for the undo journal.
+
+    Whichever of them were made, undoing them newest first restores the old bytes.
+    """
     return (
         tuple(Edit(edit.addr, edit.old[:1], INT3) for edit in edits),
         tuple(Edit(edit.addr + 1, edit.old[1:], edit.new[1:]) for edit in edits if len(edit.old) > 1),
@@ -84,37 +101,18 @@ class Processors(Protocol):
     def regs(self, vcpu: Vcpu) -> Regs: ...
 
 
-def change(
-    text: TextMemory,
-    processors: Processors,
-    edits: Iterable[Edit],
-    *,
-    paused: Callable[[], AbstractContextManager[None]],
-    between: Callable[[], None] = lambda: None,
-) -> tuple[Edit, ...]:
-    """The whole protocol: :func:`in_stages`, then :func:`leave`. Returns the edits that were made."""
-    try:
-        made = in_stages(text, edits, paused=paused, between=between)
-    except BaseException:
-        leave(processors, paused)
-        raise
-    if made:
-        leave(processors, paused)
-    return made
-
-
-def in_stages(
+def change_in_stages(
     text: TextMemory,
     edits: Iterable[Edit],
     *,
     paused: Callable[[], AbstractContextManager[None]],
     between: Callable[[], None] = lambda: None,
 ) -> tuple[Edit, ...]:
-    """Make all ``edits`` in stages while the machine runs; those that stand already are passed over.
+    """Make all ``edits`` in stages while the machine runs, without those that are made already.
 
-    ``paused``: the machine is stopped inside and runs behind; ``between``: called after each stage, while it runs.
-    The bypass of every window is in place, and the journal has :func:`journal_batches`, before this is called; the
-    bypass stays until :func:`leave` has returned.
+    ``paused``: the machine is stopped within the context and runs after it; ``between``: is called after each stage,
+    while the machine runs. Before the call the bypass of every window must be in place, and :func:`journal_batches`
+    in the journal. The bypass must stay until :func:`wait_for_handler_exit` has returned.
     Returns the edits that were made. Raises :class:`ConflictError` before anything is written when a window holds
     neither form; after any later failure the windows hold their old bytes again.
     """
@@ -124,8 +122,8 @@ def in_stages(
     try:
         while made is None or todo:
             with paused():
-                if made is None:  # the test of the state is inside the pause in which the first byte changes
-                    made = _to_change(ready, ready.read(text))
+                if made is None:  # the windows are checked in the pause in which the first byte changes
+                    made = _unmade_edits(ready, ready.read(text))
                     todo = list(stages(made)) if made else []
                 if todo:
                     _write(text, todo.pop(0))
@@ -133,13 +131,13 @@ def in_stages(
     except BaseException:
         if made:
             with paused():
-                _back(text, made)
+                _restore(text, made)
         raise
     return made
 
 
-def _to_change(ready: EditSet, found: Sequence[bytes | None]) -> tuple[Edit, ...]:
-    """Those of the windows that hold their old bytes. Raises for one that holds neither form."""
+def _unmade_edits(ready: EditSet, found: Sequence[bytes | None]) -> tuple[Edit, ...]:
+    """Return the edits whose windows hold their old bytes. Raises for a window that holds neither form."""
     made: list[Edit] = []
     for edit, have in zip(ready.edits, found, strict=True):
         if have is None:
@@ -162,26 +160,26 @@ def _write(text: TextMemory, stage: Stage) -> None:
             )
 
 
-def _back(text: TextMemory, edits: Sequence[Edit]) -> None:
-    """The old bytes again, at whatever stage; nothing runs meanwhile, and nothing stands inside of one instruction."""
+def _restore(text: TextMemory, edits: Sequence[Edit]) -> None:
+    """Write the old bytes at any stage. The machine is stopped, and no vCPU is inside of an instruction."""
     text.write_many((edit.addr, edit.old) for edit in edits)
 
 
-def leave(processors: Processors, paused: Callable[[], AbstractContextManager[None]]) -> None:
+def wait_for_handler_exit(processors: Processors, paused: Callable[[], AbstractContextManager[None]]) -> None:
     """Wait until every vCPU was seen where it cannot be in the handler of an INT3 that is gone.
 
-    Raises :class:`GuestError` when one never is.
+    Raises :class:`GuestError` when one never was within about two seconds of polling.
     """
     seen: set[Vcpu] = set()
-    for _ in range(_LOOKS):
+    for _ in range(_MAX_POLLS):
         with paused():
-            every = processors.vcpus()
-            seen.update(vcpu for vcpu in every if vcpu not in seen and _outside(processors.regs(vcpu)))
-        if seen.issuperset(every):
+            vcpus = processors.vcpus()
+            seen.update(vcpu for vcpu in vcpus if vcpu not in seen and _is_outside(processors.regs(vcpu)))
+        if seen.issuperset(vcpus):
             return
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
     raise GuestError("a vCPU was never seen outside of its trap handlers", hint="it runs with interrupts off")
 
 
-def _outside(regs: Regs) -> bool:
-    return regs.in_user_mode or bool(regs["eflags"] & _IF)
+def _is_outside(regs: Regs) -> bool:
+    return regs.in_user_mode or bool(regs["eflags"] & _EFLAGS_IF)

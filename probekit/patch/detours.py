@@ -1,8 +1,8 @@
-"""Detours: the jump at a site and the stub it leads to.
+"""Build detours: the jump at a site and the stub that it leads to.
 
-A *stub* is `prefix + body + suffix`. The body is whatever a probe does; it
-must end at its own end, balance the stack and keep every register that it
-changes. The prefix and suffix make the whole behave as the site did::
+A *stub* is `prefix + body + suffix`. The body is what a probe does. It
+must end at its own end, balance the stack and preserve every register.
+The prefix and suffix make the whole behave as the site did::
 
     entry pad   nop5                 body; jmp site+5
     ret         ret                  body; ret                      (the original bytes)
@@ -12,12 +12,12 @@ changes. The prefix and suffix make the whole behave as the site did::
     indirect    jmp rax              body; jmp rax                  (relocated if RIP-relative)
     instruction mov rax, [rdi]       body; mov rax, [rdi]; nop; nop; jmp site+3
 
-Flags are dead at every place where a body runs: at a function's entry, at its
-return, and on the way into another function. The conditional form tests them
-before its body. Only at an instruction they may be alive: its body must keep them.
+Flags are dead wherever a body runs, at a function's entry, at its
+return, and on the way into another function; the conditional form tests them
+before its body. Only at an instruction they may be live, and its body must preserve them.
 
-The site itself becomes `jmp stub`, filled up with nops, which nothing reaches. A
-site with no room for that becomes `int3`, and the trap leads to the same stub.
+The site itself becomes `jmp stub`, padded with nops, which nothing reaches. A
+site without room for that becomes `int3`, and the trap leads to the same stub.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from typing import NamedTuple, assert_never
 from probekit.errors import InternalError, ProbekitError
 from probekit.isa.relocate import relocate, relocate_jump
 from probekit.patch.edits import Edit
-from probekit.patch.sites import EntrySite, ExitSite, InsnSite, Site, traps
+from probekit.patch.sites import EntrySite, ExitSite, InsnSite, Site, needs_trap
 
-__all__ = ("RangeError", "StubShape", "compose", "copied_slot", "site_edit", "stub_shape")
+__all__ = ("RangeError", "StubShape", "compose_stub", "copied_slot", "site_edit", "stub_shape")
 
 _JMP = struct.Struct("<Bi")  # e9 rel32        jmp rel32
-_JCC_OVER_JMP = 5
+_JCC_OVER_JMP = 5  # bytes that the inverted branch jumps over
 _REACH = 1 << 31
 _TWO_NOPS = b"\x90\x90"  # nop; nop
 _INT3 = b"\xcc"  # int3
-_GROWTH = 32  # what an instruction's copy may be longer than the instruction, nops and jump back included
+_GROWTH = 32  # bytes by which an instruction's copy, nops and jump back included, may be longer than it
 
 
 class RangeError(ProbekitError):
-    """A jump that does not reach. ``addr``: of the jump; ``target``: where it should go."""
+    """A jump does not reach its target. ``addr``: of the jump; ``target``: where it should lead."""
 
     def __init__(self, message: str, *, addr: int, target: int) -> None:
         super().__init__(message, hint="the stub must lie within 2 GiB of the text that it serves")
@@ -50,11 +50,12 @@ class RangeError(ProbekitError):
 
 
 class StubShape(NamedTuple):
-    """Sizes in bytes: what stands before the body, after it, and all together."""
+    """The sizes of a stub's parts in bytes."""
 
     prefix_size: int
-    suffix_size: int
+    """Before the body."""
     total_size: int
+    """Prefix, body and suffix."""
 
 
 def _jump(addr: int, target: int) -> bytes:
@@ -66,12 +67,12 @@ def _jump(addr: int, target: int) -> bytes:
 
 
 def stub_shape(site: Site, body_size: int) -> StubShape:
-    """How large the stub of ``site`` is around a body of ``body_size`` bytes; at an instruction an upper bound."""
-    prefix, suffix = _around(site)
-    return StubShape(prefix, suffix, prefix + body_size + suffix)
+    """Return how large the stub of ``site`` is with a body of ``body_size`` bytes; at an instruction an upper bound."""
+    prefix, suffix = _sizes_around_body(site)
+    return StubShape(prefix, prefix + body_size + suffix)
 
 
-def _around(site: Site) -> tuple[int, int]:
+def _sizes_around_body(site: Site) -> tuple[int, int]:
     if isinstance(site, EntrySite):
         return 0, 5
     if isinstance(site, InsnSite):
@@ -89,8 +90,12 @@ def _around(site: Site) -> tuple[int, int]:
             assert_never(site.kind)
 
 
-def compose(site: Site, stub_addr: int, body: bytes) -> bytes:
-    """The stub of ``site`` for ``stub_addr``: prefix, ``body``, suffix. :class:`RangeError` when it cannot reach."""
+def compose_stub(site: Site, stub_addr: int, body: bytes) -> bytes:
+    """Return the stub of ``site`` for ``stub_addr``: prefix, ``body``, suffix.
+
+    Raises :class:`RangeError` when a jump does not reach, and :class:`probekit.isa.relocate.RelocateError` when the
+    instruction cannot be moved there.
+    """
     if isinstance(site, EntrySite):
         # <body>; e9 rel32      jmp past the pad
         return body + _jump(stub_addr + len(body), site.addr + 5)
@@ -117,7 +122,7 @@ def compose(site: Site, stub_addr: int, body: bytes) -> bytes:
 
 
 def _copied_insns(site: InsnSite, addr: int) -> bytes:
-    """The instructions at ``addr``, nop, nop, and a jump back behind them where control gets there."""
+    """Return the instructions for ``addr``, nop, nop, and a jump back after them where control gets there."""
     moved = relocate(site.old, site.addr, addr, jump_back=False)
     head = moved.code + _TWO_NOPS
     if len(head) + 5 > len(site.old) + _GROWTH:
@@ -132,8 +137,8 @@ def _target(site: ExitSite) -> int:
 
 
 def site_edit(site: Site, stub_addr: int) -> Edit:
-    """The edit that leads ``site`` to its stub."""
-    if traps(site):
+    """Return the edit that leads ``site`` to its stub. Raises :class:`RangeError`."""
+    if needs_trap(site):
         # cc ...         int3; the rest of the instruction stays, and is verified with it
         return Edit(site.addr, site.old, _INT3 + site.old[1:])
     # e9 rel32 90*      jmp stub; nop ...      (nothing reaches the nops)
@@ -142,11 +147,12 @@ def site_edit(site: Site, stub_addr: int) -> Edit:
 
 
 def copied_slot(site: Site, slot_addr: int) -> bytes:
-    """The site's own instruction as it must stand at ``slot_addr``, with nops and a jump back behind it.
+    """Return the site's own instruction for ``slot_addr``, with nops and a jump back after it.
 
     `instruction; nop; nop; jmp back`: a vCPU that is sent to the slot does what
     the site did, also when a single-step trap over the instruction gets lost.
-    An instruction that never goes on to the next one has no jump behind it.
+    An instruction that never goes on to the next one has no jump after it.
+    Raises as :func:`compose_stub`.
     """
     if isinstance(site, EntrySite):
         # 0f 1f 44 00 00; 90 90; e9 rel32      nop5; nop; nop; jmp past the pad

@@ -1,4 +1,4 @@
-"""Editing guest text: verify the old bytes, journal, write, read back; and the way back.
+"""Edit guest text: verify the old bytes, journal, write, read back; and undo it.
 
 An :class:`Edit` is (address, old bytes, new bytes). The order of
 :func:`apply_edits` is the whole point::
@@ -8,7 +8,7 @@ An :class:`Edit` is (address, old bytes, new bytes). The order of
     write every new ->  any failure: what was written is undone, then the error goes on
     read every new  ->  any differs: the same
 
-:func:`revert_edits` restores only what is still ours, and says what is not.
+:func:`revert_edits` restores only what still has our bytes, and reports the rest.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = (
 
 
 class TextMemory(Protocol):
-    """The two calls that editing needs of a stopped machine; a :class:`probekit.target.api.Target` has them."""
+    """The two calls that edits make to a stopped machine; a :class:`probekit.target.api.Target` has them."""
 
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]: ...
 
@@ -41,7 +41,7 @@ class TextMemory(Protocol):
 
 
 class Edit(NamedTuple):
-    """Bytes to replace at ``addr``; ``old`` and ``new`` are equally long. A tuple: there are 90,000 of them."""
+    """Bytes to replace; ``old`` and ``new`` are equally long. It is a tuple because there are up to 90,000 of them."""
 
     addr: int
     old: bytes
@@ -50,49 +50,48 @@ class Edit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RevertReport:
-    """What :func:`revert_edits` did, by address.
-
-    ``restored``: was ours, is the old bytes again. ``already``: had the old
-    bytes. ``conflicts``: (address, found) of bytes that are neither, and were
-    left alone. ``unreadable``: not mapped any more.
-    """
+    """What :func:`revert_edits` did, by address."""
 
     restored: tuple[int, ...]
+    """These had our bytes, and have the old ones again."""
     already: tuple[int, ...]
+    """These had the old bytes already."""
     conflicts: tuple[tuple[int, bytes], ...]
+    """(address, found) of bytes that are neither ours nor the old ones. They were left alone."""
     unreadable: tuple[int, ...]
+    """These are not mapped any more."""
 
     @property
     def clean(self) -> bool:
-        """True when every edited place holds its old bytes now."""
+        """Whether every edited place has its old bytes now."""
         return not self.conflicts and not self.unreadable
 
 
 class EditSet:
-    """Edits made ready before the guest is stopped for them: checked, by address, and grouped for reading.
+    """Edits that were prepared before the guest is stopped for them: checked, sorted, and grouped for reading.
 
-    A kernel's sites lie close together, so neighbours are read in one piece. ``edits``: by address.
-    Raises :class:`ValueError` for a set that contradicts itself: lengths that differ, empty or overlapping edits.
+    A kernel's sites lie close together, so neighbours are read in one piece.
     """
 
     __slots__ = ("_runs", "edits")
 
     def __init__(self, edits: Iterable[Edit]) -> None:
+        """Sort and check ``edits``. Raises :class:`ValueError` for lengths that differ, empty or overlapping edits."""
         self.edits: tuple[Edit, ...] = tuple(sorted(edits))
-        # (start, end, first, last): the edits first..last-1 stand in these bytes
+        # (start, end, first, last): the edits first..last-1 are in these bytes
         self._runs: list[tuple[int, int, int, int]] = []
         begin = first = 0
         before = -1
-        for place, edit in enumerate(self.edits):
+        for index, edit in enumerate(self.edits):
             end = edit.addr + len(edit.old)
             if len(edit.old) != len(edit.new) or not edit.old:
                 raise ValueError(f"edit at {edit.addr:#x}: {len(edit.old)} old bytes, {len(edit.new)} new bytes")
             if edit.addr < before:
                 raise ValueError(f"edit at {edit.addr:#x} overlaps the edit before it")
-            if place and (edit.addr - before > _GAP or end - begin > _RUN):
-                self._runs.append((begin, before, first, place))
-                begin, first = edit.addr, place
-            elif not place:
+            if index and (edit.addr - before > _MAX_GAP or end - begin > _MAX_RUN):
+                self._runs.append((begin, before, first, index))
+                begin, first = edit.addr, index
+            elif not index:
                 begin = edit.addr
             before = end
         if self.edits:
@@ -102,7 +101,7 @@ class EditSet:
         return len(self.edits)
 
     def read(self, target: TextMemory) -> list[bytes | None]:
-        """What stands at every edit now, in order; None where nothing is mapped."""
+        """Read the bytes that are at every edit now, in order; None where nothing is mapped."""
         found: list[bytes | None] = []
         pieces = target.read_many([(start, end - start) for start, end, _, _ in self._runs])
         for (start, _, first, last), data in zip(self._runs, pieces, strict=True):
@@ -114,15 +113,17 @@ class EditSet:
         return found
 
 
-_GAP = 512  # a small read of its own costs as much as this many bytes read along
-_RUN = 1 << 16
+_MAX_GAP = 512  # bytes between edits that are read along: a read of its own would cost more
+_MAX_RUN = 1 << 16  # bytes of one read
 
 
 def apply_edits(target: TextMemory, edits: EditSet | Iterable[Edit], journal: Callable[[Sequence[Edit]], None]) -> None:
-    """Make all ``edits`` or none. The target is stopped; no vCPU is inside a window (:func:`rips_inside`).
+    """Make all ``edits`` or none. The target is stopped, and no vCPU is inside a window (:func:`rips_inside`).
 
-    ``journal``: called once, after every old byte was verified and before any
+    ``journal``: is called once, after every old byte was verified and before any
     is changed; it must have the edits on disk when it returns.
+    Raises :class:`ConflictError` or :class:`MemoryAccessError` for bytes that are not as expected, and whatever
+    ``journal`` raises. What was written is undone first; an undo that fails is noted on the error.
     """
     edits = edits if isinstance(edits, EditSet) else EditSet(edits)
     _verify(edits, edits.read(target), [edit.old for edit in edits.edits])
@@ -136,7 +137,7 @@ def apply_edits(target: TextMemory, edits: EditSet | Iterable[Edit], journal: Ca
 
 
 def _verify(edits: EditSet, found: Sequence[bytes | None], expected: Sequence[bytes]) -> None:
-    if found == expected:  # one C-speed comparison for the usual case
+    if found == expected:  # one fast comparison for the usual case
         return
     for edit, want, have in zip(edits.edits, expected, found, strict=True):
         if have is None:
@@ -152,7 +153,7 @@ def _verify(edits: EditSet, found: Sequence[bytes | None], expected: Sequence[by
 
 
 def _undo(target: TextMemory, edits: EditSet, error: BaseException) -> None:
-    # The first error is the one to report; a failing undo is noted on it, and the journal still has everything.
+    # The first error is the one to report; a failing undo is noted on it, and the journal still has all edits.
     try:
         report = revert_edits(target, edits)
     except ProbekitError as second:
@@ -164,24 +165,24 @@ def _undo(target: TextMemory, edits: EditSet, error: BaseException) -> None:
 
 
 def revert_edits(target: TextMemory, edits: EditSet | Iterable[Edit]) -> RevertReport:
-    """Put the old bytes back wherever the new ones still stand. Safe to repeat; the target is stopped."""
+    """Put the old bytes back where the new ones still are. Safe to repeat; the target is stopped."""
     edits = edits if isinstance(edits, EditSet) else EditSet(edits)
     found = edits.read(target)
-    ours, already, conflicts, unreadable = _sort_out(edits, found)
+    ours, already, conflicts, unreadable = _sort_by_state(edits, found)
     target.write_many((edit.addr, edit.old) for edit in ours.edits)
     _verify(ours, ours.read(target), [edit.old for edit in ours.edits])
     return RevertReport(tuple(edit.addr for edit in ours.edits), tuple(already), tuple(conflicts), tuple(unreadable))
 
 
-def _sort_out(
+def _sort_by_state(
     edits: EditSet, found: Sequence[bytes | None]
 ) -> tuple[EditSet, list[int], list[tuple[int, bytes]], list[int]]:
-    """What is still ours; and the addresses that are old already, somebody else's (with what is there), unmapped."""
+    """Return the edits that are still ours, and the addresses that are old already, foreign (with bytes), unmapped."""
     ours: list[Edit] = []
     already: list[int] = []
     conflicts: list[tuple[int, bytes]] = []
     unreadable: list[int] = []
-    if found == [edit.new for edit in edits.edits]:  # the usual case, at C speed
+    if found == [edit.new for edit in edits.edits]:  # the usual case, in one fast comparison
         return edits, already, conflicts, unreadable
     for edit, have in zip(edits.edits, found, strict=True):
         if have == edit.old:
@@ -206,7 +207,7 @@ def revert_batches(target: TextMemory, batches: Sequence[Sequence[Edit]]) -> Rev
         restored += report.restored
         already += report.already
         unreadable += report.unreadable
-        # What a newer edit does not know may be what an older one expects: the newer was never made.
+        # Bytes that are foreign to a newer edit may be those of an older one: then the newer was never made.
         for addr in (*report.restored, *report.already):
             conflicts.pop(addr, None)
         conflicts.update(report.conflicts)
@@ -214,14 +215,14 @@ def revert_batches(target: TextMemory, batches: Sequence[Sequence[Edit]]) -> Rev
 
 
 def rips_inside(rips: Iterable[int], edits: EditSet) -> tuple[int, ...]:
-    """Those instruction pointers that stand strictly inside a window, where a jump's middle would be executed.
+    """Return the instruction pointers strictly inside a window, where the middle of a jump would be executed.
 
     At a window's first byte a vCPU is safe: it has not begun the instruction.
     The caller lets the guest run a little and asks again.
     """
     inside: list[int] = []
     for rip in rips:
-        place = bisect_left(edits.edits, rip, key=lambda edit: edit.addr) - 1  # the last that begins before rip
-        if place >= 0 and rip < edits.edits[place].addr + len(edits.edits[place].old):
+        index = bisect_left(edits.edits, rip, key=lambda edit: edit.addr) - 1  # the last that begins before rip
+        if index >= 0 and rip < edits.edits[index].addr + len(edits.edits[index].old):
             inside.append(rip)
     return tuple(inside)

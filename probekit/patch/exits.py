@@ -1,6 +1,7 @@
-"""Every way out of a function, by disassembly of its live bytes.
+"""Find every way out of a function by disassembly of its live bytes.
 
-Jumps between a function and its cold part (``name.cold``) are no exits; those of the cold part are the parent's.
+Compilers split a function: ``name.cold`` holds its unlikely blocks elsewhere. Jumps between the two are not exits, and
+the exits of the cold part are the function's. An exit that cannot be patched is returned with the reason.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from probekit.patch.ranges import any_inside
 from probekit.patch.sites import (
     JUMP_SIZE,
     NO_FACTS,
+    REWRITTEN_BY_GUEST,
     EntrySite,
     ExitKind,
     ExitSite,
@@ -22,15 +24,13 @@ from probekit.patch.sites import (
     entry_site,
 )
 
-__all__ = (
-    "ColdLookup",
-    "exit_sites",
-)
+__all__ = ("ColdLookup", "exit_sites")
 
 ColdLookup = Callable[[int], "tuple[int, bytes] | None"]
-"""Given the target of a jump out of a function: the (address, bytes) of that function's cold part there, or None."""
+"""From the target of a jump out of a function to (address, bytes) of that function's cold part there, or None."""
+
 _RET_INT3 = b"\xc3\xcc\xcc\xcc\xcc"  # ret; int3 x 4
-_WORDS: dict[ExitKind, str] = {
+_EXIT_NAMES: dict[ExitKind, str] = {
     "ret": "return",
     "return_thunk": "return",
     "tail_jump": "tail jump",
@@ -41,25 +41,31 @@ _WORDS: dict[ExitKind, str] = {
 
 @dataclass(slots=True)
 class _Walk:
-    """The state of one function's analysis: its parts (address ranges with bytes), and what was found."""
+    """The state of one function's analysis."""
 
     func_addr: int
     facts: TextFacts
     cold_at: ColdLookup | None
     parts: list[tuple[int, bytes]]
-    leaves: list[tuple[FlowExit, int]] = field(default_factory=list)  # with the index of the part
+    """(address, bytes) of the function and its cold parts."""
+    exits: list[tuple[FlowExit, int]] = field(default_factory=list)
+    """Each with the index of its part."""
     targets: list[int] = field(default_factory=list)
+    """Where jumps land inside the function."""
     refused: list[tuple[int, str]] = field(default_factory=list)
+    """(address, reason)."""
     strayed: bool = False
+    """Whether a site may be no instruction at all, because there are foreign bytes in the code."""
 
     def owns(self, addr: int) -> bool:
+        """Tell whether an address is in the function or its cold parts."""
         for start, code in self.parts:  # noqa: SIM110 - one or two parts: any() costs three times as much
             if start <= addr < start + len(code):
                 return True
         return False
 
     def adopt(self, target: int) -> None:
-        """If ``target`` lies in a cold part of this function, take that part in."""
+        """Add the cold part of this function that ``target`` is in, if there is one."""
         if self.cold_at is None or self.owns(target):
             return
         part = self.cold_at(target)
@@ -70,7 +76,10 @@ class _Walk:
 def exit_sites(
     addr: int, code: bytes, facts: TextFacts = NO_FACTS, *, cold_at: ColdLookup | None = None
 ) -> FunctionExits:
-    """Every way out of the function at ``addr`` whose live bytes (padding included) are ``code``."""
+    """Find every way out of the function at ``addr`` with the live bytes ``code`` (padding included).
+
+    ``cold_at``: finds the function's cold parts.
+    """
     walk = _Walk(addr, facts, cold_at, [(addr, code)])
     index = 0
     while index < len(walk.parts):  # grows as cold parts are found
@@ -78,13 +87,13 @@ def exit_sites(
         index += 1
     walk.targets.sort()
     sites: list[ExitSite] = []
-    for leave, part in walk.leaves:
-        found = _classify(walk, leave, part)
+    for exit_, part in walk.exits:
+        found = _classify(walk, exit_, part)
         if isinstance(found, str):
-            walk.refused.append((leave.addr, found))
+            walk.refused.append((exit_.addr, found))
         elif found is not None:
             sites.append(found)
-    if walk.strayed:  # a site may be no instruction at all
+    if walk.strayed:
         sites = []
     return FunctionExits(addr, tuple(sites), tuple(sorted(walk.refused)))
 
@@ -93,14 +102,13 @@ def _scan_part(walk: _Walk, index: int) -> None:
     start, code = walk.parts[index]
     scan = scan_flow(code, start)
     walk.targets += scan.inner_targets
-    for leave in scan.exits:
-        walk.leaves.append((leave, index))
-        if leave.target:
-            walk.adopt(leave.target)
+    for exit_ in scan.exits:
+        walk.exits.append((exit_, index))
+        if exit_.target:
+            walk.adopt(exit_.target)
     hidden = walk.facts.hidden_jumps
     if hidden:
-        for place in range(bisect_left(hidden, (start, 0)), bisect_left(hidden, (start + len(code), 0))):
-            target = hidden[place][1]
+        for _, target in hidden[bisect_left(hidden, (start, 0)) : bisect_left(hidden, (start + len(code), 0))]:
             walk.targets.append(target)
             walk.adopt(target)
     if scan.strays:
@@ -112,15 +120,15 @@ def _scan_part(walk: _Walk, index: int) -> None:
         walk.refused.append((scan.end, "falls through into the next function"))
 
 
-def _classify(walk: _Walk, leave: FlowExit, part: int) -> ExitSite | str | None:
-    # None: not an exit after all.
-    flow, addr, _, target = leave
+def _classify(walk: _Walk, exit_: FlowExit, part: int) -> ExitSite | str | None:
+    """Return the site, why there is none, or None for what is no exit after all. ``part``: the index of its part."""
+    flow, _, _, target = exit_
     if flow == "ret":
-        return _site(walk, leave, part, "ret")
+        return _jump_site(walk, exit_, part, "ret")
     if flow == "indirect_jump":
-        return _indirect(walk, leave, part)
+        return _indirect(walk, exit_, part)
     if flow == "system":
-        if _returns_to_next(walk, leave, part):
+        if _returns_to_next(walk, exit_, part):
             return None
         return "leaves by an instruction that changes privilege or segment"
     if target in walk.facts.return_thunks:
@@ -133,16 +141,15 @@ def _classify(walk: _Walk, leave: FlowExit, part: int) -> ExitSite | str | None:
             return f"jumps into the middle of other code ({target:#x})"
         kind = "tail_jump" if flow == "jump" else "cond_tail_jump"
     if flow == "cond":
-        return _conditional(walk, leave, part)
-    del addr
-    return _site(walk, leave, part, kind)
+        return _conditional(walk, exit_, part)
+    return _jump_site(walk, exit_, part, kind)
 
 
-def _returns_to_next(walk: _Walk, leave: FlowExit, part: int) -> bool:
+def _returns_to_next(walk: _Walk, exit_: FlowExit, part: int) -> bool:
     # sync_core(): 68 imm32; 48 cf      push $1f; iretq; 1:      serialises and goes on with the next instruction.
     start, code = walk.parts[part]
-    offset = leave.addr - start
-    after = (leave.addr + 2) & 0xFFFFFFFF
+    offset = exit_.addr - start
+    after = (exit_.addr + 2) & 0xFFFFFFFF
     return code[max(offset - 5, 0) : offset + 2] == b"\x68" + after.to_bytes(4, "little") + b"\x48\xcf"
 
 
@@ -151,27 +158,27 @@ def _reenters(walk: _Walk, target: int) -> bool:
     return target == walk.func_addr and isinstance(entry_site(target, walk.parts[0][1]), EntrySite)
 
 
-def _conditional(walk: _Walk, leave: FlowExit, part: int) -> ExitSite | str:
+def _conditional(walk: _Walk, exit_: FlowExit, part: int) -> ExitSite | str:
     start, code = walk.parts[part]
-    offset = leave.addr - start
-    opcode = code[offset + leave.size - 6 : offset + leave.size - 4]
+    offset = exit_.addr - start
+    opcode = code[offset + exit_.size - 6 : offset + exit_.size - 4]
     # 7x rel8: jcc near its target.
-    if leave.size == 2 and code[offset] & 0xF0 == 0x70:
-        return _by_trap(walk, leave, part, "cond_tail_jump", _no_room(leave))
-    # 0f 80 .. 0f 8f: jcc rel32, perhaps behind a branch-hint prefix. loop and jrcxz have no room.
-    if leave.size < 6 or opcode[0] != 0x0F or opcode[1] & 0xF0 != 0x80:
-        return _no_room(leave)
-    return _site(walk, leave, part, "cond_tail_jump")
+    if exit_.size == 2 and code[offset] & 0xF0 == 0x70:
+        return _trap_site(walk, exit_, part, "cond_tail_jump", _no_room(exit_))
+    # 0f 80 .. 0f 8f: jcc rel32, perhaps after a branch-hint prefix. loop and jrcxz have no room.
+    if exit_.size < 6 or opcode[0] != 0x0F or opcode[1] & 0xF0 != 0x80:
+        return _no_room(exit_)
+    return _jump_site(walk, exit_, part, "cond_tail_jump")
 
 
-def _no_room(leave: FlowExit) -> str:
-    return f"a {leave.size}-byte conditional jump to another function has no room for a jump"
+def _no_room(exit_: FlowExit) -> str:
+    return f"a {exit_.size}-byte conditional jump to another function has no room for a jump"
 
 
-def _by_trap(walk: _Walk, leave: FlowExit, part: int, kind: ExitKind, no_room: str) -> ExitSite | str:
-    """The exit's instruction as a site of INT3; why not, where that cannot be."""
+def _trap_site(walk: _Walk, exit_: FlowExit, part: int, kind: ExitKind, no_room: str) -> ExitSite | str:
+    """Return the exit's instruction as a site for INT3, or why that cannot be. ``no_room``: why no jump fits."""
     start, code = walk.parts[part]
-    _, addr, size, target = leave
+    _, addr, size, target = exit_
     facts = walk.facts
     if not facts.trapping:
         return f"{no_room}, and {facts.no_traps}" if facts.no_traps else no_room
@@ -179,16 +186,16 @@ def _by_trap(walk: _Walk, leave: FlowExit, part: int, kind: ExitKind, no_room: s
     if why is not None:
         return f"{no_room}, and no INT3 may be put here: {why}"
     if facts.reserved and facts.reserved.overlap(addr, addr + size):
-        return "the guest itself rewrites this place (a static key or static call)"
+        return REWRITTEN_BY_GUEST
     return ExitSite(addr, code[addr - start : addr - start + size], walk.func_addr, kind, size, target or None)
 
 
-def _indirect(walk: _Walk, leave: FlowExit, part: int) -> ExitSite | str | None:
+def _indirect(walk: _Walk, exit_: FlowExit, part: int) -> ExitSite | str | None:
     start, code = walk.parts[part]
-    offset = leave.addr - start
-    insn = code[offset : offset + leave.size]
+    offset = exit_.addr - start
+    insn = code[offset : offset + exit_.size]
     if not walk.facts.jump_tables:
-        return _site(walk, leave, part, "indirect_tail_jump")
+        return _jump_site(walk, exit_, part, "indirect_tail_jump")
     modrm = insn[insn.index(0xFF) + 1]
     # ff /4 with SIB (rm = 100b) and memory operand: jmp [table + index*8], a switch inside the function.
     if modrm >> 6 != 3 and modrm & 7 == 4:
@@ -196,27 +203,27 @@ def _indirect(walk: _Walk, leave: FlowExit, part: int) -> ExitSite | str | None:
     return "an indirect jump: a switch inside the function or a tail call, which is not known"
 
 
-def _site(walk: _Walk, leave: FlowExit, part: int, kind: ExitKind) -> ExitSite | str:
+def _jump_site(walk: _Walk, exit_: FlowExit, part: int, kind: ExitKind) -> ExitSite | str:
     start, code = walk.parts[part]
-    _, addr, size, target = leave
+    _, addr, size, target = exit_
     offset = addr - start
     window = size if size > JUMP_SIZE else JUMP_SIZE
     old = code[offset : offset + window]
     if size < window:
         if len(old) < window or (old != _RET_INT3 and not _is_padding(old[size:], code[offset + window :])):
-            no_room = f"a {size}-byte {_WORDS[kind]} with live code behind it has no room for a jump"
-            return _by_trap(walk, leave, part, kind, no_room)
+            no_room = f"a {size}-byte {_EXIT_NAMES[kind]} with live code after it has no room for a jump"
+            return _trap_site(walk, exit_, part, kind, no_room)
         if any_inside(walk.targets, addr, addr + window):
-            no_room = f"a branch lands inside the {window} bytes of this {_WORDS[kind]}"
-            return _by_trap(walk, leave, part, kind, no_room)
+            no_room = f"a branch lands inside the {window} bytes of this {_EXIT_NAMES[kind]}"
+            return _trap_site(walk, exit_, part, kind, no_room)
     reserved = walk.facts.reserved
     if reserved and reserved.overlap(addr, addr + window):
-        return "the guest itself rewrites this place (a static key or static call)"
+        return REWRITTEN_BY_GUEST
     return ExitSite(addr, old, walk.func_addr, kind, size, target or None)
 
 
 def _is_padding(tail: bytes, beyond: bytes) -> bool:
-    # Only int3 and whole nops; a nop may begin in the window and end beyond it.
+    """Tell whether ``tail`` is int3 and whole nops only; a nop may begin in it and end in ``beyond``."""
     code = tail + beyond[:15]
     offset = 0
     while offset < len(tail):

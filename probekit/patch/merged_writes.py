@@ -1,8 +1,8 @@
-"""Many small writes that lie close together, made as few large ones.
+"""Merge small writes that lie close together into few large ones.
 
 A packet to the stub costs more than the bytes in it. While the machine is
-stopped nobody else writes, so what lies between two writes may be written with
-them, as it was just read::
+stopped nothing else writes, so the bytes between two writes may be written
+again as they were just read::
 
     0x10: 01    0x30: 01     ->    0x10: 01 .. .. .. 01
 """
@@ -16,8 +16,8 @@ from probekit.patch.edits import TextMemory
 
 __all__ = ("MergedWrites",)
 
-_GAP = 64
-_RUN = 4096
+_MAX_GAP = 64  # bytes between two writes that are merged
+_MAX_RUN = 4096  # bytes of a merged write
 
 
 class MergedWrites:
@@ -27,18 +27,18 @@ class MergedWrites:
         self._text = text
 
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
-        """``(addr, size)`` ranges to bytes; None where unreadable."""
+        """Read ``(addr, size)`` ranges; None where one is unreadable."""
         return self._text.read_many(ranges)
 
     def write_many(self, edits: Iterable[tuple[int, bytes]]) -> None:
-        """Write ``(addr, data)``. Raises :class:`MemoryAccessError` before anything is written where nothing is."""
+        """Write ``(addr, data)``. Raises :class:`MemoryAccessError` before any write when a run is unreadable."""
         runs = _runs(sorted(edits))
-        images = self._text.read_many([(start, end - start) for start, end, _ in runs])
+        copies = self._text.read_many([(start, end - start) for start, end, _ in runs])
         whole: list[tuple[int, bytes]] = []
-        for (start, end, members), image in zip(runs, images, strict=True):
-            if image is None:
+        for (start, end, members), copy in zip(runs, copies, strict=True):
+            if copy is None:
                 raise MemoryAccessError(f"cannot read {start:#x}", addr=start, size=end - start)
-            run = bytearray(image)
+            run = bytearray(copy)
             for addr, data in members:
                 run[addr - start : addr - start + len(data)] = data
             whole.append((start, bytes(run)))
@@ -46,11 +46,11 @@ class MergedWrites:
 
 
 def _runs(edits: Sequence[tuple[int, bytes]]) -> list[tuple[int, int, list[tuple[int, bytes]]]]:
-    """``(start, end, members)`` of every run of neighbours."""
+    """Return ``(start, end, members)`` of every run of neighbours."""
     runs: list[tuple[int, int, list[tuple[int, bytes]]]] = []
     for addr, data in edits:
         end = addr + len(data)
-        if runs and addr - runs[-1][1] <= _GAP and end - runs[-1][0] <= _RUN:
+        if runs and addr - runs[-1][1] <= _MAX_GAP and end - runs[-1][0] <= _MAX_RUN:
             start, before, members = runs[-1]
             members.append((addr, data))
             runs[-1] = (start, max(end, before), members)

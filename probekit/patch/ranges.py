@@ -1,4 +1,4 @@
-"""Sorted address ranges and point sets, looked up by bisection.
+"""Look up sorted address ranges and points by bisection.
 
 r = Ranges.of([(0x10, 0x15), (0x20, 0x22)])
 r.overlap(0x14, 0x20)  ->  (0x10, 0x15)        r.overlap(0x15, 0x20)  ->  None
@@ -22,7 +22,7 @@ class Ranges:
 
     @classmethod
     def of(cls, ranges: Iterable[tuple[int, int]]) -> Ranges:
-        """Sort and merge ``(start, end)`` pairs; empty ones are dropped."""
+        """Sort and merge ``(start, end)`` pairs, and drop empty ones."""
         starts: list[int] = []
         ends: list[int] = []
         for start, end in sorted(ranges):
@@ -36,7 +36,7 @@ class Ranges:
         return cls(tuple(starts), tuple(ends))
 
     def overlap(self, start: int, end: int) -> tuple[int, int] | None:
-        """The first range that shares a byte with ``[start, end)``."""
+        """Return the first range that shares a byte with ``[start, end)``, or None."""
         index = bisect_right(self.ends, start)
         if index < len(self.starts) and self.starts[index] < end and start < end:
             return self.starts[index], self.ends[index]
@@ -53,6 +53,6 @@ NO_RANGES = Ranges((), ())
 
 
 def any_inside(points: Sequence[int], start: int, end: int) -> bool:
-    """True when a point of the sorted ``points`` lies strictly between ``start`` and ``end``."""
+    """Tell whether a point of the sorted ``points`` lies strictly between ``start`` and ``end``."""
     index = bisect_right(points, start)
     return index < len(points) and index < bisect_left(points, end)

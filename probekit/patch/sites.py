@@ -1,6 +1,6 @@
-"""Where a function can be probed: its entry pad, and every way out of it.
+"""Define the sites where a function can be probed, and find the site at its entry.
 
-Pure analysis of *live* text bytes. A *site* is an address and the old bytes of
+A *site* is an address and the old bytes of
 a *window*, the run of bytes that a 5-byte jump will replace. A window holds one
 instruction, and after it only bytes that are never executed. ::
 
@@ -14,9 +14,7 @@ instruction, and after it only bytes that are never executed. ::
 Where a guest can take our INT3 (``TextFacts.trapping``), an exit that has no room for a
 jump is a site as well: its window is the instruction alone, and its first byte becomes INT3.
 
-Compilers split a function: ``name.cold`` holds its unlikely blocks elsewhere.
-Jumps between the two are not exits; the exits of the cold part are the
-parent's. What leaves a function but cannot be patched is named, with the reason.
+:mod:`probekit.patch.exits` finds the sites at exits, :mod:`probekit.patch.insn_sites` those at instructions.
 """
 
 from __future__ import annotations
@@ -25,11 +23,13 @@ from typing import Literal, NamedTuple
 
 from probekit.isa.decode import ENDBR64, NOP5
 from probekit.patch.ranges import NO_RANGES, Ranges
-from probekit.patch.refused import NO_REFUSED, RefusedText
+from probekit.patch.refused_text import NO_REFUSED, RefusedText
 from probekit.records import record
 
 __all__ = (
+    "JUMP_SIZE",
     "NO_PAD",
+    "REWRITTEN_BY_GUEST",
     "EntrySite",
     "ExitKind",
     "ExitSite",
@@ -39,157 +39,162 @@ __all__ = (
     "SiteRefusal",
     "TextFacts",
     "entry_site",
-    "may_trap",
+    "may_need_trap",
+    "needs_trap",
     "rewritten_size",
-    "traps",
 )
 
-JUMP_SIZE = 5  # e9 rel32
+JUMP_SIZE = 5
+"""Bytes of a jump with a 32-bit displacement: e9 rel32."""
 
 ExitKind = Literal["ret", "return_thunk", "tail_jump", "cond_tail_jump", "indirect_tail_jump"]
 
-
-# What may stand where endbr64 was: the kernel overwrites ("seals") those that no pointer needs.
+# What may stand in place of endbr64: the kernel overwrites ("seals") those that no pointer needs.
 _ENDBRS = (
     ENDBR64,
     b"\x66\x0f\x1f\x00",  # nop word ptr [rax]       gen_endbr_poison() of Linux 6.1
     b"\x0f\x1f\x40\xd6",  # nop dword ptr [rax-42]   the later form of the same
 )
 NO_PAD = "no nop pad: notrace or assembly code"
+"""Why a function without a pad is refused."""
+REWRITTEN_BY_GUEST = "the guest itself rewrites this place (a static key or static call)"
+"""Why a place in ``TextFacts.reserved`` is refused."""
 
 
 class EntrySite(NamedTuple):
-    """The pad of function ``func_addr``. ``addr``: of the nop itself, 4 further on after an endbr64.
+    """The pad at a function's entry.
 
-    Sites are tuples, not dataclasses: "everything" is 90,000 of them.
+    Sites are tuples and not dataclasses because a script may need 90,000 of them.
     """
 
     addr: int
+    """The address of the nop itself, 4 bytes into the function after an endbr64."""
     old: bytes
+    """The window."""
     func_addr: int
 
 
 class ExitSite(NamedTuple):
-    """One way out of function ``func_addr``.
-
-    ``old``: the window; its first ``insn_size`` bytes are the instruction.
-    ``target``: of a direct jump, else None. Only at ``ret`` and
-    ``return_thunk`` does RAX hold what the function returns.
-    """
+    """One way out of a function."""
 
     addr: int
     old: bytes
+    """The window; its first ``insn_size`` bytes are the instruction."""
     func_addr: int
     kind: ExitKind
+    """Only at ``ret`` and ``return_thunk`` does RAX hold what the function returns."""
     insn_size: int
+    """Bytes."""
     target: int | None
+    """The address that a direct jump leads to, else None."""
 
 
 class InsnSite(NamedTuple):
-    """An instruction of function ``func_addr``, or several under one jump. ``old``: all of their bytes.
-
-    ``trap``: its first byte becomes INT3; otherwise there is room for a jump.
-    ``first``: bytes of the first instruction where there are several, else 0.
-    """
+    """An instruction of a function, or several under one jump."""
 
     addr: int
     old: bytes
+    """The bytes of all of them."""
     func_addr: int
     trap: bool
-    first: int = 0
+    """Whether its first byte becomes INT3; otherwise there is room for a jump."""
+    first_size: int = 0
+    """Bytes of the first instruction where there are several, else 0."""
 
     @property
-    def inner(self) -> range:
-        """The addresses at which no thread may stand when the jump is written."""
-        return range(self.addr + 1, self.addr + len(self.old)) if self.first else range(0)
+    def interior(self) -> range:
+        """The addresses at which no thread may be when the jump is written."""
+        return range(self.addr + 1, self.addr + len(self.old)) if self.first_size else range(0)
 
 
 Site = EntrySite | ExitSite | InsnSite
 
 
-def traps(site: Site) -> bool:
-    """Whether a site is reached by INT3 and not by a jump."""
+def needs_trap(site: Site) -> bool:
+    """Tell whether a site is patched with INT3 and not with a jump."""
     return site.trap if isinstance(site, InsnSite) else len(site.old) < JUMP_SIZE
 
 
-def may_trap(site: Site) -> bool:
-    """Whether a site may have to be reached by INT3: also where a thread may stand in the bytes of its jump."""
-    return traps(site) or (isinstance(site, InsnSite) and site.first > 0)
+def may_need_trap(site: Site) -> bool:
+    """Tell whether a site may be patched with INT3, also because a thread may be in the bytes of its jump."""
+    return needs_trap(site) or (isinstance(site, InsnSite) and site.first_size > 0)
 
 
 @record
 class SiteRefusal:
-    """Why nothing can be patched at ``addr``; ``reason`` reads after a colon."""
+    """Why there is no site at an address."""
 
     addr: int
     reason: str
+    """It reads well after a colon."""
 
 
 @record
 class FunctionExits:
-    """All ways out of one function.
-
-    ``unprobeable``: (address, reason) of those that cannot be patched. With
-    neither sites nor unprobeable ones, the function never returns.
-    """
+    """All ways out of one function."""
 
     addr: int
+    """Of the function."""
     sites: tuple[ExitSite, ...]
     unprobeable: tuple[tuple[int, str], ...]
+    """(address, reason) of the exits that cannot be patched."""
 
     @property
     def complete(self) -> bool:
-        """True when no way out is missed."""
+        """Whether every way out is a site."""
         return not self.unprobeable
 
     @property
     def never_returns(self) -> bool:
+        """Whether the function has no way out."""
         return not self.sites and not self.unprobeable
 
 
 @record
 class TextFacts:
-    """What is known of the kernel's text beyond one function's bytes. All of it is optional; more of it refuses less.
-
-    ``starts``: every function's address: a jump to one is a tail call, elsewhere it is refused.
-    ``return_thunks``: addresses of ``__x86_return_thunk`` and what replaces it.
-    ``reserved``: ranges the guest itself rewrites (static keys and calls, alternatives).
-    ``hidden_jumps``: sorted (from, to): jumps not to be seen in the text, as static keys and exception fix-ups.
-    ``jump_tables``: False for a kernel built with retpolines (``-fno-jump-tables``): ``jmp rax`` is then a tail call.
-    ``pads``: addresses of all of ftrace's pads, or None: tells a pad that is in use from code that begins with a call.
-    ``text``: where executable code of the kernel and its modules is; empty: not known.
-    ``trapping``: INT3 can be taken in this guest; ``no_traps``: else the reason, where it is known.
-    ``refused``: where INT3 must not be put although it can be taken.
-    ``faulting``: instructions with an exception-table entry; ``fixups``: a copy of one can have an entry as well.
-    ``branch_tracking``: indirect calls must land on endbr64 (IBT).
-    ``side_entries``: sorted, where jumps of other functions land in the middle of one; None: not looked for, and then
-    no two instructions are put under one jump.
-    """
+    """What is known of the kernel's text beyond one function's bytes. All is optional; with more, less is refused."""
 
     starts: frozenset[int] = frozenset()
+    """Every function's address. A jump to one is a tail call; a jump to the middle of a function is refused."""
     return_thunks: frozenset[int] = frozenset()
+    """Addresses of ``__x86_return_thunk`` and of what replaces it."""
     reserved: Ranges = NO_RANGES
+    """Ranges that the guest itself rewrites (static keys and calls, alternatives)."""
     hidden_jumps: tuple[tuple[int, int], ...] = ()
+    """Sorted (from, to) of jumps that the text does not show, such as static keys and exception fix-ups."""
     jump_tables: bool = True
+    """False for a kernel built with retpolines (``-fno-jump-tables``): ``jmp rax`` is then a tail call."""
     pads: frozenset[int] | None = None
+    """Addresses of all of ftrace's pads, or None. They tell a pad that is in use from code that begins with a call."""
     text: Ranges = NO_RANGES
+    """Where executable code of the kernel and its modules is; empty: not known."""
     trapping: bool = False
+    """Whether INT3 can be taken in this guest."""
     no_traps: str = ""
+    """Why INT3 cannot be taken, where that is known."""
     refused: RefusedText = NO_REFUSED
+    """Where INT3 must not be put although it can be taken."""
     faulting: frozenset[int] = frozenset()
+    """Instructions with an exception-table entry."""
     fixups: bool = False
+    """Whether a copy of such an instruction can have an entry as well."""
     branch_tracking: bool = False
+    """Whether indirect calls must land on endbr64 (IBT)."""
     side_entries: tuple[int, ...] | None = None
+    """Sorted addresses in the middle of a function that jumps of other functions lead to.
+
+    None: they were not looked for, and no two instructions are put under one jump.
+    """
 
 
 NO_FACTS = TextFacts()
 
 
 def rewritten_size(code: bytes) -> int:
-    """How many bytes the guest rewrites at a static key or static call whose live bytes are ``code`` (2 or more).
+    """Return how many bytes the guest rewrites at a static key or static call with the live bytes ``code`` (2 or more).
 
     A static key is as long as the jump that it becomes: 2 bytes near its target, 5 otherwise. Most of the places
-    that seem to overlap one are returns right behind a short one.
+    that seem to overlap one are returns right after a short one.
     """
     # eb rel8         jmp short
     # 66 90           xchg ax, ax: the 2-byte nop
@@ -197,7 +202,7 @@ def rewritten_size(code: bytes) -> int:
 
 
 def entry_site(addr: int, code: bytes, facts: TextFacts = NO_FACTS) -> EntrySite | SiteRefusal:
-    """The pad of the function at ``addr``, whose first bytes are ``code`` (9 or more), or why it has none."""
+    """Return the pad of the function at ``addr`` with the first bytes ``code`` (9 or more), or why it has none."""
     offset = 4 if code[:4] in _ENDBRS else 0
     pad = code[offset : offset + JUMP_SIZE]
     if pad != NOP5:
@@ -205,7 +210,7 @@ def entry_site(addr: int, code: bytes, facts: TextFacts = NO_FACTS) -> EntrySite
             return SiteRefusal(addr, NO_PAD)
         return SiteRefusal(addr, _why_no_pad(pad))
     if facts.reserved and facts.reserved.overlap(addr + offset, addr + offset + JUMP_SIZE):
-        return SiteRefusal(addr, "the guest itself rewrites this place (a static key or static call)")
+        return SiteRefusal(addr, REWRITTEN_BY_GUEST)
     return EntrySite(addr + offset, NOP5, addr)
 
 

@@ -29,8 +29,8 @@ from probekit.kernel.kernel import Kernel
 from probekit.kernel.memory import KernelMemory
 from probekit.kernel.open_kernel import open_kernel
 from probekit.kernel.syscalls import syscall_numbers
+from probekit.patch.jump_windows import side_entries
 from probekit.patch.sites import TextFacts
-from probekit.patch.windows import side_entries
 from probekit.providers.api import Function
 from probekit.providers.fbt import FunctionTable
 from probekit.providers.from_kernel import GuestMarkers, GuestTracepoints, LiveMemory, find_variable, guest_functions

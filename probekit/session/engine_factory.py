@@ -12,8 +12,8 @@ from probekit.enabling.stop_engine.engine import StopEngine
 from probekit.enabling.stop_engine.watch import Watcher, WatchSite
 from probekit.errors import UnsupportedError
 from probekit.ir.ops import Program
-from probekit.patch.refused import NO_REFUSED
-from probekit.patch.sites import EntrySite, ExitSite, traps
+from probekit.patch.refused_text import NO_REFUSED
+from probekit.patch.sites import EntrySite, ExitSite, needs_trap
 from probekit.records import record
 from probekit.session.attach import Attachment
 from probekit.session.journal_log import JournalLog
@@ -159,6 +159,6 @@ def _watcher(attachment: Attachment, watches: Sequence[WatchSite]) -> Watcher | 
 
 def staged_sites(attachment: Attachment, sites: Sequence[EnabledSite]) -> frozenset[int]:
     """Return the sites that can be patched in stages: an INT3 may stand over them meanwhile."""
-    jumps = {s.site.addr for s in sites if isinstance(s.site, EntrySite | ExitSite) and not traps(s.site)}
+    jumps = {s.site.addr for s in sites if isinstance(s.site, EntrySite | ExitSite) and not needs_trap(s.site)}
     refused = attachment.text_facts.refused if jumps else NO_REFUSED
     return frozenset(addr for addr in jumps if refused.reason(addr) is None)

@@ -131,7 +131,7 @@ class GdbProcess:
         return self._stops.popleft()
 
     def drop_stops(self) -> None:
-        """Drop the stops that gdb has reported and nobody has read."""
+        """Drop the stops that gdb has reported and that were not read yet."""
         self._stops.clear()
 
     def close(self) -> None:

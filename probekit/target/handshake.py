@@ -125,7 +125,7 @@ def _packet_size(text: bytes | None) -> int:
     if text is None:
         return 0
     if not re.fullmatch(rb"[0-9a-fA-F]{1,8}", text):
-        raise ProtocolError("the stub gave a packet size that is no number", reply=text)
+        raise ProtocolError("the stub gave a packet size that is not a number", reply=text)
     size = int(text, 16)
     if size < 2 * _HEADER:
         raise ProtocolError(f"the stub takes packets of {size} bytes: too small to be used", reply=text)

@@ -23,7 +23,7 @@ from tests.bench.tracers import BenchError, recover
 from tests.bench.traps import TrapRow, measure_traps
 from vm.errors import VmError
 from vm.guest import Guest
-from vm.text import KernelText, differences
+from vm.kernel_code import KernelCode, differences
 
 PARTS = ("firing", "growth", "events", "traps", "attached", "stops", "enabling", "kprobes")
 
@@ -41,7 +41,7 @@ def _machine() -> str:
     return f"host: {model}, {os.cpu_count()} CPUs, Linux {platform.release()}, load {os.getloadavg()[0]:.1f}"
 
 
-def _left(guest: Guest, text_before: KernelText, before: bytes) -> list[str]:
+def _left(guest: Guest, text_before: KernelCode, before: bytes) -> list[str]:
     """What probekit or this bench left in the guest: nothing, one hopes."""
     found = []
     said = recover(guest)
@@ -66,7 +66,7 @@ def _measure(options: argparse.Namespace) -> Report:
     enabling: list[EnableRow] = []
     kprobes: list[KprobeRow] = []
     with Guest.start(kernel=options.kernel, bpftrace=True, memory=2048, progress=_note) as guest:
-        code = KernelText.locate(guest)
+        code = KernelCode.locate(guest)
         before = code.read()
         if "firing" in parts:
             firing, bare_ns = measure_firing(guest, rounds=rounds, calls=calls, times=times, progress=_note)

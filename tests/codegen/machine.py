@@ -34,7 +34,7 @@ from probekit.ir.ops import Program
 from probekit.ir.verify import verify_program
 from probekit.isa.assemble import assemble
 from probekit.patch.exits import exit_sites
-from probekit.patch.hooks import Called, Hook, MarkerHook
+from probekit.patch.hooks import Hook, MarkerHook, TracepointHook
 from probekit.patch.sites import EntrySite, ExitSite, TextFacts, entry_site
 from probekit.probe.names import ProbeName
 from probekit.providers.api import Probe
@@ -391,7 +391,7 @@ class Machine:
             addr, code = function_addr(index), bytes.fromhex(function.code)
             probe = Probe(100 + index, ProbeName("fbt", "vmlinux", f"f{index}", function.kind), function.kind)  # type: ignore[arg-type]
             if function.kind == "tracepoint":
-                found: tuple[EntrySite | ExitSite | Called, ...] = (Hook(addr, 0),)
+                found: tuple[EntrySite | ExitSite | Hook, ...] = (TracepointHook(addr, 0),)
             elif function.kind == "marker":
                 found = (MarkerHook(addr, 0, (addr + 0x40, 0), 0, ()),)
             elif function.kind == "entry":

@@ -12,8 +12,8 @@ from probekit.enabling.sites import EnabledSite, SiteSet, find_sites, journal_si
 from probekit.enabling.syscall_returns import SystemCalls
 from probekit.kernel.markers import CALL_OFFSET, STATE_OFFSET, Marker
 from probekit.kernel.tracepoints import Tracepoint
-from probekit.patch.hooks import Hook, MarkerHook
-from probekit.patch.refused import RefusedText
+from probekit.patch.hooks import MarkerHook, TracepointHook
+from probekit.patch.refused_text import RefusedText
 from probekit.patch.sites import NO_PAD, EntrySite, ExitSite, InsnSite, TextFacts
 from probekit.probe.names import ProbeName
 from probekit.providers.api import Function, Probe, ProbeKind
@@ -98,7 +98,9 @@ def test_a_jump_over_several_instructions_gives_way_to_a_site_that_it_would_cove
     code = {F: NOP5 + bytes.fromhex("4154 4155 4156 c3") + b"\xcc" * 4}
     facts = TextFacts(starts=frozenset({F}), trapping=True, jump_tables=False, side_entries=())
     (alone,) = found(probe("instruction", offset=5), code=code, facts=facts).sites
-    assert isinstance(alone.site, InsnSite) and alone.site.first and not alone.site.trap and len(alone.site.old) == 6
+    assert (
+        isinstance(alone.site, InsnSite) and alone.site.first_size and not alone.site.trap and len(alone.site.old) == 6
+    )
     first, second = found(probe("instruction", offset=5), probe("instruction", offset=7), code=code, facts=facts).sites
     assert isinstance(first.site, InsnSite) and first.site.trap and first.site.old == bytes.fromhex("4154")
     assert second.site.addr == F + 7
@@ -129,7 +131,7 @@ def marker(*, generic: bool, refusal: str = "") -> Marker:
 def test_what_the_kernel_calls_has_no_text() -> None:
     tracepoint = probe("tracepoint", None, tracepoint=Tracepoint(0x4000, "t", "s", "", 9))
     (site,) = found(tracepoint).sites
-    assert site.site == Hook(0x4000, 9)
+    assert site.site == TracepointHook(0x4000, 9)
 
 
 def test_markers_in_both_forms_and_refused() -> None:
@@ -152,5 +154,5 @@ def test_the_journals_size_grows_with_sites_and_stages() -> None:
     at_once = journal_size(sites)
     assert 0 <= journal_size(()) < journal_size(sites[:1]) < at_once
     assert journal_size(sites, frozenset({F})) > at_once, "each stage is a record of its own"
-    called = EnabledSite(2, probe("tracepoint", None), Hook(1, 0), (0,), 0)
+    called = EnabledSite(2, probe("tracepoint", None), TracepointHook(1, 0), (0,), 0)
     assert journal_size([*sites, called]) >= at_once + 3 * 20, "three numbers of a registration"

@@ -12,7 +12,7 @@ from tests.live.proxy import Proxy
 from tests.live.refusal import refused
 from tests.live.tool import Probekit
 from vm.guest import Guest
-from vm.text import KernelText, differences
+from vm.kernel_code import KernelCode, differences
 
 pytestmark = [pytest.mark.guest, only(K61)]
 
@@ -22,13 +22,13 @@ CLAUSE = "fbt::sys_*: { @[probefunc] = count(); }"
 def _recovered(tool: Probekit, guest: Guest, before: bytes) -> None:
     done = tool.recover("--json")
     assert done.status == 0 and done.events[0]["problems"] == [], done.stderr
-    assert differences(before, KernelText.locate(guest).read()) == []
+    assert differences(before, KernelCode.locate(guest).read()) == []
     assert guest.exec("true", timeout=30).status == 0
     assert tool.recover("--json").events[0]["clean"]
 
 
 def test_cut_while_it_traces(guest: Guest, probekit: Probekit, tmp_path: Path) -> None:
-    before = KernelText.locate(guest).read()
+    before = KernelCode.locate(guest).read()
     with Proxy(tmp_path / "s", guest.gdb) as proxy:
         tool = Probekit(proxy.spec, probekit.env)
         running = tool.live(CLAUSE)
@@ -43,7 +43,7 @@ def test_cut_while_it_traces(guest: Guest, probekit: Probekit, tmp_path: Path) -
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.97])
 def test_cut_at_any_byte(guest: Guest, probekit: Probekit, tmp_path: Path, share: float) -> None:
     """``share``: of what a whole run sends and receives."""
-    before = KernelText.locate(guest).read()
+    before = KernelCode.locate(guest).read()
     whole = _WHOLE.get(guest.pid)
     if whole is None:
         with Proxy(tmp_path / "whole", guest.gdb) as proxy:

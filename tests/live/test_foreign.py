@@ -7,7 +7,7 @@ import pytest
 from probekit.session.recover import recover
 from tests.live.inprocess import trace
 from vm.guest import Guest
-from vm.text import KernelText, differences
+from vm.kernel_code import KernelCode, differences
 
 pytestmark = pytest.mark.guest
 
@@ -15,14 +15,14 @@ IDLE = "__x64_sys_swapon"  # called by nobody, so its bytes can change without c
 OTHER = bytes.fromhex("0f1f440008")  # nop dword ptr [rax+rax+8]: of as many bytes as a jump
 
 
-def _put(text: KernelText, at: int, data: bytes) -> None:
+def _put(text: KernelCode, at: int, data: bytes) -> None:
     with text.guest.ram.open("r+b") as stream:
         stream.seek(text.start + at)
         stream.write(data)
 
 
 def test_a_site_that_somebody_else_changed_meanwhile(guest: Guest, homes: object) -> None:
-    text = KernelText.locate(guest)
+    text = KernelCode.locate(guest)
     before = text.read()
     named = guest.check(f"grep -wE '_text|{IDLE}' /proc/kallsyms").splitlines()
     where = {name: int(addr, 16) for addr, _, name, *_ in map(str.split, named)}

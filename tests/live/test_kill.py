@@ -24,7 +24,7 @@ from tests.live.refusal import PROBE, refused
 from tests.live.tool import Probekit
 from tests.live.work import our_memory
 from vm.guest import Guest
-from vm.text import KernelText, differences
+from vm.kernel_code import KernelCode, differences
 
 pytestmark = pytest.mark.guest
 
@@ -52,7 +52,7 @@ def test_killed_at_random_moments(guest: Guest, probekit: Probekit, request: pyt
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    text = KernelText.locate(guest)
+    text = KernelCode.locate(guest)
     before = text.read()
     memory = our_memory(guest)
     left = 0
@@ -105,7 +105,7 @@ def test_killed_before_its_journal_hears_what_the_kernel_forgot(guest: Guest, pr
     """What is taken back already is not taken back again, by a first recovery or by another: it may be gone."""
     copied = "kinst::copy_user_enhanced_fast_string:, kinst::copy_user_generic_string:, kinst::rep_movs_alternative:"
     script = f"{copied}, tracepoint:nullb::, fbt::vfs_read: {{ @[probename] = count(); }} tick-50ms {{ exit(0); }}"
-    text = KernelText.locate(guest)
+    text = KernelCode.locate(guest)
     before, memory = text.read(), our_memory(guest)
     seen = []
     for turn in range(1, 10):
@@ -127,7 +127,7 @@ def test_killed_before_its_journal_hears_what_the_kernel_forgot(guest: Guest, pr
 def test_killed_while_it_traces(guest: Guest, probekit: Probekit) -> None:
     clean = probekit.recover()
     assert clean.status == 0 and "nothing to recover" in clean.stdout
-    text = KernelText.locate(guest)
+    text = KernelCode.locate(guest)
     before = text.read()
     running = probekit.live(SCRIPT[1], SCRIPT[3])
     assert differences(before, text.read()) != []
@@ -149,7 +149,7 @@ def test_killed_while_it_traces(guest: Guest, probekit: Probekit) -> None:
 
 def test_recovered_without_its_journal(guest: Guest, probekit: Probekit, tmp_path: Path) -> None:
     """The disk of the host that traced is gone: the guest itself has the table."""
-    text = KernelText.locate(guest)
+    text = KernelCode.locate(guest)
     before, memory = text.read(), our_memory(guest)
     running = probekit.live(SCRIPT[1], SCRIPT[3])
     running.process.kill()
@@ -197,7 +197,7 @@ def test_a_journal_of_a_guest_that_was_booted_again(probekit: Probekit, guest: G
         running.finish()
     with Guest.start(kernel=K61.kernel, name=name) as second:
         assert second.gdb == first.gdb
-        text = KernelText.locate(second)
+        text = KernelCode.locate(second)
         before = text.read()
         done = tool.recover("--json")
         assert done.status == 0 and done.events[0]["rebooted"] == 1, done.stderr

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from probekit.patch.insns import instruction_sites
+from probekit.patch.insn_sites import instruction_sites
+from probekit.patch.jump_windows import jump_window
 from probekit.patch.sites import InsnSite
-from probekit.patch.windows import jump_window
 from probekit.session.attach import attach
 from probekit.session.options import Options
 from probekit.session.recover import recover
@@ -21,7 +21,7 @@ from tests.live.rawstub import let_run
 from tests.live.tool import Probekit
 from tests.live.work import getppid_on_each_cpu, lines
 from vm.guest import Background, Guest
-from vm.text import KernelText, differences
+from vm.kernel_code import KernelCode, differences
 
 pytestmark = pytest.mark.guest
 
@@ -51,7 +51,7 @@ def test_a_million_traps_on_each_cpu_at_one_instruction(guest: Guest, homes: obj
     """A short instruction, so a trap; counted in its own stub, in a clause, and beside the function's own probes."""
     listed = trace(guest, "kinst::sys_getppid: { @[probename] = count(); } tick-1s { exit(0); }")
     assert listed.trouble() == []
-    code = KernelText.locate(guest)
+    code = KernelCode.locate(guest)
     offset = _a_short_instruction(guest, code)
     script = f"""
         kinst::sys_getppid:{offset} {{ @traps = count(); }}
@@ -66,7 +66,7 @@ def test_a_million_traps_on_each_cpu_at_one_instruction(guest: Guest, homes: obj
     assert done.table("edges") == {("entry",): total, ("return",): total}
 
 
-def _a_short_instruction(guest: Guest, code: KernelText) -> int:
+def _a_short_instruction(guest: Guest, code: KernelCode) -> int:
     """Its offset: of ``mov %gs:..., %rax`` and the like there is always a push, a pop or a test before the return."""
     with attach(guest.gdb) as attachment:
         function = next(f for f in attachment.functions if f.name == "__x64_sys_getppid")
@@ -119,7 +119,7 @@ def load(guest: Guest) -> Iterator[None]:
 def test_killed_while_traps_are_hot(
     guest: Guest, probekit: Probekit, load: None, request: pytest.FixtureRequest
 ) -> None:
-    text = KernelText.locate(guest)
+    text = KernelCode.locate(guest)
     before = text.read()
     for _ in range(1 + int(request.config.getoption("--kills")) // 30):
         running = probekit.live(f"{', '.join(HOT)} {{ @[probefunc] = count(); }}")
@@ -199,7 +199,7 @@ def test_several_instructions_under_one_jump(guest: Guest, homes: object, load: 
             probes += [f"kinst::{name}:{offset}" for offset in fit[:: max(len(fit) // 6, 1)]]
     assert len(probes) > 20
     script = ", ".join(probes) + " { @[probefunc, probename] = count(); }"
-    code = KernelText.locate(guest)
+    code = KernelCode.locate(guest)
     before = code.read()
     jumps = 0
     for _ in range(5):
@@ -219,7 +219,7 @@ def test_one_jump_counts_what_a_trap_counts(guest: Guest, homes: object) -> None
     windows = {o: jump_window(found, o, facts) for o, site in found.sites.items() if site.trap}
     offset = next(o for o, site in windows.items() if isinstance(site, InsnSite))
     script = f'kinst::sys_getppid:{offset} /execname == "syscalls"/ {{ @[cpu] = count(); }}'
-    code = KernelText.locate(guest)
+    code = KernelCode.locate(guest)
     before, seen = code.read(), bytearray()
 
     def work() -> None:

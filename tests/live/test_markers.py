@@ -15,7 +15,6 @@ from probekit.enabling.guest_engine.live_markers import LiveMarkers
 from probekit.errors import GuestError
 from probekit.ir.build import compile_program
 from probekit.kernel.c_types import display
-from probekit.patch.crossmodify import change
 from probekit.patch.edits import Edit
 from probekit.probe.names import ProbeDescription
 from probekit.session.attach import Attachment, attach
@@ -28,7 +27,8 @@ from tests.live.refusal import refused
 from tests.live.snapshot import ModuleText
 from tests.live.tool import Probekit
 from tests.live.work import lines
-from vm import kernels, modules
+from tests.support.cross_modify import change
+from vm import kernels, module_build
 from vm.guest import Guest
 
 pytestmark = [pytest.mark.guest, only(K61, K612, K61RT)]
@@ -41,7 +41,7 @@ def subject(guest: Guest) -> Iterator[ModuleText]:
     """The module, loaded; behind all tests its text and data are what they were, and it can go."""
     guest.insmod("pk_demo")
     guest.insmod("pk_broken")
-    text = ModuleText.take(guest, "pk_demo", modules.build("pk_demo", kernels.fetch(guest.kernel)))
+    text = ModuleText.take(guest, "pk_demo", module_build.build("pk_demo", kernels.fetch(guest.kernel)))
     yield text
     assert text.changes(guest) == []
     guest.check("rmmod pk_demo pk_broken")
@@ -156,7 +156,7 @@ def test_a_marker_that_is_on_already_is_left_alone(guest: Guest, homes: object) 
         done = trace(guest, script, work)
         assert done.table() == {("generic",): 3}
         assert [(r.probe.name.name, r.reason) for r in done.refused] == [
-            ("hot", "somebody in the guest listens to it already")
+            ("hot", "another listener in the guest uses it already")
         ]
     finally:
         with attach(guest.gdb) as attachment, attachment.clock.paused():

@@ -12,7 +12,7 @@ from tests.live.inprocess import trace
 from tests.live.tool import Probekit
 from tests.live.work import getppid_on_each_cpu
 from vm.guest import Guest
-from vm.text import KernelText, differences
+from vm.kernel_code import KernelCode, differences
 
 pytestmark = [pytest.mark.guest, only(PTI)]
 
@@ -41,13 +41,13 @@ def test_counts_are_exact(guest: Guest, homes: object, ram: str | None) -> None:
 
 
 def test_with_every_vcpu_in_user_space(guest: Guest, probekit: Probekit, spinning: None) -> None:
-    before = KernelText.locate(guest).read()
+    before = KernelCode.locate(guest).read()
     running = probekit.live("fbt::*timer*: { @[probefunc, probename] = count(); }", options=("--no-cache",))
     running.process.kill()
     running.finish()
-    assert differences(before, KernelText.locate(guest).read()) != []
+    assert differences(before, KernelCode.locate(guest).read()) != []
     done = probekit.recover("--json")
     assert done.status == 0 and done.events[0]["restored"] > 10, done.stderr
-    assert differences(before, KernelText.locate(guest).read()) == []
+    assert differences(before, KernelCode.locate(guest).read()) == []
     again = probekit.live("fbt::*timer*: { @[probefunc, probename] = count(); }").finish(signal.SIGINT)
     assert again.status == 0 and sum(again.table().values()) > 0 and again.of("drop") == []

@@ -17,7 +17,7 @@ from tests.live.rawstub import let_run
 from tests.live.tool import Probekit
 from tests.live.work import lines, our_memory
 from vm.guest import Background, Guest
-from vm.text import KernelText, differences
+from vm.kernel_code import KernelCode, differences
 
 pytestmark = pytest.mark.guest
 
@@ -59,7 +59,7 @@ def _ran(starving: Background) -> int:
 @only(K61, K612, K61RT)
 def test_a_guest_that_never_becomes_quiet(guest: Guest, homes: object) -> None:
     """A task that is kept from running may be anywhere, also in a probe: the memory stays until it has moved on."""
-    memory, text = our_memory(guest), KernelText.locate(guest)
+    memory, text = our_memory(guest), KernelCode.locate(guest)
     before = text.read()
     done = trace(guest, SCRIPT, lambda: _starve(guest, 14), options=set_option(Options(), "quiesce", "3s", "start"))
     starving = done.work

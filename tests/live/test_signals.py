@@ -15,7 +15,7 @@ import pytest
 from tests.guest_fixtures import K61, only
 from tests.live.tool import Probekit, Result
 from vm.guest import Guest
-from vm.text import KernelText, differences
+from vm.kernel_code import KernelCode, differences
 
 pytestmark = [pytest.mark.guest, only(K61)]
 
@@ -33,7 +33,7 @@ def load(guest: Guest) -> Iterator[None]:
 
 def _left_nothing(guest: Guest, probekit: Probekit, before: bytes, done: Result) -> None:
     assert "Traceback" not in done.stderr, done.stderr
-    assert differences(before, KernelText.locate(guest).read()) == []
+    assert differences(before, KernelCode.locate(guest).read()) == []
     journals = Path(probekit.env["XDG_STATE_HOME"], "probekit", "journals")
     assert not list(journals.glob("*")), done.stderr
     assert guest.exec("true", timeout=30).status == 0
@@ -41,7 +41,7 @@ def _left_nothing(guest: Guest, probekit: Probekit, before: bytes, done: Result)
 
 @pytest.fixture
 def text(guest: Guest) -> bytes:
-    return KernelText.locate(guest).read()
+    return KernelCode.locate(guest).read()
 
 
 @pytest.mark.parametrize("number", SIGNALS[:2], ids=lambda number: number.name)
@@ -124,7 +124,7 @@ def test_a_full_disk_under_the_journal(guest: Guest, probekit: Probekit, text: b
 
 
 def test_a_reader_of_stderr_that_goes_away_leaves_the_guest_whole(guest: Guest, probekit: Probekit) -> None:
-    before = KernelText.locate(guest).read()
+    before = KernelCode.locate(guest).read()
     reading, writing = os.pipe()
     running = probekit.start(
         "-v", "-q", "-n", "fbt::vfs_read:entry { @ = count(); }", "-n", "tick-2s { exit(0); }", stderr=writing

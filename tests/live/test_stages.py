@@ -14,7 +14,7 @@ from tests.live.inprocess import trace
 from tests.live.tool import Probekit
 from tests.live.work import getppid_on_each_cpu
 from vm.guest import Guest
-from vm.text import KernelText, differences
+from vm.kernel_code import KernelCode, differences
 
 pytestmark = pytest.mark.guest
 
@@ -52,7 +52,7 @@ def test_switched_again_and_again_at_full_speed(guest: Guest, homes: object) -> 
 
 
 def test_killed_between_any_two_stages(guest: Guest, probekit: Probekit) -> None:
-    text = KernelText.locate(guest)
+    text = KernelCode.locate(guest)
     before = text.read()
     # Eight moments, from early to late in enabling and in restoring; the matrix shares them, as each takes 10 s.
     own = (0, 1) if guest.kernel == K61.kernel else (2, 3)

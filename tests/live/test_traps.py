@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from probekit.patch.insns import FunctionInsns, instruction_sites
+from probekit.patch.insn_sites import FunctionInsns, instruction_sites
 from probekit.session.attach import Attachment, attach
 from probekit.session.options import Options
 from tests.guest_fixtures import Kind, only

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from probekit.errors import ConflictError, GuestError, MemoryAccessError, TargetLost
-from probekit.patch.crossmodify import INT3, Stage, change, journal_batches, stages
+from probekit.patch.crossmodify import INT3, Stage, journal_batches, stages
 from probekit.patch.edits import Edit, revert_batches
 from probekit.target.api import Regs
 from tests.patch.interleavings import Action, explore, program
+from tests.support.cross_modify import change
 from tests.support.fake_target import FakeTarget
 
 ADDR = 0xFFFFFFFF81000100

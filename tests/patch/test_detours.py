@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from support.emulator import DATA, DONE, STUBS, TEXT, Emulator, Outcome
 
 from probekit.isa.assemble import assemble
-from probekit.patch.detours import RangeError, compose, copied_slot, site_edit, stub_shape
+from probekit.patch.detours import RangeError, compose_stub, copied_slot, site_edit, stub_shape
 from probekit.patch.exits import exit_sites
 from probekit.patch.sites import EntrySite, ExitSite, Site, TextFacts, entry_site
 
@@ -67,7 +67,7 @@ def patch_all(code: bytes, sites: list[Site]) -> tuple[dict[int, bytes], bytes]:
     new = bytearray(code)
     for site in sites:
         addr = STUBS + len(stubs)
-        stub = compose(site, addr, BODY)
+        stub = compose_stub(site, addr, BODY)
         assert len(stub) == stub_shape(site, len(BODY)).total_size
         stubs += stub
         edit = site_edit(site, addr)
@@ -175,7 +175,7 @@ def test_slot_bytes(site: Site, slot: str) -> None:
     ],
 )
 def test_templates_are_what_the_assembler_says(site: Site, text: str) -> None:
-    assert compose(site, STUBS, b"\x90") == assemble(text, STUBS)  # body: nop
+    assert compose_stub(site, STUBS, b"\x90") == assemble(text, STUBS)  # body: nop
     jump = assemble(f"jmp {STUBS:#x}", site.addr)
     edit = site_edit(site, STUBS)
     assert edit == (site.addr, site.old, jump + b"\x90" * (len(site.old) - 5))
@@ -188,7 +188,7 @@ def test_out_of_range(stub_addr: int) -> None:
         site_edit(site, stub_addr)
     assert (caught.value.addr, caught.value.target) == (F, stub_addr)
     with pytest.raises(RangeError):
-        compose(site, stub_addr, BODY)
+        compose_stub(site, stub_addr, BODY)
 
 
 def test_the_furthest_that_reaches() -> None:

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from vm import demo
-from vm.text import differences
+from vm.kernel_code import differences
 
 OUTPUT = """\
 probekit: description 'fbt::sys_*:entry ' matched 345 probes

@@ -8,11 +8,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from vm import cpio, host, paths, qemu, records
+from vm import cpio, guest_records, host, paths, qemu
 from vm.cli import main
 from vm.errors import CommandFailedError, MissingPackagesError, NoSuchGuestError, VmError
+from vm.guest_records import GuestRecord
 from vm.host import Requirement
-from vm.records import Record
 
 
 @pytest.fixture
@@ -21,9 +21,9 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return paths.runtime_dir()
 
 
-def _record(name: str, *, pid: int, created: float) -> Record:
+def _record(name: str, *, pid: int, created: float) -> GuestRecord:
     address = "unix:/nowhere"
-    return Record(
+    return GuestRecord(
         name=name,
         kernel="6.1-cloud",
         release="6.1.0",
@@ -108,38 +108,38 @@ def test_the_command_line_listens_on_unix_sockets_only(tmp_path: Path) -> None:
 def test_a_record_survives_a_round_trip(runtime: Path) -> None:
     record = _record("a", pid=1, created=2.5)
     (runtime / "a").mkdir()
-    records.save(record)
-    assert records.load("a") == record
-    assert records.all_records() == [record]
+    guest_records.save(record)
+    assert guest_records.load("a") == record
+    assert guest_records.all_records() == [record]
 
 
 def test_a_record_of_another_version_loads(runtime: Path) -> None:
     (runtime / "a").mkdir()
-    records.save(_record("a", pid=1, created=2.5))
+    guest_records.save(_record("a", pid=1, created=2.5))
     path = runtime / "a" / "vm.json"
     path.write_text(path.read_text().replace('"smp"', '"invented": 1, "smp"').replace('"tcg": "multi"', '"x": 1'))
-    assert records.load("a").tcg == "multi"
+    assert guest_records.load("a").tcg == "multi"
 
 
 def test_a_damaged_record_is_said_to_be_damaged(runtime: Path) -> None:
     (runtime / "a").mkdir()
     (runtime / "a" / "vm.json").write_text("{}")
     with pytest.raises(VmError, match="damaged"):
-        records.load("a")
+        guest_records.load("a")
 
 
 def test_an_unknown_guest(runtime: Path) -> None:
     with pytest.raises(NoSuchGuestError) as caught:
-        records.load("nobody")
+        guest_records.load("nobody")
     assert caught.value.name == "nobody"
 
 
 def test_a_process_that_is_not_ours_is_never_ended() -> None:
     with subprocess.Popen(["sleep", "100"]) as process:
         created = psutil.Process(process.pid).create_time()
-        records.kill(process.pid, created - 100)
+        guest_records.kill(process.pid, created - 100)
         assert process.poll() is None
-        records.kill(process.pid, created)
+        guest_records.kill(process.pid, created)
         process.wait(5)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vm import records
+from vm import guest_records
 from vm.cli import main
 from vm.errors import ExecTimeoutError, GuestExistsError, GuestNotReadyError, NoSuchGuestError
 from vm.guest import Guest
@@ -148,6 +148,6 @@ def test_a_panic_is_seen_and_stop_leaves_nothing() -> None:
         assert guest.console_problems()
     assert not guest.ram.exists()
     assert not guest_dir(guest.name).exists()
-    assert not records.is_running(guest.record)
+    assert not guest_records.is_running(guest.record)
     with pytest.raises(NoSuchGuestError):
         Guest.attach(guest.name)

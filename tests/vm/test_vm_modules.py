@@ -10,7 +10,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from probekit.isa.decode import decode_run
-from vm import kernels, modules
+from vm import kernels, module_build
 from vm.errors import VmError
 from vm.paths import SOURCES
 
@@ -96,14 +96,14 @@ def test_arguments_of_every_kind(tmp_path: Path) -> None:
 
 
 def test_modules_are_built_for_every_kernel() -> None:
-    assert modules.names() == ("pk_broken", "pk_demo")
+    assert module_build.names() == ("pk_broken", "pk_demo")
     kernel = kernels.fetch(KERNEL)
-    data = modules.build("pk_demo", kernel)
-    assert data == modules.build("pk_demo", kernel)  # from the cache
+    data = module_build.build("pk_demo", kernel)
+    assert data == module_build.build("pk_demo", kernel)  # from the cache
     elf = ELFFile(BytesIO(data))
     info = elf.get_section_by_name(".modinfo").data()
     assert f"vermagic={kernel.release} ".encode() in info
     assert elf.get_section_by_name("__pk_markers_data")["sh_size"] // 56 > 1000
     assert elf.get_section_by_name(".debug_info") is None
     with pytest.raises(VmError, match="pk_demo"):
-        modules.build("no_such", kernel)
+        module_build.build("no_such", kernel)

@@ -6,11 +6,11 @@ import pytest
 
 from vm.bpftrace import needed_closure, parse_needed
 from vm.channel import Reply, parse_reply, script_lines
+from vm.console_problems import find_problems, has_panicked
 from vm.errors import UnknownKernelError
 from vm.guest import parse_ready
 from vm.kernels import KERNELS, concrete_package, parse_depends_output, spec
-from vm.modinfo import canonical, load_order, parse_depends
-from vm.problems import find_problems, has_panicked
+from vm.module_order import canonical, load_order, parse_depends
 
 
 def test_depends_of_a_metapackage() -> None:

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Markers as a hostile or damaged guest may have them: each is wrong in its own way, but for the one that is not.
- * /proc/pk_broken: any write passes the good one.
+ * Markers as a hostile or damaged guest may have them: each is wrong in its own way, except for one good marker.
+ * Any write to /proc/pk_broken executes the good one.
  */
 #include <linux/module.h>
 #include <linux/proc_fs.h>
@@ -36,7 +36,7 @@ static struct pk_marker endless_name __attribute__((section("__pk_markers_data")
 static struct pk_marker control_name __attribute__((section("__pk_markers_data"), aligned(8), used)) = {
 	.magic = PK_MARKER_MAGIC, .name = "a\033[2Jb", .format = "", .args = "", .function = "none",
 	.call = pk_marker_off, .flags = PK_GENERIC };
-/* Optimized, and their sites are no load immediate, no text, and another marker's. */
+/* Optimized, and their sites are not a load immediate, not in the text, and of another marker. */
 BROKEN(site_is_no_load, .flags = PK_OPTIMIZED);
 BROKEN(site_is_no_text, .flags = PK_OPTIMIZED);
 BROKEN(no_site, .flags = PK_OPTIMIZED);
@@ -68,5 +68,5 @@ static void __exit pk_broken_exit(void)
 
 module_init(pk_broken_init);
 module_exit(pk_broken_exit);
-MODULE_DESCRIPTION("Markers that are none");
+MODULE_DESCRIPTION("Broken markers");
 MODULE_LICENSE("GPL");

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Markers to trace. /proc/pk_demo drives them:
+ * Markers to trace. /proc/pk_demo runs them:
  *
- *	echo hot N >/proc/pk_demo	pass the marker "hot" N times on this CPU
- *	echo typed N			pass "typed" N times, with arguments that depend on the turn
- *	echo generic N			pass "generic" N times
- *	echo many N			pass each of m000 .. m999 N times
- *	echo sleepy MS			pass "sleepy", sleep that long in the same function, pass "woken"
- *	cat /proc/pk_demo		what was passed since the module came, for each CPU: hot on, hot off
+ *	echo hot N >/proc/pk_demo	execute the marker "hot" N times on this CPU
+ *	echo typed N			execute "typed" N times, with arguments that depend on the turn
+ *	echo generic N			execute "generic" N times
+ *	echo many N			execute each of m000 .. m999 N times
+ *	echo sleepy MS			execute "sleepy", sleep that long in the same function, execute "woken"
+ *	cat /proc/pk_demo		for each CPU, how often "hot" was found on and off since the module was loaded
  */
 #include <linux/delay.h>
 #include <linux/kernel.h>

@@ -1,16 +1,16 @@
 /*
- * The exec agent: runs shell scripts for the host over one serial port.
+ * The exec agent runs shell scripts for the host over one serial port.
  *
- * Lines from the host (ID is a random token, so a line left over from a host
- * process that died is never taken for ours):
+ * The host sends these lines. ID is a random token, so that a line from a host
+ * process that has died is not taken for one of the current client:
  *
- *     S ID          new client: forget the script, kill what still runs; answered `Y ID`
- *     D ID BASE64   append to the script; answered `K ID`
- *     R ID          run it; answered by any number of `O ID BASE64`, then `E ID STATUS`
- *     X ID          kill what runs (its `E` follows)
+ *     S ID          new client: drop the script, kill the running one; the answer is `Y ID`
+ *     D ID BASE64   append to the script; the answer is `K ID`
+ *     R ID          run it; the answers are any number of `O ID BASE64`, then `E ID STATUS`
+ *     X ID          kill the running script (its `E` follows)
  *
  * STATUS is the shell's: exit code, or 128 + signal. The command ends when its
- * shell ends, even if a background child still holds the pipe.
+ * shell ends, even if a background child still has the pipe open.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -108,14 +108,14 @@ static void append_base64(struct agent *a, const char *text)
 	a->script[a->script_len] = 0;
 }
 
-static void forget_script(struct agent *a)
+static void drop_script(struct agent *a)
 {
 	free(a->script);
 	a->script = NULL;
 	a->script_len = 0;
 }
 
-/* Send what is in the pipe now. Returns 0 at its end. */
+/* Send what is in the pipe now. Return 0 at its end. */
 static int pump(struct agent *a)
 {
 	unsigned char data[OUTPUT_CHUNK];
@@ -133,7 +133,7 @@ static void finish(struct agent *a)
 
 	while (waitpid(a->child, &status, 0) < 0 && errno == EINTR)
 		;
-	/* Only what is already there: a background child may write for ever. */
+	/* Read only what is there already: a background child may write for ever. */
 	for (left = 4096; a->output >= 0 && left && poll(&(struct pollfd){.fd = a->output, .events = POLLIN}, 1, 0) > 0; left--)
 		if (!pump(a))
 			break;
@@ -196,7 +196,7 @@ static void run(struct agent *a, const char *id)
 		_exit(127);
 	}
 	close(ends[1]);
-	forget_script(a);
+	drop_script(a);
 	if (pid < 0) {
 		close(ends[0]);
 		reply(a, 'E', id, "126");
@@ -223,7 +223,7 @@ static void handle(struct agent *a, char *line)
 			kill_child(a);
 			finish(a);
 		}
-		forget_script(a);
+		drop_script(a);
 		strcpy(a->id, id);
 		reply(a, 'Y', id, "");
 	} else if (strcmp(id, a->id) != 0) {
@@ -278,7 +278,7 @@ void agent_serve(int fd, const char *name)
 		} else if (a->child && fds[2].revents) {
 			finish(a);
 		} else if (a->child && fds[1].revents && !pump(a)) {
-			close(a->output); /* closed by the shell, which still runs: wait for its end */
+			close(a->output); /* the shell has closed it and still runs: wait for its end */
 			a->output = -1;
 		}
 	}

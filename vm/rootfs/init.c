@@ -1,14 +1,14 @@
 /*
  * PID 1 of the probekit test guest.
  *
- * Mounts what a tracer's tests need, loads the modules named in /etc/modules
- * (one path per line, in order), starts one exec agent per serial port and
- * says so on the console when all of it is done, as a message of the kernel's,
- * which no other message can come in the middle of:
+ * It mounts the file systems that a tracer's tests need, loads the modules named in
+ * /etc/modules (one path per line, in order), and starts one exec agent per serial port.
+ * Then it writes a line to the console through the kernel's log, so that no other message
+ * can be mixed with it:
  *
  *     [    2.243815] PROBEKIT-READY release=6.1.0-56-cloud-amd64 cpus=2 modules=5
  *
- * Written in C because a shell script forks some fifty times, and under TCG
+ * It is written in C because a shell script would fork about fifty times, and under TCG
  * every fork costs milliseconds of boot time.
  */
 #define _GNU_SOURCE
@@ -154,7 +154,7 @@ int main(void)
 	sethostname("guest", 5);
 	loopback_up();
 	modules = load_modules();
-	/* From here on every kernel message reaches the console: tests read it. */
+	/* From here on every kernel message goes to the console, which tests read. */
 	klogctl(8, NULL, 7);
 
 	setenv("PATH", "/workloads:/bin:/sbin:/usr/bin:/usr/sbin", 1);

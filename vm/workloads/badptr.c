@@ -1,9 +1,9 @@
 /*
- * badptr N: N rounds of system calls with user pointers that are bad, end too early, or have no page yet.
+ * badptr N: make N rounds of system calls with user pointers that are bad, end too early, or have no page yet.
  *
- * Every result is what the kernel's exception fix-ups make of a fault while it
- * copies from or to user memory. Prints one JSON line, each call with its result
- * (or minus errno) and how often it was that:
+ * Every result comes from the kernel's exception fix-ups for a fault while it
+ * copies from or to user memory. One JSON line is printed: each call with its results
+ * (or minus errno) and how often each of them came:
  *
  *     {"workload":"badptr","rounds":1000,"results":{"nanosleep_null":{"-14":1000},"read_cut":{"100":1000}}}
  */
@@ -20,11 +20,11 @@
 #include <unistd.h>
 
 #define PAGE 4096
-#define CUT 100 /* bytes in front of the unmapped page */
+#define CUT 100 /* bytes before the unmapped page */
 #define KINDS 4 /* different results that one call may have */
 
 static char *bad = (char *)8;
-static char *edge; /* the page behind it is not mapped */
+static char *edge; /* the page after it is not mapped */
 static int zero, null, file, pipes[2];
 
 static long result(long r) { return r < 0 ? -errno : r; }

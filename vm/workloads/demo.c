@@ -1,14 +1,14 @@
 /*
- * demo SECONDS: a steady mix of system calls whose exact counts are printed at the end.
+ * demo SECONDS: make a steady mix of system calls, and print the exact count of each at the end.
  *
- * Runs until SECONDS have passed or SIGTERM/SIGINT arrives (0: only a signal
+ * It runs until SECONDS have passed or SIGTERM/SIGINT arrives (0: only a signal
  * ends it). Every call below goes through raw(), which counts it, so the line
  *
  *     {"workload":"demo","comm":"demo","pid":57,"rounds":93,"calls":{"getpid":930,...}}
  *
- * is what a tracer that was attached all the time must show for this process.
+ * is what a tracer must show for this process if it was attached all the time.
  * The keys are the names of the system calls: the kernel's function is
- * __x64_sys_KEY. The libc makes none of them on its own: start-up and exit of a
+ * __x64_sys_KEY. The libc makes none of them by itself: start-up and exit of a
  * static binary use others. The final write of the line is counted too.
  */
 #define _GNU_SOURCE
@@ -63,7 +63,7 @@ static void repeat(enum call c, int times)
 		raw(c, 0, 0, 0, 0);
 }
 
-/* A different number of each call, so that rows of a table cannot be confused. */
+/* The numbers differ, so that rows of a table cannot be confused. */
 static void one_round(const char *directory)
 {
 	char data[512] = "probekit", file[80];
@@ -114,7 +114,7 @@ static double now(void)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_MONOTONIC, &t); /* vdso or not: never one of the counted calls */
+	clock_gettime(CLOCK_MONOTONIC, &t); /* never one of the counted calls, with the vdso or without */
 	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 

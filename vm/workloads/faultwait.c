@@ -1,9 +1,9 @@
 /*
- * faultwait SECONDS: sleep in the kernel while it copies from a user page, for so long.
+ * faultwait SECONDS: sleep that long in the kernel while it copies from a user page.
  *
- * A thread writes to a pipe from a page that nobody has filled (userfaultfd), so
+ * A thread writes to a pipe from a page that is not filled (userfaultfd), so
  * the kernel's copy faults and the thread sleeps in the middle of it. After
- * SECONDS the page is filled and the write ends. Prints a line "sleeping" as
+ * SECONDS the page is filled and the write ends. The program prints a line "sleeping" as
  * soon as the thread sleeps, "filling" before it can go on, and one JSON line at the end:
  *
  *     {"workload":"faultwait","written":10,"text":"ok"}

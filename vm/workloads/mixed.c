@@ -1,13 +1,13 @@
 /*
- * mixed SECONDS [WORKERS]: many kinds of kernel work at once, for stress.
+ * mixed SECONDS [WORKERS]: do many kinds of kernel work at once, for stress.
  *
- * Each worker is a process with two threads; one thread goes round the table of
- * operations, the other answers its futex. Prints one JSON line at the end:
+ * Each worker is a process with two threads. One thread repeats the table of
+ * operations, the other one answers its futex. One JSON line is printed at the end:
  *
  *     {"workload":"mixed","seconds":5.0,"workers":4,"lost":0,
  *      "operations":{"file":123,...},"errors":{"file":0,...}}
  *
- * (one line). Operations that ended as they should are counted in operations,
+ * (one line). Successful operations are counted in operations,
  * the others in errors; lost counts workers that did not end with status 0.
  */
 #define _GNU_SOURCE

@@ -1,15 +1,15 @@
 /*
- * starve SECONDS [CPU]: a task that could run and is not let. Needs two CPUs.
+ * starve SECONDS [CPU]: keep a runnable task from running. This needs two CPUs.
  *
- * Both are real-time: the one of the higher priority computes on CPU (1) for
+ * Two tasks are real-time. The one with the higher priority computes on CPU (1) for
  * SECONDS, so the other one, which was preempted between two of its own
- * instructions, stays there. What a kernel keeps back for its ordinary tasks does not
- * help it. That it begins is said on the console, which the host reads without the
- * starved guest's help; at the end a line of JSON is printed:
+ * instructions, stays there. The time that the kernel reserves for ordinary tasks does not
+ * help it. The start is written to the console, which the host can read while the guest
+ * starves; at the end a line of JSON is printed:
  *
  *     {"workload":"starve","seconds":5,"cpu":1,"victim":123,"ran":0}
  *
- * ran is what the victim ran meanwhile, in loops of its own.
+ * ran is the number of loops that the victim made meanwhile.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -39,24 +39,24 @@ static void must(int result)
 	}
 }
 
-static void be(int priority, int cpu)
+static void become_real_time(int priority, int cpu)
 {
 	struct sched_param param = { .sched_priority = priority };
 	cpu_set_t set;
 
 	CPU_ZERO(&set);
 	CPU_SET(cpu, &set);
-	must(sched_setscheduler(0, SCHED_FIFO, &param)); /* first: an ordinary task would wait for the other one there */
+	must(sched_setscheduler(0, SCHED_FIFO, &param)); /* first: an ordinary task would have to wait for the other one there */
 	must(sched_setaffinity(0, sizeof set, &set));
 }
 
-static void say(const char *what)
+static void write_console(const char *what)
 {
 	int console = open("/dev/console", O_WRONLY | O_NOCTTY);
 
 	must(console);
 	dprintf(console, "%s\n", what);
-	must(tcdrain(console)); /* what drains it may starve too */
+	must(tcdrain(console)); /* the task that drains it may starve too */
 	close(console);
 }
 
@@ -75,17 +75,17 @@ int main(int argc, char **argv)
 	}
 	must(sched_getaffinity(0, sizeof others, &others));
 	CPU_CLR(cpu, &others);
-	must(sched_setaffinity(0, sizeof others, &others)); /* the victim leaves no time to its own CPU's timers */
+	must(sched_setaffinity(0, sizeof others, &others)); /* the victim leaves no time for the timers of its own CPU */
 	victim = fork();
 	if (victim == 0) {
-		be(10, cpu);
+		become_real_time(10, cpu);
 		for (;;)
 			++*loops;
 	}
 	while (!*loops)
 		sched_yield();
-	say("starving");
-	be(50, cpu);
+	write_console("starving");
+	become_real_time(50, cpu);
 	before = *loops;
 	for (end = now() + seconds; now() < end;)
 		;

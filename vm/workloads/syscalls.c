@@ -1,11 +1,11 @@
 /*
- * syscalls N [CPU]: exactly N raw getppid calls, timed.
+ * syscalls N [CPU]: make exactly N raw getppid calls, and time them.
  *
- * Pins itself to CPU if given. Prints one JSON line:
+ * It pins itself to CPU if given, and prints one JSON line:
  *
  *     {"workload":"syscalls","syscall":"getppid","calls":1000000,"cpu":1,"ns":405000000,"ns_per_call":405.0}
  *
- * cpu is -1 when not pinned. Nothing else in the process calls getppid.
+ * cpu is -1 when it is not pinned. Nothing else in the process calls getppid.
  */
 #define _GNU_SOURCE
 #include <sched.h>

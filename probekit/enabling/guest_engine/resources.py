@@ -29,7 +29,7 @@ from probekit.guest.linux import Allocation
 from probekit.guest.safepoint import SafePoint
 from probekit.guest.tracepoints import BatchRoutine
 from probekit.guest.watchdog import Watchdog
-from probekit.patch.hooks import Called
+from probekit.patch.hooks import Hook
 from probekit.patch.journal_payloads import DIE_NOTIFIER, Registration
 from probekit.patch.recovery_table import HEADER_SIZE
 
@@ -107,7 +107,7 @@ class GuestResources:
     def _hold_modules(self, point: SafePoint) -> None:
         """Hold the modules that own what calls us, and those whose text we change."""
         facts, sites = self._access.facts, self._plan.sites
-        owners = {s.site.owner for s in sites if isinstance(s.site, Called)}
+        owners = {s.site.owner for s in sites if isinstance(s.site, Hook)}
         changed = {s.probe.function.module for s in sites if s.probe.function is not None}
         owners |= {facts.modules[name] for name in changed & facts.modules.keys()}
         if owners:

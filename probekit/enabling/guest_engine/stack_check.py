@@ -23,7 +23,7 @@ __all__ = ("StackCheck", "shared_jumps", "with_int3")
 
 def shared_jumps(sites: Iterable[EnabledSite]) -> tuple[InsnSite, ...]:
     """Return the sites whose jump replaces several instructions, each once."""
-    return tuple({s.site.addr: s.site for s in sites if isinstance(s.site, InsnSite) and s.site.first}.values())
+    return tuple({s.site.addr: s.site for s in sites if isinstance(s.site, InsnSite) and s.site.first_size}.values())
 
 
 class StackCheck:
@@ -31,7 +31,7 @@ class StackCheck:
 
     def __init__(self, sites: Sequence[InsnSite], residents: Residents, target: Target, text: StoppedMemory) -> None:
         """Look for threads in ``sites``: see :func:`shared_jumps`."""
-        self._owner = {addr: site for site in sites for addr in site.inner}
+        self._owner = {addr: site for site in sites for addr in site.interior}
         self._residents = residents
         self._target = target
         self._text = text

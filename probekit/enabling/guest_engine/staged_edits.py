@@ -13,7 +13,7 @@ from contextlib import suppress
 from probekit.enabling.api import EngineLog
 from probekit.errors import ConflictError
 from probekit.guest.memory import PauseClock
-from probekit.patch.crossmodify import in_stages, journal_batches, leave
+from probekit.patch.crossmodify import change_in_stages, journal_batches, wait_for_handler_exit
 from probekit.patch.edits import Edit, EditSet, TextMemory
 from probekit.target.api import Target
 
@@ -61,14 +61,14 @@ class StagedEdits:
     def apply(self) -> None:
         """Make all edits. After a :class:`ConflictError`, :meth:`revert` undoes those that were made."""
         for part in self._parts():
-            in_stages(self._text, part, paused=self._clock.paused)
-        leave(self._target, self._clock.paused)
+            change_in_stages(self._text, part, paused=self._clock.paused)
+        wait_for_handler_exit(self._target, self._clock.paused)
 
     def revert(self) -> list[str]:
         """Put the old bytes back where ours are; safe to repeat. Returns a message for each address left alone.
 
-        A vCPU may still be in the trap handler afterwards: call :func:`probekit.patch.crossmodify.leave` before the
-        handler's table is given back.
+        A vCPU may still be in the trap handler afterwards: call
+        :func:`probekit.patch.crossmodify.wait_for_handler_exit` before the handler's table is given back.
         """
         return [problem for part in self._parts() for problem in self._revert_part(part)]
 
@@ -76,7 +76,7 @@ class StagedEdits:
         for _ in range(_MAX_TRIES):
             ours, others = self._reverse_edits(part)
             with suppress(ConflictError):  # one was changed meanwhile: try the others again
-                in_stages(self._text, ours, paused=self._clock.paused)
+                change_in_stages(self._text, ours, paused=self._clock.paused)
                 return others
         return [f"{edit.addr:#x} {FOREIGN}" for edit in part]
 

@@ -23,10 +23,10 @@ from probekit.errors import InternalError
 from probekit.guest.tracepoints import CALL_ENTRY_SIZE, TracepointProbe, call_table, caller_code
 from probekit.ir.ops import Clause, Program, UpdateAgg
 from probekit.isa.assemble import assemble
-from probekit.patch.detours import compose, site_edit, stub_shape
+from probekit.patch.detours import compose_stub, site_edit, stub_shape
 from probekit.patch.edits import Edit
-from probekit.patch.hooks import HOOK_PREFIX_SIZE, HOOK_SUFFIX_SIZE, Called, Hook, MarkerHook, hook_stub
-from probekit.patch.sites import JUMP_SIZE, ExitSite, InsnSite, Site, may_trap
+from probekit.patch.hooks import HOOK_PREFIX_SIZE, HOOK_SUFFIX_SIZE, Hook, MarkerHook, TracepointHook, hook_stub
+from probekit.patch.sites import JUMP_SIZE, ExitSite, InsnSite, Site, may_need_trap
 
 __all__ = ("BuiltCode", "Calibrations", "StubPlan", "build_code", "code_size", "plan_stubs")
 
@@ -134,9 +134,9 @@ def _calibrations(image: CodeImage, context: CodegenContext, addr: int) -> tuple
     return first + second, Calibrations(addr, addr + len(first))
 
 
-def _around(site: Site | Called, body_size: int) -> tuple[int, int]:
+def _around(site: Site | Hook, body_size: int) -> tuple[int, int]:
     """Return how many bytes a site's stub has before the body, and altogether."""
-    if isinstance(site, Called):
+    if isinstance(site, Hook):
         return HOOK_PREFIX_SIZE, HOOK_PREFIX_SIZE + body_size + HOOK_SUFFIX_SIZE
     shape = stub_shape(site, body_size)
     return shape.prefix_size, shape.total_size
@@ -149,7 +149,7 @@ def code_size(
     image = build_image(program, plan.thunks, context, near)
     bodies = {aggs: inline_body_size(len(aggs), context) for aggs in set(plan.inline) if aggs is not None}
     around = sum(_around(site.site, 2)[1] for site in sites)  # a body may keep the flags
-    hooks = sum(isinstance(site.site, Hook) for site in sites)
+    hooks = sum(isinstance(site.site, TracepointHook) for site in sites)
     room = len(caller_code()) + 8 + CALL_ENTRY_SIZE * hooks if hooks else 0
     room += len(_calibrations(image, context, near)[0])
     return len(image.code) + 64 + room + around + sum(CALL_BODY_SIZE if a is None else bodies[a] for a in plan.inline)
@@ -171,25 +171,25 @@ def build_code(
     for members in _by_address(sites):
         main = members[-1].site  # the stub has its form
         stub_addr = addr + len(code)
-        if len(members) == 1 and not isinstance(main, Called | InsnSite) and len(main.old) >= JUMP_SIZE:
+        if len(members) == 1 and not isinstance(main, Hook | InsnSite) and len(main.old) >= JUMP_SIZE:
             # Nearly every site is of this form, and there may be 90,000 of them.
             body = bodies.of(members[0], stub_addr + (_around(main, 0)[0] if isinstance(main, ExitSite) else 0))
-            code += compose(main, stub_addr, body)
+            code += compose_stub(main, stub_addr, body)
             edits.append(site_edit(main, stub_addr))
             continue
         before, body = bodies.of_all(members, stub_addr)
         main_addr = stub_addr + len(before)
         code += before
-        if isinstance(main, Called):
+        if isinstance(main, Hook):
             code += hook_stub(body)
-            if isinstance(main, Hook):
+            if isinstance(main, TracepointHook):
                 tracepoint_probes.append(TracepointProbe(main.addr, stub_addr))
             else:
                 markers.append((main, stub_addr))
             continue
-        code += compose(main, main_addr, body)
+        code += compose_stub(main, main_addr, body)
         edits.append(site_edit(main, stub_addr))
-        if may_trap(main):
+        if may_need_trap(main):
             stubs[main.addr] = stub_addr
         if isinstance(main, InsnSite):
             copies[main.addr] = main_addr + len(body)

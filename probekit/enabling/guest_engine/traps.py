@@ -19,8 +19,8 @@ from probekit.guest.calls import HookKind
 from probekit.guest.traphooks import EXTABLE_ENTRY, TrapFacts, die_block, exception_table, ksym_block
 from probekit.guest.traptable import build_table, table_size
 from probekit.patch.edits import TextMemory
-from probekit.patch.hooks import Called, MarkerHook
-from probekit.patch.sites import InsnSite, may_trap
+from probekit.patch.hooks import Hook, MarkerHook
+from probekit.patch.sites import InsnSite, may_need_trap
 
 __all__ = ("TrapCode", "TrapPlan", "check_registered", "plan_traps")
 
@@ -103,7 +103,7 @@ def plan_traps(sites: Sequence[EnabledSite], facts: TrapFacts | None, *, staged:
     ``staged``: how many sites have an INT3 for a moment while they are changed in stages.
     Raises :class:`UnsupportedError` when the guest cannot take INT3.
     """
-    count = staged + len({s.site.addr for s in sites if not isinstance(s.site, Called) and may_trap(s.site)})
+    count = staged + len({s.site.addr for s in sites if not isinstance(s.site, Hook) and may_need_trap(s.site)})
     count += sum(
         len(s.site.loads) for s in sites if isinstance(s.site, MarkerHook)
     )  # they have an INT3 while they change

@@ -1,6 +1,6 @@
 """Hold the copied instructions of sites in guest memory: a vCPU that has fired goes on in its site's slot.
 
-slot    the site's own instruction, nop, nop, jump to the next instruction (:mod:`probekit.patch.stepslot`)
+slot    the site's own instruction, nop, nop, jump to the next instruction (:mod:`probekit.patch.step_slot`)
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from probekit.enabling.release import Holdings, release
 from probekit.enabling.sites import EnabledSite
 from probekit.errors import InternalError
 from probekit.guest.linux import Allocation
-from probekit.patch.hooks import Called
-from probekit.patch.stepslot import STEP_SLOT_SIZE, step_slot
+from probekit.patch.hooks import Hook
+from probekit.patch.step_slot import STEP_SLOT_SIZE, step_slot
 
 __all__ = ("StepSlots",)
 
@@ -45,7 +45,7 @@ class StepSlots:
         self.size = memory.size
         slots: list[tuple[int, bytes]] = []
         for number, site in enumerate(sites):
-            if isinstance(site.site, Called):
+            if isinstance(site.site, Hook):
                 raise InternalError(f"the stop engine has a site at {site.site.addr:#x} that is not in text")
             addr = memory.addr + number * STEP_SLOT_SIZE
             self._addrs[site.site.addr] = addr

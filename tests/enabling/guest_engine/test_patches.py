@@ -25,7 +25,7 @@ TEXT, STUB = 0xFFFFFFFF81000100, 0xFFFFFFFFC0000000
 PAD = b"\x0f\x1f\x44\x00\x00"  # nop dword ptr [rax + rax]
 PUSHES = b"\x55\x53\x50\x51\x52"  # push rbp; push rbx; push rax; push rcx; push rdx
 ENTRY = EntrySite(TEXT, PAD, TEXT)
-SHARED = InsnSite(TEXT + 16, PUSHES, TEXT, trap=False, first=1)
+SHARED = InsnSite(TEXT + 16, PUSHES, TEXT, trap=False, first_size=1)
 SITES = (ENTRY, SHARED)
 
 

@@ -12,8 +12,8 @@ from probekit.probe.names import ProbeName
 from probekit.providers.api import Probe
 
 F = 0xFFFFFFFF81000100
-SHARED = InsnSite(F + 8, b"\x55\x53\x50\x51\x52", F, trap=False, first=1)  # push rbp; push rbx; push rax, rcx, rdx
-NEXT = InsnSite(F + 0x20, b"\x55\x53\x50\x51\x52", F, trap=False, first=1)
+SHARED = InsnSite(F + 8, b"\x55\x53\x50\x51\x52", F, trap=False, first_size=1)  # push rbp; push rbx; push rax, rcx, rdx
+NEXT = InsnSite(F + 0x20, b"\x55\x53\x50\x51\x52", F, trap=False, first_size=1)
 ALONE = InsnSite(F + 0x40, b"\x48\x81\xec\x80\x00\x00\x00", F, trap=False)  # sub rsp, 0x80
 STUB = 0xFFFFFFFFC0000000
 

@@ -21,7 +21,7 @@ from probekit.guest.offsets import TaskOffsets
 from probekit.interp.state import ProgramState
 from probekit.ir.build import compile_program
 from probekit.patch.sites import EntrySite
-from probekit.patch.stepslot import STEP_SLOT_SIZE
+from probekit.patch.step_slot import STEP_SLOT_SIZE
 from probekit.probe.names import ProbeName
 from probekit.providers.api import Probe
 from probekit.target.api import BreakKind, Regs, StopReason

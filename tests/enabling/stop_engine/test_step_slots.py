@@ -13,9 +13,9 @@ from probekit.enabling.sites import EnabledSite
 from probekit.enabling.stop_engine.step_slots import StepSlots
 from probekit.errors import GuestError, InternalError
 from probekit.guest.linux import Allocation
-from probekit.patch.hooks import Hook
+from probekit.patch.hooks import TracepointHook
 from probekit.patch.sites import EntrySite, InsnSite
-from probekit.patch.stepslot import STEP_SLOT_SIZE, step_slot
+from probekit.patch.step_slot import STEP_SLOT_SIZE, step_slot
 from probekit.probe.names import ProbeName
 from probekit.providers.api import Probe
 from probekit.target.api import Regs
@@ -146,4 +146,4 @@ def test_what_was_allocated_before_a_failure_is_given_back(fails: str, given_bac
 
 def test_a_tracepoint_has_no_text_to_step_over() -> None:
     with pytest.raises(InternalError):
-        slots(Guest()).make(enabled(Hook(TEXT, 0), ENTRY))
+        slots(Guest()).make(enabled(TracepointHook(TEXT, 0), ENTRY))

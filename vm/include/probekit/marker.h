@@ -6,19 +6,19 @@
  *
  *	trace_mark(request_done, "sector %llu bytes %u error %d", sector, bytes, error);
  *
- * A marker names a place in the code and hands values over there. While nobody
- * listens it costs one load immediate and a branch that is not taken; nothing is
+ * A marker names a place in the code and passes values to a tracer. While it is off
+ * it costs one load immediate and a branch that is not taken; nothing is
  * linked, registered or initialized. probekit finds the markers of a running guest
  * in its memory and publishes them as probes:
  *
  *	probekit -r TARGET -n 'marker:MODULE:FUNCTION:request_done { @[args[2]] = count(); }'
  *
- * The format is that of printf and is checked by the compiler against the arguments.
+ * The format is that of printf, and the compiler checks it against the arguments.
  * It gives them their types (%d int, %s char *, %llu unsigned long long, %p void *);
- * text between the conversions is for people.  At most ten arguments of at most
- * 64 bits each.
+ * text between the conversions is for people. A marker has at most ten arguments of
+ * at most 64 bits each.
  *
- * What a marker becomes:
+ * A marker becomes:
  *
  *	__pk_markers_strings	name, format and arguments as text: out of the way of hot data
  *	__pk_markers_data	one struct pk_marker for each marker
@@ -28,16 +28,16 @@
  *
  *	mov $0, %al ; test %al, %al ; jne ...		b0 00  84 c0  75 xx
  *
- * and is switched on by changing the immediate under running processors: an INT3
- * stands over the first byte meanwhile, and a processor that meets it goes on
- * behind the load. The register then holds anything, so the call may be made or not
- * made, and call is valid at every moment. Code that runs while an INT3 is being
- * handled cannot be switched this way: there the generic form is used, which loads
+ * and is switched on by changing the immediate while processors run. Meanwhile an INT3
+ * replaces the first byte, and a processor that meets it goes on
+ * after the load. The register then has any value, so the call may be made or not,
+ * and the function pointer is valid at every moment. Code that runs while an INT3 is
+ * being handled cannot be switched this way. It must use the generic form, which loads
  * an ordinary variable:
  *
  *	_trace_mark(PK_GENERIC, int3_seen, "ip %p", (void *)ip);
  *
- * Preemption is off around the call, so that what is called can be taken away
+ * Preemption is off around the call, so that the function that is called can be freed
  * once every processor has been through a quiescent state.
  */
 #ifndef PROBEKIT_MARKER_H
@@ -50,7 +50,7 @@
 #define __pk_preempt_off() preempt_disable_notrace()
 #define __pk_preempt_on() preempt_enable_notrace()
 #define __pk_once(x) READ_ONCE(x)
-#else /* a kernel of one's own: define __pk_preempt_off() and __pk_preempt_on() if it has preemption */
+#else /* another kernel: define __pk_preempt_off() and __pk_preempt_on() if it has preemption */
 #include <stdint.h>
 typedef uint64_t u64;
 typedef uint32_t u32;
@@ -61,7 +61,7 @@ typedef uint32_t u32;
 #define __pk_once(x) (*(volatile __typeof__(x) *)&(x))
 #endif
 
-/* Read by probekit in a running guest: a change of anything from here to the macros needs another magic. */
+/* probekit reads this in a running guest: any change from here to the macros needs another magic. */
 #define PK_MARKER_MAGIC 0x316b72616d2d6b70		/* "pk-mark1" */
 #define PK_MARKER_SITE_MAGIC 0x3165746973006b70	/* "pk\0site1" */
 
@@ -75,7 +75,7 @@ struct pk_marker {
 	const char *format;
 	const char *args;	/* the arguments as they are written in the source */
 	const char *function;
-	/* Never NULL: pk_marker_off() unless somebody listens. Arguments are 64 bits each. */
+	/* Never NULL: pk_marker_off() while the marker is off. Arguments are 64 bits each. */
 	void (*call)(const struct pk_marker *marker, const char *format, ...);
 	u32 flags;
 	u32 state;		/* of the generic form: not 0 when on */
@@ -98,7 +98,7 @@ void pk_marker_off(__attribute__((__unused__)) const struct pk_marker *marker,
 {
 }
 
-/* Each argument as 64 bits, sign-extended or not as its own type says. */
+/* Each argument as 64 bits, sign-extended according to its type. */
 #define __pk_as_1(a) , (long)(a)
 #define __pk_as_0()
 #define __pk_map_0()
@@ -123,7 +123,7 @@ void pk_marker_off(__attribute__((__unused__)) const struct pk_marker *marker,
 #define __pk_string(var, text)								\
 	static const char var[] __attribute__((section("__pk_markers_strings"), used)) = text
 
-/* The load immediate: 0 unless the marker is on. Aligned, so that it is inside of one cache line. */
+/* The load immediate: 0 unless the marker is on. It is aligned, so that it does not cross cache lines. */
 #define __pk_immediate(marker)								\
 ({											\
 	unsigned char __pk_on;								\
@@ -138,7 +138,7 @@ void pk_marker_off(__attribute__((__unused__)) const struct pk_marker *marker,
 	__pk_on;									\
 })
 
-/* As _trace_mark(), and an expression: 1 when the marker was found on, else 0. */
+/* Like _trace_mark(), but an expression: 1 when the marker was found on, else 0. */
 #define trace_mark_on(flag_bits, mark_name, mark_format, mark_args...)			\
 ({											\
 	__pk_string(__pk_name, #mark_name);						\

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from probekit.isa.assemble import assemble
 from probekit.isa.relocate import RelocateError
 from probekit.patch.sites import EntrySite, InsnSite
-from probekit.patch.stepslot import STEP_SLOT_SIZE, repeat_slot, step_slot
+from probekit.patch.step_slot import STEP_SLOT_SIZE, repeat_slot, step_slot
 
 pytest.importorskip("unicorn")
 from unicorn import UC_ARCH_X86, UC_HOOK_MEM_UNMAPPED, UC_MODE_64, Uc

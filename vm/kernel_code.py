@@ -1,6 +1,6 @@
-"""A guest's kernel text, read from its memory file: what a tracer must leave as it found it.
+"""Read the code of a guest's kernel from its memory file: a tracer must leave it as it found it.
 
-Nothing of probekit is asked: the guest itself says where its kernel's code lies
+No part of probekit is used: the guest itself says where its kernel's code is
 in physical memory (``/proc/iomem``), and its memory is a file on the host.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from vm.errors import VmError
 from vm.guest import Guest
 
-__all__ = ("KernelText", "differences")
+__all__ = ("KernelCode", "differences")
 
 _CODE = re.compile(r"^\s*([0-9a-f]+)-([0-9a-f]+) : Kernel code$", re.MULTILINE)
 # QEMU's q35 puts what is above this address elsewhere in the file.
@@ -20,16 +20,18 @@ _LOW_MEMORY = 2 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class KernelText:
-    """Where the code is: ``start`` and ``size`` in physical memory."""
+class KernelCode:
+    """The place of a guest's kernel code in physical memory."""
 
     guest: Guest
     start: int
+    """Guest physical address."""
     size: int
+    """Bytes."""
 
     @classmethod
-    def locate(cls, guest: Guest) -> KernelText:
-        """Ask the guest."""
+    def locate(cls, guest: Guest) -> KernelCode:
+        """Ask the guest where its kernel's code is. Raises :class:`VmError` when it does not say."""
         found = _CODE.search(guest.check("cat /proc/iomem"))
         if found is None:
             raise VmError(f"guest {guest.name!r} does not say where its kernel's code is")
@@ -39,14 +41,14 @@ class KernelText:
         return cls(guest, start, last + 1 - start)
 
     def read(self) -> bytes:
-        """The code as it is now."""
+        """Return the code as it is now."""
         with self.guest.ram.open("rb") as stream:
             stream.seek(self.start)
             return stream.read(self.size)
 
 
 def differences(before: bytes, after: bytes) -> list[int]:
-    """The offsets of bytes that differ."""
+    """Return the offsets of bytes that differ."""
     if before == after:
         return []
     return [at for at, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from probekit.patch.insns import instruction_sites
+from probekit.patch.insn_sites import instruction_sites
 from probekit.patch.ranges import Ranges
-from probekit.patch.refused import RefusedText
+from probekit.patch.refused_text import RefusedText
 from probekit.patch.sites import InsnSite, TextFacts
 
 F = 0xFFFFFFFF81000000

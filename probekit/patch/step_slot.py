@@ -1,7 +1,7 @@
-"""The slot that a vCPU is sent to instead of stepping over a probed instruction.
+"""Build the slot that a vCPU is sent to instead of stepping over a probed instruction.
 
-`instruction; nop; nop; jump back` as everywhere. A REP string instruction is not copied whole: only its prefix is
-emulated, and the processor runs one element after the other by itself::
+A slot is `instruction; nop; nop; jump back`. A REP string instruction is not copied whole: only its prefix is
+emulated, and the processor executes one element after the other::
 
     L:   jrcxz out             e3 ..
          movsb                 a4                  one element, natively
@@ -9,11 +9,11 @@ emulated, and the processor runs one element after the other by itself::
          lea rcx, [rcx - 1]    48 8d 49 ff         counts down and leaves the flags alone
          jne out               75 ..               cmps and scas only: repe ends here when they differ (repne: je)
          jmp L                 eb ..
-    out: jmp behind            e9 ....
+    out: jmp to the next       e9 ....                the instruction after the original
 
 Between two elements an interrupt, a page fault or a debugger finds RCX, RSI and RDI as the hardware would have left
-them, and an element is never done twice or left out: elements may straddle pages, and pages may be missing. Whoever
-single-steps through it steps elements, and one whose trap is lost runs on to the end and out.
+them, and no element is done twice or skipped: elements may straddle pages, and pages may be missing. A single step
+executes one element; a vCPU whose trap is lost runs to the end and out.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from probekit.patch.sites import InsnSite, Site
 __all__ = ("STEP_SLOT_SIZE", "repeat_slot", "step_slot")
 
 STEP_SLOT_SIZE: Final = 64
-"""Bytes that every slot fits in."""
+"""Bytes, enough for every slot."""
 
 _ADDRESS_SIZE: Final = 0x67
 _REPNE: Final = 0xF2
@@ -38,9 +38,9 @@ _COMPARES: Final = frozenset(("cmpsb", "cmpsw", "cmpsd", "cmpsq", "scasb", "scas
 
 
 def step_slot(site: Site, slot_addr: int) -> bytes:
-    """What must stand at ``slot_addr`` so that a vCPU sent there does what one at ``site`` would do.
+    """Return the code for ``slot_addr`` with which a vCPU does there what it would do at ``site``.
 
-    Of an instruction site only the first instruction: a breakpoint covers no more.
+    Of an instruction site it is only the first instruction: a breakpoint covers no more.
     Raises :class:`probekit.isa.relocate.RelocateError`.
     """
     if isinstance(site, InsnSite):
@@ -55,7 +55,7 @@ def step_slot(site: Site, slot_addr: int) -> bytes:
 
 
 def repeat_slot(insn: bytes, addr: int, slot_addr: int) -> bytes | None:
-    """The slot of a REP string instruction at ``addr``; None for any other."""
+    """Return the slot of a REP string instruction at ``addr``; None for any other. Raises :class:`RelocateError`."""
     element = string_element(insn)
     if element is None:
         return None
@@ -69,5 +69,5 @@ def repeat_slot(insn: bytes, addr: int, slot_addr: int) -> bytes | None:
         body += bytes((0x74 if _REPNE in prefixes else 0x75, 2))
     # e3 len; <body>; eb -len            jrcxz out; body; jmp L
     loop = bytes((0xE3, len(body) + 2)) + body + bytes((0xEB, (-len(body) - 4) & 0xFF))
-    # e9 rel32                           jmp behind
+    # e9 rel32                           jmp to the next instruction
     return loop + relocate(b"", addr + len(insn), slot_addr + len(loop)).code

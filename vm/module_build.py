@@ -1,7 +1,7 @@
-"""Kernel modules of our own (``vm/modules``), built for a guest's kernel against Debian's headers.
+"""Build our own kernel modules (``vm/modules``) for a guest's kernel, against Debian's headers.
 
-The header packages are downloaded and unpacked, never installed; what is built is
-cached by what went in::
+The header packages are downloaded and unpacked, never installed. A module is
+cached under a hash of all that it was built from::
 
     headers/6.1.0-56-cloud-amd64/usr/src/linux-headers-…     unpacked packages, their paths made to fit
     modules/1f2e….ko                                         without debug information
@@ -17,40 +17,40 @@ from pathlib import Path
 
 from vm.errors import MissingPackagesError, VmError
 from vm.host import apt, run
-from vm.kernels import Kernel, download, parse_depends_output
+from vm.kernels import FetchedKernel, download, parse_depends_output
 from vm.paths import SOURCES, cache_dir, one_at_a_time, private_dir, write_atomic
 
 __all__ = ("build", "headers", "names")
 
 _SRC = "usr/src"
 _COMPLETE = ".complete"
-_LAYOUT = "2"  # raise it when what is done to the unpacked headers changes
+_LAYOUT = "2"  # raise it when the changes to the unpacked headers change
 
 
 def names() -> tuple[str, ...]:
-    """Every module that can be built."""
+    """Return the names of the modules that can be built."""
     return tuple(sorted(path.stem for path in (SOURCES / "modules").glob("*.c")))
 
 
 def _packages(release: str) -> tuple[str, ...]:
-    """The headers of a kernel, the part that all flavours share, and the programs that build modules."""
+    """Return the packages of a kernel's headers, of the headers that flavours share, and of the build programs."""
     first = f"linux-headers-{release}"
     listed = parse_depends_output(apt("apt-cache", "depends", "--important", first))
     return (first, *(name for name in listed if name.startswith(("linux-headers-", "linux-kbuild-"))))
 
 
-def headers(kernel: Kernel, *, progress: Callable[[str], None] = lambda _: None) -> Path:
-    """The directory that ``make -C`` takes, downloaded if the cache lacks it."""
+def headers(kernel: FetchedKernel, *, progress: Callable[[str], None] = lambda _: None) -> Path:
+    """Return the directory for ``make -C``, downloaded if it is not in the cache."""
     final = cache_dir("headers") / kernel.release
-    place = final / _SRC / f"linux-headers-{kernel.release}"
-    mark = final / _COMPLETE
+    tree = final / _SRC / f"linux-headers-{kernel.release}"
+    complete = final / _COMPLETE
     with one_at_a_time(final):
-        if not (mark.exists() and mark.read_text() == _LAYOUT):
-            _unpack(kernel, final, place.name, progress)
-    return place
+        if not (complete.exists() and complete.read_text() == _LAYOUT):
+            _unpack(kernel, final, tree.name, progress)
+    return tree
 
 
-def _unpack(kernel: Kernel, final: Path, name: str, progress: Callable[[str], None]) -> None:
+def _unpack(kernel: FetchedKernel, final: Path, name: str, progress: Callable[[str], None]) -> None:
     packages = _packages(kernel.release)
     progress(f"{kernel.name}: downloading {', '.join(packages)}")
     with private_dir() as work:
@@ -59,7 +59,7 @@ def _unpack(kernel: Kernel, final: Path, name: str, progress: Callable[[str], No
             run(("dpkg-deb", "-x", str(download(package, work)), str(root)))
         makefile = root / _SRC / name / "Makefile"
         makefile.write_text(makefile.read_text().replace("include /usr/src/", f"include {final / _SRC}/"))
-        # Only with it are types made for modules, by a program that nothing else here needs.
+        # With it, make would also make types for modules, by a program that nothing else here needs.
         (root / _SRC / name / "vmlinux").unlink(missing_ok=True)
         (root / _COMPLETE).write_text(_LAYOUT)
         if final.exists():
@@ -67,15 +67,15 @@ def _unpack(kernel: Kernel, final: Path, name: str, progress: Callable[[str], No
         root.rename(final)
 
 
-def _digest(name: str, kernel: Kernel) -> str:
+def _digest(name: str, kernel: FetchedKernel) -> str:
     digest = hashlib.sha256(repr((name, kernel.release, kernel.version, run(("gcc", "--version")), _LAYOUT)).encode())
     for path in (SOURCES / "modules" / f"{name}.c", *sorted((SOURCES / "include").rglob("*.h"))):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:32]
 
 
-def build(name: str, kernel: Kernel, *, progress: Callable[[str], None] = lambda _: None) -> bytes:
-    """The module as a file to load, built if the cache lacks it. Raises :class:`VmError` when it cannot be."""
+def build(name: str, kernel: FetchedKernel, *, progress: Callable[[str], None] = lambda _: None) -> bytes:
+    """Return the bytes of a module, built if it is not in the cache. Raises :class:`VmError` when that fails."""
     if name not in names():
         raise VmError(f"there is no module {name!r}; there are: {', '.join(names())}")
     if shutil.which("make") is None:

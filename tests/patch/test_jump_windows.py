@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from support.emulator import DATA, DONE, STUBS, TEXT, Emulator
 
 from probekit.isa.assemble import assemble
-from probekit.patch.detours import compose, site_edit
-from probekit.patch.insns import instruction_sites
+from probekit.patch.detours import compose_stub, site_edit
+from probekit.patch.insn_sites import instruction_sites
+from probekit.patch.jump_windows import as_trap, jump_window, side_entries
 from probekit.patch.sites import InsnSite, TextFacts
-from probekit.patch.windows import as_trap, jump_window, side_entries
 
 F = TEXT + 0x100
 G = TEXT + 0x800
@@ -39,8 +39,8 @@ def test_as_many_as_a_jump_needs() -> None:
     assert window(code) == InsnSite(F, bytes.fromhex("55 4889e5 4154"), F, False, 1)
     assert window(code, 1) == InsnSite(F + 1, bytes.fromhex("4889e5 4154"), F, False, 3)
     site = window(code)
-    assert isinstance(site, InsnSite) and list(site.inner) == [F + n for n in range(1, 6)]
-    assert as_trap(site) == InsnSite(F, b"\x55", F, True) and list(as_trap(site).inner) == []
+    assert isinstance(site, InsnSite) and list(site.interior) == [F + n for n in range(1, 6)]
+    assert as_trap(site) == InsnSite(F, b"\x55", F, True) and list(as_trap(site).interior) == []
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_nobody_can_tell(code: str, form: str, rax: int, rdi: int, rcx: int) -> 
     raw = bytes.fromhex(code)
     site = window(code)
     assert isinstance(site, InsnSite)
-    stub = compose(site, STUBS, BODY)
+    stub = compose_stub(site, STUBS, BODY)
     regs = {"rax": rax, "rdi": rdi, "rcx": rcx, "rbx": 5, "rbp": 6}
     data = (0x123456789).to_bytes(8, "little")
     original = Emulator({F: raw, G: G_CODE}, data).run(F, regs=regs)

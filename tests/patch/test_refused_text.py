@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probekit.patch.refused import RefusedText
+from probekit.patch.refused_text import RefusedText
 
 
 def test_the_first_reason_is_kept() -> None:

@@ -1,6 +1,6 @@
-"""What in a guest's console log means that the kernel is hurt.
+"""Find the lines in a guest's console log that report a damaged kernel.
 
-A tracer must leave no mark: tests compare the list before and after.
+A tracer must cause none of them: tests compare the list before and after.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ _PROBLEMS = re.compile(
 
 
 def find_problems(console: str) -> list[str]:
-    """The lines of a console log that report a problem, in order."""
+    """Return the lines of a console log that report a problem, in order."""
     return [line.rstrip() for line in console.splitlines() if _PROBLEMS.search(line)]
 
 
 def has_panicked(console: str) -> bool:
-    """Whether the kernel gave up."""
+    """Tell whether the kernel has panicked."""
     return "Kernel panic" in console

@@ -1,4 +1,4 @@
-"""Several instructions under one jump, where a single one has no room for it.
+"""Put several instructions under one jump where a single one has no room for it.
 
     55             push rbp                 e9 ....        jmp stub
     48 89 e5       mov rbp, rsp       ->
@@ -6,11 +6,11 @@
 
     stub: body; push rbp; mov rbp, rsp; push r12; nop; nop; jmp back
 
-Right only where nothing ever begins in the middle: no branch lands there, of the
-function itself (every one of them must be known), of its cold part or of any other
-function, no static key, no exception fix-up, no call returns there; and, at the
-moment of writing, no thread stands there (``inner`` of the site says where that
-is). The host looks at every processor and at every task's stack for that.
+This is right only where execution never begins in the middle: no branch lands there, of the
+function itself (all of them must be known), of its cold part or of any other
+function; no static key and no exception fix-up leads there; no call returns there; and, at the
+moment of writing, no thread is there (``InsnSite.interior``). The host checks every processor and every task's stack
+for that.
 """
 
 from __future__ import annotations
@@ -20,16 +20,19 @@ from collections.abc import Iterable
 
 from probekit.isa.decode import decode_one, scan_flow
 from probekit.isa.relocate import RelocateError, relocate
-from probekit.patch.insns import FunctionInsns
+from probekit.patch.insn_sites import FunctionInsns
 from probekit.patch.sites import JUMP_SIZE, InsnSite, TextFacts
 
 __all__ = ("as_trap", "jump_window", "side_entries")
 
-_NEAR = 1 << 28
+_TRIAL_DISTANCE = 1 << 28  # from a window to a copy that is made only to see whether one can be made
 
 
 def side_entries(functions: Iterable[tuple[int, bytes]], starts: frozenset[int]) -> tuple[int, ...]:
-    """Where direct jumps out of functions land that is no function's start. ``functions``: ``(address, bytes)``."""
+    """Return the sorted targets of direct jumps out of functions that are no function's start.
+
+    ``functions``: ``(address, bytes)``; ``starts``: every function's address.
+    """
     found: set[int] = set()
     for addr, code in functions:
         found.update(leave.target for leave in scan_flow(code, addr).exits if leave.target not in starts)
@@ -38,7 +41,7 @@ def side_entries(functions: Iterable[tuple[int, bytes]], starts: frozenset[int])
 
 
 def jump_window(found: FunctionInsns, offset: int, facts: TextFacts) -> InsnSite | str:
-    """The instruction at ``offset`` and as many behind it as a jump needs; or why that cannot be, as a clause."""
+    """Return the instruction at ``offset`` and as many after it as a jump needs, or why that cannot be."""
     if facts.side_entries is None or not found.jumps_known:
         return "not every jump that may land there is known"
     run: list[InsnSite] = []
@@ -58,12 +61,12 @@ def jump_window(found: FunctionInsns, offset: int, facts: TextFacts) -> InsnSite
         return "it jumps back to where it begins"
     old = b"".join(site.old for site in run)
     try:
-        relocate(old, start, start ^ _NEAR)
+        relocate(old, start, start ^ _TRIAL_DISTANCE)
     except RelocateError as error:
         return error.reason
     return InsnSite(start, old, found.addr, False, len(run[0].old) if len(run) > 1 else 0)
 
 
 def as_trap(site: InsnSite) -> InsnSite:
-    """The same probe by INT3 at its first instruction alone."""
-    return InsnSite(site.addr, site.old[: site.first or len(site.old)], site.func_addr, True)
+    """Return the same probe by INT3 at its first instruction alone."""
+    return InsnSite(site.addr, site.old[: site.first_size or len(site.old)], site.func_addr, True)

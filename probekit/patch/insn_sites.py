@@ -1,16 +1,15 @@
-"""Where a function can be probed instruction by instruction, from its live bytes.
+"""Find the sites at a function's instructions, from its live bytes.
 
-Every instruction is a site but those that cannot be executed from a copy, that
-the guest rewrites by itself, or that stand where no trap is allowed; each of
-these has its reason. An instruction of five bytes or more takes a jump, a
-shorter one INT3::
+Every instruction is a site unless it cannot be executed from a copy, the guest
+rewrites it by itself, or no trap is allowed there; then the reason is returned.
+An instruction of five bytes or more takes a jump, a shorter one INT3::
 
     offset 0   0f 1f 44 00 00    nop5           jump
     offset 5   41 54             push r12       INT3
     offset 7   e8 ....           call f         jump; the copy pushes the original return address
 
-Somebody else's breakpoint or jump in the middle of a function hides where the
-instructions behind it begin: from there on nothing is a site.
+The breakpoint or jump of another tracer in the middle of a function hides where the
+instructions after it begin: from there on nothing is a site.
 """
 
 from __future__ import annotations
@@ -21,34 +20,36 @@ from dataclasses import dataclass
 
 from probekit.isa.decode import DecodeError, Flow, Insn, decode_run, scan_flow
 from probekit.isa.relocate import RelocateError, relocate, why_not_movable
-from probekit.patch.sites import JUMP_SIZE, InsnSite, TextFacts
+from probekit.patch.sites import JUMP_SIZE, REWRITTEN_BY_GUEST, InsnSite, TextFacts
 
 __all__ = ("FunctionInsns", "instruction_sites")
 
-_NEAR = 1 << 28  # a distance that a stub may have from its site; only to see whether a copy can be made
+_TRIAL_DISTANCE = 1 << 28  # from a site to a copy that is made only to see whether one can be made
 _ENDS: frozenset[Flow] = frozenset({"ret", "jump", "indirect_jump", "trap", "system"})
-_REWRITTEN = "the guest itself rewrites this place (a static key or static call)"
-_FOREIGN = "int3, a foreign jump or undecodable bytes before it: somebody else's probe, or data"
+_FOREIGN = "int3, a foreign jump or undecodable bytes before it: another tracer's probe, or data"
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionInsns:
-    """Every instruction of the function at ``addr``, by its offset. ``end``: the offset behind the last one.
-
-    ``refused``: offset to the reason, for those that are no site; ``starts``: of all of them, in order.
-    ``targets``: sorted, where jumps may land; ``jumps_known``: there are no others.
-    """
+    """Every instruction of one function."""
 
     addr: int
+    """Of the function."""
     sites: dict[int, InsnSite]
+    """By offset."""
     refused: dict[int, str]
+    """The reason for each instruction that is no site, by offset."""
     starts: tuple[int, ...]
+    """The offsets of all instructions, in order."""
     end: int
+    """The offset after the last instruction."""
     targets: tuple[int, ...]
+    """Sorted addresses where jumps may land."""
     jumps_known: bool
+    """Whether ``targets`` has all of them."""
 
     def why_not(self, offset: int) -> str:
-        """Why there is no site at ``offset``, with the nearest starts where it is inside an instruction."""
+        """Return why there is no site at ``offset``, with the nearest starts where it is inside an instruction."""
         if offset in self.refused:
             return self.refused[offset]
         if not 0 <= offset < self.end:
@@ -67,10 +68,10 @@ def instruction_sites(
     *,
     wanted: Container[int] | None = None,
 ) -> FunctionInsns:
-    """Analyse the function at ``addr`` whose live bytes (padding included) are ``code``.
+    """Find the sites at the instructions of the function at ``addr`` with the live bytes ``code`` (padding included).
 
-    ``cold``: its parts elsewhere, ``(address, bytes)``; their instructions are no sites, but they jump into it.
-    ``wanted``: the offsets that are of interest, all by default: others are neither sites nor refused.
+    ``cold``: ``(address, bytes)`` of its cold parts; their instructions are no sites, but they jump into it.
+    ``wanted``: the offsets to look at, all by default; other instructions are neither sites nor refused.
     """
     scan = scan_flow(code, addr)
     end = scan.end - addr
@@ -89,7 +90,7 @@ def instruction_sites(
             end = max((start + 1 for start in starts), default=0)
             break
         if insn.mnemonic == "int3":
-            # The compiler's stop behind a return is padding. What is reached is somebody else's breakpoint.
+            # An int3 after a return is the compiler's padding. One that is reached is a foreign breakpoint.
             foreign = foreign or before not in _ENDS or tables or insn.addr in targets
             if not foreign:
                 continue
@@ -114,7 +115,7 @@ def instruction_sites(
 
 
 def _instructions(code: bytes, addr: int) -> Iterator[Insn | None]:
-    """Every instruction; None where the bytes are none, and nothing behind it."""
+    """Yield every instruction; None, and nothing after it, where the bytes are no instruction."""
     try:
         yield from decode_run(code, addr)
     except DecodeError:
@@ -122,12 +123,12 @@ def _instructions(code: bytes, addr: int) -> Iterator[Insn | None]:
 
 
 def _targets(addr: int, size: int, inner: list[int], facts: TextFacts) -> list[int]:
-    """Where control may come in, sorted: the function's own branches, others', static keys, exception fix-ups."""
+    """Return where control may come in, sorted: by branches of any function, static keys and exception fix-ups."""
     hidden = facts.hidden_jumps
-    ours = range(bisect_left(hidden, (addr, 0)), bisect_left(hidden, (addr + size, 0)))
+    own_hidden = hidden[bisect_left(hidden, (addr, 0)) : bisect_left(hidden, (addr + size, 0))]
     side = facts.side_entries or ()
     elsewhere = side[bisect_left(side, addr) : bisect_left(side, addr + size)]
-    return sorted((*inner, *elsewhere, *(hidden[place][1] for place in ours)))
+    return sorted((*inner, *elsewhere, *(target for _, target in own_hidden)))
 
 
 def _switches_gs(code: bytes, addr: int) -> str | None:
@@ -140,7 +141,7 @@ def _switches_gs(code: bytes, addr: int) -> str | None:
 
 
 def _leaves_text(insn: Insn, facts: TextFacts) -> bool:
-    """An optimised kprobe, a live patch, another tracer: a jump or call to where no code of the kernel's is."""
+    """Tell whether it jumps or calls out of the kernel's code: an optimised kprobe, a live patch, another tracer."""
     if insn.target is None or not facts.text or insn.target in facts.text:
         return False
     return facts.pads is None or insn.addr not in facts.pads  # ftrace's own calls may go to its trampolines
@@ -148,7 +149,7 @@ def _leaves_text(insn: Insn, facts: TextFacts) -> bool:
 
 def _refusal(insn: Insn, facts: TextFacts) -> str | None:
     if facts.reserved and facts.reserved.overlap(insn.addr, insn.end):
-        return _REWRITTEN
+        return REWRITTEN_BY_GUEST
     if facts.pads is not None and insn.addr in facts.pads and not insn.is_nop5:
         return f"site is already changed ({insn.raw.hex(' ')}): the guest's own ftrace or kprobes"
     if insn.is_endbr and facts.branch_tracking:
@@ -160,7 +161,7 @@ def _refusal(insn: Insn, facts: TextFacts) -> str | None:
 
 def _site(insn: Insn, func_addr: int, targets: list[int], facts: TextFacts) -> InsnSite | str:
     try:
-        relocate(insn.raw, insn.addr, insn.addr ^ _NEAR)
+        relocate(insn.raw, insn.addr, insn.addr ^ _TRIAL_DISTANCE)
     except RelocateError as error:
         return error.reason
     inside = bisect_left(targets, insn.end) - bisect_right(targets, insn.addr)

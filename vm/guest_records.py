@@ -1,7 +1,7 @@
-"""What runs: one ``vm.json`` in each guest's directory, and the means to end it.
+"""Keep a record of each guest, ``vm.json`` in its directory, and end guests by it.
 
 A process id alone may have been reused, so a record holds the creation time of
-its QEMU too, and nothing is ever signalled unless both fit.
+its QEMU too, and no process is signalled unless both fit.
 """
 
 from __future__ import annotations
@@ -17,56 +17,70 @@ import psutil
 from vm.errors import NoSuchGuestError, VmError
 from vm.paths import guest_dir, ram_path, runtime_dir, write_atomic
 
-__all__ = ("Record", "all_records", "directory", "forget", "is_running", "kill", "load", "process_of", "save")
+__all__ = ("GuestRecord", "all_records", "directory", "forget", "is_running", "kill", "load", "process_of", "save")
 
 _END_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """A guest that was started. ``gdb``, ``qmp`` and ``qmp2`` are addresses such as ``unix:/tmp/…/gdb.sock``."""
+class GuestRecord:
+    """A guest that was started."""
 
     name: str
     kernel: str
+    """The row of :data:`vm.kernels.KERNELS`."""
     release: str
+    """What ``uname -r`` prints in the guest."""
     pid: int
+    """Of its QEMU."""
     created: float
+    """When that process was created, in seconds since 1970."""
     gdb: str
+    """The address of the gdb stub, such as ``unix:/tmp/…/gdb.sock``."""
     qmp: str
+    """The address of a QMP socket."""
     qmp2: str
+    """The address of another QMP socket."""
     console: str
+    """The path of the console's log."""
     ram: str
+    """The path of the file that is the guest's memory."""
     memory: int
+    """MiB."""
     smp: int
+    """CPUs."""
     append: str
+    """More kernel arguments."""
     bpftrace: bool
+    """Whether bpftrace is in the guest."""
     tcg: str = "multi"
+    """Threads of the emulator: ``multi`` or ``single``."""
 
 
-def save(record: Record) -> None:
+def save(record: GuestRecord) -> None:
     """Write the record into the guest's directory."""
     write_atomic(guest_dir(record.name) / "vm.json", json.dumps(asdict(record), indent=1).encode(), mode=0o600)
 
 
-def load(name: str) -> Record:
-    """The record of the guest called ``name``."""
+def load(name: str) -> GuestRecord:
+    """Return the record of the guest called ``name``. Raises :class:`NoSuchGuestError`, :class:`VmError`."""
     try:
         data = json.loads((guest_dir(name) / "vm.json").read_text())
         # A guest may have been started by an older or a newer checkout: unknown fields do no harm.
-        return Record(**{field.name: data[field.name] for field in fields(Record) if field.name in data})
+        return GuestRecord(**{field.name: data[field.name] for field in fields(GuestRecord) if field.name in data})
     except FileNotFoundError:
         raise NoSuchGuestError(name) from None
     except (ValueError, TypeError) as error:
         raise VmError(f"{guest_dir(name) / 'vm.json'} is damaged: {error}") from error
 
 
-def all_records() -> list[Record]:
-    """Every guest of this user, by name."""
+def all_records() -> list[GuestRecord]:
+    """Return every guest of this user, by name."""
     return [load(path.parent.name) for path in sorted(runtime_dir().glob("*/vm.json"))]
 
 
 def process_of(pid: int, created: float) -> psutil.Process | None:
-    """The process if it is still the one we mean and alive."""
+    """Return the process if it is still the one with this creation time and alive, else None."""
     try:
         process = psutil.Process(pid)
         # Both times come from the same kernel counter; the tolerance is for its conversion to seconds.
@@ -77,8 +91,8 @@ def process_of(pid: int, created: float) -> psutil.Process | None:
     return process
 
 
-def is_running(record: Record) -> bool:
-    """Whether its QEMU is there."""
+def is_running(record: GuestRecord) -> bool:
+    """Tell whether the guest's QEMU runs."""
     return process_of(record.pid, record.created) is not None
 
 
@@ -93,7 +107,7 @@ def kill(pid: int, created: float) -> None:
     except psutil.NoSuchProcess:
         return
     deadline = time.monotonic() + _END_SECONDS
-    # Its parent may be another process, which reaps it when it likes: a zombie counts as gone.
+    # Its parent may be another process, which reaps it at its own time: a zombie counts as gone.
     while process_of(pid, created) is not None:
         if time.monotonic() > deadline:
             raise VmError(f"QEMU, process {pid}, does not end")
@@ -108,17 +122,17 @@ def forget(name: str) -> None:
         shutil.rmtree(directory, ignore_errors=True)
         if not directory.exists():
             return
-        time.sleep(0.05)  # somebody is just making a lock file in it
+        time.sleep(0.05)  # another process is making a lock file in it
 
 
 def remove_runtime_dir_if_empty() -> None:
-    """Leave nothing behind after the last guest."""
+    """Remove the directory of all guests after the last one has ended."""
     try:
         runtime_dir().rmdir()
     except OSError:
         return  # another guest lives there
 
 
-def directory(record: Record) -> Path:
-    """Where the guest's sockets are."""
+def directory(record: GuestRecord) -> Path:
+    """Return the directory of the guest's sockets."""
     return guest_dir(record.name)

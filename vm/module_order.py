@@ -1,4 +1,4 @@
-"""Kernel modules for a guest: which ones, and in which order to load them.
+"""Choose the kernel modules of a guest, and the order in which to load them.
 
 A Debian kernel package has no ``modules.dep`` (depmod runs at installation), so
 the order comes from each module's own ``.modinfo``: NUL-terminated strings such
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ("BOOT_MODULES", "SPARE_MODULES", "Module", "canonical", "load_order", "parse_depends", "read_modules")
+__all__ = ("BOOT_MODULES", "SPARE_MODULES", "ModuleFile", "canonical", "load_order", "parse_depends", "read_modules")
 
 # Loaded at boot, so that the guest has module symbols. None needs hardware.
 BOOT_MODULES = ("dummy", "loop", "lz4_compress", "null_blk")
@@ -21,21 +21,23 @@ SPARE_MODULES = ("veth", "crc_itu_t", "crc7", "brd", "overlay", "ts_kmp", "netde
 
 
 @dataclass(frozen=True, slots=True)
-class Module:
-    """One module, uncompressed."""
+class ModuleFile:
+    """One module."""
 
     name: str
     data: bytes
+    """The file, uncompressed."""
     depends: tuple[str, ...]
+    """The modules that it needs."""
 
 
 def canonical(file_name: str) -> str:
-    """``nf-nat.ko.xz`` → ``nf_nat``: the kernel's own name of a module."""
+    """Return the kernel's own name of a module: ``nf_nat`` for ``nf-nat.ko.xz``."""
     return file_name.split(".ko")[0].replace("-", "_")
 
 
 def parse_depends(data: bytes) -> tuple[str, ...]:
-    """The modules that this one says it needs."""
+    """Return the modules that a module file says it needs."""
     start = data.find(b"\0depends=")
     if start < 0:
         return ()
@@ -49,23 +51,23 @@ def _read(path: Path) -> bytes:
     return lzma.decompress(data) if path.suffix == ".xz" else data
 
 
-def read_modules(tree: Path, names: Iterable[str]) -> dict[str, Module]:
-    """The named modules below ``tree`` and what they depend on. Names that do not exist are left out."""
+def read_modules(tree: Path, names: Iterable[str]) -> dict[str, ModuleFile]:
+    """Read the named modules below ``tree`` and all that they need. Names that do not exist are left out."""
     files = {canonical(path.name): path for path in tree.rglob("*.ko*")}
-    found: dict[str, Module] = {}
+    found: dict[str, ModuleFile] = {}
     wanted = [canonical(name) for name in names]
     while wanted:
         name = wanted.pop()
         if name in found or name not in files:
             continue
         data = _read(files[name])
-        found[name] = Module(name, data, parse_depends(data))
+        found[name] = ModuleFile(name, data, parse_depends(data))
         wanted.extend(found[name].depends)
     return found
 
 
 def load_order(depends: Mapping[str, tuple[str, ...]], names: Iterable[str]) -> tuple[str, ...]:
-    """``names`` with their dependencies first; unknown names (built in, or absent) are left out."""
+    """Return ``names`` after what each of them needs. Unknown names (built in, or absent) are left out."""
     order: list[str] = []
 
     def visit(name: str, above: tuple[str, ...]) -> None:
