@@ -1,4 +1,4 @@
-"""A checked action and the numbers of its fields to what the consumer reads: one entry for each action of D."""
+"""Turn a checked action and the numbers of its fields into what the consumer reads. Each action of D has an entry."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from probekit.buffers import actions as out
 from probekit.buffers.actions import Action, SymbolKind
-from probekit.errors import InternalError
+from probekit.buffers.formats import Format
+from probekit.errors import InternalError, required
 from probekit.lang.typed import Act
 
 __all__ = ("make_action",)
@@ -15,32 +16,18 @@ _Fields = tuple[int, ...]
 
 
 def make_action(act: Act, fields: _Fields) -> Action:
-    """The consumer's form of an action."""
+    """Return the consumer's form of an action. ``fields``: the numbers of its fields in the record, in order."""
     return _MAKERS[act.action](act, fields)
 
 
-def _printf(act: Act, fields: _Fields) -> Action:
-    if act.format is None:
-        raise InternalError("an action with a format was checked without one")
-    return out.Printf(act.format, fields)
-
-
-def _system(act: Act, fields: _Fields) -> Action:
-    if act.format is None:
-        raise InternalError("an action with a format was checked without one")
-    return out.System(act.format, fields)
-
-
-def _freopen(act: Act, fields: _Fields) -> Action:
-    if act.format is None:
-        raise InternalError("an action with a format was checked without one")
-    return out.Freopen(act.format, fields)
+def _format(act: Act) -> Format:
+    return required(act.format, f"the format of {act.action}()")
 
 
 def _print(act: Act, fields: _Fields) -> Action:
     if act.shape is None:
         raise InternalError("print() was checked without a shape")
-    return out.Print(fields[0], act.shape, fields[1] if len(fields) > 1 else None)
+    return out.Print(fields[0], act.shape, _second(fields))
 
 
 def _symbol(kind: SymbolKind) -> Callable[[Act, _Fields], Action]:
@@ -59,7 +46,7 @@ _MAKERS: dict[str, Callable[[Act, _Fields], Action]] = {
     "denormalize": lambda act, _fields: out.Denormalize(act.aggs[0]),
     "discard": lambda _act, fields: out.Discard(fields[0]),
     "exit": lambda _act, fields: out.Exit(fields[0]),
-    "freopen": _freopen,
+    "freopen": lambda act, fields: out.Freopen(_format(act), fields),
     "ftruncate": lambda _act, _fields: out.Ftruncate(),
     "func": _symbol("func"),
     "jstack": lambda _act, fields: out.Stack(fields[0], user=True),
@@ -68,14 +55,14 @@ _MAKERS: dict[str, Callable[[Act, _Fields], Action]] = {
     "panic": lambda _act, _fields: out.Panic(),
     "print": _print,
     "printa": lambda act, _fields: out.Printa(act.format, act.aggs),
-    "printf": _printf,
+    "printf": lambda act, fields: out.Printf(_format(act), fields),
     "raise": lambda _act, fields: out.Raise(fields[0]),
     "setopt": lambda _act, fields: out.Setopt(fields[0], _second(fields)),
     "speculate": lambda _act, fields: out.Speculate(fields[0]),
     "stack": lambda _act, fields: out.Stack(fields[0]),
     "stop": lambda _act, _fields: out.Stop(),
     "sym": _symbol("sym"),
-    "system": _system,
+    "system": lambda act, fields: out.System(_format(act), fields),
     "trace": lambda _act, fields: out.TraceAction(fields[0]),
     "tracemem": lambda _act, fields: out.Tracemem(fields[0], _second(fields)),
     "trunc": lambda act, fields: out.Trunc(act.aggs[0], fields[0] if fields else None),

@@ -1,4 +1,4 @@
-"""Typed program to IR, and the compiler's one entry point, :func:`compile_program`.
+"""Build IR from a typed program. :func:`compile_program` is the compiler's one entry point.
 
 BEGIN /pid == 7/ { trace(arg0); }
     b0:  r0 = builtin pid
@@ -20,8 +20,9 @@ from probekit.buffers.actions import Action, Default, FieldKind, RecordPlan, fie
 from probekit.buffers.aggs import AggPlan
 from probekit.errors import SymbolError
 from probekit.ir.actions import make_action
+from probekit.ir.blocks import BlockLabel
 from probekit.ir.lower import ClauseBuilder
-from probekit.ir.ops import Clause, Kind, Program, Variable
+from probekit.ir.ops import Clause, Emit, EmitMem, Kind, Program, UpdateAgg, Variable
 from probekit.lang import typed
 from probekit.lang.builtins import DESTRUCTIVE
 from probekit.lang.check import check_program
@@ -57,14 +58,18 @@ def compile_program(
 ) -> Program:
     """Compile a script.
 
-    ``filename``: for messages. ``allow_bare``: probes without a clause are allowed (``-n``). ``args``: what ``$0``,
-    ``$1`` ... stand for, the script's name first. ``macros``: ``pid``, ``target`` ... and their numbers.
-    ``default_args``, ``unused_args``, ``allow_empty``, ``string_size``: the options ``defaultargs``, ``argref``,
-    ``empty``, ``strsize``; ``frames``: ``stackframes`` as ``stack``, ``ustackframes`` as ``ustack``.
-    ``kernel``: the guest's, whose types and symbols the script may name. ``can_match``, ``libraries``, ``parts``: as of
-    :func:`probekit.lang.check.check_program`.
-    Raises :class:`probekit.lang.diagnostics.CompileError`, and nothing else, for any text at all; its
-    ``needs_kernel`` says that without ``kernel`` something was looked for that one might have had.
+    - ``filename``: the file's name, for messages.
+    - ``allow_bare``: allow probes without a clause (``-n``).
+    - ``args``: the values of ``$0``, ``$1`` and so on; ``$0`` is the script's name.
+    - ``macros``: the numbers of ``$pid``, ``$target`` and so on, without the ``$``.
+    - ``default_args``, ``unused_args``, ``allow_empty``, ``string_size``: the options ``defaultargs``, ``argref``,
+      ``empty``, ``strsize``.
+    - ``frames``: the options ``stackframes`` and ``ustackframes``, as ``stack`` and ``ustack``.
+    - ``kernel``: the guest's kernel, whose types and symbols the script may name.
+    - ``can_match``, ``libraries``, ``parts``: see :func:`probekit.lang.check.check_program`.
+
+    Raises :class:`probekit.lang.diagnostics.CompileError`, and nothing else, for any text at all. Its ``needs_kernel``
+    is True when the script names something that a kernel might have, and ``kernel`` is None.
     """
     source = Source(text, filename)
     given = Macros(tuple(args), dict(macros or {}), default_args, unused_args)
@@ -90,7 +95,7 @@ def compile_program(
         broken = Diagnostic("D_TYPE_ERR", NOWHERE, f"the guest's types cannot be used: {error.message}")
         raise CompileError((broken,), source) from error
     except RecursionError:
-        # Expressions are bounded by the parser; declarators and what is inside of them only by Python.
+        # The parser bounds how deep expressions nest. Only Python bounds declarators and what is inside of them.
         nested = Diagnostic("D_SYNTAX", NOWHERE, "the script is nested too deeply")
         raise CompileError((nested,), source) from None
 
@@ -102,13 +107,13 @@ def _kernel_types(source: KernelSource) -> KernelSide:
 
 
 def build_program(program: typed.CheckedProgram, source: Source) -> Program:
-    """Lower every clause of a checked program."""
-    # One string for each clause as written: the parts of a split clause share it.
+    """Lower every clause of a checked program. ``source``: the script."""
+    # The parts of a split clause share one string: the clause as it is written.
     texts = {clause.span: source.slice(clause.span) for clause in program.clauses}
     return Program(
         clauses=tuple(
             replaced(
-                _clause(index, clause, program.aggregations),
+                _lower_clause(index, clause, program.aggregations),
                 text=texts[clause.span],
                 line=source.place(clause.span.start)[0],
                 start=clause.span.start,
@@ -119,7 +124,7 @@ def build_program(program: typed.CheckedProgram, source: Source) -> Program:
         aggregations=program.aggregations,
         options=tuple((option.name, option.value) for option in program.options),
         string_size=program.string_size,
-        destructive=tuple(sorted({name for c in program.clauses for name in _destructive(c.statements)})),
+        destructive=tuple(sorted({name for c in program.clauses for name in _destructive_names(c.statements)})),
     )
 
 
@@ -137,62 +142,64 @@ def _variable(var: typed.Var, string_size: int) -> Variable:
     return Variable(var.index, var.name, var.scope, "int", bits=m.bits, signed=m.signed, keys=keys)
 
 
-def _destructive(statements: Iterable[typed.TypedStatement]) -> Iterator[str]:
+def _destructive_names(statements: Iterable[typed.TypedStatement]) -> Iterator[str]:
     for statement in statements:
         match statement:
             case typed.Act(action=name) | typed.Do(value=typed.Invoke(name=name)) if name in DESTRUCTIVE:
                 yield name
             case typed.IfElse(then=then, orelse=orelse):
-                yield from _destructive((*then, *orelse))
+                yield from _destructive_names((*then, *orelse))
             case _:
                 pass
 
 
 @mutable_record
-class _Record:
-    """A clause's record while it grows."""
+class _RecordBuilder:
+    """A clause's record while it is built."""
 
     items: list[tuple[int, FieldKind, str]] = fresh(list)
+    """Bytes, kind and detail of each field."""
     actions: list[Action] = fresh(list)
 
     def plan(self) -> RecordPlan | None:
+        """Return the plan, or None when the clause records nothing."""
         if not self.actions:
             return None
         fields, size = field_layout(self.items)
         return RecordPlan(fields, tuple(self.actions), size)
 
 
-def _clause(index: int, clause: typed.CheckedClause, aggs: tuple[AggPlan, ...]) -> Clause:
-    builder, record = ClauseBuilder(), _Record()
-    end = builder.label()
+def _lower_clause(index: int, clause: typed.CheckedClause, aggs: tuple[AggPlan, ...]) -> Clause:
+    builder, record = ClauseBuilder(), _RecordBuilder()
+    end = BlockLabel()
     if clause.predicate is not None:
-        body = builder.label()
+        body = BlockLabel()
         builder.branch_on(clause.predicate, body, end)
-        builder.place(body)
-    body_block = builder.position
+        builder.blocks.place(body)
+    body_block = builder.blocks.index
     for statement in clause.statements:
-        _statement(statement, builder, record, aggs)
+        _lower_statement(statement, builder, record, aggs)
     if clause.default:
         record.actions.append(Default())
-    builder.finish(end)
+    builder.blocks.place(end)
     return Clause(
         index=index,
         probes=clause.probes,
-        blocks=builder.blocks(),
+        blocks=builder.blocks.finished(),
         body=body_block,
         record=record.plan(),
-        registers=builder.registers,
+        registers=builder.blocks.registers,
     )
 
 
-def _statement(
-    statement: typed.TypedStatement, builder: ClauseBuilder, record: _Record, aggs: tuple[AggPlan, ...]
+def _lower_statement(
+    statement: typed.TypedStatement, builder: ClauseBuilder, record: _RecordBuilder, aggs: tuple[AggPlan, ...]
 ) -> None:
     match statement:
         case typed.Do():
             builder.value(statement.value)
         case typed.Act():
-            _act(statement, builder, record)
+            _lower_action(statement, builder, record)
         case typed.AggregationUpdate():
             plan = aggs[statement.agg]
             keys = tuple(
@@ -201,36 +208,38 @@ def _statement(
             )
             value = None if statement.value is None else builder.value(statement.value)
             weight = None if statement.weight is None else builder.value(statement.weight)
-            builder.aggregate(plan.index, keys, value, weight)
+            builder.blocks.add(UpdateAgg(plan.index, keys, value, weight))
         case typed.IfElse():
-            _if_else(statement, builder, record, aggs)
+            _lower_if(statement, builder, record, aggs)
         case _:
             assert_never(statement)
 
 
-def _if_else(statement: typed.IfElse, builder: ClauseBuilder, record: _Record, aggs: tuple[AggPlan, ...]) -> None:
-    then, orelse, end = builder.label(), builder.label(), builder.label()
+def _lower_if(
+    statement: typed.IfElse, builder: ClauseBuilder, record: _RecordBuilder, aggs: tuple[AggPlan, ...]
+) -> None:
+    then, orelse, end = BlockLabel(), BlockLabel(), BlockLabel()
     builder.branch_on(statement.cond, then, orelse)
-    builder.place(then)
+    builder.blocks.place(then)
     for inner in statement.then:
-        _statement(inner, builder, record, aggs)
-    builder.jump(end)
-    builder.place(orelse)
+        _lower_statement(inner, builder, record, aggs)
+    builder.blocks.jump(end)
+    builder.blocks.place(orelse)
     for inner in statement.orelse:
-        _statement(inner, builder, record, aggs)
-    builder.place(end)
+        _lower_statement(inner, builder, record, aggs)
+    builder.blocks.place(end)
 
 
-def _act(act: typed.Act, builder: ClauseBuilder, record: _Record) -> None:
+def _lower_action(act: typed.Act, builder: ClauseBuilder, record: _RecordBuilder) -> None:
     fields: list[int] = []
     for item in act.items:
         fields.append(len(record.items))
         record.items.append((item.size, item.kind, item.detail))
         if item.kind == "probe":
-            continue  # the consumer knows the probe: no bytes, no work
+            continue  # the consumer knows the probe, so the field has no bytes
         reg = builder.value(item.value)
         if item.kind == "bytes":
-            builder.emit_memory(fields[-1], reg)
+            builder.blocks.add(EmitMem(fields[-1], reg))
         else:
-            builder.emit(fields[-1], reg)
+            builder.blocks.add(Emit(fields[-1], reg))
     record.actions.append(make_action(act, tuple(fields)))

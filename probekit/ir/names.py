@@ -1,12 +1,10 @@
-"""What the IR knows by name: the built-in variables and the subroutines, with the kinds of their values.
+"""List what the IR knows by name: the built-in variables and the subroutines, with the kinds of their values.
 
 BUILTINS["execname"]   ->  BuiltinInfo("string", size=16)
 CALLS["strlen"]        ->  CallInfo("int", ("string",))
 """
 
 from __future__ import annotations
-
-from typing import Literal
 
 from probekit.ir.ops import Kind
 from probekit.records import record
@@ -16,19 +14,20 @@ __all__ = ("BUILTINS", "CALLS", "BuiltinInfo", "CallInfo")
 
 @record
 class BuiltinInfo:
-    """A built-in variable. ``kind``: what its register holds. ``size``: bytes of a string (with its NUL), else 8.
+    """A built-in variable."""
 
-    ``per_probe``: the probe alone decides the value, so it is a constant of each site.
-    ``by_routine``: a string that is put together where it is read, as long as strings may be.
-    ``bits``/``signed``: the D type of an integer.
-    """
-
-    kind: Literal["int", "string"]
+    kind: Kind
+    """What its register holds."""
     size: int = 8
+    """Bytes of a string with its NUL, else 8."""
     per_probe: bool = False
+    """True when the probe alone decides the value, so that it is a constant of each site."""
     by_routine: bool = False
+    """True for a string that a routine makes where it is read; it is as long as strings may be."""
     bits: int = 64
+    """The width of an integer's D type."""
     signed: bool = True
+    """True when an integer's D type is signed."""
 
 
 BUILTINS: dict[str, BuiltinInfo] = {
@@ -61,19 +60,22 @@ BUILTINS: dict[str, BuiltinInfo] = {
     "walltimestamp": BuiltinInfo("int"),
     "zonename": BuiltinInfo("string", size=256),
 }
-"""The built-ins that the IR knows; ``arg0`` .. ``arg9`` are :class:`Arg`. The front end's table adds the rest.
+"""The built-ins of the IR; ``arg0`` to ``arg9`` are :class:`probekit.ir.ops.LoadArg`.
 
-``percpu_offset`` has no name in D: it is what makes the address of a per-CPU symbol that of this CPU's variable.
+``percpu_offset`` has no name in D: added to the address of a per-CPU symbol, it gives this CPU's variable.
 """
 
 
 @record
 class CallInfo:
-    """A subroutine. ``kind``: of its value; ``args``: of its arguments; the last ``optional`` may be missing."""
+    """A subroutine."""
 
     kind: Kind
+    """The kind of its value."""
     args: tuple[Kind, ...] = ()
+    """The kinds of its arguments."""
     optional: int = 0
+    """How many of the last arguments may be missing."""
 
 
 _I: Kind = "int"
@@ -133,4 +135,4 @@ CALLS: dict[str, CallInfo] = {
     "toupper": CallInfo(_S, (_S,)),
     "ustack": CallInfo(_S, (_I,)),
 }
-"""The subroutines. ``charat`` is a string's character by its index; the rest have D's names."""
+"""The subroutines. ``charat`` gives a character of a string by its index; all others have D's names."""

@@ -1,4 +1,4 @@
-"""What each operation reads and writes: one table for verifier, printer and code generators.
+"""Say which registers each operation reads and writes: one table for the verifier and the other passes.
 
 operands(Cmp(2, EQ, 0, 1))  ->  RegisterUse(dst=2, kind="int", sources=((0, "int"), (1, "int")))
 """
@@ -17,18 +17,21 @@ __all__ = ("Kind", "RegisterUse", "operands")
 
 @dataclass(frozen=True, slots=True)
 class RegisterUse:
-    """``dst``: the register written, of ``kind``, or None. ``sources``: registers read, with the kinds they must have.
-
-    A kind of None means that something else decides (a record's field, an aggregation's key).
-    """
+    """The registers that one operation reads and writes."""
 
     dst: Reg | None
+    """The register that it writes, or None."""
     kind: Kind | None
+    """The kind of that register."""
     sources: tuple[tuple[Reg, Kind | None], ...] = ()
+    """The registers that it reads, with the kinds they must have.
+
+    None says that a record's field, or a part of an aggregation's key, decides.
+    """
 
 
 def operands(op: Op, program: Program) -> RegisterUse:
-    """The registers of one operation. Variables and built-ins must exist."""
+    """Return the registers of one operation. Its variables, built-ins and subroutines must exist."""
     match op:
         case ops.Int() | ops.LoadArg():
             return RegisterUse(op.dst, "int")
@@ -115,5 +118,5 @@ def _memory(
 
 
 def _arg_kinds(op: ops.CallSubroutine, info: CallInfo) -> tuple[Kind, ...]:
-    # strtok() without its string goes on with the one before: the delimiters are all it takes then
+    # strtok() without a string goes on with the one before: then it only takes the delimiters.
     return info.args[1:] if op.name == "strtok" and len(op.args) == 1 else info.args

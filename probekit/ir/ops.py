@@ -1,10 +1,9 @@
-"""IR operations: flat, final, frozen. No op has a subclass, so ``match`` stays exact.
+"""The operations of the IR: flat, final, frozen. No operation has a subclass, so ``match`` stays exact.
 
-A *register* (:data:`Reg`) holds either a 64-bit integer or a string; which one
-is fixed by the op that defines it. Integers narrower than 64 bits are kept
-extended to 64 bits according to their D type (:class:`Ext` does it), so 64-bit
-arithmetic followed by one ``Ext`` gives C's result. A register may be assigned
-in several blocks (``?:``, ``&&``); every use must be dominated by definitions.
+A *register* (:data:`Reg`) holds either a 64-bit integer or a string. The operation that defines it decides which.
+Integers narrower than 64 bits are kept extended to 64 bits according to their D type (:class:`Ext` does that), so
+64-bit arithmetic and one ``Ext`` after it give C's result. A register may be assigned in several blocks (``?:``,
+``&&``). Every use must be dominated by definitions. ``var`` is a variable's index, ``agg`` an aggregation's.
 
     /pid == 7/ { @[execname] = count(); }
         b0:  r0 = builtin pid
@@ -73,10 +72,11 @@ Kind = Literal["int", "string"]
 """What a register holds."""
 
 Reg = int
+"""The number of a register, from 0 on in each clause."""
 
 
 class BinOp(Enum):
-    """64-bit arithmetic. Shifts take their count modulo 64; division by zero aborts the clause (DIVZERO)."""
+    """64-bit arithmetic. Shifts take their count modulo 64. A division by zero aborts the clause (DIVZERO)."""
 
     ADD = "add"
     SUB = "sub"
@@ -94,7 +94,7 @@ class BinOp(Enum):
 
 
 class CmpOp(Enum):
-    """Comparisons; the result is 0 or 1. Strings use EQ, NE and the S forms (by unsigned bytes)."""
+    """Comparisons; the result is 0 or 1. Strings use EQ, NE and the S forms, and compare by unsigned bytes."""
 
     EQ = "eq"
     NE = "ne"
@@ -111,43 +111,47 @@ class CmpOp(Enum):
 @final
 @record
 class Int:
-    """``dst`` = a constant, -2**63 .. 2**64-1."""
+    """Set ``dst`` to a constant."""
 
     dst: Reg
     value: int
+    """-2**63 .. 2**64-1."""
 
 
 @final
 @record
 class Str:
-    """``dst`` = a constant string (no NUL inside)."""
+    """Set ``dst`` to a constant string."""
 
     dst: Reg
     value: bytes
+    """Without any NUL."""
 
 
 @final
 @record
 class LoadArg:
-    """``dst`` = ``argN`` of the probe, 64 bits."""
+    """Set ``dst`` to an argument of the probe, 64 bits."""
 
     dst: Reg
     index: int
+    """N of ``argN``, 0 to 9."""
 
 
 @final
 @record
 class LoadBuiltin:
-    """``dst`` = a built-in variable of :data:`probekit.ir.names.BUILTINS`."""
+    """Set ``dst`` to a built-in variable."""
 
     dst: Reg
     name: str
+    """A name in :data:`probekit.ir.names.BUILTINS`."""
 
 
 @final
 @record
 class Bin:
-    """``dst`` = ``left`` op ``right`` on 64 bits."""
+    """Set ``dst`` to ``left`` op ``right`` on 64 bits."""
 
     dst: Reg
     op: BinOp
@@ -158,7 +162,7 @@ class Bin:
 @final
 @record
 class Cmp:
-    """``dst`` = 1 if ``left`` op ``right`` else 0."""
+    """Set ``dst`` to 1 if ``left`` op ``right``, else to 0. Both are integers."""
 
     dst: Reg
     op: CmpOp
@@ -169,7 +173,7 @@ class Cmp:
 @final
 @record
 class StrCmp:
-    """The same for two strings."""
+    """Set ``dst`` to 1 if ``left`` op ``right``, else to 0. Both are strings."""
 
     dst: Reg
     op: CmpOp
@@ -180,27 +184,29 @@ class StrCmp:
 @final
 @record
 class Ext:
-    """``dst`` = the low ``bits`` (8, 16, 32) of ``src``, sign- or zero-extended to 64."""
+    """Set ``dst`` to the low bits of ``src``, sign- or zero-extended to 64."""
 
     dst: Reg
     src: Reg
     bits: int
+    """8, 16 or 32."""
     signed: bool
 
 
 @final
 @record
 class LoadVar:
-    """``dst`` = variable number ``var``."""
+    """Set ``dst`` to a variable."""
 
     dst: Reg
     var: int
+    """The variable's index."""
 
 
 @final
 @record
 class StoreVar:
-    """Variable number ``var`` = ``src``."""
+    """Set a variable to ``src``."""
 
     var: int
     src: Reg
@@ -209,16 +215,17 @@ class StoreVar:
 @final
 @record
 class Emit:
-    """Record ``src`` as field number ``field`` of the clause's record."""
+    """Record ``src``."""
 
     field: int
+    """The field's number in the clause's record."""
     src: Reg
 
 
 @final
 @record
 class Copy:
-    """``dst`` = ``src``, a string (an integer is copied by an ``or`` with itself)."""
+    """Set ``dst`` to ``src``, a string. (An integer is copied by an ``or`` with itself.)"""
 
     dst: Reg
     src: Reg
@@ -227,7 +234,7 @@ class Copy:
 @final
 @record
 class VarAddress:
-    """``dst`` = the address of variable ``var``, which is an object."""
+    """Set ``dst`` to the address of a variable that is an object."""
 
     dst: Reg
     var: int
@@ -236,17 +243,18 @@ class VarAddress:
 @final
 @record
 class LoadElem:
-    """``dst`` = an element of the associative array ``var``; 0 or an empty string when there is none."""
+    """Set ``dst`` to an element of an associative array; to 0 or an empty string when there is none."""
 
     dst: Reg
     var: int
+    """The array's index."""
     keys: tuple[Reg, ...]
 
 
 @final
 @record
 class StoreElem:
-    """An element of the associative array ``var`` = ``src``; 0 or an empty string frees it."""
+    """Set an element of an associative array to ``src``; 0 or an empty string frees it."""
 
     var: int
     keys: tuple[Reg, ...]
@@ -256,59 +264,64 @@ class StoreElem:
 @final
 @record
 class ElemAddress:
-    """``dst`` = the address of an element that is an object; made when ``create``, else 0 when there is none."""
+    """Set ``dst`` to the address of an element that is an object."""
 
     dst: Reg
     var: int
     keys: tuple[Reg, ...]
     create: bool
+    """True: make a missing element. False: the address of a missing one is 0."""
 
 
 @final
 @record
 class LoadMem:
-    """``dst`` = the integer of ``size`` bytes at ``addr``, extended. Where nothing is, the clause faults (BADADDR)."""
+    """Set ``dst`` to the integer at ``addr``, extended. Where nothing is, the clause faults (BADADDR)."""
 
     dst: Reg
     addr: Reg
     size: int
+    """Bytes: 1, 2, 4 or 8."""
     signed: bool
 
 
 @final
 @record
 class StoreMem:
-    """The low ``size`` bytes of ``src`` to ``addr``."""
+    """Store the low bytes of ``src`` at ``addr``."""
 
     addr: Reg
     src: Reg
     size: int
+    """Bytes: 1, 2, 4 or 8."""
 
 
 @final
 @record
 class LoadStr:
-    """``dst`` = the string at ``addr``, at most ``limit`` bytes of it (0: as long as strings may be)."""
+    """Set ``dst`` to the string at ``addr``."""
 
     dst: Reg
     addr: Reg
     limit: int
+    """The most bytes of it; 0: as long as strings may be."""
 
 
 @final
 @record
 class StoreStr:
-    """The string ``src`` and its NUL to ``addr``, cut off to ``size`` bytes; the rest of them become 0."""
+    """Store the string ``src`` and its NUL at ``addr``, cut to ``size`` bytes; the rest of these bytes become 0."""
 
     addr: Reg
     src: Reg
     size: int
+    """Bytes of the target."""
 
 
 @final
 @record
 class StrAddress:
-    """``dst`` = the address of a copy of the string ``src`` in scratch memory."""
+    """Set ``dst`` to the address of a copy of the string ``src`` in scratch memory."""
 
     dst: Reg
     src: Reg
@@ -317,7 +330,7 @@ class StrAddress:
 @final
 @record
 class CopyMem:
-    """``size`` bytes from ``source`` to ``target``, which may overlap."""
+    """Copy ``size`` bytes of memory from ``source`` to ``target``, which may overlap."""
 
     target: Reg
     source: Reg
@@ -327,17 +340,18 @@ class CopyMem:
 @final
 @record
 class CallSubroutine:
-    """``dst`` = a subroutine of :data:`probekit.ir.names.CALLS`."""
+    """Set ``dst`` to the value of a subroutine."""
 
     dst: Reg
     name: str
+    """A name in :data:`probekit.ir.names.CALLS`."""
     args: tuple[Reg, ...]
 
 
 @final
 @record
 class EmitMem:
-    """Record the bytes at ``addr`` as field number ``field``."""
+    """Record the bytes at ``addr``, as many as the field has."""
 
     field: int
     addr: Reg
@@ -346,16 +360,16 @@ class EmitMem:
 @final
 @record
 class UpdateAgg:
-    """Feed aggregation ``agg`` with ``value`` (None for ``count()``) under ``keys`` (``probe`` keys have no register).
-
-    ``keys``: one entry for each KeyPart of the plan; None stands for a ``probe`` part. ``weight``: the increment of
-    a quantizing function, None for 1.
-    """
+    """Add a datum to an aggregation."""
 
     agg: int
+    """The aggregation's index."""
     keys: tuple[Reg | None, ...]
+    """One for each part of the plan's key; None for a ``probe`` part, which has no register."""
     value: Reg | None
+    """The datum; None for ``count()``."""
     weight: Reg | None = None
+    """The increment of a quantizing function; None for 1."""
 
 
 @final
@@ -364,12 +378,13 @@ class Jump:
     """Go on at a later block."""
 
     target: int
+    """The block's index."""
 
 
 @final
 @record
 class Branch:
-    """Go on at ``then`` if ``cond`` is not 0, else at ``orelse``; both are later blocks."""
+    """Go on at ``then`` if ``cond`` is not 0, else at ``orelse``; both are indexes of later blocks."""
 
     cond: Reg
     then: int
@@ -379,7 +394,7 @@ class Branch:
 @final
 @record
 class Return:
-    """The clause ends."""
+    """End the clause."""
 
 
 Op = (
@@ -414,28 +429,30 @@ Terminator = Jump | Branch | Return
 
 @record
 class BasicBlock:
-    """A basic block: its index in the clause is its name; the terminator names only higher indexes."""
+    """A basic block. Its index in the clause is its name."""
 
     ops: tuple[Op, ...]
     end: Terminator
+    """How it ends; it names only blocks with higher indexes."""
 
 
 @record
 class Variable:
-    """One D variable. ``scope``: ``global`` (all CPUs), ``self`` (one thread), ``local`` (``this->``, one firing).
-
-    ``kind``: an integer of ``bits``/``signed``, a string of ``size`` bytes with its NUL, or an ``object`` of ``size``
-    bytes in memory. ``keys``: of an associative array, None for any other variable.
-    """
+    """A D variable."""
 
     index: int
     name: str
     scope: Literal["global", "self", "local"]
+    """``global``: for all CPUs; ``self``: for one thread; ``local`` (``this->``): for one firing."""
     kind: Literal["int", "string", "object"]
+    """An integer, a string, or an object in memory (a struct, union or array)."""
     bits: int = 64
+    """The width of an integer."""
     signed: bool = True
     size: int = 8
+    """Bytes of a string, with its NUL, or of an object."""
     keys: tuple[Kind, ...] | None = None
+    """The key of an associative array; None for any other variable."""
 
     @property
     def plain(self) -> bool:
@@ -445,35 +462,39 @@ class Variable:
 
 @record
 class Clause:
-    """One clause. ``probes``: its descriptions as written; ``blocks``: predicate and body.
-
-    ``body``: index of the block that runs once the predicate held (0 when there is none): entering it
-    is what makes a record. ``record``: None when nothing is recorded (a pure aggregation clause).
-    ``text``: the clause as the user wrote it, for listings; ``line``: where.
-    """
+    """A compiled clause: predicate and body."""
 
     index: int
     probes: tuple[ProbeDescription, ...]
+    """The probe descriptions as they are written."""
     blocks: tuple[BasicBlock, ...]
     body: int
+    """Index of the block that runs once the predicate held, 0 without a predicate. To enter it makes a record."""
     record: RecordPlan | None
+    """None when nothing is recorded, as in a clause that only aggregates."""
     registers: int
+    """How many registers it uses."""
     text: str = ""
+    """The clause as the user wrote it, for listings."""
     line: int = 0
+    """The line where it begins."""
     start: int = 0
     """The offset of the clause in the text that was compiled."""
 
 
 @record
 class Program:
-    """A compiled script: clauses in order, its variables and aggregations, and the options it set.
-
-    ``string_size``: bytes of a string with its NUL. ``destructive``: the actions in it that need ``-w``.
-    """
+    """A compiled script."""
 
     clauses: tuple[Clause, ...]
+    """In the order of the script."""
     variables: tuple[Variable, ...]
+    """By their indexes."""
     aggregations: tuple[AggPlan, ...]
+    """By their indexes."""
     options: tuple[tuple[str, str], ...] = ()
+    """Names and values of the options that the script sets."""
     string_size: int = STRING_SIZE
+    """Bytes of a string with its NUL."""
     destructive: tuple[str, ...] = ()
+    """The actions and subroutines that need ``-w``, sorted."""

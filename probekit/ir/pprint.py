@@ -1,10 +1,10 @@
-"""IR as text, for ``-S`` and the golden tests.
+"""Print IR as text, for ``-S`` and the golden tests.
 
 clause 0: fbt::sys_*:entry                    (line 1)
 record: none
   b0:  r0 = builtin pid
        branch r0, b1, b2
-  b1:  aggregate @0 [probefunc]               (a probe part has no register: its name is shown)
+  b1:  aggregate @0 [probefunc]               (a probe part has no register, so its name is shown)
        jump b2
   b2:  return
 """
@@ -24,7 +24,7 @@ __all__ = ("format_clause", "format_op", "format_program")
 
 
 def format_program(program: Program) -> str:
-    """The whole program."""
+    """Return the text of a whole program."""
     lines = [f"option {name}={value}" if value else f"option {name}" for name, value in program.options]
     lines.extend(_variable(v) for v in program.variables)
     lines.extend(_aggregation(a) for a in program.aggregations)
@@ -34,7 +34,7 @@ def format_program(program: Program) -> str:
 
 
 def format_clause(clause: Clause, program: Program) -> list[str]:
-    """One clause, as lines."""
+    """Return the lines of one clause."""
     lines = [f"clause {clause.index}: {', '.join(str(p) for p in clause.probes)}"]
     if clause.record is not None:
         lines.append(f"  record: {clause.record.size} bytes")
@@ -48,7 +48,7 @@ def format_clause(clause: Clause, program: Program) -> list[str]:
 
 
 def format_op(op: Op, program: Program) -> str:
-    """One operation."""
+    """Return the text of one operation."""
     match op:
         case ops.Int():
             return f"r{op.dst} = int {op.value}"
@@ -196,7 +196,7 @@ def _field(field: RecordField) -> str:
 
 
 def _action(action: Action) -> str:
-    """The action's name and what it holds: fields by number, formats as written."""
+    """Return an action's name and what it holds: fields by number, formats as they are written."""
     parts = [action_name(action)]
     for f in fields(action):
         value = getattr(action, f.name)

@@ -1,11 +1,11 @@
-"""What every IR program must satisfy; run between passes in the tests.
+"""Check what every IR program must satisfy. The tests run it between passes.
 
 - blocks: at least one; a terminator names later blocks; the last returns
 - registers: within the clause's count, of one kind, written on every path before they are read
 - numbers: built-ins, variables, fields, aggregations exist; widths are 8, 16 or 32
-- effects: only from the body on; every field with bytes is emitted exactly once on every path through it
+- effects: only from the body on; every path through it emits every field that has bytes exactly once
 - records: fields inside the record and apart from one another; actions name fields that exist
-- aggregations: one key for each part, none for a probe part; a value exactly when the function takes one
+- aggregations: a register for each part of the key but a probe part; a value exactly when the function takes one
 """
 
 from __future__ import annotations
@@ -28,16 +28,20 @@ _ARGS = 10
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One broken rule. ``op``: index in the block, or None for the block, record or clause itself."""
+    """A broken rule."""
 
     clause: int
+    """Index of the clause; -1 for the program's tables."""
     block: int
+    """Index of the block in the clause."""
     op: int | None
+    """Index of the operation in the block; None for the block, record or clause itself."""
     text: str
+    """What is wrong."""
 
 
 def verify_program(program: Program) -> list[Violation]:
-    """Everything wrong with a program; empty when it is sound."""
+    """Return everything that is wrong with a program: nothing when it is sound."""
     found = [Violation(-1, 0, None, t) for t in _tables(program)]
     for clause in program.clauses:
         found.extend(verify_clause(clause, program))
@@ -45,9 +49,9 @@ def verify_program(program: Program) -> list[Violation]:
 
 
 def verify_clause(clause: Clause, program: Program) -> list[Violation]:
-    """Everything wrong with one clause. Later checks run only when those before them found nothing."""
-    for pass_ in (_check_blocks, _check_numbers, _check_registers, _check_record, _check_effects):
-        found = [Violation(clause.index, block, op, text) for block, op, text in pass_(clause, program)]
+    """Return everything that is wrong with a clause. A check runs only when those before it have found nothing."""
+    for check in (_check_blocks, _check_numbers, _check_registers, _check_record, _check_effects):
+        found = [Violation(clause.index, block, op, text) for block, op, text in check(clause, program)]
         if found:
             return found
     return []
@@ -57,13 +61,13 @@ _Found = Iterator[tuple[int, int | None, str]]
 
 
 def _tables(program: Program) -> Iterator[str]:
-    for what, indexes in (
+    for kind, indexes in (
         ("clause", [c.index for c in program.clauses]),
         ("variable", [v.index for v in program.variables]),
         ("aggregation", [a.index for a in program.aggregations]),
     ):
         if indexes != list(range(len(indexes))):
-            yield f"{what} indexes are {indexes}"
+            yield f"{kind} indexes are {indexes}"
 
 
 def _targets(end: Terminator) -> tuple[int, ...]:
@@ -91,9 +95,9 @@ def _check_blocks(clause: Clause, _program: Program) -> _Found:
 
 def _check_numbers(clause: Clause, program: Program) -> _Found:
     for index, block in enumerate(clause.blocks):
-        for at, op in enumerate(block.ops):
+        for position, op in enumerate(block.ops):
             if text := _bad_number(op, clause, program):
-                yield index, at, text
+                yield index, position, text
 
 
 def _bad_number(op: Op, clause: Clause, program: Program) -> str:
@@ -146,27 +150,27 @@ def _bad_variable(
             good = variable.kind != "object" and len(op.keys) == len(variable.keys or ())
         case ops.ElemAddress():
             good = variable.kind == "object" and len(op.keys) == len(variable.keys or ())
-    return "" if good else f"variable {op.var} is not used as what it is"
+    return "" if good else f"variable {op.var} is used as something that it is not"
 
 
 def _check_registers(clause: Clause, program: Program) -> _Found:
     kinds: dict[Reg, Kind] = {}
     for index, block in enumerate(clause.blocks):
-        for at, op in enumerate(block.ops):
+        for position, op in enumerate(block.ops):
             written = operands(op, program)
             if written.dst is None or written.kind is None:
                 continue
             if not 0 <= written.dst < clause.registers:
-                yield index, at, f"r{written.dst} is not one of {clause.registers} registers"
+                yield index, position, f"r{written.dst} is not one of {clause.registers} registers"
                 return
             if kinds.setdefault(written.dst, written.kind) != written.kind:
-                yield index, at, f"r{written.dst} holds both integers and strings"
+                yield index, position, f"r{written.dst} holds both integers and strings"
     known = _defined_at_entry(clause, program)
     for index, block in enumerate(clause.blocks):
         defined = known[index] or 0
-        for at, op in enumerate(block.ops):
+        for position, op in enumerate(block.ops):
             for reg, kind in _reads(op, clause, program):
-                yield from ((index, at, text) for text in _bad_read(reg, kind, defined, kinds))
+                yield from ((index, position, text) for text in _bad_read(reg, kind, defined, kinds))
             if (dst := operands(op, program).dst) is not None:
                 defined |= 1 << dst
         if isinstance(block.end, ops.Branch):
@@ -181,7 +185,7 @@ def _bad_read(reg: Reg, kind: Kind | None, defined: int, kinds: dict[Reg, Kind])
 
 
 def _defined_at_entry(clause: Clause, program: Program) -> list[int | None]:
-    """Registers written on every path to each block, one bit each; None for a block that nothing reaches."""
+    """Return the registers written on every path to each block, a bit each; None for a block that nothing reaches."""
     known: list[int | None] = [None] * len(clause.blocks)
     known[0] = 0
     for index, block in enumerate(clause.blocks):
@@ -198,7 +202,7 @@ def _defined_at_entry(clause: Clause, program: Program) -> list[int | None]:
 
 
 def _reads(op: Op, clause: Clause, program: Program) -> Iterator[tuple[Reg, Kind | None]]:
-    """The registers read, with the kinds that fields and key parts want filled in."""
+    """Give the registers read, with the kinds that fields and parts of keys ask for."""
     match op:
         case ops.Emit():
             if clause.record is None:
@@ -237,7 +241,7 @@ def _check_record(clause: Clause, _program: Program) -> _Found:
 
 
 def _action_fields(action: Action) -> tuple[int, ...]:
-    """The numbers of the fields that an action names: every integer of it that is not an aggregation's number."""
+    """Return the numbers of the fields that an action names."""
     found: list[int] = []
     for f in fields(action):
         value = getattr(action, f.name)
@@ -254,8 +258,8 @@ def _check_effects(clause: Clause, program: Program) -> _Found:
     reached[clause.body] = set()
     for index, block in enumerate(clause.blocks):
         emitted = reached[index]
-        for at, op in enumerate(block.ops):
-            yield from ((index, at, text) for text in _bad_effect(op, emitted, stored, program))
+        for position, op in enumerate(block.ops):
+            yield from ((index, position, text) for text in _bad_effect(op, emitted, stored, program))
             if isinstance(op, (ops.Emit, ops.EmitMem)) and emitted is not None:
                 emitted.add(op.field)
         if emitted is None:
