@@ -32,7 +32,7 @@ class Compared:
     def __init__(self, text: str, **options: Any) -> None:
         self.machine = Machine(text, **options)
         self.world = World(self.machine.program)
-        self.world.state.memory.outside = _kernel_memory
+        self.world.state.memory.read_guest = _kernel_memory
         self.faults = 0
         self.silent = False
 
