@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from math import isqrt
 
-from probekit.buffers.actions import PrintType
 from probekit.buffers.aggs import AggFuncName
+from probekit.buffers.print_types import PrintType
 from probekit.buffers.quantize import Linear, LogLinear
 from probekit.consumer.drops import Drop
 from probekit.probe.names import ProbeName

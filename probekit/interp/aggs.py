@@ -35,8 +35,8 @@ class Aggregations:
     def update(self, agg: int, key: AggKey, value: int | None, weight: int = 1) -> None:
         """Add a datum to the value of a key.
 
-        ``value``: None for ``count()``; ``weight``: the increment of a histogram's bucket. A key that finds no room is a
-        drop.
+        ``value``: None for ``count()``; ``weight``: the increment of a histogram's bucket. A key
+        without room is a drop.
         """
         plan, table = self.plans[agg], self._tables[agg]
         before = table.get(key)
