@@ -1,4 +1,4 @@
-"""``python -m probekit`` is ``probekit``."""
+"""Runs the ``probekit`` command for ``python -m probekit``."""
 
 from probekit.cli.main import run
 

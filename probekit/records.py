@@ -76,7 +76,7 @@ def replaced(instance: _T, **changes: Any) -> _T:
 
 
 def _first_init(made: Any, names: tuple[str, ...], defaults: tuple[Any, ...]) -> Any:
-    """``__init__`` until the first instance is made: most records of a program are never needed in one run."""
+    """Return the ``__init__`` until the first instance is made: a run needs only a few of all records."""
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
         setters = {f"_{name}": getattr(made, name).__set__ for name in names}
@@ -90,7 +90,7 @@ def _first_init(made: Any, names: tuple[str, ...], defaults: tuple[Any, ...]) ->
 
 
 def _making(setter: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
-    """The setter of a field that has a factory."""
+    """Return the setter of a field that has a factory."""
 
     def set_made(instance: Any, value: Any) -> None:
         setter(instance, value.factory() if value.__class__ is _Fresh else value)
@@ -112,7 +112,7 @@ def _init_code(names: tuple[str, ...]) -> CodeType:
 
 
 def _values(names: tuple[str, ...]) -> Any:
-    """A function from a record to the tuple of its values."""
+    """Return a function from a record to the tuple of its values."""
     if len(names) > 1:
         return staticmethod(attrgetter(*names))
     return staticmethod((lambda one: (getattr(one, names[0]),)) if names else (lambda one: ()))
@@ -134,7 +134,7 @@ class _Fields:
 
 
 def _default(value: Any) -> Any:
-    """A default as ``make_dataclass`` takes it, which refuses one that cannot be hashed."""
+    """Return a default as ``make_dataclass`` takes it, which refuses one that cannot be hashed."""
     if isinstance(value, _Fresh):
         return field(default_factory=value.factory)
     return field(default_factory=lambda: value) if type(value).__hash__ is None else value

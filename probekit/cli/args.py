@@ -1,7 +1,7 @@
-"""The command line read as getopt(3) reads dtrace's: letters mean what they mean there, words are ours.
+"""Reads the command line as getopt(3) reads dtrace's. Letters mean what they mean there; long options are probekit's.
 
-Options and arguments may be mixed; ``--`` ends the options. Repeatable ones keep
-their order across letters: ``-n A -s F -n B`` is three programs in that order.
+Options and arguments may be mixed; ``--`` ends the options. Repeatable ones keep their order across letters:
+``-n A -s F -n B`` is three programs in that order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ("Arguments", "HelpWanted", "UsageError", "parse")
 
 
 class UsageError(Exception):
-    """A command line that makes no sense. ``usage``: the one line that helps."""
+    """The command line makes no sense. ``usage``: the lines that show what does."""
 
     def __init__(self, message: str, usage: str = "") -> None:
         super().__init__(message)
@@ -25,31 +25,39 @@ class UsageError(Exception):
 
 
 class HelpWanted(Exception):
-    """``--help``: ``str()`` of it is the text."""
+    """``--help`` was given. ``str()`` of it is the text to print."""
 
 
 @record
 class Arguments:
-    """What the command line says.
-
-    ``programs``: (letter, text) of ``-n -f -m -P -i -s`` in order; ``options``: (name, value) of ``-x`` and of the
-    letters that are one; ``args``: what ``$1``, ``$2`` ... stand for.
-    """
+    """What the command line says. Fields without a docstring are as :mod:`.help` has the option of that name."""
 
     programs: tuple[tuple[str, str], ...] = ()
+    """(letter, text) of ``-n -f -m -P -i -s``, in order."""
     options: tuple[tuple[str, str], ...] = ()
+    """(name, value) of ``-x`` and of the letters that stand for an option, in order."""
     args: tuple[str, ...] = ()
+    """What ``$1``, ``$2`` ... stand for."""
     list: bool = False
+    """``-l``."""
     compile_only: bool = False
+    """``-e``."""
     version: bool = False
+    """``-V``."""
     verbose: bool = False
+    """``-v``."""
     disasm: bool = False
+    """``-S``."""
     output: str | None = None
+    """The file of ``-o``; None for standard output."""
     json: bool = False
     command: str | None = None
+    """``-c``."""
     pid: str | None = None
+    """``-p``."""
     engine: str = "guest"
     remote: str | None = None
+    """``-r``."""
     symbols: str | None = None
     ram: str | None = None
     qmp: str | None = None
@@ -58,6 +66,7 @@ class Arguments:
 
 
 Change = Callable[[Arguments, str], dict[str, Any]]
+"""What an option with its value changes in the arguments."""
 
 
 def _flag(name: str) -> Change:
@@ -114,14 +123,15 @@ def _help(text: str) -> Change:
 
 @record
 class _Option:
-    """``takes``: it has an argument."""
+    """How one option is read."""
 
     change: Change
     takes: bool = False
+    """It has an argument."""
 
 
-_ANONYMOUS = "{} (anonymous tracing) has no meaning for a guest that is traced from outside"
-_USDT = "{} (user-side static probes) has no meaning here: probekit traces a guest's kernel"
+_ANONYMOUS = "{} (anonymous tracing) is not available: probekit traces a guest from outside"
+_USDT = "{} (user-side static probes) is not available: probekit traces a guest's kernel"
 
 _GUEST: dict[str, _Option] = {
     "-r": _Option(_text("remote"), True),
@@ -172,7 +182,10 @@ _RECOVER: dict[str, _Option] = {**_GUEST, "--help": _Option(_help(RECOVER_HELP))
 
 
 def parse(argv: list[str]) -> tuple[str, Arguments]:
-    """The command, ``trace`` or ``recover``, and its arguments. Raises :class:`UsageError` and :class:`HelpWanted`."""
+    """Return the command, ``trace`` or ``recover``, and its arguments.
+
+    Raises :class:`UsageError`, and :class:`HelpWanted` for ``--help``.
+    """
     if argv[:1] == ["recover"]:
         arguments = _parse(argv[1:], _RECOVER, RECOVER_USAGE)
         if arguments.args:

@@ -1,4 +1,4 @@
-"""``-C``: scripts through the system's C preprocessor.
+"""``-C``: passes scripts through the system's C preprocessor.
 
 cpp -D__SUNW_D=1 ... -DFOO -Iinc < script
 """
@@ -19,7 +19,10 @@ _STRICT = {"a": ("-std=gnu99",), "c": ("-std=c99", "-pedantic"), "s": ("-traditi
 
 
 def preprocess(text: str, name: str, options: Options) -> str:
-    """The script as the preprocessor leaves it, with its ``# line`` marks. A ``#!`` line becomes empty."""
+    """Return the script as the preprocessor leaves it, with its ``# line`` marks. A ``#!`` line becomes empty.
+
+    ``name``: the script's, for messages. Raises :class:`ScriptError`.
+    """
     if text.startswith("#!"):
         text = text[text.find("\n") :] if "\n" in text else ""
     import subprocess  # slow to import

@@ -1,4 +1,4 @@
-"""``-S``: the compiled program as intermediate code, and what the guest runs as assembly."""
+"""``-S``: shows the compiled program as intermediate code, and what the guest runs as assembly."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from probekit.ir.ops import Program
 
 __all__ = ("show_code", "show_program")
 
-_MOST = 1 << 16  # bytes: with thousands of sites the rest is more of the same
+_MOST = 1 << 16  # bytes: with thousands of sites the rest is alike
 
 
 def show_program(program: Program) -> None:
-    """The intermediate code, on standard error."""
+    """Write the intermediate code to standard error."""
     from probekit.ir.pprint import format_program
 
     sys.stderr.write(format_program(program))
 
 
 def show_code(code: tuple[int, bytes] | None) -> None:
-    """The machine code, on standard error; nothing when no clause runs in the guest."""
+    """Write the machine code to standard error; nothing when no clause runs in the guest.
+
+    ``code``: its address and bytes.
+    """
     if code is None:
         return
     from probekit.isa.listing import listing

@@ -1,4 +1,4 @@
-"""Errors of the command line's own."""
+"""The errors of the command line itself."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ __all__ = ("ScriptError",)
 
 
 class ScriptError(ProbekitError):
-    """A script that cannot be compiled or read; the message is complete.
+    """A script cannot be compiled or read. The message is complete.
 
-    ``needs_kernel``: it might be, with a guest's types and symbols.
+    ``needs_kernel``: it may be compiled with a guest's types and symbols.
     """
 
     def __init__(self, message: str, *, hint: str = "", needs_kernel: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""What ``--help`` says."""
+"""The texts of ``--help``."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ examples:
   probekit -r localhost:1234 -f 'tcp_*' -n 'tick-5s {{ exit(0); }}'
         a line for every TCP function that is entered or left, for five seconds
   probekit -r localhost:1234 -l -n 'fbt::*read*:entry'
-        which probes there are
+        list probes by name
   probekit -r none -n 'BEGIN {{ printf("%d\\n", $1 * 2); exit(0); }}' 21
         D without any guest
   probekit recover -r localhost:1234
@@ -92,5 +92,5 @@ guest that is clean it says so. Safe to run at any time, and again.
   --ram FILE, --qmp PATH, --no-cache, --timeout SECONDS
                       as for tracing: see probekit --help
   --json              the result as a JSON object
-  -v                  say what is going on
+  -v                  show progress
 """

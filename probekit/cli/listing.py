@@ -1,4 +1,4 @@
-"""``-l``: the probes that match, or all of them."""
+"""``-l``: lists the probes that match, or all of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ __all__ = ("list_probes",)
 
 
 def list_probes(guest: Attachment | None, program: Program | None, out: TextIO, *, verbose: bool, json: bool) -> None:
-    """Write the table. Probes without a usable site are left out, and with ``verbose`` listed with the reason."""
+    """Write the table. Probes without a usable site are left out, or with ``verbose`` listed with the reason.
+
+    ``program``: None for all probes. Raises :class:`ProbekitError` when nothing matches.
+    """
     registry = guest.registry if guest is not None else make_registry(None)
     if program is None:
         ecbs = tuple(Ecb(probe, ()) for probe in registry.match(ProbeDescription()))
@@ -58,7 +61,7 @@ def list_probes(guest: Attachment | None, program: Program | None, out: TextIO, 
 
 
 def _how(site: EnabledSite) -> str:
-    """Where a site is, and what stands there while it is enabled: a trap costs much more than a jump."""
+    """Say where a site is, and how it is patched: a trap costs much more than a jump."""
     from probekit.patch.hooks import Called
     from probekit.patch.sites import traps
 

@@ -1,4 +1,4 @@
-"""Dispatch, and the one place where errors become words and exit statuses."""
+"""Calls the command, and turns every error into a message and an exit status."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ("main", "run")
 
 
 def main(argv: list[str]) -> int:
-    """Run a command line; returns the exit status. Nothing that goes wrong is shown as a traceback."""
+    """Run a command line. Returns the exit status. No error is shown as a traceback."""
     try:
         command, arguments = parse(argv)
         if command == "recover":
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
         sys.stderr.write(f"probekit: {error}{usage}\nTry `probekit --help`.\n")
         return 2
     except BrokenPipeError:
-        # The reader of our output went away; the guest has been restored on the way here.
+        # The reader of our output went away. The guest has been restored already.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ProbekitError as error:
@@ -56,12 +56,12 @@ def main(argv: list[str]) -> int:
 
 
 def run() -> None:
-    """Entry point of the ``probekit`` command."""
-    # A whole kernel is a million small objects that stay: looking through them for garbage costs a fifth of the start.
+    """Run the ``probekit`` command and end the process."""
+    # A kernel's symbols are a million small objects that stay: searching them for garbage takes a fifth of the start.
     gc.set_threshold(2_000_000, 20, 20)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A guest's bytes go out as they are, unless a terminal could be driven by them.
+            # A guest's bytes are written as they are, unless they could drive a terminal.
             stream.reconfigure(errors="surrogateescape" if stream is sys.stdout else "backslashreplace")
     try:
         sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""The arguments of probes for ``-l -v`` and ``-v``: with a guest, its own types."""
+"""Finds the argument types of probes for ``-l -v`` and ``-v``, by the guest's own types where there is a guest."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 __all__ = ("ArgumentTypes", "argument_types")
 
 ArgumentTypes = Callable[[Probe], tuple[str, ...] | None]
-"""The types of a probe's ``args[]`` as C writes them; None when they are not known."""
+"""Returns the types of a probe's ``args[]`` as C writes them; None when they are not known."""
 
 
 def argument_types(guest: Attachment | None) -> ArgumentTypes:
-    """For the probes of ``guest``, or of none."""
+    """Return the function for the probes of ``guest``, or for those of the host alone."""
     if guest is None:
         return lambda probe: None if probe.in_guest else ()
-    from probekit.session.guesttypes import GuestTypes
+    from probekit.session.guest_types import GuestTypes
 
     return GuestTypes(guest).shown

@@ -1,4 +1,4 @@
-"""``probekit recover``."""
+"""Carries out ``probekit recover``."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import asdict
 
 from probekit.cli.args import Arguments, UsageError
 from probekit.cli.progress import Progress
-from probekit.cli.trace import attach_options, found_guest, target_of
+from probekit.cli.target import NO_GUEST, attach_options, found_guest, target_of
 from probekit.session.recover import Recovered, recover
 
 __all__ = ("recover_command",)
 
 
 def recover_command(arguments: Arguments) -> int:
-    """Restore, and say what was done. 0 when the guest is right, 1 when something could not be put right."""
+    """Restore a guest, and print what was done. Returns the exit status: 1 when something could not be restored."""
     spec = target_of(arguments) or found_guest(quiet=arguments.json)
-    if spec == "none":
+    if spec == NO_GUEST:
         raise UsageError("-r none names no guest to recover")
     progress = Progress(verbose=arguments.verbose, silent=arguments.json)
     done = recover(spec, attach_options(arguments, progress))
@@ -25,12 +25,13 @@ def recover_command(arguments: Arguments) -> int:
     if arguments.json:
         sys.stdout.write(json.dumps({"type": "recovered", "clean": done.clean, **asdict(done)}) + "\n")
     else:
-        for line in _words(done):
+        for line in _lines(done):
             sys.stdout.write(f"probekit: {line}\n")
     return 1 if done.problems else 0
 
 
-def _words(done: Recovered) -> list[str]:
+def _lines(done: Recovered) -> list[str]:
+    """Say what was done, in lines."""
     if done.clean:
         return ["nothing to recover: no probekit left anything in this guest"]
     lines: list[str] = []

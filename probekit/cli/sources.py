@@ -1,7 +1,7 @@
-"""``-n -f -m -P -i -s`` and ``-L`` into one program, compiled together in the order of the command line.
+"""Reads ``-n -f -m -P -i -s`` and ``-L``, and compiles them as one program in the order of the command line.
 
-Each sees the global variables and aggregations of those before it, as in
-dtrace(1). A mark before each keeps line numbers its own:
+Each sees the global variables and aggregations of those before it, as in dtrace(1). A mark before each keeps its own
+line numbers:
 
     -n 'BEGIN { x = 1; }' -s end.d   ->   BEGIN { x = 1; }
                                           # 1
@@ -14,18 +14,17 @@ import os
 import re
 import sys
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 from probekit.cli.cpp import preprocess
 from probekit.cli.errors import ScriptError
 from probekit.ir.build import compile_program
-from probekit.ir.ops import Program
+from probekit.ir.ops import Clause, Program
 from probekit.lang.diagnostics import CompileError
 from probekit.lang.kernelside import KernelSource
-from probekit.lang.source import Source as Text
-from probekit.lang.source import Span
+from probekit.lang.source import Source, Span
 from probekit.probe.names import ProbeDescription
 from probekit.records import record, replaced
 from probekit.session.options import OptionError, Options, set_option
@@ -43,20 +42,21 @@ _FEWER_FIELDS = {"f": ":", "m": "::", "P": ":::", "i": ""}
 
 @record
 class ProgramText:
-    """One of the command line's programs. ``what``: as messages name it; ``filename``: None from the command line.
-
-    ``spec``: as it was given, for messages; ``library``: of ``-L``, in which clauses have no business.
-    """
+    """The text of one of the command line's programs."""
 
     text: str
-    what: str
+    name: str
+    """How messages name it: ``description 'x'``, ``script 'x.d'``."""
     spec: str
+    """What the command line says, for messages about a failure."""
     filename: str | None = None
+    """The script's file; None for a text on the command line itself."""
     library: bool = False
+    """It comes from a directory of ``-L``."""
 
     @property
     def failed(self) -> str:
-        """How a message about a failure begins."""
+        """The beginning of a message about a failure."""
         if self.library:
             return f"failed to compile library file {self.spec}"
         if self.filename is not None:
@@ -66,14 +66,28 @@ class ProgramText:
 
 @record
 class Compiled:
-    """The program, and how many of its clauses come from each source."""
+    """The program of a command line."""
 
     program: Program
+    sources: tuple[ProgramText, ...]
+    """What it was compiled from, libraries first."""
     counts: tuple[int, ...]
+    """How many of its clauses come from each source."""
+
+    def by_source(self) -> Iterator[tuple[ProgramText, tuple[Clause, ...]]]:
+        """Yield each source with its clauses. Libraries without clauses are left out."""
+        begin = 0
+        for source, count in zip(self.sources, self.counts, strict=True):
+            if count or not source.library:
+                yield source, self.program.clauses[begin : begin + count]
+            begin += count
 
 
 def read_sources(programs: Sequence[tuple[str, str]], options: Options) -> list[ProgramText]:
-    """The sources in order: libraries, then the command line's. Raises :class:`ScriptError`."""
+    """Return the sources in order: libraries, then the command line's. Raises :class:`ScriptError`.
+
+    ``programs``: (letter, text) of ``-n -f -m -P -i -s``.
+    """
     sources = [source for directory in options.libdir for source in _library(directory)]
     for letter, text in programs:
         sources.append(_script(text, options) if letter == "s" else _specifier(letter, text))
@@ -101,7 +115,7 @@ def _script(name: str, options: Options) -> ProgramText:
 
 
 def _specifier(letter: str, text: str) -> ProgramText:
-    """``-P fbt`` is ``fbt:::``, ``-m ext4`` is ``:ext4::``, ``-f vfs_read`` is ``vfs_read:``."""
+    """Return the source of ``-n -f -m -P -i``: ``-P fbt`` is ``fbt:::``, ``-m ext4`` is ``:ext4::``."""
     cropped = _CROPPED.search(text)
     end = cropped.start() if cropped is not None else len(text)
     head, body = text[:end], text[end:]
@@ -114,7 +128,7 @@ def _specifier(letter: str, text: str) -> ProgramText:
 
 
 def _closed(text: str) -> str:
-    """A bare probe followed by another source would read as a list of two: give it its empty body."""
+    """Give a bare probe its empty body: followed by another source it would read as a list of two probes."""
     bare = _COMMENTS_AT_END.sub("", text)
     if not _BARE_END.search(bare):
         return text
@@ -131,39 +145,52 @@ def compile_sources(
     kernel: KernelSource | None = None,
     can_match: CanMatch | None = None,
 ) -> Compiled:
-    """One program of all sources. ``target``: the process of ``-c`` or ``-p``; ``kernel``: the guest's.
+    """Compile all sources as one program. Raises :class:`ScriptError` about the first that cannot be compiled.
 
-    ``can_match``: as of :func:`probekit.ir.build.compile_program`.
-    Raises :class:`ScriptError` about the first that cannot be compiled.
+    ``target``: the process of ``-c`` or ``-p``. ``kernel``: the guest's. ``can_match``: as of
+    :func:`probekit.ir.build.compile_program`.
     """
     libraries = [source for source in sources if source.library]
     own = [source for source in sources if not source.library]
     if not own:
         raise ScriptError("there is no program")
-    text, starts = _joined([*libraries, *own])
-    try:
-        program = compile_program(
-            text,
-            filename=own[-1].filename,
-            allow_bare=False,
-            args=(own[-1].filename or "probekit", *args),
-            macros=_macros(target),
-            default_args=options.defaultargs,
-            unused_args=options.argref,
-            allow_empty=options.empty,
-            frames={"stack": options.stackframes, "ustack": options.ustackframes},
-            string_size=options.strsize,
-            kernel=kernel,
-            can_match=None if options.zdefs else can_match,
-            libraries=len(_joined(libraries)[0]),
-            parts=starts[len(libraries) + 1 :],
-        )
-    except CompileError as error:
-        source = own[error.part]
-        fault = _own_fault(error, source, starts[len(libraries) + error.part]).text(errtags=options.errtags)
-        raise ScriptError(f"{source.failed}: {fault}", needs_kernel=error.needs_kernel) from error
-    ends = [bisect_left(program.clauses, start, key=lambda clause: clause.start) for start in (*starts[1:], len(text))]
-    return Compiled(program, tuple(end - begin for begin, end in pairwise((0, *ends))))
+
+    def compile_first(count: int) -> Compiled:
+        """Compile the libraries and so many sources of the command line."""
+        part = own[:count]
+        text, starts = _joined([*libraries, *part])
+        try:
+            program = compile_program(
+                text,
+                filename=part[-1].filename,
+                allow_bare=False,
+                args=(part[-1].filename or "probekit", *args),
+                macros=_macros(target),
+                default_args=options.defaultargs,
+                unused_args=options.argref or count < len(own),
+                allow_empty=options.empty,
+                frames={"stack": options.stackframes, "ustack": options.ustackframes},
+                string_size=options.strsize,
+                kernel=kernel,
+                can_match=None if options.zdefs else can_match,
+                libraries=len(_joined(libraries)[0]),
+                parts=starts[len(libraries) + 1 :],
+            )
+        except CompileError as error:
+            if error.part + 1 < count:
+                compile_first(error.part + 1)  # what later sources say plays no part in an earlier one's fault
+            source = own[error.part]
+            fault = _own_fault(error, source, starts[len(libraries) + error.part]).text(errtags=options.errtags)
+            raise ScriptError(f"{source.failed}: {fault}", needs_kernel=error.needs_kernel) from error
+        return Compiled(program, (*libraries, *own[:count]), _counts(program, starts[len(libraries) :], len(libraries)))
+
+    return compile_first(len(own))
+
+
+def _counts(program: Program, starts: Sequence[int], libraries: int) -> tuple[int, ...]:
+    """Count the clauses of each source. Clauses of libraries belong to the first source of the command line."""
+    ends = [bisect_left(program.clauses, start, key=lambda clause: clause.start) for start in starts[1:]]
+    return (0,) * libraries + tuple(end - begin for begin, end in pairwise((0, *ends, len(program.clauses))))
 
 
 def _macros(target: int | None) -> dict[str, int]:
@@ -183,15 +210,15 @@ def _macros(target: int | None) -> dict[str, int]:
 
 
 def _own_fault(error: CompileError, source: ProgramText, offset: int) -> CompileError:
-    """The same faults, placed in the source itself, which begins at ``offset`` of what was compiled."""
+    """Return the same faults, placed in the source itself, which begins at ``offset`` of the compiled text."""
     moved = [
         replaced(d, span=Span(max(d.span.start - offset, 0), max(d.span.end - offset, 0))) for d in error.diagnostics
     ]
-    return CompileError(moved, Text(source.text, source.filename))
+    return CompileError(moved, Source(source.text, source.filename))
 
 
 def _joined(sources: Sequence[ProgramText]) -> tuple[str, list[int]]:
-    """The text that is compiled, and where each source begins in it."""
+    """Return the text that is compiled, and the offset at which each source begins in it."""
     text = ""
     starts: list[int] = []
     for number, source in enumerate(sources):
@@ -201,13 +228,13 @@ def _joined(sources: Sequence[ProgramText]) -> tuple[str, list[int]]:
     return text, starts
 
 
-def pragma_options(compiled: Compiled, sources: Sequence[ProgramText], options: Options) -> Options:
-    """``options`` with those that the program sets. Raises :class:`ScriptError` where one is wrong."""
+def pragma_options(compiled: Compiled, options: Options) -> Options:
+    """Return ``options`` with those that the program sets. Raises :class:`ScriptError` for one that is wrong."""
     for name, value in compiled.program.options:
         try:
             options = set_option(options, name, value, "program")
         except OptionError as error:
-            source, line = _pragma_place(name, value, sources)
+            source, line = _pragma_place(name, value, compiled.sources)
             head = f"[D_PRAGMA_OPTSET] line {line}: " if options.errtags else f"line {line}: "
             tag = "" if options.errtags else " [D_PRAGMA_OPTSET]"
             raise ScriptError(f"{source.failed}: {head}{error.message}{tag}", hint=error.hint) from error
@@ -215,10 +242,11 @@ def pragma_options(compiled: Compiled, sources: Sequence[ProgramText], options: 
 
 
 def _pragma_place(name: str, value: str, sources: Sequence[ProgramText]) -> tuple[ProgramText, int]:
+    """Return the source that sets an option, and the line."""
     pragma = re.compile(rf"^[ \t]*#[ \t]*pragma\s+D\s+option\s+{re.escape(name)}\b.*{re.escape(value)}", re.MULTILINE)
     for source in sources:
         found = pragma.search(source.text)
         if found is not None:
-            text = Text(source.text)
+            text = Source(source.text)
             return source, text.named_line(text.place(found.start())[0])
     return sources[-1], 1

@@ -1,4 +1,4 @@
-"""Stability: the report of ``-v``, with the arguments of the probes, and the minimum that ``-x amin`` asks for."""
+"""Reports stability and the arguments of probes for ``-v``, and checks the minimum that ``-x amin`` asks for."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from probekit.cli.errors import ScriptError
 from probekit.cli.prototypes import ArgumentTypes
-from probekit.cli.sources import Compiled, ProgramText
-from probekit.consumer.strings import escape_controls
+from probekit.cli.sources import Compiled
+from probekit.consumer.text.strings import escape_controls
 from probekit.enabling.ecb import Matching
 from probekit.ir import ops
 from probekit.ir.ops import Clause
@@ -20,16 +20,19 @@ __all__ = ("check_attributes", "stability_text")
 _MOST_SHOWN = 50
 
 
-def stability_text(what: str, clauses: Sequence[Clause], matching: Matching, types: ArgumentTypes) -> str:
-    """The report as dtrace prints it. ``clauses``: this source's; ``types``: of arguments."""
-    return "".join(f"{line}\n" for line in _lines(what, clauses, matching, types))
+def stability_text(name: str, clauses: Sequence[Clause], matching: Matching, types: ArgumentTypes) -> str:
+    """Return the report as dtrace prints it.
+
+    ``name``: of the source, as messages have it. ``clauses``: the source's. ``types``: of the probes' arguments.
+    """
+    return "".join(f"{line}\n" for line in _lines(name, clauses, matching, types))
 
 
-def _lines(what: str, clauses: Sequence[Clause], matching: Matching, types: ArgumentTypes) -> Iterator[str]:
+def _lines(name: str, clauses: Sequence[Clause], matching: Matching, types: ArgumentTypes) -> Iterator[str]:
     numbers = {clause.index for clause in clauses}
     probes = [ecb.probe for ecb in matching.ecbs if numbers.intersection(ecb.clauses)]
     yield ""
-    yield f"Stability attributes for {what.replace(chr(39), '')}:"
+    yield f"Stability attributes for {name.replace(chr(39), '')}:"
     yield ""
     yield "\tMinimum Probe Description Attributes"
     yield from attribute_lines(least([_probe_attributes(probe) for probe in probes]))
@@ -48,7 +51,7 @@ def _probe_attributes(probe: Probe) -> Attributes:
 
 
 _UNSTABLE: dict[str, Attributes] = {"curthread": ("Stable", "Private", "Common")}
-"""Built-in variables that say something about the kernel's own types."""
+"""Built-in variables whose type is the kernel's own."""
 
 
 def _statement_attributes(clauses: Sequence[Clause]) -> Attributes:
@@ -58,20 +61,16 @@ def _statement_attributes(clauses: Sequence[Clause]) -> Attributes:
     return least([STABLE, *(_UNSTABLE[name] for name in named if name in _UNSTABLE)])
 
 
-def check_attributes(
-    minimum: str, sources: Sequence[ProgramText], compiled: Compiled, matching: Matching, *, errtags: bool
-) -> None:
-    """Refuse a program with a clause that is less stable than ``-x amin``. Raises :class:`ScriptError`."""
+def check_attributes(minimum: str, compiled: Compiled, matching: Matching, *, errtags: bool) -> None:
+    """Raise :class:`ScriptError` for a program with a clause that is less stable than ``-x amin``."""
     wanted = parse_attributes(minimum)
     if wanted is None:
         return
-    first = 0
-    for source, count in zip(sources, compiled.counts, strict=True):
-        for clause in compiled.program.clauses[first : first + count]:
+    for source, clauses in compiled.by_source():
+        for clause in clauses:
             probes = [_probe_attributes(ecb.probe) for ecb in matching.ecbs if clause.index in ecb.clauses]
             has = least([*probes, _statement_attributes([clause])])
             if weaker(has, wanted):
                 tag = "[D_ATTR_MIN] " if errtags else ""
                 message = f"attributes {'/'.join(has)} are less than the minimum, {'/'.join(wanted)}"
                 raise ScriptError(f"{source.failed}: {tag}line {clause.line}: {message}")
-        first += count

@@ -1,4 +1,4 @@
-"""``-c`` and ``-p``: a process of the host whose end ends tracing, and which ``$target`` names."""
+"""``-c`` and ``-p``: watches a process of the host. Its end ends tracing, and ``$target`` is its number."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from probekit.errors import ProbekitError
 
 __all__ = ("Victim",)
 
-# The shell stops itself and becomes the command when tracing has started.
+# The shell stops itself, and becomes the command once tracing has started.
 _STOPPED = 'kill -STOP $$; exec "$@"'
 
 
 class Victim:
-    """A context manager. ``pid``: what ``$target`` stands for."""
+    """A process of the host. A context manager."""
 
     def __init__(self, command: str | None, pid: str | None) -> None:
+        """Start ``command``, stopped, or find the process ``pid``. Raises :class:`ProbekitError`."""
         self._child: subprocess.Popen[bytes] | None = None
         if command is not None:
             self._child = _start(command)
             self.pid = self._child.pid
+            """What ``$target`` stands for."""
         else:
             self.pid = _existing(pid or "")
 
@@ -33,20 +35,20 @@ class Victim:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """A command that tracing outlives goes on; one that never started ends."""
+        """Let a command that has not ended go on. After an error, kill it."""
         if self._child is None or self._child.poll() is not None:
             return
         if kind is not None:
             self._child.kill()
         os.kill(self.pid, signal.SIGCONT)
 
-    def go(self) -> None:
-        """Tracing has started: let the command run."""
+    def let_run(self) -> None:
+        """Let the command run: tracing has started."""
         if self._child is not None:
             os.kill(self.pid, signal.SIGCONT)
 
-    def gone(self) -> bool:
-        """It has ended."""
+    def has_ended(self) -> bool:
+        """Return whether the process has ended."""
         if self._child is not None:
             return self._child.poll() is not None
         try:

@@ -1,20 +1,15 @@
-"""The reading end: bytes of guest memory in, neutral events out. Pure; does no I/O and trusts no guest.
+"""The reading end: bytes of guest memory in, neutral events and their text out. Pure; does no I/O, trusts no guest.
 
-- ``events``     the model that every renderer starts from
-- ``records``    one record and its plan -> ``ProbeFired``, ``ExitRequested``, ``Fault``, or ``Corrupt``
-- ``quick``      readers made for one plan each
-- ``bulk``       prints many records of one ``printf()`` at once
-- ``printf``     formats rendered as C and DTrace do
-- ``printa``     ``printa()`` with a format
-- ``aggregate``  keys, merging of CPUs, finishing, DTrace's order, joined columns
-- ``store``      the host's copy of every aggregation, for ``clear() trunc() normalize() printa()``
-- ``histogram``  the text of ``quantize()``, ``lquantize()`` and ``llquantize()``
-- ``flow``       ``-F``: indentation from entries and returns
-- ``drops``      counters -> ``Drop``, and the text of drop messages
-- ``costs``      what clauses have cost, in words
-- ``faults``     faults in DTrace's words
-- ``symbols``    addresses and probes by name: ``sym()``, ``stack()``, ``%a``, ``probefunc``
-- ``strings``    guest strings decoded and escaped
+- ``events``             the model that every renderer starts from
+- ``records``            one record and its plan -> ``ProbeFired``, ``ExitRequested``, ``Fault``, or ``Corrupt``
+- ``plan_readers``       fast readers, each made for the records of one clause
+- ``bulk``               prints many records of one ``printf()`` at once
+- ``aggregations``       decodes keys, merges CPUs, finishes values, sorts as DTrace does, joins columns
+- ``aggregation_store``  the host's copy of every aggregation, for ``clear() trunc() normalize() printa()``
+- ``flow``               ``-F``: indentation from entries and returns
+- ``drops``              counts what was lost
+- ``symbols``            addresses and probes by name: ``sym()``, ``stack()``, ``%a``, ``probefunc``
+- ``text``               the text of what is shown: formats, histograms, messages about drops and faults
 
     read_records() -> record_events() -> Renderer.event()
     stored_rows() -> merge() -> finish() -> Renderer.aggregations()

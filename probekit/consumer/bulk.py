@@ -1,8 +1,8 @@
-"""Records of clauses that do nothing but print, taken many at a time where nobody asks who has fired.
+"""Prints the records of clauses that do nothing but print, many at a time, where nobody asks who has fired.
 
-    printf("%d %s\\n", pid, execname)  fired 50,000 times, with -q   ->   one text, written once
+    printf("%d %s\\n", pid, execname)  fired 50,000 times, with -q   ->   a few texts, each written once
 
-A record goes its own way when anything about it is not as its plan says.
+A record with a fault, of another size or of an unknown site is left to :mod:`probekit.consumer.records`.
 """
 
 from __future__ import annotations
@@ -12,32 +12,33 @@ from itertools import groupby, islice
 from typing import Protocol, runtime_checkable
 
 from probekit.buffers.layout import RawRecord
-from probekit.consumer.quick import BulkPrinter, bulk_printer
+from probekit.consumer.plan_readers import BulkPrinter, bulk_printer
 from probekit.consumer.records import ReadProgram
 
-__all__ = ("Bulk", "Sink")
+__all__ = ("BulkSplitter", "CpuRecords", "TextSink")
 
-_MOST = 8192  # records in one text: between two of them signs of life are given
+_MOST = 8192  # records in one text: between two texts the guest's watchdog receives a heartbeat
 
-Records = Sequence[tuple[int, RawRecord]]
+CpuRecords = Sequence[tuple[int, RawRecord]]
+"""``(cpu, record)``, in order."""
 
 
 @runtime_checkable
-class Sink(Protocol):
-    """Who writes texts."""
+class TextSink(Protocol):
+    """Writes texts."""
 
     @property
     def takes_text(self) -> bool:
-        """Now only what is printed matters."""
+        """Whether, at this moment, only the text of a record matters."""
         ...
 
     def printed(self, text: str) -> None:
-        """Write it, behind all events so far."""
+        """Write the text, after all events so far."""
         ...
 
 
-class Bulk:
-    """The printers of one program."""
+class BulkSplitter:
+    """Finds the records of one program that can be printed in bulk."""
 
     def __init__(self, program: ReadProgram) -> None:
         self._program = program
@@ -45,8 +46,8 @@ class Bulk:
         made = ((n, plan.size, bulk_printer(plan)) for n, plan in plans)
         self._printers = {n: (size, printer) for n, size, printer in made if printer is not None}
 
-    def split(self, records: Records) -> Iterator[tuple[BulkPrinter | None, Records]]:
-        """In order: records, and what prints them; None for those that go their own way."""
+    def split(self, records: CpuRecords) -> Iterator[tuple[BulkPrinter | None, CpuRecords]]:
+        """Yield all records in order, each group with its printer; None for a group that has no printer."""
         if not self._printers:
             yield None, records
             return

@@ -1,12 +1,11 @@
-"""``-F``: which firings indent the output, which take the indentation back.
+"""``-F``: decides which firings indent the output and which take the indentation back.
 
     fbt::a:entry, fbt::b:entry, fbt::b:return, fbt::a:return   on one CPU
     ->  " -> a"   "   -> b"   "   <- b"   " <- a"
 
-A probe is an entry or a return when its name is that word, or ends with it
-after a dash (``method-entry``). Several clauses at one probe indent once: the
-first of an entry, the last of a return. So a return is only drawn when it is
-known what comes next on its CPU, which is why this works on batches.
+A probe is an entry or a return when its name is that word, or ends with it after a dash (``method-entry``). Several
+clauses at one probe indent once: the first of an entry, the last of a return. So a return can be drawn only when the
+next firing on its CPU is known; that is why this works on batches.
 """
 
 from __future__ import annotations
@@ -29,20 +28,20 @@ _ARROWS = {
 
 
 def _kind(probe: ProbeIdentity) -> str:
-    """``entry``, ``return`` or nothing."""
+    """Return ``entry``, ``return`` or an empty string."""
     last = probe.name.name.rpartition("-")[2]
     return last if last in ("entry", "return") else ""
 
 
 class FlowTracker:
-    """The depth of each CPU, kept from batch to batch."""
+    """Keeps the depth of each CPU from batch to batch."""
 
     def __init__(self) -> None:
         self._depth: dict[int, int] = {}
         self._last: dict[int, ProbeFired] = {}
 
     def annotate(self, events: Sequence[Event]) -> list[Event]:
-        """The batch with ``flow`` set on each firing. Events of one CPU are in order of time."""
+        """Return the batch with ``flow`` set on each firing. The events of each CPU must be in order of time."""
         following: dict[int, ProbeFired] = {}
         after: list[ProbeFired | None] = []
         for event in reversed(events):
@@ -66,5 +65,5 @@ class FlowTracker:
 
 
 def _same_firing(fired: ProbeFired, other: ProbeFired | None) -> bool:
-    """True when the other is the same probe seen by another clause."""
+    """Return whether the other is the same probe seen by another clause."""
     return other is not None and other.probe.id == fired.probe.id and other.clause != fired.clause

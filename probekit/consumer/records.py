@@ -1,14 +1,13 @@
-"""Records of guest memory turned into events.
+"""Turns records of guest memory into events.
 
     RecordPlan: Trace(field 0: int, 4 bytes at 0)   payload ff ff ff ff 00 00 00 00
     ->  ProbeFired(..., items=(TraceInt(-1, bits=32, signed=True),))
 
-Actions happen here, in order, when their record is read: ``printa()`` takes the
-aggregations as they are at that moment, ``clear()`` and its kin change them.
+Actions happen here, in order, when their record is read: ``printa()`` takes the aggregations as they are at that
+moment, ``clear()``, ``trunc()`` and ``normalize()`` change them.
 
-The guest is untrusted: a payload that does not hold the fields that its plan
-promises, a clause or a site that does not exist, all come out as
-:class:`Corrupt`, which the caller counts.
+The guest is untrusted. A payload that does not hold the fields that its plan promises, and a clause or a site that
+does not exist, come out as :class:`Corrupt`, which the caller counts.
 """
 
 from __future__ import annotations
@@ -19,13 +18,22 @@ from probekit.buffers import actions as acts
 from probekit.buffers.actions import Action, RecordField, RecordPlan
 from probekit.buffers.layout import RawRecord
 from probekit.consumer import events as model
-from probekit.consumer.events import Event, ExitRequested, Fault, Item, Message, ProbeFired, ProbeIdentity, TraceInt
-from probekit.consumer.printa import render_rows
-from probekit.consumer.printf import DEFAULT_CONTEXT, Argument, FormatContext, render
-from probekit.consumer.quick import QuickReader, quick_reader
-from probekit.consumer.store import AggregationStore
-from probekit.consumer.strings import decode
+from probekit.consumer.aggregation_store import AggregationStore
+from probekit.consumer.events import (
+    Event,
+    ExitRequested,
+    Fault,
+    Message,
+    ProbeFired,
+    ProbeIdentity,
+    RecordItem,
+    TraceInt,
+)
+from probekit.consumer.plan_readers import PlanReader, plan_reader
 from probekit.consumer.symbols import probe_field
+from probekit.consumer.text.printa import render_rows
+from probekit.consumer.text.printf import DEFAULT_CONTEXT, Argument, FormatContext, render
+from probekit.consumer.text.strings import decode
 from probekit.records import fresh, mutable_record, record
 
 __all__ = ("Corrupt", "Decoded", "ReadClause", "ReadProgram", "decode_record", "probe_field", "record_events")
@@ -35,57 +43,65 @@ _INT_SIZES = frozenset((1, 2, 4, 8))
 
 @record
 class Corrupt:
-    """A record that makes no sense. ``reason``: for the log."""
+    """A record that makes no sense."""
 
     reason: str
+    """What is wrong with it."""
 
 
 @record
 class Decoded:
-    """The items of one record in order, the status if the clause called ``exit()``, and what could not be done."""
+    """What one record holds."""
 
-    items: tuple[Item, ...]
+    items: tuple[RecordItem, ...]
+    """What is shown, in order."""
     exit_status: int | None = None
+    """What the clause gave to ``exit()``, if it called it."""
     problems: tuple[str, ...] = ()
+    """What the clause asked for and could not be done."""
 
 
 @record
 class ReadClause:
-    """What the consumer knows of one clause. ``name``: for messages; ``where``: its place in the script."""
+    """What is needed to read the records of one clause."""
 
     plan: RecordPlan
     name: str = ""
+    """How messages name the clause, such as ``clause 2``."""
     where: str = ""
+    """Its place in the script, such as ``line 3``."""
 
 
 def _no_options(name: str, value: str) -> str:
+    """Refuse any option."""
     return "options cannot be set here"
 
 
 @record
 class ReadProgram:
-    """A compiled program as its reader sees it. ``clauses``: by number; ``probes``: by site number.
-
-    ``store``: its aggregations; ``setopt``: sets an option, returns what is wrong with it or nothing.
-    """
+    """What is needed to read the records of one program."""
 
     clauses: Sequence[ReadClause]
+    """Its clauses, by number."""
     probes: Mapping[int, ProbeIdentity]
+    """The probe of each site, by site number."""
     context: FormatContext = DEFAULT_CONTEXT
     store: AggregationStore = fresh(lambda: AggregationStore(()))
+    """Its aggregations."""
     setopt: Callable[[str, str], str] = _no_options
-    _quick: dict[int, QuickReader | None] = fresh(dict)
+    """Sets an option. Returns what is wrong with it, or an empty string."""
+    _readers: dict[int, PlanReader | None] = fresh(dict)
 
-    def quick_reader(self, clause: int) -> QuickReader | None:
-        """The reader made for the plan of a clause whose records are shown, where it is simple enough."""
-        if clause not in self._quick:
+    def plan_reader(self, clause: int) -> PlanReader | None:
+        """Return the fast reader of a clause whose records are shown; None where its plan is not simple enough."""
+        if clause not in self._readers:
             plan = self.clauses[clause].plan
-            self._quick[clause] = quick_reader(plan) if plan.shown else None
-        return self._quick[clause]
+            self._readers[clause] = plan_reader(plan) if plan.shown else None
+        return self._readers[clause]
 
 
 class _MisfitError(ValueError):
-    """A field that is not in the payload, or an aggregation that is not there."""
+    """A field is not in the payload, or an aggregation does not exist."""
 
 
 def _argument(field: RecordField, payload: bytes, probe: ProbeIdentity, context: FormatContext) -> Argument:
@@ -114,50 +130,50 @@ def _argument(field: RecordField, payload: bytes, probe: ProbeIdentity, context:
 def decode_record(
     plan: RecordPlan, payload: bytes, *, probe: ProbeIdentity, program: ReadProgram | None = None
 ) -> Decoded | Corrupt:
-    """The items that ``plan`` finds in ``payload``. Never raises, whatever the bytes."""
+    """Return what ``plan`` finds in ``payload``. Never raises, whatever the bytes."""
     program = program or ReadProgram((), {})
     try:
         arguments = [_argument(field, payload, probe, program.context) for field in plan.fields]
-        reading = _Reading(plan, payload, arguments, program)
+        actions = _RecordActions(plan, payload, arguments, program)
         for action in plan.actions:
-            reading.carry_out(action)
+            actions.carry_out(action)
     except _MisfitError as misfit:
         return Corrupt(str(misfit))
-    return Decoded(tuple(reading.items), reading.exit_status, tuple(reading.problems))
+    return Decoded(tuple(actions.items), actions.exit_status, tuple(actions.problems))
 
 
 @mutable_record
-class _Reading:
-    """One record while its actions are carried out."""
+class _RecordActions:
+    """Carries out the actions of one record."""
 
     plan: RecordPlan
     payload: bytes
     arguments: Sequence[Argument]
     program: ReadProgram
-    items: list[Item] = fresh(list)
+    items: list[RecordItem] = fresh(list)
     exit_status: int | None = None
     problems: list[str] = fresh(list)
 
     def carry_out(self, action: Action) -> None:
-        """Do what one action asks, or note what others shall do."""
-        item: Item | None = None
+        """Do what one action asks, or add an item for the renderer to do it."""
+        item: RecordItem | None = None
         match action:
             case acts.TraceAction(field=number):
-                item = self.at(number)
+                item = self.field(number)
             case acts.Exit(field=number):
                 self.exit_status = self.number(number)
             case acts.Printf(format=form, fields=numbers):
-                item = render(form, [self.at(n) for n in numbers], self.program.context)
+                item = render(form, [self.field(n) for n in numbers], self.program.context)
             case acts.System(format=form, fields=numbers):
-                item = model.Command(render(form, [self.at(n) for n in numbers], self.program.context).text)
+                item = model.Command(render(form, [self.field(n) for n in numbers], self.program.context).text)
             case acts.Freopen(format=form, fields=numbers):
-                item = model.Reopened(render(form, [self.at(n) for n in numbers], self.program.context).text)
+                item = model.Reopened(render(form, [self.field(n) for n in numbers], self.program.context).text)
             case acts.Ftruncate():
                 item = model.Truncated()
             case acts.Printa():
                 item = self.printa(action)
             case acts.Stack(field=number) | acts.SymbolAction(field=number):
-                item = self.at(number)
+                item = self.field(number)
                 if isinstance(action, acts.SymbolAction) and isinstance(item, TraceInt):
                     item = model.SymbolName(self.program.context.symbols.named(action.kind, item.value))
             case acts.Tracemem(field=number, size_field=size):
@@ -168,54 +184,58 @@ class _Reading:
             case acts.Setopt(name=name, value=value):
                 item = self.setopt(self.text(name), "" if value is None else self.text(value))
             case _:
-                self.change(action)
+                self.change_aggregation(action)
         if item is not None:
             self.items.append(item)
 
-    def change(self, action: Action) -> None:
-        """The actions that change aggregations; the rest (speculation, destructive ones) happened where it fired."""
+    def change_aggregation(self, action: Action) -> None:
+        """Carry out an action that changes an aggregation. All others have happened where the probe fired."""
         store = self.program.store
         match action:
             case acts.Clear(agg=agg):
-                store.clear(self.known(agg))
+                store.clear(self.checked(agg))
             case acts.Trunc(agg=agg, field=number):
-                store.trunc(self.known(agg), None if number is None else self.number(number))
+                store.trunc(self.checked(agg), None if number is None else self.number(number))
             case acts.Normalize(agg=agg, field=number):
-                store.normalize(self.known(agg), self.number(number))
+                store.normalize(self.checked(agg), self.number(number))
             case acts.Denormalize(agg=agg):
-                store.denormalize(self.known(agg))
+                store.denormalize(self.checked(agg))
 
-    def at(self, number: int) -> Argument:
+    def field(self, number: int) -> Argument:
+        """Return what a field holds."""
         if not 0 <= number < len(self.arguments):
             raise _MisfitError(f"no field {number}")
         return self.arguments[number]
 
     def number(self, number: int) -> int:
-        argument = self.at(number)
+        """Return the integer that a field holds; 0 for a field of another kind."""
+        argument = self.field(number)
         return argument.value if isinstance(argument, TraceInt) else 0
 
     def text(self, number: int) -> str:
-        argument = self.at(number)
+        """Return the string that a field holds; an empty one for a field of another kind."""
+        argument = self.field(number)
         return argument.text if isinstance(argument, model.TraceString) else ""
 
     def memory(self, number: int, size: int | None) -> bytes:
-        """A field's own bytes, cut to what an integer field says if that makes sense."""
-        self.at(number)
-        place = self.plan.fields[number]
-        wanted = place.size if size is None else self.number(size)
-        count = wanted if 0 <= wanted <= place.size else place.size
-        return self.payload[place.offset : place.offset + count]
+        """Return a field's own bytes, cut to the length that the field ``size`` holds if that makes sense."""
+        self.field(number)
+        field = self.plan.fields[number]
+        wanted = field.size if size is None else self.number(size)
+        count = wanted if 0 <= wanted <= field.size else field.size
+        return self.payload[field.offset : field.offset + count]
 
-    def known(self, agg: int) -> int:
+    def checked(self, agg: int) -> int:
+        """Return the number of an aggregation that exists."""
         if not 0 <= agg < len(self.program.store.plans):
             raise _MisfitError(f"no aggregation {agg}")
         return agg
 
-    def printa(self, action: acts.Printa) -> Item:
-        table = self.program.store.printed([self.known(agg) for agg in action.aggs])
+    def printa(self, action: acts.Printa) -> RecordItem:
+        table = self.program.store.printed([self.checked(agg) for agg in action.aggs])
         return table if action.format is None else render_rows(action.format, table, self.program.context)
 
-    def setopt(self, name: str, value: str) -> Item | None:
+    def setopt(self, name: str, value: str) -> RecordItem | None:
         problem = self.program.setopt(name, value)
         if not problem:
             return model.OptionSet(name, value)
@@ -224,10 +244,10 @@ class _Reading:
 
 
 def record_events(program: ReadProgram, record: RawRecord, *, cpu: int, timestamp: int) -> list[Event] | Corrupt:
-    """The events of one record. ``timestamp``: the record's own, in nanoseconds.
+    """Return the events of one record. ``timestamp``: the record's own, in nanoseconds.
 
-    A record with a fault yields only that: the clause was aborted. Its payload,
-    if any, starts with the word at fault.
+    A record with a fault yields only that, because the clause was aborted. Its payload, if any, starts with the word
+    at fault.
     """
     probe = program.probes.get(record.site)
     if probe is None or not 0 <= record.clause < len(program.clauses):
@@ -246,9 +266,9 @@ def record_events(program: ReadProgram, record: RawRecord, *, cpu: int, timestam
                 timestamp=timestamp,
             )
         ]
-    quick = program.quick_reader(record.clause)
-    if quick is not None and len(record.payload) == clause.plan.size:
-        return [ProbeFired(cpu, probe, record.clause, timestamp, quick(record.payload, probe))]
+    reader = program.plan_reader(record.clause)
+    if reader is not None and len(record.payload) == clause.plan.size:
+        return [ProbeFired(cpu, probe, record.clause, timestamp, reader(record.payload, probe))]
     decoded = decode_record(clause.plan, record.payload, probe=probe, program=program)
     if isinstance(decoded, Corrupt):
         return decoded

@@ -1,8 +1,8 @@
-"""Addresses and probes by name: what ``sym()``, ``stack()``, ``%a`` and ``probefunc`` show.
+"""Names addresses and probes, as ``sym()``, ``stack()``, ``%a`` and ``probefunc`` show them.
 
     Symbols(lookup)  0xffffffff81000010  ->  "vmlinux`vfs_read+0x10"   named("func", ...)  ->  "vmlinux`vfs_read"
 
-Without a guest there is nothing to look up, and an address is shown as itself.
+An address without a symbol, and any address where there is no guest, is shown in hexadecimal.
 """
 
 from __future__ import annotations
@@ -13,29 +13,31 @@ from collections.abc import Callable
 from probekit.probe.names import ProbeName
 from probekit.records import record
 
-__all__ = ("Found", "Symbols", "probe_field")
+__all__ = ("SymbolAt", "Symbols", "probe_field")
 
 
 @record
-class Found:
-    """A symbol that an address lies in."""
+class SymbolAt:
+    """A symbol and a place in it."""
 
     module: str
     name: str
     offset: int
+    """Bytes from the symbol's start."""
 
 
 @record
 class Symbols:
-    """``lookup``: the kernel symbol of an address, or None; the default knows none."""
+    """Names the addresses of one kernel."""
 
-    lookup: Callable[[int], Found | None] | None = None
+    lookup: Callable[[int], SymbolAt | None] | None = None
+    """Returns the kernel symbol at an address, or None. Without it no address has a name."""
 
-    def _find(self, addr: int) -> Found | None:
+    def _find(self, addr: int) -> SymbolAt | None:
         return self.lookup(addr) if self.lookup is not None else None
 
     def address(self, addr: int) -> str:
-        """``module`name+0x10``, as ``%a`` and ``stack()`` have it."""
+        """Return ``module`name+0x10``, as ``%a`` and ``stack()`` show an address."""
         addr &= (1 << 64) - 1
         found = self._find(addr)
         if found is None:
@@ -43,7 +45,10 @@ class Symbols:
         return f"{found.module}`{found.name}" + (f"+0x{found.offset:x}" if found.offset else "")
 
     def named(self, kind: str, addr: int) -> str:
-        """What ``sym()``, ``func()`` (a name without its offset) and ``mod()`` show. User addresses have no names."""
+        """Return what ``sym()``, ``func()`` (a name without its offset) or ``mod()`` shows. User addresses are unnamed.
+
+        ``kind``: the name of the function.
+        """
         addr &= (1 << 64) - 1
         found = None if kind.startswith("u") else self._find(addr)
         if found is None:
@@ -51,7 +56,7 @@ class Symbols:
         return found.module if kind == "mod" else f"{found.module}`{found.name}"
 
     def frames(self, data: bytes, *, user: bool = False) -> tuple[str, ...]:
-        """A recorded stack: 8-byte addresses up to the first 0."""
+        """Name the frames of a recorded stack: 8-byte addresses up to the first 0."""
         whole = data[: len(data) // 8 * 8]
         out: list[str] = []
         for (addr,) in struct.iter_unpack("<Q", whole):
@@ -62,6 +67,6 @@ class Symbols:
 
 
 def probe_field(name: ProbeName, detail: str) -> str:
-    """The part of a probe's name that ``probeprov``, ``probemod``, ``probefunc`` or ``probename`` asks for."""
+    """Return the part of a probe's name that ``probeprov``, ``probemod``, ``probefunc`` or ``probename`` asks for."""
     parts = {"probeprov": name.provider, "probemod": name.module, "probefunc": name.function, "probename": name.name}
     return parts.get(detail) or ("" if detail in parts else str(name))

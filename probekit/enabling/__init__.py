@@ -12,6 +12,8 @@ other.
 - ``api``              the protocol that both engines implement, their options, and what they return when drained
 - ``ecb``              match probe descriptions to probes
 - ``guest_access``     what the parts of an engine need to reach the guest
+- ``registrations``    what the guest's kernel has registered of ours, and how each kind is taken back
+- ``release``          give back everything that we hold in a guest, at a normal end and in a recovery
 - ``sites``            find the places in live text for each probe, or the reason why there is none
 - ``speculation``      keep speculative records on the host
 - ``syscall_returns``  find where a system call returns whose function ends in a jump

@@ -16,7 +16,7 @@ from probekit.guest.residents import LIMIT
 from probekit.guest.safepoint import CallLog
 from probekit.interp.state import ProgramState
 from probekit.patch.edits import Edit
-from probekit.patch.journal import Registration
+from probekit.patch.journal_payloads import Registration
 
 __all__ = (
     "ClauseCosts",
@@ -34,7 +34,7 @@ MemoryFactory = Callable[[Allocation], DataMemory]
 
 
 Rows = list[tuple[AggKey, Sequence[int]]]
-"""Values of one aggregation. A key may occur more than once; :func:`probekit.consumer.aggregate.merge` adds them up."""
+"""Values of one aggregation. A key may occur twice; :func:`probekit.consumer.aggregations.merge` adds them up."""
 
 
 class EngineLog(CallLog, Protocol):
@@ -48,12 +48,21 @@ class EngineLog(CallLog, Protocol):
 
     def freed(self, memory: Allocation) -> None: ...
 
-    def table(self, *, stands: bool) -> None:
-        """Note that the recovery table is written whole, or is about to be wiped."""
+    def table_written(self, addr: int) -> None:
+        """Note that the recovery table is written whole, and its header stands at ``addr``."""
+        ...
+
+    def table_wiped(self) -> None:
+        """Note that the recovery table's header is about to be wiped."""
         ...
 
     def contents(self) -> bytes:
         """Return everything received so far, as the bytes that another process can undo it from."""
+        ...
+
+    @property
+    def borrowed(self) -> bool:
+        """Whether a guest task was borrowed for a call and not given back."""
         ...
 
     def registered(self, items: Sequence[Registration]) -> None: ...
@@ -195,9 +204,12 @@ class Engine(Protocol):
         ...
 
     def silence(self) -> None:
-        """From now on clauses do nothing (``exit()``); sites stay as they are."""
+        """Make clauses do nothing from now on (``exit()``); sites stay as they are."""
         ...
 
     def disable(self) -> list[str]:
-        """Restore every site and give memory back; safe to call twice. Returns what could not be done, in words."""
+        """Restore every site and give memory back; safe to call twice.
+
+        Returns a message for everything that could not be done.
+        """
         ...

@@ -15,11 +15,11 @@ from probekit.patch.edits import Edit
 from probekit.patch.exits import exit_sites
 from probekit.patch.hooks import Called, Hook, MarkerHook, marker_edits
 from probekit.patch.insns import FunctionInsns, instruction_sites
+from probekit.patch.journal_records import edits_size
 from probekit.patch.ranges import any_inside
-from probekit.patch.records import edits_size
-from probekit.patch.sites import NO_PAD, FunctionExits, InsnSite, Refusal, Site, TextFacts, entry_site
+from probekit.patch.sites import NO_PAD, FunctionExits, InsnSite, Site, SiteRefusal, TextFacts, entry_site
 from probekit.patch.windows import as_trap, jump_window
-from probekit.providers.api import AT_ENTRY, Function, Probe
+from probekit.providers.api import ENTRY_KINDS, Function, Probe
 
 __all__ = ("EnabledSite", "RefusedProbe", "SiteSet", "TextReader", "find_sites", "journal_size")
 
@@ -251,14 +251,14 @@ def _probe_sites(
     if text is None:
         return (), ((function.addr, _UNMAPPED),)
     entry = entry_site(function.addr, text, facts)
-    if isinstance(entry, Refusal) and entry.reason == NO_PAD and facts.pads is None:
+    if isinstance(entry, SiteRefusal) and entry.reason == NO_PAD and facts.pads is None:
         # A kernel without ftrace has no pads at all: the first instruction is probed like any other.
-        if probe.kind in AT_ENTRY or facts.refused.reason(function.addr) is not None:
+        if probe.kind in ENTRY_KINDS or facts.refused.reason(function.addr) is not None:
             return insns.at(function, 4 if text.startswith(ENDBR64) else 0)
-    elif isinstance(entry, Refusal):
+    elif isinstance(entry, SiteRefusal):
         # No pad means that the kernel keeps tracers out (notrace), so its exits are left alone as well.
         return (), ((function.addr, entry.reason),)
-    elif probe.kind in AT_ENTRY:
+    elif probe.kind in ENTRY_KINDS:
         return (entry,), ()
     exits = _exits(function, text, code, facts)
     if exits.never_returns:

@@ -1,6 +1,7 @@
 """What the runtime asks of a guest kernel, and what it found out about it.
 
 - ``call_points``  places in a Linux kernel where a function may be called from outside
+- ``calls``        what a guest call borrows, and what it is for
 - ``safepoint``    reach such a place, call functions there, give everything back
 - ``linux``        the kernel's services, found by feature: allocate, make executable, free, synchronize
 - ``facts``        what the engines need to know of one guest

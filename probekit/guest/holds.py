@@ -11,16 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from probekit.errors import GuestError
+from probekit.guest.calls import HoldModule, ReleaseModule
 from probekit.guest.safepoint import SafePoint
 from probekit.kernel.btf import Btf
 from probekit.kernel.tracepoints import ReadRanges
 
-__all__ = ("HOLD", "RELEASE", "ModuleHolds", "find_module_holds")
-
-HOLD = "hold"
-RELEASE = "release"
-"""First words of the purposes of the two calls, before the module's address: what recovery reads in the journal."""
-
+__all__ = ("ModuleHolds", "find_module_holds")
 
 _MAX_MODULES = 4096
 _LIVE = 0
@@ -59,12 +55,12 @@ class ModuleHolds:
         """
         if not self.alive(read, module):
             raise GuestError(f"the module at {module:#x} was unloaded meanwhile", hint="try again")
-        if not point.call(self.get, module, purpose=f"{HOLD} {module:#x}") & 0xFF:
+        if not point.call(self.get, module, purpose=HoldModule(module)) & 0xFF:
             raise GuestError(f"the module at {module:#x} is being unloaded")
 
     def release(self, point: SafePoint, module: int) -> None:
         """Give the reference back."""
-        point.call(self.put, module, purpose=f"{RELEASE} {module:#x}")
+        point.call(self.put, module, purpose=ReleaseModule(module))
 
 
 def _number(read: ReadRanges, addr: int, size: int) -> int:

@@ -13,18 +13,17 @@ Which function serves for what, newest first. We look for the kernel's functions
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
-from probekit.errors import UnsupportedError
+from probekit.errors import GuestError, UnsupportedError
+from probekit.guest.calls import Allocate, Free, MemoryKind
 from probekit.guest.safepoint import SafePoint
 from probekit.guest.traphooks import HookServices, find_hooks
 from probekit.records import record
 
-__all__ = ("Allocation", "LinuxServices", "MemoryKind", "find_services")
-
-MemoryKind = Literal["exec", "data", "percpu", "grace"]
+__all__ = ("Allocation", "LinuxServices", "find_services")
 
 _PAGE = 4096
+_KERNEL = 1 << 63
 _GFP_KERNEL = 0xCC0  # the same bits on every kernel that has the symbols below
 _EXECMEM_DEFAULT = 0
 
@@ -88,14 +87,15 @@ class LinuxServices:
     def allocate(self, point: SafePoint, kind: MemoryKind, size: int) -> Allocation:
         """Allocate ``size`` bytes, rounded up to whole pages except for ``percpu``. The guest zeroes all but ``exec``.
 
-        Raises :class:`probekit.errors.GuestError` when the guest has no such memory left.
+        Raises :class:`probekit.errors.GuestError` when the guest has no such memory left, or returns no such address.
         """
         maker, alloc, _ = self.makers[kind]
         if kind != "percpu":
             size = -(-size // _PAGE) * _PAGE
         what = f"{size} bytes of {kind} memory"
-        purpose = f"allocate {kind} {size}"
-        addr = point.call_pointer(alloc, *maker.before, size, *maker.after, what=what, purpose=purpose)
+        addr = point.call_pointer(alloc, *maker.before, size, *maker.after, what=what, purpose=Allocate(kind, size))
+        if kind != "percpu" and addr < _KERNEL:
+            raise GuestError(f"the guest kernel returned {addr:#x} for {what}, which is no kernel address")
         return Allocation(kind=kind, addr=addr, size=size)
 
     def make_executable(self, point: SafePoint, memory: Allocation) -> None:
@@ -105,7 +105,7 @@ class LinuxServices:
 
     def free(self, point: SafePoint, memory: Allocation) -> None:
         """Give memory back to the guest kernel."""
-        point.call(self.makers[memory.kind][2], memory.addr, purpose=f"free {memory.addr:#x}")
+        point.call(self.makers[memory.kind][2], memory.addr, purpose=Free(memory.addr))
 
     def synchronize(self, point: SafePoint, *, timeout: float = 60.0) -> None:
         """Wait until no task can still be inside code that was reachable before this call.

@@ -85,7 +85,7 @@ class DataMemory(Protocol):
 
 
 class RamBytes(Protocol):
-    """Guest physical memory as a shared mapping (:class:`probekit.target.ram.GuestRam`)."""
+    """Guest physical memory as a shared mapping (:class:`probekit.target.guest_ram.GuestRam`)."""
 
     def read(self, phys: int, size: int) -> bytes:
         """Return exactly ``size`` bytes; raises :class:`MemoryAccessError` outside RAM."""

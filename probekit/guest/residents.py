@@ -164,7 +164,7 @@ def _lowest(task: Task, running: Sequence[int], loose: Sequence[int]) -> int:
 def vacated(
     make_point: Callable[[], SafePoint],
     target: Target,
-    services: LinuxServices,
+    synchronize: Callable[[SafePoint], object],
     inside: Callable[[SafePoint], list[Task]],
     *,
     prepare: Callable[[SafePoint], object] | None = None,
@@ -175,9 +175,9 @@ def vacated(
     """Reach a safe point at which no task will come back to our code. The guest runs while some task may.
 
     ``prepare``: called once, before the wait for readers. ``wait``: begins the wait and returns the function that
-    ends it, which is called while the guest runs; None where the guest has to wait in a call. ``inside``: the tasks
-    that will come back. ``settled``: whether there is nothing to wait for. It is called before the wait begins,
-    because an idle guest takes a second to come to a safe point again.
+    ends it, which is called while the guest runs; None where the guest has to wait in a call, which ``synchronize``
+    makes. ``inside``: the tasks that will come back. ``settled``: whether there is nothing to wait for. It is called
+    before the wait begins, because an idle guest takes a second to come to a safe point again.
     Raises :class:`GuestError` when a task is still inside after ``limit`` seconds.
     """
     deadline = time.monotonic() + limit
@@ -198,7 +198,7 @@ def vacated(
                 prepare(point)
                 prepare = None
             if wait is None:
-                services.synchronize(point)
+                synchronize(point)
             sleepers = inside(point)
             if not sleepers:
                 yield point

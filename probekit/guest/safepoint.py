@@ -22,61 +22,58 @@ from typing import Protocol
 
 from probekit.errors import Cancelled, GuestError, SafePointTimeout, TargetError
 from probekit.guest.call_points import LANDING, CallPoints
+from probekit.guest.calls import GENERAL_REGISTERS, CallPurpose, GuestCall, OtherCall, is_pointer
 from probekit.guest.health import check_status
 from probekit.guest.memory import PauseClock
 from probekit.target.api import Regs, StopReason, Target, Vcpu
 
-__all__ = ("CallLog", "NoCallLog", "SafePoint", "finish_call", "is_pointer", "returned_on")
+__all__ = ("CallLog", "NoCallLog", "SafePoint", "finish_call", "returned_on")
 
-_GENERAL = (
-    "rax rbx rcx rdx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15 rip eflags".split()
-)  # what belongs to the task; segment and control registers belong to the vCPU and are never copied
 _ARGS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
 _SKIP = 256
 _IF = 0x200
 _DF_TF = 0x500
 _SLICE = 0.1  # seconds between two looks at whether the user wants to stop
-_ERR_MIN = (1 << 64) - 4095
+_OTHER = OtherCall()
 _ALIVE = (2, 5)  # SIGINT, SIGTRAP; a machine that has shut down or panicked stops with another signal
 
 
 class CallLog(Protocol):
-    """Told of every borrowed task before it is touched, so that a later run can give it back.
+    """Receives every borrowed task before it is touched, so that a later run can give it back.
 
-    ``purpose``: what the call does to memory of ours, in words of the caller's. Whether it was done is known for
-    certain at any moment: not when the task still has its own registers, and from :meth:`call_returned` on.
+    Whether the call has done its work is certain at any moment: it has not while the task still has its own
+    registers, and it has from :meth:`call_returned` on.
     """
 
-    def call_started(
-        self, *, vcpu: Vcpu, regs: Mapping[str, int], return_addr: int, rsp: int, purpose: str
-    ) -> None: ...
+    def call_started(self, call: GuestCall) -> None:
+        """Note that the task is about to be borrowed."""
+        ...
 
-    def call_returned(self, value: int) -> None: ...
+    def call_returned(self, rsp: int, value: int) -> None:
+        """Note what the call with this ``rsp`` returned. Its task still has the registers of the call."""
+        ...
 
-    def call_done(self) -> None: ...
+    def call_done(self, rsp: int) -> None:
+        """Note that the task of the call with this ``rsp`` has its own registers again."""
+        ...
 
 
 class NoCallLog:
     """Keeps nothing: for tests, and for uses that only read."""
 
-    def call_started(self, *, vcpu: Vcpu, regs: Mapping[str, int], return_addr: int, rsp: int, purpose: str) -> None:
+    def call_started(self, call: GuestCall) -> None:
         """Keep nothing."""
 
-    def call_returned(self, value: int) -> None:
+    def call_returned(self, rsp: int, value: int) -> None:
         """Keep nothing."""
 
-    def call_done(self) -> None:
+    def call_done(self, rsp: int) -> None:
         """Keep nothing."""
-
-
-def is_pointer(value: int) -> bool:
-    """Return whether a returned value is an address: neither NULL nor an error pointer."""
-    return 0 < value < _ERR_MIN
 
 
 def finish_call(target: Target, vcpu: Vcpu, saved: Mapping[str, int]) -> None:
     """Put a borrowed task's own registers back on the vCPU where it returned."""
-    target.set_regs(vcpu, target.regs(vcpu).replace(**{name: saved[name] for name in _GENERAL}))
+    target.set_regs(vcpu, target.regs(vcpu).replace(**{name: saved[name] for name in GENERAL_REGISTERS}))
 
 
 def returned_on(target: Target, landing: int, rsp: int) -> Vcpu | None:
@@ -138,7 +135,7 @@ class SafePoint:
         finally:
             for addr in self._candidates:
                 self._target.clear_breakpoint(addr)
-        self._saved = {name: regs[name] for name in _GENERAL}
+        self._saved = {name: regs[name] for name in GENERAL_REGISTERS}
         return self
 
     def __exit__(
@@ -150,7 +147,7 @@ class SafePoint:
         if self._clock is not None and self._since:
             self._clock.note(time.monotonic() - self._since)  # the caller lets the guest run next
 
-    def call(self, function: int, *args: int, timeout: float = 60.0, purpose: str = "") -> int:
+    def call(self, function: int, *args: int, timeout: float = 60.0, purpose: CallPurpose = _OTHER) -> int:
         """Call a guest function with at most six integer arguments. Returns RAX, unsigned. ``purpose``: for the log.
 
         Raises :class:`GuestError` when it does not return in ``timeout`` seconds; the task is then still inside.
@@ -163,7 +160,7 @@ class SafePoint:
         regs = self._target.regs(self._vcpu).replace(
             **changes, rip=function, rsp=frame - 8, rax=0, eflags=(self._saved["eflags"] | _IF) & ~_DF_TF
         )
-        self._log.call_started(vcpu=self._vcpu, regs=self._saved, return_addr=landing, rsp=frame, purpose=purpose)
+        self._log.call_started(GuestCall(self._vcpu, self._saved, landing, frame, purpose))
         self._borrowed = True
         self._target.write(frame - 8, landing.to_bytes(8, "little"))
         self._target.set_breakpoint(landing)
@@ -173,13 +170,13 @@ class SafePoint:
         finally:
             if not _runs(self._target):
                 self._target.clear_breakpoint(landing)
-        self._log.call_returned(result)
+        self._log.call_returned(frame, result)
         finish_call(self._target, self._vcpu, self._saved)
         self._borrowed = False
-        self._log.call_done()
+        self._log.call_done(frame)
         return result
 
-    def call_pointer(self, function: int, *args: int, what: str, purpose: str = "") -> int:
+    def call_pointer(self, function: int, *args: int, what: str, purpose: CallPurpose = _OTHER) -> int:
         """Call a function that returns a pointer; raises :class:`GuestError` for NULL and error pointers.
 
         ``what``: names the memory in the error.

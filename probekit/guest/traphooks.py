@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
+from probekit.guest.calls import AddHook, HookKind, RemoveHook
 from probekit.guest.safepoint import SafePoint
 from probekit.records import record
 
 __all__ = (
     "EXTABLE_ENTRY",
-    "UNHOOK",
     "Fixup",
-    "HookKind",
     "HookServices",
     "KsymLayout",
     "NotifierLayout",
@@ -31,11 +29,6 @@ __all__ = (
     "find_hooks",
     "ksym_block",
 )
-
-HookKind = Literal["die_notifier", "bpf_ksym"]
-
-UNHOOK = "unhook"
-"""First word of the purpose of the call that takes one off, before its kind and address: for recovery."""
 
 _FUNCTIONS: Mapping[HookKind, tuple[str, str]] = {
     "die_notifier": ("register_die_notifier", "unregister_die_notifier"),
@@ -126,21 +119,21 @@ class TrapFacts:
 class HookServices:
     """The kernel's functions that add our structures to its lists and remove them."""
 
-    functions: Mapping[str, tuple[int, int]]
+    functions: Mapping[HookKind, tuple[int, int]]
     """Addresses of ``(add, remove)`` for each kind that the kernel has."""
     wait: int | None
     """Address of ``synchronize_rcu``."""
 
-    def add(self, point: SafePoint, kind: str, addr: int) -> None:
+    def add(self, point: SafePoint, kind: HookKind, addr: int) -> None:
         """Put our structure at ``addr`` on the kernel's list. The journal must name it as registered before."""
-        point.call(self.functions[kind][0], addr, purpose=f"hook {kind} {addr:#x}")
+        point.call(self.functions[kind][0], addr, purpose=AddHook(kind, addr))
 
-    def remove(self, point: SafePoint, kind: str, addr: int) -> None:
+    def remove(self, point: SafePoint, kind: HookKind, addr: int) -> None:
         """Take the structure at ``addr`` off the list. Nothing happens when it was never added.
 
         :meth:`settle` must come before its memory is given back.
         """
-        point.call(self.functions[kind][1], addr, purpose=f"{UNHOOK} {kind} {addr:#x}")
+        point.call(self.functions[kind][1], addr, purpose=RemoveHook(kind, addr))
 
     def settle(self, point: SafePoint) -> None:
         """Wait until nobody walks the lists who may have seen a structure that was removed."""
@@ -150,7 +143,7 @@ class HookServices:
 
 def find_hooks(find: Callable[[str], int | None]) -> HookServices:
     """Look the functions up by name."""
-    found: dict[str, tuple[int, int]] = {}
+    found: dict[HookKind, tuple[int, int]] = {}
     for kind, (add, remove) in _FUNCTIONS.items():
         first, second = find(add), find(remove)
         if first is not None and second is not None:

@@ -101,7 +101,7 @@ class _Arena:
 
 
 class _VariableMemory(Protocol):
-    """The memory of variables that live in a guest: part of :class:`probekit.interp.state.GuestVariables`."""
+    """The memory of variables that live in a guest: part of :class:`probekit.interp.state.VariablesElsewhere`."""
 
     def read(self, addr: int, size: int) -> bytes | None: ...
 

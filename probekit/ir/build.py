@@ -115,7 +115,7 @@ def build_program(program: typed.CheckedProgram, source: Source) -> Program:
             replaced(
                 _lower_clause(index, clause, program.aggregations),
                 text=texts[clause.span],
-                line=source.place(clause.span.start)[0],
+                line=source.named_line(source.place(clause.span.start)[0]),
                 start=clause.span.start,
             )
             for index, clause in enumerate(program.clauses)

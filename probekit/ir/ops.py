@@ -477,7 +477,7 @@ class Clause:
     text: str = ""
     """The clause as the user wrote it, for listings."""
     line: int = 0
-    """The line where it begins."""
+    """The line of the clause in its own script, by ``#line`` marks where there are any."""
     start: int = 0
     """The offset of the clause in the text that was compiled."""
 

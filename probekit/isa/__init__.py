@@ -1,13 +1,13 @@
-"""x86-64 instructions: decode, assemble, relocate.
+"""Decode, assemble and relocate x86-64 instructions.
 
-The only package that uses capstone, keystone and iced. It knows bytes and
+This is the only package that uses capstone, keystone and iced. It knows bytes and
 addresses, and no guest.
 
-- ``decode``    facts about one instruction; a fast scan of a function's control flow (iced)
-- ``assemble``  text to bytes (keystone), each line decoded again and compared with what was asked
-- ``asmtext``   the assembly text that is accepted, parsed before keystone sees it
-- ``compare``   compares a decoded instruction with the one that was asked for
-- ``access``    which memory an instruction has touched, from the registers after it
-- ``relocate``  the same effect from another address (iced's BlockEncoder), or a refusal with the reason
-- ``listing``   machine code as text, for people
+- ``decode``  give facts about one instruction, and scan a function's control flow fast (iced)
+- ``assemble``  turn text into bytes (keystone), decode each line again and compare it with the text
+- ``asm_syntax``  parse the assembly text before keystone sees it
+- ``compare``  tell whether a decoded instruction is the one that was asked for
+- ``access``  tell what memory an instruction has touched, from the registers after it
+- ``relocate``  move instructions to another address (iced's BlockEncoder), or refuse with the reason
+- ``listing``  write machine code as text for people
 """

@@ -1,12 +1,12 @@
-"""What an instruction did to memory, seen from the registers behind it.
+"""Tell what an instruction did to memory, from the registers after it.
 
-A data watchpoint of an emulator stops behind the access, so the instruction
-has run and some registers have moved on. Addresses are worked out backwards:
+A data watchpoint of an emulator stops after the access, so the instruction
+has run and some registers have changed. Addresses are worked out backwards:
 
     mov [rdx], eax       rdx                             4 bytes written, their value is eax
     push rax             rsp                             (RSP has gone down by 8)
-    rep movsb            rdi - 1 written, rsi - 1 read   one element: RDI and RSI have gone on
-    mov rax, [rax]       unknown                         the address was overwritten by what it led to
+    rep movsb            rdi - 1 written, rsi - 1 read   one element: RDI and RSI have moved on
+    mov rax, [rax]       unknown                         the loaded value has replaced the address
 
 Source: Intel SDM vol. 2 (string instructions, REP prefixes), vol. 1 section 3.7 (operand addressing).
 """
@@ -32,7 +32,7 @@ from iced_x86 import (
 
 from probekit.records import record
 
-__all__ = ("Access", "accesses_behind", "element_of")
+__all__ = ("MemoryAccess", "accesses_after", "string_element")
 
 _MASK: Final = (1 << 64) - 1
 _DIRECTION: Final = 1 << 10
@@ -51,21 +51,21 @@ _BASES: Final = {Register.FS: "fs_base", Register.GS: "gs_base"}
 
 
 @record
-class Access:
-    """One access. ``addr``: its first byte, None when no register tells any more; ``size``: bytes, 0 when unknown.
-
-    ``value``: the bytes that were stored, where registers or the instruction still have them.
-    """
+class MemoryAccess:
+    """One access to memory."""
 
     addr: int | None
+    """The address of its first byte; None when the registers no longer show it."""
     size: int
+    """Bytes; 0 when unknown."""
     read: bool
     write: bool
     value: bytes | None = None
+    """The bytes that were stored, where registers or the instruction still have them."""
 
 
-def element_of(raw: bytes) -> bytes | None:
-    """A string instruction without its REP prefix: what the CPU does for one element. None: it has none.
+def string_element(raw: bytes) -> bytes | None:
+    """Return a string instruction without its REP prefix: what the CPU does for one element. None for any other.
 
     ``f3 48 ab`` (rep stosq) gives ``48 ab``.
     """
@@ -77,13 +77,13 @@ def element_of(raw: bytes) -> bytes | None:
     return None if len(prefixes) == end else prefixes + raw[end : insn.len]
 
 
-def accesses_behind(raw: bytes, addr: int, regs: Mapping[str, int]) -> tuple[Access, ...]:
-    """The accesses of the instruction ``raw`` at ``addr`` that has just been executed; of a REP: of its last element.
+def accesses_after(raw: bytes, addr: int, regs: Mapping[str, int]) -> tuple[MemoryAccess, ...]:
+    """Return the accesses of the instruction ``raw`` at ``addr``, which has just been executed.
 
-    ``regs``: registers by name behind it, segment bases as ``fs_base`` and ``gs_base``. Empty: it touches no memory,
-    or is none.
+    Of an instruction with REP these are the accesses of its last element. ``regs``: the registers after it by name,
+    segment bases as ``fs_base`` and ``gs_base``. Empty when it touches no memory or the bytes are no instruction.
     """
-    insn = Decoder(64, element_of(raw) or raw[:15], ip=addr).decode()
+    insn = Decoder(64, string_element(raw) or raw[:15], ip=addr).decode()
     if insn.code == Code.INVALID:
         return ()
     info = InstructionInfoFactory().info(insn)
@@ -97,14 +97,14 @@ def accesses_behind(raw: bytes, addr: int, regs: Mapping[str, int]) -> tuple[Acc
     )
 
 
-def _access(insn: Instruction, memory: UsedMemory, written: frozenset[int], regs: Mapping[str, int]) -> Access:
+def _access(insn: Instruction, memory: UsedMemory, written: frozenset[int], regs: Mapping[str, int]) -> MemoryAccess:
     write = memory.access in _WRITES
-    return Access(
+    return MemoryAccess(
         addr=_address(insn, memory, written, regs),
         size=MemorySizeExt.size(memory.memory_size),
         read=memory.access in _READS,
         write=write,
-        value=_stored(insn, regs) if write else None,
+        value=_stored_bytes(insn, regs) if write else None,
     )
 
 
@@ -113,7 +113,7 @@ def _address(insn: Instruction, memory: UsedMemory, written: frozenset[int], reg
     for register, scale in ((memory.base, 1), (memory.index, memory.scale)):
         if not register:  # Register.NONE
             continue
-        value = _before(insn, register, written, memory, regs)
+        value = _value_before(insn, register, written, memory, regs)
         if value is None:
             return None
         total += value * scale
@@ -127,10 +127,10 @@ def _address(insn: Instruction, memory: UsedMemory, written: frozenset[int], reg
     return total & _MASK
 
 
-def _before(
+def _value_before(
     insn: Instruction, register: Any, written: frozenset[int], memory: UsedMemory, regs: Mapping[str, int]
 ) -> int | None:
-    """What ``register`` held when the address was made; None when that is lost."""
+    """Return what ``register`` held when the address was computed; None when that is lost."""
     full = RegisterExt.full_register(register)
     name = _NAMES[full]
     if name == "rip":
@@ -150,7 +150,7 @@ def _before(
     return value & ((1 << bits) - 1)
 
 
-def _stored(insn: Instruction, regs: Mapping[str, int]) -> bytes | None:
+def _stored_bytes(insn: Instruction, regs: Mapping[str, int]) -> bytes | None:
     if insn.code in _STOS:
         return _bytes_of(regs["rax"], MemorySizeExt.size(insn.memory_size))
     if insn.mnemonic not in _STORES or insn.op0_kind != OpKind.MEMORY:

@@ -1,10 +1,10 @@
-"""Text to bytes: the only user of keystone, which is never believed.
+"""Assemble text to bytes with keystone, and check what it made.
 
-keystone 0.9.2 emits wrong bytes without a word: an out-of-reach `call` wraps,
-`[0xffffffff82001000]` becomes RIP-relative to somewhere else, wide immediates
-lose their upper half, `nop dword ptr [rax+rax]` is not a nop. So the text is
-parsed by us (:mod:`probekit.isa.asmtext`), assembled with plain numbers at the
-real address, and every instruction is decoded again by iced and compared:
+keystone 0.9.2 emits wrong bytes without an error: an out-of-reach `call` wraps,
+`[0xffffffff82001000]` becomes RIP-relative to another place, wide immediates
+lose their upper half, `nop dword ptr [rax+rax]` is not a nop. So probekit parses the text
+itself (:mod:`probekit.isa.asm_syntax`), has it assembled with plain numbers at the
+real address, and decodes every instruction again with iced and compares:
 operation, prefixes, registers, memory operands, immediates, branch targets. ::
 
     assemble("call 0xffffffff00000000", 0xffffffff81000000)    AssembleError
@@ -24,15 +24,15 @@ from typing import Any, assert_never
 from iced_x86 import Code, Decoder, Instruction
 
 from probekit.errors import InternalError
-from probekit.isa.asmtext import AssembleError, Data, Imm, Label, LabelRef, Line, Statement, parse, render
+from probekit.isa.asm_syntax import AssembleError, Data, Imm, LabelDef, LabelRef, Line, Statement, parse, render
 from probekit.isa.compare import mismatch
 
 __all__ = ("AssembleError", "assemble")
 
 _MASK64 = (1 << 64) - 1
 
-# What keystone does not know, spelled out. It is decoded and compared like everything else.
-_SPELLED = {
+# The bytes of what keystone does not know. They are decoded and compared like everything else.
+_BYTES = {
     "endbr64": b"\xf3\x0f\x1e\xfa",  # endbr64
     "serialize": b"\x0f\x01\xe8",  # serialize
 }
@@ -40,25 +40,28 @@ _SPELLED = {
 
 @lru_cache(maxsize=1)
 def _keystone() -> tuple[Any, type[Exception]]:
-    # Imported late, as not every command assembles; through importlib, as it exports nothing a type checker sees.
+    # Imported here, as not every command assembles; through importlib, as a type checker sees none of its exports.
     library: Any = import_module("keystone")
     return library.Ks(library.KS_ARCH_X86, library.KS_MODE_64), library.KsError
 
 
 def assemble(text: str, addr: int) -> bytes:
-    """The bytes of ``text`` for address ``addr``; see :mod:`probekit.isa.asmtext` for what it may hold."""
+    """Return the bytes of ``text`` for the address ``addr``. :mod:`probekit.isa.asm_syntax` has the syntax.
+
+    Raises :class:`AssembleError` for text that is not understood or does not assemble to itself.
+    """
     lines = parse(text)
     _check_labels(lines)
     code = _encode("\n".join(_for_keystone(line) for line in lines), addr)
     if code is None:
-        raise _culprit(lines, addr)
+        raise _refused_statement(lines, addr)
     _Verifier(code, addr).run(lines)
     return code
 
 
 def _for_keystone(line: Line) -> str:
-    if isinstance(line.item, Statement) and line.item.mnemonic in _SPELLED:
-        return f".byte {', '.join(map(hex, _SPELLED[line.item.mnemonic]))}"
+    if isinstance(line.item, Statement) and line.item.mnemonic in _BYTES:
+        return f".byte {', '.join(map(hex, _BYTES[line.item.mnemonic]))}"
     return render(line.item)
 
 
@@ -73,8 +76,8 @@ def _encode(text: str, addr: int) -> bytes | None:
     return code or b""
 
 
-def _culprit(lines: list[Line], addr: int) -> AssembleError:
-    # keystone does not say which statement it refused. Try each with numbers for its labels.
+def _refused_statement(lines: list[Line], addr: int) -> AssembleError:
+    # keystone does not say which statement it refused: try each alone, with numbers for its labels.
     for line in lines:
         if isinstance(line.item, Statement):
             operands = tuple(Imm(addr) if isinstance(o, LabelRef) else o for o in line.item.operands)
@@ -87,7 +90,7 @@ def _culprit(lines: list[Line], addr: int) -> AssembleError:
 def _check_labels(lines: list[Line]) -> None:
     defined: set[str] = set()
     for line in lines:
-        if isinstance(line.item, Label):
+        if isinstance(line.item, LabelDef):
             if line.item.name in defined:
                 raise AssembleError("label defined twice", text=line.text, line=line.number)
             defined.add(line.item.name)
@@ -98,7 +101,7 @@ def _check_labels(lines: list[Line]) -> None:
                 names = [name for o in operands if (name := getattr(o, "label", None) or _ref(o))]
             case Data(items=items):
                 names = [name for o in items if (name := _ref(o))]
-            case Label():
+            case LabelDef():
                 pass
             case _:
                 assert_never(line.item)
@@ -113,7 +116,7 @@ def _ref(operand: object) -> str:
 
 @dataclass(slots=True)
 class _Verifier:
-    """Walks the code in step with the text. Two rounds: the first only finds where the labels are."""
+    """Walks the code in step with the text, in two rounds. The first one only finds where the labels are."""
 
     code: bytes
     addr: int
@@ -124,7 +127,7 @@ class _Verifier:
         for line, insn in decoded:
             if isinstance(line.item, Statement):
                 if not isinstance(insn, Instruction):
-                    raise InternalError("a parsed line is neither a label nor an instruction")
+                    raise InternalError("a statement was decoded as data")
                 reason = mismatch(line.item, insn, self.labels)
             elif isinstance(line.item, Data):
                 reason = self._data_mismatch(line.item, insn)
@@ -134,25 +137,25 @@ class _Verifier:
                 raise AssembleError(reason, text=line.text, line=line.number, code=self._bytes(insn))
 
     def _decode(self, lines: list[Line]) -> list[tuple[Line, Any]]:
-        """Each line with its Instruction, or with (offset, size) for data."""
+        """Return each line with its Instruction, or with (offset, size) for data."""
         decoder = Decoder(64, self.code, ip=self.addr)
         found: list[tuple[Line, Any]] = []
         for line in lines:
             item = line.item
-            if isinstance(item, Label):
+            if isinstance(item, LabelDef):
                 self.labels[item.name] = self.addr + decoder.position & _MASK64
             elif isinstance(item, Data):
-                place = (decoder.position, item.width * len(item.items))
-                if sum(place) > len(self.code):
+                span = (decoder.position, item.width * len(item.items))
+                if sum(span) > len(self.code):
                     raise AssembleError("the code ends too early", text=line.text, line=line.number)
-                found.append((line, place))
-                decoder.position = sum(place)
-                decoder.ip = self.addr + sum(place)
+                found.append((line, span))
+                decoder.position = sum(span)
+                decoder.ip = self.addr + sum(span)
             else:
                 insn = decoder.decode()
                 if insn.code == Code.INVALID:
                     raise AssembleError(
-                        "assembled to something that is no instruction", text=line.text, line=line.number
+                        "assembled to something that is not an instruction", text=line.text, line=line.number
                     )
                 found.append((line, insn))
         if decoder.position != len(self.code):
@@ -163,7 +166,7 @@ class _Verifier:
         start, size = insn if isinstance(insn, tuple) else (insn.ip - self.addr, insn.len)
         return self.code[start : start + size]
 
-    def _data_mismatch(self, item: Data, place: tuple[int, int]) -> str | None:
+    def _data_mismatch(self, item: Data, span: tuple[int, int]) -> str | None:
         bits = item.width * 8
         want = b""
         for value in item.items:
@@ -171,4 +174,4 @@ class _Verifier:
             if not -(1 << bits - 1) <= number < 1 << bits:
                 return f"{number:#x} does not fit {item.width} bytes"
             want += (number & (1 << bits) - 1).to_bytes(item.width, "little")
-        return None if self._bytes(place) == want else "assembled to other data than was asked"
+        return None if self._bytes(span) == want else "assembled to other data than was asked"

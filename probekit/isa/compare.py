@@ -1,7 +1,7 @@
-"""Is a decoded instruction the one that was asked for?
+"""Tell whether a decoded instruction is the one that was asked for.
 
-:func:`mismatch` compares a parsed :class:`~probekit.isa.asmtext.Statement` with
-iced's reading of the assembled bytes. What may differ is what means the same:
+:func:`mismatch` compares a parsed :class:`~probekit.isa.asm_syntax.Statement` with
+iced's reading of the assembled bytes. Two forms with the same meaning are equal:
 `jz`/`je`, `[rax + rbx]`/`[rbx + rax]`, `xchg a, b`/`xchg b, a`, an absolute
 address reached RIP-relative. ::
 
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from iced_x86 import Instruction, MemorySizeExt, OpKind, Register
 
-from probekit.isa.asmtext import Imm, LabelRef, Mem, Operand, Reg, Statement
+from probekit.isa.asm_syntax import Imm, LabelRef, Mem, Operand, Reg, Statement
 from probekit.isa.decode import mnemonic_name
 
 __all__ = ("mismatch",)
@@ -50,13 +50,13 @@ _MEMORY = int(OpKind.MEMORY)
 _REGISTER = int(OpKind.REGISTER)
 _COMMUTE = frozenset({"xchg", "test"})
 _STRINGS = frozenset(f"{stem}{size}" for stem in ("movs", "stos", "lods", "scas", "cmps") for size in "bwdq")
-# A register among the operands does not give the memory operand's size here; the text must.
+# A register operand of these does not imply the size of the memory operand: the text must say it.
 _SIZE_NOT_IMPLIED = frozenset({"movzx", "movsx", "movsxd", "shl", "shr", "sar", "rol", "ror", "rcl", "rcr"})
 _SIZELESS = frozenset({"lea", "cmpxchg16b", "cmpxchg8b", "invlpg", "clflush", "clflushopt", "fxsave", "fxrstor"})
 
 
 def mismatch(asked: Statement, insn: Instruction, labels: Mapping[str, int]) -> str | None:
-    """Why ``insn`` is not what was asked, or None. ``labels``: the address of every label of the block."""
+    """Return why ``insn`` is not what was asked, or None. ``labels``: the address of every label of the block."""
     name = mnemonic_name(insn)
     if _ALIASES.get(asked.mnemonic, asked.mnemonic) != name:
         return f"assembled to {name}"
@@ -158,7 +158,7 @@ def _relative(asked: Mem, insn: Instruction, labels: Mapping[str, int]) -> str |
 
 
 def _address(base: str, index: str, scale: int) -> tuple[frozenset[str] | tuple[str, str], int]:
-    # With scale 1 the two registers may stand either way round.
+    # With scale 1 the two registers may stand in either order.
     if scale == 1 or not index:
         return frozenset({base, index} - {_NONE}) if base != index else (base, index), 1
     return (base, index), scale

@@ -1,14 +1,14 @@
-"""Decoding x86-64: frozen facts about one instruction, and a fast scan of a whole function.
+"""Decode x86-64: facts about one instruction, and a fast scan of a whole function.
 
-iced does the work; capstone only cross-checks it in the tests. Two faces:
+iced does the work; capstone only cross-checks it in the tests.
 
-- :func:`decode_one` / :func:`decode_run` build an :class:`Insn` per
-  instruction, for the few that are looked at closely;
+- :func:`decode_one` and :func:`decode_run` build an :class:`Insn` for each
+  instruction, for the few that are examined closely.
 - :func:`scan_flow` walks a function and keeps only what moves control. It
-  builds no object per ordinary instruction, because the exits of 44,000
+  builds no object for an ordinary instruction, because the exits of 44,000
   functions (2.6 million instructions) must be found in a second.
 
-Terms. The *flow* of an instruction is where control can go after it::
+The *flow* of an instruction is where control can go after it::
 
     next           48 89 e5           mov rbp, rsp       the following instruction only
     jump           e9 ....            jmp rel32          the target only
@@ -37,9 +37,9 @@ __all__ = (
     "NOP5",
     "DecodeError",
     "Flow",
+    "FlowExit",
     "FlowScan",
     "Insn",
-    "Leave",
     "decode_one",
     "decode_run",
     "instruction_starts",
@@ -65,7 +65,7 @@ _FLOWS: dict[int, Flow] = {
     FlowControl.EXCEPTION: "trap",
 }
 _PLAIN_RET = frozenset({Code.RETNQ, Code.RETNQ_IMM16})
-# iced calls SYSCALL, VMCALL and their kin "calls"; none has a target.
+# iced calls SYSCALL, VMCALL and similar ones "calls"; none has a target.
 _NEAR_CALL = frozenset({Code.CALL_REL32_64, Code.CALL_RM64})
 _FAR_JUMP = frozenset({Code.JMP_M1616, Code.JMP_M1632, Code.JMP_M1664, Code.CALL_M1616, Code.CALL_M1632})
 # Intel's reading of a 66h prefix on a near branch (ignored); AMD would take a 16-bit offset.
@@ -76,7 +76,7 @@ _MNEMONICS = {value: name.lower() for name, value in vars(Mnemonic).items() if i
 
 
 class DecodeError(ProbekitError):
-    """Bytes that are no instruction. ``addr``: where; ``raw``: what stood there (bounded)."""
+    """Bytes that are no instruction. ``addr``: their address; ``raw``: the bytes, at most 16."""
 
     def __init__(self, message: str, *, addr: int, raw: bytes) -> None:
         super().__init__(message)
@@ -86,21 +86,20 @@ class DecodeError(ProbekitError):
 
 @dataclass(frozen=True, slots=True)
 class Insn:
-    """One decoded instruction.
-
-    ``target``: of a direct branch or call, else None. ``rip_target``: the
-    address that a RIP-relative operand names, else None.
-    """
+    """One decoded instruction."""
 
     addr: int
     raw: bytes
     flow: Flow
     mnemonic: str
     target: int | None = None
+    """The address that a direct branch or call leads to, else None."""
     rip_target: int | None = None
+    """The address that a RIP-relative operand names, else None."""
 
     @property
     def size(self) -> int:
+        """Bytes."""
         return len(self.raw)
 
     @property
@@ -110,49 +109,49 @@ class Insn:
 
     @property
     def is_nop5(self) -> bool:
-        """True for the one 5-byte nop that the kernel's ftrace pads with."""
+        """Whether it is the 5-byte nop that the kernel's ftrace pads functions with."""
         return self.raw == NOP5
 
     @property
     def is_endbr(self) -> bool:
+        """Whether it is ``endbr64``, a valid target of indirect branches."""
         return self.raw == ENDBR64
 
-    @property
-    def is_rip_relative(self) -> bool:
-        return self.rip_target is not None
 
+class FlowExit(NamedTuple):
+    """An instruction that moves control out of the scanned code.
 
-class Leave(NamedTuple):
-    """An instruction that moves control out of the scanned code. ``target``: of a direct branch, else 0.
-
-    A tuple, not a dataclass: one kernel has 60,000 of them.
+    It is a tuple and not a dataclass because one kernel has 60,000 of them.
     """
 
     flow: Flow
     addr: int
     size: int
+    """Bytes."""
     target: int
+    """The address that a direct branch leads to, else 0."""
 
 
 class FlowScan(NamedTuple):
-    """What :func:`scan_flow` saw.
+    """The result of :func:`scan_flow`."""
 
-    ``leaves``: returns, jumps to outside, indirect jumps, in address order.
-    ``inner``: targets of direct branches that stay inside the code.
-    ``strays``: addresses of int3 that ordinary code runs into, and of undefined bytes:
-    another debugger's breakpoint, or data; what follows may be decoded out of step.
-    ``last``: flow of the last instruction that is not padding; ``end``: the address after it.
-    """
-
-    leaves: list[Leave]
-    inner: list[int]
+    exits: list[FlowExit]
+    """Returns, jumps to outside and indirect jumps, in address order."""
+    inner_targets: list[int]
+    """Targets of direct branches that stay inside the code."""
     strays: list[int]
+    """Addresses of an int3 that ordinary code runs into, and of undefined bytes.
+
+    They are another debugger's breakpoint, or data; what follows may be decoded out of step.
+    """
     last: Flow
+    """The flow of the last instruction that is not padding."""
     end: int
+    """The address after that instruction."""
 
 
 def mnemonic_name(insn: Instruction) -> str:
-    """iced's name of an instruction's operation, lower case: ``mov``, ``cmove``."""
+    """Return iced's name of an instruction's operation in lower case: ``mov``, ``cmove``."""
     return _MNEMONICS[insn.mnemonic]
 
 
@@ -184,7 +183,7 @@ def _facts(insn: Instruction, raw: bytes) -> Insn:
 
 
 def decode_one(code: bytes, addr: int) -> Insn:
-    """The instruction at the start of ``code``; :class:`DecodeError` when there is none (or it is cut short)."""
+    """Decode the instruction at the start of ``code``. Raises :class:`DecodeError` when it is none or cut short."""
     insn = Decoder(64, code[:15], _OPTIONS, ip=addr).decode()
     if insn.code == Code.INVALID:
         raise DecodeError(f"no instruction at {addr:#x}: {code[:15].hex(' ')}", addr=addr, raw=code)
@@ -192,7 +191,7 @@ def decode_one(code: bytes, addr: int) -> Insn:
 
 
 def decode_run(code: bytes, addr: int) -> Iterator[Insn]:
-    """Every instruction of ``code`` in order; :class:`DecodeError` at the first that is none or is cut short."""
+    """Yield every instruction of ``code``. Raises :class:`DecodeError` at bytes that are none, or are cut short."""
     for insn in Decoder(64, code, _OPTIONS, ip=addr):
         offset = insn.ip - addr
         if insn.code == Code.INVALID:
@@ -201,7 +200,7 @@ def decode_run(code: bytes, addr: int) -> Iterator[Insn]:
 
 
 def instruction_starts(code: bytes, addr: int) -> list[int]:
-    """The address of every instruction of a function up to the first that is none; padding and int3 left out."""
+    """Return the address of every instruction of a function, up to bytes that are none; without padding and int3."""
     starts: list[int] = []
     for insn in Decoder(64, code[: scan_flow(code, addr).end - addr], _OPTIONS, ip=addr):
         if insn.code == Code.INVALID:
@@ -212,7 +211,7 @@ def instruction_starts(code: bytes, addr: int) -> list[int]:
 
 
 def scan_flow(code: bytes, addr: int) -> FlowScan:
-    """Walk ``code`` once and keep what moves control; see :class:`FlowScan`."""
+    """Walk ``code`` once and keep what moves control. ``addr``: its address."""
     body = code.rstrip(b"\xcc")
     scan = _scan(body, addr)
     if scan.strays and len(body) < len(code):
@@ -224,8 +223,8 @@ def scan_flow(code: bytes, addr: int) -> FlowScan:
 _BRANCH: dict[int, Flow] = {int(FlowControl.CONDITIONAL_BRANCH): "cond", int(FlowControl.UNCONDITIONAL_BRANCH): "jump"}
 _CALL = int(FlowControl.CALL)
 _INT = int(FlowControl.INTERRUPT)
-# After these an int3 is padding or the compiler's stop for straight-line speculation, not a breakpoint. A call
-# is one of them: a function that never returns is called last.
+# After these an int3 is padding, or the compiler's barrier against straight-line speculation, and no breakpoint. A
+# call is one of them: the last instruction may be a call of a function that never returns.
 _ENDS = frozenset(
     int(flow)
     for flow in (
@@ -242,8 +241,8 @@ _ENDS = frozenset(
 
 def _scan(code: bytes, addr: int) -> FlowScan:
     # The hot loop: local names, integer compares, nothing built for ordinary instructions.
-    leaves: list[Leave] = []
-    inner: list[int] = []
+    exits: list[FlowExit] = []
+    inner_targets: list[int] = []
     strays: list[int] = []
     end = addr + len(code)
     flow = 0
@@ -257,9 +256,9 @@ def _scan(code: bytes, addr: int) -> FlowScan:
         if flow in branch:
             target = insn.near_branch_target
             if addr < target < end:
-                inner.append(target)
+                inner_targets.append(target)
             else:
-                leaves.append(Leave(branch[flow], insn.ip, insn.len, target))
+                exits.append(FlowExit(branch[flow], insn.ip, insn.len, target))
         elif flow == interrupt:
             if before not in ends:
                 strays.append(insn.ip)
@@ -267,12 +266,12 @@ def _scan(code: bytes, addr: int) -> FlowScan:
         elif flow != call:
             kind = _flow_of(insn)
             if kind in _LEAVING:
-                leaves.append(Leave(kind, insn.ip, insn.len, 0))
+                exits.append(FlowExit(kind, insn.ip, insn.len, 0))
             elif kind == "undefined":
                 strays.append(insn.ip)
         mover = insn
     last, stop = _last_flow(code, addr, mover)
-    return FlowScan(leaves, inner, strays, last, stop)
+    return FlowScan(exits, inner_targets, strays, last, stop)
 
 
 def _last_flow(code: bytes, addr: int, mover: Instruction | None) -> tuple[Flow, int]:

@@ -1,4 +1,4 @@
-"""Machine code as text, for people.
+"""Write machine code as text for people.
 
 b"\\x0f\\x1f\\x44\\x00\\x00" at 0x1000  ->  "0x1000: 0f1f440000                       nop [rax+rax]"
 """
@@ -13,7 +13,7 @@ __all__ = ("listing",)
 
 
 def listing(code: bytes, addr: int) -> Iterator[str]:
-    """A line for each instruction; bytes that are none decode as ``(bad)``."""
+    """Yield a line for each instruction; bytes that are no instruction show as ``(bad)``."""
     formatter = Formatter(FormatterSyntax.INTEL)
     formatter.hex_prefix, formatter.hex_suffix = "0x", ""
     for insn in Decoder(64, code, ip=addr):

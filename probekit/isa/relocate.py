@@ -1,4 +1,4 @@
-"""Moving instructions: the same effect from another address.
+"""Move instructions so that they have the same effect at another address.
 
 The copied bytes do at ``new_addr`` what the originals did at ``addr``::
 
@@ -28,7 +28,7 @@ from iced_x86 import BlockEncoder, Code, Decoder, Instruction, MemoryOperand, Op
 from probekit.errors import ProbekitError
 from probekit.isa.decode import DecodeError, Insn, decode_run
 
-__all__ = ("RelocateError", "Relocated", "refusal", "relocate", "relocate_jump")
+__all__ = ("RelocateError", "Relocated", "relocate", "relocate_jump", "why_not_movable")
 
 _REACH = (1 << 31) - 4096  # rel32, less what the copy may grow by
 _STOPS = frozenset({"jump", "ret", "indirect_jump", "call", "indirect_call"})
@@ -70,17 +70,19 @@ class RelocateError(ProbekitError):
 
 @dataclass(frozen=True, slots=True)
 class Relocated:
-    """A moved run. ``code``: its bytes for ``addr``; ``goes_on``: False when no execution reaches its end."""
+    """A run of instructions for another address."""
 
     addr: int
+    """Its new address."""
     code: bytes
-    goes_on: bool
+    falls_through: bool
+    """False when no execution reaches its end."""
 
 
-def refusal(insn: Insn) -> str | None:
-    """Why ``insn`` must not be executed from a copy, or None. Its operands' reach is checked by :func:`relocate`."""
+def why_not_movable(insn: Insn) -> str | None:
+    """Return why ``insn`` must not be executed from a copy, or None. :func:`relocate` checks its operands' reach."""
     if insn.flow == "undefined":
-        return "it is no instruction"
+        return "it is not an instruction"
     if insn.flow == "trap":
         return f"{insn.mnemonic} tells its handler its own address"
     if insn.mnemonic in _REFUSED:
@@ -96,7 +98,7 @@ def refusal(insn: Insn) -> str | None:
 
 
 def _segment_written(insn: Insn) -> int | None:
-    """SS or GS, where the instruction loads it."""
+    """Return SS or GS where the instruction loads it, else None."""
     decoded = Decoder(64, insn.raw, ip=insn.addr).decode()
     written = decoded.op0_register if decoded.op0_kind == OpKind.REGISTER else Register.NONE
     return written if written in _SEGMENTS else None
@@ -109,44 +111,45 @@ def relocate(
 
     ``jump_back``: end with a jump to what follows the originals, where control gets there.
     ``faulting``: addresses with an exception-table entry: a fault in a copy would not find its fix-up.
+    Raises :class:`RelocateError`, which names the instruction that cannot be moved.
     """
     try:
         insns = list(decode_run(code, addr))
     except DecodeError as error:
-        raise RelocateError("it is no instruction, or is cut short", addr=error.addr) from error
+        raise RelocateError("it is not an instruction, or is cut short", addr=error.addr) from error
     starts = frozenset(insn.addr for insn in insns)
-    for place, insn in enumerate(insns):
+    for index, insn in enumerate(insns):
         _check(insn, starts, addr, addr + len(code), new_addr)
         if insn.addr in faulting:
             raise RelocateError("a fault in it is handled by its address", addr=insn.addr)
-        if insn.flow in ("call", "indirect_call") and place + 1 < len(insns):
+        if insn.flow in ("call", "indirect_call") and index + 1 < len(insns):
             raise RelocateError("the call would return into the moved run", addr=insn.addr)
     end = addr + len(code)
-    goes_on = not insns or insns[-1].flow not in _STOPS
+    falls_through = not insns or insns[-1].flow not in _STOPS
     block = BlockEncoder(64)
     for decoded in Decoder(64, code, ip=addr):
         moved = _moved(decoded)
         if decoded.ip == addr:
-            # A branch to where the run begins goes there, not to the copy: the probe that stands there fires again, and
-            # nobody loops in a copy that is to be freed (the kernel's `jmp .` in which a dead CPU waits).
+            # A branch to the run's beginning goes to the original, not to the copy: the probe there fires again, and
+            # no CPU loops in a copy that is to be freed (the kernel's `jmp .` in which a dead CPU waits).
             moved[0].ip = 0
         block.add_many(moved)
-    if jump_back and goes_on:
+    if jump_back and falls_through:
         _check_reach(end, end, new_addr)
         block.add(Instruction.create_branch(Code.JMP_REL32_64, end))
     try:
-        return Relocated(new_addr, bytes(block.encode(new_addr)), goes_on)
+        return Relocated(new_addr, bytes(block.encode(new_addr)), falls_through)
     except ValueError as error:
         raise RelocateError(str(error), addr=addr) from error
 
 
 def relocate_jump(insn: bytes, addr: int, new_addr: int) -> bytes:
-    """One jump or branch, moved; nothing behind it."""
+    """Return one jump or branch for ``new_addr``, with nothing after it. Raises :class:`RelocateError`."""
     return relocate(insn, addr, new_addr, jump_back=False).code
 
 
 def _check(insn: Insn, starts: frozenset[int], lo: int, hi: int, new_addr: int) -> None:
-    reason = refusal(insn)
+    reason = why_not_movable(insn)
     if reason is not None:
         raise RelocateError(reason, addr=insn.addr)
     if insn.rip_target is not None:

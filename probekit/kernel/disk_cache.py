@@ -25,10 +25,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from probekit import resources
 from probekit.kernel.btf_sections import BtfIndex
 from probekit.kernel.kallsyms import RawSymbols
 from probekit.kernel.memory import KernelMemory
+from probekit.resources import cache_dir as user_cache_dir
 
 __all__ = ("CacheEntry", "cache_dir", "find_entry", "store_entry")
 
@@ -56,12 +56,12 @@ class CacheEntry:
 
 
 def cache_dir() -> Path | None:
-    """The folder of the cache; it may not exist yet. None if the user has no home."""
-    return resources.cache_dir("symbols")
+    """Return the folder of the cache, which may not exist yet; None if the user has no home."""
+    return user_cache_dir("symbols")
 
 
 def find_entry(memory: KernelMemory, base: int, folder: Path | None = None) -> CacheEntry | None:
-    """The entry of the kernel at ``base``, or None."""
+    """Return the entry of the kernel at ``base``, or None."""
     folder = folder or cache_dir()
     for path in _files(folder) if folder is not None else ():
         try:

@@ -98,6 +98,11 @@ def check_program(
         if part:
             check_until(parts[part - 1])  # an earlier script may have faults of its own, or not be closed
         raise CompileError((refusal.diagnostic,), source, part) from refusal
+    if uses.first_default is not None and not macros.default_args:
+        setting = min(option.span.start for option in scanned.options if option.name == "defaultargs")
+        begin = (0, *parts)[bisect_right(parts, setting)]
+        if uses.first_default < begin:  # an option holds for its own script and later ones
+            check_until(begin)
     for item in script.items:
         crossed = bisect_right(parts, item.span.start)
         if crossed < len(parts) and item.span.end > parts[crossed]:

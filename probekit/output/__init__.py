@@ -1,4 +1,4 @@
-"""Renderers: the consumer's neutral events as text for people and JSON for programs.
+"""Renderers: write the consumer's neutral events as text for people and as JSON for programs.
 
 - ``api``            what a renderer is
 - ``text``           dtrace(1)'s text: the header, a line for each record, aggregations
@@ -8,5 +8,6 @@
 - ``listing``        ``-l``, as a table and as JSON
 - ``effects``        what a script does through its output: ``system() freopen() ftruncate() setopt()``
 
-Renderers add no facts; two of them given the same events say the same.
+Renderers add no facts: given the same events, two of them say the same. What ``printf()`` prints, the bars of
+``quantize()`` and the messages about drops and faults come from :mod:`probekit.consumer.text`.
 """

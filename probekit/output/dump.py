@@ -1,4 +1,4 @@
-"""Memory as text: ``tracemem()``'s table, what ``trace()`` makes of bytes, and ``print()``'s typed form.
+"""Writes memory as text: ``tracemem()``'s table, what ``trace()`` makes of bytes, and ``print()``'s typed form.
 
 hexdump(b"hello")   ->            0  1  2 ...  e  f  0123456789abcdef
                              0: 68 65 6c 6c 6f       hello
@@ -22,7 +22,7 @@ from probekit.buffers.print_types import (
     PrintStruct,
     PrintType,
 )
-from probekit.consumer.strings import decode
+from probekit.consumer.text.strings import decode
 
 __all__ = ("hexdump", "looks_like_text", "typed_lines")
 
@@ -33,9 +33,9 @@ _DIGITS = "0123456789abcdef"
 
 
 def looks_like_text(data: bytes) -> str | None:
-    """The text that bytes hold, ended by a NUL with nothing but NULs behind it, or by their end; None if they do not.
+    """Return the text that bytes hold, up to their end or up to a NUL that only NULs follow; None if it is no text.
 
-    No text at all (a NUL first) is no text, as dtrace has it.
+    Bytes that begin with a NUL are no text, as in dtrace.
     """
     text = data.rstrip(b"\0")
     if not text or not _TEXT.issuperset(text):
@@ -44,7 +44,7 @@ def looks_like_text(data: bytes) -> str | None:
 
 
 def hexdump(data: bytes) -> str:
-    """The table: a line for 16 bytes, offset, hexadecimal, characters; it starts on a new line."""
+    """Return the table: a line for 16 bytes with offset, hexadecimal, characters. It starts on a new line."""
     lines = ["", f"{'':{_MARGIN}}      " + "".join(f"  {digit}" for digit in _DIGITS) + "  " + _DIGITS]
     for at in range(0, len(data), _ROW):
         row = data[at : at + _ROW]
@@ -55,7 +55,7 @@ def hexdump(data: bytes) -> str:
 
 
 def typed_lines(kind: PrintType, data: bytes) -> Iterator[str]:
-    """A value with its type; members that are zero are left out, as dtrace does."""
+    """Yield the lines of a value with its type. Members that are zero are left out, as dtrace does."""
     yield from _lines(kind, data, "", "", 0)
 
 

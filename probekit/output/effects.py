@@ -1,7 +1,6 @@
-"""What a script does to the world through its output: ``system() freopen() ftruncate() setopt()``.
+"""Carries out what a script does through its output: ``system() freopen() ftruncate() setopt()``.
 
-A renderer meets these between the items that it writes, so that everything
-stays in the script's order; how each is done is here.
+A renderer meets these between the items that it writes, so that everything stays in the script's order.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ __all__ = ("Effects", "HostEffects", "NoEffects")
 
 
 class Effects(Protocol):
-    """What a renderer asks for."""
+    """Carries out what a renderer asks for."""
 
     def run(self, command: str) -> None:
-        """Run a shell command; its output goes where ours goes."""
+        """Run a shell command. Its output goes to this process's standard output."""
         ...
 
     def reopen(self, path: str) -> TextIO:
-        """The stream that output goes to from now on; an empty path is the first one. Raises OSError."""
+        """Return the stream that output goes to from now on. An empty path means the first one. Raises OSError."""
         ...
 
     def truncate(self, out: TextIO) -> None:
@@ -35,19 +34,19 @@ class Effects(Protocol):
         ...
 
     def restyle(self, style: TextStyle, name: str, value: str) -> TextStyle:
-        """The style after an option was set."""
+        """Return the style after an option was set."""
         ...
 
 
 class NoEffects:
-    """Nothing happens outside the output."""
+    """Changes nothing outside the output."""
 
     def run(self, command: str) -> None:
         """See :class:`Effects`."""
 
     def reopen(self, path: str) -> TextIO:
         """See :class:`Effects`."""
-        raise OSError(0, "there are no files here")
+        raise OSError(0, "files cannot be opened here")
 
     def truncate(self, out: TextIO) -> None:
         """See :class:`Effects`."""
@@ -58,9 +57,10 @@ class NoEffects:
 
 
 class HostEffects:
-    """This host's shell and files. ``first``: the stream that output starts with."""
+    """Uses this host's shell and files."""
 
     def __init__(self, first: TextIO) -> None:
+        """``first``: the stream that output starts with."""
         self._first = first
         self._opened: TextIO | None = None
 

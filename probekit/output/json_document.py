@@ -1,4 +1,4 @@
-"""``-x oformat=json``: one JSON document, laid out as FreeBSD's dtrace lays it out.
+"""``-x oformat=json``: writes one JSON document, laid out as FreeBSD's dtrace does.
 
     {"dtrace": {"probes": [
     {"timestamp": 12, "cpu": 0, "id": 1, "provider": "dtrace", "module": "", "function": "", "name": "BEGIN",
@@ -6,8 +6,8 @@
     {..., "output": [{"aggregation-data": [{"keys": ["sh"], "count": 4}], "aggregation-name": "a"}]}
     ]}}
 
-Drops and faults are probes too: ``dtrace:INTERNAL:INTERNAL:DROP`` and ``...:FAULT``. Probes are
-written as they come, so that a reader need not wait for the end.
+Drops and faults are probes too: ``dtrace:INTERNAL:INTERNAL:DROP`` and ``...:FAULT``. Probes are written as they come,
+so that a reader need not wait for the end.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from typing import TextIO, assert_never
 
 from probekit.consumer import events as model
-from probekit.consumer.drops import drop_text
-from probekit.consumer.events import Aggregation, Drop, Event, Fault, Item, ProbeFired
-from probekit.consumer.faults import fault_name, fault_text
+from probekit.consumer.events import Aggregation, Drop, Event, Fault, ProbeFired, RecordItem
+from probekit.consumer.text.drops import drop_text
+from probekit.consumer.text.faults import fault_name, fault_text
 from probekit.output.dump import typed_lines
 from probekit.output.effects import Effects, NoEffects
 from probekit.output.json_lines import Json, dump, frame_json, probe_json, value_json
@@ -31,9 +31,10 @@ _TAIL = "\n]}}\n"
 
 
 class JsonDocument:
-    """Writes events as one document. ``effects``: carries out ``system()``."""
+    """Writes events as one document."""
 
     def __init__(self, out: TextIO, *, effects: Effects | None = None) -> None:
+        """``effects``: carries out ``system()``; by default nothing does."""
         self._out = out
         self._effects = effects or NoEffects()
         self._separator = "\n"
@@ -43,19 +44,19 @@ class JsonDocument:
         self._out.write(_HEAD)
 
     def event(self, event: Event) -> None:
-        """Write one event, if it belongs to a document: notices and figures do not."""
+        """Write one event. Messages, statistics and costs have no place in this document and are left out."""
         match event:
             case ProbeFired(probe=probe):
-                place = {"timestamp": event.timestamp, "cpu": event.cpu, "id": probe.id, **probe_json(probe.name)}
-                self._add({**place, "output": list(_output(event.items))})
-                self._act(event.items)
+                fired = {"timestamp": event.timestamp, "cpu": event.cpu, "id": probe.id, **probe_json(probe.name)}
+                self._add({**fired, "output": list(_output(event.items))})
+                self._run_commands(event.items)
             case Drop(kind=kind, cpu=cpu, count=count, total=total):
-                told: Json = {"count": count, "total": total, "kind": kind, "msg": drop_text(event)}
-                self._add({"cpu": -1 if cpu is None else cpu, **_internal("DROP"), **told})
+                facts: Json = {"count": count, "total": total, "kind": kind, "msg": drop_text(event)}
+                self._add({"cpu": -1 if cpu is None else cpu, **_internal("DROP"), **facts})
             case Fault(kind=number, cpu=cpu):
-                told = {"id": event.probe.id, "fault": fault_name(number), "msg": fault_text(event)}
+                facts = {"id": event.probe.id, "fault": fault_name(number), "msg": fault_text(event)}
                 self._add(
-                    {"timestamp": event.timestamp, "cpu": 0 if cpu is None else cpu, **_internal("FAULT"), **told}
+                    {"timestamp": event.timestamp, "cpu": 0 if cpu is None else cpu, **_internal("FAULT"), **facts}
                 )
             case Aggregation():
                 self._add({"output": [_aggregation(event)]})
@@ -63,12 +64,12 @@ class JsonDocument:
                 pass
 
     def aggregations(self, aggregations: Sequence[Aggregation]) -> None:
-        """One element that has them all."""
+        """Write all of them as one element."""
         if aggregations:
             self._add({"output": [_aggregation(each) for each in aggregations]})
 
     def flush(self) -> None:
-        """Let what was written be seen."""
+        """Flush what was written."""
         self._out.flush()
 
     def close(self) -> None:
@@ -80,7 +81,7 @@ class JsonDocument:
         self._out.write(self._separator + dump(element).rstrip("\n"))
         self._separator = ",\n"
 
-    def _act(self, items: Sequence[Item]) -> None:
+    def _run_commands(self, items: Sequence[RecordItem]) -> None:
         for item in items:
             if isinstance(item, model.Command):
                 self._out.flush()
@@ -91,7 +92,7 @@ def _internal(name: str) -> Json:
     return probe_json(ProbeName("dtrace", "INTERNAL", "INTERNAL", name))
 
 
-def _output(items: Sequence[Item]) -> Iterator[Json]:
+def _output(items: Sequence[RecordItem]) -> Iterator[Json]:
     for item in items:
         match item:
             case model.TraceInt(value=value):
@@ -130,6 +131,6 @@ def _aggregation(aggregation: Aggregation) -> Json:
     return {"aggregation-data": rows, "aggregation-name": aggregation.name}
 
 
-def _counted(value: model.Value | None, normal: int) -> Json:
+def _counted(value: model.AggValue | None, normal: int) -> Json:
     found = value_json(value, normal)
     return {"buckets": found["buckets"]} if "buckets" in found else {"count": found["value"] or 0}

@@ -1,11 +1,11 @@
-"""``--json``: one JSON object a line, for programs.
+"""``--json``: writes one JSON object a line, for programs.
 
     {"type": "probe", "cpu": 0, "id": 7, "probe": {"provider": "fbt", ...}, "timestamp": 12, "data": [4], "text": "..."}
     {"type": "aggregation", "name": "", "func": "count", "data": [{"key": ["bash"], "value": 4}]}
     {"type": "drop", "kind": "principal", "cpu": 0, "count": 12, "total": 12, "message": "12 drops on CPU 0"}
 
-Everything goes to one stream in the order of events. Only ASCII is written:
-what the guest put into a string can neither break a line nor drive a terminal.
+Everything goes to one stream in the order of events. Only ASCII is written: what the guest put into a string can
+neither break a line nor drive a terminal.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TextIO, assert_never
 
 from probekit.consumer import events as model
-from probekit.consumer.costs import aborted_text
-from probekit.consumer.drops import drop_text
 from probekit.consumer.events import (
     Aggregation,
+    AggValue,
     Attached,
     Average,
     Costs,
@@ -27,21 +26,22 @@ from probekit.consumer.events import (
     ExitRequested,
     Fault,
     Histogram,
-    Item,
     KeyValue,
     Message,
     Printed,
     ProbeFired,
     Quantize,
+    RecordItem,
     Stats,
     StdDev,
-    Value,
     divide,
 )
-from probekit.consumer.faults import fault_name, fault_text
-from probekit.consumer.histogram import labels, shown_buckets
-from probekit.consumer.printa import scaled
-from probekit.consumer.strings import spell_surrogates
+from probekit.consumer.text.costs import aborted_text
+from probekit.consumer.text.drops import drop_text
+from probekit.consumer.text.faults import fault_name, fault_text
+from probekit.consumer.text.printa import scaled
+from probekit.consumer.text.quantize import labels, shown_buckets
+from probekit.consumer.text.strings import spell_surrogates
 from probekit.output.dump import typed_lines
 from probekit.output.effects import Effects, NoEffects
 from probekit.probe.names import ProbeName
@@ -52,14 +52,15 @@ Json = dict[str, object]
 
 
 class JsonRenderer:
-    """Writes events as NDJSON. ``effects``: carries out ``system()``; the rest has no meaning for one stream."""
+    """Writes events as JSON lines."""
 
     def __init__(self, out: TextIO, *, effects: Effects | None = None) -> None:
+        """``effects``: carries out ``system()``; by default nothing does. Its other methods are not called."""
         self._out = out
         self._effects = effects or NoEffects()
 
     def header(self) -> None:
-        """Nothing: ``attached`` is the first line."""
+        """Write nothing: ``attached`` is the first line."""
 
     def event(self, event: Event) -> None:
         """Write one event."""
@@ -76,7 +77,7 @@ class JsonRenderer:
             self.event(aggregation)
 
     def flush(self) -> None:
-        """Let what was written be seen."""
+        """Flush what was written."""
         self._out.flush()
 
     def close(self) -> None:
@@ -85,7 +86,7 @@ class JsonRenderer:
 
 
 def dump(value: Json) -> str:
-    """One line. Lone surrogates, which no JSON reader likes, are spelled out."""
+    """Return one line. Lone surrogates, which JSON readers refuse, are spelled out."""
     return json.dumps(_clean(value)) + "\n"
 
 
@@ -100,12 +101,12 @@ def _clean(value: object) -> object:
 
 
 def probe_json(name: ProbeName) -> Json:
-    """A probe's four fields."""
+    """Return the four parts of a probe's name."""
     return {"provider": name.provider, "module": name.module, "function": name.function, "name": name.name}
 
 
 def event_json(event: Event) -> Json:
-    """One event as an object. Fields that an event does not have are left out."""
+    """Return one event as an object. Fields that an event does not have are left out."""
     match event:
         case ProbeFired():
             return _fired(event)
@@ -119,10 +120,10 @@ def event_json(event: Event) -> Json:
             return _fault(event)
         case ExitRequested(status=status):
             return {"type": "exit", "status": status}
-        case Attached(what=what, probes=probes, refused=refused, seconds=seconds):
-            return _known(type="attached", probes=probes, what=what, refused=refused, seconds=seconds)
-        case Message(text=text, details=details):
-            return {"type": "message", "text": text, **({"details": details} if details else {})}
+        case Attached(what=what, probes=probes, refused=refused):
+            return {"type": "attached", "probes": probes, "what": what, "refused": refused}
+        case Message(text=text):
+            return {"type": "message", "text": text}
         case Stats(values=values):
             return {"type": "stats", **values}
         case Costs():
@@ -155,14 +156,13 @@ def _fired(fired: ProbeFired) -> Json:
         id=fired.probe.id,
         probe=probe_json(fired.probe.name),
         timestamp=fired.timestamp,
-        epid=fired.epid,
         data=list(_traced(fired.items)),
         text="".join(printed) if printed else None,
     )
 
 
-def _traced(items: Iterable[Item]) -> Iterator[object]:
-    """What was recorded, in order; ``printf()`` goes to ``text``."""
+def _traced(items: Iterable[RecordItem]) -> Iterator[object]:
+    """Yield what was recorded, in order. What ``printf()`` printed is left out: it goes to ``text``."""
     for item in items:
         match item:
             case model.TraceInt(value=value):
@@ -192,7 +192,7 @@ def _traced(items: Iterable[Item]) -> Iterator[object]:
 
 
 def frame_json(frame: str) -> Json:
-    """``module`name+0x10`` taken apart."""
+    """Take ``module`name+0x10`` apart."""
     place, _, offset = frame.partition("+0x")
     module, tick, name = place.partition("`")
     if not tick:
@@ -222,12 +222,12 @@ def _fault(fault: Fault) -> Json:
     )
 
 
-def _row(key: Sequence[KeyValue], value: Value, normal: int) -> Json:
+def _row(key: Sequence[KeyValue], value: AggValue, normal: int) -> Json:
     return {"key": list(key), **value_json(value, normal)}
 
 
-def value_json(value: Value | None, normal: int) -> Json:
-    """One value of an aggregation, divided by what it is normalized by."""
+def value_json(value: AggValue | None, normal: int) -> Json:
+    """Return one value of an aggregation, divided by ``normal``."""
     match value:
         case None:
             return {"value": None}
@@ -248,5 +248,5 @@ def value_json(value: Value | None, normal: int) -> Json:
 
 
 def _bucket_label(label: str) -> int | str:
-    """A bucket's lowest value, or what stands for one that has none: ``< 0``, ``>= 100``."""
+    """Return a bucket's lowest value, or the label of one that has none: ``< 0``, ``>= 100``."""
     return label if label[0] in "<>" else int(label)

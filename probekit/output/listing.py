@@ -1,4 +1,4 @@
-"""``-l``: the table of probes, and with ``-v`` what is known of each; functions that were refused, with the reason.
+"""``-l``: writes the table of probes, with ``-v`` what is known of each, and refused functions with the reason.
 
 ID   PROVIDER            MODULE                          FUNCTION NAME
  7        fbt           vmlinux                          vfs_read entry
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from probekit.consumer.events import ProbeIdentity
-from probekit.consumer.strings import escape_controls
+from probekit.consumer.text.strings import escape_controls
 from probekit.output.json_lines import Json, dump, probe_json
 from probekit.probe.names import ProbeName
 
@@ -33,30 +33,30 @@ LISTING_HEADER = f"{'ID':>5} {'PROVIDER':>10} {'MODULE':>17} {'FUNCTION':>33} NA
 
 @dataclass(frozen=True, slots=True)
 class ListedProbe:
-    """One probe of the table.
-
-    ``arguments``: C types in order, None when unknown; ``stability``: its three attributes (name, data, class);
-    ``notes``: anything else worth a line, such as how the site is patched.
-    """
+    """One probe of the table."""
 
     probe: ProbeIdentity
     arguments: tuple[str, ...] | None = None
+    """The C types of ``args[]``, in order; None when unknown."""
     stability: tuple[str, str, str] = ("Unstable", "Unstable", "Unknown")
+    """The stability of its name and of its data, and its dependency class."""
     notes: tuple[str, ...] = ()
+    """Other lines about it, such as how its site is patched."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A probe that would exist but cannot be offered. ``reason``: one sentence."""
+    """A probe that exists by its name, but cannot be enabled."""
 
     name: ProbeName
     reason: str
+    """Why not, in one sentence."""
 
 
 def listing_text(
     probes: Iterable[ListedProbe], refused: Iterable[Refused] = (), *, verbose: bool = False
 ) -> Iterator[str]:
-    """The lines of the table, without line ends. Names come from the guest and are made safe."""
+    """Yield the lines of the table, without line ends. Names come from the guest; control characters are escaped."""
     yield LISTING_HEADER
     for listed in probes:
         yield _line(str(listed.probe.id), listed.probe.name)
@@ -82,19 +82,19 @@ STABILITY: Mapping[str, tuple[str, str, str]] = {
     "tracepoint": ("Private", "Private", "ISA"),
     "marker": ("Evolving", "Evolving", "Common"),
 }
-"""Stability of a provider's probes: names, data semantics, dependency class."""
+"""The stability of each provider's probes: of names and data, and the dependency class. "" is any other provider."""
 
 _ATTRIBUTES = ("Identifier Names:", "Data Semantics:  ", "Dependency Class:")
 
 
 def attribute_lines(stability: tuple[str, str, str]) -> Iterator[str]:
-    """The three attributes, a line each."""
+    """Yield the three attributes, a line each."""
     for label, attribute in zip(_ATTRIBUTES, stability, strict=True):
         yield f"\t\t{label} {attribute}"
 
 
 def argument_lines(arguments: tuple[str, ...] | None) -> Iterator[str]:
-    """The types of ``args[]``, a line each; None when they are unknown. They come from the guest and are made safe."""
+    """Yield the types of ``args[]``, a line each. They come from the guest; control characters are escaped."""
     match arguments:
         case None:
             yield "Unknown"
@@ -106,7 +106,7 @@ def argument_lines(arguments: tuple[str, ...] | None) -> Iterator[str]:
 
 
 def _details(listed: ListedProbe) -> Iterator[str]:
-    """As dtrace prints them, one attribute block for the probe and one for its arguments."""
+    """Yield what dtrace prints with ``-v``: attributes of the probe and of its arguments, types, notes."""
     for title in ("Probe Description Attributes", "Argument Attributes"):
         yield ""
         yield f"\t{title}"
@@ -123,7 +123,7 @@ def _details(listed: ListedProbe) -> Iterator[str]:
 
 
 def listing_json(probes: Iterable[ListedProbe], refused: Iterable[Refused] = ()) -> Iterator[str]:
-    """One JSON object a line, line end included."""
+    """Yield one JSON object a line, line end included."""
     for listed in probes:
         entry: Json = {"type": "listing", "id": listed.probe.id, "probe": probe_json(listed.probe.name)}
         if listed.arguments is not None:

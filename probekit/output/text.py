@@ -1,12 +1,11 @@
-"""DTrace's own text, to the column.
+"""Writes DTrace's own text, to the column.
 
     CPU     ID                    FUNCTION:NAME
       0      1                           :BEGIN hello
 
-The header waits for the first record, as dtrace's does: a script that only
-aggregates has none. What the script asked for goes to ``out``; drops, faults
-and messages go to ``messages`` under the program's name. Text that the guest
-supplied has its control characters spelled out unless ``escape`` is off.
+The header comes with the first record, as dtrace's does: a script that only aggregates has none. What the script asked
+for goes to ``out``. Drops, faults and messages go to ``messages``, after the program's name. Text that the guest
+supplied has its control characters spelled out, unless ``escape`` is off.
 """
 
 from __future__ import annotations
@@ -16,10 +15,9 @@ from typing import TextIO, assert_never
 
 from probekit.buffers.aggs import AggFuncName
 from probekit.consumer import events as model
-from probekit.consumer.costs import costs_lines
-from probekit.consumer.drops import drop_text
 from probekit.consumer.events import (
     Aggregation,
+    AggValue,
     Attached,
     Costs,
     Drop,
@@ -28,21 +26,22 @@ from probekit.consumer.events import (
     Fault,
     Flow,
     Histogram,
-    Item,
     JoinedRow,
     KeyKind,
     KeyValue,
     Message,
     ProbeFired,
     Quantize,
+    RecordItem,
     Row,
     Stats,
-    Value,
 )
-from probekit.consumer.faults import fault_text
-from probekit.consumer.histogram import histogram_lines
-from probekit.consumer.printa import scaled
-from probekit.consumer.strings import escape_controls
+from probekit.consumer.text.costs import costs_lines
+from probekit.consumer.text.drops import drop_text
+from probekit.consumer.text.faults import fault_text
+from probekit.consumer.text.printa import scaled
+from probekit.consumer.text.quantize import histogram_lines
+from probekit.consumer.text.strings import escape_controls
 from probekit.output.api import PROGRAM, TextStyle
 from probekit.output.dump import hexdump, looks_like_text, typed_lines
 from probekit.output.effects import Effects, NoEffects
@@ -50,8 +49,6 @@ from probekit.output.effects import Effects, NoEffects
 __all__ = (
     "TextRenderer",
     "aggregation_text",
-    "attached_text",
-    "fired_text",
 )
 
 _HEADER = f"{'CPU':>3} {'ID':>6} {'FUNCTION:NAME':>32}\n"
@@ -63,7 +60,7 @@ _INT_COLUMNS = {8: 3, 16: 5, 32: 8, 64: 16}
 
 
 class TextRenderer:
-    """Writes events as dtrace(1) does. ``effects``: carries out ``system()`` and ``freopen()``."""
+    """Writes events as dtrace(1) does."""
 
     def __init__(
         self,
@@ -73,6 +70,7 @@ class TextRenderer:
         *,
         effects: Effects | None = None,
     ) -> None:
+        """``effects``: carries out ``system()``, ``freopen()`` and ``setopt()``; by default nothing does."""
         self._out = out
         self._messages = messages
         self._style = style or TextStyle()
@@ -80,7 +78,7 @@ class TextRenderer:
         self._headed = False
 
     def header(self) -> None:
-        """Nothing yet: the header comes with the first record."""
+        """Write nothing yet: the header comes with the first record."""
 
     def event(self, event: Event) -> None:
         """Write one event."""
@@ -97,12 +95,12 @@ class TextRenderer:
                 self._say(escape_controls(fault_text(event)))
             case Attached():
                 if not self._style.quiet:
-                    self._say(attached_text(event))
+                    self._say(_attached_text(event))
             case Message(text=text):
                 self._say(escape_controls(text))
             case Stats(values=values):
                 if self._style.verbose:
-                    for line in stats_lines(values):
+                    for line in _stats_lines(values):
                         self._say(line)
             case Costs():
                 for line in costs_lines(event, verbose=self._style.verbose):
@@ -114,22 +112,22 @@ class TextRenderer:
 
     @property
     def takes_text(self) -> bool:
-        """What is printed is written as it is, with nothing about who has fired."""
+        """Whether printed text is written as it is, with nothing about the probe that fired."""
         return self._style.quiet and not self._style.flow and not self._style.escape
 
     def printed(self, text: str) -> None:
-        """Write what many records have printed."""
+        """Write the text that many records have printed."""
         self._out.write(text)
 
     def aggregations(self, aggregations: Sequence[Aggregation]) -> None:
-        """Write what is left at the end, after a blank line even if there is nothing: dtrace ends so."""
+        """Write the aggregations, after a blank line even if there are none: dtrace's output ends so."""
         self._out.write("\n")
         for aggregation in aggregations:
             self._out.write(aggregation_text(aggregation, self._style))
 
     def _fired(self, fired: ProbeFired) -> None:
-        """A line, or with ``quiet`` only its items. What the script does to the output happens in its place."""
-        self._out.write(_lead(fired, self._style))
+        """Write a line, or with ``quiet`` only its items. ``system()`` and ``freopen()`` happen between them."""
+        self._out.write(_columns(fired, self._style))
         for item in fired.items:
             match item:
                 case model.Command(text=text):
@@ -155,7 +153,7 @@ class TextRenderer:
             self._say(f'couldn\'t freopen("{escape_controls(path)}"): {error.strerror}')
 
     def flush(self) -> None:
-        """Let what was written be seen."""
+        """Flush what was written."""
         self._out.flush()
 
     def close(self) -> None:
@@ -169,13 +167,13 @@ class TextRenderer:
         self._headed = True
 
     def _say(self, text: str) -> None:
-        # What came before belongs before it, also when both streams are one terminal.
+        # Both streams may be one terminal: earlier output must come first.
         self._out.flush()
         self._messages.write(f"{PROGRAM}: {text}\n")
 
 
-def stats_lines(values: Mapping[str, float | int]) -> Iterator[str]:
-    """``-v``: each figure on a line, times in milliseconds."""
+def _stats_lines(values: Mapping[str, float | int]) -> Iterator[str]:
+    """Yield each figure on a line, times in milliseconds: ``-v``."""
     for name, value in values.items():
         label = name.removesuffix("_s").replace("_", " ")
         if name.endswith("_s"):
@@ -184,18 +182,13 @@ def stats_lines(values: Mapping[str, float | int]) -> Iterator[str]:
             yield f"{label}: {value:,.1f}" if isinstance(value, float) else f"{label}: {value:,}"
 
 
-def attached_text(attached: Attached) -> str:
-    """``description 'x' matched 3 probes``."""
+def _attached_text(attached: Attached) -> str:
+    """Return ``description 'x' matched 3 probes``."""
     return f"{attached.what} matched {attached.probes} probe{'' if attached.probes == 1 else 's'}"
 
 
-def fired_text(fired: ProbeFired, style: TextStyle) -> str:
-    """One record: its line, or with ``quiet`` what was traced and printed and nothing else."""
-    return _lead(fired, style) + "".join(_item(item, style) for item in fired.items) + ("" if style.quiet else "\n")
-
-
-def _lead(fired: ProbeFired, style: TextStyle) -> str:
-    """What stands before the items."""
+def _columns(fired: ProbeFired, style: TextStyle) -> str:
+    """Return the columns before the items."""
     if style.flow:
         return f"{fired.cpu:>3} {_flow_name(fired, style):<41} "
     if style.quiet:
@@ -212,7 +205,7 @@ def _flow_name(fired: ProbeFired, style: TextStyle) -> str:
     return " " * flow.indent + flow.prefix + style.guest(name)
 
 
-def _item(item: Item, style: TextStyle) -> str:
+def _item(item: RecordItem, style: TextStyle) -> str:
     match item:
         case model.TraceInt(value=value, bits=bits):
             return _integer(value, bits, style.quiet)
@@ -267,7 +260,7 @@ def _typed(value: model.TypedValue, style: TextStyle) -> str:
 
 
 def aggregation_text(aggregation: Aggregation, style: TextStyle) -> str:
-    """All rows of one aggregation, without the blank line before."""
+    """Return all rows of one aggregation, without the blank line before it."""
     return "".join(_single(row, aggregation, style) for row in aggregation.rows)
 
 
@@ -289,7 +282,7 @@ def _key(part: KeyValue, kind: KeyKind, style: TextStyle) -> str:
     return _string(part, _KEY_STRING, style)
 
 
-def _value(value: Value | None, normal: int, style: TextStyle) -> str:
+def _value(value: AggValue | None, normal: int, style: TextStyle) -> str:
     if isinstance(value, Quantize | Histogram):
         return "\n" + "".join(f"{line}\n" for line in histogram_lines(value, normal=normal, zoom=style.zoom))
     return f" {scaled(value, normal):>16}"

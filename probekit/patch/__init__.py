@@ -15,6 +15,9 @@ Knows bytes, addresses and the target; never the language. In reading order:
 - ``edits``          verify, journal, write, read back; undo; restore
 - ``merged_writes``  many small writes as few large ones
 - ``journal``        the undo journal on disk, complete before the first byte changes
-- ``records``        the journal's records as bytes, read without trusting them
-- ``table``          the recovery table: the journal's own bytes, kept in guest memory
+- ``journal_state``  what a journal says is in the guest: the replay of its records
+- ``journal_records``  the journal's records as bytes, read without trusting them
+- ``journal_payloads``  what the small records say, and their JSON
+- ``journal_v1``     journals of format 1, read as those of format 2
+- ``recovery_table`` the recovery table: the journal's own bytes, kept in guest memory
 """

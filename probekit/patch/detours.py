@@ -122,7 +122,7 @@ def _copied_insns(site: InsnSite, addr: int) -> bytes:
     head = moved.code + _TWO_NOPS
     if len(head) + 5 > len(site.old) + _GROWTH:
         raise InternalError("a copied instruction is longer than its upper bound")
-    return head + _jump(addr + len(head), site.addr + len(site.old)) if moved.goes_on else head
+    return head + _jump(addr + len(head), site.addr + len(site.old)) if moved.falls_through else head
 
 
 def _target(site: ExitSite) -> int:

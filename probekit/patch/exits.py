@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from probekit.isa.decode import Leave, decode_one, scan_flow
+from probekit.isa.decode import FlowExit, decode_one, scan_flow
 from probekit.patch.ranges import any_inside
 from probekit.patch.sites import (
     JUMP_SIZE,
@@ -47,7 +47,7 @@ class _Walk:
     facts: TextFacts
     cold_at: ColdLookup | None
     parts: list[tuple[int, bytes]]
-    leaves: list[tuple[Leave, int]] = field(default_factory=list)  # with the index of the part
+    leaves: list[tuple[FlowExit, int]] = field(default_factory=list)  # with the index of the part
     targets: list[int] = field(default_factory=list)
     refused: list[tuple[int, str]] = field(default_factory=list)
     strayed: bool = False
@@ -92,8 +92,8 @@ def exit_sites(
 def _scan_part(walk: _Walk, index: int) -> None:
     start, code = walk.parts[index]
     scan = scan_flow(code, start)
-    walk.targets += scan.inner
-    for leave in scan.leaves:
+    walk.targets += scan.inner_targets
+    for leave in scan.exits:
         walk.leaves.append((leave, index))
         if leave.target:
             walk.adopt(leave.target)
@@ -112,7 +112,7 @@ def _scan_part(walk: _Walk, index: int) -> None:
         walk.refused.append((scan.end, "falls through into the next function"))
 
 
-def _classify(walk: _Walk, leave: Leave, part: int) -> ExitSite | str | None:
+def _classify(walk: _Walk, leave: FlowExit, part: int) -> ExitSite | str | None:
     # None: not an exit after all.
     flow, addr, _, target = leave
     if flow == "ret":
@@ -138,7 +138,7 @@ def _classify(walk: _Walk, leave: Leave, part: int) -> ExitSite | str | None:
     return _site(walk, leave, part, kind)
 
 
-def _returns_to_next(walk: _Walk, leave: Leave, part: int) -> bool:
+def _returns_to_next(walk: _Walk, leave: FlowExit, part: int) -> bool:
     # sync_core(): 68 imm32; 48 cf      push $1f; iretq; 1:      serialises and goes on with the next instruction.
     start, code = walk.parts[part]
     offset = leave.addr - start
@@ -151,7 +151,7 @@ def _reenters(walk: _Walk, target: int) -> bool:
     return target == walk.func_addr and isinstance(entry_site(target, walk.parts[0][1]), EntrySite)
 
 
-def _conditional(walk: _Walk, leave: Leave, part: int) -> ExitSite | str:
+def _conditional(walk: _Walk, leave: FlowExit, part: int) -> ExitSite | str:
     start, code = walk.parts[part]
     offset = leave.addr - start
     opcode = code[offset + leave.size - 6 : offset + leave.size - 4]
@@ -164,11 +164,11 @@ def _conditional(walk: _Walk, leave: Leave, part: int) -> ExitSite | str:
     return _site(walk, leave, part, "cond_tail_jump")
 
 
-def _no_room(leave: Leave) -> str:
+def _no_room(leave: FlowExit) -> str:
     return f"a {leave.size}-byte conditional jump to another function has no room for a jump"
 
 
-def _by_trap(walk: _Walk, leave: Leave, part: int, kind: ExitKind, no_room: str) -> ExitSite | str:
+def _by_trap(walk: _Walk, leave: FlowExit, part: int, kind: ExitKind, no_room: str) -> ExitSite | str:
     """The exit's instruction as a site of INT3; why not, where that cannot be."""
     start, code = walk.parts[part]
     _, addr, size, target = leave
@@ -183,7 +183,7 @@ def _by_trap(walk: _Walk, leave: Leave, part: int, kind: ExitKind, no_room: str)
     return ExitSite(addr, code[addr - start : addr - start + size], walk.func_addr, kind, size, target or None)
 
 
-def _indirect(walk: _Walk, leave: Leave, part: int) -> ExitSite | str | None:
+def _indirect(walk: _Walk, leave: FlowExit, part: int) -> ExitSite | str | None:
     start, code = walk.parts[part]
     offset = leave.addr - start
     insn = code[offset : offset + leave.size]
@@ -196,7 +196,7 @@ def _indirect(walk: _Walk, leave: Leave, part: int) -> ExitSite | str | None:
     return "an indirect jump: a switch inside the function or a tail call, which is not known"
 
 
-def _site(walk: _Walk, leave: Leave, part: int, kind: ExitKind) -> ExitSite | str:
+def _site(walk: _Walk, leave: FlowExit, part: int, kind: ExitKind) -> ExitSite | str:
     start, code = walk.parts[part]
     _, addr, size, target = leave
     offset = addr - start

@@ -20,7 +20,7 @@ from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 
 from probekit.isa.decode import DecodeError, Flow, Insn, decode_run, scan_flow
-from probekit.isa.relocate import RelocateError, refusal, relocate
+from probekit.isa.relocate import RelocateError, relocate, why_not_movable
 from probekit.patch.sites import JUMP_SIZE, InsnSite, TextFacts
 
 __all__ = ("FunctionInsns", "instruction_sites")
@@ -75,13 +75,13 @@ def instruction_sites(
     scan = scan_flow(code, addr)
     end = scan.end - addr
     outside = [scan_flow(text, start) for start, text in cold]
-    landing = (leave.target for part in outside for leave in part.leaves if addr <= leave.target < addr + len(code))
-    targets = _targets(addr, len(code), [*scan.inner, *landing], facts)
+    landing = (leave.target for part in outside for leave in part.exits if addr <= leave.target < addr + len(code))
+    targets = _targets(addr, len(code), [*scan.inner_targets, *landing], facts)
     sites: dict[int, InsnSite] = {}
     refused: dict[int, str] = {}
     starts: list[int] = []
     whole_function = _switches_gs(code[:end], addr)
-    tables = facts.jump_tables and any(leave.flow == "indirect_jump" for leave in scan.leaves)
+    tables = facts.jump_tables and any(leave.flow == "indirect_jump" for leave in scan.exits)
     before: Flow = "ret"
     foreign = False
     for insn in _instructions(code[:end], addr):
@@ -108,7 +108,7 @@ def instruction_sites(
             refused[offset] = site
         else:
             sites[offset] = site
-    unknown = facts.jump_tables and any(leave.flow == "indirect_jump" for part in outside for leave in part.leaves)
+    unknown = facts.jump_tables and any(leave.flow == "indirect_jump" for part in outside for leave in part.exits)
     known = not (foreign or tables or unknown or any(part.strays for part in outside))
     return FunctionInsns(addr, sites, refused, tuple(starts), end, tuple(targets), known)
 
@@ -155,7 +155,7 @@ def _refusal(insn: Insn, facts: TextFacts) -> str | None:
         return "indirect calls must land on this endbr64"
     if insn.addr in facts.faulting and not facts.fixups:
         return "a fault in it is handled by its address, and this kernel takes no other exception table"
-    return refusal(insn)
+    return why_not_movable(insn)
 
 
 def _site(insn: Insn, func_addr: int, targets: list[int], facts: TextFacts) -> InsnSite | str:

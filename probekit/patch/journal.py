@@ -1,150 +1,64 @@
 """The undo journal: on disk, complete, before the first guest byte changes.
 
-Whatever kills the host process, the journal says what stands in the guest that
-was not there before: which bytes replaced which, what was allocated, which
-vCPU was borrowed for a call and where it was, what the kernel was told of. ``probekit recover`` reads it
-and puts everything back; a clean end removes it.
+Whatever kills the host process, the journal says what it left in the guest: which
+bytes replaced which, what was allocated, which task was borrowed for a call, and what
+was registered with the kernel. ``probekit recover`` reads it and puts everything back;
+a clean end removes it.
 
     journal = Journal.create(default_dir(), header)
     batch = journal.edits(edits)          # fsync'ed when it returns
     ...
     journal.close_clean()                 # nothing of ours is left in the guest
 
-Batches of edits are undone newest first, so that an edit of an edited place
-is undone through both. A journal's tail may be torn (the process died while
-writing): that record's work had not begun, as every record comes before the
-deed. Damage anywhere else is a :class:`~probekit.errors.JournalError`.
+Batches of edits are undone newest first, so that an edit of an edited place is undone
+through both. A journal's tail may be torn, because the process died while writing. The
+change of that record had not begun, since every record comes before its change. Damage
+anywhere else is a :class:`~probekit.errors.JournalError`.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self, TypeVar
 
 from probekit.errors import InternalError, JournalError
+from probekit.guest.calls import GuestCall
+from probekit.guest.linux import Allocation
+from probekit.patch import journal_payloads as payloads
 from probekit.patch.edits import Edit
-from probekit.patch.records import (
+from probekit.patch.journal_payloads import CallResult, JournalHeader, Registration
+from probekit.patch.journal_records import (
     MAGIC,
-    Facts,
+    MAGIC_V1,
     Kind,
-    Record,
     RecordError,
-    decode_edits,
-    decode_facts,
     encode_edits,
-    encode_facts,
     encode_record,
-    first_record,
     read_records,
-    whole_size,
 )
-from probekit.records import record
+from probekit.patch.journal_state import JournalState, parse
 
-__all__ = (
-    "Allocation",
-    "Call",
-    "Journal",
-    "JournalHeader",
-    "JournalState",
-    "Registration",
-    "default_dir",
-    "find_journals",
-    "load",
-    "load_header",
-    "parse",
-)
+__all__ = ("Journal", "default_dir", "find_journals")
 
 _SUFFIX = ".journal"
-_MAX_FILE = 1 << 30
-_HEADER_LIMIT = 1 << 16
-
-
-@record
-class JournalHeader:
-    """Which guest, which kernel, which host process.
-
-    ``target``: as the user gave it. ``build_id``, ``base``: of the guest kernel.
-    ``cookie``: bytes that differ after a guest reboot. ``host_start``: the host
-    process's start in seconds, so that a reused pid is not taken for it.
-    """
-
-    target: str
-    host_pid: int
-    host_start: float
-    build_id: bytes
-    base: int
-    cookie: bytes
-
-
-@record
-class Allocation:
-    """Guest memory that is ours. ``kind``: how it is freed; ``detail``: what that needs to know."""
-
-    kind: str
-    addr: int
-    size: int
-    detail: Mapping[str, int | str]
-
-
-@record
-class Call:
-    """A vCPU borrowed for a guest call, and everything needed to put it back.
-
-    ``raw``: the stub's whole register packet; ``regs``: the named ones.
-    ``return_addr``: where the call comes back to, recognised by ``rsp``.
-    """
-
-    vcpu: int
-    raw: bytes
-    regs: Mapping[str, int]
-    return_addr: int
-    rsp: int
-
-
-@record
-class Registration:
-    """Something of ours that the guest kernel was told of, by a call; another call takes it back.
-
-    ``kind``: which calls those are; ``words``: what they are told.
-    """
-
-    kind: str
-    words: tuple[int, ...]
-
-
-@record
-class JournalState:
-    """What a journal says is in the guest. ``batches``: edits not reverted, oldest first; undo them newest first.
-
-    ``registrations``: about to be made, or made, and not taken back, oldest first.
-    ``allocations``: not freed. ``call``: begun and not done, or None.
-    ``notes``: phases passed, in order. ``torn``: the last record was incomplete and is ignored.
-    """
-
-    path: Path
-    header: JournalHeader
-    batches: tuple[tuple[Edit, ...], ...]
-    allocations: tuple[Allocation, ...]
-    call: Call | None
-    notes: tuple[str, ...]
-    torn: bool
-    registrations: tuple[Registration, ...] = ()
+_T = TypeVar("_T")
 
 
 def default_dir() -> Path:
-    """``$XDG_STATE_HOME/probekit/journals``, or the same under ``~/.local/state``."""
+    """Return ``$XDG_STATE_HOME/probekit/journals``, or the same under ``~/.local/state``."""
     state = os.environ.get("XDG_STATE_HOME", "")
     root = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
     return root / "probekit" / "journals"
 
 
 def find_journals(directory: Path) -> list[Path]:
-    """The journals in ``directory``, oldest first; none when there is no such directory."""
+    """Return the journals in ``directory``, oldest first; none when there is no such directory."""
     return sorted(directory.glob(f"*{_SUFFIX}")) if directory.is_dir() else []
 
 
@@ -152,35 +66,63 @@ class Journal:
     """An open journal. Every method returns after its record is on disk, or raises :class:`JournalError`."""
 
     def __init__(self, path: Path, fd: int) -> None:
+        """Take an open file; :meth:`create` and :meth:`reopen` are the ways to get one."""
         self.path = path
         self._fd = fd
         self._size = 0
+        """Bytes of whole records."""
         self._batches = 0
 
     @classmethod
     def create(cls, directory: Path, header: JournalHeader, reserve: int = 0) -> Self:
-        """A new journal in ``directory`` (made, for the owner only, if it is not there).
+        """Begin a journal in ``directory``, which is made for the owner only if it is not there.
 
         ``reserve``: bytes that it will need. They are taken now, so that a full disk is noticed before anything is
         changed in the guest, and never in the middle of it.
         """
         path = _new_path(directory, header)
-        return cls._make(path, MAGIC + encode_record(Kind.HEADER, encode_facts(_header_facts(header))), reserve)
+        return cls._make(path, MAGIC + encode_record(Kind.HEADER, payloads.encode_header(header)), reserve)
 
     @classmethod
     def adopt(cls, directory: Path, data: bytes) -> JournalState:
-        """Keep the bytes of a journal that was found elsewhere, in ``directory``. Raises :class:`JournalError`."""
+        """Keep the bytes of a journal that was found elsewhere in ``directory``. Raises :class:`JournalError`."""
         state = parse(data)
         path = _new_path(directory, state.header)
         cls._make(path, data).close()
         return replace(state, path=path)
 
     @classmethod
+    def reopen(cls, state: JournalState) -> Self:
+        """Go on with a journal that another process left; a torn tail is cut off first.
+
+        A file of format 1 is replaced by one of format 2 that says the same. Raises :class:`JournalError`.
+        """
+        path = state.path
+        try:
+            data = path.read_bytes()
+            found = read_records(data)
+            if found.magic == MAGIC_V1:
+                whole = MAGIC + b"".join(encode_record(Kind(kind), payload) for kind, payload in state.records)
+                journal = cls._make(path, whole, max(len(data) - len(whole), 0))
+            else:
+                journal = cls(path, os.open(path, os.O_WRONLY | os.O_CLOEXEC))
+                journal._size = found.size
+                journal._cut()
+                if journal._fd < 0:
+                    raise RecordError("its torn end cannot be cut off")
+        except (OSError, RecordError) as error:
+            raise JournalError(f"{path} cannot be continued: {error}", path=str(path)) from error
+        journal._batches = sum(record.kind == Kind.EDITS for record in state.records)
+        return journal
+
+    @classmethod
     def _make(cls, path: Path, data: bytes, reserve: int = 0) -> Self:
-        """A file that has all of ``data`` from the moment that it has its name."""
+        """Make a file that has all of ``data`` from the moment that it has its name; it may replace another."""
         making = path.with_suffix(".new")
+        replaces = path.exists()
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            making.unlink(missing_ok=True)
             fd = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise _failed("created", path, error) from error
@@ -194,82 +136,67 @@ class Journal:
         except (JournalError, OSError) as error:
             journal.close()
             making.unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
-            raise error if isinstance(error, JournalError) else _failed("created", path, error) from error
+            if not replaces:
+                path.unlink(missing_ok=True)
+            raise _failed("created", path, _cause(error)) from error
         return journal
 
     def contents(self) -> bytes:
-        """Everything that is on disk, for a copy of it elsewhere. Raises :class:`JournalError`."""
+        """Return everything that is on disk, for a copy of it elsewhere. Raises :class:`JournalError`."""
         try:
             return self.path.read_bytes()[: self._size]
         except OSError as error:
             raise JournalError(f"{self.path} cannot be read: {error.strerror}", path=str(self.path)) from error
 
-    @classmethod
-    def reopen(cls, state: JournalState) -> Self:
-        """Go on with a journal that another process left; a torn tail is cut off first."""
-        try:
-            records, _ = read_records(state.path.read_bytes())
-            fd = os.open(state.path, os.O_WRONLY | os.O_CLOEXEC)
-            journal = cls(state.path, fd)
-            journal._size = whole_size(records)
-            journal._batches = sum(record.kind == Kind.EDITS for record in records)
-            os.ftruncate(fd, journal._size)
-            os.lseek(fd, journal._size, os.SEEK_SET)
-        except (OSError, RecordError) as error:
-            raise JournalError(f"{state.path} cannot be continued: {error}", path=str(state.path)) from error
-        return journal
-
     def edits(self, edits: Sequence[Edit]) -> int:
-        """Edits about to be made; all of them, in one batch. Returns the batch's number."""
+        """Write edits that are about to be made, all of them in one batch. Returns the batch's number."""
         self._write(encode_record(Kind.EDITS, encode_edits(edits)))
         self._batches += 1
         return self._batches - 1
 
     def reverted(self, batch: int) -> None:
-        """The edits of ``batch`` are undone."""
-        self._record(Kind.EDITS_REVERTED, {"batch": batch})
+        """Write that the edits of ``batch`` are undone."""
+        self._record(Kind.EDITS_REVERTED, batch, payloads.encode_batch, payloads.decode_batch)
 
-    def allocated(self, allocation: Allocation) -> None:
-        self._record(
-            Kind.ALLOCATED,
-            {
-                "kind": allocation.kind,
-                "addr": allocation.addr,
-                "size": allocation.size,
-                "detail": dict(allocation.detail),
-            },
-        )
+    def allocated(self, memory: Allocation) -> None:
+        """Write that guest memory is ours."""
+        self._record(Kind.ALLOCATED, memory, payloads.encode_allocation, payloads.decode_allocation)
 
     def freed(self, addr: int) -> None:
-        self._record(Kind.FREED, {"addr": addr})
+        """Write that the memory at ``addr`` is the guest's again."""
+        self._record(Kind.FREED, addr, payloads.encode_freed, payloads.decode_freed)
 
     def registered(self, items: Sequence[Registration]) -> None:
-        """Registrations about to be made."""
-        self._record(Kind.REGISTERED, _registrations_facts(items))
+        """Write registrations that are about to be made."""
+        self._record(Kind.REGISTERED, list(items), payloads.encode_registrations, payloads.decode_registrations)
 
     def unregistered(self, items: Sequence[Registration]) -> None:
-        """They are taken back, or were never made."""
-        self._record(Kind.UNREGISTERED, _registrations_facts(items))
+        """Write registrations that were taken back, or were never made."""
+        self._record(Kind.UNREGISTERED, list(items), payloads.encode_registrations, payloads.decode_registrations)
 
-    def call_started(self, call: Call) -> None:
-        self._record(
-            Kind.CALL_STARTED,
-            {
-                "vcpu": call.vcpu,
-                "raw": call.raw.hex(),
-                "regs": dict(call.regs),
-                "return_addr": call.return_addr,
-                "rsp": call.rsp,
-            },
-        )
+    def call_started(self, call: GuestCall) -> None:
+        """Write a guest call that is about to be made."""
+        self._record(Kind.CALL_STARTED, call, payloads.encode_call, payloads.decode_call)
 
-    def call_done(self) -> None:
-        self._record(Kind.CALL_DONE, {})
+    def call_returned(self, result: CallResult) -> None:
+        """Write what a guest call returned."""
+        self._record(Kind.CALL_RETURNED, result, payloads.encode_call_result, payloads.decode_call_result)
+
+    def call_done(self, rsp: int) -> None:
+        """Write that the task of the call with this ``rsp`` is given back."""
+        self._record(Kind.CALL_DONE, rsp, payloads.encode_call_done, payloads.decode_call_done)
+
+    def table_written(self, addr: int) -> None:
+        """Write that the recovery table's header stands at ``addr``, and the table is whole."""
+        self._record(Kind.TABLE_WRITTEN, addr, payloads.encode_table, payloads.decode_table)
+
+    def table_wiped(self) -> None:
+        """Write that the header is about to be wiped."""
+        self._write(encode_record(Kind.TABLE_WIPED, payloads.encode_table_wiped()))
 
     def note(self, text: str) -> None:
-        """A phase that was passed, for the reader of a recovery."""
-        self._record(Kind.NOTE, {"text": text})
+        """Write a note for people. Nothing in probekit reads it to decide."""
+        self._write(encode_record(Kind.NOTE, payloads.encode_note(text)))
 
     def close(self) -> None:
         """Close the file and leave it: something of ours is still in the guest."""
@@ -278,12 +205,20 @@ class Journal:
             self._fd = -1
 
     def close_clean(self) -> None:
-        """Nothing of ours is left in the guest: remove the file."""
+        """Remove the file: nothing of ours is left in the guest."""
         self.close()
         self.path.unlink(missing_ok=True)
 
-    def _record(self, kind: Kind, facts: Facts) -> None:
-        self._write(encode_record(kind, encode_facts(facts)))
+    def _record(self, kind: Kind, item: _T, encode: Callable[[_T], bytes], decode: Callable[[bytes], _T]) -> None:
+        """Write a small record, unless a recovery could not read it: then nothing may be done that it speaks of."""
+        payload = encode(item)
+        try:
+            same = decode(payload) == item
+        except RecordError as error:
+            raise JournalError(f"the undo journal cannot hold this: {error}", path=str(self.path)) from error
+        if not same:
+            raise InternalError(f"a record of kind {kind.name} is read back as another")
+        self._write(encode_record(kind, payload))
 
     def _write(self, data: bytes) -> None:
         if self._fd < 0:
@@ -293,18 +228,24 @@ class Journal:
             while view:
                 view = view[os.write(self._fd, view) :]
             os.fsync(self._fd)
-        except OSError as error:
+        except BaseException as error:
             self._cut()
-            raise _failed("written", self.path, error) from error
+            if isinstance(error, OSError):
+                raise _failed("written", self.path, error) from error
+            raise
         self._size += len(data)
 
     def _cut(self) -> None:
-        # Half a record must not stand before a later whole one. If even this fails, the tail is torn and tolerated.
+        """Cut off half a record, which must not stand before a later whole one. If that fails too, close the file."""
         try:
+            room = os.fstat(self._fd).st_size
             os.ftruncate(self._fd, self._size)
             os.lseek(self._fd, self._size, os.SEEK_SET)
         except OSError:
             self.close()
+            return
+        with suppress(OSError):  # later records find less room then
+            os.posix_fallocate(self._fd, 0, max(room, 1))
 
 
 def _new_path(directory: Path, header: JournalHeader) -> Path:
@@ -312,12 +253,20 @@ def _new_path(directory: Path, header: JournalHeader) -> Path:
     return directory / f"{stamp}{_SUFFIX}"
 
 
-def _failed(verb: str, path: Path, error: OSError) -> JournalError:
-    return JournalError(
-        f"the undo journal could not be {verb}: {path}: {error.strerror}",
-        path=str(path),
-        hint="nothing was changed in the guest; free some space or set XDG_STATE_HOME to a writable place",
-    )
+_HINTS = {
+    "created": "nothing was changed in the guest; free some space or set XDG_STATE_HOME to a writable place",
+    "written": "what it does not say was not done in the guest; free some space, then run `probekit recover`",
+}
+
+
+def _failed(verb: Literal["created", "written"], path: Path, error: OSError) -> JournalError:
+    message = f"the undo journal could not be {verb}: {path}: {error.strerror}"
+    return JournalError(message, path=str(path), hint=_HINTS[verb])
+
+
+def _cause(error: JournalError | OSError) -> OSError:
+    cause = error.__cause__ if isinstance(error, JournalError) else error
+    return cause if isinstance(cause, OSError) else OSError(0, str(error))
 
 
 def _sync_directory(directory: Path) -> None:
@@ -326,167 +275,3 @@ def _sync_directory(directory: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _header_facts(header: JournalHeader) -> Facts:
-    return {
-        "target": header.target,
-        "host_pid": header.host_pid,
-        "host_start": float(header.host_start),
-        "build_id": header.build_id.hex(),
-        "base": header.base,
-        "cookie": header.cookie.hex(),
-    }
-
-
-def load_header(path: Path) -> JournalHeader:
-    """Only whose journal it is. Raises :class:`JournalError` as :func:`load` does."""
-    try:
-        with path.open("rb") as stream:
-            kind, payload = first_record(stream.read(_HEADER_LIMIT))
-        if kind != Kind.HEADER:
-            raise RecordError("it has no header")
-        return _header(payload)
-    except OSError as error:
-        raise JournalError(f"{path} cannot be read: {error.strerror}", path=str(path)) from error
-    except RecordError as error:
-        raise JournalError(
-            f"{path} is no journal that can be trusted: {error}",
-            path=str(path),
-            hint="move the file away, then `probekit recover` finds what it spoke of in the guest itself",
-        ) from error
-
-
-def load(path: Path) -> JournalState:
-    """Read a journal that another process left. :class:`JournalError` for anything that is not one, or is damaged."""
-    try:
-        if path.stat().st_size > _MAX_FILE:
-            raise JournalError(f"{path} is too large to be a journal", path=str(path))
-        data = path.read_bytes()
-    except OSError as error:
-        raise JournalError(f"{path} cannot be read: {error.strerror}", path=str(path)) from error
-    return parse(data, path)
-
-
-def parse(data: bytes, path: Path = Path()) -> JournalState:
-    """What a journal's bytes say. ``path``: where they are from. Raises :class:`JournalError`."""
-    try:
-        records, torn = read_records(data)
-        return _replay(path, records, torn)
-    except RecordError as error:
-        raise JournalError(f"{path} is no journal that can be trusted: {error}", path=str(path)) from error
-
-
-def _replay(path: Path, records: list[Record], torn: bool) -> JournalState:
-    if not records or records[0].kind != Kind.HEADER:
-        raise RecordError("it has no header")
-    header = _header(records[0].payload)
-    batches: list[tuple[Edit, ...]] = []
-    gone: set[int] = set()
-    allocations: dict[int, Allocation] = {}
-    call: Call | None = None
-    notes: list[str] = []
-    registrations: dict[Registration, None] = {}
-    for kind, payload in records[1:]:
-        match kind:
-            case Kind.EDITS:
-                batches.append(decode_edits(payload))
-            case Kind.EDITS_REVERTED:
-                gone.add(_number(decode_facts(payload, {"batch": int}), "batch"))
-            case Kind.ALLOCATED:
-                allocation = _allocation(payload)
-                allocations[allocation.addr] = allocation
-            case Kind.FREED:
-                allocations.pop(_number(decode_facts(payload, {"addr": int}), "addr"), None)
-            case Kind.CALL_STARTED:
-                call = _call(payload)
-            case Kind.CALL_DONE:
-                call = None
-            case Kind.REGISTERED:
-                registrations.update(dict.fromkeys(_registrations(payload)))
-            case Kind.UNREGISTERED:
-                for item in _registrations(payload):
-                    registrations.pop(item, None)
-            case Kind.NOTE:
-                notes.append(str(decode_facts(payload, {"text": str})["text"]))
-            case _:
-                raise RecordError(f"a record of unknown kind {kind}")
-    standing = tuple(batch for number, batch in enumerate(batches) if number not in gone)
-    memory = tuple(allocations.values())
-    return JournalState(path, header, standing, memory, call, tuple(notes), torn, tuple(registrations))
-
-
-def _number(facts: Facts, key: str) -> int:
-    value = facts[key]
-    if not isinstance(value, int) or not 0 <= value < 1 << 64:
-        raise RecordError(f"a record's {key!r} is out of range")
-    return value
-
-
-def _hex(facts: Facts, key: str) -> bytes:
-    try:
-        return bytes.fromhex(str(facts[key]))
-    except ValueError as error:
-        raise RecordError(f"a record's {key!r} is not hex") from error
-
-
-def _header(payload: bytes) -> JournalHeader:
-    shape: dict[str, type | tuple[type, ...]] = {
-        "target": str, "host_pid": int, "host_start": (int, float), "build_id": str, "base": int, "cookie": str,
-    }  # fmt: skip
-    facts = decode_facts(payload, shape)
-    start = facts["host_start"]
-    if not isinstance(start, int | float):
-        raise InternalError("a decoded record has a start time of another type")
-    return JournalHeader(
-        target=str(facts["target"]),
-        host_pid=_number(facts, "host_pid"),
-        host_start=float(start),
-        build_id=_hex(facts, "build_id"),
-        base=_number(facts, "base"),
-        cookie=_hex(facts, "cookie"),
-    )
-
-
-def _allocation(payload: bytes) -> Allocation:
-    facts = decode_facts(payload, {"kind": str, "addr": int, "size": int, "detail": dict})
-    detail = facts["detail"]
-    if not isinstance(detail, dict):
-        raise InternalError("a decoded record has details of another type")
-    if not all(isinstance(value, int | str) for value in detail.values()):
-        raise RecordError("an allocation's detail is neither number nor text")
-    return Allocation(str(facts["kind"]), _number(facts, "addr"), _number(facts, "size"), detail)
-
-
-def _registrations_facts(items: Sequence[Registration]) -> Facts:
-    return {"items": [[item.kind, *item.words] for item in items]}
-
-
-def _registrations(payload: bytes) -> list[Registration]:
-    items = decode_facts(payload, {"items": list})["items"]
-    if not isinstance(items, list):
-        raise InternalError("a decoded record has registrations of another type")
-    found: list[Registration] = []
-    for item in items:
-        match item:
-            case [str(kind), *words] if all(type(word) is int and 0 <= word < 1 << 64 for word in words):
-                found.append(Registration(kind, tuple(words)))
-            case _:
-                raise RecordError("a registration is no name and numbers")
-    return found
-
-
-def _call(payload: bytes) -> Call:
-    facts = decode_facts(payload, {"vcpu": int, "raw": str, "regs": dict, "return_addr": int, "rsp": int})
-    regs = facts["regs"]
-    if not isinstance(regs, dict):
-        raise InternalError("a decoded record has registers of another type")
-    if not all(isinstance(value, int) for value in regs.values()):
-        raise RecordError("a call's register is no number")
-    return Call(
-        vcpu=_number(facts, "vcpu"),
-        raw=_hex(facts, "raw"),
-        regs=regs,
-        return_addr=_number(facts, "return_addr"),
-        rsp=_number(facts, "rsp"),
-    )

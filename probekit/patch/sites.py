@@ -35,8 +35,8 @@ __all__ = (
     "ExitSite",
     "FunctionExits",
     "InsnSite",
-    "Refusal",
     "Site",
+    "SiteRefusal",
     "TextFacts",
     "entry_site",
     "may_trap",
@@ -118,7 +118,7 @@ def may_trap(site: Site) -> bool:
 
 
 @record
-class Refusal:
+class SiteRefusal:
     """Why nothing can be patched at ``addr``; ``reason`` reads after a colon."""
 
     addr: int
@@ -196,16 +196,16 @@ def rewritten_size(code: bytes) -> int:
     return 2 if code[:1] == b"\xeb" or code[:2] == b"\x66\x90" else 5
 
 
-def entry_site(addr: int, code: bytes, facts: TextFacts = NO_FACTS) -> EntrySite | Refusal:
+def entry_site(addr: int, code: bytes, facts: TextFacts = NO_FACTS) -> EntrySite | SiteRefusal:
     """The pad of the function at ``addr``, whose first bytes are ``code`` (9 or more), or why it has none."""
     offset = 4 if code[:4] in _ENDBRS else 0
     pad = code[offset : offset + JUMP_SIZE]
     if pad != NOP5:
         if facts.pads is not None and addr + offset not in facts.pads:
-            return Refusal(addr, NO_PAD)
-        return Refusal(addr, _why_no_pad(pad))
+            return SiteRefusal(addr, NO_PAD)
+        return SiteRefusal(addr, _why_no_pad(pad))
     if facts.reserved and facts.reserved.overlap(addr + offset, addr + offset + JUMP_SIZE):
-        return Refusal(addr, "the guest itself rewrites this place (a static key or static call)")
+        return SiteRefusal(addr, "the guest itself rewrites this place (a static key or static call)")
     return EntrySite(addr + offset, NOP5, addr)
 
 

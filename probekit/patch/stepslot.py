@@ -21,7 +21,7 @@ from __future__ import annotations
 from typing import Final
 
 from probekit.errors import InternalError
-from probekit.isa.access import element_of
+from probekit.isa.access import string_element
 from probekit.isa.decode import decode_one
 from probekit.isa.relocate import RelocateError, relocate
 from probekit.patch.detours import copied_slot
@@ -56,7 +56,7 @@ def step_slot(site: Site, slot_addr: int) -> bytes:
 
 def repeat_slot(insn: bytes, addr: int, slot_addr: int) -> bytes | None:
     """The slot of a REP string instruction at ``addr``; None for any other."""
-    element = element_of(insn)
+    element = string_element(insn)
     if element is None:
         return None
     prefixes = insn[:-1]  # the opcode of a string instruction is one byte, its last

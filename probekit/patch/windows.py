@@ -32,7 +32,7 @@ def side_entries(functions: Iterable[tuple[int, bytes]], starts: frozenset[int])
     """Where direct jumps out of functions land that is no function's start. ``functions``: ``(address, bytes)``."""
     found: set[int] = set()
     for addr, code in functions:
-        found.update(leave.target for leave in scan_flow(code, addr).leaves if leave.target not in starts)
+        found.update(leave.target for leave in scan_flow(code, addr).exits if leave.target not in starts)
     found.discard(0)
     return tuple(sorted(found))
 

@@ -1,9 +1,9 @@
-"""Probe names and descriptions, as D writes them: ``provider:module:function:name``.
+"""Parse and match probe names and descriptions, as D writes them: ``provider:module:function:name``.
 
 A :class:`ProbeName` names one probe. A :class:`ProbeDescription` is a pattern:
 each field is a glob (``*``, ``?``, ``[...]``, ``[!...]``, ``\\`` escapes) and an
-empty field matches everything. Fields left out are left out on the left:
-``sys_read:entry`` is function and name.
+empty field matches everything. Missing fields are missing on the left:
+``sys_read:entry`` is function and name (DTrace guide, chapter "D Program Structure").
 """
 
 from __future__ import annotations
@@ -41,13 +41,14 @@ class ProbeName(NamedTuple):
 
 @record
 class ProbeDescription:
-    """A pattern over probe names. ``probe_id``: set when an integer was written instead of names."""
+    """A pattern over probe names."""
 
     provider: str = ""
     module: str = ""
     function: str = ""
     name: str = ""
     probe_id: int | None = None
+    """Set when an integer was written instead of names."""
 
     @classmethod
     def parse(cls, text: str) -> ProbeDescription:
@@ -66,7 +67,7 @@ class ProbeDescription:
         return f"{self.provider}:{self.module}:{self.function}:{self.name}"
 
     def matches(self, probe: ProbeName) -> bool:
-        """True when every field matches (probe IDs are the registry's affair and never match here)."""
+        """Tell whether every field matches. A probe ID never matches here: the registry looks IDs up."""
         return self.probe_id is None and all(
             not pattern or glob_regex(pattern).fullmatch(field) is not None
             for pattern, field in (
@@ -79,13 +80,13 @@ class ProbeDescription:
 
 
 def is_glob(pattern: str) -> bool:
-    """True when the pattern is empty or has a glob character, so may match more than its own text."""
+    """Tell whether the pattern may match more than its own text: it is empty or has a glob character."""
     return not pattern or any(c in _GLOB_CHARS for c in pattern)
 
 
 @lru_cache(maxsize=4096)
 def glob_regex(pattern: str) -> re.Pattern[str]:
-    """The pattern as a regular expression; an unclosed ``[`` stands for itself."""
+    """Return the pattern as a regular expression. An unclosed ``[`` stands for itself."""
     out: list[str] = []
     i = 0
     while i < len(pattern):
@@ -109,7 +110,7 @@ def glob_regex(pattern: str) -> re.Pattern[str]:
 
 
 def _class_regex(inside: str) -> str:
-    """What stands between brackets, as a regular expression that matches one character."""
+    """Return the text between brackets as a regular expression that matches one character."""
     negate = inside.startswith("!")
     body = inside[1:] if negate else inside
     members: list[str] = []

@@ -1,17 +1,16 @@
-"""Who publishes probes, and what each of them is.
+"""Publish probes: each provider knows its probes' names and kinds, and where they are.
 
-A provider is a small table of functions: which probes match a description, and
-where their sites are. ``registry`` asks all of them and keeps the probe IDs.
+A provider tells which of its probes match a description. ``registry`` asks all of them and finds probes by ID.
 
-- ``api``          :class:`Probe` and the :class:`Provider` contract
-- ``registry``     all providers of one session
-- ``from_kernel``  what one kernel offers: functions, tracepoints, markers, variables
-- ``fbt``          function boundary tracing: entry and return of every kernel function
-- ``kinst``        any instruction of a kernel function
-- ``syscall``      the entry and the return of every system call
-- ``tracepoint``   the tracepoints of the kernel and its modules
-- ``marker``       static markers of C code (vm/include/probekit/marker.h)
-- ``mem``          each access of a range of guest memory
-- ``profile``      tick-N and profile-N, run by the host
-- ``dtrace``       BEGIN, END, ERROR
+- ``api``  define :class:`Probe` and the :class:`Provider` contract
+- ``registry``  ask all providers of a session as one
+- ``from_kernel``  give the providers the functions, tracepoints, markers and variables of one kernel
+- ``fbt``  function boundary tracing: entry and return of every kernel function
+- ``kinst``  any instruction of a kernel function
+- ``syscall``  entry and return of every system call
+- ``tracepoint``  the tracepoints of the kernel and its modules
+- ``marker``  static markers of C code (vm/include/probekit/marker.h)
+- ``mem``  each access to a range of guest memory
+- ``profile``  tick-N and profile-N, fired by the host's clock
+- ``dtrace``  BEGIN, END, ERROR
 """

@@ -1,4 +1,4 @@
-"""Probes, and the contract of a provider."""
+"""Define probes, and the contract of a provider."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from probekit.kernel.markers import Marker
     from probekit.kernel.tracepoints import Tracepoint
 
-__all__ = ("AT_ENTRY", "GUEST_KINDS", "KERNEL_MODULE", "Function", "Probe", "ProbeKind", "Provider", "Watched")
+__all__ = ("ENTRY_KINDS", "GUEST_KINDS", "KERNEL_MODULE", "Function", "Probe", "ProbeKind", "Provider", "WatchedRange")
 
 KERNEL_MODULE = "vmlinux"
-"""What D calls the kernel itself."""
+"""D's name for the kernel itself as a module."""
 
 GuestKind = Literal["entry", "return", "syscall", "sysret", "instruction", "tracepoint", "marker", "watch"]
 
 ProbeKind = GuestKind | Literal["begin", "end", "error", "tick"]
 
-AT_ENTRY: tuple[ProbeKind, ...] = ("entry", "syscall")
+ENTRY_KINDS: tuple[ProbeKind, ...] = ("entry", "syscall")
 """Probes at a function's entry; ``return`` and ``sysret`` are where it returns."""
 
 GUEST_KINDS: tuple[ProbeKind, ...] = get_args(GuestKind)
@@ -28,59 +28,69 @@ GUEST_KINDS: tuple[ProbeKind, ...] = get_args(GuestKind)
 
 
 class Function(NamedTuple):
-    """A function of the guest kernel. ``module``: as D shows it (``vmlinux`` for the kernel itself).
+    """A function of the guest kernel.
 
-    ``aliases``: other names of the same address, which match too; ``cold``: ranges split off by the compiler.
-    A tuple, as probes and their names are: "everything" is 90,000 of each.
+    It is a tuple, as probes and their names are, because a script may name all 90,000.
     """
 
     addr: int
     size: int
+    """Bytes."""
     name: str
     module: str
+    """As D shows it: ``vmlinux`` for the kernel itself."""
     aliases: tuple[str, ...] = ()
+    """Other names of the same address, which match too."""
     cold: tuple[tuple[int, int], ...] = ()
+    """``(start, end)`` of parts that the compiler split off (``name.cold``)."""
 
 
-class Watched(NamedTuple):
-    """``size`` bytes of guest memory from ``addr`` on, and the accesses that count."""
+class WatchedRange(NamedTuple):
+    """A range of guest memory, and the accesses to it that fire the probe."""
 
     addr: int
     size: int
+    """Bytes."""
     access: Literal["read", "write"]
 
 
 class Probe(NamedTuple):
-    """One probe. ``function``, ``tracepoint`` or ``marker``: where it is in the guest; none where the host fires it.
-
-    ``period_ns``: of a timed probe, else 0. ``offset``: of an instruction probe, from the function's start.
-    ``watched``: the memory of a ``mem`` probe.
-    """
+    """One probe."""
 
     id: int
     name: ProbeName
     kind: ProbeKind
     function: Function | None = None
+    """The function that it is in; None for a probe that is in none."""
     period_ns: int = 0
+    """The period of a timed probe in nanoseconds, else 0."""
     offset: int = 0
+    """The offset of an instruction probe from the function's start, in bytes."""
     tracepoint: Tracepoint | None = None
-    watched: Watched | None = None
+    """The tracepoint of a ``tracepoint`` probe."""
+    watched: WatchedRange | None = None
+    """The memory of a ``mem`` probe."""
     marker: Marker | None = None
+    """The marker of a ``marker`` probe."""
 
     @property
     def in_guest(self) -> bool:
-        """It fires in the guest."""
+        """Whether it fires in the guest."""
         return self.kind in GUEST_KINDS
 
 
 class Provider(Protocol):
-    """Publishes probes. ``name`` is a fixed provider name."""
+    """Publishes probes."""
 
     @property
-    def name(self) -> str: ...
-
-    def match(self, description: ProbeDescription) -> Iterator[Probe]:
-        """Every probe that the description names, in ID order."""
+    def name(self) -> str:
+        """The first field of its probes' names."""
         ...
 
-    def by_id(self, probe_id: int) -> Probe | None: ...
+    def match(self, description: ProbeDescription) -> Iterator[Probe]:
+        """Yield every probe that the description names, in ID order."""
+        ...
+
+    def by_id(self, probe_id: int) -> Probe | None:
+        """Return the probe with this ID, or None."""
+        ...

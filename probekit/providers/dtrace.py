@@ -1,4 +1,4 @@
-"""Provider ``dtrace``: ``BEGIN``, ``END`` and ``ERROR``, fired by the host around everything else."""
+"""Publish the provider ``dtrace``: ``BEGIN``, ``END`` and ``ERROR``, which the host fires."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PROBES = (BEGIN, END, ERROR)
 
 
 class DtraceProvider:
-    """IDs 1, 2 and 3, as on every DTrace."""
+    """Publishes the IDs 1, 2 and 3, as every DTrace does."""
 
     name = "dtrace"
 

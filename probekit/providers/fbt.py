@@ -1,9 +1,9 @@
-"""Provider ``fbt``: the entry and the return of every kernel function.
+"""Publish the provider ``fbt``: the entry and the return of every kernel function.
 
 ``fbt:MODULE:FUNCTION:entry`` has the function's arguments as ``arg0`` .. ``arg9``;
 ``fbt:MODULE:FUNCTION:return`` has the offset of the exit as ``arg0`` and the
-returned value as ``arg1``. There is one probe for each *address*: further names
-of it (aliases) match as well, and ``probefunc`` is the kernel's first name. On
+returned value as ``arg1``. There is one probe for each *address*: its other names
+(aliases) match as well, and ``probefunc`` is the kernel's first name. On
 kernels whose system calls are ``__x64_sys_NAME``, ``sys_NAME`` names them too.
 
 IDs follow the address order, so they do not change while a kernel runs.
@@ -18,15 +18,16 @@ from probekit.kernel.symbols import KernelSymbol
 from probekit.probe.names import ProbeDescription, ProbeName, glob_regex, is_glob
 from probekit.providers.api import KERNEL_MODULE, Function, Probe, ProbeKind
 
-__all__ = ("SYSCALL_PREFIX", "FbtProvider", "FunctionTable", "described", "functions")
+__all__ = ("SYSCALL_PREFIX", "FbtProvider", "FunctionTable", "function_table", "matching_functions")
 
 SYSCALL_PREFIX = "__x64_sys_"
+"""The prefix of the functions of system calls (commit d5a00528b58c, v4.17)."""
 _COLD = ".cold"
 _KINDS: tuple[ProbeKind, ...] = ("entry", "return")
 
 
 def _preference(symbol: KernelSymbol) -> tuple[bool, bool]:
-    """Of several names of one address the native system call first, then the global one."""
+    """Sort several names of one address: the native system call first, then the global one."""
     return (not symbol.name.startswith(SYSCALL_PREFIX), symbol.type_char != "T")
 
 
@@ -34,8 +35,8 @@ def _is_cold(name: str) -> bool:
     return _COLD in name and name.partition(_COLD)[2].lstrip(".").isdecimal() | name.endswith(_COLD)
 
 
-def _places(symbols: Iterable[KernelSymbol]) -> Iterator[tuple[KernelSymbol, Sequence[KernelSymbol]]]:
-    """The first symbol at each address, and the others there."""
+def _group_by_address(symbols: Iterable[KernelSymbol]) -> Iterator[tuple[KernelSymbol, Sequence[KernelSymbol]]]:
+    """Yield the first symbol at each address, and the others there."""
     first: KernelSymbol | None = None
     others: Sequence[KernelSymbol] = ()
     for symbol in symbols:
@@ -50,15 +51,15 @@ def _places(symbols: Iterable[KernelSymbol]) -> Iterator[tuple[KernelSymbol, Seq
         yield first, others
 
 
-def functions(symbols: Iterable[KernelSymbol], excluded: Iterable[tuple[int, int]] = ()) -> FunctionTable:
-    """The functions of a kernel by address, ``.cold`` parts folded into their parents.
+def function_table(symbols: Iterable[KernelSymbol], excluded: Iterable[tuple[int, int]] = ()) -> FunctionTable:
+    """Return the functions of a kernel by address, with ``.cold`` parts as part of their function.
 
-    ``symbols``: text symbols by address; ``excluded``: ranges with no live code in them (init text).
+    ``symbols``: text symbols by address; ``excluded``: ``(start, end)`` ranges without live code (init text).
     """
     ranges = tuple(excluded)
     cold: dict[tuple[str, str], list[tuple[int, int]]] = {}
     found: list[tuple[KernelSymbol, tuple[str, ...]]] = []
-    for first, others in _places(symbols):
+    for first, others in _group_by_address(symbols):
         aliases: tuple[str, ...] = ()
         if others:
             first, *others = sorted((first, *others), key=_preference)
@@ -83,7 +84,7 @@ class FunctionTable(tuple[Function, ...]):
 
     @cached_property
     def by_name(self) -> dict[str, list[int]]:
-        """The indexes of the functions that each name stands for, in order."""
+        """The indexes of the functions that have each name, in order."""
         found: dict[str, list[int]] = {}
         for index, function in enumerate(self):
             for name in dict.fromkeys(_names(function)):
@@ -92,17 +93,18 @@ class FunctionTable(tuple[Function, ...]):
 
 
 class FbtProvider:
-    """Entry and return probes over a table of functions. ``first_id``: the ID of the first function's entry."""
+    """Publishes entry and return probes of a table of functions."""
 
     name = "fbt"
 
     def __init__(self, table: FunctionTable, first_id: int) -> None:
+        """Publish the functions of ``table``; ``first_id``: the ID of the first one's entry."""
         self._table = table
         self._first_id = first_id
 
     @property
     def end_id(self) -> int:
-        """The first ID that is not ours."""
+        """The ID after the last one of this provider."""
         return self._first_id + 2 * len(self._table)
 
     @property
@@ -114,28 +116,28 @@ class FbtProvider:
         """See :class:`probekit.providers.api.Provider`."""
         if description.probe_id is not None:
             return
-        kinds = [(place, kind) for place, kind in enumerate(_KINDS) if _fits(description.name, kind)]
+        kinds = [(kind_index, kind) for kind_index, kind in enumerate(_KINDS) if _fits(description.name, kind)]
         if not kinds or not _fits(description.provider, self.name):
             return
-        # Written out: "every function" is 40,000 of them, while somebody waits.
-        for index in described(self._table, description):
+        # Written out for speed: a description may name all 40,000 functions.
+        for index in matching_functions(self._table, description):
             function = self._table[index]
             first_id = self._first_id + 2 * index
-            for place, kind in kinds:
+            for kind_index, kind in kinds:
                 name = ProbeName(self.name, function.module, function.name, kind)
-                yield Probe(first_id + place, name, kind, function)
+                yield Probe(first_id + kind_index, name, kind, function)
 
     def by_id(self, probe_id: int) -> Probe | None:
         """See :class:`probekit.providers.api.Provider`."""
-        index, which = divmod(probe_id - self._first_id, 2)
+        index, kind_index = divmod(probe_id - self._first_id, 2)
         if not 0 <= index < len(self._table):
             return None
-        function, kind = self._table[index], _KINDS[which]
+        function, kind = self._table[index], _KINDS[kind_index]
         return Probe(probe_id, ProbeName(self.name, function.module, function.name, kind), kind, function)
 
 
-def described(table: FunctionTable, description: ProbeDescription) -> Iterator[int]:
-    """The index of every function that the module and function fields of a description name, in order."""
+def matching_functions(table: FunctionTable, description: ProbeDescription) -> Iterator[int]:
+    """Yield the index of every function that a description's module and function fields name, in order."""
     module = glob_regex(description.module) if description.module else None
     if is_glob(description.function):
         fitting: Iterable[int] = range(len(table))
@@ -154,7 +156,7 @@ def _fits(pattern: str, text: str) -> bool:
 
 
 def _names(function: Function) -> Iterator[str]:
-    """Every name that a description may use for the function."""
+    """Yield every name that a description may use for the function."""
     yield function.name
     yield from function.aliases
     if function.name.startswith(SYSCALL_PREFIX):

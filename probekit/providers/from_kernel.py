@@ -1,4 +1,4 @@
-"""What the providers offer for one kernel: its functions, tracepoints, markers and variables."""
+"""Give the providers what they publish of one kernel: its functions, tracepoints, markers and variables."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from probekit.kernel.markers import KERNEL_MARKERS, MARKER_SYMBOL, Marker
 from probekit.kernel.memory import KernelMemory
 from probekit.kernel.tracepoints import Tracepoint
 from probekit.providers.api import KERNEL_MODULE
-from probekit.providers.fbt import FunctionTable, functions
+from probekit.providers.fbt import FunctionTable, function_table
 from probekit.providers.mem import KernelVariable
 
 __all__ = (
     "GuestMarkers",
     "GuestTracepoints",
-    "Looking",
+    "LiveMemory",
     "find_variable",
     "guest_functions",
 )
@@ -31,24 +31,29 @@ _Found = TypeVar("_Found")
 
 
 def guest_functions(kernel: Kernel) -> FunctionTable:
-    """Every function of the kernel and its modules; init text, which is gone, left out."""
-    gone = [r for pair in (("__init_begin", "__init_end"),) if (r := kernel.symbols.range(*pair)) is not None]
-    return functions(kernel.symbols.text(), gone)
+    """Return every function of the kernel and its modules, without init text, which is freed after boot."""
+    init = kernel.symbols.range("__init_begin", "__init_end")
+    return function_table(kernel.symbols.text(), () if init is None else (init,))
 
 
 @dataclass(frozen=True, slots=True)
-class Looking:
-    """Ways to kernel memory: ``quick`` reads it while the guest runs, where its RAM is a shared file."""
+class LiveMemory:
+    """Kernel memory, read while the guest runs where that is possible."""
 
     clock: PauseClock
-    quick: RamText | None
+    """Pauses the guest."""
+    ram: RamText | None
+    """Reads kernel memory while the guest runs, where its RAM is a shared file."""
 
     def read(self, find: Callable[[KernelMemory | None], _Found]) -> _Found:
-        """What ``find`` makes of kernel memory; the guest is paused when that is the only way, or the better one."""
-        if self.quick is not None:
-            self.quick.invalidate()
-            with suppress(SymbolError, TargetError):  # a list in flux, perhaps: it stands still below
-                return find(KernelMemory(self.quick))
+        """Return what ``find`` makes of kernel memory; None as its argument stands for the paused guest's memory.
+
+        The guest is paused where its RAM is no shared file, and when reading it while it runs has failed.
+        """
+        if self.ram is not None:
+            self.ram.invalidate()
+            with suppress(SymbolError, TargetError):  # a list may be changing; it stands still below
+                return find(KernelMemory(self.ram))
         with self.clock.paused():
             return find(None)
 
@@ -56,40 +61,40 @@ class Looking:
 class GuestTracepoints:
     """See :class:`probekit.providers.tracepoint.Tracepoints`."""
 
-    def __init__(self, kernel: Kernel, looking: Looking) -> None:
+    def __init__(self, kernel: Kernel, memory: LiveMemory) -> None:
         self._kernel = kernel
-        self._looking = looking
+        self._memory = memory
         self.count = kernel.count_tracepoints()
 
     def may_exist(self, name: str) -> bool:
-        """Whether the kernel or a module has a variable of a tracepoint's name."""
+        """Tell whether the kernel or a module has the variable of a tracepoint with this name."""
         return self._kernel.symbols.addr(f"__tracepoint_{name}") is not None
 
     def all(self) -> tuple[Tracepoint, ...]:
-        """Every tracepoint."""
-        return self._looking.read(self._kernel.tracepoints)
+        """Read every tracepoint."""
+        return self._memory.read(self._kernel.tracepoints)
 
 
 class GuestMarkers:
     """See :class:`probekit.providers.marker.Markers`."""
 
-    def __init__(self, kernel: Kernel, looking: Looking) -> None:
+    def __init__(self, kernel: Kernel, memory: LiveMemory) -> None:
         self._kernel = kernel
-        self._looking = looking
+        self._memory = memory
 
     @cached_property
     def likely(self) -> bool:
-        """Whether the kernel has their section, or a module a variable that is named as a marker's."""
+        """Whether the kernel has a section of markers, or a module a variable with the name of one."""
         symbols = self._kernel.symbols
         return symbols.addr(KERNEL_MARKERS) is not None or symbols.in_modules(MARKER_SYMBOL)
 
     def all(self) -> tuple[Marker, ...]:
-        """Every marker."""
-        return self._looking.read(self._kernel.markers)
+        """Read every marker."""
+        return self._memory.read(self._kernel.markers)
 
 
 def find_variable(kernel: Kernel, name: str) -> KernelVariable | None:
-    """A symbol of the kernel or of a module, and the room up to the next one."""
+    """Return a variable of the kernel or of a module, and the room up to the next symbol; None when there is none."""
     addr = kernel.symbols.addr(name)
     if addr is None:
         return None

@@ -1,12 +1,12 @@
-"""Provider ``kinst``: any instruction of a kernel function, as FreeBSD's.
+"""Publish the provider ``kinst``: any instruction of a kernel function, like FreeBSD's provider of that name.
 
 ``kinst:MODULE:FUNCTION:OFFSET`` fires before the instruction at that byte offset
 (decimal) of the function is executed; an empty or glob OFFSET means every one.
 ``arg0`` .. ``arg5`` are the registers rdi, rsi, rdx, rcx, r8 and r9 as they are then.
 
-A kernel has millions of them, so they exist once a description names the
-provider and the function: ``-l`` alone does not list them. An offset that is no
-instruction's start exists as well, and is refused with the reason.
+A kernel has millions of instructions, so a probe exists once a description names the
+provider and the function: ``-l`` alone does not list them. A probe also exists for an offset where no
+instruction starts, and is refused with the reason.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from probekit.errors import ProbekitError
 from probekit.isa.decode import instruction_starts
 from probekit.probe.names import ProbeDescription, ProbeName, glob_regex, is_glob
 from probekit.providers.api import Probe
-from probekit.providers.fbt import FunctionTable, described
+from probekit.providers.fbt import FunctionTable, matching_functions
 
-__all__ = ("MOST_PROBES", "KinstProvider")
+__all__ = ("MAX_PROBES", "KinstProvider")
 
-MOST_PROBES = 200_000
-"""A description that names more instructions is a mistake."""
+MAX_PROBES = 200_000
+"""The most instructions that one description may name."""
 
 _OFFSET_DIGITS = 9
 
 
 class KinstProvider:
-    """``table``: the kernel's functions; ``read_code``: live text of ``(addr, size)`` ranges; ``ids``: for probes."""
+    """Publishes a probe for each instruction that a description names."""
 
     name = "kinst"
 
@@ -38,6 +38,10 @@ class KinstProvider:
         read_code: Callable[[Sequence[tuple[int, int]]], list[bytes | None]],
         ids: Iterator[int],
     ) -> None:
+        """Publish instructions of the functions in ``table``.
+
+        ``read_code``: reads live text at ``(addr, size)`` ranges; ``ids``: gives the IDs of new probes.
+        """
         self._table = table
         self._read_code = read_code
         self._ids = ids
@@ -45,10 +49,13 @@ class KinstProvider:
         self._made: dict[tuple[int, int], Probe] = {}
 
     def match(self, description: ProbeDescription) -> Iterator[Probe]:
-        """See :class:`probekit.providers.api.Provider`. Raises :class:`ProbekitError` for more than ``MOST_PROBES``."""
+        """See :class:`probekit.providers.api.Provider`.
+
+        Raises :class:`ProbekitError` for a description that names more than :data:`MAX_PROBES` instructions.
+        """
         if description.provider != self.name or not description.function:
             return
-        indexes = list(described(self._table, description))
+        indexes = list(matching_functions(self._table, description))
         if not is_glob(description.name):
             if description.name.isdecimal() and len(description.name) <= _OFFSET_DIGITS:
                 yield from (self._probe(index, int(description.name)) for index in indexes)
@@ -61,15 +68,15 @@ class KinstProvider:
             for addr in instruction_starts(text or b"", start):
                 if pattern.fullmatch(str(addr - start)) is not None:
                     found += 1
-                    if found > MOST_PROBES:
+                    if found > MAX_PROBES:
                         raise ProbekitError(
-                            f"probe description {description} names more than {MOST_PROBES:,} instructions",
+                            f"probe description {description} names more than {MAX_PROBES:,} instructions",
                             hint="name fewer functions",
                         )
                     yield self._probe(index, addr - start)
 
     def by_id(self, probe_id: int) -> Probe | None:
-        """See :class:`probekit.providers.api.Provider`; only those that a description has named."""
+        """See :class:`probekit.providers.api.Provider`. Only probes that a description has named are found."""
         return self._probes.get(probe_id)
 
     def _probe(self, index: int, offset: int) -> Probe:

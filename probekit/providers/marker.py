@@ -1,7 +1,7 @@
-"""Provider ``marker``: ``marker:MODULE:FUNCTION:NAME``, the static markers of C code (vm/include/probekit/marker.h).
+"""Publish the provider ``marker``: the static markers of C code (vm/include/probekit/marker.h).
 
-``arg0`` .. ``arg9`` are the marker's arguments, ``args[]`` has their types from the format.
-A marker that is not as it should be is a probe all the same, and refused with its reason.
+A probe is ``marker:MODULE:FUNCTION:NAME``. ``arg0`` .. ``arg9`` are the marker's arguments, and ``args[]`` has their
+types from the format. A damaged marker is a probe as well, and is refused with its reason.
 """
 
 from __future__ import annotations
@@ -18,25 +18,30 @@ __all__ = ("MarkerProvider", "Markers")
 
 
 class Markers(Protocol):
-    """A guest's markers; only :meth:`all` looks at the guest. ``likely``: by its symbols it seems to have some."""
+    """A guest's markers."""
 
     @property
-    def likely(self) -> bool: ...
+    def likely(self) -> bool:
+        """Whether the guest seems to have some, by its symbols alone."""
+        ...
 
-    def all(self) -> tuple[Marker, ...]: ...
+    def all(self) -> tuple[Marker, ...]:
+        """Read them from the guest."""
+        ...
 
 
 class MarkerProvider:
-    """The guest is searched once a description names this provider, or any other with markers likely to be there.
+    """Publishes a guest's markers.
 
-    ``numbers``: gives the IDs, which probes have from then on.
+    The guest is searched when a description names this provider, or any provider and markers are likely.
     """
 
     name = "marker"
 
-    def __init__(self, markers: Markers, numbers: Iterator[int]) -> None:
+    def __init__(self, markers: Markers, ids: Iterator[int]) -> None:
+        """Publish ``markers``; ``ids``: gives their IDs when they are read."""
         self._markers = markers
-        self._numbers = numbers
+        self._ids = ids
         self._searched = False
 
     def match(self, description: ProbeDescription) -> Iterator[Probe]:
@@ -59,7 +64,7 @@ class MarkerProvider:
         self._searched = True
         return tuple(
             Probe(
-                next(self._numbers),
+                next(self._ids),
                 ProbeName(self.name, marker.module or KERNEL_MODULE, marker.function, marker.name),
                 "marker",
                 marker=marker,

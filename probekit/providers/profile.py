@@ -1,9 +1,9 @@
-"""Provider ``profile``: ``tick-N[unit]`` and ``profile-N[unit]``, fired by the host's own clock.
+"""Publish the provider ``profile``: ``tick-N[unit]`` and ``profile-N[unit]``, fired by the host's own clock.
 
-A few exist from the start, as on DTrace, the others once a description names them;
-a glob finds those that exist. Units: ns us ms s m h d hz and their long forms;
-without one N is a frequency, as in D. ``profile-N`` fires on every CPU of the
-guest (:mod:`probekit.session.sampling`); without a guest the host has one for us.
+A few exist from the start, as on DTrace, and the others once a description names them.
+A glob finds those that exist. Units: ns us ms s m h d hz and their long forms;
+without a unit N is a frequency, as in D. ``profile-N`` fires for every CPU of the
+guest (:mod:`probekit.session.sampling`); without a guest it fires once.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _STANDARD = (
 
 
 def period_ns(name: str) -> int | None:
-    """The period of ``tick-N[unit]`` or ``profile-N[unit]`` in nanoseconds; None for anything else."""
+    """Return the period of ``tick-N[unit]`` or ``profile-N[unit]`` in nanoseconds; None for anything else."""
     match = _TIMED.fullmatch(name)
     if match is None or (count := int(match[1])) == 0:
         return None
@@ -48,23 +48,24 @@ def period_ns(name: str) -> int | None:
 
 
 def is_sampling(probe: Probe) -> bool:
-    """``profile-N``: it fires for every CPU."""
+    """Tell whether this is ``profile-N``, which fires for every CPU."""
     return probe.kind == "tick" and probe.name.name.startswith("profile-")
 
 
 class ProfileProvider:
-    """Timed probes. ``ids``: where the IDs of probes that are made on demand come from."""
+    """Publishes timed probes."""
 
     name = "profile"
 
     def __init__(self, ids: Iterator[int]) -> None:
+        """Publish the standard probes. ``ids``: gives the IDs of probes."""
         self._ids = ids
         self._probes: list[Probe] = []
         for name in _STANDARD:
             self._make(name)
 
     def match(self, description: ProbeDescription) -> Iterator[Probe]:
-        """See :class:`probekit.providers.api.Provider`; a plain ``tick-N`` name makes the probe."""
+        """See :class:`probekit.providers.api.Provider`. A plain ``tick-N`` or ``profile-N`` makes the probe."""
         if (
             not is_glob(description.name)
             and all(p.name.name != description.name for p in self._probes)

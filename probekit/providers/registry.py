@@ -1,4 +1,4 @@
-"""All providers of one session, asked as one."""
+"""Ask all providers of a session as one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from probekit.providers.mem import KernelVariable
     from probekit.providers.tracepoint import Tracepoints
 
-__all__ = ("Registry", "aliased", "make_registry")
+__all__ = ("Registry", "make_registry", "resolve_alias")
 
 _FIRST_FBT_ID = 4
 
@@ -25,15 +25,17 @@ _ALIASES = {"sdt": "tracepoint", "rawtp": "tracepoint"}
 """Names that DTrace on Linux has for tracepoints."""
 
 _BPFTRACE = {"kprobe": "entry", "kretprobe": "return"}
+"""The name of an ``fbt`` probe by bpftrace's name for its kind."""
 
 CodeReader = Callable[[Sequence[tuple[int, int]]], "list[bytes | None]"]
+"""Reads ``(address, size)`` ranges of live text; None where one is unreadable."""
 
 
-def aliased(description: ProbeDescription) -> ProbeDescription:
-    """What other tracers write, as it is called here.
+def resolve_alias(description: ProbeDescription) -> ProbeDescription:
+    """Translate what other tracers write into the names that probes have here.
 
-    DTrace's ``sdt:sched::sched_switch`` and ``rawtp:vmlinux::sched_switch``; bpftrace's ``kprobe:vfs_read``,
-    ``kretprobe:vfs_read`` and ``tracepoint:sched:sched_switch``, which read as D leave out the provider.
+    These are DTrace's ``sdt:sched::sched_switch`` and ``rawtp:vmlinux::sched_switch``; bpftrace's ``kprobe:vfs_read``,
+    ``kretprobe:vfs_read`` and ``tracepoint:sched:sched_switch``, which in D would lack the provider.
     """
     provider, module, function, name = description.provider, description.module, description.function, description.name
     if provider in _ALIASES:
@@ -53,8 +55,8 @@ class Registry:
         self._providers = tuple(providers)
 
     def match(self, description: ProbeDescription) -> Iterator[Probe]:
-        """Every probe that a description names, in ID order within a provider."""
-        description = aliased(description)
+        """Yield every probe that a description names, in ID order within a provider."""
+        description = resolve_alias(description)
         if description.probe_id is not None:
             probe = self.by_id(description.probe_id)
             if probe is not None:
@@ -64,7 +66,7 @@ class Registry:
             yield from provider.match(description)
 
     def by_id(self, probe_id: int) -> Probe | None:
-        """The probe with this ID, or None."""
+        """Return the probe with this ID, or None."""
         return next((p for provider in self._providers if (p := provider.by_id(probe_id)) is not None), None)
 
 
@@ -75,10 +77,10 @@ def make_registry(
     find_variable: Callable[[str], KernelVariable | None] | None = None,
     markers: Markers | None = None,
 ) -> Registry:
-    """The registry of a session. ``table``: the guest kernel's functions (None with no guest).
+    """Make the registry of a session. ``table``: the guest kernel's functions (None without a guest).
 
-    ``read_code``: live text, as of :class:`probekit.providers.kinst.KinstProvider`, which is left out without it.
-    ``find_variable``: as of :class:`probekit.providers.mem.MemProvider`, which is left out without it.
+    A provider whose argument is None is missing: ``read_code`` belongs to ``kinst``, ``tracepoints`` to
+    ``tracepoint``, ``find_variable`` to ``mem`` and ``markers`` to ``marker``.
     """
     if table is None:
         return Registry((DtraceProvider(), ProfileProvider(count(_FIRST_FBT_ID))))
@@ -93,12 +95,12 @@ def make_registry(
     if tracepoints is not None:
         from probekit.providers.tracepoint import TracepointProvider
 
-        published = TracepointProvider(tracepoints, end_id)
-        providers.append(published)
-        end_id = published.end_id
-    calls = SyscallProvider(table, end_id)
-    providers.append(calls)
-    on_demand = count(calls.end_id)
+        tracepoint = TracepointProvider(tracepoints, end_id)
+        providers.append(tracepoint)
+        end_id = tracepoint.end_id
+    syscall = SyscallProvider(table, end_id)
+    providers.append(syscall)
+    on_demand = count(syscall.end_id)
     if read_code is not None:
         providers.append(KinstProvider(table, read_code, on_demand))
     if find_variable is not None:

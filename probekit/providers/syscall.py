@@ -1,9 +1,9 @@
-"""Provider ``syscall``: the entry and the return of every system call.
+"""Publish the provider ``syscall``: the entry and the return of every system call.
 
-``syscall::NAME:entry`` has the call's own arguments as ``arg0`` .. ``arg5``: its function is given the registers of
-user space, and the arguments are taken from there. ``syscall::NAME:return`` has the result as ``arg0`` and ``arg1``.
+``syscall::NAME:entry`` has the call's own arguments as ``arg0`` .. ``arg5``: its function gets the registers of
+user space, and the arguments are read from there. ``syscall::NAME:return`` has the result as ``arg0`` and ``arg1``.
 
-System calls are the functions ``__x64_sys_NAME`` (kernel commit d5a00528b58c, v4.17). IDs follow their address order.
+System calls are the functions ``__x64_sys_NAME`` (commit d5a00528b58c, v4.17). IDs follow their address order.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ from probekit.providers.fbt import SYSCALL_PREFIX, FunctionTable
 
 __all__ = ("SyscallProvider",)
 
-_MOST = 1024  # system calls of a kernel: so much room is kept for their IDs, which no one has to count at each start
+_MAX_SYSCALLS = 1024  # so many IDs are reserved, so that system calls need not be counted at each start
 _KINDS: dict[str, ProbeKind] = {"entry": "syscall", "return": "sysret"}
 
 
 class SyscallProvider:
-    """``first_id``: the ID of the first system call's entry."""
+    """Publishes the entry and the return of every system call."""
 
     name = "syscall"
 
     def __init__(self, table: FunctionTable, first_id: int) -> None:
+        """Publish the system calls among the functions of ``table``; ``first_id``: the ID of the first one's entry."""
         self._table = table
         self._first_id = first_id
 
     @property
     def end_id(self) -> int:
-        """The first ID that is not ours."""
-        return self._first_id + len(_KINDS) * _MOST
+        """The ID after the last one of this provider."""
+        return self._first_id + len(_KINDS) * _MAX_SYSCALLS
 
     def match(self, description: ProbeDescription) -> Iterator[Probe]:
         """See :class:`probekit.providers.api.Provider`."""
@@ -48,17 +49,17 @@ class SyscallProvider:
 
     def by_id(self, probe_id: int) -> Probe | None:
         """See :class:`probekit.providers.api.Provider`."""
-        place = probe_id - self._first_id
-        if not 0 <= place < self.end_id - self._first_id:
+        index = probe_id - self._first_id
+        if not 0 <= index < self.end_id - self._first_id:
             return None
-        return self._probes[place] if place < len(self._probes) else None
+        return self._probes[index] if index < len(self._probes) else None
 
     @cached_property
     def _probes(self) -> tuple[Probe, ...]:
-        calls = [function for function in self._table if function.name.startswith(SYSCALL_PREFIX)][:_MOST]
+        calls = [function for function in self._table if function.name.startswith(SYSCALL_PREFIX)][:_MAX_SYSCALLS]
         named = [(function, name) for function in calls for name in _KINDS]
-        return tuple(self._probe(self._first_id + place, *what) for place, what in enumerate(named))
+        return tuple(self._probe(self._first_id + index, *pair) for index, pair in enumerate(named))
 
-    def _probe(self, number: int, function: Function, name: str) -> Probe:
+    def _probe(self, probe_id: int, function: Function, name: str) -> Probe:
         call = function.name.removeprefix(SYSCALL_PREFIX)
-        return Probe(number, ProbeName(self.name, function.module, call, name), _KINDS[name], function)
+        return Probe(probe_id, ProbeName(self.name, function.module, call, name), _KINDS[name], function)

@@ -1,10 +1,10 @@
-"""Provider ``tracepoint``: ``tracepoint:SYSTEM::NAME``, such as ``tracepoint:sched::sched_switch``.
+"""Publish the provider ``tracepoint``: ``tracepoint:SYSTEM::NAME``, such as ``tracepoint:sched::sched_switch``.
 
-The module is the trace system that the event belongs to; for a tracepoint with
-no event it is the module that has it, ``vmlinux`` for the kernel itself.
+The module field is the trace system that the event belongs to; for a tracepoint without
+an event it is the module that has it, ``vmlinux`` for the kernel itself.
 ``arg0`` .. ``arg9`` are the tracepoint's arguments.
 
-The guest is asked for its tracepoints when a description may name one, not before.
+The guest's tracepoints are read when a description may name one, not before.
 """
 
 from __future__ import annotations
@@ -21,28 +21,35 @@ __all__ = ("TracepointProvider", "Tracepoints")
 
 
 class Tracepoints(Protocol):
-    """A guest's tracepoints; only :meth:`all` looks at the guest. ``count``: as many as :meth:`all` returns."""
+    """A guest's tracepoints."""
 
     @property
-    def count(self) -> int: ...
+    def count(self) -> int:
+        """How many :meth:`all` returns; known without reading the guest."""
+        ...
 
-    def may_exist(self, name: str) -> bool: ...
+    def may_exist(self, name: str) -> bool:
+        """Tell whether there may be one of this name, without reading the guest."""
+        ...
 
-    def all(self) -> tuple[Tracepoint, ...]: ...
+    def all(self) -> tuple[Tracepoint, ...]:
+        """Read them from the guest."""
+        ...
 
 
 class TracepointProvider:
-    """``first_id``: the ID of the first tracepoint."""
+    """Publishes a guest's tracepoints."""
 
     name = "tracepoint"
 
     def __init__(self, tracepoints: Tracepoints, first_id: int) -> None:
+        """Publish ``tracepoints``; ``first_id``: the ID of the first one."""
         self._tracepoints = tracepoints
         self._first_id = first_id
 
     @property
     def end_id(self) -> int:
-        """The first ID that is not ours."""
+        """The ID after the last one of this provider."""
         return self._first_id + self._tracepoints.count
 
     def match(self, description: ProbeDescription) -> Iterator[Probe]:
@@ -67,10 +74,10 @@ class TracepointProvider:
         """In the kernel's order, so that IDs do not change while it runs."""
         return tuple(
             Probe(
-                self._first_id + place,
+                self._first_id + index,
                 ProbeName(self.name, tracepoint.system or tracepoint.module or KERNEL_MODULE, "", tracepoint.name),
                 "tracepoint",
                 tracepoint=tracepoint,
             )
-            for place, tracepoint in enumerate(self._tracepoints.all())
+            for index, tracepoint in enumerate(self._tracepoints.all())
         )

@@ -1,4 +1,4 @@
-"""The Python API: attach, run programs, read what they found as plain data."""
+"""The Python API: attach to a guest, run programs, read what they found as plain data. See docs/api.md."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from probekit.providers.api import Probe
 from probekit.session.attach import Attachment, AttachOptions
 from probekit.session.attach import attach as attach_guest
 from probekit.session.checks import refuse_destructive
-from probekit.session.guesttypes import GuestTypes
-from probekit.session.options import Options, apply_options
-from probekit.session.run import EngineName, Trace
+from probekit.session.guest_types import GuestTypes
+from probekit.session.options import EngineName, Options, apply_options
+from probekit.session.run import Run
 
 __all__ = ("Guest", "attach")
 
 
 class Guest:
-    """An attached guest. A context manager; leaving it lets the guest go as it was."""
+    """An attached guest, made by :func:`attach`. A context manager; leaving it lets the guest go as it was."""
 
     def __init__(self, attachment: Attachment) -> None:
         self._attachment = attachment
@@ -34,7 +34,7 @@ class Guest:
         self.detach()
 
     def detach(self) -> None:
-        """Let the guest go. Safe to call twice."""
+        """Let the guest run and close the connection. Safe to call twice."""
         self._attachment.detach()
 
     @property
@@ -44,11 +44,14 @@ class Guest:
 
     @property
     def longest_pause(self) -> float:
-        """Seconds of the longest time that we held the guest."""
+        """Seconds of the longest pause of the guest since attaching, or since sites were last enabled or restored."""
         return self._attachment.clock.longest
 
     def probes(self, description: str = "") -> Iterator[Probe]:
-        """The probes that match a description, as ``-l`` lists them. Whether each can be enabled is seen later."""
+        """Yield the probes that match a description, as ``-l`` lists them. Not each of them can be enabled.
+
+        Raises :class:`probekit.probe.names.DescriptionError` for a malformed description.
+        """
         return self._attachment.registry.match(ProbeDescription.parse(description))
 
     def trace(
@@ -58,9 +61,11 @@ class Guest:
         args: Sequence[str] = (),
         options: Mapping[str, str] | None = None,
         engine: EngineName = "guest",
-    ) -> Trace:
-        """A program to run; nothing changes in the guest before :meth:`Trace.events` is read.
+    ) -> Run:
+        """Compile a script and match its probes. Nothing changes in the guest before :meth:`Run.events` is read.
 
+        ``args``: what ``$1``, ``$2`` ... stand for. ``options``: by name, as ``-x`` takes them. ``engine``: ``guest``
+        runs clauses in the guest, ``stop`` stops it at each firing.
         Raises :class:`probekit.lang.diagnostics.CompileError`, :class:`probekit.session.checks.NoMatchError`,
         :class:`probekit.session.options.OptionError`, and :class:`probekit.errors.ProbekitError` for a destructive
         action without the option ``destructive``.
@@ -69,8 +74,8 @@ class Guest:
         program = compile_program(script, allow_bare=True, args=("probekit", *args), kernel=kernel)
         settings = apply_options(apply_options(Options(), program.options), (options or {}).items())
         refuse_destructive(program, settings)
-        what = f"description '{script.partition('{')[0].strip()}'"
-        return Trace(self._attachment, program, settings, engine=engine, what=what)
+        name = f"description '{script.partition('{')[0].strip()}'"
+        return Run(self._attachment, program, settings, engine=engine, name=name)
 
 
 def attach(
@@ -82,12 +87,12 @@ def attach(
     timeout: float = 5.0,
     qmp: str | None = None,
 ) -> Guest:
-    """Attach to the guest behind a gdb stub; see ``probekit --help`` for the forms of ``spec``.
+    """Attach to a guest by its gdb stub. ``spec``: the stub, in any form that ``-r`` takes (see ``probekit --help``).
 
-    ``symbols``: an ELF, System.map or kallsyms file; ``cache``: use the symbol cache; ``ram``: the guest's shared RAM
-    file (found by itself on this host; ``none`` to do without); ``timeout``: seconds for connecting;
-    ``qmp``: QEMU's QMP socket, to hear at once when the guest reboots or dies.
-    Raises :class:`probekit.errors.ProbekitError`, with the guest as it was.
+    ``symbols``: an ELF, System.map or kallsyms file. ``cache``: use the symbol cache on disk. ``ram``: the guest's
+    shared RAM file (found by itself for a guest of this host; ``none`` to do without). ``timeout``: seconds for
+    connecting. ``qmp``: QEMU's QMP socket, which reports at once when the guest reboots or dies.
+    Raises :class:`probekit.errors.ProbekitError`; the guest is then as it was.
     """
     options = AttachOptions(symbols=Path(symbols) if symbols else None, cache=cache, ram=ram, timeout=timeout, qmp=qmp)
     return Guest(attach_guest(spec, options))

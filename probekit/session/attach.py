@@ -1,4 +1,4 @@
-"""From a target string to a guest that programs can be run on."""
+"""Attaches to a guest: from a target string to an :class:`Attachment` that programs can be run on."""
 
 from __future__ import annotations
 
@@ -33,16 +33,17 @@ from probekit.patch.sites import TextFacts
 from probekit.patch.windows import side_entries
 from probekit.providers.api import Function
 from probekit.providers.fbt import FunctionTable
-from probekit.providers.from_kernel import GuestMarkers, GuestTracepoints, Looking, find_variable, guest_functions
+from probekit.providers.from_kernel import GuestMarkers, GuestTracepoints, LiveMemory, find_variable, guest_functions
 from probekit.providers.registry import Registry, make_registry
-from probekit.session.found import find_tables
+from probekit.session.identity import boot_cookie, target_key
+from probekit.session.journal_log import journals_of
 from probekit.session.lock import Lock, acquire
 from probekit.session.signals import Interrupts
-from probekit.session.state import boot_cookie, journals_of, target_key
+from probekit.session.table_scan import find_tables
 from probekit.target.api import Target
 from probekit.target.connect import connect, parse_spec
 from probekit.target.discovery import find_qemu
-from probekit.target.ram import GuestRam, parse_ram_ranges, parse_ram_spans
+from probekit.target.guest_ram import GuestRam, parse_ram_ranges, parse_ram_spans
 
 if TYPE_CHECKING:
     from probekit.target.qmp import Qmp
@@ -51,44 +52,44 @@ __all__ = ("AttachOptions", "Attachment", "attach")
 
 _PAGE = 4096
 _LA57 = 1 << 12
-_BULK = 2000  # more functions than this are read as whole text sections
+_MANY = 2000  # more functions than this are read as whole text sections
 
 
 def _silent(_: str) -> None:
-    """No progress wanted."""
+    """Show no progress."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttachOptions:
-    """``symbols``: an ELF, System.map or kallsyms file. ``cache``: use the symbol cache on disk.
-
-    ``ram``: the guest's RAM file, None to look for it, ``none`` to do without. ``progress``: told of slow steps.
-    ``timeout``: seconds for connecting. ``qmp``: QEMU's QMP socket, to hear of resets and panics at once.
-    """
+    """How to attach."""
 
     symbols: Path | None = None
+    """An ELF, System.map or kallsyms file; None to read the symbols from the guest."""
     cache: bool = True
+    """Use the symbol cache on disk."""
     ram: str | None = None
+    """The guest's shared RAM file; None to look for it, ``none`` to do without."""
     progress: Callable[[str], None] = _silent
+    """Receives a line before each slow step."""
     timeout: float = 5.0
+    """Seconds for connecting."""
     qmp: str | None = None
+    """QEMU's QMP socket, which reports resets and panics at once."""
 
 
 class Attachment:
-    """A guest in our hands. It runs between operations. A context manager; leaving it lets the guest go.
-
-    ``spec``: the target as given; ``interrupts``: pending signals; ``clock``: how long the guest was paused;
-    ``peek``: kernel memory for clauses; ``guest_cookie``: bytes that identify this boot of the guest;
-    ``attach_pause``: seconds that attaching held it.
-    """
+    """An attached guest. It runs between operations. A context manager; leaving it lets the guest go."""
 
     def __init__(self, spec: str, target: Target, kernel: Kernel, lock: Lock, options: AttachOptions) -> None:
         self.spec = spec
+        """The target as given."""
         self.target = target
         self.kernel = kernel
         self.clock = PauseClock(target)
+        """Pauses the guest, and knows for how long it was paused."""
         self.interrupts = Interrupts()
         self.guest_cookie = boot_cookie(kernel)
+        """Bytes that identify this boot of the guest."""
         self.progress = options.progress
         self._lock = lock
         self._options = options
@@ -99,11 +100,13 @@ class Attachment:
         self.text = KernelText(target, kernel.address_space, kernel.symbol("init_task"), self._ram_text)
         looking = self._caching_reader()
         levels = 5 if target.regs(target.vcpus()[0]).values.get("cr4", 0) & _LA57 else 4
+        # Kernel memory for clauses that are evaluated on the host.
         self.peek = KernelPeek(kernel.address_space, self.clock, self._ram_spans, levels, looking)
         self._qmp = _open_qmp(options)
         self.stacks = GuestStacks(kernel, self.peek)
         self._liveness = LivenessMonitor(self._ticks, self.same_boot, self.panicked)
         self.attach_pause = 0.0
+        """Seconds for which attaching stopped the guest."""
 
     def __enter__(self) -> Attachment:
         return self
@@ -127,19 +130,19 @@ class Attachment:
 
     @cached_property
     def functions(self) -> FunctionTable:
-        """The functions of the guest's kernel, from its symbols: the guest runs meanwhile."""
+        """The functions of the guest's kernel, from its symbols. The guest runs meanwhile."""
         return guest_functions(self.kernel)
 
     @cached_property
     def registry(self) -> Registry:
         """All probes of this guest."""
-        looking = Looking(self.clock, self._caching_reader())
+        memory = LiveMemory(self.clock, self._caching_reader())
         return make_registry(
             self.functions,
             self.read_code,
-            GuestTracepoints(self.kernel, looking),
+            GuestTracepoints(self.kernel, memory),
             lambda name: find_variable(self.kernel, name),
-            GuestMarkers(self.kernel, looking),
+            GuestMarkers(self.kernel, memory),
         )
 
     @cached_property
@@ -156,7 +159,7 @@ class Attachment:
 
     @cached_property
     def side_entries(self) -> tuple[int, ...]:
-        """Where jumps of any function land in the middle of another; it takes a second or two."""
+        """The addresses in the middle of a function that another function jumps to. Takes a second or two."""
         places = [(function.addr, function.size) for function in self.functions]
         places += [(start, end - start) for function in self.functions for start, end in function.cold]
         code = self.read_code(places)
@@ -164,7 +167,7 @@ class Attachment:
         return side_entries(found, self.text_facts.starts)
 
     def _open_ram(self) -> GuestRam | None:
-        """The guest's RAM as a shared file, where there is one. The guest is stopped."""
+        """Open the guest's RAM as a shared file; None where there is no such file. The guest is stopped."""
         if self._options.ram == "none":
             return None
         found = find_qemu(parse_spec(self.spec))
@@ -184,25 +187,25 @@ class Attachment:
         return self._ram_text.caching_reader() if self._ram_text is not None else None
 
     def _ram_spans(self) -> tuple[tuple[int, int], ...] | None:
-        """Where physical memory is RAM, as the hypervisor tells; None when it does not. The guest is stopped."""
+        """Ask the hypervisor where physical memory is RAM; None when it does not answer. The guest is stopped."""
         try:
             return parse_ram_spans(self.target.monitor("info mtree -f")) or None
         except ProbekitError:
             return None
 
     def same_boot(self) -> bool:
-        """Whether the kernel that we know is still the one in memory. The guest is stopped."""
+        """Return whether the kernel in memory is the one that was attached to. The guest is stopped."""
         try:
             return boot_cookie(self.kernel) == self.guest_cookie
         except (MemoryAccessError, SymbolError):
             return False
 
     def panicked(self) -> bool:
-        """See :func:`probekit.guest.health.has_panicked`. Stops the guest where its RAM is no shared file."""
+        """Return whether the guest has panicked. Stops it for a moment where its RAM is no shared file."""
         return has_panicked(self.kernel.find, self.read_code)
 
     def check_alive(self) -> None:
-        """Raise :class:`GuestError` when the guest was rebooted or died; costs it nothing as long as it ticks."""
+        """Raise :class:`GuestError` when the guest was rebooted or died. Does not stop it as long as it ticks."""
         if self._qmp is not None:
             check_events(self._qmp.events())
         if self._liveness.due():
@@ -218,7 +221,7 @@ class Attachment:
         return int.from_bytes(data, "little") if data is not None else None
 
     def system_calls(self) -> SystemCalls:
-        """Their numbers, read from the kernel's own table, and functions by address."""
+        """Return the system calls by their functions, from the kernel's own table."""
         table = self.functions
         starts = [function.addr for function in table]
 
@@ -230,11 +233,14 @@ class Attachment:
             return SystemCalls(syscall_numbers(self.kernel.symbols, self.kernel.memory.read), function_at)
 
     def read_code(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
-        """Live text of many functions: without a stop from the RAM file, else in one pause."""
+        """Read the live text of many functions: from the RAM file without a stop, else in one pause.
+
+        ``ranges``: address and size of each. Text that cannot be read is None.
+        """
         if self._ram_text is not None:
             return self.text.read_many(ranges)
         with self.clock.paused():
-            if len(ranges) <= _BULK:
+            if len(ranges) <= _MANY:
                 return self.text.read_many(ranges)
             images = self.kernel.read_text()
         found: list[bytes | None] = []
@@ -244,7 +250,7 @@ class Attachment:
         return found
 
     def address_spaces(self) -> AddressSpaces:
-        """The page tables of the kernel and of every process."""
+        """Return the page tables of the kernel and of every process."""
         kernel = self.kernel
         ram = self._caching_reader()
         memory = KernelMemory(KernelText(self.target, kernel.address_space, kernel.symbol("init_task"), ram))
@@ -254,7 +260,7 @@ class Attachment:
         )
 
     def data_memory(self, memory: Allocation) -> DataMemory:
-        """The best way to our data memory: the RAM file if the guest's pages can be found in it. Guest stopped."""
+        """Return the best way to memory of ours: the RAM file if it holds the pages. The guest is stopped."""
         ram = self.ram
         if ram is None:
             return StubData(self.text, self.clock)
@@ -276,7 +282,7 @@ class Attachment:
 def attach(spec: str | None = None, options: AttachOptions | None = None) -> Attachment:
     """Connect to a guest, find its kernel, and let it run on.
 
-    ``spec``: as ``-r`` takes it; None: the only guest of this host that has a gdb stub.
+    ``spec``: as ``-r`` takes it; None for the only guest of this host that has a gdb stub.
     Raises :class:`probekit.errors.BusyError` when another probekit holds it, and any other
     :class:`probekit.errors.ProbekitError` with the guest as it was.
     """
@@ -308,23 +314,23 @@ def attach(spec: str | None = None, options: AttachOptions | None = None) -> Att
 def _open_qmp(options: AttachOptions) -> Qmp | None:
     if options.qmp is None:
         return None
-    from probekit.target.qmp import Qmp  # asyncio and all: only for those who ask for it
+    from probekit.target.qmp import Qmp  # slow to import: asyncio
 
     return Qmp(options.qmp.removeprefix("unix:"), timeout=options.timeout)
 
 
 def _let_go(target: Target) -> None:
-    """The guest runs again, whatever happened; a second error must not hide the first."""
+    """Let the guest run again. A second error must not hide the first."""
     with suppress(TargetError):
         target.detach()
 
 
 def _check_leftovers(attachment: Attachment) -> None:
-    """Refuse to work on a guest that a killed probekit left changed, or that has panicked with all that was in it."""
+    """Raise :class:`GuestError` for a guest that a killed probekit left changed."""
     for state in journals_of(attachment.spec):
         if state.header.cookie != attachment.guest_cookie:
             state.path.unlink(missing_ok=True)  # that guest is gone: it rebooted or was another one
-        elif state.batches or state.registrations or state.call is not None:
+        elif state.batches or state.registrations or state.calls:
             raise GuestError(
                 f"an earlier probekit (process {state.header.host_pid}) was killed and left this guest changed",
                 hint=f"run `probekit recover -r {attachment.spec}` first",

@@ -1,4 +1,4 @@
-"""What must hold of a program before anything is done for it."""
+"""Checks what must hold of a program before anything is done for it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = (
 
 
 class NoMatchError(ProbekitError):
-    """A description that matches no probe.
+    """A probe description matches no probe.
 
-    ``clause``: its number; ``description``: as the program has it; ``tag``: D's name for the error.
+    ``clause``: the clause's number; ``description``: as the program has it; ``tag``: D's name for the error.
     """
 
     def __init__(self, message: str, *, clause: int, description: str, tag: str, hint: str = "") -> None:
@@ -38,7 +38,7 @@ def check_matches(matching: Matching, options: Options) -> None:
 
 
 def _no_match(clause: int, description: ProbeDescription) -> NoMatchError:
-    hint = "list what there is with -l"
+    hint = "list the probes with -l"
     if description.probe_id is not None:
         message, tag = f"there is no probe {description}", "D_PDESC_INVAL"
     else:
@@ -48,7 +48,7 @@ def _no_match(clause: int, description: ProbeDescription) -> NoMatchError:
 
 
 def check_records(program: Program, options: Options) -> None:
-    """A record that can never fit is an error from the start, as in DTrace."""
+    """Raise :class:`ProbekitError` for a record that can never fit into the buffer, as DTrace does at the start."""
     sizes = [RECORD_HEADER.size + clause.record.size for clause in program.clauses if clause.record is not None]
     if max(sizes, default=0) > options.bufsize:
         message = "could not enable tracing: Enabling exceeds size of buffer"

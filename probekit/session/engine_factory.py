@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from probekit.enabling.api import Engine, EngineOptions
@@ -16,18 +16,39 @@ from probekit.patch.refused import NO_REFUSED
 from probekit.patch.sites import EntrySite, ExitSite, traps
 from probekit.records import record
 from probekit.session.attach import Attachment
-from probekit.session.options import Options
-from probekit.session.state import JournalLog
+from probekit.session.journal_log import JournalLog
+from probekit.session.options import EngineName, Options
 from probekit.target.rsp import RspTarget
 
-__all__ = ("EnginePlan", "make_engine", "staged_sites")
+__all__ = ("ENGINES", "EngineKind", "EnginePlan", "make_engine", "staged_sites")
+
 
 _SMALLEST = 4096  # bytes of a buffer that an engine can work with
 _LARGEST = 1 << 28
 
 
+@record
+class EngineKind:
+    """What a run has to know of its engine before the engine is made."""
+
+    steps_in_place: bool
+    """It can step an instruction that may fault, or trap, where it stands: such an instruction can be a site."""
+
+    patches_in_stages: bool
+    """It patches the guest's text, and can do so in stages while the guest runs."""
+
+    measures: bool
+    """Its clauses can take their own time."""
+
+
+ENGINES: Mapping[EngineName, EngineKind] = {
+    "guest": EngineKind(steps_in_place=False, patches_in_stages=True, measures=True),
+    "stop": EngineKind(steps_in_place=True, patches_in_stages=False, measures=False),
+}
+
+
 def _bytes_of_cpu(name: str, size: int) -> int:
-    """What a CPU's buffer is to have. Raises :class:`UnsupportedError` when that is too much."""
+    """Return how large a CPU's buffer is made. Raises :class:`UnsupportedError` when that is too much."""
     if size > _LARGEST:
         raise UnsupportedError(
             f"-x {name}={size}: a CPU of the guest can have {_LARGEST >> 20}m at most", feature=name, hint="lower it"
@@ -39,9 +60,7 @@ def _bytes_of_cpu(name: str, size: int) -> int:
 class EnginePlan:
     """What a run wants of its engine."""
 
-    name: str
-    """``guest`` or ``stop``."""
-
+    name: EngineName
     program: Program
     options: Options
     sites: Sequence[EnabledSite]
@@ -52,13 +71,13 @@ class EnginePlan:
     """Addresses of the sites that are patched in stages, while the guest runs."""
 
     measure: bool
-    """Clauses take their own time."""
+    """Whether clauses take their own time."""
 
     edits_size: int
     """Bytes that the journal takes for what is changed."""
 
     cancelled: Callable[[], bool]
-    """Asked while waiting for the guest."""
+    """Returns whether to give up waiting for the guest."""
 
 
 def make_engine(attachment: Attachment, plan: EnginePlan, log: JournalLog) -> Engine:

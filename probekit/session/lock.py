@@ -1,8 +1,7 @@
-"""One probekit per guest: a lock file held with ``flock``.
+"""Keeps to one probekit per guest: a lock file held with ``flock``.
 
-The kernel releases the lock when the holder ends, however it ends, so a file
-that is left behind means nothing by itself. Files are never removed: another
-process may be about to lock the very inode. ::
+The kernel releases the lock when its holder ends, however that ends, so a file that is left has no meaning by itself.
+Files are never removed: another process may be about to lock the same inode. ::
 
     lock = acquire("unix:/run/gdb.sock")      BusyError(pid) when another holds it
 """
@@ -27,19 +26,19 @@ _MAX_TEXT = 4096
 
 
 def default_lock_dir() -> Path:
-    """Beside the journals."""
+    """Return the folder of the locks, which stands beside that of the journals."""
     return default_dir().parent / "locks"
 
 
 class Lock:
-    """A held lock; a context manager. Released by :meth:`release` or by the end of the process."""
+    """A lock that this process holds. A context manager. The end of the process releases it too."""
 
     def __init__(self, path: Path, fd: int) -> None:
         self.path = path
         self._fd = fd
 
     def release(self) -> None:
-        """Give the guest free. Safe to call twice."""
+        """Release the guest. Safe to call twice."""
         if self._fd >= 0:
             os.ftruncate(self._fd, 0)
             os.close(self._fd)
@@ -57,7 +56,8 @@ class Lock:
 def acquire(key: str, *, directory: Path | None = None, command: str | None = None) -> Lock:
     """Lock the guest that ``key`` names (a canonical target: two spellings of one socket must give one key).
 
-    ``command``: what to tell others that we are; our own command line by default.
+    ``command``: what others are shown as the holder; this process's command line by default.
+    Raises :class:`BusyError` when another process holds it, :class:`JournalError` for a file that cannot be locked.
     """
     folder = directory or default_lock_dir()
     path = folder / f"{sha256(key.encode()).hexdigest()[:24]}.lock"
@@ -85,14 +85,14 @@ def acquire(key: str, *, directory: Path | None = None, command: str | None = No
 
 
 def _sign(fd: int, key: str, command: str) -> None:
-    # For people only: the lock is the flock, not the text.
+    """Write who holds the lock, for people only: the lock is the flock, not the text."""
     text = json.dumps({"pid": os.getpid(), "key": key[:512], "command": command[:512]})
     os.ftruncate(fd, 0)
     os.pwrite(fd, text.encode(), 0)
 
 
 def _holder(fd: int) -> tuple[int, str]:
-    # (pid, command) of who signed the file; (0, "") when it has not signed yet, or the file is not ours.
+    """Return the process and command of the holder; 0 and "" when it has not signed yet, or the text is not ours."""
     try:
         facts = json.loads(os.pread(fd, _MAX_TEXT, 0))
         pid, command = facts["pid"], facts["command"]

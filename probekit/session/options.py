@@ -1,8 +1,7 @@
-"""Options: one table for ``-x``, ``#pragma D option``, ``setopt()`` and the environment's ``DTRACE_OPT_*``.
+"""Runtime options: one table for ``-x``, ``#pragma D option``, ``setopt()`` and the environment's ``DTRACE_OPT_*``.
 
-Values have DTrace's forms: sizes ``k m g t``, times ``ns us ms s m h d`` and
-``hz``, booleans as words. An option that D has and that means nothing here is
-accepted without effect, or refused by name when a script could rely on it.
+Values have DTrace's forms: sizes ``k m g t``, times ``ns us ms s m h d`` and ``hz``, booleans as words. An option that
+D has and that means nothing here is accepted without effect, or refused by name when a script could rely on it.
 
     apply_options(Options(), [("bufsize", "4m")]).bufsize  ->  4194304
 """
@@ -20,6 +19,7 @@ from probekit.records import record, replaced
 __all__ = (
     "AGGSIZE",
     "OPTIONS",
+    "EngineName",
     "OptionError",
     "OptionSource",
     "Options",
@@ -27,6 +27,9 @@ __all__ = (
     "environment_options",
     "set_option",
 )
+
+EngineName = Literal["guest", "stop"]
+"""Which engine runs the clauses of guest probes: ``--engine``."""
 
 OptionSource = Literal["command", "program", "runtime"]
 """Where an option is set: ``-x`` or the environment, ``#pragma D option``, ``setopt()``."""
@@ -38,7 +41,10 @@ _TOO_LATE = "Option cannot be set while tracing is active"
 
 
 class OptionError(ProbekitError):
-    """An option that does not exist or a value that it does not take. ``name``; ``value``; ``reason``: DTrace's."""
+    """An option does not exist, or does not take this value.
+
+    ``name``, ``value``: as given. ``reason``: what is wrong, in DTrace's words.
+    """
 
     def __init__(self, message: str, *, name: str, value: str, reason: str = "", hint: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -48,23 +54,15 @@ class OptionError(ProbekitError):
 
 
 AGGSIZE = 1 << 20
+"""The default of ``aggsize``, in bytes."""
 
 
 @record
 class Options:
-    """All options that have an effect.
-
-    ``aggsize``, ``bufsize``: bytes a CPU; ``bufpolicy``: ``switch``, ``fill`` or ``ring``;
-    ``switchrate_ns``: how often records are read (None: as they come);
-    ``quiesce_ns``: limit for waiting until nobody is inside our code, at the end.
-    ``stages``: functions are patched while the guest runs, in stages, instead of in one pause.
-    ``safepoint_ns``: limit for reaching a place where guest functions may be called; ``specsize``: bytes of each of
-    ``nspec`` speculations; ``kinstjump``: jumps over several instructions where there is room for none over one;
-    ``maxoverhead``: percent of the guest's CPU time that clauses may take, 0 for any;
-    ``*frames``: of a stack when none are asked for; ``cpp*``: of ``-C``.
-    """
+    """All options that have an effect. Those without a docstring are as in the DTrace guide, chapter "Options"."""
 
     aggsize: int = AGGSIZE
+    """Bytes of each aggregation's table on each CPU."""
     aggsortkey: bool = False
     aggsortkeypos: int = 0
     aggsortpos: int = 0
@@ -74,6 +72,7 @@ class Options:
     argref: bool = False
     bufpolicy: Literal["switch", "fill", "ring"] = "switch"
     bufsize: int = 1 << 20
+    """Bytes of each CPU's ring of records."""
     cpp: bool = False
     cppargs: tuple[str, ...] = ()
     cpphdrs: bool = False
@@ -83,27 +82,35 @@ class Options:
     destructive: bool = False
     droptags: bool = False
     dynvarsize: int = 1 << 20
+    """Bytes for the variables of threads and the elements of associative arrays."""
     empty: bool = False
     errtags: bool = False
     flowindent: bool = False
     incdir: tuple[str, ...] = ()
     libdir: tuple[str, ...] = ()
     kinstjump: bool = False
+    """kinst probes may jump over several instructions where one alone has no room for a jump."""
     maxoverhead: int = 0
+    """Percent of the guest's CPU time that clauses may take; 0 for any."""
     nspec: int = 1
     oformat: str = "text"
     quiet: bool = False
     rawbytes: bool = False
     safepoint_ns: int = 20_000_000_000
+    """The limit for reaching a place where guest functions may be called."""
     quiesce_ns: int = 10_000_000_000
+    """The limit, at the end, for waiting until nobody is inside our code."""
     stages: bool = False
+    """Functions are patched in stages while the guest runs, not in one pause."""
     scratchsize: int = 1 << 16
     specsize: int = 32 << 10
+    """Bytes of each speculation."""
     stackframes: int = 20
     stackindent: int = 14
     stdc: str = "a"
     strsize: int = 256
     switchrate_ns: int | None = None
+    """From one reading of the records to the next; None to read them as they come."""
     undef: tuple[str, ...] = ()
     ustackframes: int = 100
     zdefs: bool = False
@@ -127,7 +134,7 @@ _NUMBER = re.compile(r"(0x[0-9a-f]{1,16}|\d{1,20})([a-z]*)")
 
 
 def _integer(digits: str) -> int:
-    """As strtoull(3) reads it: hexadecimal, octal, decimal."""
+    """Read an integer as strtoull(3) does: hexadecimal, octal or decimal."""
     if digits.startswith("0x"):
         return int(digits, 16)
     return int(digits, 8) if digits.startswith("0") else int(digits)
@@ -141,7 +148,7 @@ def _parts(text: str) -> tuple[int, str]:
 
 
 def _size(text: str) -> int:
-    """``4m`` in bytes."""
+    """Return ``4m`` in bytes."""
     number, suffix = _parts(text)
     if suffix not in _SIZES:
         raise ValueError(text)
@@ -153,7 +160,7 @@ def _size_or_unlimited(text: str) -> int:
 
 
 def _count(text: str) -> int:
-    """A number; a word that means yes is 1, one that means no is 0."""
+    """Return a number; a word that means yes is 1, one that means no is 0."""
     if text.lower() in _BOOLEANS:
         return int(_BOOLEANS[text.lower()])
     number, suffix = _parts(text)
@@ -163,12 +170,12 @@ def _count(text: str) -> int:
 
 
 def _percent(text: str) -> int:
-    """``5`` or ``5%``."""
+    """Return 5 for ``5`` or ``5%``."""
     return _count(text.removesuffix("%"))
 
 
 def _time(text: str) -> int:
-    """``10hz`` or ``100ms`` in nanoseconds; a bare number is hz, as DTrace has it."""
+    """Return ``10hz`` or ``100ms`` in nanoseconds; a bare number is hz, as in DTrace."""
     number, suffix = _parts(text)
     if suffix in ("", "hz"):
         return 1_000_000_000 // number if number else 0
@@ -189,7 +196,7 @@ def _text(text: str) -> str:
 
 
 def _version(text: str) -> str:
-    """A version of D that we know: 1.0 to 1.13, and 2.0."""
+    """Return a version of D that exists: 1.0 to 1.13, and 2.0."""
     match = re.fullmatch(r"(\d{1,4})\.(\d{1,4})(?:\.\d{1,4})?", text)
     number = (int(match[1]), int(match[2])) if match is not None else (0, 0)
     if number < (1, 0) or (1, 13) < number != (2, 0):
@@ -218,20 +225,22 @@ def _one_of(*words: str) -> Callable[[str], str]:
 
 @record
 class OptionInfo:
-    """One option. ``field``: of :class:`Options`, None when it is accepted without effect.
-
-    ``parse``: text to value, ValueError when it is none; ``least``/``most``: of a number; ``many``: values add up;
-    ``where``: ``any``; ``start``: not by ``setopt()``; ``command``: not within a program either.
-    ``refused``: why it cannot be had at all.
-    """
+    """How one option is read."""
 
     field: str | None
+    """The field of :class:`Options` that it sets; None when it is accepted without effect."""
     parse: Callable[[str], int | bool | str]
+    """Turns its text into its value. Raises ValueError for a text that it does not take."""
     least: int = 0
+    """The smallest number that it takes."""
     most: int = 1 << 62
+    """The largest number that it takes."""
     many: bool = False
+    """It may be given several times, and its values add up."""
     where: Literal["any", "start", "command"] = "any"
+    """Who may set it. ``start``: not ``setopt()``; ``command``: only the command line."""
     refused: str = ""
+    """Why it is not available at all; empty for an option that is."""
 
 
 def _own(parse: Callable[[str], int | bool | str], *names: str, **rest: Any) -> dict[str, OptionInfo]:
@@ -248,7 +257,7 @@ OPTIONS: Mapping[str, OptionInfo] = {
     **_own(_count, "aggsortkeypos", "aggsortpos", "stackindent", most=4096),
     "agghist": OptionInfo(None, _boolean, refused="values are shown as numbers: use quantize() for bars"),
     "aggpack": OptionInfo(None, _boolean, refused="histograms are shown one bucket a line"),
-    "encoding": OptionInfo(None, _ignored, refused="it says how aggpack draws, which there is not"),
+    "encoding": OptionInfo(None, _ignored, refused="it says how aggpack draws, which is not available"),
     # Records are always in the order of time, and addresses of user programs always bare.
     **_accepted(_boolean, "quietresize", "noresolve", "temporal"),
     # Rates and sizes: before tracing starts.
@@ -292,7 +301,7 @@ OPTIONS: Mapping[str, OptionInfo] = {
 
 
 def set_option(options: Options, name: str, value: str, source: OptionSource = "command") -> Options:
-    """``options`` with one more. Raises :class:`OptionError`; ``value`` is empty when none was written."""
+    """Return ``options`` with one more set. ``value``: empty when none was written. Raises :class:`OptionError`."""
     info = OPTIONS.get(name)
     if info is None:
         raise _refused(name, value, _BAD_NAME, source)
@@ -315,7 +324,7 @@ def set_option(options: Options, name: str, value: str, source: OptionSource = "
 
 
 def _refused(name: str, value: str, reason: str, source: OptionSource) -> OptionError:
-    """The error in dtrace's words."""
+    """Return the error in dtrace's words."""
     if source == "command":
         message = f"failed to set -x {name}: {reason}"
     else:
@@ -332,14 +341,14 @@ def _close(name: str) -> str:
 
 
 def apply_options(options: Options, settings: Iterable[tuple[str, str]], source: OptionSource = "command") -> Options:
-    """``options`` with each ``(name, value)`` applied in order. Raises :class:`OptionError`."""
+    """Return ``options`` with each ``(name, value)`` set in order. Raises :class:`OptionError`."""
     for name, value in settings:
         options = set_option(options, name, value, source)
     return options
 
 
 def environment_options(environ: Mapping[str, str]) -> list[tuple[str, str]]:
-    """``DTRACE_OPT_name=value`` of the environment, for options that exist."""
+    """Return ``(name, value)`` for each ``DTRACE_OPT_name=value`` of the environment whose option exists."""
     prefix = "DTRACE_OPT_"
     found = ((key.removeprefix(prefix).lower(), value) for key, value in environ.items() if key.startswith(prefix))
     return [(name, value) for name, value in found if name in OPTIONS]

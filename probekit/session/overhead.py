@@ -1,7 +1,7 @@
-"""What a program takes of the guest's CPU time, and whether that is more than it may.
+"""Watches how much of the guest's CPU time a program takes, and whether that is more than ``maxoverhead`` allows.
 
-A program that takes more than ``maxoverhead`` percent in one second is ended: what it has found until then is exact,
-which it would not be if it were only slowed down.
+A program that takes more than ``maxoverhead`` percent in one second is ended. What it has found until then is exact;
+it would not be if the program were only slowed down.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 
 __all__ = ("Overhead", "refuse_measuring")
 
-_EVERY = 1.0  # seconds
+_INTERVAL = 1.0  # seconds between two looks at the costs
 
 
-def refuse_measuring(engine: str, tsc_khz: int) -> None:
-    """Raise :class:`UnsupportedError` where clauses cannot be measured."""
-    if engine != "guest":
+def refuse_measuring(tsc_khz: int, *, possible: bool) -> None:
+    """Raise :class:`UnsupportedError` where clauses cannot be measured.
+
+    ``tsc_khz``: the frequency of the guest's time stamp counter, 0 when unknown; ``possible``: by the engine.
+    """
+    if not possible:
         raise UnsupportedError(
             "maxoverhead needs the guest engine",
             feature="maxoverhead",
@@ -34,14 +37,15 @@ def refuse_measuring(engine: str, tsc_khz: int) -> None:
 
 
 class Overhead:
-    """One run's costs. ``limit``: percent of the time of ``cpus`` CPUs, 0 for any.
-
-    ``paused``: seconds for which the guest has been stopped so far, which are not its own.
-    """
+    """Watches one run's costs."""
 
     def __init__(
         self, limit: int, cpus: int, paused: Callable[[], float], clock: Callable[[], float] = time.monotonic
     ) -> None:
+        """``limit``: percent of the time of ``cpus`` CPUs, 0 for any.
+
+        ``paused``: returns the seconds for which the guest has been stopped so far; they are not its own time.
+        """
         self._limit = limit
         self._cpus = cpus
         self._paused = paused
@@ -51,16 +55,16 @@ class Overhead:
         self._exceeded = 0.0
 
     def _time(self) -> float:
-        """The guest's own time."""
+        """Return the guest's own time, in seconds."""
         return self._clock() - self._paused()
 
     def _percent(self, ns: float, seconds: float) -> float:
         return ns / (1e7 * self._cpus * seconds) if seconds > 0 else 0.0
 
     def exceeded(self, costs: Callable[[], ClauseCosts | None]) -> bool:
-        """Whether the program has to be ended; looks at its costs once a second."""
+        """Return whether the program has to be ended. Asks for its costs once a second."""
         now = self._time()
-        if self._exceeded or not self._limit or now - self._last < _EVERY:
+        if self._exceeded or not self._limit or now - self._last < _INTERVAL:
             return self._exceeded > 0
         found = costs()
         if found is not None:
@@ -70,11 +74,11 @@ class Overhead:
         return self._exceeded > 0
 
     def stop(self) -> None:
-        """Tracing ends now."""
+        """Note that tracing ends now."""
         self._last = self._time()
 
     def summary(self, costs: ClauseCosts) -> model.Costs:
-        """All of it, for the user, until tracing was stopped."""
+        """Return all costs until tracing was stopped, for the user."""
         percent = self._exceeded or self._percent(costs.total_ns, self._last - self._begun)
         limit = self._limit if self._exceeded else None
         return model.Costs(costs.clauses, costs.entries, costs.entries_ns, percent, limit)

@@ -1,9 +1,9 @@
-"""One program, with or without a guest: match, enable, consume, fire the host's own probes, restore.
+"""One run of a program, with or without a guest: match, enable, drain, fire the host's own probes, restore.
 
     BEGIN -> sites go live -> records, ticks -> sites restored -> END -> last records -> aggregations
 
-:meth:`Trace.events` is the whole of it as a stream; the command line and the
-Python API both read from there. However it ends, the guest is restored.
+:meth:`Run.events` is the whole of it as a stream, which the command line and the Python API both read. However it
+ends, the guest is restored.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from probekit.consumer import events as model
 from probekit.consumer.events import Event
@@ -22,9 +22,9 @@ from probekit.errors import ProbekitError, TargetLost
 from probekit.ir.ops import Program
 from probekit.providers.registry import Registry, make_registry
 from probekit.session.checks import check_matches, check_records
-from probekit.session.hostside import HostSide
-from probekit.session.options import Options
-from probekit.session.reading import Reading
+from probekit.session.event_stream import EventStream
+from probekit.session.host_tracing import HostTracing
+from probekit.session.options import EngineName, Options
 from probekit.session.run_state import RunState
 from probekit.session.signals import Interrupts
 
@@ -32,24 +32,15 @@ if TYPE_CHECKING:
     from probekit.enabling.api import Drained
     from probekit.enabling.sites import RefusedProbe
     from probekit.session.attach import Attachment
-    from probekit.session.guestside import GuestSide
+    from probekit.session.guest_tracing import GuestTracing
 
-__all__ = ("EngineName", "Trace")
+__all__ = ("Run",)
 
-EngineName = Literal["guest", "stop"]
-
-_LONGEST_WAIT = 0.2  # seconds: how late a signal is noticed
+_LONGEST_WAIT = 0.2  # seconds until a signal is noticed
 
 
-class Trace:
-    """A program to run. ``attachment``: None for programs that need no guest.
-
-    ``started``: called once BEGIN has fired and sites are live; ``ended``: tracing ends when it says so (``-c``).
-    ``state``: what the parts of the run share, such as its exit status.
-    ``measure``: clauses in the guest take their own time, and :class:`Costs` are among the last events.
-    ``matching``: its ECBs; ``stats``: what things took, see
-    :class:`Stats`.
-    """
+class Run:
+    """One run of one program. A context manager; leaving it restores the guest."""
 
     def __init__(
         self,
@@ -58,41 +49,36 @@ class Trace:
         options: Options,
         *,
         engine: EngineName = "guest",
-        what: str = "script",
+        name: str = "script",
         interrupts: Interrupts | None = None,
         started: Callable[[], None] | None = None,
         ended: Callable[[], bool] | None = None,
         measure: bool = False,
     ) -> None:
+        """Match the program's probes. Nothing in the guest changes yet.
+
+        ``attachment``: None for a program without a guest. ``name``: of the program, for messages. ``started``: is
+        called once BEGIN has fired and sites are live. ``ended``: returns whether tracing is to end (``-c``, ``-p``).
+        ``measure``: clauses in the guest take their own time, and :class:`~probekit.consumer.events.Costs` are among
+        the last events.
+        Raises :class:`probekit.errors.ProbekitError` for a program that cannot be run here.
+        """
         self._started = started
         self._ended = ended
-        self._what = what
+        self._name = name
         self._interrupts = interrupts or (attachment.interrupts if attachment is not None else Interrupts())
         registry: Registry = attachment.registry if attachment is not None else make_registry(None)
         self.matching: Matching = match_program(program, registry)
+        """Its probes, each with its clauses."""
         check_matches(self.matching, options)
         check_records(program, options)
-        self._guest: GuestSide | None = None
-        if attachment is not None:
-            if self.matching.of_kind("watch"):
-                engine = "stop"  # memory is watched by the hypervisor: each access stops the guest anyway
-            from probekit.session.guestside import GuestSide
-            from probekit.session.unsupported import refuse_for_guest
-
-            refuse_for_guest(program, self.matching, engine)
-
-            self._guest = GuestSide(
-                attachment,
-                program,
-                options,
-                engine=engine,
-                cancelled=lambda: self._interrupts.pending != 0,
-                measure=measure,
-            )
+        self._guest = self._of_guest(attachment, program, options, engine, measure=measure)
         self.stats: dict[str, float | int] = {}
+        """What things took, by name: see :class:`probekit.consumer.events.Stats`."""
         self.state = RunState()
+        """What the parts of the run share."""
         guest = self._guest
-        self._host = HostSide(
+        self._host = HostTracing(
             program,
             self.matching,
             options,
@@ -100,10 +86,31 @@ class Trace:
             attachment=attachment,
             in_guest=lambda: guest.globals_ if guest is not None else None,
         )
-        self._reading = Reading(program, options, self._host, guest, self.state)
+        self._stream = EventStream(program, options, self._host, guest, self.state)
         self._next_switch_ns = 0
 
-    def __enter__(self) -> Trace:
+    def _of_guest(
+        self, attachment: Attachment | None, program: Program, options: Options, engine: EngineName, *, measure: bool
+    ) -> GuestTracing | None:
+        """Return the guest's part of the run. Raises :class:`UnsupportedError` for what its engine does not have."""
+        if attachment is None:
+            return None
+        if self.matching.of_kind("watch"):
+            engine = "stop"  # the hypervisor watches memory: each access stops the guest anyway
+        from probekit.session.guest_tracing import GuestTracing
+        from probekit.session.unsupported import refuse_for_guest
+
+        refuse_for_guest(program, self.matching, engine)
+        return GuestTracing(
+            attachment,
+            program,
+            options,
+            engine=engine,
+            cancelled=lambda: self._interrupts.pending != 0,
+            measure=measure,
+        )
+
+    def __enter__(self) -> Run:
         return self
 
     def __exit__(
@@ -118,18 +125,19 @@ class Trace:
 
     @property
     def refused(self) -> tuple[RefusedProbe, ...]:
-        """Probes, or exits of probes, that cannot be enabled; known once enabled."""
+        """Probes, or exits of probes, that cannot be enabled. Known once tracing has started."""
         return self._guest.refused if self._guest is not None else ()
 
     @property
     def code(self) -> tuple[int, bytes] | None:
-        """Address and bytes of the machine code in the guest while tracing."""
+        """Address and bytes of the machine code in the guest; None when no clause runs there now."""
         return self._guest.code if self._guest is not None else None
 
     def events(self, seconds: float | None = None) -> Iterator[Event]:
-        """Run the program until ``exit()``, a signal, or ``seconds`` have passed; then restore and end.
+        """Run the program until ``exit()``, a signal, or until ``seconds`` have passed. Then restore the guest and end.
 
-        A consumer that stops reading early has the guest restored as well.
+        The guest is restored as well when the reader stops early, or when an error ends the run.
+        Raises :class:`probekit.errors.ProbekitError`.
         """
         with self._interrupts:
             try:
@@ -146,12 +154,12 @@ class Trace:
             self._disable()
 
     def aggregations(self) -> list[model.Aggregation]:
-        """All aggregations as they are now (or were at the end), merged over CPUs and sorted."""
-        return self._reading.aggregations()
+        """Return all aggregations as they are now (or were at the end), merged over CPUs and sorted."""
+        return self._stream.aggregations()
 
     def unprinted(self) -> list[model.Aggregation]:
-        """Those that no ``printa()`` has shown, which dtrace prints at the end."""
-        return self._reading.unprinted()
+        """Return the aggregations that no ``printa()`` has shown, which dtrace prints at the end."""
+        return self._stream.unprinted()
 
     # -- start -------------------------------------------------------------------------------------------------------
 
@@ -159,13 +167,13 @@ class Trace:
         begin = time.monotonic()
         sites: dict[int, model.ProbeIdentity] = self._guest.find(self.matching) if self._guest is not None else {}
         named = self._host.name_sites(sites)
-        probes = len(self.matching.ecbs) - len({r.probe.id for r in self.refused if not r.partial})
-        lost = len(self.matching.ecbs) - probes
-        yield model.Attached(what=self._what, probes=probes, refused=lost)
-        self._reading.begin(named)
+        refused = len({r.probe.id for r in self.refused if not r.partial})
+        probes = len(self.matching.ecbs) - refused
+        yield model.Attached(what=self._name, probes=probes, refused=refused)
+        self._stream.begin(named)
         self._host.fire("begin")
         if not self.state.exit_called:
-            if self._reading.options.bufpolicy == "switch":
+            if self._stream.options.bufpolicy == "switch":
                 yield from self._switch()
             if self._guest is not None:
                 self._guest.enable(self._host.globals_.values, self._host.probes.state, self._host.speculations)
@@ -185,25 +193,26 @@ class Trace:
             self._host.fire_due()
             if self.state.exit_called:
                 return
-            if self._reading.options.bufpolicy == "switch" and time.monotonic_ns() >= self._next_switch_ns:
+            if self._stream.options.bufpolicy == "switch" and time.monotonic_ns() >= self._next_switch_ns:
                 yield from self._switch()
             if guest is not None:
                 guest.attachment.check_alive()
-            timeout = self._patience(end)
+            timeout = self._seconds_to_wait(end)
             self.state.idle()
             if guest is not None and guest.live:
-                yield from self._reading.of_guest(guest.poll(timeout))
+                yield from self._stream.of_guest(guest.poll(timeout))
             elif self._host.timed or end is not None or guest is not None or self._ended is not None:
                 time.sleep(timeout)
             else:
                 return  # with no guest and no timer nothing more can happen
 
     def _switch(self) -> Iterator[Event]:
-        """Read the host's own probes, as often as ``switchrate`` says."""
-        self._next_switch_ns = time.monotonic_ns() + (self._reading.options.switchrate_ns or 0)
-        yield from self._reading.of_host()
+        """Read the records of the host's own probes, and set when they are read next."""
+        self._next_switch_ns = time.monotonic_ns() + (self._stream.options.switchrate_ns or 0)
+        yield from self._stream.of_host()
 
     def _over(self, end: float | None) -> bool:
+        """Return whether tracing ends. ``end``: the moment when its time is over, on the monotonic clock."""
         if (
             self.state.over
             or self._interrupts.pending
@@ -213,11 +222,11 @@ class Trace:
             return True
         return self._ended is not None and self._ended()
 
-    def _patience(self, end: float | None) -> float:
-        """Seconds until something is due."""
+    def _seconds_to_wait(self, end: float | None) -> float:
+        """Return the seconds until something is due."""
         limits = [_LONGEST_WAIT]
-        if self._reading.options.switchrate_ns:
-            limits.append(self._reading.options.switchrate_ns / 1e9)
+        if self._stream.options.switchrate_ns:
+            limits.append(self._stream.options.switchrate_ns / 1e9)
         due = self._host.due_in()
         if due is not None:
             limits.append(due)
@@ -228,15 +237,15 @@ class Trace:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def _end(self) -> Iterator[Event]:
-        """Restore; END; the last records; what could not be restored, what it all cost and took."""
+        """Restore, fire END, read the last records; then say what could not be restored, and what it all took."""
         drained, problems = self._disable()
         waiting = self._host.probes.take()
-        self._host.fire("end")  # before anything is read, as all probes; what it has to say comes last
-        yield from self._reading.of_fired(waiting)
+        self._host.fire("end")  # probes fire before records are read; END's own record is read last
+        yield from self._stream.of_fired(waiting)
         if drained is not None:
-            yield from self._reading.of_guest(drained)
-        yield from self._reading.of_committed()
-        yield from self._reading.of_host(last=True)
+            yield from self._stream.of_guest(drained)
+        yield from self._stream.of_committed()
+        yield from self._stream.of_host(last=True)
         yield from (model.Message(problem) for problem in problems)
         if self._guest is not None and (costs := self._guest.costs) is not None:
             if costs.limit is not None:
@@ -245,7 +254,7 @@ class Trace:
         yield model.Stats(dict(self.stats))
 
     def _disable(self) -> tuple[Drained | None, list[str]]:
-        """Restore the guest; what was still in its buffers (nothing after ``exit()``), and what went wrong."""
+        """Restore the guest. Returns what was still in its buffers (None after ``exit()``), and what went wrong."""
         if self._guest is None:
             return None, []
         drained, problems = self._guest.disable(self._host.globals_.store)
@@ -253,9 +262,9 @@ class Trace:
         return (None if self.state.exit_called and not self.state.exited_in_guest else drained), problems
 
     def _disable_after(self, error: BaseException) -> None:
-        """Restore the guest because of an error, which is the one to be told of; what else goes wrong is a note on it.
+        """Restore the guest after an error. What else goes wrong becomes a note on that error.
 
-        A consumer that only stopped reading has made no error, so it is told of one here.
+        A reader that only stopped early has made no error; an error while restoring is then raised.
         """
         if isinstance(error, TargetLost) and self._guest is not None:
             self._guest.give_up(error)
@@ -270,6 +279,9 @@ class Trace:
 
 
 def _age_of_process() -> float:
-    """Seconds since this process was started, by ticks since boot: the time of boot is only known to a second."""
+    """Return the seconds since this process was started.
+
+    Both times count from boot, because the time of boot itself is known only to a second.
+    """
     ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])  # proc(5): starttime
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

@@ -1,7 +1,7 @@
-"""``profile-N`` with a guest: what each of its CPUs is doing, at the moment that the timer fires.
+"""``profile-N`` with a guest: samples what each of its CPUs is doing when the timer fires.
 
-The guest is stopped for as long as it takes to read its registers and to run the clauses here, so the rate is not for
-long what 4999 times a second would need; firings that come too late are left out, as with every timed probe.
+The guest is stopped while its registers are read and the clauses run on the host. High rates are therefore not reached:
+firings that come too late are left out, as with every timed probe.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ __all__ = ("SampledWorld", "samples")
 
 
 class SampledWorld(VcpuWorld):
-    """A CPU of the guest. ``arg0``: where its kernel is, ``arg1``: where its program is; the other one is 0."""
+    """A CPU of the guest at a sample. ``arg0``: the address in the kernel, ``arg1``: in the program; the other is 0."""
 
     def __init__(self, attachment: Attachment, facts: GuestFacts, regs: Regs) -> None:
-        place = (0, regs["rip"]) if regs.in_user_mode else (regs["rip"], 0)
+        args = (0, regs["rip"]) if regs.in_user_mode else (regs["rip"], 0)
         super().__init__(
             regs,
             attachment.text,
             facts,
-            lambda index: place[index] if index < len(place) else 0,
+            lambda index: args[index] if index < len(args) else 0,
             stacks=attachment.stacks,
             with_current=True,
         )
 
     def fact(self, name: str) -> Value:
-        """Of the task that runs there; nobody has called what the timer comes upon."""
+        """Return a built-in variable of the task that runs there. ``caller`` is 0: nobody called a sample."""
         return 0 if name == "caller" else super().fact(name)
 
 
 def samples(attachment: Attachment) -> Iterator[tuple[int, SampledWorld]]:
-    """Each CPU and what is to be seen of it; the guest stands still until the last one has been taken."""
+    """Yield each CPU's number and its sample. The guest is stopped until the last one has been taken."""
     facts = attachment.facts  # read before the guest is stopped
     with attachment.clock.paused():
         for vcpu in attachment.target.vcpus():

@@ -1,8 +1,8 @@
-"""Ctrl-C and its kin while a guest is in our hands: noticed at once, obeyed at the next safe moment.
+"""SIGINT, SIGTERM and SIGHUP while a guest is attached: noted at once, obeyed at the next safe moment.
 
-A signal in the middle of an exchange with the stub, or between two writes,
-must not unwind the stack there. Inside an :class:`Interrupts` the handlers only
-remember; code that waits asks :attr:`Interrupts.pending`.
+A signal in the middle of an exchange with the stub, or between two writes, must not unwind the stack there. Inside an
+:class:`Interrupts` the handlers only note the signal. The loop of :mod:`.run`, and everything that waits for the
+guest, asks :attr:`Interrupts.pending`; then tracing ends as after ``exit()`` and the guest is restored.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts:
-    """A context manager, re-entrant. ``pending``: the signal that arrived, or 0. In other threads it does nothing."""
+    """A context manager, re-entrant, that only notes signals. Outside of the main thread it has no effect."""
 
     def __init__(self) -> None:
         self.pending = 0
+        """The signal that arrived, or 0."""
         self._depth = 0
         self._before: dict[signal.Signals, Any] = {}
 
@@ -41,7 +42,7 @@ class Interrupts:
             self._before = {}
 
     def request(self, number: int = signal.SIGINT) -> None:
-        """Ask for the end as a signal would; any thread may call it."""
+        """Ask for the end as a signal does. Any thread may call it."""
         self.pending = self.pending or number
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""What an engine does not have yet is refused by name before anything is touched, never approximated."""
+"""Refuses, by name and before anything is changed, what an engine does not have. Nothing is approximated."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from probekit.errors import UnsupportedError
 from probekit.ir.names import BUILTINS
 from probekit.ir.ops import CallSubroutine, Clause, LoadBuiltin, Program
 from probekit.providers.profile import is_sampling
+from probekit.session.options import EngineName
 
 __all__ = ("refuse_for_guest", "wants_stacks")
 
@@ -17,35 +18,35 @@ _COMMON = (acts.TraceAction, acts.Printf, acts.Exit, acts.Default, acts.Printa, 
 _ON_HOST = (acts.Normalize, acts.Denormalize, acts.Setopt, acts.System, acts.Freopen, acts.Ftruncate, acts.SymbolAction)
 _RECORDED = (acts.Print, acts.Stack, acts.Tracemem)
 _READ = (*_COMMON, *_ON_HOST, *_RECORDED)
-"""Actions that need nothing where the clause runs but a record."""
+"""Actions that need only a record where the clause runs."""
 
 _CODE = (acts.Speculate, acts.Commit, acts.Discard, acts.Chill, acts.Panic, acts.Raise, acts.Stop)
-"""Actions that code in the guest has, and a stopped guest has not."""
+"""Actions that code in the guest can do, and the stop engine cannot."""
 
-_NOT_STOPPED = frozenset(
+_ONLY_IN_GUEST = frozenset(
     (
         *("copyin", "copyinstr", "copyinto", "d_path", "jstack", "pcap"),
         *("mutex_owned", "mutex_owner", "mutex_type_adaptive", "mutex_type_spin"),
         *("rw_iswriter", "rw_read_held", "rw_write_held", "speculation", "ustack"),
     )
 )
-"""Subroutines that only the guest itself can serve."""
+"""Subroutines that only code in the guest can do."""
 
 _ON_HOST_TOO = ("speculation",)
-"""Of them, those that the host keeps itself for the probes that fire there."""
+"""Of them, those that the host can do for its own probes."""
 
-_NOWHERE = {"breakpoint": "the stub has one client, and that is probekit: no debugger would come"}
-_WHERE_IT_STANDS_STILL = {
+_NEVER = {"breakpoint": "the stub has one client, and that is probekit: no debugger would come"}
+_NOT_STOPPED = {
     **dict.fromkeys(
         ("copyout", "copyoutstr"), "only its own kernel can tell whether a program's memory may be written"
     ),
     "chill": "it does not notice that time passes: only code in it can wait",
     **dict.fromkeys(("panic", "raise", "stop"), "only code in it can call its kernel"),
 }
-"""Why an action is refused at a guest's probes, and at those for which the guest is stopped."""
+"""Why an action is refused at all probes of a guest, and at probes for which the guest is stopped."""
 
 
-def refuse_for_guest(program: Program, matching: Matching, engine: str) -> None:
+def refuse_for_guest(program: Program, matching: Matching, engine: EngineName) -> None:
     """Raise :class:`UnsupportedError` when a clause of a guest probe asks for more than ``engine`` has."""
     called = next((ecb.probe.kind for ecb in matching.ecbs if ecb.probe.kind in ("tracepoint", "marker")), None)
     if engine == "stop" and called is not None:
@@ -57,44 +58,47 @@ def refuse_for_guest(program: Program, matching: Matching, engine: str) -> None:
     for number in {number for ecb in matching.ecbs if is_sampling(ecb.probe) for number in ecb.clauses}:
         clause = program.clauses[number]
         _refuse_actions(clause, "stop")
-        for what in _not_stopped(clause, *_ON_HOST_TOO):
-            message = f"line {clause.line}: {what} is not to be had at a profile probe, for which the guest is stopped"
-            raise UnsupportedError(message, feature=what, hint="use a probe that fires in the guest")
+        for feature in _only_in_guest(clause, allowed=_ON_HOST_TOO):
+            message = (
+                f"line {clause.line}: {feature} is not available in a profile probe: the guest is stopped while it runs"
+            )
+            raise UnsupportedError(message, feature=feature, hint="use a probe that fires in the guest")
     used = {number for ecb in matching.in_guest() for number in ecb.clauses}
     for number in sorted(used):
         clause = program.clauses[number]
         _refuse_actions(clause, engine)
-        for what in _missing(program, clause, engine):
-            message = f"line {clause.line}: {what} in the guest is not implemented yet"
-            other = "stop" if engine == "guest" else "guest"
-            has = what not in _missing(program, clause, other)
-            raise UnsupportedError(message, feature=what, hint=f"--engine {other} has it" if has else "")
+        for feature in _missing(program, clause, engine):
+            message = f"line {clause.line}: {feature} in the guest is not implemented yet"
+            other: EngineName = "stop" if engine == "guest" else "guest"
+            has = feature not in _missing(program, clause, other)
+            raise UnsupportedError(message, feature=feature, hint=f"--engine {other} has it" if has else "")
 
 
-def _refuse_actions(clause: Clause, engine: str) -> None:
-    """What there is not for a reason that stays."""
+def _refuse_actions(clause: Clause, engine: EngineName) -> None:
+    """Refuse actions that this engine can never support."""
     names = [acts.action_name(action) for action in (clause.record.actions if clause.record is not None else ())]
     names += [op.name for block in clause.blocks for op in block.ops if isinstance(op, CallSubroutine)]
     for name in names:
-        if name in _NOWHERE:
-            raise UnsupportedError(f"line {clause.line}: no {name}() in a guest: {_NOWHERE[name]}", feature=name)
-        if engine == "stop" and name in _WHERE_IT_STANDS_STILL:
+        if name in _NEVER:
+            raise UnsupportedError(f"line {clause.line}: no {name}() in a guest: {_NEVER[name]}", feature=name)
+        if engine == "stop" and name in _NOT_STOPPED:
             raise UnsupportedError(
-                f"line {clause.line}: no {name}() in a guest that is stopped: {_WHERE_IT_STANDS_STILL[name]}",
+                f"line {clause.line}: no {name}() in a guest that is stopped: {_NOT_STOPPED[name]}",
                 feature=name,
                 hint="use --engine guest, and a probe that fires in the guest",
             )
 
 
-def wants_stacks(program: Program, matching: Matching, engine: str) -> bool:
-    """Whether clauses that are evaluated here, at a stopped CPU, ask for its callers."""
+def wants_stacks(program: Program, matching: Matching, engine: EngineName) -> bool:
+    """Return whether a clause that is evaluated on the host, for a stopped vCPU, asks for the vCPU's callers."""
     ecbs = [e for e in matching.ecbs if is_sampling(e.probe) or (engine == "stop" and e.probe.in_guest)]
     clauses = [program.clauses[number] for number in {n for ecb in ecbs for n in ecb.clauses}]
     ops = (op for clause in clauses for block in clause.blocks for op in block.ops)
     return any(isinstance(op, CallSubroutine | LoadBuiltin) and op.name in ("stack", "stackdepth") for op in ops)
 
 
-def _missing(program: Program, clause: Clause, engine: str) -> list[str]:
+def _missing(program: Program, clause: Clause, engine: EngineName) -> list[str]:
+    """Name what a clause uses and ``engine`` does not have."""
     found: list[str] = unsupported_features(clause) if engine == "guest" else []
     for action in clause.record.actions if clause.record is not None else ():
         if not isinstance(action, _READ) and not (engine == "guest" and isinstance(action, _CODE)):
@@ -102,14 +106,14 @@ def _missing(program: Program, clause: Clause, engine: str) -> list[str]:
         elif isinstance(action, acts.Clear | acts.Trunc) and program.aggregations[action.agg].func in ("min", "max"):
             found.append(f"{acts.action_name(action)}() of a min() or max()")
     if engine == "stop":
-        found += _not_stopped(clause)
+        found += _only_in_guest(clause)
     return found
 
 
-def _not_stopped(clause: Clause, *there: str) -> list[str]:
-    """What only the guest itself can serve, but for the subroutines that are ``there``."""
+def _only_in_guest(clause: Clause, allowed: tuple[str, ...] = ()) -> list[str]:
+    """Name what only code in the guest can do. ``allowed``: subroutines that are left out."""
     names = (op.name for block in clause.blocks for op in block.ops if isinstance(op, LoadBuiltin))
     facts = [n for n in names if not BUILTINS[n].per_probe and n != "epid" and n not in STOPPED_FACTS]
     calls = (op.name for block in clause.blocks for op in block.ops if isinstance(op, CallSubroutine))
-    unserved = [f"the subroutine {name}()" for name in calls if name in _NOT_STOPPED and name not in there]
+    unserved = [f"the subroutine {name}()" for name in calls if name in _ONLY_IN_GUEST and name not in allowed]
     return [f"the built-in variable {name}" for name in facts] + unserved

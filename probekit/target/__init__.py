@@ -1,32 +1,43 @@
-"""The lowest layer: a virtual machine seen through its hypervisor's debugger stub.
+"""See a virtual machine through its hypervisor's debugger stub. This is the lowest package.
 
-:class:`~probekit.target.api.Target` is the contract; two transports keep it.
+:class:`~probekit.target.api.Target` is the contract, and two transports keep it.
 Nothing here knows a kernel, a probe or a script.
 
-- ``api``          the contract that every transport keeps: :class:`Target`
-- ``connect``      from what the user wrote after ``-r`` to a connected :class:`Target`
-- ``discovery``    the QEMU process of a local target: its pid, monitor sockets and memory file
-- ``rsp``          the direct transport: our client of the gdb remote serial protocol
-- ``transport``    byte streams to a stub: TCP and unix sockets, every wait with a limit
-- ``packets``      the protocol's framing, as pure functions
-- ``link``         packets over a stream: acknowledgements, retransmission, many requests in flight
-- ``handshake``    what a stub can do, asked once when connecting
-- ``queries``      questions whose answer takes several packets: the vCPU list, the monitor's output
-- ``stops``        stop packets read into a :class:`StopReason`
-- ``registers``    which byte of a ``g`` reply is which register
-- ``memory``       how memory requests are cut into packets and put together again
-- ``paging``       x86-64 page tables, walked by hand
-- ``breakpoints``  the breakpoints and watchpoints that are set in one stub
-- ``gdbmi``        the same contract through gdb
-- ``gdbproc``      a gdb process that speaks MI, through pygdbmi
-- ``qmp``          QEMU's machine protocol (QMP) as plain calls
-- ``ram``          guest RAM that the hypervisor keeps in a file
+For the rest of probekit:
 
-The direct transport is built from small parts, each testable alone:
-``transport`` < ``packets`` < ``link`` < ``handshake``, ``queries``,
-``memory``, ``registers``, ``breakpoints``, ``stops`` < ``rsp``.
+- ``api``  the contract: ``Target``, ``Regs``, ``StopReason``
+- ``connect``  connect to ``unix:PATH``, ``HOST:PORT`` or ``gdb:...``
+- ``discovery``  find the local QEMU process of a target by its command line
+- ``qmp``  call QEMU's machine protocol: state, events, NMI
+- ``guest_ram``  map guest RAM from the hypervisor's file
+- ``watchpoints``  plan the watchpoints that watch a range of memory
 
-Beyond the contract both transports have ``last_stop`` and ``use_memory_of``
-(whose page tables memory is seen through); the direct one has ``features``,
-``request``, ``read_phys``, ``write_phys`` and ``physical_memory``.
+Transport 1, our own client of the gdb remote protocol, from the bottom up:
+
+- ``transport``  TCP and unix sockets
+- ``packets``  frame and unframe packets
+- ``packet_stream``  send and receive packets and acknowledgements
+- ``pipeline``  send many requests before reading their replies
+- ``packet_link``  exchange requests and replies, with retransmission
+- ``queries``  ask for the vCPU list and the monitor's output
+- ``stop_packets``  read why the machine stopped
+- ``register_layout``  tell which byte of a ``g`` reply is which register
+- ``memory_packets``  cut memory requests into packets
+- ``handshake``  ask a stub what it can do
+- ``stub_session``  hold the state of a connection: running or stopped, its vCPUs
+- ``stub_memory``  read and write memory, virtual and physical
+- ``stub_registers``  read and write registers
+- ``stub_breakpoints``  set breakpoints, by INT3 where the stub cannot
+- ``rsp``  the target: ``RspTarget``
+
+Transport 2, through a gdb process:
+
+- ``gdb_process``  run gdb and speak MI with it
+- ``gdb_memory``  read and write memory
+- ``gdb_threads``  map vCPUs to gdb's threads, read and write registers
+- ``gdb_breakpoints``  set breakpoints
+- ``gdbmi``  the target: ``GdbTarget``
+
+Beyond the contract both transports have ``use_memory_of`` (whose page tables memory
+is seen through); the direct one has ``features``, ``request`` and ``physical_memory``.
 """

@@ -1,4 +1,4 @@
-"""The one contract that every transport keeps: :class:`Target`.
+"""Define the contract that every transport keeps: :class:`Target`.
 
 A target is a stopped or running virtual machine seen through a debugger's
 eyes. Addresses are guest *virtual* addresses as the chosen vCPU maps them;
@@ -21,22 +21,24 @@ BreakKind = Literal["software", "hardware", "watch_write", "watch_read", "watch_
 
 @dataclass(frozen=True, slots=True)
 class Regs:
-    """The general registers of one vCPU.
-
-    ``values``: the 16 general registers by name (``rax`` .. ``r15``), ``rip``,
-    ``eflags``, and ``cs ss ds es fs gs``; and, where the stub has them,
-    ``fs_base gs_base k_gs_base cr0 cr2 cr3 cr4 cr8 efer``.
-    ``raw``: the whole ``g`` reply, written back with only named fields changed.
-    """
+    """The general registers of one vCPU."""
 
     values: dict[str, int]
+    """By name: the 16 general registers (``rax`` .. ``r15``), ``rip``, ``eflags`` and ``cs ss ds es fs gs``.
+
+    Where the stub has them, also ``fs_base gs_base k_gs_base cr0 cr2 cr3 cr4 cr8 efer``.
+    """
     raw: bytes
+    """The whole ``g`` reply, which is written back with only named registers changed."""
 
     def __getitem__(self, name: str) -> int:
         return self.values[name]
 
     def replace(self, **changes: int) -> Regs:
-        """A copy with some registers changed; ``raw`` is brought up to date by the target that writes it."""
+        """Return a copy with some registers changed. The target that writes it updates ``raw``.
+
+        Raises :class:`KeyError` for a register that is not there.
+        """
         unknown = changes.keys() - self.values.keys()
         if unknown:
             raise KeyError(f"no such register: {sorted(unknown)}")
@@ -50,25 +52,27 @@ class Regs:
 
 @dataclass(frozen=True, slots=True)
 class StopReason:
-    """Why the machine stopped. ``signal``: the stub's number (5 trap, 2 interrupt). ``vcpu``: who stopped.
-
-    ``kind``: ``breakpoint`` (or a finished step), ``watch``, ``interrupt`` (we asked), ``exited``.
-    ``watch_addr``: the watchpoint's address for ``watch``, ``watch_kind`` its kind. ``raw``: the stop packet's text.
-    """
+    """Why the machine stopped."""
 
     kind: Literal["breakpoint", "watch", "interrupt", "exited"]
+    """``breakpoint``: or a finished step; ``interrupt``: we asked for it."""
     signal: int
+    """The stub's number (5 trap, 2 interrupt)."""
     vcpu: Vcpu
+    """The vCPU that stopped."""
     raw: str
+    """The text of the stop packet."""
     watch_addr: int | None = None
+    """The address of the watchpoint, for ``watch``."""
     watch_kind: BreakKind | None = None
+    """The kind of the watchpoint, for ``watch``, where the stub tells it."""
 
 
 class Target(Protocol):
-    """A virtual machine under a debugger. Every wait has a limit; errors are :mod:`probekit.errors`.
+    """A virtual machine under a debugger. Every wait has a limit. Its errors are those of :mod:`probekit.errors`.
 
-    State: connecting stops the machine. ``read``/``write``/``regs`` need it
-    stopped (a call on a running machine raises :class:`TargetError`).
+    Connecting stops the machine. ``read``, ``write`` and ``regs`` need it
+    stopped: a call on a running machine raises :class:`TargetError`.
     """
 
     @property
@@ -80,17 +84,20 @@ class Target(Protocol):
     def running(self) -> bool: ...
 
     def read(self, addr: int, size: int) -> bytes:
-        """Exactly ``size`` bytes, or :class:`MemoryAccessError`. Chunked to the stub's packet size."""
+        """Return exactly ``size`` bytes, read in packets of the stub's size. Raises :class:`MemoryAccessError`."""
         ...
 
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
-        """Many ``(addr, size)`` at once, pipelined; None where unreadable."""
+        """Read many ``(addr, size)`` ranges at once, pipelined; None where one is unreadable."""
         ...
 
     def write(self, addr: int, data: bytes) -> None: ...
 
     def write_many(self, edits: Iterable[tuple[int, bytes]]) -> None:
-        """Many ``(addr, data)`` at once, pipelined, in order. Raises on the first refusal, after all replies are in."""
+        """Write many ``(addr, data)`` at once, pipelined, in order.
+
+        Raises :class:`MemoryAccessError` for the first refusal, after all replies have arrived.
+        """
         ...
 
     def vcpus(self) -> tuple[Vcpu, ...]: ...
@@ -100,19 +107,19 @@ class Target(Protocol):
     def set_regs(self, vcpu: Vcpu, regs: Regs) -> None: ...
 
     def resume(self) -> None:
-        """Let every vCPU run; returns at once."""
+        """Let every vCPU run, and return at once."""
         ...
 
     def step(self, vcpu: Vcpu) -> StopReason:
-        """One instruction on one vCPU, the others held."""
+        """Execute one instruction on one vCPU, with the others stopped."""
         ...
 
     def wait(self, timeout: float) -> StopReason | None:
-        """The next stop, or None when ``timeout`` seconds pass and the machine still runs."""
+        """Return the next stop, or None when ``timeout`` seconds pass and the machine still runs."""
         ...
 
     def stop(self, timeout: float = 10.0) -> StopReason:
-        """Stop a running machine. If it stopped by itself meanwhile, that reason is returned."""
+        """Stop a running machine and return why it stopped; it may have stopped by itself meanwhile."""
         ...
 
     def set_breakpoint(self, addr: int, kind: BreakKind = "software", size: int = 1) -> None: ...
@@ -120,9 +127,9 @@ class Target(Protocol):
     def clear_breakpoint(self, addr: int, kind: BreakKind = "software", size: int = 1) -> None: ...
 
     def monitor(self, command: str) -> str:
-        """The hypervisor's monitor (QEMU: HMP), or :class:`UnsupportedError`."""
+        """Return what the hypervisor's monitor (QEMU: HMP) prints for a command. Raises :class:`UnsupportedError`."""
         ...
 
     def detach(self) -> None:
-        """Clear our breakpoints, let the machine run, close. Safe to call twice."""
+        """Clear our breakpoints, let the machine run, and close. Safe to call twice."""
         ...

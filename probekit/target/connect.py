@@ -1,4 +1,4 @@
-"""From what the user wrote after ``-r`` to a connected :class:`~probekit.target.api.Target`.
+"""Connect to the :class:`~probekit.target.api.Target` that the user named with ``-r``.
 
 ======================  ======================================================
 ``HOST:PORT``           a stub on TCP (``tcp:HOST:PORT`` says the same)
@@ -28,19 +28,19 @@ _FORMS: Final = "a target is HOST:PORT, tcp:HOST:PORT, unix:PATH, gdb:TARGET-STR
 
 @dataclass(frozen=True, slots=True)
 class TargetSpec:
-    """A target as written, taken apart.
-
-    ``text``: as given. ``address``: the path, the host, or what gdb is given. ``port``: for TCP, else 0.
-    """
+    """The parts of a target as the user wrote it."""
 
     text: str
+    """As written."""
     kind: Literal["tcp", "unix", "gdb", "none"]
     address: str = ""
+    """The path, the host, or what gdb is given."""
     port: int = 0
+    """For TCP, else 0."""
 
 
 def parse_spec(spec: str) -> TargetSpec:
-    """Take ``spec`` apart. Raises :class:`ProbekitError`, which names the forms."""
+    """Parse ``spec``. Raises :class:`ProbekitError`, which names the forms."""
     scheme, _, rest = spec.partition(":")
     if spec == "none":
         return TargetSpec(spec, "none")
@@ -68,7 +68,7 @@ def connect(spec: str, timeout: float = DEFAULT_TIMEOUT) -> Target:
         case "unix":
             return RspTarget(open_unix(parsed.address, timeout=timeout), name=spec, timeout=timeout)
         case "gdb":
-            from probekit.target.gdbmi import GdbTarget  # pygdbmi is loaded for those who ask for it
+            from probekit.target.gdbmi import GdbTarget  # imported here: pygdbmi is seldom needed
 
             return GdbTarget(parsed.address, name=spec, timeout=timeout)
         case "none":

@@ -1,4 +1,4 @@
-"""The QEMU process behind a local target: its pid, monitor sockets and memory file, from its command line.
+"""Find the QEMU process of a local target: its pid, monitor sockets and memory file, from its command line.
 
 An *option group* is QEMU's ``kind,key=value,key=value`` (a comma in a value is
 doubled). A *chardev* is a named socket that ``-gdb``, ``-qmp`` and ``-mon``
@@ -32,24 +32,28 @@ _DEFAULT_GDB_PORT: Final = 1234
 class QemuProcess:
     """What a QEMU command line says; None for what it does not.
 
-    ``name``: of ``-name``, else empty. ``gdb``: its stub's address, ``unix:PATH`` or ``tcp:PORT``.
-    ``qmp``: paths of its QMP sockets.
-    ``memory_backend``: id of the backend, which is its region's name in the memory map. ``memory_shared``: others
-    who map ``memory_path`` see the guest's memory. Paths are as written: relative ones belong to the process's folder.
+    Paths are as written: relative ones start at the process's working directory.
     """
 
     pid: int | None
     name: str
+    """The value of ``-name``, else empty."""
     gdb: str | None
+    """The address of its gdb stub, ``unix:PATH`` or ``tcp:PORT``."""
     qmp: tuple[str, ...]
+    """Paths of its QMP sockets."""
     memory_backend: str | None
+    """The id of the backend, which is the name of its region in the memory map."""
     memory_path: str | None
+    """The file that holds guest memory."""
     memory_size: int | None
+    """Bytes."""
     memory_shared: bool
+    """Whether another process that maps ``memory_path`` sees the guest's memory."""
 
 
 def parse_argv(argv: Sequence[str], pid: int | None = None) -> QemuProcess:
-    """Read a QEMU command line. Nothing is looked up: it is only text."""
+    """Parse a QEMU command line. Nothing else is read."""
     groups = list(_groups(argv))
     chardevs = {g["id"]: g for option, g in groups if option == "chardev" and "id" in g}
     name = ""
@@ -74,7 +78,7 @@ def parse_argv(argv: Sequence[str], pid: int | None = None) -> QemuProcess:
                 backends.append(group)
             case "machine" | "M":
                 wanted = group.get("memory-backend", wanted)
-    memory = _choose(backends, wanted)
+    memory = _ram_backend(backends, wanted)
     return QemuProcess(
         pid=pid,
         name=name,
@@ -88,7 +92,7 @@ def parse_argv(argv: Sequence[str], pid: int | None = None) -> QemuProcess:
 
 
 def parse_size(text: str, *, bytes_by_default: bool = True) -> int | None:
-    """``512M`` in bytes; a bare number is bytes (for ``-m``: mebibytes). None when it is no size."""
+    """Return ``512M`` in bytes; a bare number is bytes (for ``-m``: mebibytes). None when it is not a size."""
     match = _SIZE.fullmatch(text)
     if match is None:
         return None
@@ -102,8 +106,8 @@ def _ram_size(groups: Sequence[tuple[str, dict[str, str]]]) -> int | None:
     return None
 
 
-def _choose(backends: Sequence[dict[str, str]], wanted: str | None) -> dict[str, str]:
-    """The backend of the machine's RAM: the named one, or the only one. With several the map is not simple."""
+def _ram_backend(backends: Sequence[dict[str, str]], wanted: str | None) -> dict[str, str]:
+    """Return the backend of the machine's RAM, the named or the only one. With several the map is not simple."""
     named = [one for one in backends if wanted is not None and one.get("id") == wanted]
     found = named or (list(backends) if len(backends) == 1 else [])
     one = found[0] if found else {}
@@ -111,7 +115,7 @@ def _choose(backends: Sequence[dict[str, str]], wanted: str | None) -> dict[str,
 
 
 def _groups(argv: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Each option with its group; the value without a key has the key ``""``."""
+    """Yield each option with its group; the value without a key has the key ``""``."""
     index = 1
     while index < len(argv):
         word = argv[index]
@@ -158,7 +162,7 @@ def _json_group(text: str) -> dict[str, str]:
 
 
 def _address(group: dict[str, str], chardevs: dict[str, dict[str, str]]) -> str | None:
-    """``unix:PATH`` or ``tcp:PORT`` of a device text like ``unix:/p,server``, ``tcp::1234`` or ``chardev:id``."""
+    """Return ``unix:PATH`` or ``tcp:PORT`` for a device such as ``unix:/p,server``, ``tcp::1234`` or ``chardev:id``."""
     first = group.get("", "")
     scheme, _, rest = first.partition(":")
     if scheme == "chardev":
@@ -182,10 +186,10 @@ def _unix_path(address: str | None) -> list[str]:
 
 
 def find_qemu(spec: TargetSpec) -> QemuProcess | None:
-    """The local QEMU that serves ``spec``, with absolute paths, or None.
+    """Return the local QEMU that serves ``spec``, with absolute paths, or None.
 
     A unix path is compared with each QEMU's command line; a TCP port also with the sockets that processes listen on
-    (other users' processes are seen only as root).
+    (only root sees other users' processes).
     """
     address = _local_address(spec)
     if address is None:
@@ -197,19 +201,19 @@ def find_qemu(spec: TargetSpec) -> QemuProcess | None:
 
 
 def only_guest() -> tuple[str, str]:
-    """The one QEMU of this host that has a gdb stub: its target, as ``-r`` takes it, and what to call it.
+    """Return the target, as ``-r`` takes it, and the name of the one QEMU of this host that has a gdb stub.
 
-    Raises :class:`ProbekitError` when there is none or more than one; it says what there is and what to type.
+    Raises :class:`ProbekitError` when there is none or more than one; it lists the guests and says what to type.
     """
     everything = [found for _, found in _running()]
-    guests = [(_spec(one.gdb), _called(one)) for one in everything if one.gdb is not None]
+    guests = [(_spec(one.gdb), _label(one)) for one in everything if one.gdb is not None]
     if len(guests) == 1:
         return guests[0]
     if guests:
-        choices = "".join(f"\n  -r {spec}    {called}" for spec, called in sorted(guests))
+        choices = "".join(f"\n  -r {spec}    {label}" for spec, label in sorted(guests))
         raise ProbekitError(f"{len(guests)} guests on this host have a gdb stub: choose one with -r{choices}")
     if everything:
-        closed = ", ".join(_called(one) for one in everything)
+        closed = ", ".join(_label(one) for one in everything)
         hint = "in its monitor: gdbserver tcp:127.0.0.1:1234; then probekit -r localhost:1234"
         raise ProbekitError(f"no guest: none with a gdb stub runs on this host, but {closed}", hint=hint)
     raise ProbekitError("no guest: no QEMU runs on this host; name a gdb stub with -r, or use -r none")
@@ -219,13 +223,13 @@ def _spec(gdb: str) -> str:
     return gdb.replace("tcp:", "localhost:", 1) if gdb.startswith("tcp:") else gdb
 
 
-def _called(one: QemuProcess) -> str:
-    name = repr(one.name)[1:-1]  # whoever started it chose the name
+def _label(one: QemuProcess) -> str:
+    name = repr(one.name)[1:-1]  # escaped: the user who started it chose the name
     return f"{name} (pid {one.pid})" if name else f"pid {one.pid}"
 
 
 def _running() -> Iterator[tuple[psutil.Process, QemuProcess]]:
-    """Every QEMU of this host whose command line can be read, with absolute paths."""
+    """Yield every QEMU of this host whose command line can be read, with absolute paths."""
     for process in psutil.process_iter():
         try:
             argv = process.cmdline()

@@ -1,12 +1,12 @@
-"""What a stub can do, asked once when connecting.
+"""Ask a stub once, when connecting, what it can do.
 
 A stub that does not know a packet answers with an empty reply, so every
 feature is asked for and none is inferred from a version. ``qSupported``
 itself may be unknown (gdbsx): then the defaults below hold.
 
-QEMU is told by its own packet ``qqemu.sstepbits``. Its *single-step mask*
-says what is held back during a step; ``NOIRQ`` and ``NOTIMER`` keep a step
-from landing in an interrupt handler.
+QEMU is recognized by its own packet ``qqemu.sstepbits``. Its *single-step mask*
+says what is blocked during a step; ``NOIRQ`` and ``NOTIMER`` keep a step
+from ending in an interrupt handler.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from probekit.errors import InternalError, ProtocolError, TargetTimeout
-from probekit.target.link import PacketLink
+from probekit.target.packet_link import PacketLink
 from probekit.target.packets import unescape
-from probekit.target.registers import Layout, layout_from_xml
+from probekit.target.register_layout import RegisterLayout, layout_from_xml
 
-__all__ = ("Features", "negotiate", "read_layout")
+__all__ = ("StubFeatures", "negotiate", "read_layout")
 
 _OFFER: Final = b"qSupported:multiprocess+;swbreak+;hwbreak+;qXfer:features:read+;vContSupported+"
 _ATTEMPTS: Final = 3
@@ -35,25 +35,29 @@ _ERROR: Final = re.compile(rb"E[0-9a-fA-F]{2}")
 
 
 @dataclass(frozen=True, slots=True)
-class Features:
-    """What was negotiated.
-
-    ``read_size``, ``write_size``: the most memory in one packet, in bytes.
-    ``step_mask``: QEMU's single-step mask before ours, None where there is none.
-    """
+class StubFeatures:
+    """What was negotiated with a stub."""
 
     multiprocess: bool
+    """Thread ids have a process part."""
     vcont: bool
+    """It knows ``vCont`` with ``c`` and ``s``."""
     qemu: bool
+    """It is QEMU's."""
     physical: bool
+    """It can read guest physical memory."""
     describes_itself: bool
+    """It has a target description."""
     read_size: int
+    """The most memory that one packet reads, in bytes."""
     write_size: int
+    """The most memory that one packet writes, in bytes."""
     step_mask: int | None
+    """QEMU's single-step mask before ours; None where there is none, or it already was ours."""
 
 
-def negotiate(link: PacketLink) -> Features:
-    """Ask the stub what it can do and agree on modes. Raises :class:`TargetTimeout` when it is silent."""
+def negotiate(link: PacketLink) -> StubFeatures:
+    """Ask the stub what it can do, and set its modes. Raises :class:`TargetTimeout` when it does not answer."""
     supported = _first_contact(link)
     words = dict(word.partition(b"=")[::2] for word in supported.split(b";") if word)
     if b"QStartNoAckMode+" in words and link.request(b"QStartNoAckMode") == b"OK":
@@ -67,7 +71,7 @@ def negotiate(link: PacketLink) -> Features:
     if physical:
         link.request(b"Qqemu.PhyMemMode:0")
     packet_size = _packet_size(words.get(b"PacketSize"))
-    return Features(
+    return StubFeatures(
         multiprocess=b"multiprocess+" in words,
         vcont={b"c", b"s"} <= set(vcont[1:]),
         qemu=qemu,
@@ -81,7 +85,7 @@ def negotiate(link: PacketLink) -> Features:
 
 
 def _first_contact(link: PacketLink) -> bytes:
-    """The reply to ``qSupported``. A stub left in the middle of a packet by its last client needs a second try."""
+    """Return the reply to ``qSupported``. A stub that its last client left within a packet needs a second try."""
     whole = link.timeout
     link.timeout = whole / _ATTEMPTS
     try:
@@ -96,13 +100,13 @@ def _first_contact(link: PacketLink) -> bytes:
                         hint="a stub serves one client at a time: is another debugger attached? "
                         "Is this the gdb socket, and not the monitor's or QMP's?",
                     ) from None
-        raise InternalError("unreachable")
+        raise InternalError("the last attempt neither answered nor failed")
     finally:
         link.timeout = whole
 
 
 def _qemu_steps(link: PacketLink) -> tuple[bool, int | None]:
-    """Whether this is QEMU, and the single-step mask it had; ours is then set."""
+    """Tell whether this is QEMU and which single-step mask it had, and set ours."""
     words = link.request(b"qqemu.sstepbits").decode("latin-1").split(",")
     pairs = [word.partition("=")[::2] for word in words]
     bits = {name: int(value) for name, value in pairs if re.fullmatch(r"[0-9]{1,3}", value)}
@@ -132,8 +136,8 @@ def _chunk(size: int, packet_size: int) -> int:
     return min(size, _MAX_CHUNK) if packet_size else _DEFAULT_CHUNK
 
 
-def read_layout(link: PacketLink) -> Layout | None:
-    """The register layout that the stub's target description gives, or None."""
+def read_layout(link: PacketLink) -> RegisterLayout | None:
+    """Return the register layout that the stub's target description gives, or None."""
     xml = _read_feature(link, "target.xml")
     for name in _INCLUDE.findall(xml)[:16]:
         xml += _read_feature(link, name)

@@ -1,4 +1,4 @@
-"""The gdb remote protocol's framing, as pure functions.
+"""Frame and unframe packets of the gdb remote protocol. All functions are pure.
 
 A packet is ``$`` payload ``#`` two hex digits: the sum of the payload's bytes
 modulo 256. Each packet is acknowledged by one ``+`` (or ``-``: send it
@@ -26,7 +26,7 @@ from probekit.errors import ProtocolError
 __all__ = (
     "MAX_EXPANDED",
     "OK_REPLY",
-    "Mark",
+    "LinkEvent",
     "checksum",
     "expand_rle",
     "frame",
@@ -42,6 +42,7 @@ MAX_EXPANDED: Final = 1 << 20
 """The longest reply accepted once run lengths are expanded, in bytes."""
 
 OK_REPLY: Final = b"$OK#9a"
+"""The whole packet ``OK``."""
 
 _SLICE: Final = 256
 _SHORT: Final = 64
@@ -49,16 +50,19 @@ _HEX_PAIR: Final = re.compile(rb"[0-9a-fA-F]{2}")
 _HEX_FIELD: Final = re.compile(rb"[0-9a-fA-F]{1,16}")
 
 
-class Mark(Enum):
-    """What stands in the byte stream where a packet does not."""
+class LinkEvent(Enum):
+    """What a byte stream may hold instead of a good packet."""
 
     ACK = "+"
+    """The other side got a packet."""
     NAK = "-"
-    BAD = "bad checksum"
+    """The other side wants a packet again."""
+    BAD_CHECKSUM = "bad checksum"
+    """A packet arrived damaged."""
 
 
 def checksum(payload: bytes) -> int:
-    """Sum of the bytes modulo 256.
+    """Return the sum of the bytes modulo 256.
 
     Long payloads go through ``adler32``, whose low half is that sum modulo
     65521: exact for a slice of 256 bytes, and ten times faster than ``sum``.
@@ -72,29 +76,29 @@ def checksum(payload: bytes) -> int:
 
 
 def frame(payload: bytes) -> bytes:
-    """``payload`` (already escaped, if binary) as a packet."""
+    """Return ``payload`` (already escaped, if binary) as a packet."""
     return b"$%b#%02x" % (payload, checksum(payload))
 
 
 def frame_many(payloads: Iterable[bytes]) -> bytes:
-    """Many packets in one buffer, in order."""
+    """Return many packets in one buffer, in order."""
     return b"".join([b"$%b#%02x" % (p, checksum(p)) for p in payloads])
 
 
-def unframe(buffer: bytes | bytearray, start: int) -> tuple[Mark | bytes | None, int]:
-    """The next mark or packet payload from ``start``, and where it ends.
+def unframe(buffer: bytes | bytearray, start: int) -> tuple[LinkEvent | bytes | None, int]:
+    """Return the next acknowledgement or packet payload from ``start``, and the position after it.
 
     None when there is no whole one yet; the position is then where it may
-    begin. Bytes that begin nothing are skipped, notifications (``%...#xx``)
+    begin. Bytes that begin no packet are skipped, and notifications (``%...#xx``)
     too. The payload is as on the wire (see :func:`expand_rle`).
     """
     size = len(buffer)
     while start < size:
         first = buffer[start]
         if first == 0x2B:
-            return Mark.ACK, start + 1
+            return LinkEvent.ACK, start + 1
         if first == 0x2D:
-            return Mark.NAK, start + 1
+            return LinkEvent.NAK, start + 1
         if first not in (0x24, 0x25):
             start += 1
             continue
@@ -107,13 +111,13 @@ def unframe(buffer: bytes | bytearray, start: int) -> tuple[Mark | bytes | None,
             start = end + 3
             continue
         if not _HEX_PAIR.fullmatch(digits) or int(digits, 16) != checksum(payload):
-            return Mark.BAD, end + 3
+            return LinkEvent.BAD_CHECKSUM, end + 3
         return payload, end + 3
     return None, start
 
 
 def expand_rle(payload: bytes, limit: int = MAX_EXPANDED) -> bytes:
-    """``payload`` with run lengths expanded. Raises :class:`ProtocolError` for a bad run or beyond ``limit`` bytes."""
+    """Expand the run lengths in ``payload``. Raises :class:`ProtocolError` for a bad run or beyond ``limit`` bytes."""
     if b"*" not in payload:
         return payload
     parts = payload.split(b"*")
@@ -129,7 +133,7 @@ def expand_rle(payload: bytes, limit: int = MAX_EXPANDED) -> bytes:
 
 
 def unescape(payload: bytes) -> bytes:
-    """Binary ``payload`` with its ``}`` escapes undone. Raises :class:`ProtocolError` for an escape of nothing."""
+    """Undo the ``}`` escapes of a binary ``payload``. Raises :class:`ProtocolError` for an escape of nothing."""
     if b"}" not in payload:
         return payload
     head, *rest = payload.split(b"}")
@@ -144,12 +148,12 @@ def unescape(payload: bytes) -> bytes:
 
 
 def to_hex(data: bytes) -> bytes:
-    """Two hex digits a byte."""
+    """Return two hex digits for each byte."""
     return hexlify(data)
 
 
 def from_hex(text: bytes) -> bytes:
-    """The bytes that hex ``text`` stands for. Raises :class:`ProtocolError` when it is not hex."""
+    """Return the bytes of hex ``text``. Raises :class:`ProtocolError` when it is not hex."""
     try:
         return unhexlify(text)
     except (BinasciiError, ValueError) as problem:
@@ -157,7 +161,7 @@ def from_hex(text: bytes) -> bytes:
 
 
 def hex_field(text: bytes) -> int:
-    """A hex number of at most 16 digits. Raises :class:`ProtocolError` otherwise."""
+    """Return a hex number of at most 16 digits. Raises :class:`ProtocolError` for any other text."""
     if not _HEX_FIELD.fullmatch(text):
         raise ProtocolError("the stub sent a number that is not hex", reply=text)
     return int(text, 16)

@@ -1,8 +1,8 @@
-"""QEMU's own machine protocol, QMP, as plain calls.
+"""Call QEMU's own machine protocol, QMP.
 
-The stub says nothing of a guest that was reset, panicked or shut down; QMP
+The stub does not report that a guest was reset, panicked or shut down; QMP
 does, by *events* (``RESET``, ``GUEST_PANICKED``, ``SHUTDOWN``, ``STOP``). The
-library is asynchronous: it runs in one private thread, and each call here
+library ``qemu.qmp`` is asynchronous: it runs in one private thread, and each call
 waits for it with a limit.
 """
 
@@ -37,7 +37,7 @@ class Qmp:
     """One QMP connection. Calls may come from any thread. Use as a context manager, or :meth:`close`."""
 
     def __init__(self, path: str, *, timeout: float = 5.0) -> None:
-        """Connect to the unix socket ``path``; ``timeout``: seconds for this and for each call.
+        """Connect to the unix socket ``path``. ``timeout``: seconds for this and for each call.
 
         Raises :class:`TargetError` (nothing there), :class:`TargetTimeout` (another client is being served).
         """
@@ -62,7 +62,7 @@ class Qmp:
         self.close()
 
     def execute(self, command: str, **arguments: object) -> Any:
-        """Run a command; its answer. ``_`` in a keyword stands for ``-``.
+        """Run a command and return its answer. ``_`` in a keyword stands for ``-``.
 
         Raises :class:`TargetError` with QEMU's words, :class:`TargetTimeout`, :class:`TargetLost`.
         """
@@ -70,15 +70,11 @@ class Qmp:
         return self._call(self._client.execute(command, named or None), f"{command}")
 
     def status(self) -> str:
-        """``running``, ``paused``, ``debug``, ``shutdown``, ``guest-panicked`` ..."""
+        """Return ``running``, ``paused``, ``debug``, ``shutdown``, ``guest-panicked`` ..."""
         return str(self.execute("query-status")["status"])
 
-    def inject_nmi(self) -> None:
-        """Give every vCPU a non-maskable interrupt."""
-        self.execute("inject-nmi")
-
     def events(self) -> list[dict[str, Any]]:
-        """The events since the last call, oldest first, each with ``event`` (its name) and perhaps ``data``."""
+        """Return the events since the last call, oldest first, each with ``event`` (its name) and perhaps ``data``."""
         return self._call(self._drain(), "reading events")
 
     def close(self) -> None:
@@ -99,7 +95,7 @@ class Qmp:
         if self._loop.is_closed():
             work.close()
             raise TargetLost(f"qmp: {self.path}: the connection is closed")
-        # wait_for, and not a limit on the future: it lets the library clean up before it gives up.
+        # wait_for lets the library clean up before it gives up; a limit on the future would not.
         future = asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, self.timeout), self._loop)
         try:
             return future.result(2 * self.timeout)

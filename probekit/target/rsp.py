@@ -1,35 +1,32 @@
-"""The direct transport: our own client of the gdb remote serial protocol (RSP).
+"""Drive a virtual machine directly: our own client of the gdb remote serial protocol (RSP).
 
-One vCPU at a time is the stub's *general* one (``Hg``): registers and memory
-are seen through it. Memory goes through that vCPU's page tables, and a vCPU
+Memory goes through the page tables of one vCPU, and a vCPU
 stopped in user mode may not map the kernel at all (page-table isolation):
 :meth:`RspTarget.use_memory_of` chooses the vCPU to look through.
 
 Rules kept here, each learnt from a stub:
 
-- only 0x03 is sent to a running machine (any byte stops QEMU's);
-- ``?`` is sent once, first: it removes all breakpoints, a dead client's too;
-- never ``k`` or ``vKill`` (they end the virtual machine), never a bare close
-  while stopped (QEMU would leave the guest stopped for ever).
+- Only 0x03 is sent to a running machine: any byte stops QEMU's.
+- ``?`` is sent once, first: it removes all breakpoints, those of a dead client too.
+- ``k`` and ``vKill`` are never sent: they end the virtual machine.
+- The connection is never just closed while the machine is stopped: QEMU would leave the guest stopped for ever.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Final
 
-from probekit.errors import MemoryAccessError, TargetError, TargetLost, TargetTimeout, UnsupportedError
-from probekit.target import breakpoints
+from probekit.errors import MemoryAccessError, TargetError, TargetLost, TargetTimeout
 from probekit.target.api import BreakKind, Regs, StopReason, Vcpu
-from probekit.target.handshake import Features, negotiate, read_layout
-from probekit.target.link import PacketLink
-from probekit.target.memory import join_replies, plan_reads, plan_writes
-from probekit.target.packets import from_hex, to_hex
-from probekit.target.queries import is_error, list_vcpus, run_monitor, shown
-from probekit.target.registers import Layout, changes, decode, encode, layout_of_size
-from probekit.target.stops import parse_stop
+from probekit.target.handshake import StubFeatures
+from probekit.target.queries import run_monitor
+from probekit.target.stub_breakpoints import BreakpointTable
+from probekit.target.stub_memory import StubMemory
+from probekit.target.stub_registers import StubRegisters
+from probekit.target.stub_session import StubSession
 from probekit.target.transport import Stream
 
 __all__ = ("RspTarget",)
@@ -45,60 +42,31 @@ class RspTarget:
 
         Raises :class:`TargetTimeout`, :class:`TargetLost`, :class:`ProtocolError`; the stream is then closed.
         """
-        self._name = name
-        self._link = PacketLink(stream, timeout=timeout)
-        self._running = False
-        self._closed = False
-        self._exited = False
-        self._ids: dict[Vcpu, bytes] = {}
-        self._general: Vcpu | None = None
-        self._memory_vcpu: Vcpu | None = None
-        self._layout: Layout | None = None
-        self._breakpoints = breakpoints.BreakpointTable()
-        try:
-            self._features: Features = negotiate(self._link)
-            self._last = self._parse(self._link.request(b"?"))
-            if self._features.qemu:
-                self._clear_leftovers()
-            self._link.timeout = max(timeout, 10.0)
-            if self._last.kind == "exited":
-                raise TargetError(f"{name}: the virtual machine has ended")
-        except BaseException:
-            self._link.abandon()
-            raise
-
-    def _clear_leftovers(self) -> None:
-        """A dead client's breakpoints on every vCPU: since 7.1 QEMU's ``?`` removes those of the current one only."""
-        vcpus = self.vcpus()
-        for vcpu in (*vcpus[1:], vcpus[0]):
-            self._expect_ok(b"Hc" + self._thread(vcpu), "choosing a vCPU")
-            self._link.request(b"?")
+        self._session = StubSession(stream, name=name, timeout=timeout)
+        self._memory = StubMemory(self._session)
+        self._registers = StubRegisters(self._session)
+        self._breakpoints = BreakpointTable()
 
     @property
     def name(self) -> str:
         """The target as the user gave it."""
-        return self._name
+        return self._session.name
 
     @property
     def running(self) -> bool:
         """True from a resume until its stop has been read."""
-        return self._running
+        return self._session.running
 
     @property
-    def features(self) -> Features:
+    def features(self) -> StubFeatures:
         """What the stub can do."""
-        return self._features
-
-    @property
-    def last_stop(self) -> StopReason:
-        """Why it stopped most recently."""
-        return self._last
+        return self._session.features
 
     # Memory
 
     def use_memory_of(self, vcpu: Vcpu | None) -> None:
         """Read and write through the page tables of ``vcpu``; None: of the vCPU that stopped last (the default)."""
-        self._memory_vcpu = vcpu
+        self._session.memory_vcpu = vcpu
 
     def read(self, addr: int, size: int) -> bytes:
         """See :meth:`Target.read`."""
@@ -111,203 +79,121 @@ class RspTarget:
 
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
         """See :meth:`Target.read_many`."""
-        self._look()
-        plan = plan_reads(ranges, self._features.read_size)
-        replies = self._link.exchange([b"m%x,%x" % piece for piece in plan.pieces])
-        return join_replies(plan, replies, self._read_rest)
-
-    def _read_rest(self, addr: int, size: int) -> bytes:
-        """What a stub left out of a short reply."""
-        return self._link.request(b"m%x,%x" % (addr, size))
+        return self._memory.read_many(ranges)
 
     def write(self, addr: int, data: bytes) -> None:
         """See :meth:`Target.write`."""
         self.write_many([(addr, data)])
 
     def write_many(self, edits: Iterable[tuple[int, bytes]]) -> None:
-        """See :meth:`Target.write_many`. Edits that follow each other without a gap share a packet."""
-        self._look()
-        pieces = plan_writes(edits, self._features.write_size)
-        packets = [b"M%x,%x:%b" % (addr, len(data), to_hex(data)) for addr, data in pieces]
-        replies = self._link.exchange(packets)
-        if replies.count(b"OK") == len(replies):
-            return
-        for (addr, data), reply in zip(pieces, replies, strict=True):
-            if reply != b"OK":
-                raise MemoryAccessError(
-                    f"guest memory {addr:#x} ({len(data)} bytes) cannot be written: {shown(reply)}",
-                    addr=addr,
-                    size=len(data),
-                )
+        """See :meth:`Target.write_many`. Edits without a gap between them share a packet."""
+        self._memory.write_many(edits)
 
-    @contextlib.contextmanager
-    def physical_memory(self) -> Iterator[None]:
-        """Within: every address that is read or written is a guest *physical* one. Raises :class:`UnsupportedError`."""
-        if not self._features.physical:
-            raise UnsupportedError(
-                f"{self._name}: the stub has no physical memory mode",
-                feature="physical memory",
-                hint="QEMU has it since 4.1 (Qqemu.PhyMemMode)",
-            )
-        self._need_stopped()
-        self._expect_ok(b"Qqemu.PhyMemMode:1", "physical memory mode")
-        try:
-            yield
-        finally:
-            if not self._running and not self._closed:
-                self._expect_ok(b"Qqemu.PhyMemMode:0", "virtual memory mode")
+    def physical_memory(self) -> AbstractContextManager[None]:
+        """Make every address that is read or written a guest *physical* one within the context.
 
-    def read_phys(self, addr: int, size: int) -> bytes:
-        """Guest physical memory. Raises :class:`UnsupportedError`, :class:`MemoryAccessError`."""
-        with self.physical_memory():
-            return self.read(addr, size)
-
-    def write_phys(self, addr: int, data: bytes) -> None:
-        """Guest physical memory. Raises :class:`UnsupportedError`, :class:`MemoryAccessError`."""
-        with self.physical_memory():
-            self.write(addr, data)
+        Raises :class:`UnsupportedError` where the stub has no such mode.
+        """
+        return self._memory.physical()
 
     # vCPUs and registers
 
     def vcpus(self) -> tuple[Vcpu, ...]:
         """See :meth:`Target.vcpus`. The stub is asked each time."""
-        self._need_stopped()
-        self._ids = list_vcpus(self._link)
-        return tuple(self._ids)
+        return self._session.vcpus()
 
     def regs(self, vcpu: Vcpu) -> Regs:
         """See :meth:`Target.regs`."""
-        self._need_stopped()
-        self._select(vcpu)
-        raw = self._raw_registers()
-        return decode(self._layout_for(raw), raw)
+        return self._registers.read(vcpu)
 
     def set_regs(self, vcpu: Vcpu, regs: Regs) -> None:
-        """See :meth:`Target.set_regs`. Only registers that differ from the vCPU's are written: writing a control
-        register is not free of effects even when its value stays."""
-        self._need_stopped()
-        self._select(vcpu)
-        now = self._raw_registers()
-        layout = self._layout_for(now)
-        wanted = encode(layout, regs)
-        differing = changes(layout, now, wanted)
-        if not differing:
-            return
-        replies = self._link.exchange([b"P%x=%b" % (number, to_hex(data)) for number, data in differing])
-        if b"" in replies:
-            self._expect_ok(b"G" + to_hex(wanted), "writing registers")
-        elif replies.count(b"OK") != len(replies):
-            raise TargetError(f"{self._name}: the stub refused to write registers of vCPU {vcpu}")
-
-    def _raw_registers(self) -> bytes:
-        reply = self._link.request(b"g")
-        if is_error(reply) or not reply:
-            raise TargetError(f"{self._name}: the stub refused to read registers: {shown(reply)}")
-        # A register that the stub cannot read is "xx": zero for us.
-        return from_hex(reply.replace(b"x", b"0"))
-
-    def _layout_for(self, raw: bytes) -> Layout:
-        if self._layout is None or self._layout.size != len(raw):
-            described = read_layout(self._link) if self._features.describes_itself else None
-            fits = described is not None and described.size == len(raw)
-            self._layout = described if described is not None and fits else layout_of_size(len(raw))
-        return self._layout
+        """See :meth:`Target.set_regs`. Only registers that differ from the vCPU's are written."""
+        self._registers.write(vcpu, regs)
 
     # Running
 
     def resume(self) -> None:
-        """See :meth:`Target.resume`. A breakpoint at the place where the last stop was is stepped over first."""
-        self._need_stopped()
-        if self._standing_on(self._last.vcpu) is not None:
-            self.step(self._last.vcpu)
-        if not self._running:
-            self._go(b"vCont;c" if self._features.vcont else b"c")
+        """See :meth:`Target.resume`. A breakpoint at the place of the last stop is stepped over first."""
+        session = self._session
+        session.need_stopped()
+        if self._breakpoint_at_rip(session.last_stop.vcpu) is not None:
+            self.step(session.last_stop.vcpu)
+        if not session.running:
+            session.send_resume(b"vCont;c" if session.features.vcont else b"c")
 
     def step(self, vcpu: Vcpu) -> StopReason:
-        """See :meth:`Target.step`. A breakpoint of ours under the vCPU does not hold it up.
+        """See :meth:`Target.step`. A breakpoint of ours under the vCPU does not stop it.
 
-        Raises :class:`TargetTimeout`, the machine stopped, when the instruction does not end (a halted vCPU's).
+        Raises :class:`TargetTimeout`, with the machine stopped, when the instruction does not end (a halted vCPU's).
         """
-        self._need_stopped()
-        rip = self._standing_on(vcpu)
+        self._session.need_stopped()
+        rip = self._breakpoint_at_rip(vcpu)
         if rip is None:
             return self._step(vcpu)
         with self._breakpoints.lifted(self, rip):
             return self._step(vcpu)
 
     def _step(self, vcpu: Vcpu) -> StopReason:
-        if self._features.vcont:
-            self._go(b"vCont;s:" + self._thread(vcpu))
+        session = self._session
+        if session.features.vcont:
+            session.send_resume(b"vCont;s:" + session.thread_id(vcpu))
         else:
-            self._expect_ok(b"Hc" + self._thread(vcpu), "choosing a vCPU to step")
-            self._go(b"s")
+            session.expect_ok(b"Hc" + session.thread_id(vcpu), "choosing a vCPU to step")
+            session.send_resume(b"s")
         reason = self.wait(_STEP_SECONDS)
         if reason is None:
             self.stop()
-            raise TargetTimeout(f"{self._name}: a step of vCPU {vcpu} did not end", seconds=_STEP_SECONDS)
+            raise TargetTimeout(f"{self.name}: a step of vCPU {vcpu} did not end", seconds=_STEP_SECONDS)
         return reason
 
     def wait(self, timeout: float) -> StopReason | None:
         """See :meth:`Target.wait`."""
+        session = self._session
         deadline = time.monotonic() + timeout
-        while self._running:
+        while session.running:
             try:
-                packet = self._link.next_packet(deadline - time.monotonic())
+                packet = session.link.next_packet(deadline - time.monotonic())
             except TargetLost:
-                self._exited = True
-                self._close()
+                session.note_exit()
                 raise
             if packet is None:
                 return None
             if packet[:1] in (b"O", b"F") and packet != b"OK":
-                continue  # the machine's console output, or a file request: nothing for us
-            return self._stopped(self._parse(packet))
-        return self._last
+                continue  # the machine's console output, or a file request: not for us
+            return self._stopped(session.parse_stop(packet))
+        return session.last_stop
 
     def stop(self, timeout: float = 10.0) -> StopReason:
         """See :meth:`Target.stop`. On a stopped machine: the last reason."""
-        self._need_open()
-        if not self._running:
-            return self._last
-        self._link.send_break()
+        session = self._session
+        session.need_open()
+        if not session.running:
+            return session.last_stop
+        session.link.send_break()
         reason = self.wait(timeout)
         if reason is None:
             raise TargetTimeout(
-                f"{self._name}: the machine did not stop within {timeout:g} s",
+                f"{self.name}: the machine did not stop within {timeout:g} s",
                 seconds=timeout,
                 hint="is QEMU itself suspended? A Xen domain is stopped by `xl pause` instead",
             )
         return reason
 
-    def _go(self, packet: bytes) -> None:
-        # Before sending: a signal that interrupts us must not leave a running machine taken for a stopped one.
-        self._running = True
-        self._general = None
-        self._link.command(packet)
-
     def _stopped(self, reason: StopReason) -> StopReason:
-        self._running = False
-        self._general = None
+        self._session.note_stop()
         reason = self._breakpoints.explain(self, reason)
-        self._last = reason
+        self._session.last_stop = reason
         if reason.kind == "exited":
-            self._exited = True
-            self._close()
+            self._session.note_exit()
         return reason
 
-    def _parse(self, packet: bytes) -> StopReason:
-        reason, thread = parse_stop(packet)
-        if thread is not None:
-            self._ids.setdefault(reason.vcpu, thread)
-        return reason
-
-    def _standing_on(self, vcpu: Vcpu) -> int | None:
-        """The address of a breakpoint of ours that ``vcpu`` is about to execute."""
-        here = self._breakpoints.code_addresses()
-        if not here:
+    def _breakpoint_at_rip(self, vcpu: Vcpu) -> int | None:
+        """Return the address of a breakpoint of ours that ``vcpu`` is about to execute, or None."""
+        addresses = self._breakpoints.code_addresses()
+        if not addresses:
             return None
         rip = self.regs(vcpu)["rip"]
-        return rip if rip in here else None
+        return rip if rip in addresses else None
 
     # Breakpoints
 
@@ -316,94 +202,54 @@ class RspTarget:
 
         Raises :class:`UnsupportedError` when the stub lacks the kind, :class:`TargetError` when it refuses this one.
         """
-        self._look()
+        self._session.select_for_memory()
         self._breakpoints.set(self, addr, kind, size)
 
     def clear_breakpoint(self, addr: int, kind: BreakKind = "software", size: int = 1) -> None:
         """See :meth:`Target.clear_breakpoint`. Clearing one that is not set does nothing."""
-        self._look()
+        self._session.select_for_memory()
         self._breakpoints.clear(self, addr, kind, size)
 
     def request(self, payload: bytes) -> bytes:
-        """One raw request to a stopped machine; its reply. For what the contract does not have."""
-        self._need_stopped()
-        return self._link.request(payload)
+        """Send one raw request to the stopped machine and return its reply. For what the contract does not have."""
+        self._session.need_stopped()
+        return self._session.link.request(payload)
 
     # The monitor, and the end
 
     def monitor(self, command: str) -> str:
         """See :meth:`Target.monitor`. A command that resumes the machine must not be given."""
-        self._need_stopped()
-        return run_monitor(self._link, command)
+        self._session.need_stopped()
+        return run_monitor(self._session.link, command)
 
     def detach(self) -> None:
         """See :meth:`Target.detach`."""
-        if self._closed:
+        session = self._session
+        if session.closed:
             return
         try:
-            if self._running:
+            if session.running:
                 self.stop()
-            if not self._closed:
-                self._restore_and_leave()
+            if not session.closed:
+                self._restore_and_detach()
         except TargetLost:
             pass  # the machine is gone, and its breakpoints with it
         finally:
-            self._close()
+            session.close()
 
-    def _restore_and_leave(self) -> None:
+    def _restore_and_detach(self) -> None:
+        session = self._session
         problem: TargetError | None = None
         try:
-            self._look()
+            session.select_for_memory()
             self._breakpoints.clear_all(self)
-            if self._features.step_mask is not None:
-                self._link.request(b"Qqemu.sstep=%x" % self._features.step_mask)
+            if session.features.step_mask is not None:
+                session.link.request(b"Qqemu.sstep=%x" % session.features.step_mask)
         except TargetError as error:
             problem = error  # the guest must run again whatever else failed
-        self._running = True
-        reply = self._link.request(b"D;1") if self._features.multiprocess else b""
+        session.running = True
+        reply = session.link.request(b"D;1") if session.features.multiprocess else b""
         if reply != b"OK":
-            self._link.request(b"D")
+            session.link.request(b"D")
         if problem is not None:
             raise problem
-
-    def _close(self) -> None:
-        self._closed = True
-        self._running = False
-        self._link.close()
-
-    # Helpers
-
-    def _need_open(self) -> None:
-        if self._exited:
-            raise TargetLost(f"{self._name}: the virtual machine has ended")
-        if self._closed:
-            raise TargetLost(f"{self._name}: detached")
-
-    def _need_stopped(self) -> None:
-        self._need_open()
-        if self._running:
-            raise TargetError(f"{self._name}: the machine is running", hint="stop it first")
-
-    def _look(self) -> None:
-        """Memory is about to be touched: see it through the chosen vCPU."""
-        self._need_stopped()
-        self._select(self._last.vcpu if self._memory_vcpu is None else self._memory_vcpu)
-
-    def _select(self, vcpu: Vcpu) -> None:
-        if vcpu != self._general:
-            self._expect_ok(b"Hg" + self._thread(vcpu), f"choosing vCPU {vcpu}")
-            self._general = vcpu
-
-    def _thread(self, vcpu: Vcpu) -> bytes:
-        if vcpu not in self._ids:
-            self.vcpus()
-        if vcpu not in self._ids:
-            raise TargetError(f"{self._name}: no vCPU {vcpu}; there are {sorted(self._ids)}")
-        return self._ids[vcpu]
-
-    def _expect_ok(self, packet: bytes, doing: str) -> None:
-        reply = self._link.request(packet)
-        if reply == b"":
-            raise UnsupportedError(f"{self._name}: the stub cannot do this: {doing}", feature=doing)
-        if reply != b"OK":
-            raise TargetError(f"{self._name}: {doing}: the stub answered {shown(reply)}")

@@ -1,4 +1,4 @@
-"""Byte streams to a stub: TCP and unix sockets, every wait with a limit.
+"""Connect byte streams to a stub: TCP and unix sockets, every wait with a limit.
 
 The socket is non-blocking; :meth:`Stream.poll` is the only place that waits.
 """
@@ -26,7 +26,7 @@ class Stream:
     """One connected socket. Not thread-safe."""
 
     def __init__(self, sock: socket.socket, name: str) -> None:
-        """``sock``: connected; this object owns it. ``name``: for messages."""
+        """Take over ``sock``, which is connected. ``name``: for messages."""
         sock.setblocking(False)
         self.name = name
         self._sock = sock
@@ -35,7 +35,7 @@ class Stream:
         self._wants_write = False
 
     def poll(self, seconds: float, *, write: bool = False) -> tuple[bool, bool]:
-        """Wait at most ``seconds``; (readable, writable). Writable is looked for only when ``write``."""
+        """Wait at most ``seconds``; return (readable, writable). Writable is waited for only when ``write``."""
         if self._sock.fileno() < 0:
             raise TargetLost(f"{self.name}: the connection is closed")
         if write != self._wants_write:
@@ -45,11 +45,11 @@ class Stream:
         if not events:
             return False, False
         mask = events[0][1]
-        # A hang-up or an error shows itself in the read that follows.
+        # The read that follows reports a hang-up or an error.
         return bool(mask & ~select.POLLOUT), bool(mask & select.POLLOUT)
 
     def send(self, data: bytes | memoryview) -> int:
-        """Hand over as much as the kernel takes now; how many bytes. Raises :class:`TargetLost`."""
+        """Hand over as much as the kernel takes now, and return how many bytes. Raises :class:`TargetLost`."""
         try:
             return self._sock.send(data)
         except BlockingIOError:
@@ -58,7 +58,7 @@ class Stream:
             raise self._lost(problem) from problem
 
     def receive(self) -> bytes:
-        """What has arrived, at least one byte, or empty when nothing had. Raises :class:`TargetLost` at the end."""
+        """Return what has arrived; empty when nothing has. Raises :class:`TargetLost` at the end of the stream."""
         try:
             data = self._sock.recv(_CHUNK)
         except BlockingIOError:
@@ -86,7 +86,7 @@ def open_unix(path: str, *, timeout: float) -> Stream:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         sock.settimeout(timeout)
-        # A full backlog answers EAGAIN at once on a unix socket with a timeout: somebody else is being served.
+        # A full backlog answers EAGAIN at once on a unix socket with a timeout: another client is being served.
         while True:
             try:
                 sock.connect(path)

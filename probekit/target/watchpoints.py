@@ -1,7 +1,7 @@
-"""How a range of memory becomes watchpoints of a stub.
+"""Plan the watchpoints of a stub that watch some ranges of memory.
 
-An emulator (QEMU's TCG) takes any range. Where the processor's own debug registers do the work (KVM), there are
-four, each for 1, 2, 4 or 8 aligned bytes, and none that only sees reads: a range is cut into pieces
+An emulator (QEMU's TCG) takes any range. Where the processor's own debug registers are used (KVM), there are
+four, each for 1, 2, 4 or 8 aligned bytes, and none that sees only reads. A range is cut into pieces:
 
     0x1003, 7 bytes   ->   0x1003 1, 0x1004 4, 0x1008 2
 """
@@ -27,11 +27,12 @@ class Watchpoint(NamedTuple):
 
     addr: int
     size: int
+    """Bytes."""
     kind: BreakKind
 
 
 def plan_watchpoints(ranges: Sequence[Watchpoint], *, hardware: bool) -> tuple[Watchpoint, ...]:
-    """What to set so that every range is watched. ``hardware``: the processor's registers have to do.
+    """Return what to set so that every range is watched. ``hardware``: only the processor's registers can be used.
 
     Raises :class:`UnsupportedError` when there are too few of them.
     """
@@ -41,7 +42,7 @@ def plan_watchpoints(ranges: Sequence[Watchpoint], *, hardware: bool) -> tuple[W
     pieces: dict[tuple[int, int], BreakKind] = {}
     for item in wanted:
         for piece in _cut(item.addr, item.size):
-            # Reads cannot be watched alone: what is no read is left out when the instruction is looked at.
+            # Reads cannot be watched alone: writes are sorted out when the instruction is decoded.
             only_writes = item.kind == "watch_write" and pieces.get(piece, "watch_write") == "watch_write"
             pieces[piece] = "watch_write" if only_writes else "watch_access"
     if len(pieces) > HARDWARE_WATCHPOINTS:

@@ -83,3 +83,41 @@ def test_zdefs_holds_for_its_own_source_and_later_ones() -> None:
     match = lambda description: description == known  # noqa: E731
     assert _compile("BEGIN { }", zdefs + "nosuch { }", "nosuch { }", can_match=match).counts == (1, 1, 1)
     assert "<0>" in _refused("nosuch { }", zdefs + "BEGIN { }", can_match=match)
+
+
+def test_an_option_of_a_later_source_gives_no_arguments_to_an_earlier_one() -> None:
+    defaultargs = "#pragma D option defaultargs\n"
+    assert _compile(defaultargs + "BEGIN { trace($1); }", "END { trace($2); }").counts == (1, 1)
+    said = _refused("BEGIN { trace($1); }", defaultargs + "END { trace($2); }", "END { trace(nosuch); }")
+    assert said.startswith("invalid probe specifier <0>: 1:15: macro argument $1 is not defined [D_MACRO_UNDEF]")
+
+
+def test_a_later_source_that_names_what_a_kernel_may_know_does_not_excuse_an_earlier_one() -> None:
+    sources = [ProgramText("BEGIN { (", "a", "<0>"), ProgramText("END { trace(nosuch); }", "b", "<1>")]
+    for reverse in (False, True):
+        with pytest.raises(ScriptError) as caught:
+            compile_sources(sources[::-1] if reverse else sources, (), Options(), None)
+        assert caught.value.needs_kernel is reverse
+
+
+def test_clauses_of_a_library_are_counted_with_the_first_source() -> None:
+    sources = [
+        ProgramText("END { x = 1; } tick-1s { }", "library 'l.d'", "l.d", "l.d", library=True),
+        ProgramText("BEGIN { trace(1); }", "description 0", "<0>"),
+        ProgramText("BEGIN { trace(2); } ERROR { }", "description 1", "<1>"),
+    ]
+    assert compile_sources(sources, (), Options(), None).counts == (0, 3, 2)
+
+
+def test_a_fault_among_a_hundred_sources_takes_two_compilations(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    compile_program = module.compile_program
+    monkeypatch.setattr(module, "compile_program", lambda *a, **k: (calls.append("all"), compile_program(*a, **k))[1])
+    said = _refused(*["BEGIN { trace(1); }"] * 50, "BEGIN { trace(nosuch); }", *["BEGIN { trace(1); }"] * 49)
+    assert said.startswith("invalid probe specifier <50>: ")
+    assert len(calls) == 2
+
+
+def test_a_clause_has_the_line_of_its_own_source() -> None:
+    made = _compile("BEGIN { trace(1); }\nEND { }", "BEGIN { }\n\nEND { }", '# 40 "x.d"\nBEGIN { }')
+    assert [clause.line for clause in made.program.clauses] == [1, 2, 1, 3, 40]

@@ -23,8 +23,8 @@ from probekit.codegen.context import CodegenContext
 from probekit.codegen.image import CodeImage
 from probekit.codegen.storage import StorageOptions, plan_storage
 from probekit.codegen.verify import verify_code
-from probekit.consumer.aggregate import merge, stored_rows
-from probekit.consumer.events import ProbeIdentity as ConsumerProbe
+from probekit.consumer.aggregations import merge, stored_rows
+from probekit.consumer.events import ProbeIdentity
 from probekit.enabling.guest_engine.data_layout import VARIABLES, data_context, guest_clauses, plan_data
 from probekit.enabling.guest_engine.stubs import BuiltCode, build_code, code_size, plan_stubs
 from probekit.enabling.sites import EnabledSite
@@ -624,7 +624,7 @@ class Machine:
     def table(self, agg: int) -> dict[AggKey, tuple[int, ...]]:
         """What this CPU holds of one aggregation."""
         plan, store = self.program.aggregations[agg], self.layout.stores[agg]
-        probes = {s.number: ConsumerProbe(s.probe.id, s.probe.name) for s in self.sites}
+        probes = {s.number: ProbeIdentity(s.probe.id, s.probe.name) for s in self.sites}
         rows, corrupt = stored_rows(plan, store, self.read(self.block + store.offset, store.size), probes)
         assert corrupt == 0
         return {key: tuple(words) for key, words in merge(plan, [rows]).items()}

@@ -9,7 +9,7 @@ import pytest
 from probekit.guest.memory import PauseClock
 from probekit.guest.peek import MOST_BYTES, KernelPeek
 from probekit.interp.memory import BadAddress, PrivateMemory
-from probekit.target.ram import parse_ram_spans
+from probekit.target.guest_ram import parse_ram_spans
 
 KERNEL = 0xFFFF_8880_0000_0000
 DEVICE = 0xFFFF_C900_0000_0000

@@ -87,7 +87,7 @@ def test_a_processor_on_a_stack_of_interrupts_may_come_back() -> None:
     assert not nobody([(ELSEWHERE, 0xFFFFFE0000001000)])
 
 
-def visits(settled: Callable[[Any], bool] | None) -> tuple[list[str], int]:
+def visits(settled: Callable[[Any], bool] | None, *, callback: bool = True) -> tuple[list[str], int]:
     """What is done in which order when code is to be given back, and how often the guest ran meanwhile."""
     done: list[str] = []
     guest: Any = FakeGuest([], {})
@@ -101,14 +101,13 @@ def visits(settled: Callable[[Any], bool] | None) -> tuple[list[str], int]:
         done.append("wait")
         return lambda: done.append("gone")
 
-    services: Any = None
     with vacated(
         point,
         guest,
-        services,
+        lambda _: done.append("synchronize"),
         lambda _: [],
         prepare=lambda _: done.append("prepare"),
-        wait=wait,
+        wait=wait if callback else None,
         settled=settled,
     ):
         done.append("free")
@@ -122,3 +121,7 @@ def test_one_visit_is_enough_when_nobody_is_there() -> None:
 @pytest.mark.parametrize("settled", [None, lambda _: False])
 def test_else_readers_are_waited_for(settled: Callable[[Any], bool] | None) -> None:
     assert visits(settled) == (["point", "prepare", "wait", "gone", "point", "free"], 1)
+
+
+def test_a_kernel_that_calls_nobody_back_waits_in_a_guest_call() -> None:
+    assert visits(None, callback=False) == (["point", "prepare", "synchronize", "free"], 0)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import struct
-from typing import Any
 
 from support.emulator import DATA, STUBS, TEXT, Emulator
 
-from probekit.enabling.guest_engine.heartbeat import Heartbeat
-from probekit.guest.watchdog import SILENT, WATCHDOG_SIZE, Watchdog, watchdog_code
+from probekit.guest.watchdog import SILENT, WATCHDOG_SIZE, watchdog_code
 
 WORDS = DATA + 0x100
 START = TEXT + 0x800
@@ -79,36 +77,3 @@ def test_what_exit_has_silenced_stays_silent() -> None:
     assert machine.look(9) == 1
     machine.send_heartbeat()
     assert machine.look() == 1
-
-
-class _Memory:
-    """The words in a page of ours."""
-
-    def __init__(self) -> None:
-        self.data = bytearray(0x200)
-
-    def read(self, addr: int, size: int) -> bytes:
-        return bytes(self.data[addr - DATA : addr - DATA + size])
-
-    def write(self, addr: int, data: bytes) -> None:
-        self.data[addr - DATA : addr - DATA + len(data)] = data
-
-
-def test_a_host_that_was_busy_before_anything_was_live_was_not_away() -> None:
-    memory, nothing, now = _Memory(), object(), [0.0]
-    anything: Any = nothing
-    words: Any = memory
-    heartbeat = Heartbeat(
-        anything, Watchdog(WORDS, STUBS), activity=DATA, memory=words, registered=anything, clock=lambda: now[0]
-    )  # fmt: skip
-    now[0] = 60.0
-    memory.write(DATA, struct.pack("<Q", SILENT))
-    heartbeat.restart()
-    assert memory.read(DATA, 8) == bytes(8) and any(memory.read(WORDS, 8)) and heartbeat.timeouts == 0
-    now[0] = 70.0
-    memory.write(DATA, struct.pack("<Q", SILENT))
-    heartbeat.send()
-    assert heartbeat.timeouts == 1
-    memory.write(DATA, struct.pack("<Q", 1))
-    heartbeat.restart()
-    assert memory.read(DATA, 8) == struct.pack("<Q", 1), "exit() stays"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probekit.isa.access import Access, accesses_behind, element_of
+from probekit.isa.access import MemoryAccess, accesses_after, string_element
 from probekit.isa.assemble import assemble
 
 unicorn = pytest.importorskip("unicorn")
@@ -84,11 +84,11 @@ def _run(code: bytes, *, down: bool = False) -> tuple[dict[str, int], list[tuple
         machine.reg_write(NUMBERS[name], value)
     machine.reg_write(NUMBERS["gs_base"], DATA + 0x1000)
     machine.hook_add(UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, note)
-    machine.emu_start(CODE, CODE + len(code) if element_of(code) is None else -1, count=1)
+    machine.emu_start(CODE, CODE + len(code) if string_element(code) is None else -1, count=1)
     return {name: machine.reg_read(number) for name, number in NUMBERS.items()}, seen
 
 
-def _flat(found: tuple[Access, ...]) -> set[tuple[bool, int | None, int]]:
+def _flat(found: tuple[MemoryAccess, ...]) -> set[tuple[bool, int | None, int]]:
     return {(write, a.addr, a.size) for a in found for write, yes in ((True, a.write), (False, a.read)) if yes}
 
 
@@ -98,14 +98,14 @@ def test_as_the_emulator_saw_it(text: str, down: bool) -> None:
     code = assemble(text, CODE)
     regs, seen = _run(code, down=down)
     assert seen, text
-    assert _flat(accesses_behind(code, CODE, regs)) >= set(seen)
+    assert _flat(accesses_after(code, CODE, regs)) >= set(seen)
 
 
 @pytest.mark.parametrize("text", KNOWN)
 def test_a_stored_value_is_what_memory_holds(text: str) -> None:
     code = assemble(text, CODE)
     regs, _ = _run(code)
-    for access in accesses_behind(code, CODE, regs):
+    for access in accesses_after(code, CODE, regs):
         if access.value is not None:
             assert text.startswith(("mov ", "movnti", "stos", "rep stos")), text
             assert len(access.value) == access.size
@@ -115,14 +115,14 @@ def test_a_stored_value_is_what_memory_holds(text: str) -> None:
 def test_an_address_that_was_overwritten_is_not_guessed(text: str) -> None:
     code = assemble(text, CODE)
     regs, seen = _run(code)
-    found = accesses_behind(code, CODE, regs)
+    found = accesses_after(code, CODE, regs)
     assert [(a.size, a.read) for a in found] == [(size, not write) for write, _, size in seen]
     assert [a.addr for a in found] == [None]
 
 
 @pytest.mark.parametrize("text", ["nop", "lea rax, [rdx + 8]", "add rax, rcx", "jmp rax", "mov eax, 5"])
 def test_no_access(text: str) -> None:
-    assert accesses_behind(assemble(text, CODE), CODE, dict.fromkeys(NUMBERS, 0)) == ()
+    assert accesses_after(assemble(text, CODE), CODE, dict.fromkeys(NUMBERS, 0)) == ()
 
 
 @pytest.mark.parametrize(
@@ -142,12 +142,12 @@ def test_no_access(text: str) -> None:
     ],
 )
 def test_the_element_of_a_repeated_string(code: str, element: str | None) -> None:
-    assert element_of(bytes.fromhex(code)) == (bytes.fromhex(element) if element is not None else None)
+    assert string_element(bytes.fromhex(code)) == (bytes.fromhex(element) if element is not None else None)
 
 
 @given(st.binary(max_size=20), st.dictionaries(st.sampled_from(list(NUMBERS)), st.integers(0, (1 << 64) - 1)))
 def test_any_bytes_are_taken(code: bytes, regs: dict[str, int]) -> None:
     regs = dict.fromkeys(NUMBERS, 0) | regs
-    for access in accesses_behind(code, CODE, regs):
+    for access in accesses_after(code, CODE, regs):
         assert access.addr is None or 0 <= access.addr < 1 << 64
         assert access.value is None or len(access.value) == access.size

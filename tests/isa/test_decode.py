@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probekit.isa.decode import ENDBR64, NOP5, DecodeError, Leave, decode_one, decode_run, scan_flow
+from probekit.isa.decode import ENDBR64, NOP5, DecodeError, FlowExit, decode_one, decode_run, scan_flow
 
 A = 0xFFFFFFFF81000000
 
@@ -48,7 +48,7 @@ def test_pad_endbr_and_rip_relative() -> None:
     assert decode_one(NOP5, A).is_nop5
     assert decode_one(ENDBR64 + NOP5, A).is_endbr
     load = decode_one(bytes.fromhex("488b0510000000"), A)  # mov rax, [rip+0x10]
-    assert load.is_rip_relative and load.rip_target == A + 0x17 and load.end == A + 7
+    assert load.rip_target == A + 0x17 and load.end == A + 7
 
 
 @pytest.mark.parametrize("code", ["", "06", "e90001", "48"])
@@ -68,8 +68,8 @@ def test_scan_keeps_what_leaves() -> None:
     # 00 je +2; 02 nop; 03 nop; 04 jmp 0xfff; 09 ret; int3 x 6
     code = bytes.fromhex("7402 90 90 e9f60f0000 c3") + b"\xcc" * 6
     scan = scan_flow(code, A)
-    assert scan.leaves == [Leave("jump", A + 4, 5, A + 0xFFF), Leave("ret", A + 9, 1, 0)]
-    assert scan.inner == [A + 4]
+    assert scan.exits == [FlowExit("jump", A + 4, 5, A + 0xFFF), FlowExit("ret", A + 9, 1, 0)]
+    assert scan.inner_targets == [A + 4]
     assert (scan.last, scan.end, scan.strays) == ("ret", A + 10, [])
 
 

@@ -81,15 +81,15 @@ def test_call_with_a_return_address_beyond_sign_extension() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "goes_on"),
+    ("code", "falls_through"),
     [("90", True), ("7410", True), ("c3", False), ("eb10", False), ("ffe0", False), ("e800010000", False)],
 )
-def test_jump_back_only_where_control_gets_there(code: str, goes_on: bool) -> None:
+def test_jump_back_only_where_control_gets_there(code: str, falls_through: bool) -> None:
     size = len(bytes.fromhex(code))
     result = relocate(bytes.fromhex(code), A, B)
-    assert result.goes_on is goes_on
+    assert result.falls_through is falls_through
     back = (A + size - (B + len(result.code))) & 0xFFFFFFFF
-    assert result.code.endswith(b"\xe9" + back.to_bytes(4, "little")) is goes_on
+    assert result.code.endswith(b"\xe9" + back.to_bytes(4, "little")) is falls_through
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_jump_back_only_where_control_gets_there(code: str, goes_on: bool) -> No
         ("0f34", "enters the kernel"),  # sysenter
         ("ff18", "privilege"),  # call far
         ("c7f800000000", "abort address"),  # xbegin
-        ("06", "no instruction"),
+        ("06", "not an instruction"),
         ("e900", "cut short"),
         ("488d05f9ffffff", "as data"),  # lea rax, [rip-7]: its own first byte
         ("eb01 8b c0", "middle"),  # jmp +1, into mov eax, eax

@@ -207,7 +207,7 @@ class _WithoutPhysicalMemory:
         self._target = target
 
     def __getattr__(self, name: str) -> object:
-        if name in ("physical_memory", "read_phys", "write_phys"):
+        if name == "physical_memory":
             raise AttributeError(name)
         return getattr(self._target, name)
 

@@ -13,7 +13,7 @@ from probekit.guest.linux import Allocation
 from probekit.guest.safepoint import SafePoint
 from probekit.isa.assemble import assemble
 from probekit.probe.names import ProbeName
-from probekit.providers.api import Probe, Watched
+from probekit.providers.api import Probe, WatchedRange
 from probekit.session.attach import Attachment
 from probekit.target.api import StopReason
 from probekit.target.rsp import RspTarget
@@ -55,7 +55,7 @@ class CodeLab:
             WatchSite(
                 n,
                 Probe(n, ProbeName("mem", "", "", kind), "watch"),
-                Watched(self.data.addr + offset, size, kind),  # type: ignore[arg-type]
+                WatchedRange(self.data.addr + offset, size, kind),  # type: ignore[arg-type]
                 (),
             )
             for n, (offset, size, kind) in enumerate(ranges)

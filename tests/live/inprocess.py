@@ -11,9 +11,9 @@ from typing import Any
 from probekit.consumer import events as model
 from probekit.ir.build import compile_program
 from probekit.session.attach import AttachOptions, attach
-from probekit.session.guesttypes import GuestTypes
-from probekit.session.options import Options
-from probekit.session.run import EngineName, Trace
+from probekit.session.guest_types import GuestTypes
+from probekit.session.options import EngineName, Options
+from probekit.session.run import Run
 from probekit.session.signals import Interrupts
 from tests.live.tool import TICK
 from vm.guest import Guest
@@ -98,7 +98,7 @@ def trace(
     with attach(spec, AttachOptions(ram=ram)) as attachment:
         text = f"{script}\n{TICK}" if work and tick else script
         program = compile_program(text, kernel=GuestTypes(attachment))
-        run = Trace(
+        run = Run(
             attachment,
             program,
             options or Options(),

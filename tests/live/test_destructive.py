@@ -13,7 +13,7 @@ from probekit.errors import UnsupportedError
 from probekit.ir.build import compile_program
 from probekit.session.attach import AttachOptions, attach
 from probekit.session.options import Options
-from probekit.session.run import Trace
+from probekit.session.run import Run
 from tests.guest_fixtures import KERNELS, Kind
 from tests.live.inprocess import trace
 from tests.live.refusal import PROBE, refused
@@ -44,12 +44,12 @@ def test_what_only_code_can_do_is_refused_elsewhere(guest: Guest, homes: object)
     with attach(guest.gdb, AttachOptions()) as attachment:
         for text in [f"{GETPPID} {{ {call} }}" for call in ONLY_CODE]:
             with pytest.raises(UnsupportedError, match=r"line 1: .*\(\)"):
-                Trace(attachment, compile_program(text), Options(), engine="stop")
+                Run(attachment, compile_program(text), Options(), engine="stop")
         for engine in ENGINES:
             with pytest.raises(UnsupportedError, match="chill"):
-                Trace(attachment, compile_program("profile-97 { chill(1); }"), Options(), engine=engine)
+                Run(attachment, compile_program("profile-97 { chill(1); }"), Options(), engine=engine)
             with pytest.raises(UnsupportedError, match="raise"):
-                Trace(attachment, compile_program("profile-97 { raise(9); }"), Options(), engine=engine)
+                Run(attachment, compile_program("profile-97 { raise(9); }"), Options(), engine=engine)
 
 
 def test_they_need_w(guest: Guest, probekit: Probekit) -> None:

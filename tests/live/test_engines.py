@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from probekit.consumer.events import Fault
-from probekit.session.run import EngineName
+from probekit.session.options import EngineName
 from tests.live.inprocess import Outcome, trace
 from tests.live.work import lines
 from vm.guest import Guest

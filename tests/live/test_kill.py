@@ -14,8 +14,8 @@ import pytest
 
 from probekit.guest.text import KernelText as GuestText
 from probekit.kernel.open_kernel import open_kernel
-from probekit.session.found import find_tables
 from probekit.session.recover import recover
+from probekit.session.table_scan import find_tables
 from probekit.target.connect import connect
 from tests.guest_fixtures import K61, SINGLE, only
 from tests.live.inprocess import trace
@@ -85,7 +85,7 @@ def test_killed_at_random_moments(guest: Guest, probekit: Probekit, request: pyt
 DYING = """
 import os, signal, sys
 from probekit.cli.main import main
-from probekit.session.state import JournalLog
+from probekit.session.journal_log import JournalLog
 left = int(sys.argv[1])
 tell = JournalLog.unregistered
 def dying(log, items):

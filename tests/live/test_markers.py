@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from probekit.consumer.aggregate import Average
+from probekit.consumer.aggregations import Average
 from probekit.enabling.guest_engine.engine import GuestEngine
 from probekit.enabling.guest_engine.live_markers import LiveMarkers
 from probekit.errors import GuestError
@@ -21,7 +21,7 @@ from probekit.probe.names import ProbeDescription
 from probekit.session.attach import Attachment, attach
 from probekit.session.options import Options
 from probekit.session.recover import recover
-from probekit.session.run import Trace
+from probekit.session.run import Run
 from tests.guest_fixtures import K61, K61RT, K612, only
 from tests.live.inprocess import trace
 from tests.live.refusal import refused
@@ -177,7 +177,7 @@ class _Counters:
         return sum(struct.unpack("<Q", word or bytes(8))[0] for word in self._read(self._where))
 
 
-def _engine(run: Trace) -> GuestEngine:
+def _engine(run: Run) -> GuestEngine:
     """The engine of a program that traces."""
     engine: Any = run._guest._engine if run._guest is not None else None
     assert isinstance(engine, GuestEngine)
@@ -233,7 +233,7 @@ def test_switched_ten_thousand_times_under_full_speed(
             time.sleep(0.5)  # the tracing ends with nobody on the marked way
             return True
 
-        run = Trace(attachment, program, Options(), ended=toggle)
+        run = Run(attachment, program, Options(), ended=toggle)
         with run:
             for _ in run.events(seconds=1500):
                 pass
@@ -294,7 +294,7 @@ def test_killed_while_markers_are_on(guest: Guest, probekit: Probekit, subject: 
 def test_a_module_that_went_meanwhile(guest: Guest, homes: object) -> None:
     with attach(guest.gdb) as attachment:
         program = compile_program("marker:pk_broken::good { @ = count(); }")
-        run = Trace(attachment, program, Options())
+        run = Run(attachment, program, Options())
         list(attachment.registry.match(ProbeDescription.parse("marker:::")))
         guest.check("rmmod pk_broken")
         with pytest.raises(GuestError, match="unloaded meanwhile"):

@@ -64,7 +64,7 @@ def _inject(guest: Guest, taken: _Taken, count: int) -> Callable[[], int]:
         before = taken.count()
         with Qmp(guest.qmp2.removeprefix("unix:")) as qmp:
             for number in range(1, count + 1):
-                qmp.inject_nmi()
+                qmp.execute("inject-nmi")
                 deadline = time.monotonic() + 20
                 while taken.count() != before + number:
                     assert time.monotonic() < deadline, f"NMI {number} was not taken"

@@ -11,9 +11,9 @@ from probekit.consumer import events as model
 from probekit.errors import ProbekitError
 from probekit.ir.build import compile_program
 from probekit.session.attach import Attachment, AttachOptions, attach
-from probekit.session.guesttypes import GuestTypes
+from probekit.session.guest_types import GuestTypes
 from probekit.session.options import Options
-from probekit.session.run import Trace
+from probekit.session.run import Run
 from vm.guest import Guest
 
 pytestmark = pytest.mark.guest
@@ -53,10 +53,10 @@ def changed(guest: Guest, offset: int, new: bytes) -> Iterator[None]:
             attachment.text.write_many([(start + offset, old)])
 
 
-def run(attachment: Attachment, script: str) -> Trace:
+def run(attachment: Attachment, script: str) -> Run:
     """The program to its end."""
     program = compile_program(script, kernel=GuestTypes(attachment))
-    with Trace(attachment, program, Options()) as made:
+    with Run(attachment, program, Options()) as made:
         for event in made.events(seconds=20):
             assert not isinstance(event, model.Drop | model.Fault | model.Message), event
         return made

@@ -57,7 +57,7 @@ def _ran(starving: Background) -> int:
 
 
 @only(K61, K612, K61RT)
-def test_a_guest_that_never_becomes_quiet(guest: Guest, homes: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_guest_that_never_becomes_quiet(guest: Guest, homes: object) -> None:
     """A task that is kept from running may be anywhere, also in a probe: the memory stays until it has moved on."""
     memory, text = our_memory(guest), KernelText.locate(guest)
     before = text.read()
@@ -69,9 +69,7 @@ def test_a_guest_that_never_becomes_quiet(guest: Guest, homes: object, monkeypat
     )  # RT: RCU's own threads starve too
     assert re.search(rf"\d+ bytes of guest memory are left behind, inert: .* for 3 s now{named}", str(said))
     assert differences(before, text.read()) == [], "the text is restored at once"
-    with monkeypatch.context() as patched:
-        patched.setattr("probekit.session.recover.LIMIT", 1.0)
-        early = recover(guest.gdb)
+    early = recover(guest.gdb, limit=1.0)
     (problem,) = early.problems
     assert early.freed == 0 and "left behind, inert" in problem
     assert _ran(starving) == 0

@@ -9,7 +9,8 @@ import pytest
 
 from probekit.errors import Cancelled, SafePointTimeout
 from probekit.guest.call_points import CallPoints
-from probekit.guest.linux import LinuxServices, MemoryKind
+from probekit.guest.calls import MemoryKind
+from probekit.guest.linux import LinuxServices
 from probekit.guest.safepoint import SafePoint
 from probekit.guest.survey import gather_guest
 from probekit.kernel.kernel import Kernel

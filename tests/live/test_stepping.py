@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 from probekit.consumer import events as model
-from probekit.isa.access import element_of
+from probekit.isa.access import string_element
 from probekit.isa.decode import DecodeError, Insn, decode_run
 from probekit.session.attach import attach
 from probekit.session.options import Options
@@ -34,7 +34,9 @@ def _repeats(guest: Guest, names: list[str]) -> dict[str, list[int]]:
             size = symbols.lookup(addr)[0].size if addr is not None else 0  # type: ignore[index]
             code = attachment.text.read_many([(addr, size)])[0] if addr is not None else None
             if addr is not None and code is not None:
-                found[name] = [insn.addr - addr for insn in _decoded(code, addr) if element_of(insn.raw) is not None]
+                found[name] = [
+                    insn.addr - addr for insn in _decoded(code, addr) if string_element(insn.raw) is not None
+                ]
     return {name: offsets for name, offsets in found.items() if offsets}
 
 
@@ -102,7 +104,7 @@ def test_a_lost_trap_is_counted_and_does_no_harm(guest: Guest, homes: object, mo
         if steps % 3:
             return whole(self, vcpu)
         lost += 1
-        self._go(b"vCont;c:" + self._thread(vcpu))
+        self._session.send_resume(b"vCont;c:" + self._session.thread_id(vcpu))
         time.sleep(0.002)
         return self.stop()
 

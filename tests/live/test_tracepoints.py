@@ -8,7 +8,7 @@ import pytest
 
 from probekit.probe.names import ProbeDescription
 from probekit.session.attach import attach
-from probekit.session.guesttypes import GuestTypes
+from probekit.session.guest_types import GuestTypes
 from probekit.session.recover import recover
 from tests.guest_fixtures import SINGLE, only
 from tests.live.inprocess import trace

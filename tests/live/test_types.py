@@ -7,7 +7,7 @@ import pytest
 from probekit.consumer import events as model
 from probekit.errors import SymbolError
 from probekit.session.attach import attach
-from probekit.session.guesttypes import GuestTypes
+from probekit.session.guest_types import GuestTypes
 from tests.guest_fixtures import K61, only
 from tests.live.inprocess import Outcome, trace
 from tests.live.tool import Probekit

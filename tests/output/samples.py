@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 from probekit.buffers.quantize import BUCKETS, bucket_of
-from probekit.consumer.events import Event, Item, ProbeFired, ProbeIdentity, Quantize
+from probekit.consumer.events import Event, ProbeFired, ProbeIdentity, Quantize, RecordItem
 from probekit.output.api import TextStyle
 from probekit.output.text import TextRenderer
 from probekit.probe.names import ProbeName
@@ -14,7 +14,7 @@ BEGIN = ProbeIdentity(1, ProbeName("dtrace", "", "", "BEGIN"))
 READ = ProbeIdentity(51234, ProbeName("fbt", "vmlinux", "vfs_read", "entry"))
 
 
-def fired(*items: Item, probe: ProbeIdentity = BEGIN, cpu: int = 0) -> ProbeFired:
+def fired(*items: RecordItem, probe: ProbeIdentity = BEGIN, cpu: int = 0) -> ProbeFired:
     """A firing with these items."""
     return ProbeFired(cpu=cpu, probe=probe, clause=0, timestamp=123, items=items)
 

@@ -19,12 +19,12 @@ from probekit.consumer.events import (
     Fault,
     Flow,
     GuestText,
-    Item,
     KeyKind,
     Message,
     Printed,
     ProbeFired,
     ProbeIdentity,
+    RecordItem,
     Row,
     TraceInt,
     TraceString,
@@ -57,7 +57,7 @@ STRING, INT, INT32 = KeyKind("string"), KeyKind("int"), KeyKind("int", 32)
         (Printed(()), "", ""),
     ],
 )
-def test_items(item: Item, loud: str, quiet: str | None) -> None:
+def test_items(item: RecordItem, loud: str, quiet: str | None) -> None:
     assert written(fired(item)) == (HEADER + BEGIN_LINE + loud + "\n", "")
     if quiet is not None:
         assert written(fired(item), style=QUIET) == (quiet, "")
@@ -88,7 +88,7 @@ def test_the_header_waits_for_the_first_record() -> None:
 def test_flow() -> None:
     flow = TextStyle(flow=True)
 
-    def step(name: str, indent: int, prefix: str, named: bool = False, *items: Item) -> ProbeFired:
+    def step(name: str, indent: int, prefix: str, named: bool = False, *items: RecordItem) -> ProbeFired:
         probe = ProbeIdentity(1, ProbeName("fbt", "vmlinux", name, "entry"))
         return ProbeFired(
             cpu=0, probe=probe, clause=0, timestamp=0, items=items, flow=Flow(indent=indent, prefix=prefix, named=named)

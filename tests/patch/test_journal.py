@@ -13,24 +13,26 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from probekit.errors import JournalError
+from probekit.guest.calls import GENERAL_REGISTERS, Free, GuestCall
+from probekit.guest.linux import Allocation
 from probekit.patch import journal as module
 from probekit.patch.edits import Edit
-from probekit.patch.journal import (
-    Allocation,
-    Call,
-    Journal,
+from probekit.patch.journal import Journal, default_dir, find_journals
+from probekit.patch.journal_payloads import (
     JournalHeader,
     Registration,
-    default_dir,
-    find_journals,
-    load,
+    encode_facts,
+    encode_header,
 )
-from probekit.patch.records import Kind, encode_facts, encode_record
+from probekit.patch.journal_records import MAGIC, Kind, encode_record
+from probekit.patch.journal_state import Batch, JournalState, load
 
 HEADER = JournalHeader("unix:/run/gdb.sock", os.getpid(), 1234.5, b"\x01\xab", 0xFFFFFFFF81000000, b"boot-1")
 NOP5 = bytes.fromhex("0f1f440000")  # nop5
 JMP = bytes.fromhex("e911223344")  # jmp rel32
-CALL = Call(1, b"\0\1\2", {"rip": 5, "rsp": 1 << 63}, 0xFFFFFFFF81000010, 0xFFFFC90000000000)
+REGS = {name: number for number, name in enumerate(GENERAL_REGISTERS)} | {"rsp": 1 << 63, "rax": (1 << 64) - 1}
+CODE = Allocation("exec", 0xFFFFFFFFC0000000, 4096)
+CALL = GuestCall(1, REGS, 0xFFFFFFFF81000010, 0xFFFFC90000000000, Free(CODE.addr))
 
 
 def edits(count: int = 3) -> list[Edit]:
@@ -39,20 +41,20 @@ def edits(count: int = 3) -> list[Edit]:
 
 def test_round_trip(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path / "deep" / "er", HEADER)
-    memory = Allocation("vmalloc", 0xFFFFC90000001000, 4096, {"free": "vfree", "n": 7})
+    memory = Allocation("data", 0xFFFFC90000001000, 4096)
     assert journal.edits(edits()) == 0
     assert journal.edits(edits(1)) == 1
     journal.allocated(memory)
-    journal.allocated(Allocation("percpu", 0x1000, 8, {}))
+    journal.allocated(Allocation("percpu", 0x1000, 8))
     journal.freed(0x1000)
     journal.call_started(CALL)
     journal.note("enabled")
     journal.close()
     state = load(journal.path)
     assert state.header == HEADER
-    assert state.batches == (tuple(edits()), tuple(edits(1)))
+    assert state.batches == (Batch(0, tuple(edits())), Batch(1, tuple(edits(1))))
     assert state.allocations == (memory,)
-    assert (state.call, state.notes, state.torn) == (CALL, ("enabled",), False)
+    assert (state.calls, state.notes, state.torn) == ((CALL,), ("enabled",), False)
 
 
 def test_what_is_done_is_gone(tmp_path: Path) -> None:
@@ -61,9 +63,9 @@ def test_what_is_done_is_gone(tmp_path: Path) -> None:
         journal.edits(edits())
     journal.reverted(1)
     journal.call_started(CALL)
-    journal.call_done()
+    journal.call_done(CALL.rsp)
     state = load(journal.path)
-    assert len(state.batches) == 2 and state.call is None
+    assert [batch.number for batch in state.batches] == [0, 2] and state.calls == ()
 
 
 def test_private_and_found_and_removed(tmp_path: Path) -> None:
@@ -127,7 +129,7 @@ def test_full_disk_at_the_start_leaves_no_file(tmp_path: Path, monkeypatch: pyte
 def _sample(path: Path) -> bytes:
     journal = Journal.create(path, HEADER)
     journal.edits(edits(5))
-    journal.allocated(Allocation("text", 0xFFFFFFFFC0000000, 4096, {"pages": 1}))
+    journal.allocated(CODE)
     journal.call_started(CALL)
     journal.edits(edits(2))
     journal.note("enabled")
@@ -142,12 +144,12 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return _sample(tmp_path_factory.mktemp("sample"))
 
 
-def _is_prefix(path: Path, whole: module.JournalState) -> None:
+def _is_prefix(path: Path, whole: JournalState) -> None:
     state = load(path)
     assert state.header == whole.header
     assert state.batches == whole.batches[: len(state.batches)]
     assert state.allocations in ((), whole.allocations)
-    assert state.call in (None, whole.call)
+    assert state.calls in ((), whole.calls)
     assert state.notes in ((), whole.notes)
 
 
@@ -199,7 +201,8 @@ _ODD = (
     b'{"batch":true}',
     b'{"batch":-1}',
     b'{"addr":1e30}',
-    b'{"kind":"a","addr":1,"size":1,"detail":{"x":[]}}',
+    b'{"kind":"exec","addr":1,"size":1}',
+    b'{"rsp":18446744073709551615,"value":NaN}',
 )
 
 
@@ -208,17 +211,15 @@ _ODD = (
 def test_hostile_records(tmp_path: Path, kind: int, payload: bytes) -> None:
     """Well-formed records with any content: JournalError, or a state without surprises."""
     path = tmp_path / "x.journal"
-    facts = module._header_facts(HEADER)
-    path.write_bytes(
-        module.MAGIC + encode_record(Kind.HEADER, encode_facts(facts)) + encode_record(kind, payload)  # type: ignore[arg-type]
-    )
+    begin = MAGIC + encode_record(Kind.HEADER, encode_header(HEADER))
+    path.write_bytes(begin + encode_record(kind, payload))  # type: ignore[arg-type]
     try:
         load(path)
     except JournalError as error:
         assert error.path == str(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", module.MAGIC, module.MAGIC + b"\0" * 12])
+@pytest.mark.parametrize("content", [b"", b"hello", MAGIC, MAGIC + b"\0" * 12])
 def test_not_a_journal(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.journal"
     path.write_bytes(content)
@@ -234,7 +235,7 @@ def test_speed_of_everything(tmp_path: Path) -> None:
     began = time.perf_counter()
     journal.edits(many)
     assert time.perf_counter() - began < 1.5  # 0.03 s on a quiet machine
-    assert load(journal.path).batches == (tuple(many),)
+    assert load(journal.path).batches == (Batch(0, tuple(many)),)
 
 
 def test_room_is_taken_at_once_and_does_not_show(tmp_path: Path) -> None:
@@ -275,7 +276,10 @@ def test_registrations_stand_until_they_are_taken_back(tmp_path: Path) -> None:
     assert load(journal.path).registrations == ()
 
 
-@pytest.mark.parametrize("item", ["tracepoint", [], [7], ["x", -1], ["x", 1 << 64], ["x", "1"], ["x", True]])
+@pytest.mark.parametrize(
+    "item",
+    ["tracepoint", [], [7], ["x", -1], ["x", 1 << 64], ["x", "1"], ["x", True], ["x", *[1] * 9], ["timer", 1]],
+)
 def test_a_registration_that_is_none(tmp_path: Path, item: object) -> None:
     journal = Journal.create(tmp_path, HEADER)
     with journal.path.open("ab") as stream:

@@ -6,7 +6,7 @@ import pytest
 
 from probekit.patch.exits import exit_sites
 from probekit.patch.ranges import Ranges
-from probekit.patch.sites import EntrySite, ExitSite, FunctionExits, Refusal, TextFacts, entry_site, rewritten_size
+from probekit.patch.sites import EntrySite, ExitSite, FunctionExits, SiteRefusal, TextFacts, entry_site, rewritten_size
 
 F = 0xFFFFFFFF81000000  # the function
 G = 0xFFFFFFFF81008000  # another one
@@ -60,20 +60,20 @@ def test_entry(code: str, offset: int) -> None:
 )
 def test_entry_refused(code: str, reason: str) -> None:
     found = entry_site(F, bytes.fromhex(code))
-    assert isinstance(found, Refusal) and reason in found.reason and found.addr == F
+    assert isinstance(found, SiteRefusal) and reason in found.reason and found.addr == F
 
 
 def test_entry_that_never_had_a_pad() -> None:
     """Half of the kernel's trampolines begin with a jump; where the pads are known, nobody is blamed for those."""
     code = bytes.fromhex("e911223344 55555555")  # jmp rel32
     unused, used = (entry_site(F, code, TextFacts(pads=pads)) for pads in (frozenset({G}), frozenset({F})))
-    assert isinstance(unused, Refusal) and "no nop pad" in unused.reason
-    assert isinstance(used, Refusal) and "already changed" in used.reason
+    assert isinstance(unused, SiteRefusal) and "no nop pad" in unused.reason
+    assert isinstance(used, SiteRefusal) and "already changed" in used.reason
 
 
 def test_entry_in_a_reserved_range() -> None:
     found = entry_site(F, bytes.fromhex(NOP5 + "90909090"), TextFacts(reserved=Ranges.of([(F + 4, F + 6)])))
-    assert isinstance(found, Refusal) and "itself rewrites" in found.reason
+    assert isinstance(found, SiteRefusal) and "itself rewrites" in found.reason
 
 
 # returns

@@ -8,7 +8,7 @@ import pytest
 
 from probekit.kernel.symbols import KernelSymbol
 from probekit.probe.names import ProbeDescription
-from probekit.providers.fbt import FbtProvider, functions
+from probekit.providers.fbt import FbtProvider, function_table
 from probekit.providers.profile import ProfileProvider, period_ns
 from probekit.providers.registry import make_registry
 
@@ -24,7 +24,7 @@ def _symbols(*rows: tuple[int, str, str, str]) -> list[KernelSymbol]:
     ]
 
 
-TABLE = functions(
+TABLE = function_table(
     _symbols(
         (0, "T", "vfs_read", ""),
         (32, "t", "alias_of_write", ""),
@@ -85,7 +85,7 @@ def test_ids_name_probes_and_stay() -> None:
 
 
 def test_init_text_is_gone() -> None:
-    left = functions(_symbols((0, "T", "a", ""), (16, "T", "b", ""), (32, "T", "c", "")), [(BASE + 16, BASE + 32)])
+    left = function_table(_symbols((0, "T", "a", ""), (16, "T", "b", ""), (32, "T", "c", "")), [(BASE + 16, BASE + 32)])
     assert [f.name for f in left] == ["a", "c"]
 
 

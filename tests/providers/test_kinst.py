@@ -72,6 +72,6 @@ def test_a_probe_keeps_its_number_and_has_no_other_ones() -> None:
 
 
 def test_far_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kinst, "MOST_PROBES", 5)
+    monkeypatch.setattr(kinst, "MAX_PROBES", 5)
     with pytest.raises(ProbekitError, match="more than 5 instructions"):
         names("kinst::*read:")

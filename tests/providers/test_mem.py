@@ -103,4 +103,4 @@ def test_any_text_is_taken(place: str, name: str) -> None:
             assert watched is not None
             assert 0 < watched.size <= MAX_WATCHED and 0 <= watched.addr <= (1 << 64) - watched.size
     except MemError as error:
-        assert error.place == place
+        assert error.range_text == place

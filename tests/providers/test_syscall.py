@@ -6,12 +6,12 @@ import pytest
 
 from probekit.kernel.symbols import KernelSymbol
 from probekit.probe.names import ProbeDescription
-from probekit.providers.fbt import functions
-from probekit.providers.registry import aliased, make_registry
+from probekit.providers.fbt import function_table
+from probekit.providers.registry import make_registry, resolve_alias
 
 _BASE = 0xFFFFFFFF81000000
 _NAMES = ("vfs_read", "__x64_sys_read", "__ia32_sys_read", "__x64_sys_openat", "do_read")
-_TABLE = functions([KernelSymbol(_BASE + 32 * n, 32, name, "T", "") for n, name in enumerate(_NAMES)])
+_TABLE = function_table([KernelSymbol(_BASE + 32 * n, 32, name, "T", "") for n, name in enumerate(_NAMES)])
 
 
 def _named(text: str) -> list[str]:
@@ -51,4 +51,4 @@ def test_kinds_and_numbers() -> None:
     ],
 )
 def test_what_others_write(written: str, meant: str) -> None:
-    assert str(aliased(ProbeDescription.parse(written))) == str(ProbeDescription.parse(meant))
+    assert str(resolve_alias(ProbeDescription.parse(written))) == str(ProbeDescription.parse(meant))

@@ -15,7 +15,7 @@ from probekit.output.effects import HostEffects
 from probekit.output.text import TextRenderer
 from probekit.probe.names import ProbeDescription
 from probekit.session.options import Options
-from probekit.session.run import Trace
+from probekit.session.run import Run
 
 INT = (8, "int", "")
 
@@ -68,16 +68,16 @@ class _Sink(TextRenderer):
         super().printed(text)
 
 
-def run(made: Program, options: Options | None = None, *, sink: list[str] | None = None) -> tuple[str, str, Trace]:
+def run(made: Program, options: Options | None = None, *, sink: list[str] | None = None) -> tuple[str, str, Run]:
     """Run it as the command line does: output, messages, the trace. ``sink``: records are printed in bulk, and here."""
     options = options or Options(quiet=True)
     out, messages = io.StringIO(), io.StringIO()
     style = TextStyle(quiet=options.quiet, flow=options.flowindent, escape=sink is None)
     renderer = _Sink(out, messages, style, effects=HostEffects(out))
-    with Trace(None, made, options) as trace:
+    with Run(None, made, options) as trace:
         if sink is not None:
             renderer.texts = sink
-            trace.state.sink = renderer
+            trace.state.set_output(sink=renderer)
         for event in trace.events():
             renderer.event(event)
         renderer.aggregations(trace.unprinted())

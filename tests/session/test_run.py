@@ -16,7 +16,7 @@ from probekit.errors import ProbekitError
 from probekit.ir import ops
 from probekit.ir.build import compile_program
 from probekit.session.options import Options
-from probekit.session.run import Trace
+from probekit.session.run import Run
 
 from .programs import aggregate, clause, printed, program, run
 
@@ -122,7 +122,7 @@ def test_speculation() -> None:
         clause(2, "BEGIN", [acts.Commit(0)], [1]),
         clause(3, "BEGIN", [acts.Speculate(0), say("lost\n")], [1]),
     )
-    with Trace(None, made, Options(quiet=True)) as trace:
+    with Run(None, made, Options(quiet=True)) as trace:
         assert trace._host.speculations.acquire() == 1
         assert printed(list(trace.events())) == "first\nkept\n"
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import pytest
+
 from probekit.session.run_state import RunState
 
 SESSION = Path(__file__).resolve().parents[2] / "probekit" / "session"
@@ -47,9 +49,28 @@ def test_a_failure_does_not_hide_the_status_that_exit_was_given() -> None:
     assert state.status == 7
 
 
+@pytest.mark.parametrize("name", ["exit_called", "exited_in_guest", "over", "status", "sink"])
+def test_only_its_own_methods_change_it(name: str) -> None:
+    with pytest.raises(AttributeError):
+        setattr(RunState(), name, 1)
+
+
+def test_who_renders_is_called_before_each_wait() -> None:
+    state = RunState()
+    state.idle()
+    waits: list[str] = []
+    state.set_output(idle=lambda: waits.append("wait"), sink=None)
+    state.idle()
+    assert waits == ["wait"] and state.sink is None
+
+
 def test_no_part_of_a_session_asks_which_engine_it_has() -> None:
     """What the engines differ in is in their protocol; only the place that makes one names them."""
     for path in SESSION.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
-                assert "Engine" not in ast.unparse(node), path.name
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id != "hasattr", path.name
+                assert node.func.id != "isinstance" or "Engine" not in ast.unparse(node), path.name
+            if isinstance(node, ast.ImportFrom) and path.name != "engine_factory.py":
+                named = {alias.name for alias in node.names}
+                assert not named & {"GuestEngine", "StopEngine"}, path.name

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from probekit.errors import ProbekitError, TargetError, TargetTimeout, UnsupportedError
-from probekit.target import gdbproc
+from probekit.target import gdb_process
 from probekit.target.connect import TargetSpec, connect, parse_spec
 
 
@@ -62,7 +62,7 @@ def test_a_socket_that_nobody_serves(tmp_path: Path) -> None:
 
 
 def test_gdb_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gdbproc.shutil, "which", lambda _: None)
+    monkeypatch.setattr(gdb_process.shutil, "which", lambda _: None)
     with pytest.raises(UnsupportedError, match="not installed") as caught:
         connect("gdb:/nowhere")
     assert "package gdb" in caught.value.hint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from functools import partial
 
 import psutil
 import pytest
@@ -14,8 +15,8 @@ from probekit.target.api import Target
 from probekit.target.connect import connect, parse_spec
 from probekit.target.discovery import find_qemu
 from probekit.target.gdbmi import GdbTarget
+from probekit.target.guest_ram import GuestRam, parse_ram_ranges
 from probekit.target.qmp import Qmp
-from probekit.target.ram import GuestRam, parse_ram_ranges
 from probekit.target.rsp import RspTarget
 from tests.support.page_walk import walk
 from vm.guest import Guest
@@ -150,7 +151,7 @@ def test_the_monitor(target: Target) -> None:
 def test_detach_leaves_nothing_behind(live: Live, transport: str) -> None:
     spec = live.guest.gdb if transport == "rsp" else f"gdb:{live.guest.gdb}"
     target = connect(spec, timeout=10)
-    gdb = psutil.Process(target.gdb_pid) if isinstance(target, GdbTarget) else None
+    gdb = psutil.Process(target._gdb.pid) if isinstance(target, GdbTarget) else None
     target.set_breakpoint(live.symbols["__x64_sys_newuname"])
     target.set_breakpoint(live.symbols["jiffies"], "watch_write", 8)
     target.resume()
@@ -165,7 +166,7 @@ def test_detach_leaves_nothing_behind(live: Live, transport: str) -> None:
 def test_gdb_that_dies(live: Live) -> None:
     target = connect(f"gdb:{live.guest.gdb}", timeout=10)
     assert isinstance(target, GdbTarget)
-    psutil.Process(target.gdb_pid).kill()
+    psutil.Process(target._gdb.pid).kill()
     with pytest.raises(TargetLost):
         target.read(live.symbols["jiffies"], 8)
     target.detach()
@@ -182,6 +183,11 @@ def test_a_second_client_is_told_and_does_no_harm(live: Live) -> None:
     assert live.alive()
 
 
+def _read_physical(target: RspTarget, addr: int, size: int) -> bytes:
+    with target.physical_memory():
+        return target.read(addr, size)
+
+
 def test_memory_three_ways(live: Live) -> None:
     """Through the stub, through the stub's physical mode, and through the shared file."""
     found = find_qemu(parse_spec(live.guest.gdb))
@@ -195,8 +201,8 @@ def test_memory_three_ways(live: Live) -> None:
         addr = live.symbols[name]
         place = walk(ram.read, regs["cr3"], addr, bool(regs["cr4"] & 1 << 12))
         assert place is not None
-        assert ram.read(place[0], 64) == target.read(addr, 64) == target.read_phys(place[0], 64)
-    assert walk(target.read_phys, regs["cr3"], addr, bool(regs["cr4"] & 1 << 12)) == place
+        assert ram.read(place[0], 64) == target.read(addr, 64) == _read_physical(target, place[0], 64)
+    assert walk(partial(_read_physical, target), regs["cr3"], addr, bool(regs["cr4"] & 1 << 12)) == place
     ticks = ram.u64(place[0], 1)
     before = ticks[0]
     target.detach()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from probekit.errors import ProtocolError
 from probekit.target.packets import (
-    Mark,
+    LinkEvent,
     checksum,
     expand_rle,
     frame,
@@ -49,13 +49,13 @@ def test_what_is_framed_is_unframed_however_it_is_cut(payloads: list[bytes], cut
 @pytest.mark.parametrize(
     ("raw", "event", "end"),
     [
-        (b"+$OK#9a", Mark.ACK, 1),
-        (b"-", Mark.NAK, 1),
+        (b"+$OK#9a", LinkEvent.ACK, 1),
+        (b"-", LinkEvent.NAK, 1),
         (b"noise$OK#9a", b"OK", 11),
         (b"%Stop:T05#00$OK#9a", b"OK", 18),
-        (b"$OK#9b", Mark.BAD, 6),
-        (b"$OK#zz", Mark.BAD, 6),
-        (b"$OK#+9", Mark.BAD, 6),
+        (b"$OK#9b", LinkEvent.BAD_CHECKSUM, 6),
+        (b"$OK#zz", LinkEvent.BAD_CHECKSUM, 6),
+        (b"$OK#+9", LinkEvent.BAD_CHECKSUM, 6),
         (b"noise$OK#9", None, 5),
         (b"noise", None, 5),
         (b"", None, 0),

@@ -6,7 +6,6 @@
 - ``stubs``          build an inline increment or a call of a thunk for each site
 - ``traps``          build what INT3 sites need: the handler, a hash of sites, the exception table
 - ``resources``      hold memory and registrations in the guest, and give them back
-- ``registrations``  undo each kind of registration with the guest's kernel
 - ``callbacks``      register functions with tracepoints, and keep modules loaded
 - ``heartbeat``      start the watchdog in the guest, and send it the host's heartbeat
 - ``install``        write code, data and the recovery table before any CPU can reach them

@@ -4,20 +4,20 @@ hold          take a reference to each module, so that it cannot be unloaded
 announce      write every registration to the journal
 connect       register all functions in one guest call
 
-:mod:`probekit.enabling.guest_engine.registrations` undoes all of it.
+:mod:`probekit.enabling.registrations` undoes all of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from probekit.enabling.guest_engine.registrations import MODULE, TRACEPOINT, Registered
+from probekit.enabling.registrations import Registered
 from probekit.errors import UnsupportedError, required
 from probekit.guest.holds import ModuleHolds
 from probekit.guest.safepoint import SafePoint
 from probekit.guest.tracepoints import BatchRoutine, TracepointProbe, TracepointServices
 from probekit.patch.edits import TextMemory
-from probekit.patch.journal import Registration
+from probekit.patch.journal_payloads import MODULE, TRACEPOINT, Registration
 
 __all__ = ("Callbacks",)
 

@@ -203,12 +203,9 @@ class GuestEngine:
 
         It is safe to call twice. Returns a message for everything that could not be done.
         """
-        problems, foreign = self._patches.undo()
+        problems = self._patches.undo()
         if self._resources.memory:
-            # Somebody who changed a site may have kept a copy of our jump.
-            problems += (
-                self._resources.leave_behind("others may lead there")
-                if foreign
-                else self._resources.release(bypassed=self._patches.bypassed)
-            )
+            # Somebody who changed a site may have kept a copy of our jump; one that cannot be read may still have it.
+            keep = "others may lead there" if problems else ""
+            problems += self._resources.release(bypassed=self._patches.bypassed, keep=keep)
         return problems

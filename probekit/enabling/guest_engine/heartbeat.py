@@ -1,6 +1,6 @@
 """Start the watchdog of one enabling in the guest, and send it the host's heartbeat.
 
-:mod:`probekit.enabling.guest_engine.registrations` stops it before its memory is given back.
+:mod:`probekit.enabling.registrations` stops it before its memory is given back.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from probekit.enabling.guest_engine.registrations import TIMER, Registered
+from probekit.enabling.registrations import Registered
 from probekit.guest.memory import DataMemory
 from probekit.guest.safepoint import SafePoint
 from probekit.guest.watchdog import HEARTBEAT, SILENT, Watchdog, WatchdogServices, watchdog_code
 from probekit.patch.edits import TextMemory
-from probekit.patch.journal import Registration
+from probekit.patch.journal_payloads import TIMER, Registration
 
 __all__ = ("Heartbeat",)
 

@@ -13,7 +13,7 @@ from probekit.enabling.speculation import Speculations
 from probekit.errors import ConflictError, GuestError, InternalError
 from probekit.guest.linux import Allocation
 from probekit.interp.state import ProgramState
-from probekit.patch.table import header
+from probekit.patch.recovery_table import header
 
 __all__ = ("write_code", "write_data", "write_table", "write_trap_data")
 
@@ -90,4 +90,4 @@ def write_table(
     for offset in range(0, len(table), _CHUNK):
         program_data.memory.write(where + offset, table[offset : offset + _CHUNK])
     write_code(access, code.addr, header(where, table))
-    access.log.table(stands=True)
+    access.log.table_written(code.addr)

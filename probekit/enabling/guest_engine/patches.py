@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from probekit.enabling.guest_access import GuestAccess
 from probekit.enabling.guest_engine.live_markers import LiveMarkers
@@ -22,18 +21,9 @@ from probekit.errors import GuestError
 from probekit.patch.edits import Edit, EditSet, apply_edits, revert_edits, rips_inside
 from probekit.patch.hooks import MarkerHook, marker_edits
 
-__all__ = ("Patches", "UndoReport")
+__all__ = ("Patches",)
 
 _MAX_TRIES = 50
-
-
-class UndoReport(NamedTuple):
-    """What became of the attempt to put everything back."""
-
-    problems: list[str]
-    """A message for each address that could not be restored."""
-    foreign: bool
-    """Whether somebody else has changed a site meanwhile."""
 
 
 class Patches:
@@ -59,6 +49,8 @@ class Patches:
         self._staged: StagedEdits | None = None
         self.markers: LiveMarkers | None = None
         """The markers while they are connected."""
+        self._unrestored = False
+        """Whether something could not be put back, so that the journal must keep it."""
         self.bypassed = False
         """Whether a CPU may have met an INT3 of a stage, and may still be in the trap handler."""
 
@@ -118,20 +110,22 @@ class Patches:
             time.sleep(0.001)
         raise GuestError("a thread stayed inside the bytes to be patched", hint="try again, or probe fewer functions")
 
-    def undo(self) -> UndoReport:
-        """Put everything back that still holds our bytes; safe to call twice."""
+    def undo(self) -> list[str]:
+        """Put everything back that still holds our bytes; safe to call twice.
+
+        Returns a message for each address that could not be restored.
+        """
         problems = self._staged.revert() if self._staged is not None else []
         problems += self.markers.disconnect() if self.markers is not None else []
         self.bypassed = self.bypassed or self._staged is not None or self.markers is not None
         self._staged = self.markers = None
-        foreign = False
         if self._edits is not None:
             with self._access.clock.paused():
                 report = revert_edits(self._access.text, self._edits)
             problems += [f"{addr:#x} {FOREIGN}" for addr, _ in report.conflicts]
             problems += [f"{addr:#x} {UNMAPPED}" for addr in report.unreadable]
-            foreign = bool(report.conflicts)
             self._edits = None
-        if not problems:
+        self._unrestored = self._unrestored or bool(problems)
+        if not self._unrestored:
             self._access.log.reverted()
-        return UndoReport(problems, foreign)
+        return problems

@@ -20,7 +20,7 @@ from probekit.errors import GuestError
 from probekit.guest.facts import GuestFacts
 from probekit.guest.watchdog import WATCHDOG_SIZE
 from probekit.ir.ops import Program
-from probekit.patch.table import HEADER_SIZE
+from probekit.patch.recovery_table import HEADER_SIZE
 from probekit.records import record
 
 __all__ = ("CODE_AT", "GuestPlan", "plan_guest")

@@ -1,17 +1,15 @@
-"""What one enabling holds in the guest, and how it lets go of it: its memory, and all that the kernel was told of.
+"""What one enabling holds in the guest: its memory, and everything that it has registered with the kernel.
 
 acquire                      memory, modules held, the watchdog
 announce_traps, take_traps   our trap handler on the kernel's lists
 announce_calls, connect      our functions at its tracepoints
 ...
-release                      wait until nobody can come back to us, then give back everything
-leave_behind                 what cannot be given back safely stays: silent, and in the journal
+release                      give everything back; what cannot be given back safely stays, silent and in the journal
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from probekit.consumer.events import ProbeIdentity
@@ -21,22 +19,19 @@ from probekit.enabling.guest_engine.callbacks import Callbacks
 from probekit.enabling.guest_engine.data_memory import ProgramData
 from probekit.enabling.guest_engine.heartbeat import Heartbeat
 from probekit.enabling.guest_engine.plan import GuestPlan
-from probekit.enabling.guest_engine.registrations import KEPT_BY_READERS, Registered
 from probekit.enabling.guest_engine.stubs import BuiltCode
 from probekit.enabling.guest_engine.traps import check_registered
-from probekit.errors import GuestError, InternalError
-from probekit.guest.health import check_status
-from probekit.guest.linux import Allocation, MemoryKind
-from probekit.guest.residents import vacated
+from probekit.enabling.registrations import Registered
+from probekit.enabling.release import Holdings, release
+from probekit.errors import GuestError
+from probekit.guest.calls import HOOK_KINDS, HookKind, MemoryKind
+from probekit.guest.linux import Allocation
 from probekit.guest.safepoint import SafePoint
 from probekit.guest.tracepoints import BatchRoutine
-from probekit.guest.traphooks import HookKind
 from probekit.guest.watchdog import Watchdog
-from probekit.kernel.tasks import Task
-from probekit.patch.crossmodify import leave
 from probekit.patch.hooks import Called
-from probekit.patch.journal import Registration
-from probekit.patch.table import HEADER_SIZE, NO_HEADER
+from probekit.patch.journal_payloads import DIE_NOTIFIER, Registration
+from probekit.patch.recovery_table import HEADER_SIZE
 
 __all__ = (
     "EngineMemory",
@@ -45,41 +40,41 @@ __all__ = (
 
 
 class EngineMemory(NamedTuple):
-    """Our memory: a word of each CPU, data, executable memory; ``traps``: what the kernel's lists lead to, if any."""
+    """The memory of one enabling."""
 
     slot: Allocation
+    """A word on each CPU, which leads to the CPU's block."""
     data: Allocation
+    """The program's data; it begins with the activity word."""
     traps: Allocation | None
+    """The structures that the kernel's lists of trap handlers lead to, if there are any."""
     code: Allocation
+    """Executable memory; it begins with the recovery table's header."""
 
 
 class GuestResources:
-    """``memory``: all that is allocated. ``blocks``: data memory as it is read, a copy of it once that is given back.
-
-    ``heartbeat``: None on a kernel whose timers are not known: its probes then go on for as long as nobody recovers it.
-    """
+    """Everything that one enabling holds in the guest."""
 
     def __init__(self, access: GuestAccess, plan: GuestPlan, make_memory: MemoryFactory, *, quiet: float) -> None:
+        """Prepare, but take nothing yet. ``quiet``: seconds to wait at the end until nobody is in our code."""
         self._access = access
         self._plan = plan
         self._make_memory = make_memory
         self._quiet = quiet
         self.memory: list[Allocation] = []
+        """Oldest first."""
         self.program_data: ProgramData | None = None
+        """The program's data as it is read: a copy of it once the memory is given back."""
         self.heartbeat: Heartbeat | None = None
+        """None on a kernel whose timers are not known. Its probes then go on for as long as nobody recovers it."""
         self._registered = Registered(access.facts, access.text, access.log)
         self._traps: list[Registration] = []
         self._calls: Callbacks | None = None
 
-    @property
-    def code(self) -> Allocation | None:
-        """Executable memory, while there is any."""
-        return next((memory for memory in self.memory if memory.kind == "exec"), None)
-
     # -- taking ------------------------------------------------------------------------------------------------------
 
     def acquire(self, *, data: int, code: int) -> EngineMemory:
-        """All memory, the modules and the watchdog, at one safe point. ``data``, ``code``: bytes."""
+        """Take all memory, hold the modules and start the watchdog, at one safe point. ``data``, ``code``: bytes."""
         plan, services = self._plan, self._access.facts.services
         with self._access.calls() as point:
             slot = self._allocate(point, "percpu", 8)
@@ -110,7 +105,7 @@ class GuestResources:
         return memory
 
     def _hold_modules(self, point: SafePoint) -> None:
-        """Those that own what calls us, or that we change the text of."""
+        """Hold the modules that own what calls us, and those whose text we change."""
         facts, sites = self._access.facts, self._plan.sites
         owners = {s.site.owner for s in sites if isinstance(s.site, Called)}
         changed = {s.probe.function.module for s in sites if s.probe.function is not None}
@@ -130,7 +125,7 @@ class GuestResources:
             self.heartbeat.start(point, self._access.text)
 
     def announce_traps(self, hooks: Sequence[tuple[HookKind, int]]) -> None:
-        """The journal hears of what the kernel's lists of trap handlers will lead to."""
+        """Write to the journal what the kernel's lists of trap handlers will lead to."""
         self._traps = [Registration(kind, (addr,)) for kind, addr in hooks]
         self._registered.add(self._traps)
 
@@ -142,12 +137,12 @@ class GuestResources:
         with self._access.calls() as point:
             for hook in self._traps:
                 (addr,) = hook.words
-                services.hooks.add(point, hook.kind, addr)
-                if hook.kind == "die_notifier" and facts is not None:
+                services.hooks.add(point, HOOK_KINDS[hook.kind], addr)
+                if hook.kind == DIE_NOTIFIER and facts is not None:
                     check_registered(self._access.text, facts, addr)
 
     def announce_calls(self, built: BuiltCode) -> None:
-        """The journal hears of the tracepoints."""
+        """Write the tracepoints to the journal."""
         if self._calls is not None:
             self._calls.announce(built.tracepoint_probes, BatchRoutine(built.caller, built.table))
 
@@ -160,100 +155,47 @@ class GuestResources:
     # -- meanwhile ---------------------------------------------------------------------------------------------------
 
     def send_heartbeat(self) -> None:
-        """A sign of life for the guest's watchdog."""
+        """Send the guest's watchdog a heartbeat, if it is due."""
         if self.heartbeat is not None:
             self.heartbeat.send()
 
     def silence(self) -> None:
-        """From now on clauses do nothing."""
+        """Make clauses do nothing from now on."""
         if self.program_data is not None:
             self.program_data.silence()
 
     # -- giving back -------------------------------------------------------------------------------------------------
 
-    def release(self, *, bypassed: bool) -> list[str]:
-        """Wait for readers, keep what is to be read, free. What went wrong, in words: memory stays then.
+    def release(self, *, bypassed: bool, keep: str = "") -> list[str]:
+        """Give everything back (:func:`probekit.enabling.release.release`), and keep a copy of what is to be read.
 
-        ``bypassed``: a CPU may be in our trap handler still.
+        ``bypassed``, ``keep``: as in :class:`probekit.enabling.release.Holdings`. Returns a message for what is left.
         """
         access = self._access
-        self.heartbeat = None  # nobody is told any more that we are there
-        try:
-            if bypassed:
-                leave(access.target, access.clock.paused)
-            with vacated(
-                lambda: access.safe_point(ending=True),
-                access.target,
-                access.facts.services,
-                self._inside,
-                prepare=self._registered.stop_calls,
-                wait=self._wait_for_readers if access.facts.grace is not None else None,
-                settled=self._settled,
+        self.heartbeat = None  # the watchdog's timer is stopped next
+        problems = release(
+            Holdings(
+                target=access.target,
+                text=access.text,
+                facts=access.facts,
+                log=access.log,
+                clock=access.clock,
+                safe_point=lambda: access.safe_point(ending=True),
+                memory=self.memory,
+                registered=self._registered,
                 limit=self._quiet,
-            ) as point:
-                self._check_left()
-                self._freeze()
-                self._wipe_table()
-                self._registered.let_go(point)
-                self._free(point)
-            access.target.resume()
-        except GuestError as error:
-            return self.leave_behind(error.message)
-        return []
-
-    def leave_behind(self, reason: str) -> list[str]:
-        """Free nothing: it is silent, and the journal keeps it for a recovery."""
-        self.silence()  # whatever still leads here
-        self._freeze()
-        if not self._access.target.running:
-            with suppress(GuestError):  # a dead guest stays as it is
-                check_status(self._access.target)
-                self._access.target.resume()
-        size = sum(memory.size for memory in self.memory)
-        self.memory = []
-        return [f"{size} bytes of guest memory are left behind, inert: {reason}"]
-
-    def _wait_for_readers(self, point: SafePoint) -> Callable[[], None]:
-        """Ask the kernel to tell when those who may be in our code are gone; the rest of it is to wait for that."""
-        access, facts = self._access, self._access.facts
-        if facts.grace is None:
-            raise InternalError("a wait for readers was asked for in a kernel that has none")
-        traced = self._registered.traced
-        waiting = facts.grace.begin(point, facts.services, access.text, self._take, traced=traced)
-        return lambda: waiting.wait(access.text, access.clock, self._quiet, facts.residents.tasks)
-
-    def _settled(self, _point: SafePoint) -> bool:
-        """Whether nobody can be in our code, or hold on to what is in it: then there are no readers to wait for.
-
-        Traps and markers have a notifier, which is on a list of the kernel's. A kernel that preempts itself may keep a
-        thread in our code that has ended and is on no list of tasks any more.
-        """
-        access = self._access
-        held = self._registered.traced or self._registered.of_kind(*KEPT_BY_READERS)
-        if held or access.facts.preemptible:
-            return False
-        bounds = [(item.addr, item.addr + item.size) for item in self.memory if item.kind == "exec"]
-        return access.facts.residents.nobody(access.target, access.text, bounds)
-
-    def _inside(self, point: SafePoint) -> list[Task]:
-        """Who will come back to our code; only a copied instruction that touches user memory can be slept in."""
-        code, traps, access = self.code, self._plan.traps, self._access
-        if code is None or traps is None or not traps.faulting:
-            return []
-        bounds = (code.addr, code.addr + code.size)
-        return access.facts.residents.inside(
-            point, access.facts.services, access.target, access.text, bounds, access.log
+                bypassed=bypassed,
+                keep=keep,
+                silence=self.silence,
+                last_look=self._check_clauses,
+                copy=self._freeze,
+            )
         )
+        self.memory = []  # what is left is the journal's
+        return problems
 
-    def _check_left(self) -> None:
-        """Nobody came back to our code after the wait for readers; a vCPU in it now is an idle one, for an instant."""
-        code, target = self.code, self._access.target
-        if code is None:
-            return
-        for vcpu in target.vcpus():
-            rip = target.regs(vcpu)["rip"]
-            if code.addr <= rip < code.addr + code.size:
-                raise GuestError(f"vCPU {vcpu} is still inside probekit's code at {rip:#x}")
+    def _check_clauses(self) -> None:
+        """Raise :class:`GuestError` when a clause has not ended, by its CPU's own word."""
         inside = self.program_data.cpus_in_clauses() if self.program_data is not None else []
         if inside:
             raise GuestError(f"a clause has not ended on CPU {inside[0]}")
@@ -261,14 +203,3 @@ class GuestResources:
     def _freeze(self) -> None:
         if self.program_data is not None:
             self.program_data.freeze()
-
-    def _wipe_table(self) -> None:
-        """Nobody may take what becomes of our memory for a table of ours."""
-        self._access.log.table(stands=False)
-        self._access.text.write_many([(m.addr, NO_HEADER) for m in self.memory if m.kind == "exec"])
-
-    def _free(self, point: SafePoint) -> None:
-        for memory in reversed(self.memory):
-            self._access.facts.services.free(point, memory)
-            self._access.log.freed(memory)  # killed in between: the log has the call, and that it returned
-        self.memory = []

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from probekit.codegen.notifier import NOTIFIER_SIZE, TrapLayout, notifier
 from probekit.enabling.sites import EnabledSite
 from probekit.errors import GuestError, UnsupportedError
-from probekit.guest.traphooks import EXTABLE_ENTRY, HookKind, TrapFacts, die_block, exception_table, ksym_block
+from probekit.guest.calls import HookKind
+from probekit.guest.traphooks import EXTABLE_ENTRY, TrapFacts, die_block, exception_table, ksym_block
 from probekit.guest.traptable import build_table, table_size
 from probekit.patch.edits import TextMemory
 from probekit.patch.hooks import Called, MarkerHook

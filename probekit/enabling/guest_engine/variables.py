@@ -38,7 +38,7 @@ _Key = tuple[Value, ...]
 
 
 class GuestVariables:
-    """A program's variables in guest memory: a :class:`probekit.interp.state.Shared`."""
+    """A program's variables in guest memory: a :class:`probekit.interp.state.VariablesElsewhere`."""
 
     def __init__(
         self,

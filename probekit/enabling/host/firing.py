@@ -184,11 +184,11 @@ class Firing:
         self._aggregations.update(agg, key, value, weight)
 
     def progenyof(self, pid: int) -> bool:
-        """See :class:`World`."""
+        """Return whether the task descends from process ``pid``."""
         return self._world.progenyof(pid)
 
     def stack(self, frames: int) -> bytes:
-        """See :class:`World`."""
+        """Return at most so many return addresses of the kernel, 8 bytes each."""
         return self._world.stack(frames)
 
     def speculation(self) -> int:

@@ -79,7 +79,7 @@ class StopEngine:
         for site in sites:
             self._sites.setdefault(site.site.addr, []).append(site)
         self._access = GuestAccess(target, text, facts, log, clock, options.safepoint_s, cancelled)
-        self._slots = StepSlots(self._access)
+        self._slots = StepSlots(self._access, options.quiet_s)
         self._worlds = StoppedWorlds(text, facts, stacks)
         self._aggregations = Aggregations(program.aggregations)
         self._state = ProgramState(program)
@@ -196,7 +196,8 @@ class StopEngine:
         if self._live:
             self._live = False
             problems += self._clear()
-        return problems + self._slots.release()
+        keep = "a vCPU may still stop at a probe and be sent there" if problems else ""
+        return problems + self._slots.release(keep=keep)
 
     def _clear(self) -> list[str]:
         """Serve the last firings, and clear everything that stops the guest. Lets the guest run."""

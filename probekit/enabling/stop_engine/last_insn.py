@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from probekit.isa.access import Access, accesses_behind, element_of
+from probekit.isa.access import MemoryAccess, accesses_after, string_element
 from probekit.isa.decode import DecodeError, decode_one, decode_run
 from probekit.target.api import Regs
 
@@ -30,7 +30,7 @@ class ExecutedInsn(NamedTuple):
 
     pc: int
     """Its address."""
-    accesses: tuple[Access, ...]
+    accesses: tuple[MemoryAccess, ...]
     """The memory that it read and wrote."""
 
 
@@ -46,7 +46,7 @@ class LastInstruction:
         self._start_of = start_of
         self._known: dict[int, bytes | None] = {}
 
-    def find(self, regs: Regs, fits: Callable[[Access], bool]) -> ExecutedInsn | None:
+    def find(self, regs: Regs, fits: Callable[[MemoryAccess], bool]) -> ExecutedInsn | None:
         """Return the instruction with an access that ``fits``, or one whose access has no known address.
 
         ``fits`` is only called for accesses whose address is known.
@@ -66,8 +66,8 @@ class LastInstruction:
         return None
 
     @staticmethod
-    def _accesses(candidate: tuple[int, bytes], regs: Regs) -> tuple[Access, ...]:
-        return accesses_behind(candidate[1], candidate[0], regs.values)
+    def _accesses(candidate: tuple[int, bytes], regs: Regs) -> tuple[MemoryAccess, ...]:
+        return accesses_after(candidate[1], candidate[0], regs.values)
 
     def _executed(self, candidate: tuple[int, bytes], regs: Regs) -> ExecutedInsn:
         return ExecutedInsn(candidate[0], self._accesses(candidate, regs))
@@ -99,7 +99,7 @@ class LastInstruction:
 
     def _at(self, rip: int) -> Iterator[tuple[int, bytes]]:
         code = self._read_up_to(rip)
-        if code and element_of(code) is not None:
+        if code and string_element(code) is not None:
             yield rip, decode_one(code, rip).raw
 
     def _read_up_to(self, addr: int) -> bytes:

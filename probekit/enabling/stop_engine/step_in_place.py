@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from probekit.errors import TargetTimeout
-from probekit.isa.access import accesses_behind, element_of
+from probekit.isa.access import accesses_after, string_element
 from probekit.target.api import Regs, Target, Vcpu
 
 __all__ = ("InPlaceStepper",)
@@ -53,8 +53,8 @@ class InPlaceStepper:
         self._target = target
         self._insns = dict(insns)
         self._breakpoints = breakpoints
-        elements = {addr: element_of(raw) for addr, raw in insns.items()}
-        self._element_size = {a: accesses_behind(e, a, _ZEROS)[0].size for a, e in elements.items() if e is not None}
+        elements = {addr: string_element(raw) for addr, raw in insns.items()}
+        self._element_size = {a: accesses_after(e, a, _ZEROS)[0].size for a, e in elements.items() if e is not None}
         self._fixups = dict(fixups)
         self._interrupted: dict[tuple[int, int], _Interrupted] = {}
         self._fixup_breakpoints: set[int] = set()

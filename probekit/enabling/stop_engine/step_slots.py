@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from probekit.enabling.guest_access import GuestAccess
+from probekit.enabling.registrations import Registered
+from probekit.enabling.release import Holdings, release
 from probekit.enabling.sites import EnabledSite
-from probekit.errors import InternalError, ProbekitError
-from probekit.guest.health import resume_unless_dead
+from probekit.errors import InternalError
 from probekit.guest.linux import Allocation
 from probekit.patch.hooks import Called
 from probekit.patch.stepslot import STEP_SLOT_SIZE, step_slot
@@ -21,8 +22,10 @@ __all__ = ("StepSlots",)
 class StepSlots:
     """The slots of one enabling, one for each site that is given to :meth:`make`."""
 
-    def __init__(self, access: GuestAccess) -> None:
+    def __init__(self, access: GuestAccess, limit: float) -> None:
+        """Prepare, but allocate nothing yet. ``limit``: seconds to wait at the end until no task is in a slot."""
         self._access = access
+        self._limit = limit
         self._memory: Allocation | None = None
         self._addrs: dict[int, int] = {}
         self.size = 0
@@ -53,22 +56,26 @@ class StepSlots:
         """Return the address of the slot of the site at address ``site``."""
         return self._addrs[site]
 
-    def release(self) -> list[str]:
+    def release(self, *, keep: str = "") -> list[str]:
         """Free the slots once no task can be in one; safe to call twice. Lets the guest run.
 
-        Returns a message when the memory is left behind.
+        ``keep``: why a vCPU may still be sent to a slot, or empty. Returns a message when the memory is left behind.
         """
         memory, self._memory = self._memory, None
         if memory is None:
             return []
-        services = self._access.facts.services
-        try:
-            with self._access.safe_point(ending=True) as point:
-                services.synchronize(point)
-                services.free(point, memory)
-                self._access.log.freed(memory)
-        except ProbekitError as error:
-            return [f"{memory.size} bytes of guest memory are left behind, inert: {error.message}"]
-        finally:
-            resume_unless_dead(self._access.target)
-        return []
+        access = self._access
+        return release(
+            Holdings(
+                target=access.target,
+                text=access.text,
+                facts=access.facts,
+                log=access.log,
+                clock=access.clock,
+                safe_point=lambda: access.safe_point(ending=True),
+                memory=[memory],
+                registered=Registered(access.facts, access.text, access.log),
+                limit=self._limit,
+                keep=keep,
+            )
+        )

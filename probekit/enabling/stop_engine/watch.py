@@ -17,9 +17,9 @@ from typing import Final, NamedTuple
 from probekit.enabling.stop_engine.last_insn import LastInstruction
 from probekit.enabling.stop_engine.unreported_hits import UnreportedHits, WatchTarget
 from probekit.errors import GuestError, TargetError, UnsupportedError
-from probekit.isa.access import Access
+from probekit.isa.access import MemoryAccess
 from probekit.patch.edits import TextMemory
-from probekit.providers.api import Probe, Watched
+from probekit.providers.api import Probe, WatchedRange
 from probekit.target.api import BreakKind, Regs, StopReason, Vcpu
 from probekit.target.watchpoints import Watchpoint, plan_watchpoints
 
@@ -41,7 +41,7 @@ class WatchSite(NamedTuple):
     number: int
     """Its index in this enabling."""
     probe: Probe
-    watched: Watched
+    watched: WatchedRange
     clauses: tuple[int, ...]
     """Numbers of the clauses, in program order."""
 
@@ -66,10 +66,10 @@ class _VcpuAccess:
     regs: Regs
     pc: int
     """Address of the instruction."""
-    access: Access
+    access: MemoryAccess
     """Its address is known."""
 
-    def part_in(self, watched: Watched) -> tuple[int, int] | None:
+    def part_in(self, watched: WatchedRange) -> tuple[int, int] | None:
         """Return the address and size of the part in a watched range, None when there is none."""
         addr = self.access.addr or 0
         begin = max(addr, watched.addr)
@@ -98,7 +98,6 @@ class Watcher:
         self._text = text
         self.sites = tuple(sites)
         self._ranges = tuple(dict.fromkeys((s.watched.addr, s.watched.size) for s in sites))
-        self._in_kernel = all(addr & _KERNEL for addr, _ in self._ranges)
         self._unreported = UnreportedHits(target, landings)
         self._vcpu: Vcpu = 1
         self._last = LastInstruction(self._code, start_of)
@@ -181,22 +180,22 @@ class Watcher:
         for access in found.accesses:
             if access.addr is None:
                 whole = self._whole(addr, kind)
-                access = Access(whole.addr, access.size or whole.size, access.read, access.write)
+                access = MemoryAccess(whole.addr, access.size or whole.size, access.read, access.write)
             if self._fits(access, kind="watch_access"):
                 accesses.append(_VcpuAccess(vcpu, regs, found.pc, access))
         return accesses
 
-    def _fits(self, access: Access, kind: BreakKind) -> bool:
+    def _fits(self, access: MemoryAccess, kind: BreakKind) -> bool:
         if access.addr is None or (kind == "watch_read" and not access.read):
             return False
         if kind == "watch_write" and not access.write:
             return False
         return any(access.addr < addr + size and addr < access.addr + access.size for addr, size in self._ranges)
 
-    def _whole(self, addr: int, kind: BreakKind) -> Access:
+    def _whole(self, addr: int, kind: BreakKind) -> MemoryAccess:
         """Return all that the watchpoint covers, where the exact access is not known."""
         size = next((p.size for p in self._set if p.addr == addr), 1)
-        return Access(addr, size, read=kind != "watch_write", write=kind != "watch_read")
+        return MemoryAccess(addr, size, read=kind != "watch_write", write=kind != "watch_read")
 
     def _code(self, addr: int, size: int) -> bytes | None:
         if addr & _KERNEL:
@@ -216,13 +215,13 @@ class Watcher:
         """Return every access, in the order in which they must have been made, as hits of the sites that watch it."""
         hits: list[WatchHit] = []
         for addr, size in self._ranges:
-            watched = Watched(addr, size, access="write")
+            watched = WatchedRange(addr, size, access="write")
             inside = [access for access in accesses if access.part_in(watched) is not None]
             for space in self._spaces(addr, inside):
                 hits += self._hits_in(watched, space, [a for a in inside if self._space(addr, a.regs) == space])
         return hits
 
-    def _hits_in(self, watched: Watched, space: int, accesses: list[_VcpuAccess]) -> list[WatchHit]:
+    def _hits_in(self, watched: WatchedRange, space: int, accesses: list[_VcpuAccess]) -> list[WatchHit]:
         """Return the hits of one range in one address space, and bring the copy of the range up to date."""
         key = (watched.addr, watched.size)
         now = self._read_now(watched, accesses)
@@ -258,7 +257,7 @@ class Watcher:
     def _space(addr: int, regs: Regs) -> int:
         return 0 if addr & _KERNEL else regs.values.get("cr3", 0) & _ROOT
 
-    def _read_now(self, watched: Watched, accesses: Sequence[_VcpuAccess]) -> bytes | None:
+    def _read_now(self, watched: WatchedRange, accesses: Sequence[_VcpuAccess]) -> bytes | None:
         if watched.addr & _KERNEL:
             return self._text.read_many([(watched.addr, watched.size)])[0]
         return self._through(accesses[0].vcpu, watched.addr, watched.size)
@@ -276,7 +275,7 @@ def _stored(access: _VcpuAccess, addr: int, size: int) -> bytes | None:
     return access.access.value[addr - access.access.addr :][:size]
 
 
-def _is_there(access: _VcpuAccess, watched: Watched, now: bytes) -> bool:
+def _is_there(access: _VcpuAccess, watched: WatchedRange, now: bytes) -> bool:
     """Return whether memory holds what the access stored: then it may have been the last."""
     addr, size = access.part_in(watched) or (watched.addr, 0)
     return _stored(access, addr, size) == now[addr - watched.addr :][:size]

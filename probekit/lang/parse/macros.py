@@ -42,6 +42,8 @@ class MacroUses:
 
     def __init__(self) -> None:
         self.used: set[int] = set()
+        self.first_default: int | None = None
+        """The offset of the first argument that was not given, for which the option ``defaultargs`` had a value."""
 
     def unused(self, macros: Macros) -> list[Diagnostic]:
         """Return a fault for each argument that the script never uses, except ``$0``."""
@@ -96,6 +98,7 @@ def _value(text: str, span: Span, macros: Macros, uses: MacroUses) -> str:
             return macros.args[number]
         if not macros.default_args:
             raise refuse("D_MACRO_UNDEF", span, f"macro argument {text} is not defined")
+        uses.first_default = span.start if uses.first_default is None else min(uses.first_default, span.start)
         return "" if text.startswith("$$") else "0"
     if name not in macros.values:
         raise refuse("D_MACRO_UNDEF", span, f"macro variable {text} is not defined", did_you_mean(name, macros.values))

@@ -1,0 +1,172 @@
+"""Renders the events of a run to the output, in the form that the command line asks for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from probekit.cli.args import Arguments
+from probekit.cli.progress import Progress
+from probekit.cli.prototypes import ArgumentTypes
+from probekit.cli.sources import Compiled
+from probekit.consumer.bulk import TextSink
+from probekit.consumer.events import Attached, Message, ProbeFired
+from probekit.errors import ProbekitError
+from probekit.ir.ops import Clause
+from probekit.output.api import Renderer
+from probekit.output.effects import HostEffects
+from probekit.session.options import Options
+from probekit.session.run import Run
+
+__all__ = ("RunRenderer", "open_output")
+
+_MOST_NAMED = 10  # refused probes that are named one by one; of more, only how many there are for each reason
+
+
+@contextmanager
+def open_output(path: str | None) -> Iterator[TextIO]:
+    """Open where output goes: the file of ``-o``, appended to, or standard output.
+
+    What cannot be opened or written raises :class:`ProbekitError`. A reader that went away raises BrokenPipeError.
+    """
+    with ExitStack() as stack:
+        out = sys.stdout if path is None else stack.enter_context(_opened(path))
+        try:
+            yield out
+            out.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if path is None:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter would try again
+            raise ProbekitError(f"cannot write {path or 'the output'}: {error.strerror}") from error
+
+
+def _opened(path: str) -> TextIO:
+    try:
+        return Path(path).open("a", encoding="utf-8", errors="surrogateescape")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise ProbekitError(f"failed to open output file '{path}': {reason}") from error
+
+
+class _SinkAfterProgress:
+    """Passes texts to a renderer, after taking the line that shows progress off the terminal."""
+
+    def __init__(self, renderer: TextSink, progress: Progress) -> None:
+        self._renderer = renderer
+        self._progress = progress
+
+    @property
+    def takes_text(self) -> bool:
+        return self._renderer.takes_text
+
+    def printed(self, text: str) -> None:
+        self._progress.done()
+        self._renderer.printed(text)
+
+
+class RunRenderer:
+    """Renders one run."""
+
+    def __init__(
+        self,
+        run: Run,
+        compiled: Compiled,
+        arguments: Arguments,
+        options: Options,
+        progress: Progress,
+        types: ArgumentTypes,
+    ) -> None:
+        """``types``: of the arguments of probes, for ``-v``."""
+        self._run = run
+        self._compiled = compiled
+        self._arguments = arguments
+        self._options = options
+        self._progress = progress
+        self._types = types
+
+    def render(self, stack: ExitStack) -> int:
+        """Run the program and render everything. Returns the exit status. ``stack``: closes what is opened here."""
+        out = stack.enter_context(open_output(self._arguments.output))
+        effects = HostEffects(out)
+        stack.callback(effects.close)
+        renderer = self._renderer(out, effects)
+        renderer.header()
+        sink = _SinkAfterProgress(renderer, self._progress) if isinstance(renderer, TextSink) else None
+        self._run.state.set_output(idle=renderer.flush, sink=sink)
+        for event in self._run.events():
+            self._progress.done()
+            if isinstance(event, Attached):
+                self._announce(renderer, out)
+            else:
+                renderer.event(event)
+            if not isinstance(event, ProbeFired):
+                renderer.flush()  # firings come in great numbers: they are flushed before the next wait
+        self._progress.done()
+        renderer.aggregations(self._run.unprinted())
+        renderer.close()
+        return self._run.status & 0xFF
+
+    def _renderer(self, out: TextIO, effects: HostEffects) -> Renderer:
+        if self._arguments.json:
+            from probekit.output.json_lines import JsonRenderer
+
+            return JsonRenderer(out, effects=effects)
+        options = self._options
+        if options.oformat == "json":
+            from probekit.output.json_document import JsonDocument
+
+            return JsonDocument(out, effects=effects)
+        from probekit.output.api import TextStyle
+        from probekit.output.text import TextRenderer
+
+        style = TextStyle(
+            quiet=options.quiet,
+            flow=options.flowindent,
+            verbose=self._arguments.verbose,
+            escape=out.isatty(),
+            stack_indent=options.stackindent,
+            raw_bytes=options.rawbytes,
+            zoom=options.aggzoom,
+            drop_tags=options.droptags,
+        )
+        return TextRenderer(out, sys.stderr, style, effects=effects)
+
+    def _announce(self, renderer: Renderer, out: TextIO) -> None:
+        """Write dtrace's ``description 'x' matched N probes`` for each source, and what ``-v`` adds."""
+        verbose = self._arguments.verbose
+        for event, clauses in self._matched():
+            renderer.event(event)
+            if verbose and not self._arguments.json and self._options.oformat == "text":
+                from probekit.cli.stability import stability_text
+
+                out.write(stability_text(event.what, clauses, self._run.matching, self._types))
+        if verbose:
+            for text in _refusals(self._run):
+                renderer.event(Message(text))
+
+    def _matched(self) -> Iterator[tuple[Attached, Sequence[Clause]]]:
+        """Yield how many probes each source enables, with its clauses."""
+        gone = {refused.probe.id for refused in self._run.refused if not refused.partial}
+        for source, clauses in self._compiled.by_source():
+            # As dtrace counts: a probe once for each clause that is enabled at it.
+            own = {clause.index for clause in clauses}
+            matches = [(ecb.probe.id, len(own.intersection(ecb.clauses))) for ecb in self._run.matching.ecbs]
+            refused = sum(times for number, times in matches if number in gone)
+            total = sum(times for _, times in matches)
+            yield Attached(what=source.name, probes=total - refused, refused=refused), clauses
+
+
+def _refusals(run: Run) -> Iterator[str]:
+    """Yield what cannot be enabled and why, in lines. Of many, only the number for each reason: ``-l -v`` names all."""
+    if len(run.refused) <= _MOST_NAMED:
+        yield from (f"{refused.probe.name}: {refused.reason}" for refused in run.refused)
+        return
+    for reason, count in Counter(refused.reason.partition(" (")[0] for refused in run.refused).most_common():
+        yield f"{count} not available: {reason}"

@@ -1,0 +1,140 @@
+"""What the guest's kernel has registered of ours, and how each kind is taken back: by an engine, and by a recovery.
+
+timer                    hrtimer_cancel                  before the wait for readers:
+tracepoint               tracepoint_probe_unregister     the kernel does not call us by itself any more
+module                   module_put                      after it: nobody comes to our code any more
+die_notifier, bpf_ksym   unregister_die_notifier, bpf_ksym_del
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from probekit.enabling.api import EngineLog
+from probekit.errors import GuestError, required
+from probekit.guest.calls import HOOK_KINDS
+from probekit.guest.facts import GuestFacts
+from probekit.guest.safepoint import SafePoint
+from probekit.guest.tracepoints import BatchRoutine, TracepointProbe
+from probekit.guest.watchdog import Watchdog
+from probekit.patch.edits import TextMemory
+from probekit.patch.journal_payloads import BPF_KSYM, DIE_NOTIFIER, MODULE, TIMER, TRACEPOINT, Registration
+
+__all__ = ("KEPT_BY_READERS", "Registered")
+
+
+class Registered:
+    """Registrations that are about to be made, or made, and not taken back."""
+
+    def __init__(
+        self,
+        facts: GuestFacts,
+        text: TextMemory,
+        log: EngineLog,
+        items: Iterable[Registration] = (),
+        *,
+        traced: bool = False,
+    ) -> None:
+        """Begin with ``items``, oldest first. ``text``: guest memory at a safe point.
+
+        ``traced``: tracepoints may have been unregistered before, and nobody has waited for their readers since.
+        """
+        self._facts = facts
+        self._text = text
+        self._log = log
+        self.items = dict.fromkeys(items)
+        """Oldest first."""
+        self.traced = traced
+        """Whether readers of tracepoints have to be waited for."""
+        self.routine: BatchRoutine | None = None
+        """Our routine in the guest that unregisters many tracepoints in one guest call, while it is there."""
+
+    def add(self, items: Sequence[Registration]) -> None:
+        """Write registrations that are about to be made to the journal."""
+        self.items.update(dict.fromkeys(items))  # taking back one that was never made is harmless
+        self._log.registered(items)
+
+    def of_kind(self, *kinds: str) -> list[Registration]:
+        """Return those of these kinds, newest first."""
+        return [item for item in reversed(self.items) if item.kind in kinds]
+
+    def stop_calls(self, point: SafePoint) -> None:
+        """Take back everything by which the kernel calls us by itself.
+
+        Raises :class:`GuestError` when it would go on, and before anything is done when there is a registration of
+        any kind that nobody here can take back, as another version of probekit may have left it.
+        """
+        facts = self._facts
+        services = {TIMER: facts.watchdog, TRACEPOINT: facts.tracepoints, MODULE: facts.holds}
+        for kind in dict.fromkeys(item.kind for item in self.items):
+            if services.get(kind) is None and HOOK_KINDS.get(kind) not in facts.services.hooks.functions:
+                raise GuestError(f"cannot unregister a {kind}: this guest kernel has no known function for it")
+        self._take_back(point, _BEFORE)
+
+    def wait_for_readers(self, point: SafePoint) -> None:
+        """Wait in a guest call until nobody can be in code that was reachable before. The guest has no other way."""
+        self._facts.services.synchronize(point)
+        if self.traced and self._facts.tracepoints is not None:
+            self._facts.tracepoints.synchronize(point)
+
+    def let_go(self, point: SafePoint) -> None:
+        """Take back all the rest, when nobody is inside our code."""
+        self._take_back(point, _AFTER)
+
+    def _take_back(self, point: SafePoint, ways: Mapping[tuple[str, ...], _Way]) -> None:
+        for kinds, way in ways.items():
+            items = self.of_kind(*kinds)
+            for done in way(self, point, items) if items else ():
+                self._log.unregistered(done)
+                for item in done:
+                    del self.items[item]
+
+    def _stop_timers(self, point: SafePoint, items: Sequence[Registration]) -> Iterator[Sequence[Registration]]:
+        services = required(self._facts.watchdog, "the kernel's timers, which stop_calls() has found")
+        for item in items:
+            services.stop_watching(point, Watchdog(*item.words), self._read)
+            yield [item]
+
+    def _disconnect(self, point: SafePoint, items: Sequence[Registration]) -> Iterator[Sequence[Registration]]:
+        services = required(self._facts.tracepoints, "the kernel's tracepoints, which stop_calls() has found")
+        hooks = services.standing(self._text.read_many, [TracepointProbe(*item.words) for item in reversed(items)])
+        stuck = services.disconnect(point, hooks, self.routine, self._text.write_many)
+        if stuck:
+            raise GuestError(f"the guest kernel still calls probekit at {len(stuck)} tracepoints")
+        yield items[::-1]
+        self.traced = True
+
+    def _release(self, point: SafePoint, items: Sequence[Registration]) -> Iterator[Sequence[Registration]]:
+        services = required(self._facts.holds, "the kernel's modules, which stop_calls() has found")
+        for item in items:
+            services.release(point, item.words[0])
+            yield [item]
+
+    def _unhook(self, point: SafePoint, items: Sequence[Registration]) -> Iterator[Sequence[Registration]]:
+        hooks = self._facts.services.hooks
+        for item in items:
+            hooks.remove(point, HOOK_KINDS[item.kind], item.words[0])
+            yield [item]
+        hooks.settle(point)
+
+    def _read(self, addr: int, size: int) -> bytes:
+        (data,) = self._text.read_many([(addr, size)])
+        if data is None:
+            raise GuestError(f"the guest's memory at {addr:#x} cannot be read")
+        return data
+
+
+KEPT_BY_READERS = (DIE_NOTIFIER, BPF_KSYM)
+"""Kinds that somebody who reads the kernel's list of them may hold on to for a while."""
+
+_Way = Callable[[Registered, SafePoint, Sequence[Registration]], Iterator[Sequence[Registration]]]
+"""Takes those of its kinds back, newest first, and yields each part of them when it is done."""
+
+_BEFORE: Mapping[tuple[str, ...], _Way] = {
+    (TIMER,): Registered._stop_timers,
+    (TRACEPOINT,): Registered._disconnect,
+}
+_AFTER: Mapping[tuple[str, ...], _Way] = {
+    (MODULE,): Registered._release,
+    KEPT_BY_READERS: Registered._unhook,
+}

@@ -1,0 +1,58 @@
+"""Find recovery tables in a guest: they say what to undo when its journal is not on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from probekit.errors import JournalError
+from probekit.guest.text import KernelText
+from probekit.kernel.kernel import Kernel
+from probekit.kernel.page_tables import PhysicalMemory, mapped_pages
+from probekit.patch.journal import Journal, default_dir
+from probekit.patch.journal_state import JournalState, parse
+from probekit.patch.recovery_table import HEADER_SIZE, Header, read_header
+from probekit.target.api import Target
+
+__all__ = ("adopt_tables", "find_tables")
+
+_END = 0xFFFFFFFFFF000000  # of the range that x86-64 kernels give to modules, which begins behind the kernel itself
+_STEP = 4096
+
+
+def find_tables(target: Target, kernel: Kernel) -> list[Header]:
+    """Return the headers of recovery tables in executable memory; none where page tables cannot be read.
+
+    The guest is stopped.
+    """
+    tables = kernel.address_space.page_table_root()
+    if tables is None or not isinstance(target, PhysicalMemory):
+        return []
+    with target.physical_memory():
+        frames = [frame for _, frame in mapped_pages(target, tables, kernel.symbol("_end"), _END)]
+        found = [
+            read_header(page)
+            for start in range(0, len(frames), _STEP)
+            for page in target.read_many([(frame, HEADER_SIZE) for frame in frames[start : start + _STEP]])
+            if page is not None
+        ]
+    return [header for header in found if header is not None]
+
+
+def adopt_tables(target: Target, kernel: Kernel, cookie: bytes, known: list[JournalState]) -> Iterator[JournalState]:
+    """Keep on this machine's disk the journals in the guest that are not among those ``known``, and return them.
+
+    ``cookie``: of this boot. Raises :class:`JournalError` for a damaged table when no journal is known.
+    """
+    have = {(s.header.host_pid, s.header.host_start) for s in known if s.header.cookie == cookie}
+    text = KernelText(target, kernel.address_space, kernel.symbol("init_task"))
+    for header in find_tables(target, kernel):
+        data = text.read_many([(header.addr, header.size)])[0]
+        if data is None or not header.fits(data):
+            if have:
+                continue  # the disk knows better
+            raise JournalError(
+                f"the recovery table in the guest at {header.addr:#x} is damaged", path="", hint="reboot the guest"
+            )
+        owner = parse(data).header
+        if owner.cookie == cookie and (owner.host_pid, owner.host_start) not in have:
+            yield Journal.adopt(default_dir(), data)

@@ -1,0 +1,135 @@
+"""Hold the state of a connection to a stub: running or stopped, its vCPUs, and the one that it looks through.
+
+One vCPU at a time is the stub's *general* one (``Hg``): registers and memory
+are seen through it.
+"""
+
+from __future__ import annotations
+
+from probekit.errors import TargetError, TargetLost, UnsupportedError
+from probekit.target.api import StopReason, Vcpu
+from probekit.target.handshake import StubFeatures, negotiate
+from probekit.target.packet_link import PacketLink
+from probekit.target.queries import list_vcpus, printable_reply
+from probekit.target.stop_packets import parse_stop
+from probekit.target.transport import Stream
+
+__all__ = ("StubSession",)
+
+
+class StubSession:
+    """One connection to a stub. Not thread-safe."""
+
+    def __init__(self, stream: Stream, *, name: str, timeout: float) -> None:
+        """Shake hands within ``timeout`` seconds; the same limit then holds for each reply.
+
+        Raises :class:`TargetTimeout`, :class:`TargetLost`, :class:`ProtocolError`; the stream is then closed.
+        """
+        self.name = name
+        self.link = PacketLink(stream, timeout=timeout)
+        self.running = False
+        """True from a resume until its stop has been read."""
+        self.closed = False
+        self.memory_vcpu: Vcpu | None = None
+        """The vCPU whose page tables memory is seen through; None: the one that stopped last."""
+        self._exited = False
+        self._thread_ids: dict[Vcpu, bytes] = {}
+        self._general: Vcpu | None = None
+        try:
+            self.features: StubFeatures = negotiate(self.link)
+            # Sent once, first: it removes all breakpoints, those of a dead client too.
+            self.last_stop = self.parse_stop(self.link.request(b"?"))
+            if self.features.qemu:
+                self._clear_leftovers()
+            self.link.timeout = max(timeout, 10.0)
+            if self.last_stop.kind == "exited":
+                raise TargetError(f"{name}: the virtual machine has ended")
+        except BaseException:
+            self.link.abandon()
+            raise
+
+    def _clear_leftovers(self) -> None:
+        """Clear a dead client's breakpoints on every vCPU. Since QEMU 7.1 ``?`` clears only the current one's."""
+        vcpus = self.vcpus()
+        for vcpu in (*vcpus[1:], vcpus[0]):
+            self.expect_ok(b"Hc" + self.thread_id(vcpu), "choosing a vCPU")
+            self.link.request(b"?")
+
+    def need_open(self) -> None:
+        """Raise :class:`TargetLost` when the machine has ended or we have detached."""
+        if self._exited:
+            raise TargetLost(f"{self.name}: the virtual machine has ended")
+        if self.closed:
+            raise TargetLost(f"{self.name}: detached")
+
+    def need_stopped(self) -> None:
+        """Raise :class:`TargetError` when the machine runs, :class:`TargetLost` as :meth:`need_open`."""
+        self.need_open()
+        if self.running:
+            raise TargetError(f"{self.name}: the machine is running", hint="stop it first")
+
+    def vcpus(self) -> tuple[Vcpu, ...]:
+        """Ask the stub for its vCPUs. Raises :class:`UnsupportedError` when it lists none."""
+        self.need_stopped()
+        self._thread_ids = list_vcpus(self.link)
+        return tuple(self._thread_ids)
+
+    def thread_id(self, vcpu: Vcpu) -> bytes:
+        """Return a vCPU's thread id as the stub writes it. Raises :class:`TargetError` when there is no such vCPU."""
+        if vcpu not in self._thread_ids:
+            self.vcpus()
+        if vcpu not in self._thread_ids:
+            raise TargetError(f"{self.name}: no vCPU {vcpu}; there are {sorted(self._thread_ids)}")
+        return self._thread_ids[vcpu]
+
+    def select(self, vcpu: Vcpu) -> None:
+        """Make ``vcpu`` the stub's general one."""
+        if vcpu != self._general:
+            self.expect_ok(b"Hg" + self.thread_id(vcpu), f"choosing vCPU {vcpu}")
+            self._general = vcpu
+
+    def select_for_memory(self) -> None:
+        """Select the vCPU through whose page tables memory is seen. The machine must be stopped."""
+        self.need_stopped()
+        self.select(self.last_stop.vcpu if self.memory_vcpu is None else self.memory_vcpu)
+
+    def expect_ok(self, packet: bytes, doing: str) -> None:
+        """Send a request that is answered by OK. ``doing``: what it is for, for messages.
+
+        Raises :class:`UnsupportedError` when the stub does not know it, :class:`TargetError` for any other answer.
+        """
+        reply = self.link.request(packet)
+        if reply == b"":
+            raise UnsupportedError(f"{self.name}: the stub cannot do this: {doing}", feature=doing)
+        if reply != b"OK":
+            raise TargetError(f"{self.name}: {doing}: the stub answered {printable_reply(reply)}")
+
+    def send_resume(self, packet: bytes) -> None:
+        """Send a request that lets the machine run."""
+        # Before sending: a signal that interrupts us must not leave a running machine taken for a stopped one.
+        self.running = True
+        self._general = None
+        self.link.command(packet)
+
+    def parse_stop(self, packet: bytes) -> StopReason:
+        """Read a stop packet. Raises :class:`ProtocolError` for any other."""
+        reason, thread = parse_stop(packet)
+        if thread is not None:
+            self._thread_ids.setdefault(reason.vcpu, thread)
+        return reason
+
+    def note_stop(self) -> None:
+        """Note that the machine has stopped."""
+        self.running = False
+        self._general = None
+
+    def note_exit(self) -> None:
+        """Note that the machine has ended, and close."""
+        self._exited = True
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection. Safe to call twice."""
+        self.closed = True
+        self.running = False
+        self.link.close()

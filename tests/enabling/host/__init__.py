@@ -1,0 +1,1 @@
+"""The host's evaluation of clauses."""

@@ -1,0 +1,50 @@
+"""What must hold of a program before anything is done for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from probekit.buffers.layout import RECORD_HEADER
+from probekit.enabling.ecb import match_program
+from probekit.errors import ProbekitError
+from probekit.ir.build import compile_program
+from probekit.providers.registry import make_registry
+from probekit.session.checks import NoMatchError, check_matches, check_records, refuse_destructive
+from probekit.session.options import Options
+
+
+def _check(script: str, options: Options) -> None:
+    check_matches(match_program(compile_program(script, allow_bare=True), make_registry(None)), options)
+
+
+def test_a_description_without_a_probe_is_named_with_its_clause() -> None:
+    with pytest.raises(NoMatchError, match="probe description :::nosuch does not match any probes") as caught:
+        _check("BEGIN { } nosuch { }", Options())
+    assert (caught.value.clause, caught.value.tag) == (1, "D_PDESC_ZERO")
+    assert caught.value.hint == "list the probes with -l, or allow it with -Z"
+    _check("BEGIN { } nosuch { }", Options(zdefs=True))
+
+
+def test_a_number_without_a_probe_is_an_error_with_zdefs_too() -> None:
+    for options in (Options(), Options(zdefs=True)):
+        with pytest.raises(NoMatchError, match="there is no probe 987654") as caught:
+            _check("987654", options)
+        assert (caught.value.tag, caught.value.hint) == ("D_PDESC_INVAL", "list the probes with -l")
+
+
+def test_a_record_that_never_fits_is_an_error_from_the_start() -> None:
+    program = compile_program("BEGIN { trace(1); } END { trace(execname); trace(probename); }")
+    largest = max(RECORD_HEADER.size + clause.record.size for clause in program.clauses if clause.record is not None)
+    check_records(program, Options(bufsize=largest))
+    with pytest.raises(ProbekitError, match="Enabling exceeds size of buffer") as caught:
+        check_records(program, Options(bufsize=largest - 1))
+    assert f"a record takes {largest} bytes" in caught.value.hint
+
+
+def test_destructive_actions_need_their_option() -> None:
+    program = compile_program("BEGIN { panic(); }")
+    refuse_destructive(program, Options(destructive=True))
+    refuse_destructive(compile_program("BEGIN { trace(1); }"), Options())
+    with pytest.raises(ProbekitError, match="Destructive actions not allowed") as caught:
+        refuse_destructive(program, Options())
+    assert caught.value.hint == "panic() is one; -w allows them"

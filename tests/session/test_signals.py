@@ -1,0 +1,53 @@
+"""Signals are noted while a guest is attached, and raise nothing there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from probekit.session.signals import Interrupts
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_noted_and_raises_nothing(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with Interrupts() as interrupts:
+        os.kill(os.getpid(), number)
+        assert interrupts.pending == number
+    assert signal.getsignal(number) is before
+
+
+def test_the_first_signal_counts() -> None:
+    with Interrupts() as interrupts:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupts.pending == signal.SIGTERM
+
+
+def test_the_handlers_stay_until_the_outermost_is_left() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    interrupts = Interrupts()
+    with interrupts:
+        with interrupts:
+            inside = signal.getsignal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) == inside != before
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_another_thread_changes_no_handlers_and_may_ask_for_the_end() -> None:
+    interrupts = Interrupts()
+    before = signal.getsignal(signal.SIGINT)
+    seen: list[object] = []
+
+    def work() -> None:
+        with interrupts:
+            seen.append(signal.getsignal(signal.SIGINT))
+            interrupts.request()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [before] and interrupts.pending == signal.SIGINT
