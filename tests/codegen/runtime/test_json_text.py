@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from probekit.interp import json_text
 from tests.codegen.compared import Compared
-from tests.codegen.machine import DATA, Machine
+from tests.codegen.emulated_kernel import DATA
+from tests.codegen.machine import Machine
 
 EXAMPLES = int(os.environ.get("PROBEKIT_FUZZ", "120"))
 _SIZE = 1024
