@@ -94,6 +94,8 @@ def _stop_and_free(held: Holdings) -> None:
             held.registered.stop_calls(point)
         raise GuestError(held.keep)
     if held.bypassed:
+        if not held.target.running:
+            held.target.resume()
         leave(held.target, held.clock.paused)
     with vacated(
         held.safe_point,

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Protocol
 
-from probekit.errors import Cancelled, GuestError, SafePointTimeout, TargetError
+from probekit.errors import Cancelled, GuestError, JournalError, SafePointTimeout, TargetError
 from probekit.guest.call_points import LANDING, CallPoints
 from probekit.guest.calls import GENERAL_REGISTERS, CallPurpose, GuestCall, OtherCall, is_pointer
 from probekit.guest.health import check_status
@@ -162,10 +163,14 @@ class SafePoint:
         )
         self._log.call_started(GuestCall(self._vcpu, self._saved, landing, frame, purpose))
         self._borrowed = True
-        self._target.write(frame - 8, landing.to_bytes(8, "little"))
-        self._target.set_breakpoint(landing)
         try:
-            self._target.set_regs(self._vcpu, regs)
+            self._target.write(frame - 8, landing.to_bytes(8, "little"))
+            self._target.set_breakpoint(landing)
+        except TargetError:
+            self._keep_task(frame)
+            raise
+        try:
+            self._send(regs, frame)
             result = self._await_return(function, landing, frame, timeout)
         finally:
             if not _runs(self._target):
@@ -175,6 +180,23 @@ class SafePoint:
         self._borrowed = False
         self._log.call_done(frame)
         return result
+
+    def _send(self, regs: Regs, frame: int) -> None:
+        """Give the task the registers of a call. When the stub refuses, look whether it has its own still."""
+        try:
+            self._target.set_regs(self._vcpu, regs)
+        except TargetError:
+            with suppress(TargetError):
+                now = self._target.regs(self._vcpu)
+                if all(now[name] == value for name, value in self._saved.items()):
+                    self._keep_task(frame)
+            raise
+
+    def _keep_task(self, frame: int) -> None:
+        """Note that a call was not begun: the task has its own registers. The first error is the one to raise."""
+        self._borrowed = False
+        with suppress(JournalError):
+            self._log.call_done(frame)
 
     def call_pointer(self, function: int, *args: int, what: str, purpose: CallPurpose = _OTHER) -> int:
         """Call a function that returns a pointer; raises :class:`GuestError` for NULL and error pointers.

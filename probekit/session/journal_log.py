@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Self
 
 import psutil
 
+from probekit.errors import JournalError
 from probekit.guest.calls import GuestCall
 from probekit.guest.linux import Allocation
 from probekit.kernel.kernel import Kernel
@@ -29,6 +33,8 @@ class JournalLog:
         """Begin with a journal that says nothing yet."""
         self._journal = journal
         self._said = Replay()
+        self._owed: deque[Callable[[], None]] = deque()
+        """Writes what has happened and the disk did not take; it comes before whatever is written next."""
 
     @classmethod
     def reopen(cls, state: JournalState) -> Self:
@@ -79,64 +85,80 @@ class JournalLog:
 
     def edits(self, edits: Sequence[Edit]) -> None:
         """Note edits before the first byte of them is written."""
+        self._write_owed()
         self._journal.edits(edits)
         self._said.edits(edits)
 
     def reverted(self) -> None:
         """Note that all edits are undone."""
         for batch in reversed(self.batches):
-            self._journal.reverted(batch.number)
             self._said.reverted(batch.number)
+            self._happened(partial(self._journal.reverted, batch.number))
 
     def allocated(self, memory: Allocation) -> None:
         """Note that guest memory is ours."""
-        self._said.allocated(memory)  # it is, whether or not the disk takes it
-        self._journal.allocated(memory)
+        self._said.allocated(memory)
+        self._happened(lambda: self._journal.allocated(memory))
 
     def freed(self, memory: Allocation) -> None:
         """Note that guest memory was freed."""
-        self._journal.freed(memory.addr)
         self._said.freed(memory.addr)
+        self._happened(lambda: self._journal.freed(memory.addr))
 
     def registered(self, items: Sequence[Registration]) -> None:
         """Note registrations before the kernel makes them."""
+        self._write_owed()
         self._journal.registered(items)
         self._said.registered(items)
 
     def unregistered(self, items: Sequence[Registration]) -> None:
         """Note that the kernel took registrations back."""
-        self._journal.unregistered(items)
         self._said.unregistered(items)
+        self._happened(lambda: self._journal.unregistered(items))
 
     def call_started(self, call: GuestCall) -> None:
         """Note that a guest task is about to be borrowed."""
+        self._write_owed()
         self._journal.call_started(call)
         self._said.call_started(call)
 
     def call_returned(self, rsp: int, value: int) -> None:
         """Note what a call returned."""
         result = CallResult(rsp, value)
+        self._write_owed()
         self._journal.call_returned(result)
         self._said.call_returned(result)
 
     def call_done(self, rsp: int) -> None:
         """Note that the task of a call was given back."""
-        self._said.call_done(rsp)  # it was, whether or not the disk takes it
-        self._journal.call_done(rsp)
+        self._said.call_done(rsp)
+        self._happened(lambda: self._journal.call_done(rsp))
 
     def table_written(self, addr: int) -> None:
         """See :class:`probekit.enabling.api.EngineLog`."""
+        self._write_owed()
         self._journal.table_written(addr)
         self._said.table_written(addr)
 
     def table_wiped(self) -> None:
         """See :class:`probekit.enabling.api.EngineLog`."""
+        self._write_owed()
         self._journal.table_wiped()
         self._said.table_wiped()
 
     def contents(self) -> bytes:
         """Return all of it as bytes, for the guest to keep."""
         return self._journal.contents()
+
+    def _happened(self, write: Callable[[], None]) -> None:
+        """Write what has happened in the guest. It has, whether or not the disk takes it now."""
+        self._owed.append(write)
+        self._write_owed()
+
+    def _write_owed(self) -> None:
+        while self._owed:
+            self._owed[0]()
+            self._owed.popleft()
 
     # -- the file ----------------------------------------------------------------------------------------------------
 
@@ -151,6 +173,8 @@ class JournalLog:
     def close(self, *, keep: bool = False) -> None:
         """Remove the journal when nothing of ours is left in the guest. Keep it otherwise, and always for ``keep``."""
         if keep or self.needed:
+            with suppress(JournalError):  # the last chance: a recovery then has less to find out
+                self._write_owed()
             self._journal.close()
         else:
             self._journal.close_clean()
