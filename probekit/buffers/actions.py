@@ -1,16 +1,15 @@
 """What one firing of one clause records, and what the consumer does with it.
 
-A clause whose predicate held leaves one *record*: a header and the fields of
-all its data-recording actions, at fixed offsets. The consumer walks the
-clause's actions in order and renders each from its fields.
+A clause whose predicate held leaves one *record*: a header, and the fields of all its data-recording actions at fixed
+offsets. The consumer goes through the clause's actions in order and renders each from its fields.
 
     printf("%d %s", pid, execname); trace(arg0);
     fields  0: int 4 bytes at 0   1: string 16 bytes at 8   2: int 8 bytes at 24
     actions Printf(format, (0, 1)), TraceAction(2)
 
-``field`` and ``fields`` are numbers of ``RecordPlan.fields``; ``agg`` and
-``aggs`` are numbers of the program's aggregations (``AggPlan.index``). An action
-without a field is still an action of the plan: the consumer needs its place.
+``field`` and ``fields`` are indexes of ``RecordPlan.fields``. ``agg`` and ``aggs`` are indexes of the program's
+aggregations (``AggPlan.index``). An action without a field is still an action of the plan: the consumer needs its
+place. Destructive actions need ``-w``.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from __future__ import annotations
 from typing import Literal
 
 from probekit.buffers.formats import Format
+from probekit.buffers.print_types import PrintType
 from probekit.records import record
 
 __all__ = (
@@ -37,14 +37,6 @@ __all__ = (
     "Normalize",
     "Panic",
     "Print",
-    "PrintArray",
-    "PrintEnum",
-    "PrintInt",
-    "PrintMember",
-    "PrintPointer",
-    "PrintString",
-    "PrintStruct",
-    "PrintType",
     "Printa",
     "Printf",
     "Raise",
@@ -65,291 +57,245 @@ __all__ = (
 )
 
 FieldKind = Literal["int", "uint", "string", "probe", "bytes", "stack"]
-"""``int``/``uint``: 1, 2, 4 or 8 bytes, little endian. ``string``: NUL-padded bytes.
+"""What a field holds.
 
-``probe``: no bytes at all; the consumer knows the probe that fired and takes
-``probeprov``/``probemod``/``probefunc``/``probename`` from it (``RecordField.detail``).
-``bytes``: memory as it was (``tracemem``, ``print``, a traced struct or array).
-``stack``: 8-byte addresses, innermost first, ended by the first 0 or the field's end
-(``size`` is 8 times the frames asked for; all 0 when there is no kernel stack).
+- ``int``, ``uint``: 1, 2, 4 or 8 bytes, little endian
+- ``string``: bytes padded with NULs
+- ``probe``: no bytes at all; the consumer knows the probe that fired and takes ``probeprov``, ``probemod``,
+  ``probefunc`` or ``probename`` from it (``RecordField.detail``)
+- ``bytes``: memory as it was (``tracemem``, ``print``, a traced struct or array)
+- ``stack``: 8-byte addresses, innermost first, which end at the first 0 or with the field; all 0 without a kernel stack
 """
 
 SymbolKind = Literal["sym", "func", "mod", "usym", "ufunc", "umod", "uaddr"]
+"""How an address is shown."""
 
 
 @record
 class RecordField:
-    """One recorded item. ``offset``: bytes from the end of the record header; ``size``: bytes (0 for ``probe``).
-
-    ``detail`` of an integer field that holds an address: a :data:`SymbolKind`, when D's type of it is what
-    ``sym()`` and its kin return (``printf("%s", sym(x))``, ``trace(func(x))``); else empty.
-    """
+    """One recorded item."""
 
     offset: int
+    """Bytes from the end of the record's header."""
     size: int
+    """Bytes; 0 for ``probe``, 8 times the number of frames for ``stack``."""
     kind: FieldKind
     detail: str = ""
+    """The name of the built-in for ``probe``.
+
+    For an integer whose D type is the result of ``sym()``, ``func()`` and so on (``printf("%s", sym(x))``), its
+    :data:`SymbolKind`. Otherwise empty.
+    """
 
 
 @record
 class TraceAction:
-    """``trace(x)``: print field ``field`` as DTrace's default rendering does, whatever its kind."""
+    """``trace(x)``: print a field in DTrace's default form for its kind."""
 
     field: int
 
 
 @record
 class Printf:
-    """``printf(format, ...)``: ``fields`` are the arguments in order (those for ``*`` included, where they stand)."""
+    """``printf(format, ...)``."""
 
     format: Format
     fields: tuple[int, ...]
+    """The arguments in order, those for ``*`` in their places."""
 
 
 @record
 class Printa:
-    """``printa([format,] @a, @b ...)``: ``format`` None is DTrace's own table. ``aggs`` in the order written.
+    """``printa([format,] @a, @b ...)``.
 
-    In a format, plain conversions take the key's elements in order, ``%@`` ones the aggregations' values in order.
+    In a format, plain conversions take the elements of the key in order, and ``%@`` ones the values of the
+    aggregations in order.
     """
 
     format: Format | None
+    """None: DTrace's own table."""
     aggs: tuple[int, ...]
+    """In the order in which they are written."""
 
 
 @record
 class Clear:
-    """``clear(@a)``: values become zero, keys stay."""
+    """``clear(@a)``: set the values to zero, and keep the keys."""
 
     agg: int
 
 
 @record
 class Trunc:
-    """``trunc(@a[, n])``: ``field`` holds n (a signed integer), None removes every key."""
+    """``trunc(@a[, n])``: keep only the first keys, or the last ones for a negative number."""
 
     agg: int
     field: int | None = None
+    """The number of keys, a signed integer; None: remove every key."""
 
 
 @record
 class Normalize:
-    """``normalize(@a, n)``: ``field`` holds n (an unsigned integer)."""
+    """``normalize(@a, n)``: divide the values when they are printed."""
 
     agg: int
     field: int
+    """The divisor, an unsigned integer."""
 
 
 @record
 class Denormalize:
-    """``denormalize(@a)``."""
+    """``denormalize(@a)``: print the values as they are."""
 
     agg: int
 
 
 @record
 class Stack:
-    """``stack([n])``, ``ustack([n])``, ``jstack()`` as statements: ``field`` is of kind ``stack``."""
+    """``stack([n])``, ``ustack([n])``, ``jstack()`` as statements: print the stack in a field."""
 
     field: int
     user: bool = False
+    """True for a user stack."""
 
 
 @record
 class SymbolAction:
-    """``sym(addr)``, ``func(addr)``, ``mod(addr)``, the ``u`` ones, as statements: ``field`` is an 8-byte ``uint``."""
+    """``sym(addr)``, ``func(addr)``, ``mod(addr)`` and the ``u`` ones as statements: print what an address is in."""
 
     kind: SymbolKind
     field: int
+    """The address: an 8-byte ``uint``."""
 
 
 @record
 class Tracemem:
-    """``tracemem(addr, size[, dsize])``: ``field`` is ``bytes`` of ``size``.
-
-    ``size_field``: the integer ``dsize``, None without; below 0 or above ``size``, all bytes are shown.
-    """
+    """``tracemem(addr, size[, dsize])``: dump memory."""
 
     field: int
+    """The memory: ``bytes``."""
     size_field: int | None = None
-
-
-@record
-class PrintInt:
-    """An integer of ``print()``. ``name``: the C type as declared; ``bits``: its width, 8 to 64.
-
-    ``bit_offset``/``bit_size``: of a bit-field within its ``bits`` (``bit_size`` 0: not one). ``char``: shown as a
-    character (``char``, ``signed char``, ``unsigned char``, not ``int8_t``).
-    """
-
-    name: str
-    bits: int
-    signed: bool
-    char: bool = False
-    bit_offset: int = 0
-    bit_size: int = 0
-
-
-@record
-class PrintPointer:
-    """A pointer (or function) of ``print()``: shown as its value, never followed."""
-
-    name: str
-
-
-@record
-class PrintString:
-    """A D ``string`` of ``size`` bytes."""
-
-    size: int
-    name: str = "string"
-
-
-@record
-class PrintEnum:
-    """An enum of ``print()``. ``values``: (name, value) as declared."""
-
-    name: str
-    bits: int
-    values: tuple[tuple[str, int], ...]
-
-
-@record
-class PrintArray:
-    """An array of ``print()``. ``name``: the whole type, such as ``int [4]``; ``stride``: bytes of an element."""
-
-    name: str
-    element: PrintType
-    count: int
-    stride: int
-
-
-@record
-class PrintMember:
-    """A member: ``name`` empty for an anonymous struct or union; ``offset`` in bytes from the parent's start."""
-
-    name: str
-    offset: int
-    type: PrintType
-
-
-@record
-class PrintStruct:
-    """A struct or union of ``print()``. ``name`` with its word: ``struct foo``; ``size`` in bytes."""
-
-    name: str
-    members: tuple[PrintMember, ...]
-    size: int
-
-
-PrintType = PrintInt | PrintPointer | PrintString | PrintEnum | PrintArray | PrintStruct
+    """``dsize``, an integer: how many bytes to show. All, when it is None, below 0, or above the field's size."""
 
 
 @record
 class Print:
-    """``print(x)``: ``field`` holds the value itself (``bytes``, or an integer or string), ``type`` its shape.
-
-    ``addr_field``: ``print(ptr)`` (Oracle's form) shows what the pointer points at; this integer is the pointer and
-    ``type`` the pointed-at type. None: the value itself is printed (illumos' form).
-    """
+    """``print(x)``: print a value with its names and types."""
 
     field: int
+    """The value: ``bytes``, an integer or a string."""
     type: PrintType
+    """Its shape."""
     addr_field: int | None = None
+    """The pointer, an integer, in ``print(ptr)``, where the value is what it points at (Oracle's form).
+
+    None: the value itself is printed (illumos' form).
+    """
 
 
 @record
 class Speculate:
-    """``speculate(id)``: all of this record belongs to speculation ``id`` (an integer field); first of the actions."""
+    """``speculate(id)``: the whole record belongs to a speculation. It is the first of the actions."""
 
     field: int
+    """The speculation's number."""
 
 
 @record
 class Commit:
-    """``commit(id)``: what speculation ``id`` holds is output here. The record itself shows nothing."""
+    """``commit(id)``: print what a speculation holds. The record itself shows nothing."""
 
     field: int
+    """The speculation's number."""
 
 
 @record
 class Discard:
-    """``discard(id)``: forget what speculation ``id`` holds."""
+    """``discard(id)``: forget what a speculation holds."""
 
     field: int
+    """The speculation's number."""
 
 
 @record
 class Setopt:
-    """``setopt(name[, value])``: string fields; ``value`` None is a bare name."""
+    """``setopt(name[, value])``: set an option."""
 
     name: int
+    """The field of its name, a string."""
     value: int | None = None
+    """The field of its value, a string; None without a value."""
 
 
 @record
 class System:
-    """``system(format, ...)``: run the formatted text by the shell, output in place. Destructive."""
+    """``system(format, ...)``: run the formatted text by the shell, with its output in place. Destructive."""
 
     format: Format
     fields: tuple[int, ...]
+    """The arguments in order."""
 
 
 @record
 class Freopen:
-    """``freopen(format, ...)``: output goes to that file from here on; an empty name is the first output. Destructive.
+    """``freopen(format, ...)``: send the output to a file from now on. Destructive.
 
-    ``freopen("")`` restores standard output.
+    An empty name (``freopen("")``) restores standard output.
     """
 
     format: Format
+    """The file's name."""
     fields: tuple[int, ...]
+    """The arguments in order."""
 
 
 @record
 class Ftruncate:
-    """``ftruncate()``: cut the output file to nothing, if it is a file."""
+    """``ftruncate()``: cut the output file to nothing, if it is a file. Destructive."""
 
 
 @record
 class Raise:
-    """``raise(signal)``: to the process that fired the probe. Destructive."""
+    """``raise(signal)``: send a signal to the process that fired the probe. Destructive."""
 
     field: int
+    """The signal's number."""
 
 
 @record
 class Stop:
-    """``stop()``: the process that fired the probe. Destructive."""
+    """``stop()``: stop the process that fired the probe. Destructive."""
 
 
 @record
 class Panic:
-    """``panic()``. Destructive; on the host it does nothing."""
+    """``panic()``: panic the guest's kernel; nothing on the host. Destructive."""
 
 
 @record
 class Breakpoint:
-    """``breakpoint()``. Destructive; on the host it does nothing."""
+    """``breakpoint()``: nothing on the host. Destructive."""
 
 
 @record
 class Chill:
-    """``chill(ns)``: wait. ``field``: nanoseconds, at most half a second in all each second. Destructive."""
+    """``chill(ns)``: wait, for at most half a second of each second. Destructive."""
 
     field: int
+    """Nanoseconds."""
 
 
 @record
 class Exit:
-    """``exit(status)``: tracing ends when the consumer meets it; ``field`` holds the status."""
+    """``exit(status)``: end tracing when the consumer meets it."""
 
     field: int
+    """The exit status."""
 
 
 @record
 class Default:
-    """The default action of an empty clause: the probe's line, and nothing more."""
+    """The default action of an empty clause: print the probe's line, and nothing more."""
 
 
 Action = (
@@ -388,24 +334,11 @@ def action_name(action: Action) -> str:
 
 RECORDING: frozenset[type] = frozenset(
     (
-        *(
-            TraceAction,
-            Printf,
-            Printa,
-            Clear,
-            Trunc,
-            Normalize,
-            Denormalize,
-            Stack,
-            SymbolAction,
-            Tracemem,
-            Print,
-            Speculate,
-        ),
-        *(Setopt, System, Freopen, Ftruncate, Exit, Default),
+        *(TraceAction, Printf, Printa, Clear, Trunc, Normalize, Denormalize, Stack, SymbolAction, Tracemem, Print),
+        *(Speculate, Setopt, System, Freopen, Ftruncate, Exit, Default),
     )
 )
-"""Actions whose firing shows the probe's line when output is not quiet: what DTrace records data for.
+"""The actions whose firing shows the probe's line when output is not quiet: those that DTrace records data for.
 
 The others (``commit discard raise stop panic breakpoint chill``) show nothing by themselves.
 """
@@ -413,11 +346,13 @@ The others (``commit discard raise stop panic breakpoint chill``) show nothing b
 
 @record
 class RecordPlan:
-    """The record of one clause. ``size``: bytes of all fields, padded to 8 (the header not counted)."""
+    """The record of one clause."""
 
     fields: tuple[RecordField, ...]
     actions: tuple[Action, ...]
+    """In the order of the clause."""
     size: int
+    """Bytes of all fields, padded to 8, without the header."""
 
     @property
     def shown(self) -> bool:
@@ -426,9 +361,9 @@ class RecordPlan:
 
 
 def field_layout(items: list[tuple[int, FieldKind, str]]) -> tuple[tuple[RecordField, ...], int]:
-    """Place ``(size, kind, detail)`` items one after another, integers aligned to their size, the rest to 8.
+    """Place items of bytes, kind and detail one after another: integers aligned to their size, all others to 8.
 
-    Returns the fields and the total size in bytes, padded to 8.
+    Returns the fields, and the size of all of them in bytes, padded to 8.
     """
     fields: list[RecordField] = []
     offset = 0

@@ -1,19 +1,18 @@
-"""Aggregating functions: how many words a value has, how it starts, merges and finishes.
+"""Define the aggregating functions: how many words a value has, how it starts, and how two values merge.
 
-A value in guest memory is a row of 64-bit words. Tables of several CPUs merge
-word by word on the host.
+A value in guest memory is a row of 64-bit words. The host merges the tables of several CPUs word by word.
 
     sum        words 1   starts (0,)            merge +
     min        words 1   starts (2**63-1,)      merge min
     avg        words 2   (sum, count)           merge +, +
     stddev     words 4   (count, sum, sum of squares: low 64 bits, high 64 bits)
-    quantize   words 127, see ``quantize``
+    quantize   words 127, see :mod:`probekit.buffers.quantize`
     lquantize  words levels + 2: below the base, the levels, at and above the limit
     llquantize words as ``LogLinear.buckets`` says: below the lowest magnitude, the steps of each, above the highest
 
-How many words a value has depends on the function's parameters, so ask the
-plan (:attr:`AggPlan.words`, :attr:`AggPlan.initial`), not the function.
-:func:`datum` makes the words of one datum alone; merging it in is feeding.
+The number of words depends on the function's parameters, so the plan has it (:attr:`AggPlan.words`,
+:attr:`AggPlan.initial`), not the function. :func:`datum` makes the words of one datum alone; to add a datum to a value
+is to merge the two.
 """
 
 from __future__ import annotations
@@ -40,49 +39,50 @@ __all__ = (
 AggFuncName = Literal["count", "sum", "avg", "min", "max", "stddev", "quantize", "lquantize", "llquantize"]
 
 Words = tuple[int, ...]
+"""The words of a value, signed."""
 
 _MASK = (1 << 64) - 1
 _MAX, _MIN = (1 << 63) - 1, -(1 << 63)
 
 
 def as_signed(word: int) -> int:
-    """A 64-bit word as a signed integer."""
+    """Return a 64-bit word as a signed integer."""
     word &= _MASK
     return word - (1 << 64) if word >> 63 else word
 
 
 def _add(a: Sequence[int], b: Sequence[int]) -> Words:
     sums = tuple(x + y for x, y in zip(a, b, strict=True))
-    # Wrapping is rare; 127 buckets of each of many keys are not wrapped one by one for nothing.
+    # Wrapping is rare, so the 127 buckets of each of many keys are not wrapped one by one.
     return sums if min(sums) >= _MIN and max(sums) <= _MAX else tuple(map(as_signed, sums))
 
 
 def _wide(low: int, high: int) -> int:
+    """Return the 128-bit integer of two words."""
     return (low & _MASK) | (high & _MASK) << 64
 
 
 def _add_stddev(a: Sequence[int], b: Sequence[int]) -> Words:
-    """Counts and sums as 64-bit words; the sum of squares carries from its low word into the high one."""
+    """Add counts and sums as 64-bit words; the sum of squares carries from its low word into the high one."""
     squares = _wide(a[2], a[3]) + _wide(b[2], b[3])
     return as_signed(a[0] + b[0]), as_signed(a[1] + b[1]), as_signed(squares), as_signed(squares >> 64)
 
 
 @record
 class AggFunc:
-    """One aggregating function. ``words``: of a value (0: the plan's parameters decide, see :class:`AggPlan`).
-
-    ``initial``: before the first datum; ``merge``: two CPUs' values; ``takes_value``: False for ``count()`` alone;
-    ``takes_increment``: a last argument may say by how much a bucket grows; ``parameters``: how many constants the
-    function takes between value and increment.
-    """
+    """An aggregating function."""
 
     name: AggFuncName
     words: int
+    """Words of a value; 0 when the plan's parameters decide (see :class:`AggPlan`)."""
     initial: Words
+    """A value before its first datum; empty when the plan's parameters decide."""
     merge: Callable[[Sequence[int], Sequence[int]], Words]
+    """Merges the values of two CPUs."""
     takes_value: bool = True
+    """False for ``count()`` alone."""
     takes_increment: bool = False
-    parameters: int = 0
+    """True when a last argument may say how much a bucket grows."""
 
 
 AGG_FUNCS: dict[str, AggFunc] = {
@@ -95,53 +95,61 @@ AGG_FUNCS: dict[str, AggFunc] = {
         AggFunc("max", 1, (_MIN,), lambda a, b: (max(a[0], b[0]),)),
         AggFunc("stddev", 4, (0, 0, 0, 0), _add_stddev),
         AggFunc("quantize", BUCKETS, (0,) * BUCKETS, _add, takes_increment=True),
-        AggFunc("lquantize", 0, (), _add, takes_increment=True, parameters=3),
-        AggFunc("llquantize", 0, (), _add, takes_increment=True, parameters=4),
+        AggFunc("lquantize", 0, (), _add, takes_increment=True),
+        AggFunc("llquantize", 0, (), _add, takes_increment=True),
     )
 }
 
 KeyPartKind = Literal["int", "uint", "string", "probe", "stack"]
+"""What a part of a key is.
+
+- ``int``, ``uint``: one word, already extended to 64 bits
+- ``string``: bytes padded with NULs
+- ``probe``: one word, the probe's ID, for which the consumer puts ``KeyPart.detail`` (``probefunc`` ...)
+- ``stack``: 8-byte addresses, innermost first, padded with zeros
+"""
 
 
 @record
 class KeyPart:
-    """One element of an aggregation's key tuple, always 8-byte aligned in memory.
-
-    ``kind`` ``int``/``uint``: one word (already extended to 64 bits; ``bits`` is its D width for printing;
-    ``detail``: empty, or ``sym func mod usym ufunc umod uaddr`` for an address that is printed so);
-    ``string``: ``size`` bytes, NUL-padded; ``probe``: one word, the probe's ID, which the consumer
-    turns into ``detail`` (``probefunc`` ...); ``stack``: ``size`` bytes of 8-byte addresses, innermost first,
-    0-padded (``stack(n)``: ``size`` is 8 n; ``detail`` is ``ustack`` for a user's one). In an :data:`AggKey` a
-    stack is its bytes.
-    """
+    """A part of an aggregation's key, 8-byte aligned in memory."""
 
     kind: KeyPartKind
     size: int = 8
+    """Bytes in memory: of ``stack(n)`` 8 times n."""
     bits: int = 64
+    """The width of an integer's D type, for printing."""
     detail: str = ""
+    """The built-in's name for ``probe``; ``ustack`` for a user stack.
+
+    ``sym``, ``func``, ``mod``, ``usym``, ``ufunc``, ``umod`` or ``uaddr`` for an address that is printed so. Otherwise
+    empty.
+    """
 
     @property
     def words(self) -> int:
-        """Space in 64-bit words."""
+        """Its size in 64-bit words."""
         return -(-self.size // 8)
 
 
 @record
 class AggPlan:
-    """One aggregation of a program. ``name``: without the ``@`` (empty for ``@``). ``index``: its number.
-
-    ``params``: of ``lquantize`` base, limit, step; of ``llquantize`` factor, low and high magnitude, steps.
-    """
+    """An aggregation of a program."""
 
     index: int
+    """Its index in the program's aggregations."""
     name: str
+    """Without the ``@``; empty for ``@`` itself."""
     func: AggFuncName
+    """Its function."""
     keys: tuple[KeyPart, ...]
+    """The parts of its key."""
     params: tuple[int, ...] = ()
+    """Base, limit and step of ``lquantize``; factor, low and high magnitude, and steps of ``llquantize``."""
 
     @property
     def words(self) -> int:
-        """Words of a value."""
+        """How many words a value has."""
         return len(self.initial)
 
     @property
@@ -156,11 +164,11 @@ class AggPlan:
                 return AGG_FUNCS[self.func].initial
 
     def merge(self, a: Sequence[int], b: Sequence[int]) -> Words:
-        """Two values as one."""
+        """Merge two values."""
         return AGG_FUNCS[self.func].merge(a, b)
 
     def since(self, now: Sequence[int], before: Sequence[int]) -> Words:
-        """What came to a value between two readings. Of ``min`` and ``max`` that is the whole value."""
+        """Return what was added to a value between two readings. For ``min`` and ``max`` that is the whole value."""
         match self.func:
             case "min" | "max":
                 return tuple(now)
@@ -173,17 +181,17 @@ class AggPlan:
 
     @property
     def key_words(self) -> int:
-        """Words of the whole key tuple."""
+        """How many words the whole key has."""
         return sum(k.words for k in self.keys)
 
     @property
     def constant_keyed(self) -> bool:
-        """True when the probe alone decides the key, so that each site can own its value."""
+        """True when the probe alone decides the key, so that each site can have its own value."""
         return all(k.kind == "probe" for k in self.keys)
 
 
 AggKey = tuple[int | str | bytes, ...]
-"""A key as the consumer sees it: integers, and strings."""
+"""A key as the consumer has it: integers, strings (bytes), names that the probe decides (str), stacks (bytes)."""
 
 
 @lru_cache(maxsize=64)
@@ -192,7 +200,10 @@ def _log_linear(params: tuple[int, ...]) -> LogLinear:
 
 
 def datum(plan: AggPlan, value: int | None, increment: int = 1) -> Words:
-    """The words of one datum alone. ``value``: None for ``count()``; ``increment``: of the bucket of a histogram."""
+    """Return the words of one datum alone.
+
+    ``value``: None for ``count()``; ``increment``: how much the bucket of a histogram grows.
+    """
     number = as_signed(value or 0)
     match plan.func:
         case "count":

@@ -1,4 +1,4 @@
-"""``printf()`` format strings, parsed once at compile time and rendered by the consumer.
+"""Parse ``printf()`` format strings, once at compile time. The consumer renders them.
 
 "%-5d|%s\\n"   ->   Conversion("-", 5, None, "", "d"), "|", Conversion("", None, None, "", "s"), "\\n"
 """
@@ -10,34 +10,39 @@ from probekit.records import record
 __all__ = ("MAX_WIDTH", "Conversion", "Format", "PrintfFormatError", "parse_format")
 
 MAX_WIDTH = 4096
-"""The largest width or precision that a format may ask for."""
+"""The largest width or precision that a format may have."""
 
 _POINTER_WIDTH = 16
 
 
 @record
 class Conversion:
-    """One ``%`` conversion. ``flags``: of ``#0-+ '@``; ``width``/``precision``: None unless given.
-
-    ``letter``: the verb. ``star_width``/``star_precision``: taken from an argument. The width ``?`` is a pointer's
-    (16). ``length``: ``h l ll L w`` as written (the compiler checks them; the argument's own type decides).
-    """
+    """A ``%`` conversion."""
 
     flags: str
+    """Characters of ``#0-+ '@``."""
     width: int | None
+    """None unless given; 16 for ``?``, the width of a pointer."""
     precision: int | None
+    """None unless given."""
     length: str
+    """``h``, ``l``, ``ll``, ``L`` or ``w`` as written. The compiler checks it; the argument's own type decides."""
     letter: str
+    """The conversion's letter, such as ``d``."""
     star_width: bool = False
+    """True when an argument gives the width."""
     star_precision: bool = False
+    """True when an argument gives the precision."""
 
 
 @record
 class Format:
-    """A parsed format. ``parts``: literal text and conversions in order; ``text``: as written."""
+    """A parsed format."""
 
     text: str
+    """The format as it is written."""
     parts: tuple[str | Conversion, ...]
+    """Literal text and conversions, in order."""
 
     @property
     def conversions(self) -> tuple[Conversion, ...]:
@@ -46,7 +51,7 @@ class Format:
 
 
 class PrintfFormatError(ValueError):
-    """A format string that means nothing. ``offset``: where in it."""
+    """A format string that is not valid. ``offset``: where in it."""
 
     def __init__(self, message: str, offset: int) -> None:
         super().__init__(message)
@@ -54,11 +59,11 @@ class PrintfFormatError(ValueError):
 
 
 _FLAGS = frozenset("#+ '@")
-_PREFIXES = frozenset("hlLw")
+_LENGTHS = frozenset("hlLw")
 
 
 def parse_format(text: str) -> Format:
-    """Read a format string. Raises :class:`PrintfFormatError`; which letters and types fit is the compiler's affair."""
+    """Parse a format string. Raises :class:`PrintfFormatError`. The compiler checks which letters and types fit."""
     parts: list[str | Conversion] = []
     literal: list[str] = []
     done = 0
@@ -80,7 +85,7 @@ def parse_format(text: str) -> Format:
 
 
 def _conversion(text: str, start: int) -> tuple[Conversion, int]:
-    """The conversion that begins at ``start``, and where it ends. Flags, width and prefixes come in any order."""
+    """Return the conversion that begins at ``start``, and its end. Flags, width and lengths may be in any order."""
     flags = length = ""
     width: int | None = None
     precision: int | None = None
@@ -115,7 +120,7 @@ def _conversion(text: str, start: int) -> tuple[Conversion, int]:
             dot, digits, precision = True, False, 0
         elif c == "?":
             width = _POINTER_WIDTH
-        elif c in _PREFIXES:
+        elif c in _LENGTHS:
             length += c
         elif c == "$":
             raise PrintfFormatError(f"{text[start : at + 1]!r}: positional arguments are not supported", start)

@@ -1,20 +1,19 @@
-"""The bytes in guest memory: record headers and the per-CPU block. Writer and reader both start here.
+"""Lay out the bytes in guest memory: record headers and the per-CPU block. Writer and reader both use this module.
 
-Each CPU owns one *block* in guest memory; nobody else writes it but for the
-ring's tail, which is the host's. A slot in the kernel's own per-CPU area holds
-the block's address, so that in-guest code finds it with one load.
+Each CPU has its own *block* in guest memory. Only that CPU writes it, except for the ring's tail, which is the host's.
+A slot in the kernel's own per-CPU area holds the block's address, so that code in the guest finds it with one load.
 
     block   header | dense values | hashed tables | scratch | ring
     header  u64 words, see HeaderWord; CostWords where clauses are measured
     dense   aggregations whose key the probe alone decides: site * value words
     table   open addressing: tag (0 = free), key words, value words
-    scratch what one firing works with, see probekit.buffers.variables
+    scratch the scratch memory of one firing, see probekit.buffers.variables
     ring    records, a power of two bytes; head and tail only grow
 
 A record is a header of 24 bytes and its clause's payload:
 
     u32 size (with the header, a multiple of 8)   u32 clause (PAD_CLAUSE: skip to the ring's start)
-    u64 time stamp counter                        u32 site   u32 fault (0: none, else Fault)
+    u64 time stamp counter                        u32 site   u32 fault (0: none, else FaultKind)
 """
 
 from __future__ import annotations
@@ -49,14 +48,18 @@ __all__ = (
     "walk_records",
 )
 
-BLOCK_MAGIC = 0x70726F62656B6974  # "probekit": tells a live block from memory that a reboot has swept
+BLOCK_MAGIC = 0x70726F62656B6974  # "probekit"
+"""The first word of every block: it tells a live block from memory that a reboot has cleared."""
+
 RECORD_HEADER = struct.Struct("<IIQII")
+"""Size, clause, time stamp counter, site, fault."""
 FAULT_WORDS = struct.Struct("<QQQ")
-"""The payload of a faulted clause's record: the word at fault, the action, the place of the operation."""
+"""The payload of a faulted clause's record: the word at fault, the action, the operation's index times 4."""
 
 PAD_CLAUSE = 0xFFFFFFFF
+"""The clause of a record that only fills the ring up to its end."""
 MAX_PROBES_PER_LOOKUP = 64
-"""How many entries a lookup visits before it counts a drop: bounds the time of one firing."""
+"""How many entries a look-up visits before it counts a drop. It bounds the time of one firing."""
 
 _WORD = 8
 _PAGE = 4096
@@ -64,9 +67,10 @@ _DENSE_LIMIT = 4 << 20
 
 
 Policy = Literal["switch", "fill", "ring"]
-"""What becomes of a record that finds no room: dropped and counted; the end of tracing; the oldest go instead.
+"""What happens when a record finds no room.
 
-With ``ring`` the tail is the guest's as well.
+``switch``: it is dropped and counted; ``fill``: tracing ends; ``ring``: the oldest records are dropped instead, so
+that the guest writes the tail as well.
 """
 
 
@@ -74,38 +78,45 @@ class HeaderWord(IntEnum):
     """Index of each u64 in the block's header."""
 
     MAGIC = 0
+    """``BLOCK_MAGIC``."""
     GUARD = 1
     """Not 0 while this CPU runs a clause: 1, and the bits of its NMI count where the program calls into the kernel.
 
-    A firing that finds it set is a recursion drop, unless it is the clause's own doing: see ``codegen.thunk``.
+    A firing that finds it set is a recursion drop, unless the clause itself caused the firing: see
+    :mod:`probekit.codegen.thunk`.
     """
     HEAD = 2
-    """Bytes ever written to the ring. Guest writes."""
+    """Bytes ever written to the ring. The guest writes it."""
     TAIL = 3
-    """Bytes ever read from it. Host writes."""
+    """Bytes ever read from the ring. The host writes it."""
     PRINCIPAL_DROPS = 4
+    """Records that found no room in the ring."""
     RECURSION_DROPS = 5
+    """Firings that found the guard set."""
     FAULTS = 6
+    """Clauses that a fault aborted."""
     DYNAMIC_DROPS = 7
     """Variables of threads, and elements, that found no room."""
     BUSY_DROPS = 8
-    """Elements that another CPU held too long."""
+    """Elements whose bucket another CPU kept locked too long."""
     SPEC_UNAVAILABLE = 9
+    """Calls of ``speculation()`` that found none free."""
     SPEC_BUSY = 10
+    """Calls of ``speculation()`` that found none free, but one that the host has yet to process."""
     RANDOM = 11
     """The state of ``rand()``."""
     FILLED = 12
     """Not 0 when a record found no room and the policy is ``fill``."""
     CHILL_SINCE = 13
-    """When the interval began of which ``chill()`` has a part, by the time stamp counter."""
+    """When the current interval of ``chill()`` began, by the time stamp counter."""
     CHILLED = 14
-    """Ticks of it that were waited."""
+    """Ticks that ``chill()`` has waited in that interval."""
     AGG_DROPS = 15
-    """First of one word for each aggregation."""
+    """The first of one word for each aggregation: the data that found no room in its table."""
 
 
 class FaultKind(IntEnum):
-    """Why a clause was aborted, DTrace's numbering (DTRACEFLT_*)."""
+    """Why a clause was aborted. The numbers are DTrace's (DTRACEFLT_*)."""
 
     UNKNOWN = 0
     BADADDR = 1
@@ -123,16 +134,18 @@ class FaultKind(IntEnum):
 
 @record
 class DenseStore:
-    """Values of one aggregation in a row: site ``s`` is at ``offset + s * stride`` (one value if ``single``).
-
-    ``presence``: a last word of each value is not 0 once it has had a datum; a ``count()`` needs none.
-    """
+    """The values of one aggregation in a row: that of site ``s`` is at ``offset + s * stride``."""
 
     agg: int
+    """The aggregation's index."""
     offset: int
+    """Where the first value begins in the block."""
     words: int
+    """Words of a value."""
     count: int
+    """How many values there are."""
     presence: bool
+    """True when each value has one more word, which is not 0 once it has had a datum; ``count()`` needs none."""
 
     @property
     def stride(self) -> int:
@@ -152,17 +165,22 @@ class DenseStore:
 
 @record
 class TableStore:
-    """One aggregation's hash table: ``capacity`` (a power of two) entries of ``stride`` bytes at ``offset``."""
+    """The hash table of one aggregation."""
 
     agg: int
+    """The aggregation's index."""
     offset: int
+    """Where it begins in the block."""
     key_words: int
+    """Words of a key."""
     words: int
+    """Words of a value."""
     capacity: int
+    """How many entries it has: a power of two."""
 
     @property
     def stride(self) -> int:
-        """Bytes of an entry: tag, key, value."""
+        """Bytes of an entry: its tag, key and value."""
         return (1 + self.key_words + self.words) * _WORD
 
     @property
@@ -172,78 +190,90 @@ class TableStore:
 
 
 SAMPLED_ONE_IN = 16
-"""So many firings of a measured clause for one that is timed, the first of all among them."""
+"""Of so many firings of a measured clause one is timed, beginning with the first."""
 
 
 @record
 class CostWords:
-    """What ``clauses`` clauses cost, from byte ``offset`` of the block on. Each property is the offset of a u64."""
+    """The words in which the costs of clauses are counted. Each property is the offset of a u64 in the block."""
 
     offset: int
+    """Where they begin in the block."""
     clauses: int
+    """How many clauses there are."""
 
     @property
     def entries(self) -> int:
-        """How often clauses were called: once for all at a probe."""
+        """Counts how often clauses were called: once for all clauses of a probe."""
         return self.offset
 
     @property
     def spare(self) -> int:
-        """What a calibration counts in."""
+        """A word that only calibrations increment."""
         return self.offset + _WORD
 
     def firings(self, clause: int) -> int:
-        """How often a clause has run."""
+        """Return the offset of the word that counts how often a clause has run."""
         return self.offset + (2 + 3 * clause) * _WORD
 
     def samples(self, clause: int) -> int:
-        """How many of them were timed."""
+        """Return the offset of the word that counts how many of these firings were timed."""
         return self.firings(clause) + _WORD
 
     def ticks(self, clause: int) -> int:
-        """Ticks of the time stamp counter in all of these."""
+        """Return the offset of the word with the ticks of the time stamp counter in all timed firings."""
         return self.firings(clause) + 2 * _WORD
 
     @property
     def size(self) -> int:
-        """Bytes of all of it."""
+        """Bytes of all these words."""
         return (2 + 3 * self.clauses) * _WORD
 
 
 @record
 class CpuBlockLayout:
-    """Where everything is in one CPU's block; all offsets are bytes from its start."""
+    """Where everything is in one CPU's block. All offsets are bytes from its start."""
 
     size: int
+    """Bytes of the block, a multiple of the page size."""
     stores: tuple[DenseStore | TableStore, ...]
+    """Where the values of each aggregation are."""
     ring_offset: int
     ring_size: int
+    """Bytes: a power of two, or 0 where nothing is recorded."""
     scratch_offset: int = 0
     policy: Policy = "switch"
+    """What happens when a record finds no room in the ring."""
     costs: CostWords | None = None
+    """None where clauses are not measured."""
 
     @property
     def header_words(self) -> int:
-        """Words of the header in use."""
+        """How many words of the header are in use."""
         return HeaderWord.AGG_DROPS + len(self.stores)
 
 
 class RawRecord(NamedTuple):
-    """One record out of a ring. ``timestamp``: the CPU's time stamp counter; ``fault``: 0 or a FaultKind."""
+    """A record from a ring."""
 
     clause: int
+    """The clause's index."""
     timestamp: int
+    """The CPU's time stamp counter."""
     site: int
+    """The site's number."""
     fault: int
+    """0, or a :class:`FaultKind`."""
     payload: bytes
+    """The fields, or :data:`FAULT_WORDS` for a fault."""
 
 
 def _power_of_two_at_most(value: int) -> int:
     return 1 << (max(value, 1).bit_length() - 1)
 
 
-def _store(agg: AggPlan, sites: int, aggsize: int, offset: int) -> tuple[DenseStore | TableStore, int]:
-    """The store of one aggregation and the offset behind it."""
+def _plan_store(agg: AggPlan, sites: int, aggsize: int, offset: int) -> tuple[DenseStore | TableStore, int]:
+    """Return the store of one aggregation, and the offset after it."""
     words = agg.words
     count = max(sites, 1) if agg.keys else 1
     dense = DenseStore(agg.index, offset, words, count, presence=agg.func != "count")
@@ -267,17 +297,21 @@ def plan_block(
     policy: Policy = "switch",
     measured: int = 0,
 ) -> CpuBlockLayout:
-    """Lay out one CPU's block. ``scratch``: bytes that a firing works with; ``measured``: clauses whose cost is.
+    """Lay out one CPU's block.
 
-    ``sites``: how many probes the program has; ``aggsize``: bytes for each hashed aggregation;
-    ``bufsize``: bytes of the ring, rounded down to a power of two (0: no ring, nothing is recorded).
+    - ``sites``: how many sites the program has
+    - ``aggsize``: bytes for each hashed aggregation
+    - ``bufsize``: bytes of the ring, rounded down to a power of two; 0: no ring, nothing is recorded
+    - ``scratch``: bytes of scratch memory
+    - ``policy``: what happens when a record finds no room in the ring
+    - ``measured``: how many clauses are measured
     """
     stores: list[DenseStore | TableStore] = []
     offset = (HeaderWord.AGG_DROPS + len(aggs)) * _WORD
     costs = CostWords(offset, measured) if measured else None
     offset = -(-(offset + (costs.size if costs is not None else 0)) // 64) * 64
     for agg in aggs:
-        store, offset = _store(agg, sites, aggsize, offset)
+        store, offset = _plan_store(agg, sites, aggsize, offset)
         stores.append(store)
         offset = -(-offset // 64) * 64
     scratch_offset = offset
@@ -296,7 +330,7 @@ def plan_block(
 
 
 def read_dense(store: DenseStore, data: bytes) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """``(site, words)`` of each value that has had a datum. ``data``: the store's own bytes."""
+    """Give site and words of each value that has had a datum. ``data``: the store's own bytes."""
     row = store.stride // _WORD
     values = struct.unpack_from(f"<{store.count * row}q", data)
     if row == 1:
@@ -310,7 +344,7 @@ def read_dense(store: DenseStore, data: bytes) -> Iterator[tuple[int, tuple[int,
 
 
 def read_table(store: TableStore, data: bytes) -> Iterator[tuple[bytes, tuple[int, ...]]]:
-    """``(key bytes, words)`` of each entry in use. ``data``: the store's own bytes, whatever the guest left there."""
+    """Give key bytes and words of each entry in use. ``data``: the store's own bytes, whatever the guest left there."""
     key_size = store.key_words * _WORD
     unpack = struct.Struct(f"<{store.words}q").unpack_from
     for offset in range(0, store.capacity * store.stride, store.stride):
@@ -320,7 +354,7 @@ def read_table(store: TableStore, data: bytes) -> Iterator[tuple[bytes, tuple[in
 
 
 def read_records(ring: bytes, head: int, tail: int) -> tuple[list[RawRecord], bool]:
-    """The records between ``tail`` and ``head`` of a ring's bytes, and whether all of it made sense."""
+    """Return the records between ``tail`` and ``head`` of a ring's bytes, and whether all of them made sense."""
     size = len(ring)
     if not size or not 0 <= head - tail <= size:
         return [], head == tail
@@ -329,10 +363,10 @@ def read_records(ring: bytes, head: int, tail: int) -> tuple[list[RawRecord], bo
 
 
 def walk_records(data: bytes, tail: int, size: int) -> tuple[list[RawRecord], bool]:
-    """The records in the bytes from ``tail`` on of a ring of ``size`` bytes, and whether all of them made sense.
+    """Return the records in ``data``, and whether all of them made sense.
 
-    The guest is untrusted: a size that is not a multiple of 8, too small, past the end of the bytes or of the ring
-    ends the walk.
+    ``data``: the bytes from ``tail`` on of a ring of ``size`` bytes. The guest is not trusted: the walk ends at a size
+    that is not a multiple of 8, is too small, or reaches past the end of the bytes or of the ring.
     """
     records: list[RawRecord] = []
     alike = 1
@@ -344,7 +378,7 @@ def walk_records(data: bytes, tail: int, size: int) -> tuple[list[RawRecord], bo
     sizes = memoryview(data).cast("I")
     while at < end:
         if end - at < header or room < header:
-            # Only a pad can be as short as that.
+            # Only a pad can be that short.
             length, clause = struct.unpack_from("<II", data, at)
             timestamp = site = fault = 0
             if clause != PAD_CLAUSE:
@@ -355,7 +389,7 @@ def walk_records(data: bytes, tail: int, size: int) -> tuple[list[RawRecord], bo
             return records, False
         if clause != PAD_CLAUSE and length < header:
             return records, False
-        # Most are as long as the one before: where more and more were, many are taken at once.
+        # Most records are as long as the one before. After several of the same length, many are taken at once.
         count = min(end - at, room, alike * length) // length
         stretch = slice(at // 4, (at + count * length) // 4, length // 4)
         if count > 1 and length >= header and sizes[stretch].tolist() == [length] * count:

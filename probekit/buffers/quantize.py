@@ -1,9 +1,8 @@
-"""Bucket arithmetic of ``quantize()``, ``lquantize()`` and ``llquantize()``.
+"""Compute the buckets of ``quantize()``, ``lquantize()`` and ``llquantize()``.
 
-``quantize``: powers of two, both signs, 127 buckets as DTrace has them
-(DTRACE_QUANTIZE_NBUCKETS): index 63 is zero, 64 holds 1, 65 holds 2..3, 66
-holds 4..7; 62 holds -1, 61 holds -3..-2. The value printed beside a bucket is
-the one nearest zero: 0, 1, 2, 4 ... -1, -2, -4.
+``quantize``: powers of two of both signs, in 127 buckets as DTrace has them (DTRACE_QUANTIZE_NBUCKETS). Bucket 63 is
+for zero, 64 for 1, 65 for 2 and 3, 66 for 4 to 7; 62 for -1, 61 for -3 and -2. The value printed beside a bucket is
+its value nearest to zero: 0, 1, 2, 4 ... -1, -2, -4.
 
     Linear(base=0, limit=100, step=10)     bucket 0: < 0, 1: 0..9, ... 10: 90..99, 11: >= 100
     LogLinear(factor=10, low=0, high=1, steps=10)
@@ -20,13 +19,15 @@ from probekit.records import record
 __all__ = ("BUCKETS", "ZERO_BUCKET", "Linear", "LogLinear", "bucket_of", "bucket_value")
 
 BUCKETS = 127
+"""How many buckets ``quantize()`` has."""
 ZERO_BUCKET = 63
+"""The bucket for zero."""
 
 _MAX = (1 << 63) - 1
 
 
 def bucket_of(value: int) -> int:
-    """The bucket index, 0..126, of a signed 64-bit value."""
+    """Return the index of the bucket of a signed 64-bit value, 0 to 126."""
     if value == 0:
         return ZERO_BUCKET
     if value > 0:
@@ -35,7 +36,7 @@ def bucket_of(value: int) -> int:
 
 
 def bucket_value(index: int) -> int:
-    """The value that labels a bucket: the one nearest zero."""
+    """Return the value that labels a bucket: its value nearest to zero."""
     if index == ZERO_BUCKET:
         return 0
     if index > ZERO_BUCKET:
@@ -45,58 +46,65 @@ def bucket_value(index: int) -> int:
 
 @record
 class Linear:
-    """``lquantize(v, base, limit, step)``; the compiler has seen to it that the step divides the range."""
+    """The buckets of ``lquantize(v, base, limit, step)``. The compiler makes sure that the step divides the range."""
 
     base: int
+    """The lowest value of the second bucket."""
     limit: int
+    """The lowest value of the last bucket."""
     step: int = 1
+    """How many values a bucket between them is for."""
 
     @property
     def levels(self) -> int:
-        """Buckets between base and limit."""
+        """How many buckets there are between base and limit."""
         return (self.limit - self.base) // self.step
 
     @property
     def buckets(self) -> int:
-        """All of them: the first is below the base, the last at the limit and above."""
+        """How many buckets there are: the first is below the base, the last at the limit and above."""
         return self.levels + 2
 
     def bucket_of(self, value: int) -> int:
-        """The bucket of a value."""
+        """Return the index of the bucket of a value."""
         if value < self.base:
             return 0
         return min((value - self.base) // self.step, self.levels) + 1
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What is printed beside each bucket."""
+        """The text that is printed beside each bucket."""
         inner = (str(self.base + i * self.step) for i in range(self.levels))
         return (f"< {self.base}", *inner, f">= {self.base + self.levels * self.step}")
 
     @property
     def weights(self) -> tuple[int, ...]:
-        """What one datum of each bucket weighs when rows are sorted."""
+        """The weight of one datum in each bucket when rows are sorted."""
         inner = (self.base + i * self.step for i in range(self.levels))
         return (self.base - 1, *inner, self.base + self.levels * self.step + 1)
 
     @property
     def zero(self) -> int | None:
-        """The bucket that decides between equal weights, None when no bucket holds 0 alone."""
+        """The bucket that decides between rows of equal weight; None when no bucket is for 0 alone."""
         return self.bucket_of(0) if self.base <= 0 < self.limit else None
 
 
 @dataclass(frozen=True)
 class LogLinear:
-    """``llquantize(v, factor, low, high, steps)``: from ``factor**low`` up to below ``factor**(high+1)``."""
+    """The buckets of ``llquantize(v, factor, low, high, steps)``."""
 
     factor: int
+    """The base of the powers."""
     low: int
+    """The exponent of the lowest value of the second bucket."""
     high: int
+    """The highest exponent: the last bucket begins at ``factor**(high+1)``."""
     steps: int
+    """How many buckets each power has."""
 
     @cached_property
     def starts(self) -> tuple[int, ...]:
-        """The lowest value of each bucket but the first, and of the last one (at ``factor**(high+1)``)."""
+        """The lowest value of each bucket but the first, ascending; the last is ``factor**(high+1)``."""
         starts: list[int] = []
         value = self.factor**self.low
         for _ in range(self.low, self.high + 1):
@@ -112,11 +120,11 @@ class LogLinear:
 
     @property
     def buckets(self) -> int:
-        """All of them."""
+        """How many buckets there are."""
         return len(self.starts) + 1
 
     def bucket_of(self, value: int) -> int:
-        """The bucket of a value: how many starts are not above it."""
+        """Return the index of the bucket of a value: how many starts are not above it."""
         low, high = 0, len(self.starts)
         while low < high:
             middle = (low + high) // 2
@@ -128,15 +136,15 @@ class LogLinear:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What is printed beside each bucket."""
+        """The text that is printed beside each bucket."""
         return (f"< {self.starts[0]}", *map(str, self.starts[:-1]), f">= {self.starts[-1]}")
 
     @property
     def weights(self) -> tuple[int, ...]:
-        """What one datum of each bucket weighs when rows are sorted."""
+        """The weight of one datum in each bucket when rows are sorted."""
         return (self.starts[0] - 1, *self.starts[:-1], self.starts[-1] + 1)
 
     @property
     def zero(self) -> int | None:
-        """No bucket holds 0 alone."""
+        """None: no bucket is for 0 alone."""
         return None

@@ -91,7 +91,7 @@ def _llquantize(plan: AggPlan, emit: EmitContext) -> Iterator[str]:
 
 
 def _plain(*lines: str) -> _Update:
-    return lambda plan, here: iter(lines)
+    return lambda _plan, _emit: iter(lines)
 
 
 _UPDATES: dict[str, _Update] = {

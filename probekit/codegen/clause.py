@@ -189,8 +189,8 @@ class ClauseEmitter:
                 yield from update_agg(op, self._emit)
                 operands.in_rax = None
             case _:
-                what = describe_op(op)
-                raise UnsupportedError(f"{what} in the guest is not implemented yet", feature=what)
+                feature = describe_op(op)
+                raise UnsupportedError(f"{feature} in the guest is not implemented yet", feature=feature)
 
     def _terminator(self, end: Terminator, index: int) -> Iterator[str]:
         """Go on to the next block: without a jump where control falls into it."""

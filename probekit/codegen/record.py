@@ -113,22 +113,21 @@ class RecordEmitter:
     def _integer(self, index: int, field: RecordField, src: Reg) -> Iterator[str]:
         yield from self._emit.operands.load_first("rax", src)
         yield f"mov rdi, {self._record_address}"
-        yield _STORE_LOW.get(field.size, "mov qword ptr {}, rax").format(
-            f"[rdi + {RECORD_HEADER.size + field.offset:#x}]"
-        )
+        target = f"[rdi + {RECORD_HEADER.size + field.offset:#x}]"
+        yield _STORE_LOW.get(field.size, "mov qword ptr {}, rax").format(target)
         if routine := action_routine(index, self._plan):
             yield from ("mov rsi, rax", self._emit.call_routine(routine), f"jb {self._emit.fault_label(None)}")
 
     def _string(self, field: RecordField, src: Reg) -> Iterator[str]:
-        place = RECORD_HEADER.size + field.offset
+        offset = RECORD_HEADER.size + field.offset
         yield from self._emit.operands.load_first("rsi", src)
         yield f"mov rdi, {self._record_address}"
         if field.size == 16 and src in self._emit.operands.allocation.padded:
             yield from ("mov rax, qword ptr [rsi]", "mov rcx, qword ptr [rsi + 8]")
-            yield f"mov qword ptr [rdi + {place:#x}], rax"
-            yield f"mov qword ptr [rdi + {place + 8:#x}], rcx"
+            yield f"mov qword ptr [rdi + {offset:#x}], rax"
+            yield f"mov qword ptr [rdi + {offset + 8:#x}], rcx"
         else:
-            yield f"add rdi, {place:#x}"
+            yield f"add rdi, {offset:#x}"
             yield f"mov ecx, {field.size:#x}"
             yield self._emit.call_routine("copy_padded")
 

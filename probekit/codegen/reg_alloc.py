@@ -1,8 +1,8 @@
 """Decide where the values of a clause are, before any code is made.
 
-Most registers never need memory of their own. One that holds a constant is written into the instructions that read
-it; an argument or a fact of the task is fetched where it is read; what is read once, by the very next op, stays in
-``rax``. The rest have a slot in the frame.
+Most registers never need memory of their own. A constant is written into the instructions that read it. An argument or
+a fact of the task is loaded wherever it is read. A value that only the very next operation reads stays in ``rax``. All
+other registers have a slot in the frame.
 
     r0 = arg 0                                            loaded where it is read
     r1 = arg 1                                            loaded where it is read

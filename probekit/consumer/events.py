@@ -13,8 +13,8 @@ from __future__ import annotations
 from math import isqrt
 from typing import Literal
 
-from probekit.buffers.actions import PrintType
 from probekit.buffers.aggs import AggFuncName
+from probekit.buffers.print_types import PrintType
 from probekit.buffers.quantize import Linear, LogLinear
 from probekit.probe.names import ProbeName
 from probekit.records import record

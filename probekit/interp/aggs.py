@@ -1,9 +1,8 @@
-"""Aggregations that the host feeds: the same words that a CPU's table in the guest holds.
+"""Keep the aggregations that the host updates, in the same words as a CPU's table in the guest.
 
-    @a[execname] = avg(arg0)   fed 4, then 8 under "sh"   ->   {("sh",): (12, 2)}
+    @a[execname] = avg(arg0)   with 4, then 8 under "sh"   ->   {("sh",): (12, 2)}
 
-Beside the words of a plan nothing else is kept, so tables of the guest and of the
-host merge by ``AggPlan.merge`` alone.
+Nothing but these words is kept, so tables of the guest and of the host merge by ``AggPlan.merge`` alone.
 """
 
 from __future__ import annotations
@@ -20,18 +19,25 @@ Words = tuple[int, ...]
 
 @dataclass(slots=True)
 class Aggregations:
-    """One table for each plan of a program. ``limit``: the most keys that a table takes; the rest are drops."""
+    """One table for each aggregation of a program."""
 
     plans: Sequence[AggPlan]
+    """The program's aggregations."""
     limit: int | None = None
+    """The most keys that a table takes; None: as many as come."""
     drops: int = 0
+    """How many data found no room for their keys."""
     _tables: list[dict[AggKey, Words]] = field(init=False)
 
     def __post_init__(self) -> None:
         self._tables = [{} for _ in self.plans]
 
-    def feed(self, agg: int, key: AggKey, value: int | None, weight: int = 1) -> None:
-        """One datum under one key; ``weight``: what a histogram's bucket grows by."""
+    def update(self, agg: int, key: AggKey, value: int | None, weight: int = 1) -> None:
+        """Add a datum to the value of a key.
+
+        ``value``: None for ``count()``; ``weight``: the increment of a histogram's bucket. A key
+        without room is a drop.
+        """
         plan, table = self.plans[agg], self._tables[agg]
         before = table.get(key)
         if before is None:
@@ -42,7 +48,7 @@ class Aggregations:
         table[key] = plan.merge(before, datum(plan, value, weight))
 
     def table(self, agg: int) -> Mapping[AggKey, Words]:
-        """What one aggregation holds."""
+        """Return the table of one aggregation: the words of each key's value."""
         return self._tables[agg]
 
     def clear(self) -> None:

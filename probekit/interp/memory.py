@@ -1,11 +1,11 @@
-"""A small private address space: scratch memory, and the structs and arrays that a script declares.
+"""Keep a small private address space: scratch memory, and the structs and arrays that a script declares.
 
     a = memory.scratch(16)   ->  0x700000000000
     memory.read(a, 4)        ->  b"\\0\\0\\0\\0"
     memory.read(0, 4)        ->  BadAddress(0)
 
-No address in it is one of a guest's or of this process; so what a script makes up
-out of nothing is a fault, as it would be in a kernel. Beside it a guest's kernel memory may be read, never written.
+None of its addresses is one of a guest or of this process. So an address that a script makes up is a fault, as it
+would be in a kernel. A guest's kernel memory may be read as well, but never written.
 """
 
 from __future__ import annotations
@@ -16,19 +16,22 @@ from typing import Protocol
 
 from probekit.records import fresh, mutable_record
 
-__all__ = ("DEFAULT_SCRATCH", "LARGEST", "BadAddress", "NoScratch", "PrivateMemory")
+__all__ = ("DEFAULT_SCRATCH", "MAX_SIZE", "BadAddress", "NoScratch", "PrivateMemory")
 
 _SCRATCH = 0x7000_0000_0000
 _LOCALS = 0x7100_0000_0000
 _OBJECTS = 0x7200_0000_0000
 _MASK = (1 << 64) - 1
+_PAGE = 4096
+
 DEFAULT_SCRATCH = 64 << 10
 """Bytes of scratch memory that one clause may take, unless the option ``scratchsize`` says otherwise."""
 
-_PAGE = 4096
+MAX_SIZE = 64 << 20
+"""Bytes of the largest object, or record, that is made. A script may declare larger ones, but not use them."""
 
-_MOST_TEXT = 16 << 20
-"""Bytes of strings that a clause may have had copied to memory: no script needs them, and memory is finite."""
+_MAX_STRINGS = 16 << 20
+"""Bytes of strings that one clause may copy to memory. No script needs as many, and memory is finite."""
 
 
 class BadAddress(Exception):
@@ -40,33 +43,34 @@ class BadAddress(Exception):
 
 
 class NoScratch(Exception):
-    """The clause has taken all its scratch memory. ``size``: what it asked for."""
+    """The clause has taken all its scratch memory. ``size``: the bytes that it asked for."""
 
     def __init__(self, size: int) -> None:
         super().__init__(str(size))
         self.size = size
 
 
-LARGEST = 64 << 20
-"""Bytes of the largest object, or record, that is made: a declaration costs nothing, its use would."""
-
-
 def _bounded(size: int) -> int:
-    if size > LARGEST:
+    if size > MAX_SIZE:
         raise NoScratch(size)
     return size
 
 
 @mutable_record
-class _Region:
-    """Blocks of memory that come and go together; each starts at a multiple of 16."""
+class _Arena:
+    """Blocks of memory that are freed together. Each starts at a multiple of 16."""
 
     base: int
+    """Address of the first block."""
     starts: list[int] = fresh(list)
+    """Addresses of the blocks, ascending."""
     blocks: dict[int, bytearray] = fresh(dict)
+    """The blocks by their addresses."""
     used: int = 0
+    """Bytes of addresses that have been given out."""
 
     def add(self, size: int) -> int:
+        """Make a block of zeros and return its address."""
         addr = self.base + self.used
         self.used += -(-max(size, 1) // 16) * 16 + 16  # a gap: running off one block does not reach the next
         self.starts.append(addr)
@@ -74,17 +78,20 @@ class _Region:
         return addr
 
     def drop(self, addr: int) -> None:
+        """Free the block at ``addr``, if there is one."""
         self.blocks.pop(addr, None)
         index = bisect_right(self.starts, addr) - 1
         if index >= 0 and self.starts[index] == addr:
             del self.starts[index]
 
     def clear(self) -> None:
+        """Free all blocks; their addresses are used again."""
         self.starts.clear()
         self.blocks.clear()
         self.used = 0
 
     def find(self, addr: int, size: int) -> tuple[bytearray, int] | None:
+        """Return the block that holds all these bytes, and their offset in it; None when no block does."""
         index = bisect_right(self.starts, addr) - 1
         if index < 0:
             return None
@@ -93,8 +100,8 @@ class _Region:
         return (block, offset) if offset + size <= len(block) else None
 
 
-class _Shared(Protocol):
-    """Part of :class:`probekit.interp.state.VariablesElsewhere`."""
+class _VariableMemory(Protocol):
+    """The memory of variables that live in a guest: part of :class:`probekit.interp.state.VariablesElsewhere`."""
 
     def read(self, addr: int, size: int) -> bytes | None: ...
 
@@ -103,59 +110,62 @@ class _Shared(Protocol):
 
 @mutable_record
 class PrivateMemory:
-    """``limit``: bytes of scratch memory for one clause. ``outside``: reads a guest's memory, None where nothing is.
-
-    ``shared``: variables that live in a guest.
-    """
+    """The memory that clauses on the host may use."""
 
     limit: int = DEFAULT_SCRATCH
-    outside: Callable[[int, int], bytes | None] | None = None
-    shared: _Shared | None = None
-    _scratch: _Region = fresh(lambda: _Region(_SCRATCH))
-    _locals: _Region = fresh(lambda: _Region(_LOCALS))
-    _objects: _Region = fresh(lambda: _Region(_OBJECTS))
-    _taken: int = 0
-    _text: int = 0
+    """Bytes of scratch memory for one clause."""
+    read_guest: Callable[[int, int], bytes | None] | None = None
+    """Reads so many bytes at an address of the guest's kernel, or gives None where nothing is; None without a guest."""
+    variables: _VariableMemory | None = None
+    """The variables that live in the guest; None when there are none."""
+    _scratch: _Arena = fresh(lambda: _Arena(_SCRATCH))
+    _locals: _Arena = fresh(lambda: _Arena(_LOCALS))
+    _objects: _Arena = fresh(lambda: _Arena(_OBJECTS))
+    _scratch_taken: int = 0
+    _strings_taken: int = 0
 
     # Making.
 
     def scratch(self, size: int) -> int:
-        """PrivateMemory for the rest of the clause."""
+        """Return the address of scratch memory for the rest of the clause. Raises :class:`NoScratch`."""
         rounded = -(-size // 8) * 8
-        if size < 0 or self._taken + rounded > self.limit:
+        if size < 0 or self._scratch_taken + rounded > self.limit:
             raise NoScratch(size)
-        self._taken += rounded
+        self._scratch_taken += rounded
         return self._scratch.add(size)
 
-    def text(self, value: bytes) -> int:
-        """A copy of a string, with its NUL, for the rest of the clause; it is not counted as scratch."""
-        self._text += len(value) + 1
-        if self._text > _MOST_TEXT:
+    def copy_string(self, value: bytes) -> int:
+        """Return the address of a copy of a string and its NUL, for the rest of the clause.
+
+        It does not count as scratch memory that the script has taken. Raises :class:`NoScratch` past a fixed limit.
+        """
+        self._strings_taken += len(value) + 1
+        if self._strings_taken > _MAX_STRINGS:
             raise NoScratch(len(value) + 1)
         addr = self._scratch.add(len(value) + 1)
         self._scratch.blocks[addr][: len(value)] = value
         return addr
 
     def local(self, size: int) -> int:
-        """An object for the rest of the firing."""
+        """Return the address of an object for the rest of the firing. Raises :class:`NoScratch` past ``MAX_SIZE``."""
         return self._locals.add(_bounded(size))
 
     def object(self, size: int) -> int:
-        """An object that stays."""
+        """Return the address of an object that stays. Raises :class:`NoScratch` past ``MAX_SIZE``."""
         return self._objects.add(_bounded(size))
 
     def free(self, addr: int) -> None:
-        """Forget an object."""
+        """Free an object that stays."""
         self._objects.drop(addr)
 
     def end_clause(self) -> None:
-        """Scratch memory is free again."""
+        """Free the scratch memory."""
         if self._scratch.starts:
             self._scratch.clear()
-        self._taken = self._text = 0
+        self._scratch_taken = self._strings_taken = 0
 
     def end_firing(self) -> None:
-        """So are the objects of ``this->``."""
+        """Free the objects of ``this->``."""
         if self._locals.starts:
             self._locals.clear()
 
@@ -163,64 +173,67 @@ class PrivateMemory:
 
     def _find(self, addr: int, size: int) -> tuple[bytearray, int] | None:
         addr &= _MASK
-        for region in (self._scratch, self._locals, self._objects):
-            found = region.find(addr, size)
+        for arena in (self._scratch, self._locals, self._objects):
+            found = arena.find(addr, size)
             if found is not None:
                 return found
         return None
 
-    def _beyond(self, addr: int, size: int) -> bytes | None:
-        if self.shared is not None and (found := self.shared.read(addr & _MASK, size)) is not None:
+    def _read_elsewhere(self, addr: int, size: int) -> bytes | None:
+        if self.variables is not None and (found := self.variables.read(addr & _MASK, size)) is not None:
             return found
-        return self.outside(addr & _MASK, size) if self.outside is not None else None
+        return self.read_guest(addr & _MASK, size) if self.read_guest is not None else None
 
     def read(self, addr: int, size: int) -> bytes:
-        """Raises :class:`BadAddress`."""
+        """Return bytes of memory. Raises :class:`BadAddress`."""
         if size <= 0:
             return b""
         found = self._find(addr, size)
         if found is not None:
             block, offset = found
             return bytes(block[offset : offset + size])
-        data = self._beyond(addr, size)
+        data = self._read_elsewhere(addr, size)
         if data is None:
             raise BadAddress(addr)
         return data
 
     def write(self, addr: int, data: bytes) -> None:
-        """Raises :class:`BadAddress`."""
+        """Change memory of the script. Raises :class:`BadAddress` for any other."""
         if data:
             found = self._find(addr, len(data))
             if found is None:
-                if self.shared is None or not self.shared.write(addr & _MASK, data):
+                if self.variables is None or not self.variables.write(addr & _MASK, data):
                     raise BadAddress(addr)
                 return
             block, offset = found
             block[offset : offset + len(data)] = data
 
     def in_scratch(self, addr: int, size: int) -> bool:
-        """True where ``bcopy()`` and ``copyinto()`` may write."""
+        """Return True where ``bcopy()`` and ``copyinto()`` may write."""
         return self._scratch.find(addr & _MASK, size) is not None
 
     def string(self, addr: int, limit: int) -> bytes:
-        """The string at an address: up to its NUL, the end of its block, or ``limit`` bytes."""
+        """Return the string at an address: up to its NUL, the end of its block, or ``limit`` bytes.
+
+        Raises :class:`BadAddress`.
+        """
         found = self._find(addr, 1)
         if found is None:
-            return self._string_outside(addr, limit)
+            return self._string_elsewhere(addr, limit)
         block, offset = found
         return bytes(block[offset : offset + limit]).split(b"\0", 1)[0]
 
-    def _string_outside(self, addr: int, limit: int) -> bytes:
-        """Page by page: the page behind the string's last one need not be there. A missing one is a fault."""
-        text = bytearray()
-        while len(text) < limit:
-            at = addr + len(text)
-            size = min(limit - len(text), _PAGE - at % _PAGE)
-            data = self._beyond(at, size)
+    def _string_elsewhere(self, addr: int, limit: int) -> bytes:
+        """Read page by page, as the page after the string's last one may be missing."""
+        string = bytearray()
+        while len(string) < limit:
+            at = addr + len(string)
+            size = min(limit - len(string), _PAGE - at % _PAGE)
+            data = self._read_elsewhere(at, size)
             if data is None:
                 raise BadAddress(at)
             head, end, _ = data.partition(b"\0")
-            text += head
+            string += head
             if end:
                 break
-        return bytes(text)
+        return bytes(string)

@@ -1,10 +1,10 @@
-"""What a program keeps between firings, beside plain global integers: strings, ``self->``, arrays, objects.
+"""Keep what a program has between firings, besides plain global integers: strings, ``self->``, arrays, objects.
 
     x["a", 1] = 3   ->  one element, which counts against ``dynvarsize``
-    x["a", 1] = 0   ->  none again
+    x["a", 1] = 0   ->  none any more
 
-One state serves every probe that the host evaluates. Global variables that clauses in a guest use as well live
-there: the state asks :class:`VariablesElsewhere` for them.
+One state serves every probe that the host evaluates. Global variables that clauses in a guest use as well live in the
+guest: the state asks :class:`VariablesElsewhere` for them.
 """
 
 from __future__ import annotations
@@ -22,64 +22,84 @@ Value = int | bytes
 """What a register or variable holds: an integer, or a string without its NUL."""
 
 Key = tuple[Value, ...]
+"""The key of an element."""
 
 _OVERHEAD = 32
-"""Bytes that DTrace's own bookkeeping adds to each dynamic variable, about."""
+"""Bytes that each dynamic variable counts besides its key and value, about what DTrace's bookkeeping adds."""
 
 
 @record
 class StateLimits:
-    """``dynvarsize``: bytes for elements and ``self->``; ``scratchsize``: for one clause."""
+    """How much a program may keep."""
 
     dynvarsize: int = 1 << 20
+    """Bytes for the elements of arrays and for ``self->``."""
     scratchsize: int = DEFAULT_SCRATCH
+    """Bytes of scratch memory for one clause."""
 
 
 DEFAULT_LIMITS = StateLimits()
+"""The limits without any options."""
 
 
 class VariablesElsewhere(Protocol):
-    """Global strings, arrays and objects that live in a guest. Integers are kept apart."""
+    """The variables that live in a guest: strings, arrays and objects of ``global`` scope, but no integers."""
 
     def owns(self, var: int) -> bool:
-        """Whether the variable lives there."""
+        """Return True when the variable lives in the guest."""
         ...
 
-    def load(self, var: int) -> Value: ...
+    def load(self, var: int) -> Value:
+        """Return the value of a string."""
+        ...
 
-    def store(self, var: int, value: Value) -> None: ...
+    def store(self, var: int, value: Value) -> None:
+        """Assign a string."""
+        ...
 
-    def load_element(self, var: int, key: Key) -> Value: ...
+    def load_element(self, var: int, key: Key) -> Value:
+        """Return an element; 0 or an empty string when there is none."""
+        ...
 
     def store_element(self, var: int, key: Key, value: Value) -> bool:
-        """False when it found no room."""
+        """Assign an element; 0 or an empty string frees it. Return False when there is no room for it."""
         ...
 
-    def element_address(self, var: int, key: Key, *, create: bool) -> int: ...
+    def element_address(self, var: int, key: Key, *, create: bool) -> int:
+        """Return the address of an element that is an object; 0 when there is none, or no room for one."""
+        ...
 
-    def address(self, var: int) -> int: ...
+    def address(self, var: int) -> int:
+        """Return the address of an object."""
+        ...
 
-    def read(self, addr: int, size: int) -> bytes | None: ...
+    def read(self, addr: int, size: int) -> bytes | None:
+        """Return bytes of these variables; None outside them."""
+        ...
 
     def write(self, addr: int, data: bytes) -> bool:
-        """False where a script may not write."""
+        """Change objects. Return False where a script may not write."""
         ...
 
 
 @dataclass(slots=True)
 class ProgramState:
-    """``drops``: elements that found no room; ``token``: what ``strtok()`` goes on with.
-
-    ``thread``: whose variables ``self->`` are now; ``shared``: where variables live that a guest shares.
-    """
+    """Everything that a program keeps on the host."""
 
     program: Program
+    """The program."""
     limits: StateLimits = DEFAULT_LIMITS
+    """How much it may keep."""
     memory: PrivateMemory = field(init=False)
+    """The memory that its clauses may use."""
     drops: int = 0
-    token: bytes | None = None
+    """How many dynamic variables found no room."""
+    strtok_rest: bytes | None = None
+    """What ``strtok()`` goes on with; None when nothing is left."""
     thread: int = 0
-    shared: VariablesElsewhere | None = None
+    """The thread whose variables ``self->`` are now."""
+    guest_variables: VariablesElsewhere | None = None
+    """The variables that live in a guest; None when there are none."""
     _scalars: dict[int, Value] = field(default_factory=dict)
     _threads: dict[Key, Value] = field(default_factory=dict)
     _arrays: dict[int, dict[Key, Value]] = field(default_factory=dict)
@@ -90,33 +110,35 @@ class ProgramState:
     def __post_init__(self) -> None:
         self.memory = PrivateMemory(self.limits.scratchsize)
 
+    def _in_guest(self, var: int) -> VariablesElsewhere | None:
+        """Return the guest's variables when this variable is one of them."""
+        variables = self.guest_variables
+        return variables if variables is not None and variables.owns(var) else None
+
     # Scalars.
 
     def load(self, var: int) -> Value:
-        """A string, or a variable of the thread."""
-        if (shared := self._elsewhere(var)) is not None:
-            return shared.load(var)
-        own = self.program.variables[var].scope == "self"
-        found = self._threads.get((self.thread, var)) if own else self._scalars.get(var)
+        """Return the value of a string, or of a variable of the thread; empty or 0 before the first assignment."""
+        if (guest := self._in_guest(var)) is not None:
+            return guest.load(var)
+        of_thread = self.program.variables[var].scope == "self"
+        found = self._threads.get((self.thread, var)) if of_thread else self._scalars.get(var)
         if found is not None:
             return found
         return b"" if self.program.variables[var].kind == "string" else 0
 
     def store(self, var: int, value: Value) -> None:
-        """Assign it; 0 frees what belongs to a thread."""
+        """Assign a string, or a variable of the thread; 0 or an empty string frees the latter."""
         variable = self.program.variables[var]
         if variable.scope == "self":
-            self._keep(self._threads, (self.thread, var), value, variable.size)
-        elif (shared := self._elsewhere(var)) is not None:
-            shared.store(var, value)
+            self._set_dynamic(self._threads, (self.thread, var), value, variable.size)
+        elif (guest := self._in_guest(var)) is not None:
+            guest.store(var, value)
         else:
             self._scalars[var] = value
 
-    def _elsewhere(self, var: int) -> VariablesElsewhere | None:
-        return self.shared if self.shared is not None and self.shared.owns(var) else None
-
-    def _keep(self, table: dict[Key, Value], key: Key, value: Value, size: int) -> bool:
-        """Put a dynamic variable into its table, or take it out."""
+    def _set_dynamic(self, table: dict[Key, Value], key: Key, value: Value, size: int) -> bool:
+        """Assign a dynamic variable, or free it. Return False when it is freed, or has no room."""
         cost = _OVERHEAD + size
         if not value:
             if table.pop(key, None) is not None:
@@ -133,40 +155,40 @@ class ProgramState:
     # Arrays.
 
     def load_element(self, var: int, key: Key) -> Value:
-        """An element, 0 or empty when there is none."""
-        if (shared := self._elsewhere(var)) is not None:
-            return shared.load_element(var, key)
-        found = self._arrays.get(var, {}).get(self._own(var, key))
+        """Return an element; 0 or an empty string when there is none."""
+        if (guest := self._in_guest(var)) is not None:
+            return guest.load_element(var, key)
+        found = self._arrays.get(var, {}).get(self._with_thread(var, key))
         if found is not None:
             return found
         return b"" if self.program.variables[var].kind == "string" else 0
 
     def store_element(self, var: int, key: Key, value: Value) -> None:
-        """Assign an element; 0 frees it."""
-        if (shared := self._elsewhere(var)) is not None:
-            self.drops += not shared.store_element(var, key, value)
+        """Assign an element; 0 or an empty string frees it."""
+        if (guest := self._in_guest(var)) is not None:
+            self.drops += not guest.store_element(var, key, value)
             return
-        key = self._own(var, key)
-        self._keep(self._arrays.setdefault(var, {}), key, value, _cost(self.program.variables[var], key))
+        key = self._with_thread(var, key)
+        self._set_dynamic(self._arrays.setdefault(var, {}), key, value, _cost(self.program.variables[var], key))
 
-    def _own(self, var: int, key: Key) -> Key:
-        """The key of an array that belongs to a thread."""
+    def _with_thread(self, var: int, key: Key) -> Key:
+        """Return the key, with the thread before it when the array belongs to threads."""
         return (self.thread, *key) if self.program.variables[var].scope == "self" else key
 
     def element_address(self, var: int, key: Key, *, create: bool) -> int:
-        """Where an element that is an object lies; 0 when there is none, or no room for one."""
-        if (shared := self._elsewhere(var)) is not None:
-            found_there = shared.element_address(var, key, create=create)
-            self.drops += create and not found_there
-            return found_there
-        key = self._own(var, key)
+        """Return the address of an element that is an object; 0 when there is none, or no room for one."""
+        if (guest := self._in_guest(var)) is not None:
+            addr = guest.element_address(var, key, create=create)
+            self.drops += create and not addr
+            return addr
+        key = self._with_thread(var, key)
         table = self._arrays.setdefault(var, {})
         found = table.get(key)
         if isinstance(found, int) or not create:
             return found if isinstance(found, int) else 0
         variable = self.program.variables[var]
         addr = self.memory.object(variable.size)
-        if not self._keep(table, key, addr, _cost(variable, key)):
+        if not self._set_dynamic(table, key, addr, _cost(variable, key)):
             self.memory.free(addr)
             return 0
         return addr
@@ -174,45 +196,46 @@ class ProgramState:
     # Objects.
 
     def address(self, var: int) -> int:
-        """Where a variable that is an object lies; all zero at first."""
-        if (shared := self._elsewhere(var)) is not None:
-            return shared.address(var)
+        """Return the address of a variable that is an object; the object is all zero at first."""
+        if (guest := self._in_guest(var)) is not None:
+            return guest.address(var)
         variable = self.program.variables[var]
         table = self._locals if variable.scope == "local" else self._objects
-        place = (self.thread if variable.scope == "self" else 0, var)
-        if place not in table:
+        key = (self.thread if variable.scope == "self" else 0, var)
+        if key not in table:
             make = self.memory.local if variable.scope == "local" else self.memory.object
-            table[place] = make(variable.size)
-        return table[place]
+            table[key] = make(variable.size)
+        return table[key]
 
-    # Sharing.
+    # Sharing with a guest.
 
-    def share(self, shared: VariablesElsewhere) -> None:
-        """From now on variables that a guest has live there; what they hold so far goes with them."""
+    def move_to_guest(self, variables: VariablesElsewhere) -> None:
+        """Move the values of variables that live in a guest there, and use those in the guest from now on."""
         for var, value in self._scalars.items():
-            if shared.owns(var):
-                shared.store(var, value)
+            if variables.owns(var):
+                variables.store(var, value)
         for (_, var), addr in self._objects.items():
-            if shared.owns(var):
-                shared.write(shared.address(var), self.memory.read(addr, self.program.variables[var].size))
+            if variables.owns(var):
+                variables.write(variables.address(var), self.memory.read(addr, self.program.variables[var].size))
         for var, table in self._arrays.items():
-            if not shared.owns(var):
+            if not variables.owns(var):
                 continue
             variable = self.program.variables[var]
             for key, value in table.items():
                 if variable.kind != "object":
-                    self.drops += not shared.store_element(var, key, value)
-                elif isinstance(value, int) and (there := shared.element_address(var, key, create=True)):
-                    shared.write(there, self.memory.read(value, variable.size))
-        self.shared = shared
-        self.memory.shared = shared
+                    self.drops += not variables.store_element(var, key, value)
+                elif isinstance(value, int) and (there := variables.element_address(var, key, create=True)):
+                    variables.write(there, self.memory.read(value, variable.size))
+        self.guest_variables = variables
+        self.memory.variables = variables
 
     def end_firing(self) -> None:
-        """The objects of ``this->`` are gone, and so is what ``strtok()`` would go on with."""
-        self.token = None
+        """Free the objects of ``this->``, and forget what ``strtok()`` would go on with."""
+        self.strtok_rest = None
         self._locals.clear()
         self.memory.end_firing()
 
 
 def _cost(variable: Variable, key: Key) -> int:
+    """Return the bytes that an element counts."""
     return variable.size + sum(len(k) + 1 if isinstance(k, bytes) else 8 for k in key)

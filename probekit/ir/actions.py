@@ -26,7 +26,7 @@ def _format(act: Act) -> Format:
 
 def _print(act: Act, fields: _Fields) -> Action:
     if act.shape is None:
-        raise InternalError("print() was checked without a shape")
+        raise InternalError("the shape of print() is missing")
     return out.Print(fields[0], act.shape, _second(fields))
 
 

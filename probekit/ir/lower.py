@@ -93,10 +93,10 @@ class ClauseBuilder:
         if isinstance(expr, typed.BoundValue):
             return self._bound[expr.number]
         dst = self.blocks.new_register()
-        self._into(expr, dst)
+        self._lower_into(expr, dst)
         return dst
 
-    def _into(self, expr: typed.TypedExpr, dst: Reg) -> None:
+    def _lower_into(self, expr: typed.TypedExpr, dst: Reg) -> None:
         match expr:
             case typed.Const():
                 self.blocks.add(ops.Int(dst, expr.value))
@@ -109,7 +109,7 @@ class ClauseBuilder:
             case typed.Load():
                 self.blocks.add(ops.LoadVar(dst, expr.var.index))
             case typed.Arith():
-                self._arith(expr, dst)
+                self._lower_arith(expr, dst)
             case typed.Compare():
                 left = self.value(expr.left)
                 self.blocks.add(ops.Cmp(dst, _CMP[expr.op, expr.signed], left, self.value(expr.right)))
@@ -117,34 +117,36 @@ class ClauseBuilder:
                 left = self.value(expr.left)
                 self.blocks.add(ops.StrCmp(dst, _CMP[expr.op, True], left, self.value(expr.right)))
             case typed.Convert():
-                self._convert(expr, dst)
+                self._lower_convert(expr, dst)
             case typed.Choose():
-                self._either(expr.cond, lambda: self._into(expr.then, dst), lambda: self._into(expr.orelse, dst))
+                self._if_else(
+                    expr.cond, lambda: self._lower_into(expr.then, dst), lambda: self._lower_into(expr.orelse, dst)
+                )
             case typed.Logic():
-                self._either(expr, lambda: self.blocks.add(ops.Int(dst, 1)), lambda: self.blocks.add(ops.Int(dst, 0)))
+                self._if_else(expr, lambda: self.blocks.add(ops.Int(dst, 1)), lambda: self.blocks.add(ops.Int(dst, 0)))
             case typed.Sequence():
                 self.value(expr.first)
-                self._into(expr.second, dst)
+                self._lower_into(expr.second, dst)
             case typed.Store():
-                self._into(expr.value, dst)
+                self._lower_into(expr.value, dst)
                 self.blocks.add(ops.StoreVar(expr.var.index, dst))
             case typed.Step():
-                self._step(expr, dst)
+                self._lower_step(expr, dst)
             case typed.BoundValue():
                 self._copy(dst, self._bound[expr.number], expr.type)
             case typed.Bind():
                 self._bound[expr.number] = self.value(expr.value)
-                self._into(expr.body, dst)
+                self._lower_into(expr.body, dst)
             case typed.Invoke():
                 args = tuple(self.value(arg) for arg in expr.args)
                 self.blocks.add(ops.CallSubroutine(dst, expr.name, args))
             case _:
-                self._memory(expr, dst)
+                self._lower_memory(expr, dst)
 
     def _copy(self, dst: Reg, src: Reg, t: IntType | StringType) -> None:
         self.blocks.add(ops.Copy(dst, src) if isinstance(t, StringType) else ops.Bin(dst, BinOp.OR, src, src))
 
-    def _memory(
+    def _lower_memory(
         self,
         expr: typed.AddressOfVariable
         | typed.ElemLoad
@@ -167,24 +169,24 @@ class ClauseBuilder:
             case typed.AddressOfElement():
                 self.blocks.add(ops.ElemAddress(dst, expr.var.index, self._keys(expr.keys), expr.create))
             case typed.ElemStore():
-                self._into(expr.value, dst)
+                self._lower_into(expr.value, dst)
                 self.blocks.add(ops.StoreElem(expr.var.index, self._keys(expr.keys), dst))
             case typed.MemLoad():
                 addr = self.value(expr.addr)
                 self.blocks.add(ops.LoadMem(dst, addr, expr.type.bits // 8, expr.type.signed))
             case typed.MemStore():
-                self._into(expr.value, dst)
+                self._lower_into(expr.value, dst)
                 self.blocks.add(ops.StoreMem(self.value(expr.addr), dst, expr.type.bits // 8))
             case typed.MemBits():
-                self._bits(expr, dst)
+                self._store_bits(expr, dst)
             case typed.MemText():
                 self.blocks.add(ops.LoadStr(dst, self.value(expr.addr), expr.limit))
             case typed.MemTextStore():
-                self._into(expr.value, dst)
+                self._lower_into(expr.value, dst)
                 self.blocks.add(ops.StoreStr(self.value(expr.addr), dst, expr.size))
             case typed.MemCopy():
                 source = self.value(expr.source)
-                self._into(expr.target, dst)
+                self._lower_into(expr.target, dst)
                 self.blocks.add(ops.CopyMem(dst, source, expr.size))
             case typed.TextAddr():
                 self.blocks.add(ops.StrAddress(dst, self.value(expr.value)))
@@ -194,29 +196,29 @@ class ClauseBuilder:
     def _keys(self, keys: tuple[typed.TypedExpr, ...]) -> tuple[Reg, ...]:
         return tuple(self.value(key) for key in keys)
 
-    def _bits(self, expr: typed.MemBits, dst: Reg) -> None:
+    def _store_bits(self, expr: typed.MemBits, dst: Reg) -> None:
         """Store a bit-field: load its word, replace the bits, store the word. The value is what a load would give."""
         size, mask = expr.type.bits // 8, ((1 << expr.bits) - 1) << expr.shift
         value, addr = self.value(expr.value), self.value(expr.addr)
         old = self.blocks.new_register()
         self.blocks.add(ops.LoadMem(old, addr, size, False))
-        kept = self._with(BinOp.AND, old, ~mask & ((1 << 64) - 1))
-        put = self._with(BinOp.AND, self._with(BinOp.SHL, value, expr.shift), mask)
+        others = self._with_constant(BinOp.AND, old, ~mask & ((1 << 64) - 1))
+        bits = self._with_constant(BinOp.AND, self._with_constant(BinOp.SHL, value, expr.shift), mask)
         new = self.blocks.new_register()
-        self.blocks.add(ops.Bin(new, BinOp.OR, kept, put))
+        self.blocks.add(ops.Bin(new, BinOp.OR, others, bits))
         self.blocks.add(ops.StoreMem(addr, new, size))
-        up = self._with(BinOp.SHL, value, 64 - expr.bits)
+        up = self._with_constant(BinOp.SHL, value, 64 - expr.bits)
         down = self.blocks.new_register()
         self.blocks.add(ops.Int(down, 64 - expr.bits))
         self.blocks.add(ops.Bin(dst, BinOp.SAR if expr.type.signed else BinOp.SHR, up, down))
 
-    def _with(self, op: BinOp, left: Reg, constant: int) -> Reg:
+    def _with_constant(self, op: BinOp, left: Reg, constant: int) -> Reg:
         right, result = self.blocks.new_register(), self.blocks.new_register()
         self.blocks.add(ops.Int(right, constant))
         self.blocks.add(ops.Bin(result, op, left, right))
         return result
 
-    def _arith(self, expr: typed.Arith, dst: Reg) -> None:
+    def _lower_arith(self, expr: typed.Arith, dst: Reg) -> None:
         t = expr.type
         left, right = self.value(expr.left), self.value(expr.right)
         op = _BIN[expr.op, t.signed]
@@ -227,18 +229,18 @@ class ClauseBuilder:
         self.blocks.add(ops.Bin(wide, op, left, right))
         self.blocks.add(ops.Ext(dst, wide, t.bits, t.signed))
 
-    def _convert(self, expr: typed.Convert, dst: Reg) -> None:
+    def _lower_convert(self, expr: typed.Convert, dst: Reg) -> None:
         if isinstance(expr.operand.type, StringType):
             raise InternalError("a conversion between integers has a string operand")
         if _needs_ext(expr.operand.type, expr.type):
             self._add_ext(dst, self.value(expr.operand), expr.type)
         else:
-            self._into(expr.operand, dst)
+            self._lower_into(expr.operand, dst)
 
     def _add_ext(self, dst: Reg, src: Reg, t: IntType) -> None:
         self.blocks.add(ops.Ext(dst, src, t.bits, t.signed))
 
-    def _either(self, cond: typed.TypedExpr, then: Callable[[], None], orelse: Callable[[], None]) -> None:
+    def _if_else(self, cond: typed.TypedExpr, then: Callable[[], None], orelse: Callable[[], None]) -> None:
         yes, no, end = BlockLabel(), BlockLabel(), BlockLabel()
         self.branch_on(cond, yes, no)
         self.blocks.place(yes)
@@ -248,7 +250,7 @@ class ClauseBuilder:
         orelse()
         self.blocks.place(end)
 
-    def _step(self, expr: typed.Step, dst: Reg) -> None:
+    def _lower_step(self, expr: typed.Step, dst: Reg) -> None:
         t = expr.type
         other, one = self.blocks.new_register(), self.blocks.new_register()
         old, new = (other, dst) if expr.prefix else (dst, other)

@@ -3,7 +3,7 @@
 A *register* (:data:`Reg`) holds either a 64-bit integer or a string. The operation that defines it decides which.
 Integers narrower than 64 bits are kept extended to 64 bits according to their D type (:class:`Ext` does that), so
 64-bit arithmetic and one ``Ext`` after it give C's result. A register may be assigned in several blocks (``?:``,
-``&&``). Every use must be dominated by definitions.
+``&&``). Every use must be dominated by definitions. ``var`` is a variable's index, ``agg`` an aggregation's.
 
     /pid == 7/ { @[execname] = count(); }
         b0:  r0 = builtin pid
@@ -209,7 +209,6 @@ class StoreVar:
     """Set a variable to ``src``."""
 
     var: int
-    """The variable's index."""
     src: Reg
 
 
@@ -239,7 +238,6 @@ class VarAddress:
 
     dst: Reg
     var: int
-    """The variable's index."""
 
 
 @final
@@ -259,7 +257,6 @@ class StoreElem:
     """Set an element of an associative array to ``src``; 0 or an empty string frees it."""
 
     var: int
-    """The array's index."""
     keys: tuple[Reg, ...]
     src: Reg
 
@@ -271,7 +268,6 @@ class ElemAddress:
 
     dst: Reg
     var: int
-    """The array's index."""
     keys: tuple[Reg, ...]
     create: bool
     """True: make a missing element. False: the address of a missing one is 0."""
@@ -334,12 +330,11 @@ class StrAddress:
 @final
 @record
 class CopyMem:
-    """Copy memory from ``source`` to ``target``, which may overlap."""
+    """Copy ``size`` bytes of memory from ``source`` to ``target``, which may overlap."""
 
     target: Reg
     source: Reg
     size: int
-    """Bytes."""
 
 
 @final
@@ -359,7 +354,6 @@ class EmitMem:
     """Record the bytes at ``addr``, as many as the field has."""
 
     field: int
-    """The field's number in the clause's record."""
     addr: Reg
 
 

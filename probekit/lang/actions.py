@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from probekit.buffers.actions import PrintType
+from probekit.buffers.print_types import PrintType
 from probekit.errors import InternalError
 from probekit.lang import ast, typed
 from probekit.lang.access import follow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from probekit.buffers.actions import (
+from probekit.buffers.print_types import (
     PrintArray,
     PrintEnum,
     PrintInt,

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from typing import final
 
-from probekit.buffers.actions import FieldKind, PrintType
+from probekit.buffers.actions import FieldKind
 from probekit.buffers.aggs import AggPlan
 from probekit.buffers.formats import Format
+from probekit.buffers.print_types import PrintType
 from probekit.lang.scan import Option
 from probekit.lang.source import Span
 from probekit.lang.typed_exprs import (

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import assert_never
 
-from probekit.buffers.actions import (
+from probekit.buffers.print_types import (
     PrintArray,
     PrintEnum,
     PrintInt,

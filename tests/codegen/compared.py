@@ -8,7 +8,8 @@ from typing import Any
 from probekit.buffers.actions import Exit
 from probekit.buffers.layout import FAULT_WORDS, HeaderWord, RawRecord
 from probekit.interp.run import run_clause
-from tests.codegen.machine import DONE, GID, KMEM, KMEM_BYTES, PPID, RUN_NS, TASK, TIME, UID, WALL_TIME, Machine
+from tests.codegen.emulated_kernel import DONE, GID, KMEM, KMEM_BYTES, PPID, RUN_NS, TASK, TIME, UID, WALL_TIME
+from tests.codegen.machine import Machine
 from tests.interp.worlds import World
 
 Records = list[tuple[int, int, int, bytes]]  # clause, site, fault, payload
@@ -32,7 +33,7 @@ class Compared:
     def __init__(self, text: str, **options: Any) -> None:
         self.machine = Machine(text, **options)
         self.world = World(self.machine.program)
-        self.world.state.memory.outside = _kernel_memory
+        self.world.state.memory.read_guest = _kernel_memory
         self.faults = 0
         self.silent = False
 

@@ -6,7 +6,7 @@ import json
 
 from hypothesis import strategies as st
 
-from tests.codegen.machine import KMEM
+from tests.codegen.emulated_kernel import KMEM
 
 EDGES = (0, 1, -1, 2, 7, 63, 64, 127, -128, 255, 256, 32767, 65535, 1 << 31, -(1 << 31), (1 << 31) - 1, (1 << 32) - 1)
 WIDE_EDGES = (1 << 32, 1 << 62, (1 << 63) - 1, -(1 << 63), -(1 << 63) + 1, 0x0123456789ABCDEF)

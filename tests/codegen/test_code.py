@@ -11,7 +11,9 @@ from probekit.errors import UnsupportedError
 from probekit.ir.ops import Op
 from probekit.isa.decode import Insn, decode_run
 from probekit.lang.diagnostics import CompileError
-from tests.codegen.machine import CLOCK, CODE, NOP5, RET, RUN, WALL, Function, Machine
+from tests.codegen.built_program import NOP5, RET, Function
+from tests.codegen.emulated_kernel import CLOCK, CODE, RUN, WALL
+from tests.codegen.machine import Machine
 from tests.codegen.scripts import scripts
 
 EXAMPLES = int(os.environ.get("PROBEKIT_FUZZ", "25"))

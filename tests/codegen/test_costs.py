@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from probekit.buffers.layout import SAMPLED_ONE_IN, HeaderWord
 from probekit.errors import UnsupportedError
 from probekit.lang.diagnostics import CompileError
+from tests.codegen.built_program import NOP5, RET, Function
 from tests.codegen.compared import Compared
-from tests.codegen.machine import NOP5, RET, Function, Machine
+from tests.codegen.machine import Machine
 from tests.codegen.scripts import scripts
 
 RETURN = Function(NOP5 + RET, "return")

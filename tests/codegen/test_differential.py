@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from probekit.errors import UnsupportedError
 from probekit.lang.diagnostics import CompileError
+from tests.codegen.built_program import NOP5, RET, Function
 from tests.codegen.compared import Compared
-from tests.codegen.machine import NOP5, RET, Function
 from tests.codegen.scripts import DECLARATIONS, expressions, ints, scripts, texts
 
 EXAMPLES = int(os.environ.get("PROBEKIT_FUZZ", "120"))

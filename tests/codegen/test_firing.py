@@ -9,16 +9,11 @@ from probekit.buffers.layout import HeaderWord
 from probekit.errors import UnsupportedError
 from probekit.guest.offsets import KernelServices
 from probekit.isa.decode import decode_run
-from tests.codegen import compared, machine
+from tests.codegen import compared, emulated_kernel
+from tests.codegen.built_program import NOP5, RET, Function
 from tests.codegen.compared import Compared, compare
-from tests.codegen.machine import (
-    GS_BASE,
-    NOP5,
-    RET,
-    STACK_TOP,
-    Function,
-    Machine,
-)
+from tests.codegen.emulated_kernel import GS_BASE, STACK_TOP
+from tests.codegen.machine import Machine
 
 EVERYTHING = """
 int64_t x;
@@ -226,7 +221,7 @@ def test_time_on_a_cpu_and_errors() -> None:
 def test_time_on_a_cpu_never_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """An interrupt may have taken longer than has passed since the run queue's clock was set: the kernel charges
     it to what comes later."""
-    monkeypatch.setattr(machine, "INTERRUPTS", (1_000_100 + 101, 1_000_100))
+    monkeypatch.setattr(emulated_kernel, "INTERRUPTS", (1_000_100 + 101, 1_000_100))
     monkeypatch.setattr(compared, "RUN_NS", 4_000_700 - 4_000_000 + 300)
     both = Compared("fbt::: { trace(vtimestamp); }")
     both.fire(5, function=0)
@@ -238,16 +233,16 @@ def test_time_on_a_cpu_while_another_cpu_brings_it_up_to_date(field: str) -> Non
     """At whichever of the words it comes in between, what is read is all old or all new."""
     guest = Machine("fbt::: { trace(vtimestamp); }")
     places = {
-        "clock": guest.gs_base + machine.RUN.clock,
-        "task_clock": guest.gs_base + machine.RUN.task_clock,
-        "since": machine.TASK + machine.RUN.since,
-        "total": machine.TASK + machine.RUN.total,
+        "clock": guest.gs_base + emulated_kernel.RUN.clock,
+        "task_clock": guest.gs_base + emulated_kernel.RUN.task_clock,
+        "since": emulated_kernel.TASK + emulated_kernel.RUN.since,
+        "total": emulated_kernel.TASK + emulated_kernel.RUN.total,
     }
-    old = {name: machine.RUN_WORDS[name] for name in places}
+    old = {name: emulated_kernel.RUN_WORDS[name] for name in places}
     later = 60  # of the 100 ns that have passed, 70 were an interrupt's: all of it is still owed
     new = {"clock": old["clock"] + later, "task_clock": old["task_clock"], "since": old["task_clock"]}
     new["total"] = old["total"] + new["since"] - old["since"]
-    known = guest.gs_base + machine.RUN.interrupts[1]
+    known = guest.gs_base + emulated_kernel.RUN.interrupts[1]
     written: list[int] = []
 
     def bring(uc: unicorn.Uc, _access: int, _addr: int, _size: int, _value: int, _user: object) -> None:
@@ -255,41 +250,41 @@ def test_time_on_a_cpu_while_another_cpu_brings_it_up_to_date(field: str) -> Non
             written.append(1)
             for name, place in places.items():
                 uc.mem_write(place, new[name].to_bytes(8, "little"))
-            uc.mem_write(known, (machine.INTERRUPTS[1] + later).to_bytes(8, "little"))
+            uc.mem_write(known, (emulated_kernel.INTERRUPTS[1] + later).to_bytes(8, "little"))
 
     guest.on_read(places[field], bring)
     assert guest.fire().bad == ()
     (record,) = guest.drain()
-    assert written and int.from_bytes(record.payload[:8], "little") == machine.RUN_NS
+    assert written and int.from_bytes(record.payload[:8], "little") == emulated_kernel.RUN_NS
 
 
 def test_time_on_a_cpu_that_the_scheduler_charges_to_the_next_task() -> None:
     """A thread's time stays where it was until its account has come so far again; another thread has its own."""
     guest = Machine("fbt::: { trace(vtimestamp); }")
-    since = machine.TASK + machine.RUN.since
+    since = emulated_kernel.TASK + emulated_kernel.RUN.since
 
     def read() -> int:
         assert guest.fire().bad == ()
         (record,) = guest.drain()
         return int.from_bytes(record.payload[:8], "little")
 
-    assert read() == machine.RUN_NS
-    guest.write(since, (machine.RUN_WORDS["since"] + 100).to_bytes(8, "little"))
-    assert read() == machine.RUN_NS
-    guest.write(since, (machine.RUN_WORDS["since"] - 5).to_bytes(8, "little"))
-    assert read() == machine.RUN_NS + 5
-    guest.write(since, (machine.RUN_WORDS["since"] + 100).to_bytes(8, "little"))
-    guest.write(machine.TASK + (machine.OFFSETS.start or 0), (0x78).to_bytes(8, "little"))
-    assert read() == machine.RUN_NS - 100
+    assert read() == emulated_kernel.RUN_NS
+    guest.write(since, (emulated_kernel.RUN_WORDS["since"] + 100).to_bytes(8, "little"))
+    assert read() == emulated_kernel.RUN_NS
+    guest.write(since, (emulated_kernel.RUN_WORDS["since"] - 5).to_bytes(8, "little"))
+    assert read() == emulated_kernel.RUN_NS + 5
+    guest.write(since, (emulated_kernel.RUN_WORDS["since"] + 100).to_bytes(8, "little"))
+    guest.write(emulated_kernel.TASK + (emulated_kernel.OFFSETS.start or 0), (0x78).to_bytes(8, "little"))
+    assert read() == emulated_kernel.RUN_NS - 100
 
 
 def test_time_on_a_cpu_inside_of_the_scheduler() -> None:
     """Whoever has the run queue's lock, with interrupts off, gets an answer too."""
     guest = Machine("fbt::: { trace(vtimestamp); }")
-    guest.write(guest.gs_base + machine.RUN.lock, (1).to_bytes(4, "little"))
+    guest.write(guest.gs_base + emulated_kernel.RUN.lock, (1).to_bytes(4, "little"))
     assert guest.fire(flags=2).bad == ()
     (record,) = guest.drain()
-    assert int.from_bytes(record.payload[:8], "little") == machine.RUN_NS
+    assert int.from_bytes(record.payload[:8], "little") == emulated_kernel.RUN_NS
 
 
 def test_no_types_of_the_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,9 @@ from unicorn import x86_const as x86
 
 from probekit.guest.tracepoints import TracepointProbe, call_table, caller_code
 from probekit.isa.assemble import assemble
-from tests.codegen.machine import RET, STACK_TOP, Function, Machine
+from tests.codegen.built_program import RET, Function
+from tests.codegen.emulated_kernel import STACK_TOP
+from tests.codegen.machine import Machine
 from tests.support.emulator import TEXT
 
 HOOK = (Function("", "tracepoint"),)

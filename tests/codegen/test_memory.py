@@ -7,21 +7,10 @@ import struct
 import pytest
 
 from probekit.buffers.layout import FAULT_WORDS, FaultKind, HeaderWord, RawRecord
+from tests.codegen.built_program import NOP5, RET, Function, function_addr
 from tests.codegen.compared import compare
-from tests.codegen.machine import (
-    DATA,
-    DONE,
-    KMEM,
-    KMEM_BYTES,
-    KMEM_SIZE,
-    NOP5,
-    RET,
-    USER,
-    USER_SIZE,
-    Function,
-    Machine,
-    function_addr,
-)
+from tests.codegen.emulated_kernel import DATA, DONE, KMEM, KMEM_BYTES, KMEM_SIZE, USER, USER_SIZE
+from tests.codegen.machine import Machine
 
 EDGES = (
     *(0, 1, 0x1000, (1 << 47) - 1, 1 << 47, 0x8000000000000000, 0xFFFF7FFFFFFFFFFF, 0xFFFF800000000000),

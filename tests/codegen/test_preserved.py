@@ -7,21 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from probekit.buffers.layout import HeaderWord
-from tests.codegen.machine import (
-    ARITHMETIC,
-    DONE,
-    IF,
-    NOP5,
-    REGISTERS,
-    RET,
-    RETURN_THUNK,
-    STACK_TOP,
-    Function,
-    G,
-    Machine,
-    function_addr,
-    jump,
-)
+from tests.codegen.built_program import NOP5, RET, Function, function_addr
+from tests.codegen.emulated_kernel import DONE, IF, RETURN_THUNK, STACK_TOP, G
+from tests.codegen.machine import ARITHMETIC, REGISTERS, Machine, jump
 
 F = function_addr(0)
 ADD = "4801f8"  # add rax, rdi

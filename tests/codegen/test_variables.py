@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from probekit.buffers.layout import HeaderWord
 from probekit.enabling.guest_engine.variables import GuestVariables
 from tests.codegen.compared import Compared, compare
-from tests.codegen.machine import DATA, GS_BASE, OFFSETS, PAGE, TASK, Machine
+from tests.codegen.emulated_kernel import DATA, GS_BASE, OFFSETS, PAGE, TASK
+from tests.codegen.machine import Machine
 from tests.codegen.scripts import ints
 
 

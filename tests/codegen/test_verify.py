@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from probekit.codegen.verify import MAX_IMAGE, CodeError, CodeLayout, verify_code
 from probekit.isa.assemble import assemble
-from tests.codegen.machine import CODE, TEXT, Machine
+from tests.codegen.emulated_kernel import CODE
+from tests.codegen.machine import Machine
+from tests.support.emulator import TEXT
 
 GUEST = Machine("int64_t x; fbt::: /arg0/ { x = arg1; trace(*(int *)arg0); @[execname] = sum(arg1); }")
 THUNK = max(GUEST.image.thunks.values())

@@ -108,7 +108,7 @@ FlatView #1
 
 
 def test_clauses_see_their_own_memory_first_and_write_nothing_else() -> None:
-    memory = PrivateMemory(outside=lambda addr, size: b"guest"[:size].ljust(size, b"\0") if addr == KERNEL else None)
+    memory = PrivateMemory(read_guest=lambda addr, size: b"guest"[:size].ljust(size, b"\0") if addr == KERNEL else None)
     own = memory.scratch(8)
     memory.write(own, b"own")
     assert memory.read(own, 3) == b"own" and memory.read(KERNEL, 5) == b"guest"
@@ -127,11 +127,11 @@ def test_a_string_ends_before_the_page_that_is_not_there() -> None:
         asked.append((addr, size))
         return (b"x" * (size - 1) + b"\0") if addr < KERNEL + 4096 else None
 
-    memory = PrivateMemory(outside=outside)
+    memory = PrivateMemory(read_guest=outside)
     assert memory.string(KERNEL + 4090, 255) == b"xxxxx"
     assert asked == [(KERNEL + 4090, 6)]
 
-    memory.outside = lambda addr, size: b"x" * size if addr < KERNEL + 4096 else None
+    memory.read_guest = lambda addr, size: b"x" * size if addr < KERNEL + 4096 else None
     with pytest.raises(BadAddress) as caught:
         memory.string(KERNEL + 4090, 255)
     assert caught.value.addr == KERNEL + 4096

@@ -54,7 +54,7 @@ class World:
         self.variables[var] = value
 
     def aggregate(self, agg: int, key: AggKey, value: int | None, weight: int = 1) -> None:
-        self.aggs.feed(agg, key, value, weight)
+        self.aggs.update(agg, key, value, weight)
 
     def progenyof(self, pid: int) -> bool:
         return pid == self.builtins["pid"]

@@ -336,7 +336,9 @@ def test_any_expression_about_a_kernel(expression: str, action: str) -> None:
         return
     assert verify_program(program) == []
     world = World(program, builtins={n: b"x" if b.kind == "string" else 1 for n, b in BUILTINS.items()})
-    world.state.memory.outside = lambda addr, size: bytes((addr + i) % 251 for i in range(size)) if addr >> 63 else None
+    world.state.memory.read_guest = lambda addr, size: (
+        bytes((addr + i) % 251 for i in range(size)) if addr >> 63 else None
+    )
     world.run()
 
 

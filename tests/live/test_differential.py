@@ -21,7 +21,7 @@ from probekit.ir.build import compile_program
 from probekit.lang.diagnostics import CompileError
 from probekit.session.attach import AttachOptions, attach
 from probekit.session.options import Options
-from tests.codegen.machine import KMEM
+from tests.codegen.emulated_kernel import KMEM
 from tests.codegen.scripts import AGGREGATING, DECLARATIONS, aggregation, expressions, scripts, texts
 from tests.live.inprocess import Outcome, trace
 from tests.live.test_engines import ENGINES, shape

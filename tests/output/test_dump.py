@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from probekit.buffers.actions import PrintArray, PrintEnum, PrintInt, PrintMember, PrintPointer, PrintStruct
+from probekit.buffers.print_types import PrintArray, PrintEnum, PrintInt, PrintMember, PrintPointer, PrintStruct
 from probekit.output.dump import hexdump, looks_like_text, typed_lines
 
 INT = PrintInt("int", 32, True)

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probekit.buffers.actions import PrintInt
+from probekit.buffers.print_types import PrintInt
 from probekit.consumer.events import (
     Aggregation,
     Average,

@@ -24,7 +24,7 @@ from probekit.guest.memory import PauseClock, StubData
 from probekit.interp.state import ProgramState
 from probekit.ir.build import compile_program
 from probekit.patch import journal as journal_module
-from probekit.patch.hooks import Hook
+from probekit.patch.hooks import TracepointHook
 from probekit.patch.journal import Journal, find_journals
 from probekit.patch.journal_payloads import JournalHeader
 from probekit.patch.journal_state import JournalState, load
@@ -60,7 +60,7 @@ class _NoTables:
 
 
 def _sites() -> list[EnabledSite]:
-    places = (ENTRY, INSN, STAGED, Hook(TRACEPOINT, MODULE))
+    places = (ENTRY, INSN, STAGED, TracepointHook(TRACEPOINT, MODULE))
     probes = [Probe(n, ProbeName("fbt", "vmlinux", f"f{n}", "entry"), "entry") for n in range(len(places))]
     return [EnabledSite(n, probe, place, (0,), 0) for n, (probe, place) in enumerate(zip(probes, places, strict=True))]
 

@@ -1,4 +1,4 @@
-"""Find a value in a JSON document: ``json()``, equal to :mod:`probekit.interp.jsontext` byte for byte.
+"""Find a value in a JSON document: ``json()``, equal to :mod:`probekit.interp.json_text` byte for byte.
 
 json              rsi: document, rdx: path, rdi: target  -> the value as it is written, or the empty string
 json_member       r10, rdx: start and end of a name  -> rsi: at that member's value; carry when there is none

@@ -1,4 +1,4 @@
-"""Make and measure strings: D's subroutines, equal to :mod:`probekit.interp.text` byte for byte.
+"""Make and measure strings: D's subroutines, equal to :mod:`probekit.interp.strings` byte for byte.
 
 Arguments are in rsi, rdx, rcx. A string is stored at rdi, cut to the size that strings have; an integer is in rax. A
 fault is the carry flag, with its kind in edx and the word at fault in rax. Every loop ends at a NUL, or after as many

@@ -68,7 +68,7 @@ def write_data(
             program_data.store(var, value)
         for index in range(len(plan.cpus)):
             program_data.memory.write(data.addr + plan.data.block(index), DataPlan.block_head())
-        state.share(program_data.variables)
+        state.move_to_guest(program_data.variables)
         if program_data.speculations is not None:
             speculations.share(program_data.speculations)
         index_of = {cpu: index for index, cpu in enumerate(plan.cpus)}

@@ -181,7 +181,7 @@ class Firing:
 
     def aggregate(self, agg: int, key: AggKey, value: int | None, weight: int = 1) -> None:
         """Feed the host's own table."""
-        self._aggregations.feed(agg, key, value, weight)
+        self._aggregations.update(agg, key, value, weight)
 
     def progenyof(self, pid: int) -> bool:
         """Return whether the task descends from process ``pid``."""

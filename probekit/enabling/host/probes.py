@@ -98,7 +98,7 @@ class HostProbes:
         self.state = ProgramState(program, limits or StateLimits())
         """What the program keeps from firing to firing."""
         self._guest = guest
-        self.state.memory.outside = guest.peek.read if guest is not None else None
+        self.state.memory.read_guest = guest.peek.read if guest is not None else None
         self._records: deque[tuple[int, RawRecord]] = deque()
         self._run = run
         self.drops = 0

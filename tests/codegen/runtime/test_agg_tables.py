@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from probekit.buffers.layout import MAX_PROBES_PER_LOOKUP, HeaderWord, TableStore
+from tests.codegen.built_program import Function
 from tests.codegen.compared import compare
-from tests.codegen.machine import Function, Machine
+from tests.codegen.machine import Machine
 from tests.codegen.scripts import ints
 
 BIG = "y" * 255

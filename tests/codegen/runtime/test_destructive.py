@@ -9,7 +9,8 @@ import pytest
 from probekit.buffers.layout import FAULT_WORDS, FaultKind, HeaderWord, RawRecord
 from probekit.codegen.runtime.destructive import LONGEST_CHILL_NS
 from probekit.errors import UnsupportedError
-from tests.codegen.machine import KMEM, KMEM_BYTES, KMEM_SIZE, PANIC, SIGNAL, USER, USER_SIZE, Machine
+from tests.codegen.emulated_kernel import KMEM, KMEM_BYTES, KMEM_SIZE, PANIC, SIGNAL, USER, USER_SIZE
+from tests.codegen.machine import Machine
 
 KHZ = 1_000_000
 """Ticks of the machine's counter in a millisecond, as the tests say: any figure will do."""

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from probekit.buffers.layout import FaultKind
 from tests.codegen.compared import compare
-from tests.codegen.machine import KMEM, Machine
+from tests.codegen.emulated_kernel import KMEM
+from tests.codegen.machine import Machine
 
 _words = st.sampled_from((0, 0, 0, 0, 1, 0xFFFF, 0xA0, 0xABC, 0x1234))
 _sixes = st.lists(_words, min_size=8, max_size=8).map(lambda words: b"".join(w.to_bytes(2, "big") for w in words))

@@ -9,7 +9,8 @@ from probekit.buffers.layout import HeaderWord, RawRecord
 from probekit.enabling.guest_engine.variables import GuestSpeculations
 from probekit.enabling.host.probes import record_integer
 from probekit.enabling.speculation import Speculations
-from tests.codegen.machine import DATA, Machine
+from tests.codegen.emulated_kernel import DATA
+from tests.codegen.machine import Machine
 from tests.codegen.test_variables import _Memory
 
 SCRIPT = """

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from probekit.buffers.layout import FAULT_WORDS, FaultKind, HeaderWord
 from probekit.enabling.host.dentries import path_text
 from probekit.errors import GuestError, UnsupportedError
-from tests.codegen.machine import KMEM, KMEM_SIZE, PATHS, TASK, USER, USER_SIZE, Machine
+from tests.codegen.emulated_kernel import KMEM, KMEM_SIZE, PATHS, TASK, USER, USER_SIZE
+from tests.codegen.machine import Machine
 
 FILES, MEMORY, PATH = KMEM, KMEM + 0x40, KMEM + 0x200
 STEP = 0x40

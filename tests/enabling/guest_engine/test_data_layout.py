@@ -8,7 +8,9 @@ import pytest
 
 from probekit.buffers.layout import BLOCK_MAGIC, HeaderWord
 from probekit.codegen.context import SITE_ENTRY_SIZE, SITE_FIELDS
-from tests.codegen.machine import DATA, Function, Machine
+from tests.codegen.built_program import Function
+from tests.codegen.emulated_kernel import DATA
+from tests.codegen.machine import Machine
 
 EVERYTHING = """
 int64_t x; int y; this int z;

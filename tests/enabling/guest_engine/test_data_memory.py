@@ -13,7 +13,9 @@ from probekit.buffers.layout import HeaderWord
 from probekit.consumer.events import ProbeIdentity
 from probekit.enabling.guest_engine.data_memory import DataSnapshot, ProgramData
 from probekit.errors import GuestError, InternalError, MemoryAccessError
-from tests.codegen.machine import DATA, Function, Machine
+from tests.codegen.built_program import Function
+from tests.codegen.emulated_kernel import DATA
+from tests.codegen.machine import Machine
 
 TEXT = """
 int64_t x;

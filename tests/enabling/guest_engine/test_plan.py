@@ -14,7 +14,9 @@ from probekit.guest.call_points import CallPoints
 from probekit.guest.offsets import KernelServices
 from probekit.guest.watchdog import WATCHDOG_SIZE
 from probekit.patch.recovery_table import HEADER_SIZE
-from tests.codegen.machine import CODE, DATA, Function, Machine
+from tests.codegen.built_program import Function
+from tests.codegen.emulated_kernel import CODE, DATA
+from tests.codegen.machine import Machine
 
 TEXT = "fbt::: { @c[probefunc] = count(); } fbt::: { trace(arg0); }"
 

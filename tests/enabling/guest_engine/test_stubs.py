@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from probekit.errors import UnsupportedError
 from probekit.lang.diagnostics import CompileError
-from tests.codegen.machine import CODE, NOP5, RET, Function, Machine
+from tests.codegen.built_program import NOP5, RET, Function
+from tests.codegen.emulated_kernel import CODE
+from tests.codegen.machine import Machine
 from tests.codegen.scripts import scripts
 
 RETURN = Function(NOP5 + RET, "return")

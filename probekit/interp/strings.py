@@ -1,4 +1,4 @@
-"""Strings and paths as D's subroutines have them: pure functions on bytes.
+"""Compute what D's subroutines on strings and paths give: pure functions on bytes.
 
 cleanpath(b"/a//b/../c")   ->  b"/a/c"
 substr(b"abcdef", -3, 2)   ->  b"de"
@@ -14,7 +14,7 @@ __all__ = ("basename", "cleanpath", "dirname", "index", "lltostr", "rindex", "st
 
 
 def basename(path: bytes) -> bytes:
-    """As basename(3): trailing slashes do not count."""
+    """Return what basename(3) does: trailing slashes do not count."""
     if not path:
         return b"."
     stripped = path.rstrip(b"/")
@@ -22,7 +22,7 @@ def basename(path: bytes) -> bytes:
 
 
 def dirname(path: bytes) -> bytes:
-    """As dirname(3)."""
+    """Return what dirname(3) does."""
     stripped = path.rstrip(b"/")
     if not stripped:
         return b"/" if path else b"."
@@ -33,7 +33,7 @@ def dirname(path: bytes) -> bytes:
 
 
 def cleanpath(path: bytes) -> bytes:
-    """``//``, ``/./`` and ``/../`` taken out, without a look at any file system. A trailing ``/.`` stays."""
+    """Take out ``//``, ``/./`` and ``/../``, without looking at any file system. A trailing ``/.`` stays."""
     out = bytearray()
     at = 0
     while at < len(path):
@@ -54,12 +54,12 @@ def cleanpath(path: bytes) -> bytes:
 
 
 def index(text: bytes, part: bytes, start: int = 0) -> int:
-    """The first place of ``part`` from ``start`` on, -1 when there is none."""
+    """Return the first place of ``part`` from ``start`` on, -1 when there is none."""
     return text.find(part, min(max(start, 0), len(text)))
 
 
 def rindex(text: bytes, part: bytes, start: int | None = None) -> int:
-    """The last place of ``part`` at or before ``start``, -1 when there is none."""
+    """Return the last place of ``part`` at or before ``start``, -1 when there is none."""
     if start is None:
         return text.rfind(part)
     if start < 0:
@@ -68,7 +68,10 @@ def rindex(text: bytes, part: bytes, start: int | None = None) -> int:
 
 
 def substr(text: bytes, start: int, length: int | None = None) -> bytes:
-    """From ``start`` on, from the end when it is negative; a negative ``length`` leaves as much out at the end."""
+    """Return the part from ``start`` on.
+
+    A negative ``start`` counts from the end. A negative ``length`` leaves out as many bytes at the end.
+    """
     size = len(text)
     left = size if length is None else length
     if start < 0:
@@ -87,7 +90,7 @@ _DIGITS = b"0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 def lltostr(value: int, base: int) -> bytes:
-    """A number in a base of 2 to 36; in bases other than 10 it is unsigned, and 8 and 16 have their prefixes."""
+    """Return a number in a base of 2 to 36. Only base 10 is signed; bases 8 and 16 have the prefixes of C."""
     number = abs(value) if base == 10 else value & ((1 << 64) - 1)
     out = bytearray()
     while number:
@@ -105,10 +108,10 @@ _NUMBER = re.compile(rb"[ \t\n\v\f\r]*([-+]?)([0-9a-zA-Z]*)")
 
 
 def strtoll(text: bytes, base: int) -> int:
-    """As strtoll(3) for a given base: what cannot be read ends the number."""
+    """Return what strtoll(3) does for a base of 2 to 36: the first character that is no digit ends the number."""
     found = _NUMBER.match(text)
     if found is None:
-        raise InternalError("a pattern that matches anything did not match")
+        raise InternalError("the pattern of a number, which matches any string, did not match")
     digits = found[2].lower()
     if base == 16 and digits.startswith(b"0x"):
         digits = digits[2:]
@@ -123,7 +126,7 @@ def strtoll(text: bytes, base: int) -> int:
 
 
 def strtok(text: bytes, delimiters: bytes) -> tuple[bytes, bytes | None] | None:
-    """The first token and what follows it (None: nothing); None when there is no token."""
+    """Return the first token and what follows it (None: nothing follows), or None when there is no token."""
     start = next((i for i, byte in enumerate(text) if byte not in delimiters), None)
     if start is None:
         return None
