@@ -210,7 +210,7 @@ class _Undo:
             registered=Registered(facts, self._text, self._log, self._log.registrations, traced=True),
             limit=self._limit,
             bypassed=bypassed,
-            keep="text may still lead there" if self._problems else "",
+            keep="text that is left alone may still lead there" if self._problems else "",
             silence=self._silence,
         )
         self._problems += release(held)
