@@ -25,10 +25,10 @@ def show_code(code: tuple[int, bytes] | None) -> None:
     """
     if code is None:
         return
-    from probekit.isa.listing import listing
+    from probekit.isa.disassemble import disassemble
 
     addr, image = code
-    for line in listing(image[:_MOST], addr):
+    for line in disassemble(image[:_MOST], addr):
         sys.stderr.write(line + "\n")
     if len(image) > _MOST:
         sys.stderr.write(f"... {len(image) - _MOST} more bytes\n")

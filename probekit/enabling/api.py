@@ -12,8 +12,8 @@ from probekit.consumer.events import Cost
 from probekit.enabling.speculation import Speculations
 from probekit.guest.linux import Allocation
 from probekit.guest.memory import DataMemory
-from probekit.guest.residents import LIMIT
 from probekit.guest.safepoint import CallLog
+from probekit.guest.stack_search import SLEEPER_LIMIT
 from probekit.interp.state import ProgramState
 from probekit.patch.edits import Edit
 from probekit.patch.journal_payloads import Registration
@@ -89,7 +89,7 @@ class EngineOptions:
     """Seconds from one reading of the rings to the next; None to read them as they fill."""
     safepoint_s: float = 20.0
     """Seconds to wait for a place where guest functions may be called."""
-    quiet_s: float = LIMIT
+    quiet_s: float = SLEEPER_LIMIT
     """Seconds to wait until no task runs or sleeps inside our code. After that its memory is left behind."""
     measure: bool = False
     """Whether clauses measure their own time."""

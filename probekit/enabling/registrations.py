@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from probekit.enabling.api import EngineLog
 from probekit.errors import GuestError, required
-from probekit.guest.calls import HOOK_KINDS
+from probekit.guest.calls import LIST_ENTRY_KINDS
 from probekit.guest.facts import GuestFacts
 from probekit.guest.safepoint import SafePoint
 from probekit.guest.tracepoints import BatchRoutine, TracepointProbe
@@ -65,9 +65,9 @@ class Registered:
         any kind that nobody here can take back, as another version of probekit may have left it.
         """
         facts = self._facts
-        services = {TIMER: facts.watchdog, TRACEPOINT: facts.tracepoints, MODULE: facts.holds}
+        services = {TIMER: facts.watchdog, TRACEPOINT: facts.tracepoints, MODULE: facts.module_refs}
         for kind in dict.fromkeys(item.kind for item in self.items):
-            if services.get(kind) is None and HOOK_KINDS.get(kind) not in facts.services.hooks.functions:
+            if services.get(kind) is None and LIST_ENTRY_KINDS.get(kind) not in facts.services.traps.functions:
                 raise GuestError(f"cannot unregister a {kind}: this guest kernel has no known function for it")
         self._take_back(point, _BEFORE)
 
@@ -105,15 +105,15 @@ class Registered:
         self.traced = True
 
     def _release(self, point: SafePoint, items: Sequence[Registration]) -> Iterator[Sequence[Registration]]:
-        services = required(self._facts.holds, "the kernel's modules, which stop_calls() has found")
+        services = required(self._facts.module_refs, "the kernel's modules, which stop_calls() has found")
         for item in items:
-            services.release(point, item.words[0])
+            services.give_back(point, item.words[0])
             yield [item]
 
     def _unhook(self, point: SafePoint, items: Sequence[Registration]) -> Iterator[Sequence[Registration]]:
-        hooks = self._facts.services.hooks
+        hooks = self._facts.services.traps
         for item in items:
-            hooks.remove(point, HOOK_KINDS[item.kind], item.words[0])
+            hooks.remove(point, LIST_ENTRY_KINDS[item.kind], item.words[0])
             yield [item]
         hooks.settle(point)
 

@@ -24,8 +24,8 @@ from probekit.guest.facts import GuestFacts
 from probekit.guest.health import resume_unless_dead
 from probekit.guest.linux import Allocation
 from probekit.guest.memory import PauseClock
-from probekit.guest.residents import vacated
 from probekit.guest.safepoint import SafePoint
+from probekit.guest.stack_search import quiescent_point
 from probekit.kernel.tasks import Task
 from probekit.patch.crossmodify import wait_for_handler_exit
 from probekit.patch.edits import TextMemory
@@ -97,7 +97,7 @@ def _stop_and_free(held: Holdings) -> None:
         if not held.target.running:
             held.target.resume()
         wait_for_handler_exit(held.target, held.clock.paused)
-    with vacated(
+    with quiescent_point(
         held.safe_point,
         held.target,
         held.registered.wait_for_readers,
@@ -136,7 +136,7 @@ def _begin_wait(held: Holdings, point: SafePoint) -> Callable[[], None]:
         held.log.allocated(page)
 
     waiting = grace.begin(point, facts.services, held.text, take, traced=held.registered.traced, earlier=earlier)
-    return lambda: waiting.wait(held.text, held.clock, held.limit, facts.residents.tasks)
+    return lambda: waiting.wait(held.text, held.clock, held.limit, facts.stack_search.tasks)
 
 
 def _nobody_inside(held: Holdings) -> bool:
@@ -147,7 +147,7 @@ def _nobody_inside(held: Holdings) -> bool:
     """
     if held.registered.traced or held.registered.of_kind(*KEPT_BY_READERS) or held.facts.preemptible:
         return False
-    return held.facts.residents.nobody(held.target, held.text, held.code())
+    return held.facts.stack_search.code_is_unused(held.target, held.text, held.code())
 
 
 def _sleepers(held: Holdings, point: SafePoint) -> list[Task]:
@@ -158,11 +158,11 @@ def _sleepers(held: Holdings, point: SafePoint) -> list[Task]:
     """
     if not held.registered.of_kind(BPF_KSYM):
         return []
-    residents, services = held.facts.residents, held.facts.services
+    stack_search, services = held.facts.stack_search, held.facts.services
     return [
         task
         for bounds in held.code()
-        for task in residents.inside(point, services, held.target, held.text, bounds, held.log)
+        for task in stack_search.tasks_returning_to(point, services, held.target, held.text, bounds, held.log)
     ]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from probekit.enabling.sites import TextReader
 from probekit.errors import SymbolError, TargetError
-from probekit.guest.survey import gather_traps
+from probekit.guest.find_facts import find_trap_facts
 from probekit.kernel.kernel import Kernel
 from probekit.kernel.linked_list import walk_list
 from probekit.patch.ranges import Ranges
@@ -127,7 +127,7 @@ def gather_text(kernel: Kernel, read: TextReader) -> TextFacts:
     rewritten = [site.addr for site in kernel.jump_sites()]
     live = read([(addr, 2) for addr in rewritten])
     pads = kernel.ftrace_sites()
-    trapping = gather_traps(kernel)
+    trapping = find_trap_facts(kernel)
     return TextFacts(
         # These include init functions: they were freed, but jumps to them are still in the text.
         starts=kernel.symbols.text_addrs(),

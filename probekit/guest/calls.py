@@ -13,26 +13,26 @@ from probekit.records import record
 
 __all__ = (
     "GENERAL_REGISTERS",
-    "HOOK_KINDS",
+    "LIST_ENTRY_KINDS",
     "MEMORY_KINDS",
-    "AddHook",
+    "AddListEntry",
     "Allocate",
     "CallPurpose",
     "Free",
+    "GetModule",
     "GuestCall",
-    "HoldModule",
-    "HookKind",
+    "ListEntryKind",
     "MemoryKind",
     "OtherCall",
-    "ReleaseModule",
-    "RemoveHook",
+    "PutModule",
+    "RemoveListEntry",
     "is_pointer",
 )
 
 MemoryKind = Literal["exec", "data", "percpu", "grace"]
-HookKind = Literal["die_notifier", "bpf_ksym"]
+ListEntryKind = Literal["die_notifier", "bpf_ksym"]
 MEMORY_KINDS: Mapping[str, MemoryKind] = {"exec": "exec", "data": "data", "percpu": "percpu", "grace": "grace"}
-HOOK_KINDS: Mapping[str, HookKind] = {"die_notifier": "die_notifier", "bpf_ksym": "bpf_ksym"}
+LIST_ENTRY_KINDS: Mapping[str, ListEntryKind] = {"die_notifier": "die_notifier", "bpf_ksym": "bpf_ksym"}
 """Each kind by its name, for names that were read from somewhere."""
 
 GENERAL_REGISTERS: tuple[str, ...] = tuple(
@@ -61,7 +61,7 @@ class Free:
 
 
 @record
-class HoldModule:
+class GetModule:
     """The call takes a reference to a module; its lowest byte is 0 when the kernel refused."""
 
     module: int
@@ -69,7 +69,7 @@ class HoldModule:
 
 
 @record
-class ReleaseModule:
+class PutModule:
     """The call gives a reference to a module back."""
 
     module: int
@@ -77,18 +77,18 @@ class ReleaseModule:
 
 
 @record
-class AddHook:
+class AddListEntry:
     """The call puts a structure of ours on a list of the kernel's. The journal has the registration before."""
 
-    kind: HookKind
+    kind: ListEntryKind
     addr: int
 
 
 @record
-class RemoveHook:
+class RemoveListEntry:
     """The call takes a structure of ours off its list."""
 
-    kind: HookKind
+    kind: ListEntryKind
     addr: int
 
 
@@ -97,7 +97,7 @@ class OtherCall:
     """The call changes nothing that a recovery would have to know."""
 
 
-CallPurpose = Allocate | Free | HoldModule | ReleaseModule | AddHook | RemoveHook | OtherCall
+CallPurpose = Allocate | Free | GetModule | PutModule | AddListEntry | RemoveListEntry | OtherCall
 
 
 @record

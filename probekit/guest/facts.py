@@ -1,17 +1,17 @@
-"""What the engines need to know of one guest. :mod:`probekit.guest.survey` finds it once, after attaching."""
+"""What the engines need to know of one guest. :mod:`probekit.guest.find_facts` finds it once, after attaching."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from probekit.guest.call_points import CallPoints
-from probekit.guest.grace import GraceServices
-from probekit.guest.holds import ModuleHolds
+from probekit.guest.grace_period import GraceServices
 from probekit.guest.linux import LinuxServices
+from probekit.guest.module_refs import ModuleRefs
 from probekit.guest.offsets import KernelServices, TaskOffsets
-from probekit.guest.residents import Residents
+from probekit.guest.stack_search import StackSearch
 from probekit.guest.tracepoints import TracepointServices
-from probekit.guest.traphooks import TrapFacts
+from probekit.guest.trap_registration import TrapFacts
 from probekit.guest.watchdog import WatchdogServices
 
 __all__ = ("GuestFacts",)
@@ -35,7 +35,7 @@ class GuestFacts:
     """Address of ``ktime_get_mono_fast_ns``."""
     preemptible: bool
     """Whether kernel code may lose its CPU between two instructions."""
-    holds: ModuleHolds | None
+    module_refs: ModuleRefs | None
     """None where modules cannot be unloaded."""
     modules: dict[str, int]
     """Address of each module's ``struct module``, by its name."""
@@ -47,7 +47,7 @@ class GuestFacts:
     """None where the kernel's timers are not known."""
     tsc_khz: int
     """Ticks of the time stamp counter per millisecond, 0 when unknown."""
-    residents: Residents
+    stack_search: StackSearch
     """Finds tasks that sleep inside our code."""
     ram: int = 0
     """Bytes of memory that the kernel manages, 0 when unknown."""

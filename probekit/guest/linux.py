@@ -6,7 +6,7 @@ Which function serves for what, newest first. We look for the kernel's functions
                 (60463628c9e0, v6.2), set_memory_ro and set_memory_x before
     data        vzalloc_noprof (2c321f3f70bc, v6.10), vzalloc before
     per-CPU     pcpu_alloc_noprof (24e44cc22aa3, v6.10), __alloc_percpu before
-    grace       as data; the kernel writes there until a wait for readers is over (:mod:`probekit.guest.grace`)
+    grace       as data; the kernel writes there until a wait for readers is over (:mod:`probekit.guest.grace_period`)
     readers     synchronize_rcu_tasks where the kernel has it (preemptible kernels), synchronize_rcu
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from probekit.errors import GuestError, UnsupportedError
 from probekit.guest.calls import Allocate, Free, MemoryKind
 from probekit.guest.safepoint import SafePoint
-from probekit.guest.traphooks import HookServices, find_hooks
+from probekit.guest.trap_registration import TrapServices, find_trap_services
 from probekit.records import record
 
 __all__ = ("Allocation", "LinuxServices", "find_services")
@@ -81,7 +81,7 @@ class LinuxServices:
     """Addresses of the functions that make memory read-only and executable."""
     readers: tuple[int, ...]
     """Addresses of the functions that wait for readers."""
-    hooks: HookServices
+    traps: TrapServices
     """The functions that register our trap handler."""
 
     def allocate(self, point: SafePoint, kind: MemoryKind, size: int) -> Allocation:
@@ -136,4 +136,4 @@ def find_services(find: Callable[[str], int | None]) -> LinuxServices:
     both = find("set_memory_rox")
     # Both kinds of executable memory get their old permissions back when they are freed (VM_FLUSH_RESET_PERMS).
     protect = (both,) if both is not None else tuple(a for name in _PROTECT if (a := find(name)) is not None)
-    return LinuxServices(makers=makers, protect=protect, readers=readers, hooks=find_hooks(find))
+    return LinuxServices(makers=makers, protect=protect, readers=readers, traps=find_trap_services(find))

@@ -139,7 +139,7 @@ class RamData:
 
 
 class StoppedMemory(Protocol):
-    """Kernel memory of a stopped guest, whatever its vCPUs map (:class:`probekit.guest.text.KernelText`)."""
+    """Kernel memory of a stopped guest, whatever its vCPUs map (:class:`probekit.guest.kernel_text.KernelText`)."""
 
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
         """Return the bytes of ``(addr, size)`` ranges, None where unreadable."""

@@ -20,7 +20,7 @@ _ENTRY = 6  # bytes of a struct orc_entry
 _REGISTERS = ("rip", "rsp", "rbp", "r10", "r13", "rdx", "rdi")
 
 
-class _Peek(Protocol):
+class _KernelMemory(Protocol):
     """Reads kernel memory; None where it is not mapped."""
 
     def read(self, addr: int, size: int) -> bytes | None: ...
@@ -29,10 +29,10 @@ class _Peek(Protocol):
 class GuestStacks:
     """Unwinds the kernel stacks of stopped CPUs."""
 
-    def __init__(self, kernel: Kernel, peek: _Peek) -> None:
-        """Read through ``peek``. Whoever lets the guest run must also make ``peek`` look pages up anew."""
+    def __init__(self, kernel: Kernel, memory: _KernelMemory) -> None:
+        """Read through ``memory``. Whoever lets the guest run must also make ``memory`` look pages up anew."""
         self._kernel = kernel
-        self._peek = peek
+        self._memory = memory
         self._unwinder: OrcUnwinder | None = None
 
     def load(self) -> None:
@@ -62,9 +62,9 @@ class GuestStacks:
         def read(addr: int, size: int) -> bytes | None:
             page, at = addr & -_PAGE, addr % _PAGE
             if at + size > _PAGE:
-                return self._peek.read(addr, size)
+                return self._memory.read(addr, size)
             if page not in pages:
-                pages[page] = self._peek.read(page, _PAGE)
+                pages[page] = self._memory.read(page, _PAGE)
             data = pages[page]
             return None if data is None else data[at : at + size]
 
@@ -105,7 +105,7 @@ class GuestStacks:
     def _read(self, addr: int, size: int) -> bytes:
         if not 0 < size <= _MAX_TABLE:
             raise UnsupportedError(f"the kernel's unwind tables would have {size} bytes", feature="stack")
-        parts = (self._peek.read(addr + at, min(_CHUNK, size - at)) for at in range(0, size, _CHUNK))
+        parts = (self._memory.read(addr + at, min(_CHUNK, size - at)) for at in range(0, size, _CHUNK))
         return b"".join(_present(parts))
 
 

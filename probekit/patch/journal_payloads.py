@@ -15,17 +15,17 @@ from typing import NamedTuple, NoReturn, TypeVar, assert_never
 
 from probekit.guest.calls import (
     GENERAL_REGISTERS,
-    HOOK_KINDS,
+    LIST_ENTRY_KINDS,
     MEMORY_KINDS,
-    AddHook,
+    AddListEntry,
     Allocate,
     CallPurpose,
     Free,
+    GetModule,
     GuestCall,
-    HoldModule,
     OtherCall,
-    ReleaseModule,
-    RemoveHook,
+    PutModule,
+    RemoveListEntry,
 )
 from probekit.guest.linux import Allocation
 from probekit.patch.journal_records import RecordError
@@ -301,13 +301,13 @@ def _encode_purpose(purpose: CallPurpose) -> list[str | int]:
             return ["allocate", kind, size]
         case Free(addr):
             return ["free", addr]
-        case HoldModule(module):
+        case GetModule(module):
             return ["hold", module]
-        case ReleaseModule(module):
+        case PutModule(module):
             return ["release", module]
-        case AddHook(kind, addr):
+        case AddListEntry(kind, addr):
             return ["hook", kind, addr]
-        case RemoveHook(kind, addr):
+        case RemoveListEntry(kind, addr):
             return ["unhook", kind, addr]
         case OtherCall():
             return ["other"]
@@ -322,10 +322,16 @@ def _memory_kind_and_size(kind: object, size: object) -> Allocate:
 _PURPOSES: Mapping[str, tuple[int, Callable[..., CallPurpose]]] = {
     "allocate": (2, _memory_kind_and_size),
     "free": (1, lambda addr: Free(_number(addr, "address", low=1))),
-    "hold": (1, lambda module: HoldModule(_address(module, "module"))),
-    "release": (1, lambda module: ReleaseModule(_address(module, "module"))),
-    "hook": (2, lambda kind, addr: AddHook(_one_of(kind, HOOK_KINDS, "kind of hook"), _address(addr, "hook"))),
-    "unhook": (2, lambda kind, addr: RemoveHook(_one_of(kind, HOOK_KINDS, "kind of hook"), _address(addr, "hook"))),
+    "hold": (1, lambda module: GetModule(_address(module, "module"))),
+    "release": (1, lambda module: PutModule(_address(module, "module"))),
+    "hook": (
+        2,
+        lambda kind, addr: AddListEntry(_one_of(kind, LIST_ENTRY_KINDS, "kind of hook"), _address(addr, "hook")),
+    ),
+    "unhook": (
+        2,
+        lambda kind, addr: RemoveListEntry(_one_of(kind, LIST_ENTRY_KINDS, "kind of hook"), _address(addr, "hook")),
+    ),
     "other": (0, OtherCall),
 }
 """By name: how many operands a purpose has, and how it is made of them."""

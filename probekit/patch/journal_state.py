@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from probekit.errors import JournalError
-from probekit.guest.calls import Allocate, Free, GuestCall, HoldModule, ReleaseModule, RemoveHook, is_pointer
+from probekit.guest.calls import Allocate, Free, GetModule, GuestCall, PutModule, RemoveListEntry, is_pointer
 from probekit.guest.linux import Allocation
 from probekit.patch import journal_payloads as payloads
 from probekit.patch.edits import Edit
@@ -137,11 +137,11 @@ class Replay:
                 self.allocations.setdefault(value, Allocation(kind, value, size))
             case Free(addr):
                 self.allocations.pop(addr, None)
-            case HoldModule(module) if value & 0xFF:  # bool try_module_get()
+            case GetModule(module) if value & 0xFF:  # bool try_module_get()
                 self.registrations.setdefault(Registration(MODULE, (module,)))
-            case ReleaseModule(module):
+            case PutModule(module):
                 self.registrations.pop(Registration(MODULE, (module,)), None)
-            case RemoveHook(kind, addr):
+            case RemoveListEntry(kind, addr):
                 self.registrations.pop(Registration(kind, (addr,)), None)
 
     def call_done(self, rsp: int) -> None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from probekit.errors import SymbolError, TargetError
 from probekit.guest.memory import PauseClock
-from probekit.guest.ramtext import RamText
+from probekit.guest.ram_reader import RamReader
 from probekit.kernel.kernel import Kernel
 from probekit.kernel.markers import KERNEL_MARKERS, MARKER_SYMBOL, Marker
 from probekit.kernel.memory import KernelMemory
@@ -42,7 +42,7 @@ class LiveMemory:
 
     clock: PauseClock
     """Pauses the guest."""
-    ram: RamText | None
+    ram: RamReader | None
     """Reads kernel memory while the guest runs, where its RAM is a shared file."""
 
     def read(self, find: Callable[[KernelMemory | None], _Found]) -> _Found:

@@ -16,15 +16,15 @@ from probekit.enabling.syscall_returns import SystemCalls
 from probekit.enabling.text_facts import gather_text
 from probekit.errors import GuestError, MemoryAccessError, ProbekitError, SymbolError, TargetError
 from probekit.guest.facts import GuestFacts
+from probekit.guest.find_facts import find_guest_facts, is_emulated
 from probekit.guest.health import LivenessMonitor, check_events, check_status, has_panicked, panic_error
+from probekit.guest.kernel_text import KernelText
 from probekit.guest.linux import Allocation
 from probekit.guest.memory import DataMemory, PauseClock, RamData, StubData
-from probekit.guest.peek import KernelPeek
-from probekit.guest.ramtext import RamText
-from probekit.guest.spaces import AddressSpaces
+from probekit.guest.process_page_tables import ProcessPageTables
+from probekit.guest.ram_reader import RamReader
+from probekit.guest.safe_loads import SafeLoads
 from probekit.guest.stacks import GuestStacks
-from probekit.guest.survey import gather_guest, is_emulated
-from probekit.guest.text import KernelText
 from probekit.kernel.kernel import Kernel
 from probekit.kernel.memory import KernelMemory
 from probekit.kernel.open_kernel import open_kernel
@@ -96,14 +96,14 @@ class Attachment:
         self.ram = self._open_ram()
         tables = kernel.address_space.page_table_root()
         image = range(kernel.base, kernel.find("_end") or kernel.base)
-        self._ram_text = RamText(self.ram, tables, image) if self.ram and tables else None
+        self._ram_text = RamReader(self.ram, tables, image) if self.ram and tables else None
         self.text = KernelText(target, kernel.address_space, kernel.symbol("init_task"), self._ram_text)
         looking = self._caching_reader()
         levels = 5 if target.regs(target.vcpus()[0]).values.get("cr4", 0) & _LA57 else 4
         # Kernel memory for clauses that are evaluated on the host.
-        self.peek = KernelPeek(kernel.address_space, self.clock, self._ram_spans, levels, looking)
+        self.safe_loads = SafeLoads(kernel.address_space, self.clock, self._ram_spans, levels, looking)
         self._qmp = _open_qmp(options)
-        self.stacks = GuestStacks(kernel, self.peek)
+        self.stacks = GuestStacks(kernel, self.safe_loads)
         self._liveness = LivenessMonitor(self._ticks, self.same_boot, self.panicked)
         self.attach_pause = 0.0
         """Seconds for which attaching stopped the guest."""
@@ -149,7 +149,7 @@ class Attachment:
     def facts(self) -> GuestFacts:
         """What the engines need; read at first use, in one pause."""
         with self.clock.paused():
-            return gather_guest(self.kernel, emulated=is_emulated(self.target))
+            return find_guest_facts(self.kernel, emulated=is_emulated(self.target))
 
     @cached_property
     def text_facts(self) -> TextFacts:
@@ -183,7 +183,7 @@ class Attachment:
             self.progress(f"guest RAM file {path} is not used: {error}")
             return None
 
-    def _caching_reader(self) -> RamText | None:
+    def _caching_reader(self) -> RamReader | None:
         return self._ram_text.caching_reader() if self._ram_text is not None else None
 
     def _ram_spans(self) -> tuple[tuple[int, int], ...] | None:
@@ -249,13 +249,13 @@ class Attachment:
             found.append(image.read(addr, size) if image is not None else None)
         return found
 
-    def address_spaces(self) -> AddressSpaces:
+    def process_page_tables(self) -> ProcessPageTables:
         """Return the page tables of the kernel and of every process."""
         kernel = self.kernel
         ram = self._caching_reader()
         memory = KernelMemory(KernelText(self.target, kernel.address_space, kernel.symbol("init_task"), ram))
         top = kernel.find("init_top_pgt")
-        return AddressSpaces(
+        return ProcessPageTables(
             kernel.address_space, memory, self.clock, ram=ram, tasks=kernel.task_addresses, btf=kernel.btf, top=top
         )
 

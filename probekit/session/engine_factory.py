@@ -85,7 +85,7 @@ def make_engine(attachment: Attachment, plan: EnginePlan, log: JournalLog) -> En
     make = (
         partial(
             StopEngine,
-            peek=attachment.peek,
+            safe_loads=attachment.safe_loads,
             stacks=attachment.stacks,
             watcher=_watcher(attachment, plan.watches),
             fixups=_fixups(attachment, plan.sites),
@@ -94,7 +94,7 @@ def make_engine(attachment: Attachment, plan: EnginePlan, log: JournalLog) -> En
         else partial(
             GuestEngine,
             make_memory=attachment.data_memory,
-            page_tables=attachment.address_spaces(),
+            page_tables=attachment.process_page_tables(),
             edits_size=plan.edits_size,
         )
     )

@@ -147,7 +147,7 @@ class HostTracing:
 def _guest_view(attachment: Attachment | None) -> GuestView | None:
     if attachment is None:
         return None
-    return GuestView(attachment.peek, lambda: attachment.facts.cpu_offsets[CPU])
+    return GuestView(attachment.safe_loads, lambda: attachment.facts.cpu_offsets[CPU])
 
 
 def _most_keys(program: Program, options: Options) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from probekit.errors import JournalError
-from probekit.guest.text import KernelText
+from probekit.guest.kernel_text import KernelText
 from probekit.kernel.kernel import Kernel
 from probekit.kernel.page_tables import PhysicalMemory, mapped_pages
 from probekit.patch.journal import Journal, default_dir

@@ -21,8 +21,8 @@ from probekit.guest.calls import GuestCall
 from probekit.guest.facts import GuestFacts
 from probekit.guest.linux import Allocation
 from probekit.guest.memory import PauseClock
-from probekit.guest.residents import LIMIT
 from probekit.guest.safepoint import SafePoint, finish_call, returned_on
+from probekit.guest.stack_search import SLEEPER_LIMIT
 from probekit.patch.crossmodify import INT3
 from probekit.patch.edits import TextMemory, revert_batches
 from probekit.patch.journal_state import Batch, JournalState
@@ -63,7 +63,12 @@ class Recovered:
 
 
 def undo_journal(
-    target: Target, text: TextMemory, state: JournalState, facts: Callable[[], GuestFacts], *, limit: float = LIMIT
+    target: Target,
+    text: TextMemory,
+    state: JournalState,
+    facts: Callable[[], GuestFacts],
+    *,
+    limit: float = SLEEPER_LIMIT,
 ) -> Recovered:
     """Undo the journal ``state``, which is of this boot of the guest; its file goes when all of it is done.
 

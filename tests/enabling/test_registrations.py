@@ -11,9 +11,9 @@ import pytest
 
 from probekit.enabling.registrations import Registered
 from probekit.errors import GuestError, JournalError
-from probekit.guest.holds import ModuleHolds
+from probekit.guest.module_refs import ModuleRefs
 from probekit.guest.tracepoints import CALL_ENTRY_SIZE, BatchRoutine, TracepointProbe, TracepointServices, call_table
-from probekit.guest.traphooks import HookServices
+from probekit.guest.trap_registration import TrapServices
 from probekit.guest.watchdog import WatchdogServices
 from probekit.patch.journal_payloads import Registration
 
@@ -42,12 +42,12 @@ class _Facts:
 
     tracepoints: TracepointServices | None
     watchdog: Any = field(default_factory=lambda: WatchdogServices(0, True, 0, CANCEL, 64, 8, 16))
-    holds: Any = field(default_factory=lambda: ModuleHolds(0, PUT, 0, 0, 0))
+    module_refs: Any = field(default_factory=lambda: ModuleRefs(0, PUT, 0, 0, 0))
     grace: Any = None
 
     services: Any = field(
         default_factory=lambda: SimpleNamespace(
-            hooks=HookServices({"die_notifier": (0, DIE), "bpf_ksym": (0, KSYM)}, RCU),
+            traps=TrapServices({"die_notifier": (0, DIE), "bpf_ksym": (0, KSYM)}, RCU),
             synchronize=lambda point: point.call(TASKS),
         )
     )
@@ -194,7 +194,7 @@ def test_a_timer_that_was_never_set_up_is_not_cancelled() -> None:
     [
         ("", Registration("telegraph", (1,))),
         ("tracepoints", HOOKS[0]),
-        ("holds", MODULES[0]),
+        ("module_refs", MODULES[0]),
         ("traps", TRAPS[0]),
     ],
 )
@@ -202,7 +202,7 @@ def test_nothing_is_forgotten_that_cannot_be_taken_back(gone: str, item: Registr
     guest = _Guest()
     setattr(guest.facts, gone or "unused", None)
     if gone == "traps":
-        guest.facts.services.hooks = HookServices({"die_notifier": (0, DIE)}, RCU)
+        guest.facts.services.traps = TrapServices({"die_notifier": (0, DIE)}, RCU)
     held = guest.held([DOG, item])
     with pytest.raises(GuestError, match=f"cannot unregister a {item.kind}"):
         held.stop_calls(_point(guest))

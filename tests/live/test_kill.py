@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from probekit.guest.text import KernelText as GuestText
+from probekit.guest.kernel_text import KernelText as GuestText
 from probekit.kernel.open_kernel import open_kernel
 from probekit.session.recover import recover
 from probekit.session.table_scan import find_tables

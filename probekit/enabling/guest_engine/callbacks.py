@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from probekit.enabling.registrations import Registered
 from probekit.errors import UnsupportedError, required
-from probekit.guest.holds import ModuleHolds
+from probekit.guest.module_refs import ModuleRefs
 from probekit.guest.safepoint import SafePoint
 from probekit.guest.tracepoints import BatchRoutine, TracepointProbe, TracepointServices
 from probekit.patch.edits import TextMemory
@@ -28,19 +28,20 @@ class Callbacks:
     def __init__(
         self,
         services: TracepointServices | None,
-        holds: ModuleHolds | None,
+        module_refs: ModuleRefs | None,
         owners: Sequence[int],
         text: TextMemory,
         registered: Registered,
     ) -> None:
         """Prepare, but change nothing yet.
 
-        ``services``: None for a kernel without tracepoints, which may still have markers. ``holds``: None for a kernel
-        that cannot unload modules. ``owners``: address of each ``struct module`` that must stay loaded.
+        ``services``: None for a kernel without tracepoints, which may still have markers.
+        ``module_refs``: None for a kernel that cannot unload modules.
+        ``owners``: address of each ``struct module`` that must stay loaded.
         ``text``: guest memory while the guest is stopped.
         """
         self._services = services
-        self._holds = holds
+        self._module_refs = module_refs
         self._owners = tuple(owners)
         self._text = text
         self._registered = registered
@@ -48,10 +49,10 @@ class Callbacks:
 
     def hold(self, point: SafePoint) -> None:
         """Take a reference to each module. Raises :class:`GuestError` when one is being unloaded."""
-        if self._holds is None:
+        if self._module_refs is None:
             return
         for owner in self._owners:
-            self._holds.hold(point, self._text.read_many, owner)
+            self._module_refs.take(point, self._text.read_many, owner)
             self._registered.add([Registration(MODULE, (owner,))])
 
     @property

@@ -2,7 +2,7 @@
 
 A probe may fire in an NMI, where a page fault must not happen, and in any process. So every page of our code, of our
 data and of the per-CPU slots is looked up in the kernel's page tables, and their top-level entries in those of every
-process (:mod:`probekit.guest.spaces`).
+process (:mod:`probekit.guest.process_page_tables`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from probekit.errors import GuestError
 from probekit.guest.linux import Allocation
-from probekit.guest.spaces import Unshared
+from probekit.guest.process_page_tables import Unshared
 from probekit.kernel.page_tables import FLAG_NX, FLAG_USER, FLAG_WRITE, Leaf
 
 __all__ = ("NotMappedError", "PageTables", "Touched", "check_mapped", "memory_touched")
@@ -50,7 +50,10 @@ def memory_touched(memory: Iterable[Allocation], cpu_offsets: Iterable[int]) -> 
 
 
 class PageTables(Protocol):
-    """Looks pages up: :class:`probekit.guest.spaces.AddressSpaces`. The guest runs, and is stopped where needed."""
+    """Looks pages up, as :class:`probekit.guest.process_page_tables.ProcessPageTables` does.
+
+    The guest runs, and is stopped where needed.
+    """
 
     def leaves(self, pages: Iterable[int]) -> Mapping[int, Leaf | None] | None: ...
 

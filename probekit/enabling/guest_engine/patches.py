@@ -42,7 +42,7 @@ class Patches:
         """
         self._access = access
         self._shared = shared_jumps(sites)
-        self._stack_check = StackCheck(self._shared, access.facts.residents, access.target, access.text)
+        self._stack_check = StackCheck(self._shared, access.facts.stack_search, access.target, access.text)
         self._in_stages = staged
         self._send_heartbeat = send_heartbeat
         self._edits: EditSet | None = None
@@ -73,7 +73,7 @@ class Patches:
         self._edits = EditSet(with_int3(at_once, occupied, built.stubs))
         access.log.edits(self._edits.edits)
         still_jumps = [site for site in self._shared if site not in occupied]
-        self._stack_check = StackCheck(still_jumps, access.facts.residents, access.target, access.text)
+        self._stack_check = StackCheck(still_jumps, access.facts.stack_search, access.target, access.text)
 
     def announce_markers(self, markers: Sequence[tuple[MarkerHook, int]]) -> None:
         """Write the edits of markers to the journal. Each marker comes with the function that it will call."""

@@ -24,7 +24,7 @@ from probekit.enabling.guest_engine.traps import check_registered
 from probekit.enabling.registrations import Registered
 from probekit.enabling.release import Holdings, release
 from probekit.errors import GuestError
-from probekit.guest.calls import HOOK_KINDS, HookKind, MemoryKind
+from probekit.guest.calls import LIST_ENTRY_KINDS, ListEntryKind, MemoryKind
 from probekit.guest.linux import Allocation
 from probekit.guest.safepoint import SafePoint
 from probekit.guest.tracepoints import BatchRoutine
@@ -112,7 +112,7 @@ class GuestResources:
         owners |= {facts.modules[name] for name in changed & facts.modules.keys()}
         if owners:
             owned = sorted(owners - {0})
-            self._calls = Callbacks(facts.tracepoints, facts.holds, owned, self._access.text, self._registered)
+            self._calls = Callbacks(facts.tracepoints, facts.module_refs, owned, self._access.text, self._registered)
             self._calls.hold(point)
 
     def _start_heartbeat(self, point: SafePoint, data: Allocation, code: Allocation, program_data: ProgramData) -> None:
@@ -124,7 +124,7 @@ class GuestResources:
             )
             self.heartbeat.start(point, self._access.text)
 
-    def announce_traps(self, hooks: Sequence[tuple[HookKind, int]]) -> None:
+    def announce_traps(self, hooks: Sequence[tuple[ListEntryKind, int]]) -> None:
         """Write to the journal what the kernel's lists of trap handlers will lead to."""
         self._traps = [Registration(kind, (addr,)) for kind, addr in hooks]
         self._registered.add(self._traps)
@@ -137,7 +137,7 @@ class GuestResources:
         with self._access.calls() as point:
             for hook in self._traps:
                 (addr,) = hook.words
-                services.hooks.add(point, HOOK_KINDS[hook.kind], addr)
+                services.traps.add(point, LIST_ENTRY_KINDS[hook.kind], addr)
                 if hook.kind == DIE_NOTIFIER and facts is not None:
                     check_registered(self._access.text, facts, addr)
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from probekit.codegen.notifier import NOTIFIER_SIZE, TrapLayout, notifier
 from probekit.enabling.sites import EnabledSite
 from probekit.errors import GuestError, UnsupportedError
-from probekit.guest.calls import HookKind
-from probekit.guest.traphooks import EXTABLE_ENTRY, TrapFacts, die_block, exception_table, ksym_block
-from probekit.guest.traptable import build_table, table_size
+from probekit.guest.calls import ListEntryKind
+from probekit.guest.trap_registration import EXTABLE_ENTRY, TrapFacts, die_block, exception_table, ksym_block
+from probekit.guest.trap_table import build_table, table_size
 from probekit.patch.edits import TextMemory
 from probekit.patch.hooks import Hook, MarkerHook
 from probekit.patch.sites import InsnSite, may_need_trap
@@ -37,7 +37,7 @@ class TrapCode:
     """Goes after the stubs."""
     block: bytes
     """Goes to our data memory."""
-    hooks: tuple[tuple[HookKind, int], ...]
+    hooks: tuple[tuple[ListEntryKind, int], ...]
     """The kind and address of each structure that is registered with the kernel, in that order."""
 
 
@@ -71,7 +71,7 @@ class TrapPlan:
         the stubs; ``code``: start and end of all our executable memory; ``data``: address of our data memory.
         """
         out = bytearray()
-        hooks: list[tuple[HookKind, int]] = []
+        hooks: list[tuple[ListEntryKind, int]] = []
         block = bytearray(self.data_size)
         if stubs:
             table = build_table(stubs)

@@ -28,7 +28,7 @@ from probekit.records import record
 
 if TYPE_CHECKING:
     from probekit.enabling.api import Globals
-    from probekit.guest.peek import KernelPeek
+    from probekit.guest.safe_loads import SafeLoads
 
 __all__ = ("CPU", "ExitFlag", "GuestView", "HostProbes", "record_integer")
 
@@ -42,7 +42,7 @@ _LONGEST_CHILL_NS = 500_000_000
 class GuestView:
     """What clauses of the host's probes can read of a guest."""
 
-    peek: KernelPeek
+    safe_loads: SafeLoads
     """Its kernel's memory."""
     percpu_offset: Callable[[], int]
     """Returns the per-CPU base of :data:`CPU`."""
@@ -98,7 +98,7 @@ class HostProbes:
         self.state = ProgramState(program, limits or StateLimits())
         """What the program keeps from firing to firing."""
         self._guest = guest
-        self.state.memory.read_guest = guest.peek.read if guest is not None else None
+        self.state.memory.read_guest = guest.safe_loads.read if guest is not None else None
         self._records: deque[tuple[int, RawRecord]] = deque()
         self._run = run
         self.drops = 0
@@ -134,7 +134,7 @@ class HostProbes:
         """
         now = time.monotonic_ns() if timestamp is None else timestamp
         if self._guest is not None:
-            self._guest.peek.invalidate()
+            self._guest.safe_loads.invalidate()
         firing = Firing(
             ecb.probe,
             self._program,

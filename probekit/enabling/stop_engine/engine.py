@@ -29,7 +29,7 @@ from probekit.errors import GuestError, UnsupportedError
 from probekit.guest.facts import GuestFacts
 from probekit.guest.health import check_status, resume_unless_dead
 from probekit.guest.memory import PauseClock
-from probekit.guest.peek import KernelPeek
+from probekit.guest.safe_loads import SafeLoads
 from probekit.guest.stacks import GuestStacks
 from probekit.interp.aggs import Aggregations
 from probekit.interp.state import ProgramState
@@ -60,7 +60,7 @@ class StopEngine:
         options: EngineOptions,
         log: EngineLog,
         clock: PauseClock,
-        peek: KernelPeek | None = None,
+        safe_loads: SafeLoads | None = None,
         stacks: GuestStacks | None = None,
         cancelled: Callable[[], bool] = lambda: False,
         watcher: Watcher | None = None,
@@ -68,7 +68,7 @@ class StopEngine:
     ) -> None:
         """Prepare, but change nothing in the guest yet.
 
-        ``peek``: kernel memory that clauses may read. ``stacks``: finds callers for ``stack()``.
+        ``safe_loads``: kernel memory that clauses may read. ``stacks``: finds callers for ``stack()``.
         ``cancelled``: whether the user wants to stop; called while waiting for a safe point.
         ``watcher``: the ``mem`` probes of the program, not armed yet.
         ``fixups``: the kernel's exception table: where a fault at each address goes on.
@@ -83,7 +83,7 @@ class StopEngine:
         self._worlds = StoppedWorlds(text, facts, stacks)
         self._aggregations = Aggregations(program.aggregations)
         self._state = ProgramState(program)
-        self._peek = peek
+        self._safe_loads = safe_loads
         self._silent = False
         self._watcher = watcher
         self._in_place = self._make_stepper(fixups or {})
@@ -224,8 +224,8 @@ class StopEngine:
 
         Returns False when none is.
         """
-        if self._peek is not None:
-            self._peek.invalidate()
+        if self._safe_loads is not None:
+            self._safe_loads.invalidate()
         hits = self._watcher.hits(stop) if self._watcher is not None else []
         for hit in hits:
             self._fire(hit.vcpu, hit.site.probe, hit.site.clauses, hit.site.number, self._worlds.of_hit(hit))

@@ -14,9 +14,9 @@ from typing import Protocol
 
 from probekit.errors import MemoryAccessError, TargetError
 from probekit.guest.memory import PauseClock
-from probekit.guest.ramtext import RamText
+from probekit.guest.ram_reader import RamReader
 
-__all__ = ("MOST_BYTES", "KernelPeek")
+__all__ = ("MOST_BYTES", "SafeLoads")
 
 MOST_BYTES = 1 << 20
 """The most bytes that one read may ask for."""
@@ -31,7 +31,7 @@ class _View(Protocol):
     def translate_many(self, addrs: Iterable[int]) -> dict[int, int | None]: ...
 
 
-class KernelPeek:
+class SafeLoads:
     """Reads plain kernel memory, and nothing else."""
 
     def __init__(
@@ -40,7 +40,7 @@ class KernelPeek:
         clock: PauseClock,
         spans: Callable[[], Sequence[tuple[int, int]] | None],
         levels: int,
-        ram: RamText | None = None,
+        ram: RamReader | None = None,
     ) -> None:
         """Read through ``ram`` where there is one, else through ``view`` while the guest is stopped.
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from probekit.errors import MemoryAccessError, UnsupportedError
-from probekit.guest.text import KernelText
+from probekit.guest.kernel_text import KernelText
 
 WITNESS, TEXT = 0xFFFFFFFF82000000, 0xFFFFFFFF81000000
 

@@ -13,24 +13,24 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping, Sequence
 
-from probekit.guest.calls import AddHook, HookKind, RemoveHook
+from probekit.guest.calls import AddListEntry, ListEntryKind, RemoveListEntry
 from probekit.guest.safepoint import SafePoint
 from probekit.records import record
 
 __all__ = (
     "EXTABLE_ENTRY",
     "Fixup",
-    "HookServices",
     "KsymLayout",
     "NotifierLayout",
     "TrapFacts",
+    "TrapServices",
     "die_block",
     "exception_table",
-    "find_hooks",
+    "find_trap_services",
     "ksym_block",
 )
 
-_FUNCTIONS: Mapping[HookKind, tuple[str, str]] = {
+_FUNCTIONS: Mapping[ListEntryKind, tuple[str, str]] = {
     "die_notifier": ("register_die_notifier", "unregister_die_notifier"),
     "bpf_ksym": ("bpf_ksym_add", "bpf_ksym_del"),
 }
@@ -116,24 +116,24 @@ class TrapFacts:
 
 
 @record
-class HookServices:
+class TrapServices:
     """The kernel's functions that add our structures to its lists and remove them."""
 
-    functions: Mapping[HookKind, tuple[int, int]]
+    functions: Mapping[ListEntryKind, tuple[int, int]]
     """Addresses of ``(add, remove)`` for each kind that the kernel has."""
     wait: int | None
     """Address of ``synchronize_rcu``."""
 
-    def add(self, point: SafePoint, kind: HookKind, addr: int) -> None:
+    def add(self, point: SafePoint, kind: ListEntryKind, addr: int) -> None:
         """Put our structure at ``addr`` on the kernel's list. The journal must name it as registered before."""
-        point.call(self.functions[kind][0], addr, purpose=AddHook(kind, addr))
+        point.call(self.functions[kind][0], addr, purpose=AddListEntry(kind, addr))
 
-    def remove(self, point: SafePoint, kind: HookKind, addr: int) -> None:
+    def remove(self, point: SafePoint, kind: ListEntryKind, addr: int) -> None:
         """Take the structure at ``addr`` off the list. Nothing happens when it was never added.
 
         :meth:`settle` must come before its memory is given back.
         """
-        point.call(self.functions[kind][1], addr, purpose=RemoveHook(kind, addr))
+        point.call(self.functions[kind][1], addr, purpose=RemoveListEntry(kind, addr))
 
     def settle(self, point: SafePoint) -> None:
         """Wait until nobody walks the lists who may have seen a structure that was removed."""
@@ -141,14 +141,14 @@ class HookServices:
             point.call(self.wait)
 
 
-def find_hooks(find: Callable[[str], int | None]) -> HookServices:
+def find_trap_services(find: Callable[[str], int | None]) -> TrapServices:
     """Look the functions up by name."""
-    found: dict[HookKind, tuple[int, int]] = {}
+    found: dict[ListEntryKind, tuple[int, int]] = {}
     for kind, (add, remove) in _FUNCTIONS.items():
         first, second = find(add), find(remove)
         if first is not None and second is not None:
             found[kind] = (first, second)
-    return HookServices(found, find("synchronize_rcu"))
+    return TrapServices(found, find("synchronize_rcu"))
 
 
 def die_block(layout: NotifierLayout, function: int) -> bytes:

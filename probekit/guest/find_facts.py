@@ -5,13 +5,13 @@ from __future__ import annotations
 from probekit.errors import SymbolError, TargetError, UnsupportedError
 from probekit.guest.call_points import CallPoints, find_landings, safe_point_candidates
 from probekit.guest.facts import GuestFacts
-from probekit.guest.grace import find_grace_services
-from probekit.guest.holds import find_module_holds
+from probekit.guest.grace_period import find_grace_services
 from probekit.guest.linux import find_services
+from probekit.guest.module_refs import find_module_refs
 from probekit.guest.offsets import KernelServices, PathOffsets, RunTime, TaskOffsets
-from probekit.guest.residents import Residents
+from probekit.guest.stack_search import StackSearch
 from probekit.guest.tracepoints import find_tracepoint_services
-from probekit.guest.traphooks import Fixup, KsymLayout, NotifierLayout, TrapFacts, find_hooks
+from probekit.guest.trap_registration import Fixup, KsymLayout, NotifierLayout, TrapFacts, find_trap_services
 from probekit.guest.watchdog import WatchdogServices, find_watchdog_services
 from probekit.kernel.btf import Btf
 from probekit.kernel.c_types import CStruct
@@ -21,8 +21,8 @@ from probekit.kernel.tracepoints import probe_list_layout
 from probekit.target.api import Target
 
 __all__ = (
-    "gather_guest",
-    "gather_traps",
+    "find_guest_facts",
+    "find_trap_facts",
     "is_emulated",
 )
 
@@ -214,18 +214,18 @@ def is_emulated(target: Target) -> bool:
         return False  # a stub without a monitor does not say
 
 
-def gather_guest(kernel: Kernel, *, emulated: bool = False) -> GuestFacts:
+def find_guest_facts(kernel: Kernel, *, emulated: bool = False) -> GuestFacts:
     """Find all facts. The guest is stopped. ``emulated``: see :func:`is_emulated`.
 
     Raises :class:`UnsupportedError`, which names what the kernel lacks, when the engines cannot work without it.
     """
     cpus = kernel.cpus()
     tsc, ram = kernel.symbols.addr("tsc_khz"), kernel.symbols.addr("_totalram_pages")
-    trapping = gather_traps(kernel)
+    trapping = find_trap_facts(kernel)
     return GuestFacts(
         services=find_services(kernel.symbols.addr),
         grace=find_grace_services(kernel.symbols.addr, kernel.btf),
-        holds=find_module_holds(kernel.symbols.addr, kernel.btf),
+        module_refs=find_module_refs(kernel.symbols.addr, kernel.btf),
         modules={module.name: module.addr for module in kernel.modules},
         tracepoints=find_tracepoint_services(kernel.symbols.addr, probe_list_layout(kernel.btf)),
         watchdog=_watchdog(kernel),
@@ -237,16 +237,16 @@ def gather_guest(kernel: Kernel, *, emulated: bool = False) -> GuestFacts:
         preemptible=_preemptible(kernel),
         kernel=_kernel_services(kernel),
         tsc_khz=kernel.memory.u32(tsc) if tsc is not None else 0,
-        residents=Residents(kernel.tasks, kernel.symbols.addr("stack_trace_save_tsk")),
+        stack_search=StackSearch(kernel.tasks, kernel.symbols.addr("stack_trace_save_tsk")),
         ram=kernel.memory.u64(ram) * _PAGE if ram is not None else 0,
         tsc_shared=_tsc_shared(kernel, emulated=emulated),
         traps=None if isinstance(trapping, str) else trapping,
     )
 
 
-def gather_traps(kernel: Kernel) -> TrapFacts | str:
+def find_trap_facts(kernel: Kernel) -> TrapFacts | str:
     """Find how the kernel handles INT3. Returns the reason, as a clause, when it cannot be handled."""
-    btf, hooks = kernel.btf, find_hooks(kernel.symbols.addr)
+    btf, hooks = kernel.btf, find_trap_services(kernel.symbols.addr)
     if btf is None:
         return "INT3 needs the kernel's type information, which this guest does not have"
     if "die_notifier" not in hooks.functions:

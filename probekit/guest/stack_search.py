@@ -23,9 +23,9 @@ from probekit.guest.safepoint import SafePoint
 from probekit.kernel.tasks import THREAD_SIZE, Task
 from probekit.target.api import Target
 
-__all__ = ("LIMIT", "MemoryLog", "Residents", "vacated", "words_inside")
+__all__ = ("SLEEPER_LIMIT", "MemoryLog", "StackSearch", "quiescent_point", "words_inside")
 
-LIMIT = 10.0
+SLEEPER_LIMIT = 10.0
 """Seconds to wait for sleeping tasks by default."""
 
 _DEPTH = 64  # return addresses that the unwinder is asked for
@@ -53,7 +53,7 @@ class MemoryLog(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Residents:
+class StackSearch:
     """Searches the kernel stacks of all tasks for addresses of our code."""
 
     tasks: Callable[[], Sequence[Task]]
@@ -61,12 +61,12 @@ class Residents:
     unwind: int | None
     """Address of ``stack_trace_save_tsk``, or None where the kernel has no such function."""
 
-    def suspects(self, target: Target, text: StoppedMemory, start: int, end: int) -> list[Task]:
+    def tasks_with_words(self, target: Target, text: StoppedMemory, start: int, end: int) -> list[Task]:
         """Return the tasks with an address in ``start..end`` on their kernel stacks. The guest is stopped."""
         tasks, stacks, _ = self._stacks(target, text)
         return [t for t, stack in zip(tasks, stacks, strict=True) if stack and words_inside(stack, start, end)]
 
-    def addresses(self, target: Target, text: StoppedMemory, start: int, end: int) -> set[int]:
+    def addresses_in_use(self, target: Target, text: StoppedMemory, start: int, end: int) -> set[int]:
         """Return the words in ``start..end`` on any kernel stack, those of interrupts included, or in a vCPU's RIP.
 
         The guest is stopped.
@@ -79,7 +79,7 @@ class Residents:
                 found.update(array("Q", stack[: len(stack) & ~7]))
         return {word for word in found if start <= word < end}
 
-    def nobody(self, target: Target, text: StoppedMemory, bounds: Sequence[tuple[int, int]]) -> bool:
+    def code_is_unused(self, target: Target, text: StoppedMemory, bounds: Sequence[tuple[int, int]]) -> bool:
         """Return whether it is certain that nothing runs in or will return to any of ``bounds`` (start, end).
 
         It is certain when no register of any vCPU and no word on the stack of any task leads there, and every vCPU
@@ -102,7 +102,7 @@ class Residents:
         lows = [_lowest(task, running, loose) for task in tasks]
         return tasks, text.read_many([(low, t.stack_end - low) for t, low in zip(tasks, lows, strict=True)]), loose
 
-    def inside(
+    def tasks_returning_to(
         self,
         point: SafePoint,
         services: LinuxServices,
@@ -116,7 +116,7 @@ class Residents:
         Without an unwinder in the kernel the answer may name tasks that will not come back. ``log``: keeps account of
         the page that the kernel writes its answers to. Raises :class:`GuestError` when a guest call fails.
         """
-        suspects = self.suspects(target, text, *code)
+        suspects = self.tasks_with_words(target, text, *code)
         if not suspects or self.unwind is None:
             return suspects
         page = services.allocate(point, "data", _PAGE)
@@ -161,7 +161,7 @@ def _lowest(task: Task, running: Sequence[int], loose: Sequence[int]) -> int:
 
 
 @contextmanager
-def vacated(
+def quiescent_point(
     make_point: Callable[[], SafePoint],
     target: Target,
     synchronize: Callable[[SafePoint], object],
@@ -170,7 +170,7 @@ def vacated(
     prepare: Callable[[SafePoint], object] | None = None,
     wait: Callable[[SafePoint], Callable[[], None]] | None = None,
     settled: Callable[[SafePoint], bool] | None = None,
-    limit: float = LIMIT,
+    limit: float = SLEEPER_LIMIT,
 ) -> Iterator[SafePoint]:
     """Reach a safe point at which no task will come back to our code. The guest runs while some task may.
 

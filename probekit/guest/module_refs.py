@@ -11,19 +11,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from probekit.errors import GuestError
-from probekit.guest.calls import HoldModule, ReleaseModule
+from probekit.guest.calls import GetModule, PutModule
 from probekit.guest.safepoint import SafePoint
 from probekit.kernel.btf import Btf
 from probekit.kernel.tracepoints import ReadRanges
 
-__all__ = ("ModuleHolds", "find_module_holds")
+__all__ = ("ModuleRefs", "find_module_refs")
 
 _MAX_MODULES = 4096
 _LIVE = 0
 
 
 @dataclass(frozen=True, slots=True)
-class ModuleHolds:
+class ModuleRefs:
     """The kernel's functions that take and give back a reference to a module, and its list of modules."""
 
     get: int
@@ -37,7 +37,7 @@ class ModuleHolds:
     state: int
     """Offset of ``state`` in ``struct module``."""
 
-    def alive(self, read: ReadRanges, module: int) -> bool:
+    def is_loaded(self, read: ReadRanges, module: int) -> bool:
         """Return whether the ``struct module`` at ``module`` is on the list and live. The guest is stopped."""
         at = self.modules
         for _ in range(_MAX_MODULES):
@@ -48,29 +48,29 @@ class ModuleHolds:
                 return _number(read, module + self.state, 4) == _LIVE
         return False
 
-    def hold(self, point: SafePoint, read: ReadRanges, module: int) -> None:
+    def take(self, point: SafePoint, read: ReadRanges, module: int) -> None:
         """Take a reference to the ``struct module`` at ``module``.
 
         Raises :class:`GuestError` when the module was unloaded, or is being unloaded.
         """
-        if not self.alive(read, module):
+        if not self.is_loaded(read, module):
             raise GuestError(f"the module at {module:#x} was unloaded meanwhile", hint="try again")
-        if not point.call(self.get, module, purpose=HoldModule(module)) & 0xFF:
+        if not point.call(self.get, module, purpose=GetModule(module)) & 0xFF:
             raise GuestError(f"the module at {module:#x} is being unloaded")
 
-    def release(self, point: SafePoint, module: int) -> None:
+    def give_back(self, point: SafePoint, module: int) -> None:
         """Give the reference back."""
-        point.call(self.put, module, purpose=ReleaseModule(module))
+        point.call(self.put, module, purpose=PutModule(module))
 
 
 def _number(read: ReadRanges, addr: int, size: int) -> int:
     return int.from_bytes(read([(addr, size)])[0] or b"", "little")
 
 
-def find_module_holds(find: Callable[[str], int | None], btf: Btf | None) -> ModuleHolds | None:
+def find_module_refs(find: Callable[[str], int | None], btf: Btf | None) -> ModuleRefs | None:
     """Look the functions up by name. Returns None where modules cannot be unloaded, or listed."""
     get, put, modules = find("try_module_get"), find("module_put"), find("modules")
     layout = btf.find_struct("module") if btf is not None else None
     if get is None or put is None or modules is None or layout is None:
         return None
-    return ModuleHolds(get, put, modules, layout.field("list").offset, layout.field("state").offset)
+    return ModuleRefs(get, put, modules, layout.field("list").offset, layout.field("state").offset)

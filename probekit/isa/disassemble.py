@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 from iced_x86 import Decoder, Formatter, FormatterSyntax
 
-__all__ = ("listing",)
+__all__ = ("disassemble",)
 
 
-def listing(code: bytes, addr: int) -> Iterator[str]:
+def disassemble(code: bytes, addr: int) -> Iterator[str]:
     """Yield a line for each instruction; bytes that are no instruction show as ``(bad)``."""
     formatter = Formatter(FormatterSyntax.INTEL)
     formatter.hex_prefix, formatter.hex_suffix = "0x", ""

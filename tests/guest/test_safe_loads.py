@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import pytest
 
 from probekit.guest.memory import PauseClock
-from probekit.guest.peek import MOST_BYTES, KernelPeek
+from probekit.guest.safe_loads import MOST_BYTES, SafeLoads
 from probekit.interp.memory import BadAddress, PrivateMemory
 from probekit.target.guest_ram import parse_ram_spans
 
@@ -51,15 +51,15 @@ class _View:
         return {addr: known.get(addr & -4096) for addr in addrs}
 
 
-def _peek(levels: int = 4, spans: Sequence[tuple[int, int]] | None = ((0, 1 << 20),)) -> tuple[KernelPeek, _View]:
+def _safe_loads(levels: int = 4, spans: Sequence[tuple[int, int]] | None = ((0, 1 << 20),)) -> tuple[SafeLoads, _View]:
     target = _Target()
     view = _View(target)
-    return KernelPeek(view, PauseClock(target), lambda: spans, levels), view  # type: ignore[arg-type]
+    return SafeLoads(view, PauseClock(target), lambda: spans, levels), view  # type: ignore[arg-type]
 
 
 def test_memory_is_read_in_a_short_stop() -> None:
-    peek, view = _peek()
-    assert peek.read(KERNEL + 1, 4) == b"\1\1\1\1"
+    loads, view = _safe_loads()
+    assert loads.read(KERNEL + 1, 4) == b"\1\1\1\1"
     assert view.target.running and view.target.stops == 1
 
 
@@ -76,20 +76,20 @@ def test_memory_is_read_in_a_short_stop() -> None:
     ],
 )
 def test_what_is_no_kernel_address_is_not_asked_for(addr: int, size: int) -> None:
-    peek, view = _peek()
-    assert peek.read(addr, size) is None
+    loads, view = _safe_loads()
+    assert loads.read(addr, size) is None
     assert view.read == [] and view.target.stops == 0
 
 
 def test_five_levels_have_more_addresses() -> None:
-    peek, view = _peek(levels=5)
-    assert peek.read(0xFF11_0000_0000_0000, 8) is None and view.read == [0xFF11_0000_0000_0000]
+    loads, view = _safe_loads(levels=5)
+    assert loads.read(0xFF11_0000_0000_0000, 8) is None and view.read == [0xFF11_0000_0000_0000]
 
 
 def test_devices_are_left_alone() -> None:
-    peek, view = _peek()
-    assert peek.read(DEVICE, 4) is None and view.read == []
-    free, view = _peek(spans=None)
+    loads, view = _safe_loads()
+    assert loads.read(DEVICE, 4) is None and view.read == []
+    free, view = _safe_loads(spans=None)
     assert free.read(DEVICE, 4) is not None, "where nobody tells what is RAM, the stub decides"
 
 

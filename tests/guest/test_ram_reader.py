@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from probekit.errors import MemoryAccessError
-from probekit.guest.ramtext import RamText
+from probekit.guest.ram_reader import RamReader
 from probekit.kernel.page_tables import PageTableRoot
 
 TEXT, MODULE, STACK = 0xFFFFFFFF81000000, 0xFFFFFFFFC0200000, 0xFFFFC90000010000
@@ -51,7 +51,7 @@ def ram() -> _Ram:
 
 
 def test_ranges_over_pages_and_what_is_not_there(ram: _Ram) -> None:
-    text = RamText(ram, PageTableRoot(0, 4), IMAGE)
+    text = RamReader(ram, PageTableRoot(0, 4), IMAGE)
     wanted = [(TEXT + 0xFFE, 4), (STACK, 2), (STACK + 0x1FFF, 2), (TEXT, 0), (0x400000, 8)]
     assert text.read_many(wanted) == [b"\1\1\2\2", b"\3\3", None, b"", None]
     with pytest.raises(MemoryAccessError, match="cannot read"):
@@ -60,7 +60,7 @@ def test_ranges_over_pages_and_what_is_not_there(ram: _Ram) -> None:
 
 @pytest.mark.parametrize("all_pages", [False, True])
 def test_what_was_mapped_anew_is_not_what_it_was(ram: _Ram, all_pages: bool) -> None:
-    text = RamText(ram, PageTableRoot(0, 4), IMAGE)
+    text = RamReader(ram, PageTableRoot(0, 4), IMAGE)
     text = text.caching_reader() if all_pages else text
     places = [(TEXT, 1), (STACK, 1), (MODULE, 1)]
     assert text.read_many(places) == [b"\1", b"\3", b"\5"]

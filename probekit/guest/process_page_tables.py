@@ -14,14 +14,14 @@ from typing import Final, NamedTuple
 
 from probekit.errors import GuestError, SymbolError, TargetError
 from probekit.guest.memory import PauseClock
-from probekit.guest.ramtext import RamText
+from probekit.guest.ram_reader import RamReader
 from probekit.kernel.address_space import KernelAddressSpace
 from probekit.kernel.btf import Btf
 from probekit.kernel.memory import KernelMemory
 from probekit.kernel.page_tables import Leaf
 from probekit.kernel.tasks import read_tasks
 
-__all__ = ("AddressSpaces", "Unshared")
+__all__ = ("ProcessPageTables", "Unshared")
 
 _ACCESSED_DIRTY: Final = 0x60  # the processor sets these by itself
 _KERNEL: Final = 1 << 63
@@ -39,7 +39,7 @@ class Unshared(NamedTuple):
     """ID of that task."""
 
 
-class AddressSpaces:
+class ProcessPageTables:
     """The page tables of the kernel and of every process, in a guest that runs and is stopped only for short."""
 
     def __init__(
@@ -48,7 +48,7 @@ class AddressSpaces:
         memory: KernelMemory,
         clock: PauseClock,
         *,
-        ram: RamText | None,
+        ram: RamReader | None,
         tasks: Callable[[KernelMemory], Sequence[int]],
         btf: Btf | None,
         top: int | None,

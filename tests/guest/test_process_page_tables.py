@@ -10,7 +10,7 @@ import pytest
 
 from probekit.errors import GuestError, SymbolError
 from probekit.guest.memory import PauseClock
-from probekit.guest.spaces import AddressSpaces, Unshared
+from probekit.guest.process_page_tables import ProcessPageTables, Unshared
 from probekit.kernel.btf import Btf
 from probekit.kernel.memory import KernelMemory
 from probekit.kernel.page_tables import Leaf, PageTableRoot
@@ -135,11 +135,11 @@ def guest() -> _Guest:
     return guest
 
 
-def spaces(guest: _Guest, *, ram: bool = True) -> AddressSpaces:
+def spaces(guest: _Guest, *, ram: bool = True) -> ProcessPageTables:
     machine: Any = guest
     stub: Any = _Stub(guest)
     btf = _btf()
-    return AddressSpaces(
+    return ProcessPageTables(
         stub,
         KernelMemory(stub),
         PauseClock(machine),

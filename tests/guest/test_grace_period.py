@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from probekit.errors import GuestError
-from probekit.guest.grace import GraceServices, find_grace_services
+from probekit.guest.grace_period import GraceServices, find_grace_services
 from probekit.guest.linux import Allocation
 from probekit.guest.memory import PauseClock
 from probekit.kernel.btf import Btf

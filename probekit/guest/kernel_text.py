@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from probekit.errors import MemoryAccessError, UnsupportedError
-from probekit.guest.ramtext import RamText
+from probekit.guest.ram_reader import RamReader
 from probekit.kernel.address_space import KernelAddressSpace
 from probekit.kernel.page_tables import PhysicalMemory
 from probekit.target.api import Target
@@ -24,7 +24,7 @@ _PAGE = 4096
 class KernelText:
     """Kernel memory of a stopped guest: a :class:`probekit.guest.memory.StoppedMemory`."""
 
-    def __init__(self, target: Target, view: KernelAddressSpace, witness: int, ram: RamText | None = None) -> None:
+    def __init__(self, target: Target, view: KernelAddressSpace, witness: int, ram: RamReader | None = None) -> None:
         """Write through ``target``, and read through ``ram`` where there is one, else through ``view``.
 
         ``witness``: an address that only kernel page tables map. It tells whether the stub sees kernel memory now.

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from probekit.errors import TargetError
-from probekit.guest.survey import _preempt_count, _preemptible, _tsc_shared, gather_traps, is_emulated
-from probekit.guest.traphooks import TrapFacts
+from probekit.guest.find_facts import _preempt_count, _preemptible, _tsc_shared, find_trap_facts, is_emulated
+from probekit.guest.trap_registration import TrapFacts
 from probekit.kernel.btf import Btf
 from tests.kernel.fakes import BtfWriter
 
@@ -93,7 +93,7 @@ def types(*, head: bool = True, ksym: bool = True) -> Btf:
 
 
 def test_int3_is_taken_by_a_die_notifier() -> None:
-    found = gather_traps(kernel(*HOOKS, "die_chain", "search_bpf_extables", btf=types()))
+    found = find_trap_facts(kernel(*HOOKS, "die_chain", "search_bpf_extables", btf=types()))
     assert isinstance(found, TrapFacts)
     assert (found.int3, found.ip, found.cs, found.block.size) == (2, 128, 136, 24)
     assert found.chain == 0x1000 + 16 * 4 + 8 and found.fixups[0x100].target == 0x200
@@ -103,7 +103,7 @@ def test_int3_is_taken_by_a_die_notifier() -> None:
 @pytest.mark.parametrize("missing", ["bpf_ksym_add", "search_bpf_extables"])
 def test_without_bpf_a_copy_has_no_exception_table(missing: str) -> None:
     names = [name for name in (*HOOKS, "die_chain", "search_bpf_extables") if name != missing]
-    found = gather_traps(kernel(*names, btf=types()))
+    found = find_trap_facts(kernel(*names, btf=types()))
     assert isinstance(found, TrapFacts) and found.ksym is None
 
 
@@ -117,7 +117,7 @@ def test_without_bpf_a_copy_has_no_exception_table(missing: str) -> None:
     ],
 )
 def test_why_int3_cannot_be_taken(names: tuple[str, ...], btf: Btf | None, said: str) -> None:
-    found = gather_traps(kernel(*names, btf=btf))
+    found = find_trap_facts(kernel(*names, btf=btf))
     assert isinstance(found, str) and said in found
 
 

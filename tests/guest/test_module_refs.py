@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from probekit.errors import GuestError
-from probekit.guest.holds import ModuleHolds, find_module_holds
+from probekit.guest.module_refs import ModuleRefs, find_module_refs
 from probekit.kernel.btf import Btf
 from tests.kernel.fakes import BtfWriter
 
 HEAD, LINK, STATE = 0x100, 8, 0
-HOLDS = ModuleHolds(get=1, put=2, modules=HEAD, link=LINK, state=STATE)
+MODULE_REFS = ModuleRefs(get=1, put=2, modules=HEAD, link=LINK, state=STATE)
 
 
 class Modules:
@@ -42,8 +42,8 @@ class Point:
 def test_a_module_that_is_there_is_kept_and_let_go() -> None:
     point = Point()
     shown: Any = point
-    HOLDS.hold(shown, Modules((0x1000, 0), (0x2000, 0)).read, 0x2000)
-    HOLDS.release(shown, 0x2000)
+    MODULE_REFS.take(shown, Modules((0x1000, 0), (0x2000, 0)).read, 0x2000)
+    MODULE_REFS.give_back(shown, 0x2000)
     assert point.calls == [(1, 0x2000), (2, 0x2000)]
 
 
@@ -52,7 +52,7 @@ def test_the_kernel_is_never_asked_for_one_that_is_gone(modules: tuple[tuple[int
     point = Point()
     shown: Any = point
     with pytest.raises(GuestError, match="was unloaded"):
-        HOLDS.hold(shown, Modules(*modules).read, 0x2000)
+        MODULE_REFS.take(shown, Modules(*modules).read, 0x2000)
     assert point.calls == []
 
 
@@ -60,13 +60,13 @@ def test_the_kernel_is_never_asked_for_one_that_is_gone(modules: tuple[tuple[int
 def test_one_that_the_kernel_does_not_give_is_an_error(answer: int) -> None:
     point: Any = Point(answer)  # a bool is returned in one byte
     with pytest.raises(GuestError, match="is being unloaded"):
-        HOLDS.hold(point, Modules((0x2000, 0)).read, 0x2000)
+        MODULE_REFS.take(point, Modules((0x2000, 0)).read, 0x2000)
 
 
 def test_a_list_that_goes_round_without_its_head_ends() -> None:
     modules = Modules((0x1000, 0))
     modules.words[0x1000 + LINK] = 0x1000 + LINK
-    assert not HOLDS.alive(modules.read, 0x2000)
+    assert not MODULE_REFS.is_loaded(modules.read, 0x2000)
 
 
 def test_kernels_that_cannot_unload_modules() -> None:
@@ -75,7 +75,7 @@ def test_kernels_that_cannot_unload_modules() -> None:
     writer.struct("module", 64, [("state", number, 0), ("list", number, 64)])
     btf = Btf(writer.data())
     symbols = {"try_module_get": 1, "module_put": 2, "modules": HEAD}
-    assert find_module_holds(symbols.get, btf) == ModuleHolds(1, 2, HEAD, 8, 0)
+    assert find_module_refs(symbols.get, btf) == ModuleRefs(1, 2, HEAD, 8, 0)
     for missing in symbols:
-        assert find_module_holds({k: v for k, v in symbols.items() if k != missing}.get, btf) is None
-    assert find_module_holds(symbols.get, None) is None
+        assert find_module_refs({k: v for k, v in symbols.items() if k != missing}.get, btf) is None
+    assert find_module_refs(symbols.get, None) is None

@@ -14,7 +14,7 @@ from probekit.errors import MemoryAccessError
 from probekit.guest.memory import RamBytes
 from probekit.kernel.page_tables import Leaf, PageTableRoot, PhysicalSource, translate_many, walk_many
 
-__all__ = ("RamText",)
+__all__ = ("RamReader",)
 
 _PAGE = 4096
 _KERNEL_HALF = 1 << 63
@@ -38,7 +38,7 @@ class _RamFrames:
         return found
 
 
-class RamText:
+class RamReader:
     """Reads kernel addresses through the RAM file and the kernel's page tables."""
 
     def __init__(self, ram: RamBytes, tables: PageTableRoot, lasting: range) -> None:
@@ -53,9 +53,9 @@ class RamText:
         self._lasting = lasting
         self._frame_of: dict[int, int | None] = {}
 
-    def caching_reader(self) -> RamText:
+    def caching_reader(self) -> RamReader:
         """Return a reader that caches every page, for a caller who calls :meth:`invalidate` when pages may change."""
-        return RamText(self._ram, self._tables, _EVERYWHERE)
+        return RamReader(self._ram, self._tables, _EVERYWHERE)
 
     def invalidate(self) -> None:
         """Look every page up anew, because memory was mapped or unmapped."""

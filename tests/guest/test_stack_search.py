@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from probekit.guest.residents import Residents, vacated
+from probekit.guest.stack_search import StackSearch, quiescent_point
 from probekit.kernel.tasks import Task
 from probekit.target.api import Regs
 
@@ -53,38 +53,38 @@ TASKS = (task(1, on_cpu=True), task(2))
 TOP, SLEEPS = TASKS[0].stack_end, TASKS[1].saved_sp
 
 
-def nobody(standing: Sequence[tuple[int, int]], words: dict[int, int] | None = None) -> bool:
+def code_is_unused(standing: Sequence[tuple[int, int]], words: dict[int, int] | None = None) -> bool:
     guest: Any = FakeGuest(standing, words or {})
-    return Residents(lambda: TASKS, None).nobody(guest, guest, [CODE, OTHER])
+    return StackSearch(lambda: TASKS, None).code_is_unused(guest, guest, [CODE, OTHER])
 
 
 def test_all_are_elsewhere() -> None:
-    assert nobody([(ELSEWHERE, TOP - 32)], {TOP - 16: ELSEWHERE, SLEEPS: ELSEWHERE})
-    assert nobody([(0x401000, 0x7FFF0000)]), "in user space its kernel stack is empty"
+    assert code_is_unused([(ELSEWHERE, TOP - 32)], {TOP - 16: ELSEWHERE, SLEEPS: ELSEWHERE})
+    assert code_is_unused([(0x401000, 0x7FFF0000)]), "in user space its kernel stack is empty"
 
 
 @pytest.mark.parametrize("rip", [CODE[0], CODE[1] - 1, OTHER[0] + 5])
 def test_a_processor_stands_in_it(rip: int) -> None:
-    assert not nobody([(rip, TOP - 32)])
+    assert not code_is_unused([(rip, TOP - 32)])
 
 
 def test_a_processor_is_about_to_call_it() -> None:
     guest: Any = FakeGuest([(ELSEWHERE, TOP - 32)], {})
     guest.more = {"rax": CODE[0] + 0x40}
-    assert not Residents(lambda: TASKS, None).nobody(guest, guest, [CODE])
+    assert not StackSearch(lambda: TASKS, None).code_is_unused(guest, guest, [CODE])
 
 
 @pytest.mark.parametrize("at", [TOP - 32, TOP - 8, SLEEPS, TASKS[1].stack_end - 8])
 def test_somebody_comes_back(at: int) -> None:
-    assert not nobody([(ELSEWHERE, TOP - 32)], {at: OTHER[0] + 8})
+    assert not code_is_unused([(ELSEWHERE, TOP - 32)], {at: OTHER[0] + 8})
 
 
 def test_what_lies_below_a_stack_is_nobodys() -> None:
-    assert nobody([(ELSEWHERE, TOP - 32)], {TOP - 40: CODE[0], SLEEPS - 8: CODE[0]})
+    assert code_is_unused([(ELSEWHERE, TOP - 32)], {TOP - 40: CODE[0], SLEEPS - 8: CODE[0]})
 
 
 def test_a_processor_on_a_stack_of_interrupts_may_come_back() -> None:
-    assert not nobody([(ELSEWHERE, 0xFFFFFE0000001000)])
+    assert not code_is_unused([(ELSEWHERE, 0xFFFFFE0000001000)])
 
 
 def visits(settled: Callable[[Any], bool] | None, *, callback: bool = True) -> tuple[list[str], int]:
@@ -101,7 +101,7 @@ def visits(settled: Callable[[Any], bool] | None, *, callback: bool = True) -> t
         done.append("wait")
         return lambda: done.append("gone")
 
-    with vacated(
+    with quiescent_point(
         point,
         guest,
         lambda _: done.append("synchronize"),
