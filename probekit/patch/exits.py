@@ -2,6 +2,9 @@
 
 Compilers split a function: ``name.cold`` holds its unlikely blocks elsewhere. Jumps between the two are not exits, and
 the exits of the cold part are the function's. An exit that cannot be patched is returned with the reason.
+
+A jump to another function's start is a *tail jump*; a jump to a return thunk is a return. This module only says which
+exit is what (``ExitSite.kind``); :mod:`probekit.patch.detours` builds what replaces each kind.
 """
 
 from __future__ import annotations
@@ -41,19 +44,19 @@ _EXIT_NAMES: dict[ExitKind, str] = {
 
 @dataclass(slots=True)
 class _Walk:
-    """The state of one function's analysis."""
+    """Collect what one function's analysis has found so far."""
 
     func_addr: int
     facts: TextFacts
     cold_at: ColdLookup | None
     parts: list[tuple[int, bytes]]
-    """(address, bytes) of the function and its cold parts."""
+    """(address, machine code) of the function, then of its cold parts."""
     exits: list[tuple[FlowExit, int]] = field(default_factory=list)
-    """Each with the index of its part."""
+    """Each exit with the index of the part that it is in."""
     targets: list[int] = field(default_factory=list)
     """Where jumps land inside the function."""
     refused: list[tuple[int, str]] = field(default_factory=list)
-    """(address, reason)."""
+    """(address, reason) of the exits that cannot be patched."""
     strayed: bool = False
     """Whether a site may be no instruction at all, because there are foreign bytes in the code."""
 
@@ -99,6 +102,7 @@ def exit_sites(
 
 
 def _scan_part(walk: _Walk, index: int) -> None:
+    """Add the exits, jump targets and cold parts that part ``index`` leads to."""
     start, code = walk.parts[index]
     scan = scan_flow(code, start)
     walk.targets += scan.inner_targets
@@ -121,7 +125,11 @@ def _scan_part(walk: _Walk, index: int) -> None:
 
 
 def _classify(walk: _Walk, exit_: FlowExit, part: int) -> ExitSite | str | None:
-    """Return the site, why there is none, or None for what is no exit after all. ``part``: the index of its part."""
+    """Return the site of an exit, the reason why it has none, or None when it is no exit after all.
+
+    A jump is no exit when it stays in the function, and an iretq is none when it goes on with the next instruction.
+    ``part``: the index of the part that the exit is in.
+    """
     flow, _, _, target = exit_
     if flow == "ret":
         return _jump_site(walk, exit_, part, "ret")
