@@ -1,4 +1,4 @@
-"""Find the facts of one guest, once, while it is stopped."""
+"""Find the facts of one guest once, while it is stopped: kernel functions by symbol, offsets by the kernel's types."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _kernel_services(kernel: Kernel) -> KernelServices:
 
 
 def _paths(btf: Btf | None) -> PathOffsets | None:
-    """Find where paths are kept; None without types, or in a kernel that keeps them otherwise."""
+    """Find the offsets that lead to paths. Returns None without types, or when a member is missing."""
     if btf is None:
         return None
     try:
@@ -125,7 +125,7 @@ def _paths(btf: Btf | None) -> PathOffsets | None:
 
 
 def _run_time(kernel: Kernel) -> RunTime | None:
-    """Find where the scheduler keeps a task's time; None without types, or in a kernel that keeps it otherwise."""
+    """Find where the scheduler keeps a task's time. Returns None without types, or when a member is missing."""
     queue, now = kernel.symbols.addr("runqueues"), kernel.symbols.addr("sched_clock_cpu")
     if kernel.btf is None or queue is None or now is None:
         return None
@@ -169,8 +169,8 @@ def _preempt_count(kernel: Kernel) -> int | None:
 def _tsc_shared(kernel: Kernel, *, emulated: bool) -> bool:
     """Return whether all CPUs have the same time stamp counter.
 
-    QEMU's emulated CPUs share one, whatever the guest's kernel found. For others the kernel knows, because it has
-    compared the counters when it started each CPU.
+    QEMU's emulated CPUs share one, even when the guest's kernel thinks otherwise. Under KVM the kernel's own verdict
+    counts: it compares the counters when it starts each CPU.
     """
     if emulated:
         return True
@@ -193,7 +193,7 @@ def _preemptible(kernel: Kernel) -> bool:
 def _call_points(kernel: Kernel) -> CallPoints:
     landings = find_landings(kernel.memory.read, kernel.text.start, kernel.text.end)
     if not landings:
-        raise UnsupportedError("this kernel's text has no place where a call could come back to", feature="landing")
+        raise UnsupportedError("this kernel's text has no `jmp .` to which a call could return", feature="landing")
     return CallPoints(safe_point_candidates(kernel.symbols.addr, kernel.memory.read_many), landings)
 
 
@@ -245,7 +245,7 @@ def find_guest_facts(kernel: Kernel, *, emulated: bool = False) -> GuestFacts:
 
 
 def find_trap_facts(kernel: Kernel) -> TrapFacts | str:
-    """Find how the kernel handles INT3. Returns the reason, as a clause, when it cannot be handled."""
+    """Find how the kernel handles INT3. Returns the reason, as a clause, when our INT3 cannot be handled."""
     btf, hooks = kernel.btf, find_trap_services(kernel.symbols.addr)
     if btf is None:
         return "INT3 needs the kernel's type information, which this guest does not have"
@@ -277,7 +277,7 @@ def find_trap_facts(kernel: Kernel) -> TrapFacts | str:
 
 
 def _ksym_layout(kernel: Kernel) -> KsymLayout | None:
-    """Return None where a copied instruction cannot have an exception-table entry."""
+    """Return the layout of BPF symbols, or None where a copied instruction cannot have an exception-table entry."""
     btf = kernel.btf
     if btf is None or kernel.symbols.addr("search_bpf_extables") is None:
         return None

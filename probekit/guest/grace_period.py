@@ -1,17 +1,17 @@
 """Wait for RCU readers without a borrowed task that sleeps in the wait.
 
-``synchronize_rcu_tasks()`` returns when every task has been through the scheduler of
-its own accord or was in user mode. In a guest where a task is kept from running it
-never returns, and a borrowed task would sleep in it all that time. So the kernel is
-only asked to call back when its readers are gone::
+``synchronize_rcu_tasks()`` returns when every task has called the scheduler by itself
+or was in user mode. While some task is kept from running it does not return, and a
+borrowed task would sleep in it all that time. So we ask the kernel for a callback when
+its readers are gone::
 
-    call_rcu_tasks(&page[0].head, wakeme_after_rcu)     wakeme_after_rcu: the kernel's own, it completes
-    call_rcu(&page[1].head, wakeme_after_rcu)           page[n].completion, whose count is looked at from here
+    call_rcu_tasks(&page[0].head, wakeme_after_rcu)     wakeme_after_rcu is the kernel's own callback: it
+    call_rcu(&page[1].head, wakeme_after_rcu)           completes page[n].completion, whose count the host reads
 
 Each structure is a ``struct rcu_synchronize`` (include/linux/rcupdate_wait.h), which
-is what the blocking calls make on their stack. Its page is our memory, but the kernel
-will write there, so it is not given back before the wait is over. Whoever gives up
-waiting leaves it, and a later recovery gives it back only after it has waited itself.
+the blocking calls keep on their stack. Its page is our memory, but the kernel will
+write there, so we do not free it before the wait is over. When the wait takes too long,
+the page stays allocated; a later recovery frees it after a wait of its own.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ class GraceServices:
     """The kernel's functions that begin a wait for readers, and byte offsets in ``struct rcu_synchronize``."""
 
     starts: tuple[tuple[int, tuple[int, ...]], ...]
-    """``(function, arguments before the head)`` for each kind of reader."""
+    """``(address of the function, arguments before the head)`` for each kind of reader."""
     traced: tuple[tuple[int, tuple[int, ...]], ...]
-    """The same for readers of tracepoints."""
+    """The same for the readers of tracepoints."""
     callback: int
     """Address of ``wakeme_after_rcu``."""
     stride: int
     """Bytes from one structure to the next in the page."""
     head: int
-    """The RCU head, which is passed to the function."""
+    """Offset of the RCU head, whose address is passed to the function."""
     function: int
-    """The callback in the head: not 0 once the kernel has been asked."""
+    """Offset of the head's callback, a pointer that is 0 until the function was called."""
     done: int
-    """The completion's count, u32."""
+    """Offset of the completion's count, a u32."""
     lock: int
-    """The lock of the completion's queue, u32. It is taken while the count changes."""
+    """Offset of the lock of the completion's queue, a u32. The kernel holds it while it changes the count."""
     links: int
-    """The list of the completion's queue, which must be empty."""
+    """Offset of the list of the completion's queue, which must be empty."""
     holdout: int | None
     """Offset in ``task_struct`` of the byte that is set while the task holds up a wait; None without such a member."""
 
@@ -63,29 +63,29 @@ class GraceServices:
         self,
         point: SafePoint,
         services: LinuxServices,
-        text: StoppedMemory,
+        memory: StoppedMemory,
         take: Callable[[Allocation], object],
         *,
         traced: bool,
         earlier: Sequence[Allocation] = (),
     ) -> ReaderWait:
-        """Ask the kernel to call back when all readers of this moment are gone. Returns the wait.
+        """Ask the kernel for callbacks when all readers of this moment are gone. Returns the wait.
 
-        ``take``: called with the page before the kernel learns its address. ``traced``: wait for readers of
-        tracepoints too. ``earlier``: pages of waits that somebody began and did not end.
+        ``take``: called with the new page before the kernel gets its address. ``traced``: wait for readers of
+        tracepoints too. ``earlier``: pages of earlier waits that have not ended; this wait includes them.
         Raises :class:`GuestError` when the guest has no memory, or a call does not return.
         """
         starts = (*self.starts, *(self.traced if traced else ()))
         page = services.allocate(point, "grace", _PAGE)
         take(page)
         lists = [page.addr + number * self.stride + self.links for number in range(len(starts))]
-        text.write_many([(at, at.to_bytes(8, "little") * 2) for at in lists])  # empty: each leads to itself
+        memory.write_many([(at, at.to_bytes(8, "little") * 2) for at in lists])  # empty lists: each points at itself
         for number, (function, leading) in enumerate(starts):
             point.call(function, *leading, page.addr + number * self.stride + self.head, self.callback)
         return ReaderWait(self, (*(item.addr for item in earlier), page.addr))
 
     def over(self, page: bytes) -> bool:
-        """Return whether every callback asked for with this page has come, and the kernel no longer uses the page."""
+        """Return whether the kernel has made every callback of this page, and no longer uses the page."""
         for at in range(0, self.stride * (len(self.starts) + len(self.traced)), self.stride):
             requested = any(page[at + self.function : at + self.function + 8])
             if requested and (not any(page[at + self.done : at + self.done + 4]) or any(page[at + self.lock :][:4])):
@@ -98,15 +98,16 @@ class ReaderWait:
     """A wait for readers that has begun."""
 
     services: GraceServices
+    """Reads the structures in the pages."""
     pages: tuple[int, ...]
     """Addresses of the pages that hold its structures."""
 
-    def over(self, text: StoppedMemory) -> bool:
+    def over(self, memory: StoppedMemory) -> bool:
         """Return whether all readers are gone. The guest is stopped."""
-        found = text.read_many([(page, _PAGE) for page in self.pages])
+        found = memory.read_many([(page, _PAGE) for page in self.pages])
         return all(page is not None and self.services.over(page) for page in found)
 
-    def wait(self, text: StoppedMemory, clock: PauseClock, limit: float, tasks: Callable[[], Sequence[Task]]) -> None:
+    def wait(self, memory: StoppedMemory, clock: PauseClock, limit: float, tasks: Callable[[], Sequence[Task]]) -> None:
         """Wait until all readers are gone, while the guest runs. Raises :class:`GuestError` after ``limit`` seconds.
 
         ``tasks``: every task of the guest; called with the guest stopped.
@@ -115,10 +116,10 @@ class ReaderWait:
         interval = _FIRST_INTERVAL
         while True:
             with clock.paused():
-                if self.over(text):
+                if self.over(memory):
                     return
                 expired = time.monotonic() >= deadline
-                names = self._holdouts(text, tasks()) if expired else ()
+                names = self._holdouts(memory, tasks()) if expired else ()
             if expired:
                 who = f": {', '.join(names[:_MAX_NAMED])} kept from running" if names else ""
                 raise GuestError(
@@ -128,17 +129,17 @@ class ReaderWait:
             time.sleep(interval)
             interval = min(2 * interval, _LONGEST_INTERVAL)
 
-    def _holdouts(self, text: StoppedMemory, tasks: Sequence[Task]) -> tuple[str, ...]:
+    def _holdouts(self, memory: StoppedMemory, tasks: Sequence[Task]) -> tuple[str, ...]:
         """Name the tasks that hold up the kernel's wait."""
         offset = self.services.holdout
         if offset is None:
             return ()
-        flags = text.read_many([(task.addr + offset, 1) for task in tasks])
+        flags = memory.read_many([(task.addr + offset, 1) for task in tasks])
         return tuple(f"{task.comm} ({task.pid})" for task, flag in zip(tasks, flags, strict=True) if flag == b"\x01")
 
 
 def find_grace_services(find: Callable[[str], int | None], btf: Btf | None) -> GraceServices | None:
-    """Look everything up by name. Returns None for a kernel that lacks some of it: the wait is a guest call there.
+    """Look everything up by name. Returns None when something is missing; the wait has to be a guest call then.
 
     ``find``: symbol name to address.
     """

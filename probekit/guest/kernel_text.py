@@ -2,8 +2,8 @@
 
 With page-table isolation a vCPU in user mode maps almost nothing of the kernel.
 Reads and writes then go by physical address, through the kernel's own page
-tables (:class:`probekit.kernel.address_space.KernelAddressSpace`); otherwise straight through
-the stub.
+tables (:class:`probekit.kernel.address_space.KernelAddressSpace`). Otherwise they
+go through the stub directly.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ _PAGE = 4096
 
 
 class KernelText:
-    """Kernel memory of a stopped guest: a :class:`probekit.guest.memory.StoppedMemory`."""
+    """Reads and writes kernel memory of a stopped guest: a :class:`probekit.guest.memory.StoppedMemory`."""
 
     def __init__(self, target: Target, view: KernelAddressSpace, witness: int, ram: RamReader | None = None) -> None:
         """Write through ``target``, and read through ``ram`` where there is one, else through ``view``.
 
-        ``witness``: an address that only kernel page tables map. It tells whether the stub sees kernel memory now.
+        ``witness``: an address that only the kernel's page tables map. While the stub can read it, it can read and
+        write kernel memory.
         """
         self._target = target
         self._view = view
@@ -55,8 +56,8 @@ class KernelText:
     def write_many(self, edits: Iterable[tuple[int, bytes]]) -> None:
         """Write ``(addr, data)`` in order.
 
-        Raises :class:`MemoryAccessError` for a page that is not mapped, before anything is written where page tables
-        are walked; :class:`UnsupportedError` when the stub cannot write the memory at all.
+        Raises :class:`MemoryAccessError` for a page that is not mapped; where page tables are walked, nothing is
+        written then. Raises :class:`UnsupportedError` when the stub cannot write physical memory and needs to.
         """
         if self._target.read_many([(self._witness, 1)])[0] is not None:
             self._target.write_many(edits)

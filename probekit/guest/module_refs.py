@@ -1,8 +1,8 @@
 """Keep kernel modules of the guest from being unloaded while something of ours refers to them.
 
-We take a reference as every user of a module does, so that the guest's own `rmmod`
-says "in use" meanwhile. A kernel that cannot unload modules has no such functions,
-and needs none.
+We take a reference to the module with ``try_module_get``, so the guest's own `rmmod`
+fails with "in use" until ``module_put``. A kernel that cannot unload modules has neither
+function and needs none.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LIVE = 0
 
 @dataclass(frozen=True, slots=True)
 class ModuleRefs:
-    """The kernel's functions that take and give back a reference to a module, and its list of modules."""
+    """Takes and gives back references to modules, by the kernel's functions."""
 
     get: int
     """Address of ``try_module_get``."""
@@ -38,7 +38,7 @@ class ModuleRefs:
     """Offset of ``state`` in ``struct module``."""
 
     def is_loaded(self, read: ReadRanges, module: int) -> bool:
-        """Return whether the ``struct module`` at ``module`` is on the list and live. The guest is stopped."""
+        """Return whether the ``struct module`` at ``module`` is listed and in state LIVE. The guest is stopped."""
         at = self.modules
         for _ in range(_MAX_MODULES):
             at = _number(read, at, 8)
@@ -68,7 +68,7 @@ def _number(read: ReadRanges, addr: int, size: int) -> int:
 
 
 def find_module_refs(find: Callable[[str], int | None], btf: Btf | None) -> ModuleRefs | None:
-    """Look the functions up by name. Returns None where modules cannot be unloaded, or listed."""
+    """Look the functions up by name. Returns None where modules cannot be unloaded or listed."""
     get, put, modules = find("try_module_get"), find("module_put"), find("modules")
     layout = btf.find_struct("module") if btf is not None else None
     if get is None or put is None or modules is None or layout is None:

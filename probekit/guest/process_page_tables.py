@@ -1,9 +1,9 @@
-"""Compare the address spaces of a guest: is memory of the kernel's half the same in all of them?
+"""Compare the page tables of all processes: does each map our memory as the kernel's own tables do?
 
 x86-64 Linux gives each process a top-level page table of its own. Entries of the kernel's half are copied from
-``init_top_pgt``. A vmalloc area that gets a new entry later would fault at first touch in processes that lack it,
-which in NMI context is fatal (an ``iret`` from that fault lets the next NMI in). Kernels fill all top-level entries
-of the vmalloc area at boot since commit 6eb82f994026 (v5.8). This module checks the tables instead of assuming that.
+``init_top_pgt``. When the vmalloc area gets a new entry later, a process without it faults at the first access. In
+NMI context that is fatal: an ``iret`` from the fault lets the next NMI in. Since commit 6eb82f994026 (v5.8) kernels
+fill all top-level entries of the vmalloc area at boot. This module checks the tables instead of assuming that.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TOP_SHIFT: Final = {4: 39, 5: 48}
 
 
 class Unshared(NamedTuple):
-    """A page that one process's tables do not map as the kernel's own do."""
+    """A page that the tables of one process do not map as the kernel's own tables do."""
 
     addr: int
     """Virtual address of the page."""
@@ -40,7 +40,7 @@ class Unshared(NamedTuple):
 
 
 class ProcessPageTables:
-    """The page tables of the kernel and of every process, in a guest that runs and is stopped only for short."""
+    """Reads the page tables of the kernel and of every process. The guest runs, and is stopped only for a moment."""
 
     def __init__(
         self,
@@ -55,7 +55,8 @@ class ProcessPageTables:
     ) -> None:
         """Read through ``ram`` where there is one, else through ``view`` and ``memory`` while the guest is stopped.
 
-        ``memory``: the kernel's memory while the guest is stopped. ``ram``: nobody else may read through it meanwhile.
+        ``memory``: the kernel's memory while the guest is stopped. ``ram``: no other thread may read through it at the
+        same time.
         ``tasks``: addresses of the guest's tasks. ``btf``: None when the kernel has no type information; processes are
         not compared then. ``top``: address of ``init_top_pgt``, None when it is not known.
         """
@@ -85,8 +86,8 @@ class ProcessPageTables:
         if self._btf is None or self._top is None:
             return []
         if self._ram is not None:
-            # Lists that change may lead anywhere. This read only caches their pages for the one below, with the guest
-            # stopped.
+            # The guest runs, so the lists may be changing and this result is not used: the read only puts their pages
+            # into the cache, for a short read below with the guest stopped.
             with suppress(SymbolError, TargetError):
                 self._tops(self._btf, KernelMemory(self._ram))
         with self._clock.paused():
@@ -111,8 +112,9 @@ class ProcessPageTables:
         return [Unshared(addr, task.comm, task.pid) for (addr, _), task in zip(wrong, tasks, strict=True)]
 
     def _tops(self, btf: Btf, memory: KernelMemory) -> dict[int, int]:
-        """Return every top-level table in use, with a task that uses it: its own, or one that a kernel thread borrowed.
+        """Return every top-level table in use, with the address of a task that uses it.
 
+        A kernel thread uses the tables of the process that ran before it (``active_mm``).
         Raises :class:`SymbolError` or :class:`TargetError` when the list of tasks cannot be followed.
         """
         task_struct, pgd = btf.struct("task_struct"), btf.struct("mm_struct").field("pgd").offset

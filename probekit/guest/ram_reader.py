@@ -2,8 +2,8 @@
 
     virtual page -> (the kernel's own page tables, read from the same file) -> physical page -> mapping
 
-Text is only *read* this way. It is written through the stub, because an emulator
-must see that code changes.
+Kernel text is only *read* this way. It is written through the stub, because an
+emulator must see that code changes.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class RamReader:
     def __init__(self, ram: RamBytes, tables: PageTableRoot, lasting: range) -> None:
         """Read by ``tables``, the kernel's own page tables.
 
-        ``lasting``: addresses of the kernel's image, whose physical pages are cached. Elsewhere memory comes and goes
-        (modules, stacks, pages that the guest allocates for us), and each read looks its pages up anew.
+        ``lasting``: addresses of the kernel's image; where their pages are is looked up once. Other memory is mapped
+        and unmapped while the guest runs (modules, stacks, our own pages), so each read looks its pages up again.
         """
         self._frames: PhysicalSource = _RamFrames(ram)
         self._ram = ram

@@ -1,10 +1,10 @@
-"""Read kernel memory that a script's own pointers lead to. A script may ask for any address, and no read may do harm.
+"""Read kernel memory at addresses that a script computes. A script may ask for any address, and no read may do harm.
 
     read(addr of a task, 8)          ->  8 bytes
     read(0, 8), read(user address)   ->  None: D has no loads of user memory, and any process's tables may be in use
     read(ioremap'd register, 4)      ->  None: reading a device changes it
 
-Each page is looked up anew for each firing, because what a pointer leads to may have been mapped a moment ago.
+Each page is looked up again for each firing, because it may have been mapped a moment ago.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _View(Protocol):
 
 
 class SafeLoads:
-    """Reads plain kernel memory, and nothing else."""
+    """Reads kernel memory that is RAM, and refuses every other address."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class SafeLoads:
         self._spans_known = False
 
     def invalidate(self) -> None:
-        """Look every page up anew, because the guest has run."""
+        """Look every page up again, because the guest has run."""
         if self._ram is not None:
             self._ram.invalidate()
 

@@ -1,4 +1,4 @@
-"""Find the callers of what a stopped CPU is doing, from outside, by the kernel's own unwind tables (ORC)."""
+"""Unwind the kernel stack of a stopped CPU from the host, by the kernel's own unwind tables (ORC)."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class GuestStacks:
     """Unwinds the kernel stacks of stopped CPUs."""
 
     def __init__(self, kernel: Kernel, memory: _KernelMemory) -> None:
-        """Read through ``memory``. Whoever lets the guest run must also make ``memory`` look pages up anew."""
+        """Read through ``memory``, which must look pages up again after the guest has run."""
         self._kernel = kernel
         self._memory = memory
         self._unwinder: OrcUnwinder | None = None
 
     def load(self) -> None:
-        """Read the tables now: some megabytes. Raises :class:`UnsupportedError` when the kernel has none."""
+        """Read the tables, some megabytes, now and not at the first use. Raises :class:`UnsupportedError`."""
         self._load()
 
     def _load(self) -> OrcUnwinder:
@@ -45,7 +45,7 @@ class GuestStacks:
         return self._unwinder
 
     def frames(self, regs: Regs, most: int, *, skip: int = 0) -> list[int]:
-        """Return ``rip`` and the return addresses above it, at most ``most``, without the first ``skip``.
+        """Return ``rip`` and the return addresses of its callers, at most ``most``, without the first ``skip``.
 
         The list is empty in user mode. Raises :class:`UnsupportedError` when the kernel has no unwind tables.
         """
@@ -56,7 +56,7 @@ class GuestStacks:
         return list(islice(unwinder.callers(known, self._reader()), skip, skip + most))
 
     def _reader(self) -> ReadMemory:
-        """Return a reader of whole pages: a stack has a hundred words, and each could be a request to the stub."""
+        """Return a reader that reads whole pages, as each single word would be a request to the stub."""
         pages: dict[int, bytes | None] = {}
 
         def read(addr: int, size: int) -> bytes | None:

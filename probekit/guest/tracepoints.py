@@ -1,16 +1,16 @@
 """Register functions of ours as probes of the kernel's tracepoints.
 
-Registering a probe changes static calls and static keys, a list that readers
-walk without a lock, and what the kernel knows of its own state. Only the kernel
-can do that right, so we call its own registration. One guest call serves any
-number of tracepoints: a small routine walks a table of ours::
+Registering a probe changes static calls, static keys and a list that readers
+walk without a lock. Only the kernel can change these safely, so we call its own
+registration function. One guest call serves any number of tracepoints: a small
+routine of ours walks a table::
 
     struct tracepoint *, function, data       24 bytes an entry; an entry without a function is skipped
     calls(table, end, register)               register(tracepoint, function, data) for each, until one fails
 
-After the unregistration a probe may still run: readers are in SRCU
-(``tracepoint_srcu``, commit e6753f23d961, v4.19) or, where tracepoints may fault,
-in RCU tasks trace (commit a363d27cdbc2, v6.13), besides RCU proper.
+After the unregistration a probe may still run. The kernel calls probes as readers
+of RCU, of SRCU (``tracepoint_srcu``, commit e6753f23d961, v4.19) or, for tracepoints
+that may fault, of RCU tasks trace (commit a363d27cdbc2, v6.13).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class TracepointProbe(NamedTuple):
     function: int
     """Address of our function."""
     data: int = 0
-    """What the kernel passes to the function as its first argument."""
+    """The first argument that the kernel passes to the function."""
 
 
 @lru_cache(maxsize=1)
@@ -118,19 +118,19 @@ class BatchRoutine(NamedTuple):
     caller: int
     """Address of :func:`caller_code`."""
     table: int
-    """Address of the room for its table."""
+    """Address of the memory for its table."""
 
 
 @dataclass(frozen=True, slots=True)
 class TracepointServices:
-    """The kernel's functions for tracepoints."""
+    """Registers and unregisters probes of tracepoints, by the kernel's functions."""
 
     register: int
     """Address of ``tracepoint_probe_register``."""
     unregister: int
     """Address of ``tracepoint_probe_unregister``."""
     waits: tuple[tuple[int, int], ...]
-    """``(function, argument)`` of each wait for readers besides RCU."""
+    """``(function, argument)`` of each call that waits for readers, other than those of RCU itself."""
     probes: ProbeListLayout
     """Reads the kernel's list of a tracepoint's probes."""
 
@@ -148,14 +148,14 @@ class TracepointServices:
             )
 
     def standing(self, read: ReadRanges, hooks: Sequence[TracepointProbe]) -> tuple[TracepointProbe, ...]:
-        """Return the probes that the kernel has registered now. Unregistering any other makes the kernel warn."""
+        """Return those of ``hooks`` that the kernel has registered now. It warns when another one is unregistered."""
         found = self.probes.registered(read, list(dict.fromkeys(hook.tracepoint for hook in hooks)))
         return tuple(hook for hook in hooks if (hook.function, hook.data) in found[hook.tracepoint])
 
     def disconnect(
         self, point: SafePoint, hooks: Sequence[TracepointProbe], routine: BatchRoutine | None, write: Writer
     ) -> list[int]:
-        """Unregister every probe, also when another one fails. Returns the tracepoints where the kernel refused.
+        """Unregister every probe, even after a failure. Returns the addresses of tracepoints where the kernel refused.
 
         ``routine``: None where it may not be in the guest; each probe is then a guest call of its own.
         """
@@ -172,7 +172,7 @@ class TracepointServices:
         return stuck
 
     def synchronize(self, point: SafePoint, *, timeout: float = _CALL_TIMEOUT) -> None:
-        """Wait until no CPU is inside a function that was unregistered. The caller also waits for RCU proper."""
+        """Wait until no CPU is inside a function that was unregistered. The caller must also wait for RCU itself."""
         for function, argument in self.waits:
             point.call(function, argument, timeout=timeout)
 

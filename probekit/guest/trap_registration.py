@@ -5,7 +5,7 @@
                    of its modules, and in those of the code that BPF has compiled (``search_bpf_extables``, kernel
                    commit 3dec541b2e63, v5.5): a symbol of that kind makes our copies look like such code
 
-Both are lists of the kernel that are made to be added to and removed from while it runs.
+Both are lists of the kernel to which entries are added, and from which they are removed, while it runs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FUNCTIONS: Mapping[ListEntryKind, tuple[str, str]] = {
     "bpf_ksym": ("bpf_ksym_add", "bpf_ksym_del"),
 }
 EXTABLE_ENTRY = struct.Struct("<iiI")  # struct exception_table_entry: two offsets from themselves, the kind of fix-up
-_FIRST = (1 << 31) - 1  # the highest priority: only handlers that were there before see the trap before us
+_FIRST = (1 << 31) - 1  # the highest priority: called first but for such handlers registered earlier
 _NAME = b"probekit"
 
 
@@ -44,9 +44,13 @@ class NotifierLayout:
     """Byte offsets in ``struct notifier_block``, and its size."""
 
     call: int
+    """``notifier_call``."""
     following: int
+    """``next``."""
     priority: int
+    """``priority``."""
     size: int
+    """Bytes of the structure."""
 
 
 @record
@@ -107,17 +111,18 @@ class TrapFacts:
     cs: int
     """Offset of ``cs`` in ``pt_regs``."""
     block: NotifierLayout
+    """Layout of the structure that we register."""
     chain: int | None
-    """Address of the chain's first pointer, or None where it has no symbol."""
+    """Address of the pointer to the first notifier of the chain, or None where it has no symbol."""
     ksym: KsymLayout | None
-    """None where the kernel cannot use an exception table of ours."""
+    """Layout of BPF symbols; None where the kernel cannot use an exception table of ours."""
     fixups: Mapping[int, Fixup]
     """The kernel's own exception table, by the instruction's address."""
 
 
 @record
 class TrapServices:
-    """The kernel's functions that add our structures to its lists and remove them."""
+    """Adds our structures to the kernel's lists and removes them, by the kernel's functions."""
 
     functions: Mapping[ListEntryKind, tuple[int, int]]
     """Addresses of ``(add, remove)`` for each kind that the kernel has."""
@@ -125,18 +130,18 @@ class TrapServices:
     """Address of ``synchronize_rcu``."""
 
     def add(self, point: SafePoint, kind: ListEntryKind, addr: int) -> None:
-        """Put our structure at ``addr`` on the kernel's list. The journal must name it as registered before."""
+        """Add our structure at ``addr`` to the kernel's list. The journal must have the registration before."""
         point.call(self.functions[kind][0], addr, purpose=AddListEntry(kind, addr))
 
     def remove(self, point: SafePoint, kind: ListEntryKind, addr: int) -> None:
-        """Take the structure at ``addr`` off the list. Nothing happens when it was never added.
+        """Remove the structure at ``addr`` from the list. Nothing happens when it was never added.
 
-        :meth:`settle` must come before its memory is given back.
+        :meth:`settle` must be called before its memory is freed.
         """
         point.call(self.functions[kind][1], addr, purpose=RemoveListEntry(kind, addr))
 
     def settle(self, point: SafePoint) -> None:
-        """Wait until nobody walks the lists who may have seen a structure that was removed."""
+        """Wait until no CPU that walks a list can still see a structure that was removed."""
         if self.wait is not None:
             point.call(self.wait)
 

@@ -1,10 +1,10 @@
-"""Build the hash of INT3 sites that the guest's trap handler looks in: open addressing, every search bounded.
+"""Build the hash table of INT3 sites for the trap handler in the guest: open addressing, every search bounded.
 
     slot = (site * GOLDEN mod 2**64) >> shift        the first of at most `limit` slots in a row
     entry: site address, stub address                16 bytes; a site of 0 ends a search
 
-The table is complete before the first site goes live and never changes after that,
-so a processor in the middle of a search needs no lock.
+The table is complete before the first INT3 is written and does not change after that,
+so a search needs no lock.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class TrapTable:
     shift: int
     """How far the product is shifted to give the index of a slot."""
     limit: int
-    """How many slots a search looks at, at most."""
+    """The most slots that a search looks at."""
 
     @property
     def capacity(self) -> int:
@@ -49,7 +49,7 @@ def _capacity(sites: int) -> int:
 
 
 def table_size(sites: int) -> int:
-    """Return the bytes of a table for so many sites, 0 for none."""
+    """Return how many bytes a table for ``sites`` sites has; 0 for none."""
     return _capacity(sites) * ENTRY_SIZE if sites else 0
 
 
