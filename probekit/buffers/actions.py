@@ -96,6 +96,7 @@ class TraceAction:
     """``trace(x)``: print a field in DTrace's default form for its kind."""
 
     field: int
+    """The value."""
 
 
 @record
@@ -103,6 +104,7 @@ class Printf:
     """``printf(format, ...)``."""
 
     format: Format
+    """The parsed format."""
     fields: tuple[int, ...]
     """The arguments in order, those for ``*`` in their places."""
 
@@ -126,6 +128,7 @@ class Clear:
     """``clear(@a)``: set the values to zero, and keep the keys."""
 
     agg: int
+    """The aggregation."""
 
 
 @record
@@ -133,6 +136,7 @@ class Trunc:
     """``trunc(@a[, n])``: keep only the first keys, or the last ones for a negative number."""
 
     agg: int
+    """The aggregation."""
     field: int | None = None
     """The number of keys, a signed integer; None: remove every key."""
 
@@ -142,6 +146,7 @@ class Normalize:
     """``normalize(@a, n)``: divide the values when they are printed."""
 
     agg: int
+    """The aggregation."""
     field: int
     """The divisor, an unsigned integer."""
 
@@ -151,6 +156,7 @@ class Denormalize:
     """``denormalize(@a)``: print the values as they are."""
 
     agg: int
+    """The aggregation."""
 
 
 @record
@@ -158,6 +164,7 @@ class Stack:
     """``stack([n])``, ``ustack([n])``, ``jstack()`` as statements: print the stack in a field."""
 
     field: int
+    """The stack."""
     user: bool = False
     """True for a user stack."""
 
@@ -167,6 +174,7 @@ class SymbolAction:
     """``sym(addr)``, ``func(addr)``, ``mod(addr)`` and the ``u`` ones as statements: print what an address is in."""
 
     kind: SymbolKind
+    """Which of the actions it is."""
     field: int
     """The address: an 8-byte ``uint``."""
 
@@ -238,6 +246,7 @@ class System:
     """``system(format, ...)``: run the formatted text by the shell, with its output in place. Destructive."""
 
     format: Format
+    """The command."""
     fields: tuple[int, ...]
     """The arguments in order."""
 

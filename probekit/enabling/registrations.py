@@ -97,8 +97,10 @@ class Registered:
 
     def _disconnect(self, point: SafePoint, items: Sequence[Registration]) -> Iterator[Sequence[Registration]]:
         services = required(self._facts.tracepoints, "the kernel's tracepoints, which stop_calls() has found")
-        hooks = services.standing(self._text.read_many, [TracepointProbe(*item.words) for item in reversed(items)])
-        stuck = services.disconnect(point, hooks, self.routine, self._text.write_many)
+        hooks = services.still_registered(
+            self._text.read_many, [TracepointProbe(*item.words) for item in reversed(items)]
+        )
+        stuck = services.unregister_probes(point, hooks, self.routine, self._text.write_many)
         if stuck:
             raise GuestError(f"the guest kernel still calls probekit at {len(stuck)} tracepoints")
         yield items[::-1]

@@ -1,6 +1,6 @@
-"""What the runtime asks of a guest kernel, and what it found out about it.
+"""Find out what engines must know about a guest's kernel, call its functions, and reach its memory.
 
-What was found out:
+Facts:
 
 - ``find_facts``   find all facts of one guest, once, after attaching
 - ``facts``        hold them: what the engines need to know of one guest

@@ -58,7 +58,7 @@ class RamReader:
         return RamReader(self._ram, self._tables, _EVERYWHERE)
 
     def invalidate(self) -> None:
-        """Look every page up anew, because memory was mapped or unmapped."""
+        """Look every page up again, because memory was mapped or unmapped."""
         self._frame_of.clear()
 
     def walk_many(self, pages: Iterable[int]) -> dict[int, Leaf | None]:

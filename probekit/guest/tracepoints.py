@@ -107,9 +107,9 @@ def caller_code() -> bytes:
     )
 
 
-def call_table(hooks: Sequence[TracepointProbe]) -> bytes:
+def call_table(probes: Sequence[TracepointProbe]) -> bytes:
     """Make the bytes of the routine's table, :data:`CALL_ENTRY_SIZE` for each probe."""
-    return b"".join(_ENTRY.pack(*hook) for hook in hooks)
+    return b"".join(_ENTRY.pack(*probe) for probe in probes)
 
 
 class BatchRoutine(NamedTuple):
@@ -131,43 +131,45 @@ class TracepointServices:
     """Address of ``tracepoint_probe_unregister``."""
     waits: tuple[tuple[int, int], ...]
     """``(function, argument)`` of each call that waits for readers, other than those of RCU itself."""
-    probes: ProbeListLayout
+    probe_lists: ProbeListLayout
     """Reads the kernel's list of a tracepoint's probes."""
 
-    def connect(self, point: SafePoint, hooks: Sequence[TracepointProbe], routine: BatchRoutine, write: Writer) -> None:
+    def register_probes(
+        self, point: SafePoint, probes: Sequence[TracepointProbe], routine: BatchRoutine, write: Writer
+    ) -> None:
         """Register every probe. ``write``: writes guest memory.
 
         Raises :class:`GuestError` at the first probe that the kernel refuses; those before it are registered then.
         """
-        write([(routine.table, call_table(hooks))])
-        at, errno = self._walk(point, self.register, routine, 0, len(hooks))
-        if at < len(hooks):
+        write([(routine.table, call_table(probes))])
+        at, errno = self._walk(point, self.register, routine, 0, len(probes))
+        if at < len(probes):
             raise GuestError(
-                f"the guest kernel refused a probe at the tracepoint at {hooks[at].tracepoint:#x} (error {errno})",
+                f"the guest kernel refused a probe at the tracepoint at {probes[at].tracepoint:#x} (error {errno})",
                 hint="the guest may be short of memory",
             )
 
-    def standing(self, read: ReadRanges, hooks: Sequence[TracepointProbe]) -> tuple[TracepointProbe, ...]:
-        """Return those of ``hooks`` that the kernel has registered now. It warns when another one is unregistered."""
-        found = self.probes.registered(read, list(dict.fromkeys(hook.tracepoint for hook in hooks)))
-        return tuple(hook for hook in hooks if (hook.function, hook.data) in found[hook.tracepoint])
+    def still_registered(self, read: ReadRanges, probes: Sequence[TracepointProbe]) -> tuple[TracepointProbe, ...]:
+        """Return those of ``probes`` that the kernel has registered now. It warns when another one is unregistered."""
+        found = self.probe_lists.registered(read, list(dict.fromkeys(probe.tracepoint for probe in probes)))
+        return tuple(probe for probe in probes if (probe.function, probe.data) in found[probe.tracepoint])
 
-    def disconnect(
-        self, point: SafePoint, hooks: Sequence[TracepointProbe], routine: BatchRoutine | None, write: Writer
+    def unregister_probes(
+        self, point: SafePoint, probes: Sequence[TracepointProbe], routine: BatchRoutine | None, write: Writer
     ) -> list[int]:
         """Unregister every probe, even after a failure. Returns the addresses of tracepoints where the kernel refused.
 
         ``routine``: None where it may not be in the guest; each probe is then a guest call of its own.
         """
         if routine is None:
-            return [hook.tracepoint for hook in hooks if point.call(self.unregister, *hook) & 0xFFFFFFFF]
-        write([(routine.table, call_table(hooks))] if hooks else [])
+            return [probe.tracepoint for probe in probes if point.call(self.unregister, *probe) & 0xFFFFFFFF]
+        write([(routine.table, call_table(probes))] if probes else [])
         stuck: list[int] = []
         first = 0
-        while first < len(hooks):
-            at, _ = self._walk(point, self.unregister, routine, first, len(hooks))
-            if at < len(hooks):
-                stuck.append(hooks[at].tracepoint)
+        while first < len(probes):
+            at, _ = self._walk(point, self.unregister, routine, first, len(probes))
+            if at < len(probes):
+                stuck.append(probes[at].tracepoint)
             first = at + 1
         return stuck
 

@@ -8,7 +8,7 @@ Which places are patched, and which are refused:
 - ``exits``          find every way out of a function, and say for each which kind of exit it is or why it is refused
 - ``insn_sites``     find the sites at a function's instructions, or why an instruction is refused
 - ``jump_windows``   put several instructions under one jump
-- ``refused_text``   look up which functions must not get a trap, and why
+- ``refused_text``   look up which functions must not get INT3 or an instruction probe, and why
 - ``ranges``         look up sorted address ranges
 
 What is written there:

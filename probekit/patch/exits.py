@@ -47,8 +47,11 @@ class _Walk:
     """Collect what one function's analysis has found so far."""
 
     func_addr: int
+    """Address of the function."""
     facts: TextFacts
+    """What is known of the kernel's text."""
     cold_at: ColdLookup | None
+    """Finds the function's cold parts; None to look for none."""
     parts: list[tuple[int, bytes]]
     """(address, machine code) of the function, then of its cold parts."""
     exits: list[tuple[FlowExit, int]] = field(default_factory=list)

@@ -87,6 +87,7 @@ class Records(NamedTuple):
     magic: bytes
     """:data:`MAGIC` or :data:`MAGIC_V1`."""
     records: list[Record]
+    """All whole records, in order."""
     torn: bool
     """Whether the last record was incomplete, and is left out."""
     size: int

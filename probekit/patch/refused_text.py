@@ -1,4 +1,4 @@
-"""Look up by bisection which functions must not get a trap, and why.
+"""Look up by bisection which functions must not get INT3 or an instruction probe, and why.
 
 :func:`probekit.enabling.text_facts.refused_text` fills it: the ranges that the kernel itself refuses
 (:mod:`probekit.kernel.exclusions`), the path of INT3 and the handlers of NMIs.
@@ -25,7 +25,7 @@ class RefusedText:
     ends: tuple[int, ...]
     """The address after each range."""
     reasons: tuple[str, ...]
-    """Why no trap may be put into each range."""
+    """Why each range is refused."""
 
     @classmethod
     def of(cls, ranges: Iterable[tuple[int, int, str]]) -> RefusedText:
@@ -38,7 +38,7 @@ class RefusedText:
         return cls(tuple(k[0] for k in kept), tuple(k[1] for k in kept), tuple(k[2] for k in kept))
 
     def reason(self, addr: int) -> str | None:
-        """Return why no trap may be put at ``addr``, or None."""
+        """Return why a probe at ``addr`` is refused, or None."""
         at = bisect_right(self.starts, addr) - 1
         return self.reasons[at] if at >= 0 and addr < self.ends[at] else None
 

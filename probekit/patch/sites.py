@@ -186,7 +186,7 @@ class TextFacts:
     no_traps: str = ""
     """Why INT3 cannot be taken in this guest; empty when it can, or when the reason is not known."""
     refused: RefusedText = NO_REFUSED
-    """Functions in which INT3 must not be put although the guest can take it."""
+    """Functions that must not get INT3 or an instruction probe, although the guest can take INT3."""
     faulting: frozenset[int] = frozenset()
     """Addresses of instructions with an exception-table entry."""
     fixups: bool = False

@@ -78,4 +78,4 @@ class Callbacks:
         """Register all functions. When it raises :class:`GuestError`, some are registered."""
         services = required(self._services, "the kernel's registration of tracepoint probes")
         routine = required(self._registered.routine, "the routine that registers tracepoint probes")
-        services.connect(point, self._probes, routine, self._text.write_many)
+        services.register_probes(point, self._probes, routine, self._text.write_many)
