@@ -83,11 +83,11 @@ def find_landings(read: Callable[[int, int], bytes], start: int, end: int) -> tu
     """
     found: list[int] = []
     for at in range(start, end, _CHUNK):
-        text = read(at, min(_CHUNK, end - at))
-        offset = text.find(LANDING)
+        code = read(at, min(_CHUNK, end - at))
+        offset = code.find(LANDING)
         while offset >= 0 and len(found) < _MAX_LANDINGS:
             found.append(at + offset)
-            offset = text.find(LANDING, offset + 2)
+            offset = code.find(LANDING, offset + 2)
         if len(found) >= _MAX_LANDINGS:
             break
     return tuple(found)
