@@ -21,6 +21,9 @@ from probekit.cli.main import main
 from probekit.ir.build import compile_program
 from probekit.ir.pprint import format_program
 from probekit.session.options import OPTIONS
+from tests.support.small_enabling import SmallEnabling, quick
+
+__all__ = ("quick",)
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "probekit"
@@ -119,7 +122,7 @@ def first_calls(run: Callable[[], object]) -> dict[tuple[str, str], int]:
 
 
 def check_order(found: list[Reference], ranks: dict[tuple[str, str], int]) -> None:
-    """Each of the functions is called for the first time after the one before it. Only an optional one may be missing."""
+    """Each of the functions is called for the first time after the one before it. Optional ones may be missing."""
     last, before = -1, ""
     for place in found:
         rank = ranks.get((str(place.path), place.name))
@@ -218,6 +221,38 @@ def test_what_needs_no_guest_is_called_in_that_order(capfd: pytest.CaptureFixtur
         "session/run.py:events",
         "output/text.py:aggregations",
     } <= names
+    check_order(found, ranks)
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_enabling_and_its_end_are_in_that_order(tmp_path: Path) -> None:
+    small = SmallEnabling(tmp_path)
+    with small.process():
+        ranks = first_calls(lambda: small.end(small.live()))
+    found = [p for p in steps(PAGE.read_text(), "## The path of one patched byte") if (str(p.path), p.name) in ranks]
+    # All from the engine's first call to the last free, and what only this enabling needs.
+    assert len(found) > 45
+    assert {
+        "enabling/guest_engine/engine.py:enable",
+        "enabling/guest_engine/staged_edits.py:announce",
+        "guest/grace.py:begin",
+        "enabling/release.py:_sleepers",
+        "session/journal_log.py:freed",
+    } <= {place.text for place in found}
+    check_order(found, ranks)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_recovery_is_in_that_order(tmp_path: Path) -> None:
+    small = SmallEnabling(tmp_path)
+    with small.process():
+        small.live()
+    with small.process():
+        ranks = first_calls(small.recover)
+    found = [p for p in steps(PAGE.read_text(), "## The way back after SIGKILL") if (str(p.path), p.name) in ranks]
+    assert [place.name for place in found] == [
+        "undo_journal", "_give_back_tasks", "_revert", "revert_batches", "_release", "release", "close",
+    ]  # fmt: skip
     check_order(found, ranks)
 
 
