@@ -28,6 +28,6 @@ for each (``inline``).
 - ``thunk``         the frame around a list of clauses
 - ``notifier``      the guest's handler of our INT3
 - ``image``         assembles everything at its address
-- ``verify``        decodes the finished bytes and checks what they may do
+- ``verify``        decodes the finished routines and thunks and checks what they may do
 - ``runtime``       the routines in assembly that clauses call
 """
