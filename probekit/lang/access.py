@@ -34,11 +34,11 @@ from probekit.lang.values import (
     Value,
     VarPlace,
     as_integer,
-    as_text,
+    as_string,
     is_integer,
     is_pointer,
     is_scalar,
-    is_text,
+    is_string_like,
     load_memory,
     pointee,
 )
@@ -109,7 +109,7 @@ def subscript(base: Value, expr: ast.Index, scope: Scope) -> Value:
 
 
 def _character(text: Value, index: TypedExpr) -> Value:
-    return Value(typed.Invoke("charat", (text.node, index), CHAR), CHAR)
+    return Value(typed.SubroutineCall("charat", (text.node, index), CHAR), CHAR)
 
 
 def member(expr: ast.MemberExpr, scope: Scope) -> Value:
@@ -197,6 +197,7 @@ def offset_of(expr: ast.Offsetof, scope: Scope) -> Value:
 def string_of(expr: ast.Stringof, scope: Scope) -> Value:
     """Check ``stringof operand``."""
     value = scope.check(expr.operand)
-    if value.action or value.dynamic or not (is_scalar(value.type) or is_text(value.type) or is_pointer(value.type)):
+    readable = is_scalar(value.type) or is_string_like(value.type) or is_pointer(value.type)
+    if value.action or value.dynamic or not readable:
         raise refuse("D_STRINGOF_TYPE", expr.span, f"{describe(value)} is not a string, and no address of one")
-    return Value(as_text(value), StringType(scope.string_size))
+    return Value(as_string(value), StringType(scope.string_size))

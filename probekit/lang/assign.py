@@ -194,7 +194,7 @@ def step(expr: ast.IncDec, scope: Scope) -> Value:
     if not isinstance(t, IntType):
         raise InternalError("what was checked to be an integer has another type")
     if isinstance(place, VarPlace):
-        return Value(typed.Step(place.var, delta, expr.prefix, t), target.type)
+        return Value(typed.Increment(place.var, delta, expr.prefix, t), target.type)
 
     def update(bound: Place) -> TypedExpr:
         old = load_place(bound, target.type, scope).node
@@ -265,9 +265,9 @@ def _store(place: Place, t: Type, value: Value, scope: Scope) -> TypedExpr:
             return typed.ElemStore(var, keys, node, m)
         case MemPlace(addr=addr, shift=shift, bits=bits):
             if isinstance(m, StringType):
-                return typed.MemTextStore(addr, node, scope.string_size, m)
+                return typed.StringStore(addr, node, scope.string_size, m)
             if bits:
-                return typed.MemBits(addr, convert(node, m), shift, bits, m)
+                return typed.BitFieldStore(addr, convert(node, m), shift, bits, m)
             return typed.MemStore(addr, node, m)
         case FixedPlace():
             raise InternalError("a fixed place was assigned")
@@ -280,7 +280,7 @@ def _store_object(place: Place, t: Type, value: Value, scope: Scope) -> TypedExp
 def _store_member(place: MemPlace, t: Type, value: Value, scope: Scope) -> TypedExpr:
     if isinstance(t, ArrayType) and isinstance(value.type, StringType):
         size = sizeof(t, scope.string_size)
-        return typed.MemTextStore(place.addr, value.node, size, StringType(size))
+        return typed.StringStore(place.addr, value.node, size, StringType(size))
     return _store(place, t, value, scope)
 
 

@@ -147,7 +147,7 @@ class _Allowed:
 
 
 def _check_parts(
-    items: Sequence[ast.Item], scanned: Scanned, scope: Scope, parts: _Parts, allowed: _Allowed
+    items: Sequence[ast.TopLevel], scanned: Scanned, scope: Scope, parts: _Parts, allowed: _Allowed
 ) -> list[CheckedClause]:
     """Check one script after the other. Raises :class:`CompileError` with the faults of the first faulty one."""
     clauses: list[CheckedClause] = []
@@ -246,7 +246,7 @@ CanMatch = Callable[[ProbeDescription], bool]
 
 
 def _items(
-    items: Sequence[ast.Item], scope: Scope, *, allow_bare: bool, can_match: CanMatch | None
+    items: Sequence[ast.TopLevel], scope: Scope, *, allow_bare: bool, can_match: CanMatch | None
 ) -> list[CheckedClause]:
     # As in DTrace, all declarations take effect before the first clause is checked.
     for item in items:
@@ -392,4 +392,4 @@ def _expression(expr: ast.Expr, scope: Scope) -> TypedStatement:
                 raise refuse("D_CG_EXPR", expr.span, f"{describe(value)} may only stand alone as a statement")
             if value.dynamic:
                 raise refuse("D_CG_DYN", expr.span, f"{value.dynamic} alone does nothing")
-            return typed.Do(value.node)
+            return typed.Evaluate(value.node)

@@ -24,7 +24,7 @@ from probekit.lang.types import (
     sizeof,
 )
 from probekit.lang.typetable import Declared
-from probekit.lang.values import FixedPlace, Value, fits, is_text, machine
+from probekit.lang.values import FixedPlace, Value, fits, is_string_like, machine
 from probekit.lang.variables import is_key
 
 __all__ = ("declare",)
@@ -132,7 +132,7 @@ def _variable(declared: Declared, where: VarScope, scope: Scope, *, extern: bool
 
 
 def _key(t: Type, scope: Scope) -> Type:
-    return StringType(scope.string_size) if is_text(t) else t
+    return StringType(scope.string_size) if is_string_like(t) else t
 
 
 def _same_keys(a: tuple[Type, ...] | None, b: tuple[Type, ...] | None) -> bool:

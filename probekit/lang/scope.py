@@ -32,7 +32,7 @@ MAX_EXPANSIONS = 20_000
 
 _CHEAP = (
     typed.Const,
-    typed.Text,
+    typed.StringConst,
     typed.BoundValue,
     typed.Load,
     typed.ReadBuiltin,

@@ -40,7 +40,7 @@ def split_clauses(program: CheckedProgram) -> CheckedProgram:
 def _records_inside(statement: TypedStatement) -> bool:
     """Tell whether an ``if`` has a data-recording action anywhere inside."""
     return isinstance(statement, typed.IfElse) and any(
-        isinstance(s, typed.Act) or _records_inside(s) for s in (*statement.then, *statement.orelse)
+        isinstance(s, typed.ActionCall) or _records_inside(s) for s in (*statement.then, *statement.orelse)
     )
 
 
@@ -84,7 +84,7 @@ class _Splitter:
                 return
             gate, part = self._at(after), []
         if successor != _NOWHERE:
-            part.append(typed.Do(typed.Store(self.next, typed.Const(successor, INT), INT)))
+            part.append(typed.Evaluate(typed.Store(self.next, typed.Const(successor, INT), INT)))
         if part:
             self._part(clause, gate, part)
 
@@ -100,4 +100,4 @@ class _Splitter:
 
     def _go(self, cond: TypedExpr, then: int, orelse: int) -> TypedStatement:
         target = typed.Choose(cond, typed.Const(then, INT), typed.Const(orelse, INT), INT)
-        return typed.Do(typed.Store(self.next, target, INT))
+        return typed.Evaluate(typed.Store(self.next, target, INT))
