@@ -5,8 +5,8 @@
     clause           straight-line code and forward jumps on frame slots
     runtime          the shared routines: ring space, table lookup, strings, loads
 
-A probe whose clauses are all constant-keyed ``count()`` needs no thunk: its stub has one increment
-for each (``inline``).
+A probe whose clauses are all a ``count()`` keyed by the probe alone needs no thunk: its stub has one increment for each
+(``inline``).
 
 - ``context``       the facts of one guest and one enabling that code depends on
 - ``supported``     finds what this code generator does not have

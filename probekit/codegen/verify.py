@@ -65,14 +65,12 @@ _CALLER_SAVED = tuple(getattr(Register, name) for name in ("RAX", "RCX", "RDX", 
 
 
 class CodeError(InternalError):
-    """Generated code breaks a rule; it was found before anything was enabled.
-
-    ``addr``: the address of the instruction, or of the piece of code.
-    """
+    """Generated code breaks a rule; it was found before anything was enabled."""
 
     def __init__(self, reason: str, addr: int) -> None:
         super().__init__(f"the generated code at {addr:#x} breaks a rule: {reason}; nothing was enabled")
         self.addr = addr
+        """The address of the instruction, or of the piece of code."""
 
 
 @dataclass(frozen=True, slots=True)

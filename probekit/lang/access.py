@@ -1,4 +1,4 @@
-"""Check what reaches into objects: ``&``, ``*``, ``[]``, ``.``, ``->``, ``sizeof``, ``offsetof``, ``stringof``.
+"""Check operators that reach into objects: ``&``, ``*``, ``[]``, ``.``, ``->``, ``sizeof``, ``offsetof``, ``stringof``.
 
 p->next->count   ->  MemLoad(Arith("add", MemLoad(p + 8), 16))
 """

@@ -1,4 +1,4 @@
-"""Check what stands as a statement: one function for each action, in a table by name.
+"""Check actions that stand as statements: one function for each action, in a table by name.
 
 printf("%d", pid)       ->  ActionCall("printf", (RecordedValue(pid, int, 4),), Format("%d"))
 tracemem(p, 16)         ->  ActionCall("tracemem", (RecordedValue(p, bytes, 16),))

@@ -1,4 +1,4 @@
-"""The syntax tree: what was written, nothing resolved. Closed unions of frozen nodes.
+"""Define the syntax tree: what was written, nothing resolved. Closed unions of frozen nodes.
 
     x = pid + 1     ->  Assign("=", Name("x"), Binary("+", Name("pid"), Integer(1)))
 

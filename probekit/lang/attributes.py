@@ -1,4 +1,4 @@
-"""Stability attributes: how far a script may rely on a name, on its data and on what it depends on.
+"""Parse and compare stability attributes: how far a script may rely on a name, on its data and on what it depends on.
 
 parse_attributes("Stable/evolving/Common")   ->  ("Stable", "Evolving", "Common")
 least([a, b])                                ->  the weaker of each of the three

@@ -1,4 +1,4 @@
-"""The front end as one function: from a script's text to a checked program.
+"""Run the front end: from a script's text to a checked program.
 
 Statements are checked one by one, so that one run finds several faults. A syntax error ends the run at once.
 """

@@ -1,4 +1,4 @@
-"""The checked program: names resolved, every conversion explicit, every type known.
+"""Define the checked program: names resolved, every conversion explicit, every type known.
 
     pid + 'a'  (pid is pid_t)   ->  Arith("add", ReadBuiltin("pid"), Const(97), type=int)
     arg0 == 1                   ->  Compare("eq", ReadArg(0), Convert(Const(1), int64_t), signed=True)

@@ -1,4 +1,4 @@
-"""The checked program's expressions. See :mod:`probekit.lang.typed`.
+"""Define the checked program's expressions. See :mod:`probekit.lang.typed`.
 
 The last field, ``type``, is the type of the value. An assignment's value is what was stored.
 """

@@ -1,4 +1,4 @@
-"""D's types and C's conversions between them, for LP64.
+"""Define D's types and C's conversions between them, for LP64.
 
 promote(char)                       ->  int
 usual(int, unsigned int)            ->  unsigned int

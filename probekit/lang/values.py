@@ -1,10 +1,10 @@
-"""Checked expressions: the typed form, the D type, and the place where the value lives.
+"""Describe checked expressions: the typed form, the D type, and the place where the value lives.
 
     this->p->count   ->  Value(MemLoad(...), uint32_t, place=MemPlace(...))
     "abc"            ->  Value(StringConst(b"abc"), string, place=None)
 
-DTrace's rules for what fits what are here. They speak of integers, of scalars, of pointers, and of text, which is a
-string, an array of characters or a pointer to one (DTrace: ``strcompat``).
+DTrace's rules for what fits what are here. They speak of integers, of scalars, of pointers, and of types that are
+string-like: a string, an array of characters or a pointer to one (DTrace: ``strcompat``).
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class Translator:
 @final
 @record
 class Xlated:
-    """An object as its translator makes it. It lies nowhere: each member is evaluated where it is used."""
+    """An object as its translator makes it. It has no address: each member is evaluated where it is used."""
 
     translator: Translator
     source: Value
@@ -182,7 +182,7 @@ def pointee(t: Type) -> Type | None:
 
 
 def is_string_like(t: Type) -> bool:
-    """Tell whether a type is text. Unsigned characters are not text to D."""
+    """Tell whether a type is string-like. An array of unsigned characters is not, to D."""
     inner = pointee(t)
     return isinstance(t, StringType) or (isinstance(inner, IntType) and inner.bits == 8 and inner.signed)
 
@@ -254,7 +254,7 @@ def as_integer(value: Value, t: IntType) -> TypedExpr:
 
 
 def as_string(value: Value) -> TypedExpr:
-    """Return text, or an address, as a string."""
+    """Return a string-like value, or the string at an address, as a string."""
     match value.type:
         case StringType():
             return value.node

@@ -196,7 +196,7 @@ _MOST_KEY_BYTES = 256
 
 
 def is_key(t: Type, string_size: int) -> bool:
-    """Tell whether a type can be a key: scalars, text, and small structs and arrays."""
+    """Tell whether a type can be a key: scalars, string-like types, and small structs and arrays."""
     return is_scalar(t) or is_string_like(t) or (is_object(t) and 0 < sizeof(t, string_size) <= _MOST_KEY_BYTES)
 
 
