@@ -49,16 +49,16 @@ class CompileError(ProbekitError):
     """The script has faults."""
 
     exit_code = 1
-    needs_kernel = False
-    """Whether the script was compiled without a guest and names something that a kernel may know."""
 
     def __init__(self, diagnostics: Iterable[Diagnostic], source: Source, part: int = 0) -> None:
-        self.part = part
+        self.part: int = part
         """Which script of the command line is at fault, from 0."""
-        self.diagnostics = tuple(diagnostics)
+        self.diagnostics: tuple[Diagnostic, ...] = tuple(diagnostics)
         """The faults."""
-        self.source = source
+        self.source: Source = source
         """The text that their spans point into."""
+        self.needs_kernel: bool = False
+        """Whether the script was compiled without a guest and names something that a kernel may know."""
         super().__init__("\n".join(render(d, source) for d in self.diagnostics))
 
     def text(self, *, errtags: bool = False) -> str:

@@ -24,7 +24,7 @@ class DescriptionError(ValueError):
 
     def __init__(self, text: str) -> None:
         super().__init__(f"probe description has more than four fields: {text}")
-        self.text = text
+        self.text: str = text
         """The description as it is written."""
 
 
