@@ -62,7 +62,7 @@ def call_subroutine(name: str, args: list[Value], env: CallEnvironment) -> Value
 
 
 def _alloca(env: CallEnvironment, size: int) -> int:
-    return env.state.memory.scratch(size)
+    return env.state.memory.allocate_scratch(size)
 
 
 def _bcopy(env: CallEnvironment, source: int, target: int, size: int) -> int:

@@ -1,6 +1,6 @@
 """Keep a small private address space: scratch memory, and the structs and arrays that a script declares.
 
-    a = memory.scratch(16)   ->  0x700000000000
+    a = memory.allocate_scratch(16)   ->  0x700000000000
     memory.read(a, 4)        ->  b"\\0\\0\\0\\0"
     memory.read(0, 4)        ->  BadAddress(0)
 
@@ -131,7 +131,7 @@ class PrivateMemory:
 
     # Making.
 
-    def scratch(self, size: int) -> int:
+    def allocate_scratch(self, size: int) -> int:
         """Return the address of scratch memory for the rest of the clause. Raises :class:`NoScratch`."""
         rounded = -(-size // 8) * 8
         if size < 0 or self._scratch_taken + rounded > self.limit:
@@ -151,11 +151,11 @@ class PrivateMemory:
         self._scratch.blocks[addr][: len(value)] = value
         return addr
 
-    def local(self, size: int) -> int:
+    def allocate_local(self, size: int) -> int:
         """Return the address of an object for the rest of the firing. Raises :class:`NoScratch` past ``MAX_SIZE``."""
         return self._locals.add(_bounded(size))
 
-    def object(self, size: int) -> int:
+    def allocate_object(self, size: int) -> int:
         """Return the address of an object that stays. Raises :class:`NoScratch` past ``MAX_SIZE``."""
         return self._objects.add(_bounded(size))
 
@@ -217,7 +217,7 @@ class PrivateMemory:
         """Return True where ``bcopy()`` and ``copyinto()`` may write."""
         return self._scratch.find(addr & _MASK, size) is not None
 
-    def string(self, addr: int, limit: int) -> bytes:
+    def read_string(self, addr: int, limit: int) -> bytes:
         """Return the string at an address: up to its NUL, the end of its block, or ``limit`` bytes.
 
         Raises :class:`BadAddress`.

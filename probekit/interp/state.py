@@ -187,7 +187,7 @@ class ProgramState:
         if isinstance(found, int) or not create:
             return found if isinstance(found, int) else 0
         variable = self.program.variables[var]
-        addr = self.memory.object(variable.size)
+        addr = self.memory.allocate_object(variable.size)
         if not self._set_dynamic(table, key, addr, _cost(variable, key)):
             self.memory.free(addr)
             return 0
@@ -203,7 +203,7 @@ class ProgramState:
         table = self._locals if variable.scope == "local" else self._objects
         key = (self.thread if variable.scope == "self" else 0, var)
         if key not in table:
-            make = self.memory.local if variable.scope == "local" else self.memory.object
+            make = self.memory.allocate_local if variable.scope == "local" else self.memory.allocate_object
             table[key] = make(variable.size)
         return table[key]
 

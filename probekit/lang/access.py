@@ -74,8 +74,8 @@ def address_of(expr: ast.Unary, scope: Scope) -> Value:
 def dereference(expr: ast.Unary, scope: Scope) -> Value:
     """Check ``*operand``."""
     value = scope.check(expr.operand)
-    if value.xlated is not None and value.xlated.pointer:
-        return pointed_object(value.xlated)
+    if value.translated is not None and value.translated.pointer:
+        return pointed_object(value.translated)
     return follow(value, expr.operand.span, scope)
 
 
@@ -115,9 +115,9 @@ def _character(text: Value, index: TypedExpr) -> Value:
 def member(expr: ast.MemberExpr, scope: Scope) -> Value:
     """Check ``base.name`` or ``base->name``."""
     base = scope.check(expr.base)
-    if base.xlated is not None:
-        _check_arrow(expr, base.xlated.pointer)
-        return member_value(base.xlated, expr.name, expr.span, scope)
+    if base.translated is not None:
+        _check_arrow(expr, base.translated.pointer)
+        return member_value(base.translated, expr.name, expr.span, scope)
     t: Type | None = base.type
     if expr.arrow:
         if not is_pointer(base.type) or base.action or base.dynamic:
@@ -129,7 +129,7 @@ def member(expr: ast.MemberExpr, scope: Scope) -> Value:
 
 
 def _defined(t: StructType, span: Span, scope: Scope) -> StructType:
-    found = scope.types.whole(t)
+    found = scope.types.complete_struct(t)
     if not found.complete:
         raise refuse("D_OP_INCOMPLETE", span, f"{t} is not defined", scope.types.kernel.lacking)
     return found

@@ -68,7 +68,7 @@ def _plain(expr: ast.Expr, scope: Scope, family: str) -> Value:
     if isinstance(expr, ast.AggRef):
         raise refuse(f"D_{family}_AGG", expr.span, f"{name}() cannot take an aggregation", "use printa()")
     value = scope.check(expr)
-    if value.dynamic or value.xlated is not None:
+    if value.dynamic or value.translated is not None:
         raise refuse(f"D_{family}_DYN", expr.span, f"{name}() cannot take {value.dynamic or 'a translated object'}")
     if value.action or isinstance(value.type, VoidType):
         raise refuse(f"D_{family}_VOID", expr.span, f"{describe(value)} has no value for {name}()")

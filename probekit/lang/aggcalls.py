@@ -56,7 +56,7 @@ def _key(expr: ast.Expr, scope: Scope) -> tuple[TypedExpr, KeyPart]:
             detail = "" if isinstance(value.node, typed.SubroutineCall) and value.node.name == "stack" else "ustack"
             return value.node, KeyPart("stack", size=value.node.type.size, detail=detail)
         return value.node, KeyPart("uint", detail=value.type.name)
-    if value.dynamic or value.action or value.xlated or not (is_scalar(value.type) or is_string_like(value.type)):
+    if value.dynamic or value.action or value.translated or not (is_scalar(value.type) or is_string_like(value.type)):
         raise refuse("D_KEY_TYPE", expr.span, f"{describe(value)} cannot be a key")
     node = as_string(value) if is_string_like(value.type) else value.node
     return node, key_part(node)

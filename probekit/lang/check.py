@@ -111,8 +111,8 @@ def check_program(
         script.items,
         scanned,
         scope,
-        _Parts(source, parts, libraries),
-        _Allowed(bare=allow_bare, empty=allow_empty, can_match=can_match),
+        _ScriptBounds(source, parts, libraries),
+        _Permissions(bare=allow_bare, empty=allow_empty, can_match=can_match),
     )
     if unused := list(uses.unused(_with_options(macros, scanned.options))):
         raise CompileError(unused, source, len(parts))
@@ -127,7 +127,7 @@ def check_program(
 
 
 @record
-class _Parts:
+class _ScriptBounds:
     """The scripts of the command line in one text."""
 
     source: Source
@@ -138,7 +138,7 @@ class _Parts:
 
 
 @record
-class _Allowed:
+class _Permissions:
     """What a script may do. See :func:`check_program`."""
 
     bare: bool
@@ -147,7 +147,7 @@ class _Allowed:
 
 
 def _check_parts(
-    items: Sequence[ast.TopLevel], scanned: Scanned, scope: Scope, parts: _Parts, allowed: _Allowed
+    items: Sequence[ast.TopLevel], scanned: Scanned, scope: Scope, parts: _ScriptBounds, allowed: _Permissions
 ) -> list[CheckedClause]:
     """Check one script after the other. Raises :class:`CompileError` with the faults of the first faulty one."""
     clauses: list[CheckedClause] = []
@@ -170,12 +170,12 @@ def _check_parts(
     return clauses
 
 
-class _Placed(Protocol):
+class _HasSpan(Protocol):
     @property
     def span(self) -> Span: ...
 
 
-_P = TypeVar("_P", bound=_Placed)
+_P = TypeVar("_P", bound=_HasSpan)
 
 
 def _take_until(end: int, things: deque[_P]) -> list[_P]:

@@ -167,7 +167,7 @@ def _inline(item: ast.InlineDecl, scope: Scope) -> None:
         value = scope.check(item.value)
     finally:
         scope.bound.pop()
-    if value.xlated is None and not fits(t, value):
+    if value.translated is None and not fits(t, value):
         raise refuse("D_OP_INCOMPAT", item.value.span, f"{name} is {t}, not {describe(value)}")
     scope.inlines[name] = NamedInline(name, t, declared.params, item.value)
 

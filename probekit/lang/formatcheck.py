@@ -158,7 +158,7 @@ def _hint(conversion: Conversion, value: Value) -> str:
 
 def _takes(wanted: str, conversion: Conversion, value: Value, scope: Scope) -> bool:
     t = value.type
-    if value.action or value.dynamic or value.xlated is not None:
+    if value.action or value.dynamic or value.translated is not None:
         return False
     if isinstance(t, SymbolType):
         if t.name == "stack" or wanted == _STACK:

@@ -38,10 +38,10 @@ __all__ = (
     "FixedPlace",
     "MemPlace",
     "Place",
+    "TranslatedObject",
     "Translator",
     "Value",
     "VarPlace",
-    "Xlated",
     "as_integer",
     "as_string",
     "coerce",
@@ -107,7 +107,7 @@ class Value:
     type: Type
     place: Place | None = None
     """None for a value that has none."""
-    xlated: Xlated | None = None
+    translated: TranslatedObject | None = None
     """Set for an object that a translator makes."""
     action: str = ""
     """The name of the action that it calls; such a call has no value."""
@@ -130,7 +130,7 @@ class Translator:
 
 @final
 @record
-class Xlated:
+class TranslatedObject:
     """An object as its translator makes it. It has no address: each member is evaluated where it is used."""
 
     translator: Translator

@@ -187,7 +187,7 @@ def _array_named(base: ast.Expr, scope: Scope) -> Var | None:
 def key_types(keys: Sequence[Value], written: Sequence[ast.Expr], scope: Scope) -> tuple[Type, ...]:
     """Return the key types of an array that its first use defines."""
     for key, expr in zip(keys, written, strict=True):
-        if key.dynamic or key.action or key.xlated or not is_key(key.type, scope.string_size):
+        if key.dynamic or key.action or key.translated or not is_key(key.type, scope.string_size):
             raise refuse("D_KEY_TYPE", expr.span, f"{describe(key)} cannot be a key")
     return tuple(StringType(scope.string_size) if is_string_like(k.type) else k.type for k in keys)
 
@@ -280,8 +280,8 @@ def expand(
         value = scope.check(inline.value)
     finally:
         scope.bound.pop()
-    if value.xlated is not None:
-        return translators.around(value.xlated, _wrapped(around))
+    if value.translated is not None:
+        return translators.around(value.translated, _wrapped(around))
     if not fits(inline.type, value):
         raise refuse("D_OP_INCOMPAT", span, f"the inline {inline.name} is {inline.type}, not {describe(value)}")
     return Value(_wrapped(around)(coerce(value, inline.type)), inline.type, _FIXED)
