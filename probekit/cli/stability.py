@@ -11,7 +11,7 @@ from probekit.consumer.text.strings import escape_controls
 from probekit.enabling.ecb import Matching
 from probekit.ir import ops
 from probekit.ir.ops import Clause
-from probekit.lang.attributes import STABLE, Attributes, least, parse_attributes, weaker
+from probekit.lang.attributes import STABLE, Attributes, parse_attributes, weaker, weakest
 from probekit.output.listing import STABILITY, argument_lines, attribute_lines
 from probekit.providers.api import Probe
 
@@ -35,7 +35,7 @@ def _lines(name: str, clauses: Sequence[Clause], matching: Matching, types: Argu
     yield f"Stability attributes for {name.replace(chr(39), '')}:"
     yield ""
     yield "\tMinimum Probe Description Attributes"
-    yield from attribute_lines(least([_probe_attributes(probe) for probe in probes]))
+    yield from attribute_lines(weakest([_probe_attributes(probe) for probe in probes]))
     yield ""
     yield "\tMinimum Statement Attributes"
     yield from attribute_lines(_statement_attributes(clauses))
@@ -58,7 +58,7 @@ def _statement_attributes(clauses: Sequence[Clause]) -> Attributes:
     named = {
         op.name for clause in clauses for block in clause.blocks for op in block.ops if isinstance(op, ops.LoadBuiltin)
     }
-    return least([STABLE, *(_UNSTABLE[name] for name in named if name in _UNSTABLE)])
+    return weakest([STABLE, *(_UNSTABLE[name] for name in named if name in _UNSTABLE)])
 
 
 def check_attributes(minimum: str, compiled: Compiled, matching: Matching, *, errtags: bool) -> None:
@@ -69,7 +69,7 @@ def check_attributes(minimum: str, compiled: Compiled, matching: Matching, *, er
     for source, clauses in compiled.by_source():
         for clause in clauses:
             probes = [_probe_attributes(ecb.probe) for ecb in matching.ecbs if clause.index in ecb.clauses]
-            has = least([*probes, _statement_attributes([clause])])
+            has = weakest([*probes, _statement_attributes([clause])])
             if weaker(has, wanted):
                 tag = "[D_ATTR_MIN] " if errtags else ""
                 message = f"attributes {'/'.join(has)} are less than the minimum, {'/'.join(wanted)}"

@@ -1,4 +1,4 @@
-"""The guest's handler of our INT3: a function on the kernel's chain of die notifiers.
+"""Write the guest's handler of our INT3: a function on the kernel's chain of die notifiers.
 
 The kernel calls it for every trap that no notifier before it has taken. For one of our sites it sends the interrupted
 code to the site's stub and stops the chain. It passes on every other trap untouched::

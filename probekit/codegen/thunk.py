@@ -25,7 +25,7 @@ from probekit.codegen.frame import (
     SAVED_REGISTERS,
     Frame,
 )
-from probekit.codegen.reg_alloc import LEADING_ARGUMENTS, REMATERIALIZED_BUILTINS, ProbeKind
+from probekit.codegen.reg_alloc import LEADING_ARGUMENTS, REMATERIALIZED_BUILTINS, FiringKind
 from probekit.codegen.runtime.core import header
 from probekit.codegen.runtime.registry import AddressOf
 from probekit.errors import UnsupportedError, required
@@ -83,7 +83,7 @@ _SIMPLE_BUILTINS = (
 _NMI_MASK = 0xF00000  # of the preemption count (include/linux/preempt.h)
 
 
-def _optional_registers_used(op: Op, clause: Clause, kind: ProbeKind, context: CodegenContext) -> int:
+def _optional_registers_used(op: Op, clause: Clause, kind: FiringKind, context: CodegenContext) -> int:
     """Return how many of the optional registers an operation reads as arguments, or its code changes."""
     match op:
         case LoadBuiltin(name="timestamp"):
@@ -110,7 +110,7 @@ def _optional_registers_used(op: Op, clause: Clause, kind: ProbeKind, context: C
             return 4
 
 
-def _optional_registers(clauses: Sequence[Clause], kind: ProbeKind, context: CodegenContext) -> tuple[str, ...]:
+def _optional_registers(clauses: Sequence[Clause], kind: FiringKind, context: CodegenContext) -> tuple[str, ...]:
     """Return the optional registers that the clauses need."""
     if any(acts_on_guest(clause.record) for clause in clauses):
         return OPTIONAL_REGISTERS
@@ -153,7 +153,7 @@ def _check_syscall(context: CodegenContext) -> Iterator[str]:
 
 
 def _prepare_firing(clauses: Sequence[Clause], context: CodegenContext, address_of: AddressOf) -> Iterator[str]:
-    """Forget the thread's entry of the firing before, and clear the strings and objects of ``this->``."""
+    """Clear what is left of the firing before: the address of its thread's entry, strings and objects of ``this->``."""
     ops = [op for clause in clauses for block in clause.blocks for op in block.ops]
     scratch = context.scratch
     if context.storage.threads is not None:
@@ -176,7 +176,7 @@ def _restore(optional: Sequence[str]) -> Iterator[str]:
 
 
 def _lines(
-    clauses: Sequence[Clause], kind: ProbeKind, context: CodegenContext, frame: Frame, address_of: AddressOf
+    clauses: Sequence[Clause], kind: FiringKind, context: CodegenContext, frame: Frame, address_of: AddressOf
 ) -> Iterator[str]:
     optional = _optional_registers(clauses, kind, context)
     yield "pushfq"
@@ -223,7 +223,7 @@ def _lines(
 
 
 def thunk_text(
-    clauses: Sequence[Clause], kind: ProbeKind, context: CodegenContext, frame: Frame, address_of: AddressOf
+    clauses: Sequence[Clause], kind: FiringKind, context: CodegenContext, frame: Frame, address_of: AddressOf
 ) -> str:
     """Return the text of one thunk. Raises :class:`UnsupportedError` when its frame would be too large."""
     if frame.size > MAX_FRAME:

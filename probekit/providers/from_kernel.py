@@ -83,7 +83,7 @@ class GuestMarkers:
         self._memory = memory
 
     @cached_property
-    def likely(self) -> bool:
+    def may_exist(self) -> bool:
         """Whether the kernel has a section of markers, or a module a variable with the name of one."""
         symbols = self._kernel.symbols
         return symbols.addr(KERNEL_MARKERS) is not None or symbols.in_modules(MARKER_SYMBOL)

@@ -109,10 +109,10 @@ FlatView #1
 
 def test_clauses_see_their_own_memory_first_and_write_nothing_else() -> None:
     memory = PrivateMemory(read_guest=lambda addr, size: b"guest"[:size].ljust(size, b"\0") if addr == KERNEL else None)
-    own = memory.scratch(8)
+    own = memory.allocate_scratch(8)
     memory.write(own, b"own")
     assert memory.read(own, 3) == b"own" and memory.read(KERNEL, 5) == b"guest"
-    assert memory.string(KERNEL, 100) == b"guest"
+    assert memory.read_string(KERNEL, 100) == b"guest"
     for addr in (0, KERNEL + 1):
         with pytest.raises(BadAddress):
             memory.read(addr, 1)
@@ -128,11 +128,11 @@ def test_a_string_ends_before_the_page_that_is_not_there() -> None:
         return (b"x" * (size - 1) + b"\0") if addr < KERNEL + 4096 else None
 
     memory = PrivateMemory(read_guest=outside)
-    assert memory.string(KERNEL + 4090, 255) == b"xxxxx"
+    assert memory.read_string(KERNEL + 4090, 255) == b"xxxxx"
     assert asked == [(KERNEL + 4090, 6)]
 
     memory.read_guest = lambda addr, size: b"x" * size if addr < KERNEL + 4096 else None
     with pytest.raises(BadAddress) as caught:
-        memory.string(KERNEL + 4090, 255)
+        memory.read_string(KERNEL + 4090, 255)
     assert caught.value.addr == KERNEL + 4096
-    assert memory.string(KERNEL + 4090, 6) == b"xxxxxx"
+    assert memory.read_string(KERNEL + 4090, 6) == b"xxxxxx"

@@ -1,6 +1,7 @@
 """The guest engine: the program's clauses as code inside the guest.
 
-    enable   allocate at a safe point -> assemble -> write data and code -> check that it is mapped -> verify, patch
+    enable   allocate at a safe point -> assemble -> verify -> write data and code -> journal all changes
+             -> check that our memory is mapped -> register with the kernel -> patch
     poll     read each CPU's ring and counters, by the shared RAM file without a stop where there is one
     disable  restore -> safe point: wait for readers, copy what is left to read, free
 

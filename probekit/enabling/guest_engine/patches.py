@@ -3,7 +3,7 @@
 announce, announce_markers   write every edit to the journal
 apply_while_running          connect markers, and change in stages the sites that are to be changed so
 apply_paused                 change all other sites in one pause
-undo                         reverse all of it, in the opposite order
+undo                         put all of it back: sites changed in stages, then markers, then the rest in one pause
 """
 
 from __future__ import annotations

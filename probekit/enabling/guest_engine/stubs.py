@@ -16,7 +16,7 @@ from probekit.codegen.context import CodegenContext
 from probekit.codegen.costs import calibration_text
 from probekit.codegen.image import CodeImage, ThunkKey, build_image
 from probekit.codegen.inline import inline_aggregation, inline_bodies, inline_body_size, inline_increment
-from probekit.codegen.reg_alloc import ProbeKind
+from probekit.codegen.reg_alloc import FiringKind
 from probekit.codegen.thunk import CALL_BODY_SIZE, call_body
 from probekit.enabling.sites import EnabledSite
 from probekit.errors import InternalError
@@ -80,7 +80,7 @@ class BuiltCode:
     """None where clauses are not measured."""
 
 
-def _kind(site: EnabledSite) -> ProbeKind:
+def _kind(site: EnabledSite) -> FiringKind:
     match site.probe.kind:
         case "watch" | "begin" | "end" | "error" | "tick":
             raise InternalError(f"a {site.probe.kind} probe has a site in the guest engine")

@@ -3,7 +3,7 @@
     code    ... stubs | notifier | hash of sites | exception table of the copies
     data    notifier block | bpf symbol (the kernel writes to both while they are on its lists)
 
-All of it is complete and verified before the first site goes live. It is taken off the
+All of it is complete and read back before the first site goes live. It is taken off the
 kernel's lists only when every site has its byte back and no CPU can be in the handler.
 """
 

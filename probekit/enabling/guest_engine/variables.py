@@ -38,7 +38,7 @@ _Key = tuple[Value, ...]
 
 
 class GuestVariables:
-    """A program's variables in guest memory: a :class:`probekit.interp.state.VariablesElsewhere`."""
+    """A program's variables in guest memory: a :class:`probekit.interp.state.SharedVariables`."""
 
     def __init__(
         self,
