@@ -12,7 +12,7 @@ from probekit.enabling.ecb import Matching
 from probekit.ir import ops
 from probekit.ir.ops import Clause
 from probekit.lang.attributes import STABLE, Attributes, least, parse_attributes, weaker
-from probekit.output.listing import STABILITY, argument_lines, attribute_lines
+from probekit.output.probe_list import STABILITY, argument_lines, attribute_lines
 from probekit.providers.api import Probe
 
 __all__ = ("check_attributes", "stability_text")

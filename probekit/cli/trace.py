@@ -125,7 +125,7 @@ class _TraceCommand:
     # -- listing, compiling only, running ----------------------------------------------------------------------------
 
     def _list(self, guest: Attachment | None, progress: Progress) -> None:
-        from probekit.cli.listing import list_probes
+        from probekit.cli.list_probes import list_probes
 
         progress.done()
         program = self._compiled.program if self._compiled is not None else None

@@ -1,7 +1,7 @@
 """The reading end: bytes of guest memory in, neutral events and their text out. Pure; does no I/O, trusts no guest.
 
 - ``events``             the model that every renderer starts from
-- ``records``            one record and its plan -> ``ProbeFired``, ``ExitRequested``, ``Fault``, or ``Corrupt``
+- ``record_events``      one record and its plan -> ``ProbeFired``, ``ExitRequested``, ``Fault``, or ``Corrupt``
 - ``plan_readers``       fast readers, each made for the records of one clause
 - ``bulk``               prints many records of one ``printf()`` at once
 - ``aggregations``       decodes keys, merges CPUs, finishes values, sorts as DTrace does, joins columns

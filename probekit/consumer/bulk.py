@@ -2,7 +2,7 @@
 
     printf("%d %s\\n", pid, execname)  fired 50,000 times, with -q   ->   a few texts, each written once
 
-A record with a fault, of another size or of an unknown site is left to :mod:`probekit.consumer.records`.
+A record with a fault, of another size or of an unknown site is left to :mod:`probekit.consumer.record_events`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 
 from probekit.buffers.layout import RawRecord
 from probekit.consumer.plan_readers import BulkPrinter, bulk_printer
-from probekit.consumer.records import ReadProgram
+from probekit.consumer.record_events import ReadProgram
 
 __all__ = ("BulkSplitter", "CpuRecords", "TextSink")
 

@@ -4,7 +4,7 @@
     ->  a, b, c = unpack(payload)
         (Printed(("%d " % a, GuestText(decode(b)), " %d\\n" % c)),)
 
-Such a reader returns what :func:`probekit.consumer.records.decode_record` returns. A plan with anything else than
+Such a reader returns what :func:`probekit.consumer.record_events.decode_record` returns. A plan with anything else than
 plain integers and strings has no fast reader. Where only the text matters, and not who has fired, many records become
 one text (:func:`bulk_printer`).
 """

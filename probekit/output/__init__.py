@@ -5,7 +5,7 @@
 - ``dump``           memory as text: ``tracemem()``, ``trace()`` of bytes, ``print()``
 - ``json_lines``     ``--json``: one object a line
 - ``json_document``  ``-x oformat=json``: one document, laid out as FreeBSD's dtrace does
-- ``listing``        ``-l``, as a table and as JSON
+- ``probe_list``     writes the probes of ``-l``, as a table and as JSON
 - ``effects``        what a script does through its output: ``system() freopen() ftruncate() setopt()``
 
 Renderers add no facts: given the same events, two of them say the same. What ``printf()`` prints, the bars of

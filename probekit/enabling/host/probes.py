@@ -2,7 +2,7 @@
 
 This module does what DTrace does where a probe fires: ``exit()`` ends tracing,
 speculative records wait, a fault fires ERROR, ``chill()`` and ``raise()`` act.
-:mod:`probekit.consumer.records` does what happens when a record is read.
+:mod:`probekit.consumer.record_events` does what happens when a record is read.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from probekit.enabling.guest_access import GuestAccess
-from probekit.enabling.registrations import Registered
-from probekit.enabling.release import Holdings, release
+from probekit.enabling.registrations import Registrations
+from probekit.enabling.release import Holdings, release_holdings
 from probekit.enabling.sites import EnabledSite
 from probekit.errors import InternalError
 from probekit.guest.linux import Allocation
@@ -65,7 +65,7 @@ class StepSlots:
         if memory is None:
             return []
         access = self._access
-        return release(
+        return release_holdings(
             Holdings(
                 target=access.target,
                 text=access.text,
@@ -74,7 +74,7 @@ class StepSlots:
                 clock=access.clock,
                 safe_point=lambda: access.safe_point(ending=True),
                 memory=[memory],
-                registered=Registered(access.facts, access.text, access.log),
+                registrations=Registrations(access.facts, access.text, access.log),
                 limit=self._limit,
                 keep=keep,
             )

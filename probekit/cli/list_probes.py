@@ -9,7 +9,7 @@ from probekit.consumer import events as model
 from probekit.enabling.ecb import Ecb, match_program
 from probekit.errors import ProbekitError
 from probekit.ir.ops import Program
-from probekit.output.listing import STABILITY, ListedProbe, Refused, listing_json, listing_text
+from probekit.output.probe_list import STABILITY, ListedProbe, Refused, listing_json, listing_text
 from probekit.probe.names import ProbeDescription
 from probekit.providers.registry import make_registry
 
