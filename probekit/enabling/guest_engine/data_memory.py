@@ -154,7 +154,7 @@ class ProgramData:
                 words = struct.unpack(f"<{self._layout.header_words}Q", self.memory.read(block, size))
                 if words[HeaderWord.MAGIC] != BLOCK_MAGIC:
                     raise GuestError(
-                        "the guest's memory of probekit is gone: it rebooted or died",
+                        "probekit's memory in the guest is gone: the guest rebooted or died",
                         hint="nothing is left to restore in the new kernel; attach again",
                     )
                 principal[cpu] = words[HeaderWord.PRINCIPAL_DROPS]
