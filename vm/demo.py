@@ -222,7 +222,7 @@ def _run(kernel: str, seconds: float) -> bool:
         if changed:
             _say(f"  {len(changed)} bytes of its kernel's code differ from before, the first at {changed[0]:#x}")
         else:
-            _say(f"  its kernel's code, {len(before):,} bytes, is what it was before")
+            _say(f"  its kernel's code, {len(before):,} bytes, is the same as before")
         problems = guest.console_problems()
         _say("  its console is clean" if not problems else "  on its console:\n  " + "\n  ".join(problems))
     equal = sum(seen == made for _, seen, made in comparison.rows)

@@ -235,7 +235,7 @@ class EventStream:
         return list(self.of_fired(self._host.probes.take()))
 
     def _setopt(self, name: str, value: str) -> str:
-        """Set an option that may change while tracing. Returns what is wrong, or an empty string."""
+        """Set an option that may change while tracing. Returns the reason for a failure, or an empty string."""
         try:
             self.options = set_option(self.options, name, value, "runtime")
         except OptionError as error:

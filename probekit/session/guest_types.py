@@ -98,7 +98,7 @@ class GuestTypes:
             return Unknown("the kernel's types (BTF) do not have this function")
         if kind == "entry":
             return tuple(param.type for param in found.params)
-        # As in dtrace: args[0] is the offset of the instruction, args[1] what is returned.
+        # As with dtrace, args[0] is the offset of the instruction and args[1] the returned value.
         return (_OFFSET,) if isinstance(strip(found.returns), CVoid) else (_OFFSET, found.returns)
 
     def shown(self, probe: Probe) -> tuple[str, ...] | None:

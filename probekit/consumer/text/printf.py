@@ -1,10 +1,10 @@
-r"""Prints as ``printf()`` of C and DTrace does, from a parsed :class:`Format` and the recorded arguments.
+r"""Renders a parsed :class:`Format` with the recorded arguments, as ``printf()`` of C and DTrace does.
 
     Format "%-8s|%5d|%x"  arguments "bash", int32 -1, int16 -1   ->  "bash    |   -1|ffff"
 
-An argument's own width decides what ``%d``, ``%u`` and ``%x`` make of it; the length modifier as written has no effect.
-Width and precision count characters, not bytes, so that columns line up. The compiler has checked the arguments;
-whatever still does not fit is printed as what it is, and nothing here raises.
+``%d``, ``%u`` and ``%x`` use the argument's own width; a length modifier has no effect. Width and precision count
+characters, not bytes, so that columns line up. The compiler has checked the arguments. An argument that still does not
+fit its conversion is printed by its own type, and nothing here raises an error.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class Drain:
             return
         stop = self._target.wait(seconds)
         if stop is not None:
-            check_status(self._target)  # raises for a dead guest; one that somebody else has paused goes on
+            check_status(self._target)  # raises for a dead guest; a guest that somebody else has paused is resumed
             self._target.resume()
 
 

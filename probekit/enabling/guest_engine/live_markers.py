@@ -2,7 +2,7 @@
 
     on     function pointer = ours;  switch of a generic marker = 1;  immediates = 1, in the stages of
            :mod:`probekit.patch.crossmodify`
-    off    immediates = 0, in stages;  switches = 0;  function pointers = what they were
+    off    immediates = 0, in stages;  switches = 0;  function pointers = their old values
 
 A processor that has seen a marker switched on may call through the pointer at any
 later time, so the pointer leads to code at every moment. It calls with preemption

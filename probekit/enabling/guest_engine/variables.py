@@ -187,7 +187,7 @@ class GuestVariables:
             if number == 0:
                 return None, link
             if number > table.capacity:
-                raise GuestError("the guest's table of elements makes no sense")
+                raise GuestError("the guest's table of elements is malformed")
             at = table.entry(number - 1)
             if self._read(at + 8, len(head)) == head:
                 return number - 1, link
@@ -202,7 +202,7 @@ class GuestVariables:
         number = free & 0xFFFFFFFF
         if number:
             if number > table.capacity:
-                raise GuestError("the guest's list of free elements makes no sense")
+                raise GuestError("the guest's list of free elements is malformed")
             following = int.from_bytes(self._read(table.entry(number - 1), 4), "little")
             free = ((free >> 32) + 1 & 0xFFFFFFFF) << 32 | following
         elif used < table.capacity:
