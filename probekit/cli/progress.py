@@ -18,8 +18,9 @@ class Progress:
     """Shows progress."""
 
     def __init__(self, *, verbose: bool, silent: bool = False) -> None:
-        """``verbose``: write a line for each step, with the time since the start. ``silent``: show nothing otherwise.
+        """Begin to count the time.
 
+        ``verbose``: write a line for each step, with the time since the start. ``silent``: show nothing otherwise.
         Without ``verbose`` and ``silent``, progress is shown if standard error is a terminal.
         """
         self._verbose = verbose

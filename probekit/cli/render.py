@@ -85,7 +85,7 @@ class RunRenderer:
         progress: Progress,
         types: ArgumentTypes,
     ) -> None:
-        """``types``: finds the argument types of probes, for ``-v``."""
+        """Prepare. ``types``: finds the argument types of probes, for ``-v``."""
         self._run = run
         self._compiled = compiled
         self._arguments = arguments

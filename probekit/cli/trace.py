@@ -40,7 +40,7 @@ class _TraceCommand:
     """Carries out one command line."""
 
     def __init__(self, arguments: Arguments, stack: ExitStack) -> None:
-        """``stack``: closes everything that is opened for the command, such as the guest."""
+        """Read the options and sources. ``stack``: closes everything that this command opens."""
         self._arguments = arguments
         self._stack = stack
         self._options = apply_options(Options(), [*environment_options(os.environ), *arguments.options])

@@ -60,7 +60,7 @@ class HostEffects:
     """Uses this host's shell and files."""
 
     def __init__(self, first: TextIO) -> None:
-        """``first``: the first output stream, to which an empty path of ``freopen()`` returns."""
+        """Prepare. ``first``: the first output stream, to which an empty path of ``freopen()`` returns."""
         self._first = first
         self._opened: TextIO | None = None
 

@@ -34,7 +34,7 @@ class JsonDocument:
     """Writes events as one document."""
 
     def __init__(self, out: TextIO, *, effects: Effects | None = None) -> None:
-        """``effects``: carries out ``system()``; by default commands are not run."""
+        """Prepare. ``effects``: carries out ``system()``; by default commands are not run."""
         self._out = out
         self._effects = effects or NoEffects()
         self._separator = "\n"

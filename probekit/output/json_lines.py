@@ -55,7 +55,7 @@ class JsonRenderer:
     """Writes events as JSON lines."""
 
     def __init__(self, out: TextIO, *, effects: Effects | None = None) -> None:
-        """``effects``: carries out ``system()``; by default commands are not run. Its other methods are not called."""
+        """Prepare. ``effects``: carries out ``system()``; by default commands are not run. Only ``run`` is used."""
         self._out = out
         self._effects = effects or NoEffects()
 
