@@ -196,7 +196,7 @@ def _trace(guest: Guest, seconds: float) -> Comparison:
 
 
 def _recover(guest: Guest) -> None:
-    """Run ``probekit recover``, which must find nothing to restore."""
+    """Run ``probekit recover``, which reports anything that a killed probekit left in the guest."""
     argv = (*_command(), "recover", "-r", guest.gdb)
     try:
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=_RESTORE_SECONDS)

@@ -62,7 +62,8 @@ def run() -> None:
     gc.set_threshold(2_000_000, 20, 20)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # Bytes of the guest are written unchanged to standard output, and escaped to standard error.
+            # Bytes of the guest that are not UTF-8 are written unchanged to standard output, and escaped to
+            # standard error.
             stream.reconfigure(errors="surrogateescape" if stream is sys.stdout else "backslashreplace")
     try:
         sys.exit(main(sys.argv[1:]))

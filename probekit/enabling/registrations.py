@@ -74,7 +74,7 @@ class Registrations:
         self._unregister(point, _BEFORE)
 
     def wait_for_readers(self, point: SafePoint) -> None:
-        """Wait in guest calls until no CPU can be in code of ours that was reachable before (``synchronize_rcu()``)."""
+        """Wait in guest calls until no task can be inside code of ours that was reachable before."""
         self._facts.services.synchronize(point)
         if self.traced and self._facts.tracepoints is not None:
             self._facts.tracepoints.synchronize(point)

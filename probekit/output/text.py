@@ -70,7 +70,7 @@ class TextRenderer:
         *,
         effects: Effects | None = None,
     ) -> None:
-        """Prepare. ``effects``: carries out ``system()``, ``freopen()`` and ``setopt()``; by default they do nothing."""
+        """Prepare. ``effects``: carries out ``system()``, ``freopen()``, ``setopt()``; by default they do nothing."""
         self._out = out
         self._messages = messages
         self._style = style or TextStyle()
