@@ -7,7 +7,7 @@
 - ``aggregations``       decodes keys, merges CPUs, computes values, sorts as DTrace does, joins columns
 - ``aggregation_store``  keeps the host's copy of every aggregation, for ``clear() trunc() normalize() printa()``
 - ``flow``               computes the indentation of ``-F`` from entries and returns
-- ``drops``              counts lost data; the text of a drop message is in ``text``
+- ``drop_meter``         counts lost data; the text of a drop message is in ``text.drops``
 - ``symbols``            names addresses and probes for ``sym()``, ``stack()``, ``%a``, ``probefunc``
 - ``text``               makes the text for users: formats, histograms, messages about drops and faults
 

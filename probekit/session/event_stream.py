@@ -17,7 +17,7 @@ from probekit.consumer import events as model
 from probekit.consumer.aggregation_store import AggregationStore
 from probekit.consumer.aggregations import SortOrder
 from probekit.consumer.bulk import BulkSplitter, CpuRecords, TextSink
-from probekit.consumer.drops import DropMeter
+from probekit.consumer.drop_meter import DropMeter
 from probekit.consumer.events import Drop, DropKind, Event
 from probekit.consumer.flow import FlowTracker
 from probekit.consumer.record_events import Corrupt, ReadClause, ReadProgram, record_events

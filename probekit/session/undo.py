@@ -101,7 +101,7 @@ class _Undo:
             tasks = self._give_back_tasks()
             staged = any(batch.edits[0].old == INT3 for batch in self._log.batches if batch.edits)
             restored, already = self._revert(self._log.batches)
-            freed = self._release(bypassed=staged)
+            freed = self._unregister_and_free(bypassed=staged)
         except BaseException:
             self._log.close(keep=True)
             raise
@@ -183,7 +183,7 @@ class _Undo:
 
     # -- registrations and memory ------------------------------------------------------------------------------------
 
-    def _release(self, *, bypassed: bool) -> int:
+    def _unregister_and_free(self, *, bypassed: bool) -> int:
         """Take registrations back and free memory. Returns how many bytes were freed.
 
         The killed process may just have unregistered tracepoints. The journal does not say so, so this always waits
