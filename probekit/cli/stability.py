@@ -1,4 +1,4 @@
-"""Reports stability and the arguments of probes for ``-v``, and checks the minimum that ``-x amin`` asks for."""
+"""Reports stability and the arguments of probes for ``-v``, and checks the minimum stability of ``-x amin``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from probekit.enabling.ecb import Matching
 from probekit.ir import ops
 from probekit.ir.ops import Clause
 from probekit.lang.attributes import STABLE, Attributes, parse_attributes, weaker, weakest
-from probekit.output.listing import STABILITY, argument_lines, attribute_lines
+from probekit.output.probe_list import STABILITY, argument_lines, attribute_lines
 from probekit.providers.api import Probe
 
 __all__ = ("check_attributes", "stability_text")
@@ -23,7 +23,7 @@ _MOST_SHOWN = 50
 def stability_text(name: str, clauses: Sequence[Clause], matching: Matching, types: ArgumentTypes) -> str:
     """Return the report as dtrace prints it.
 
-    ``name``: of the source, as messages have it. ``clauses``: the source's. ``types``: of the probes' arguments.
+    ``name``: the source's name in messages. ``clauses``: the source's clauses. ``types``: finds argument types.
     """
     return "".join(f"{line}\n" for line in _lines(name, clauses, matching, types))
 
@@ -51,7 +51,7 @@ def _probe_attributes(probe: Probe) -> Attributes:
 
 
 _UNSTABLE: dict[str, Attributes] = {"curthread": ("Stable", "Private", "Common")}
-"""Built-in variables whose type is the kernel's own."""
+"""The attributes of built-in variables whose type is defined by the kernel."""
 
 
 def _statement_attributes(clauses: Sequence[Clause]) -> Attributes:

@@ -23,7 +23,7 @@ CpuRecord = tuple[int, RawRecord]
 
 
 class SharedNumbers(Protocol):
-    """Which speculations are free, active or ended, in a guest's memory."""
+    """Keeps in guest memory which speculations are free, active or ended."""
 
     def acquire(self) -> int | None:
         """Take a free number, from 1. Returns 0 when all are active, None when some have ended and will be free."""
@@ -47,7 +47,7 @@ class _Buffer:
 
 
 class Speculations:
-    """The speculations of one program, and their records."""
+    """Keeps the speculations of one program, and their records."""
 
     def __init__(self, count: int, size: int) -> None:
         """Make ``count`` speculations (option ``nspec``) of ``size`` bytes each (option ``specsize``)."""
@@ -58,14 +58,14 @@ class Speculations:
         self._ended_now: list[tuple[int, bool]] = []  # since the last reading: (number, whether it was committed)
         self._ended_before: list[tuple[int, bool]] = []  # before the last reading
         self.unavailable = 0
-        """How often none was free. Only grows."""
+        """How often no speculation was free. Only grows."""
         self.busy = 0
-        """How often none was free, but some had ended and waited for a reading. Only grows."""
+        """How often no speculation was free, but some had ended and waited for a reading. Only grows."""
         self.drops = 0
         """Records that did not fit. Only grows."""
 
     def share(self, shared: SharedNumbers) -> None:
-        """Let a guest acquire and end speculations as well. Those that are active now stay active."""
+        """Share the numbers with a guest. Speculations that are active now stay active."""
         for _ in self._active:
             shared.acquire()
         self._shared = shared
@@ -122,9 +122,9 @@ class Speculations:
         self._ended_now.append((number, keep))
 
     def settle(self) -> list[CpuRecord]:
-        """Note that the guest's buffers have been read. Returns the records committed before the reading before this.
+        """Note that the guest's buffers have been read. Returns records of speculations, in order of time.
 
-        They are in order of time.
+        These are the speculations that were committed before the previous reading.
         """
         found: list[CpuRecord] = []
         for number, keep in self._ended_before:

@@ -1,7 +1,7 @@
-"""Find where no INT3 may be put in the guest's text, which text the kernel rewrites, and what its thunks are.
+"""Find where no INT3 may be put in the guest's text, which text the kernel rewrites, and where its return thunks are.
 
-All of it comes from the kernel itself: its own list of places where it puts no probe, its jump labels, the handlers
-on its chains.
+All of it comes from the kernel itself: its own list of places that must not be probed, its jump labels, and the
+handlers on its notifier chains.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ _NMI_NAMES = (
     "nmi_cpu_backtrace", "nmi_handle", "default_do_nmi", "io_check_error", "pci_serr_error", "unknown_nmi_error",
     "mem_parity_error", "watchdog_overflow_callback", "nmi_trigger_cpumask_backtrace", "perf_event_nmi_handler",
 )  # fmt: skip
-_IBT_WORD, _IBT_BIT = 18, 20  # X86_FEATURE_IBT: CPUID leaf 7, EDX, in the kernel's own copy
+_IBT_WORD, _IBT_BIT = 18, 20  # X86_FEATURE_IBT: a bit of CPUID leaf 7, EDX, in the kernel's x86_capability
 
 
 def refused_text(kernel: Kernel) -> RefusedText:
-    """Find where no INT3 may be put, with the reason: the kernel's own list, the path of INT3 itself, NMI handlers."""
+    """Return where no INT3 may be put, and why: the kernel's own list, the code that handles INT3, NMI handlers."""
     ranges = [(item.start, item.end, item.reason) for item in kernel.exclusions()]
     ranges += _functions(kernel, (kernel.symbols.addr(name) for name in _PATH_NAMES), _INT3_PATH)
     ranges += _functions(kernel, _die_handlers(kernel), _INT3_PATH)
@@ -122,7 +122,7 @@ def branch_tracking(kernel: Kernel) -> bool:
 
 
 def gather_text(kernel: Kernel, read: TextReader) -> TextFacts:
-    """Find what site analysis needs beyond a function's own bytes. ``read``: the quickest way to live text."""
+    """Find the facts that site analysis needs besides a function's bytes. ``read``: reads live text."""
     thunks = frozenset(addr for name in _RETURN_THUNKS if (addr := kernel.symbols.addr(name)) is not None)
     rewritten = [site.addr for site in kernel.jump_sites()]
     live = read([(addr, 2) for addr in rewritten])

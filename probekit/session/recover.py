@@ -1,6 +1,6 @@
-"""Put a guest right after a probekit that was killed: from its journal, or from the table that it left in the guest.
+"""Restores a guest that a killed probekit left changed: from its journal, or from the recovery table in the guest.
 
-Every journal is checked against the live guest first. The journal of a guest that was rebooted since is only put away.
+Every journal is checked against the live guest first. If the guest has rebooted since, its journal is only removed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ("Recovered", "recover")
 def recover(spec: str, options: AttachOptions | None = None, *, limit: float = SLEEPER_LIMIT) -> Recovered:
     """Restore the guest at ``spec`` from every journal that names it. Raises :class:`probekit.errors.ProbekitError`.
 
-    ``limit``: seconds to wait until nobody is inside our code; its memory stays after that.
+    ``limit``: seconds to wait until no task is inside our code. If one stays longer, the memory is not freed.
     """
     options = options or AttachOptions()
     with acquire(target_key(spec)), Interrupts():

@@ -251,7 +251,8 @@ def test_a_recovery_is_in_that_order(tmp_path: Path) -> None:
         ranks = first_calls(small.recover)
     found = [p for p in steps(PAGE.read_text(), "## The way back after SIGKILL") if (str(p.path), p.name) in ranks]
     assert [place.name for place in found] == [
-        "undo_journal", "_give_back_tasks", "_revert", "revert_batches", "_release", "release", "close",
+        "undo_journal", "_give_back_tasks", "_revert", "revert_batches",
+        "_unregister_and_free", "release_holdings", "close",
     ]  # fmt: skip
     check_order(found, ranks)
 

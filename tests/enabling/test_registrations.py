@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from probekit.enabling.registrations import Registered
+from probekit.enabling.registrations import Registrations
 from probekit.errors import GuestError, JournalError
 from probekit.guest.module_refs import ModuleRefs
 from probekit.guest.tracepoints import CALL_ENTRY_SIZE, BatchRoutine, TracepointProbe, TracepointServices, call_table
@@ -64,10 +64,10 @@ class _Guest:
         probes: Any = _Probes({at: [(function, data)] for at, function, data in (item.words for item in standing)})
         self.facts = _Facts(TracepointServices(0, UNREGISTER, ((SRCU, 7),), probes))
 
-    def held(self, items: Sequence[Registration]) -> Registered:
+    def held(self, items: Sequence[Registration]) -> Registrations:
         this: Any = self
         facts: Any = self.facts
-        return Registered(facts, this, this, items)
+        return Registrations(facts, this, this, items)
 
     def call(self, function: int, *args: int, timeout: float = 0, purpose: str = "") -> int:
         self.done.append((function, *args))
@@ -103,7 +103,7 @@ def test_what_calls_us_first_and_the_rest_behind_the_wait() -> None:
     assert guest.done == [(CANCEL, WORDS + 24), ("gone", DOG), *hooks, ("gone", *HOOKS)]
     assert held.traced and list(held.items) == [*MODULES, *TRAPS]
     guest.done.clear()
-    held.let_go(point)
+    held.unregister_rest(point)
     assert guest.done == [
         (PUT, 0xB000), ("gone", MODULES[1]), (PUT, 0xA000), ("gone", MODULES[0]),
         (DIE, 0xD000), ("gone", TRAPS[1]), (KSYM, 0xC000), ("gone", TRAPS[0]), (RCU,),
@@ -111,7 +111,7 @@ def test_what_calls_us_first_and_the_rest_behind_the_wait() -> None:
     assert not held.items
     guest.done.clear()
     held.stop_calls(point)
-    held.let_go(point)
+    held.unregister_rest(point)
     assert guest.done == []
 
 
@@ -135,7 +135,7 @@ def test_readers_are_waited_for_whose_tracepoints_somebody_else_unregistered(kno
     guest = _Guest()
     this, facts = _point(guest), _point(guest.facts)  # as Any
     guest.facts.tracepoints = guest.facts.tracepoints if known else None
-    Registered(facts, this, this, (), traced=True).wait_for_readers(this)
+    Registrations(facts, this, this, (), traced=True).wait_for_readers(this)
     assert guest.done == [(TASKS,), (SRCU, 7)][: 1 + known]
 
 
@@ -150,7 +150,7 @@ def test_what_the_journal_does_not_take_is_taken_back_all_the_same() -> None:
     guest.registered = full  # type: ignore[method-assign]
     with pytest.raises(JournalError):
         held.add(MODULES[:1])
-    held.let_go(_point(guest))
+    held.unregister_rest(_point(guest))
     assert guest.done == [(PUT, 0xA000), ("gone", MODULES[0])]
 
 

@@ -1,9 +1,9 @@
 """Find threads inside the bytes that a jump over several instructions will replace.
 
-A thread is there when its processor executes there, or when it lost the processor
-there: then the address is on a kernel stack. Any word on any stack that is such an
-address counts, even one left over from earlier calls. The site then gets an INT3 at its
-first instruction, which no thread can be in the middle of; it leads to the same stub.
+A thread is there when its processor executes there, or when it was preempted there:
+then the address is on a kernel stack. Any word on any stack that is such an address
+counts, even one left over from earlier calls. The site then gets an INT3 on its first
+instruction instead, which leads to the same stub: no thread can be in the middle of it.
 """
 
 from __future__ import annotations

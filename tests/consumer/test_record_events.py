@@ -18,7 +18,7 @@ from probekit.consumer.events import (
     TraceInt,
     TraceString,
 )
-from probekit.consumer.records import (
+from probekit.consumer.record_events import (
     Corrupt,
     Decoded,
     ReadClause,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from probekit.consumer.events import ProbeIdentity
-from probekit.output.listing import ListedProbe, Refused, listing_json, listing_text
+from probekit.output.probe_list import ListedProbe, Refused, listing_json, listing_text
 from probekit.probe.names import ProbeName
 
 from .samples import BEGIN, READ

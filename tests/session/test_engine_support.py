@@ -9,7 +9,7 @@ from probekit.errors import UnsupportedError
 from probekit.ir.build import compile_program
 from probekit.probe.names import ProbeName
 from probekit.providers.api import Probe
-from probekit.session.unsupported import refuse_for_guest
+from probekit.session.engine_support import refuse_for_guest
 
 ENTRY = Probe(1, ProbeName("fbt", "vmlinux", "f", "entry"), "entry")
 PROFILE = Probe(2, ProbeName("profile", "", "", "profile-97"), "tick", period_ns=10_000_000)

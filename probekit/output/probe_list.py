@@ -1,4 +1,4 @@
-"""``-l``: writes the table of probes, with ``-v`` what is known of each, and refused functions with the reason.
+"""Writes the probes of ``-l`` as a table or as JSON; with ``-v`` also their types, and refusals with the reason.
 
 ID   PROVIDER            MODULE                          FUNCTION NAME
  7        fbt           vmlinux                          vfs_read entry
@@ -37,7 +37,7 @@ class ListedProbe:
 
     probe: ProbeIdentity
     arguments: tuple[str, ...] | None = None
-    """The C types of ``args[]``, in order; None when unknown."""
+    """The C types of ``args[]``, in order; None when they are not known."""
     stability: tuple[str, str, str] = ("Unstable", "Unstable", "Unknown")
     """The stability of its name and of its data, and its dependency class."""
     notes: tuple[str, ...] = ()
@@ -46,11 +46,11 @@ class ListedProbe:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A probe that exists by its name, but cannot be enabled."""
+    """A probe that matches, but cannot be enabled."""
 
     name: ProbeName
     reason: str
-    """Why not, in one sentence."""
+    """Why it cannot be enabled, in one sentence."""
 
 
 def listing_text(
@@ -82,19 +82,19 @@ STABILITY: Mapping[str, tuple[str, str, str]] = {
     "tracepoint": ("Private", "Private", "ISA"),
     "marker": ("Evolving", "Evolving", "Common"),
 }
-"""The stability of each provider's probes: of names and data, and the dependency class. "" is any other provider."""
+"""The stability of names, the stability of data, and the dependency class, by provider. "" is any other provider."""
 
 _ATTRIBUTES = ("Identifier Names:", "Data Semantics:  ", "Dependency Class:")
 
 
 def attribute_lines(stability: tuple[str, str, str]) -> Iterator[str]:
-    """Yield the three attributes, a line each."""
+    """Yield a line for each of the three attributes."""
     for label, attribute in zip(_ATTRIBUTES, stability, strict=True):
         yield f"\t\t{label} {attribute}"
 
 
 def argument_lines(arguments: tuple[str, ...] | None) -> Iterator[str]:
-    """Yield the types of ``args[]``, a line each. They come from the guest; control characters are escaped."""
+    """Yield a line for each type of ``args[]``. They come from the guest, so control characters are escaped."""
     match arguments:
         case None:
             yield "Unknown"
@@ -106,7 +106,7 @@ def argument_lines(arguments: tuple[str, ...] | None) -> Iterator[str]:
 
 
 def _details(listed: ListedProbe) -> Iterator[str]:
-    """Yield what dtrace prints with ``-v``: attributes of the probe and of its arguments, types, notes."""
+    """Yield the lines that dtrace prints with ``-v``: attributes of the probe and its arguments, types, notes."""
     for title in ("Probe Description Attributes", "Argument Attributes"):
         yield ""
         yield f"\t{title}"
@@ -123,7 +123,7 @@ def _details(listed: ListedProbe) -> Iterator[str]:
 
 
 def listing_json(probes: Iterable[ListedProbe], refused: Iterable[Refused] = ()) -> Iterator[str]:
-    """Yield one JSON object a line, line end included."""
+    """Yield one JSON object for each line, with the line end."""
     for listed in probes:
         entry: Json = {"type": "listing", "id": listed.probe.id, "probe": probe_json(listed.probe.name)}
         if listed.arguments is not None:

@@ -7,7 +7,7 @@ from itertools import accumulate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probekit.consumer.drops import DropMeter
+from probekit.consumer.drop_meter import DropMeter
 from probekit.consumer.events import Drop
 
 

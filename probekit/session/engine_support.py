@@ -1,4 +1,7 @@
-"""Refuses, by name and before anything is changed, what an engine does not have. Nothing is approximated."""
+"""Refuses a program that uses something its engine does not have, before the guest is changed.
+
+The message names the action, subroutine or variable. Nothing is approximated.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,10 @@ _COMMON = (acts.TraceAction, acts.Printf, acts.Exit, acts.Default, acts.Printa, 
 _ON_HOST = (acts.Normalize, acts.Denormalize, acts.Setopt, acts.System, acts.Freopen, acts.Ftruncate, acts.SymbolAction)
 _RECORDED = (acts.Print, acts.Stack, acts.Tracemem)
 _READ = (*_COMMON, *_ON_HOST, *_RECORDED)
-"""Actions that need only a record where the clause runs."""
+"""Actions that only need a record where the clause runs. Both engines have them."""
 
 _CODE = (acts.Speculate, acts.Commit, acts.Discard, acts.Chill, acts.Panic, acts.Raise, acts.Stop)
-"""Actions that code in the guest can do, and the stop engine cannot."""
+"""Actions that only code in the guest can carry out: the stop engine does not have them."""
 
 _ONLY_IN_GUEST = frozenset(
     (
@@ -30,12 +33,14 @@ _ONLY_IN_GUEST = frozenset(
         *("rw_iswriter", "rw_read_held", "rw_write_held", "speculation", "ustack"),
     )
 )
-"""Subroutines that only code in the guest can do."""
+"""Subroutines that only code in the guest can carry out."""
 
 _ON_HOST_TOO = ("speculation",)
-"""Of them, those that the host can do for its own probes."""
+"""Of these, the ones that the host can carry out for its own probes."""
 
 _NEVER = {"breakpoint": "the stub has one client, and that is probekit: no debugger would come"}
+"""Why an action is refused at all probes of a guest, by its name."""
+
 _NOT_STOPPED = {
     **dict.fromkeys(
         ("copyout", "copyoutstr"), "only its own kernel can tell whether a program's memory may be written"
@@ -43,11 +48,11 @@ _NOT_STOPPED = {
     "chill": "it does not notice that time passes: only code in it can wait",
     **dict.fromkeys(("panic", "raise", "stop"), "only code in it can call its kernel"),
 }
-"""Why an action is refused at all probes of a guest, and at probes for which the guest is stopped."""
+"""Why an action is refused at probes for which the guest is stopped, by its name. "It" is the stopped guest."""
 
 
 def refuse_for_guest(program: Program, matching: Matching, engine: EngineName) -> None:
-    """Raise :class:`UnsupportedError` when a clause of a guest probe asks for more than ``engine`` has."""
+    """Raise :class:`UnsupportedError` when a clause of a guest probe uses something that ``engine`` does not have."""
     called = next((ecb.probe.kind for ecb in matching.ecbs if ecb.probe.kind in ("tracepoint", "marker")), None)
     if engine == "stop" and called is not None:
         raise UnsupportedError(
@@ -90,7 +95,7 @@ def _refuse_actions(clause: Clause, engine: EngineName) -> None:
 
 
 def wants_stacks(program: Program, matching: Matching, engine: EngineName) -> bool:
-    """Return whether a clause that is evaluated on the host, for a stopped vCPU, asks for the vCPU's callers."""
+    """Return whether a clause that runs on the host for a stopped vCPU uses ``stack()`` or ``stackdepth``."""
     ecbs = [e for e in matching.ecbs if is_sampling(e.probe) or (engine == "stop" and e.probe.in_guest)]
     clauses = [program.clauses[number] for number in {n for ecb in ecbs for n in ecb.clauses}]
     ops = (op for clause in clauses for block in clause.blocks for op in block.ops)
@@ -98,7 +103,7 @@ def wants_stacks(program: Program, matching: Matching, engine: EngineName) -> bo
 
 
 def _missing(program: Program, clause: Clause, engine: EngineName) -> list[str]:
-    """Name what a clause uses and ``engine`` does not have."""
+    """Return the names of everything that a clause uses and ``engine`` does not have."""
     found: list[str] = unsupported_features(clause) if engine == "guest" else []
     for action in clause.record.actions if clause.record is not None else ():
         if not isinstance(action, _READ) and not (engine == "guest" and isinstance(action, _CODE)):
@@ -111,7 +116,10 @@ def _missing(program: Program, clause: Clause, engine: EngineName) -> list[str]:
 
 
 def _only_in_guest(clause: Clause, allowed: tuple[str, ...] = ()) -> list[str]:
-    """Name what only code in the guest can do. ``allowed``: subroutines that are left out."""
+    """Return the names of all variables and subroutines in a clause that only code in the guest can serve.
+
+    ``allowed``: subroutines that are not counted.
+    """
     names = (op.name for block in clause.blocks for op in block.ops if isinstance(op, LoadBuiltin))
     facts = [n for n in names if not BUILTINS[n].per_probe and n != "epid" and n not in STOPPED_FACTS]
     calls = (op.name for block in clause.blocks for op in block.ops if isinstance(op, CallSubroutine))

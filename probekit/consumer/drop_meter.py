@@ -1,7 +1,7 @@
-"""Counts data that was lost, so that nothing is ever lost in silence. The words for it are in :mod:`.text.drops`.
+"""Counts data that was lost, so that nothing is lost in silence. The text of a drop message is in :mod:`.text.drops`.
 
-The guest's counters only grow. A :class:`DropMeter` remembers the last total of each and turns growth into a
-:class:`~probekit.consumer.events.Drop`:
+The guest's counters only grow. A :class:`DropMeter` remembers the last total of each counter and turns its growth into
+a :class:`~probekit.consumer.events.Drop`:
 
     meter.update("principal", cpu=0, total=12)  ->  Drop("principal", cpu=0, count=12, total=12)
     meter.update("principal", cpu=0, total=15)  ->  Drop("principal", cpu=0, count=3, total=15)
@@ -15,22 +15,22 @@ __all__ = ("DropMeter",)
 
 
 class DropMeter:
-    """Remembers each counter's last value. The counters are the guest's, so any value may come."""
+    """Remembers the last value of each counter. The counters are in guest memory, so they may have any value."""
 
     def __init__(self) -> None:
         self._last: dict[tuple[DropKind, int | None], int] = {}
         self._total: dict[tuple[DropKind, int | None], int] = {}
 
     def update(self, kind: DropKind, *, cpu: int | None, total: int) -> Drop | None:
-        """Return what was lost since the counter was read last, or None. ``total``: what it reads now."""
+        """Return what was lost since the last reading of a counter, or None. ``total``: its value now."""
         counter = (kind, cpu)
         last = self._last.get(counter, 0)
         self._last[counter] = total
-        # A counter that went back was started anew: all that it shows is new.
+        # A counter that has decreased was restarted, so its whole value is new.
         return self._count(counter, total - last if total >= last else total)
 
     def add(self, kind: DropKind, *, cpu: int | None, count: int) -> Drop | None:
-        """Return a drop of ``count`` more items, which the host itself found to be lost; None for 0."""
+        """Return a drop of ``count`` more items, whose loss the host itself has found; None for 0."""
         return self._count((kind, cpu), count)
 
     def _count(self, counter: tuple[DropKind, int | None], count: int) -> Drop | None:

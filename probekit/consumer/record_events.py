@@ -1,13 +1,13 @@
-"""Turns records of guest memory into events.
+"""Turns records from guest memory into events.
 
     RecordPlan: Trace(field 0: int, 4 bytes at 0)   payload ff ff ff ff 00 00 00 00
     ->  ProbeFired(..., items=(TraceInt(-1, bits=32, signed=True),))
 
-Actions happen here, in order, when their record is read: ``printa()`` takes the aggregations as they are at that
-moment, ``clear()``, ``trunc()`` and ``normalize()`` change them.
+Actions are carried out here, in order, when their record is read: ``printa()`` shows the aggregations as they are at
+that moment, ``clear()``, ``trunc()`` and ``normalize()`` change them.
 
-The guest is untrusted. A payload that does not hold the fields that its plan promises, and a clause or a site that
-does not exist, come out as :class:`Corrupt`, which the caller counts.
+The guest is untrusted. A payload without the fields of its plan, or a clause or site that does not exist, gives
+:class:`Corrupt`, which the caller counts.
 """
 
 from __future__ import annotations
@@ -43,33 +43,33 @@ _INT_SIZES = frozenset((1, 2, 4, 8))
 
 @record
 class Corrupt:
-    """A record that makes no sense."""
+    """A malformed record."""
 
     reason: str
-    """What is wrong with it."""
+    """Why it is malformed."""
 
 
 @record
 class Decoded:
-    """What one record holds."""
+    """The contents of one record."""
 
     items: tuple[RecordItem, ...]
-    """What is shown, in order."""
+    """The items for the renderer, in order."""
     exit_status: int | None = None
-    """What the clause gave to ``exit()``, if it called it."""
+    """The argument of ``exit()``; None if the clause did not call it."""
     problems: tuple[str, ...] = ()
-    """What the clause asked for and could not be done."""
+    """A message for each action that failed."""
 
 
 @record
 class ReadClause:
-    """What is needed to read the records of one clause."""
+    """The plan and name of one clause, for reading its records."""
 
     plan: RecordPlan
     name: str = ""
-    """How messages name the clause, such as ``clause 2``."""
+    """The clause's name in messages, such as ``clause 2``."""
     where: str = ""
-    """Its place in the script, such as ``line 3``."""
+    """The clause's place in the script, such as ``line 3``."""
 
 
 def _no_options(name: str, value: str) -> str:
@@ -79,21 +79,21 @@ def _no_options(name: str, value: str) -> str:
 
 @record
 class ReadProgram:
-    """What is needed to read the records of one program."""
+    """Everything that is needed to read the records of one program."""
 
     clauses: Sequence[ReadClause]
-    """Its clauses, by number."""
+    """The program's clauses, by number."""
     probes: Mapping[int, ProbeIdentity]
     """The probe of each site, by site number."""
     context: FormatContext = DEFAULT_CONTEXT
     store: AggregationStore = fresh(lambda: AggregationStore(()))
-    """Its aggregations."""
+    """The program's aggregations."""
     setopt: Callable[[str, str], str] = _no_options
-    """Sets an option. Returns what is wrong with it, or an empty string."""
+    """Sets an option. Returns the reason why it cannot be set, or an empty string."""
     _readers: dict[int, PlanReader | None] = fresh(dict)
 
     def plan_reader(self, clause: int) -> PlanReader | None:
-        """Return the fast reader of a clause whose records are shown; None where its plan is not simple enough."""
+        """Return the fast reader of a clause; None if it shows nothing or its plan is not simple enough."""
         if clause not in self._readers:
             plan = self.clauses[clause].plan
             self._readers[clause] = plan_reader(plan) if plan.shown else None
@@ -130,7 +130,7 @@ def _argument(field: RecordField, payload: bytes, probe: ProbeIdentity, context:
 def decode_record(
     plan: RecordPlan, payload: bytes, *, probe: ProbeIdentity, program: ReadProgram | None = None
 ) -> Decoded | Corrupt:
-    """Return what ``plan`` finds in ``payload``. Never raises, whatever the bytes."""
+    """Decode ``payload`` by ``plan``. Never raises, whatever the bytes are."""
     program = program or ReadProgram((), {})
     try:
         arguments = [_argument(field, payload, probe, program.context) for field in plan.fields]
@@ -155,7 +155,7 @@ class _RecordActions:
     problems: list[str] = fresh(list)
 
     def carry_out(self, action: Action) -> None:
-        """Do what one action asks, or add an item for the renderer to do it."""
+        """Carry out one action, or add an item with which the renderer carries it out."""
         item: RecordItem | None = None
         match action:
             case acts.TraceAction(field=number):
@@ -189,7 +189,7 @@ class _RecordActions:
             self.items.append(item)
 
     def change_aggregation(self, action: Action) -> None:
-        """Carry out an action that changes an aggregation. All others have happened where the probe fired."""
+        """Carry out an action that changes an aggregation. All other actions took effect when the probe fired."""
         store = self.program.store
         match action:
             case acts.Clear(agg=agg):
@@ -202,23 +202,23 @@ class _RecordActions:
                 store.denormalize(self.checked(agg))
 
     def field(self, number: int) -> Argument:
-        """Return what a field holds."""
+        """Return the value of a field. Raises :class:`_MisfitError` when there is no such field."""
         if not 0 <= number < len(self.arguments):
             raise _MisfitError(f"no field {number}")
         return self.arguments[number]
 
     def number(self, number: int) -> int:
-        """Return the integer that a field holds; 0 for a field of another kind."""
+        """Return the integer in a field; 0 for a field of another kind."""
         argument = self.field(number)
         return argument.value if isinstance(argument, TraceInt) else 0
 
     def text(self, number: int) -> str:
-        """Return the string that a field holds; an empty one for a field of another kind."""
+        """Return the string in a field; an empty one for a field of another kind."""
         argument = self.field(number)
         return argument.text if isinstance(argument, model.TraceString) else ""
 
     def memory(self, number: int, size: int | None) -> bytes:
-        """Return a field's own bytes, cut to the length that the field ``size`` holds if that makes sense."""
+        """Return a field's bytes, cut to the length in the field number ``size`` if that length is valid."""
         self.field(number)
         field = self.plan.fields[number]
         wanted = field.size if size is None else self.number(size)
@@ -226,16 +226,18 @@ class _RecordActions:
         return self.payload[field.offset : field.offset + count]
 
     def checked(self, agg: int) -> int:
-        """Return the number of an aggregation that exists."""
+        """Return ``agg``. Raises :class:`_MisfitError` when there is no aggregation of that number."""
         if not 0 <= agg < len(self.program.store.plans):
             raise _MisfitError(f"no aggregation {agg}")
         return agg
 
     def printa(self, action: acts.Printa) -> RecordItem:
+        """Return the item of a ``printa()``: a table, or text when it has a format."""
         table = self.program.store.printed([self.checked(agg) for agg in action.aggs])
         return table if action.format is None else render_rows(action.format, table, self.program.context)
 
     def setopt(self, name: str, value: str) -> RecordItem | None:
+        """Set an option. Returns its item; None after a failure, which is noted as a problem."""
         problem = self.program.setopt(name, value)
         if not problem:
             return model.OptionSet(name, value)
@@ -246,8 +248,8 @@ class _RecordActions:
 def record_events(program: ReadProgram, record: RawRecord, *, cpu: int, timestamp: int) -> list[Event] | Corrupt:
     """Return the events of one record. ``timestamp``: the record's own, in nanoseconds.
 
-    A record with a fault yields only that, because the clause was aborted. Its payload, if any, starts with the word
-    at fault.
+    A record with a fault yields only a :class:`Fault`, because the clause was aborted. Its payload, if any, begins with
+    the address or operand at fault.
     """
     probe = program.probes.get(record.site)
     if probe is None or not 0 <= record.clause < len(program.clauses):

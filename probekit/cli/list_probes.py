@@ -1,4 +1,4 @@
-"""``-l``: lists the probes that match, or all of them."""
+"""Lists the probes that match, or all probes, for ``-l``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from probekit.consumer import events as model
 from probekit.enabling.ecb import Ecb, match_program
 from probekit.errors import ProbekitError
 from probekit.ir.ops import Program
-from probekit.output.listing import STABILITY, ListedProbe, Refused, listing_json, listing_text
+from probekit.output.probe_list import STABILITY, ListedProbe, Refused, listing_json, listing_text
 from probekit.probe.names import ProbeDescription
 from probekit.providers.registry import make_registry
 
@@ -21,7 +21,7 @@ __all__ = ("list_probes",)
 
 
 def list_probes(guest: Attachment | None, program: Program | None, out: TextIO, *, verbose: bool, json: bool) -> None:
-    """Write the table. Probes without a usable site are left out, or with ``verbose`` listed with the reason.
+    """Write the table of probes. Refused probes are left out; with ``verbose`` they are listed with the reason.
 
     ``program``: None for all probes. Raises :class:`ProbekitError` when nothing matches.
     """
@@ -61,7 +61,7 @@ def list_probes(guest: Attachment | None, program: Program | None, out: TextIO, 
 
 
 def _how(site: EnabledSite) -> str:
-    """Say where a site is, and how it is patched: a trap costs much more than a jump."""
+    """Describe a site's place, and how it is patched: a trap takes much longer than a jump."""
     from probekit.patch.hooks import Hook
     from probekit.patch.sites import needs_trap
 
