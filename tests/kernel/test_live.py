@@ -13,11 +13,8 @@ from probekit.errors import SymbolError
 from probekit.kernel.btf import Btf
 from probekit.kernel.c_types import CArray, strip
 from probekit.kernel.open_kernel import open_kernel
-from probekit.target.api import Target
-from probekit.target.connect import connect
-from vm.guest import Guest
 
-from .conftest import KERNELS, Live, kallsyms_rows
+from .conftest import Live
 
 pytestmark = pytest.mark.guest
 
@@ -198,50 +195,3 @@ def test_symbol_files(live: Live, tmp_path: Path) -> None:
     )
     with pytest.raises(SymbolError, match="of another kernel"):
         open_kernel(live.target, symbols_file=wrong)
-
-
-class _WithoutPhysicalMemory:
-    """A target whose stub cannot read physical memory."""
-
-    def __init__(self, target: Target) -> None:
-        self._target = target
-
-    def __getattr__(self, name: str) -> object:
-        if name == "physical_memory":
-            raise AttributeError(name)
-        return getattr(self._target, name)
-
-
-def _stop_in_user_mode(target: Target) -> None:
-    for _ in range(100):
-        if all(target.regs(vcpu).in_user_mode for vcpu in target.vcpus()):
-            return
-        target.resume()
-        target.wait(0.02)
-        target.stop()
-    pytest.fail("the vCPUs never were both in user mode")
-
-
-@pytest.mark.parametrize("version", KERNELS)
-def test_page_table_isolation_with_every_vcpu_in_user_space(version: str) -> None:
-    with Guest.start(kernel=version, append="pti=on") as guest:
-        rows = kallsyms_rows(guest)
-        theirs = sorted((addr, name, module) for addr, _, name, module in rows)
-        for _ in range(2):
-            guest.spawn("while :; do :; done")
-        target = connect(guest.gdb)
-        try:
-            _stop_in_user_mode(target)
-            kernel = open_kernel(target, cache=False)
-            assert sorted((s.addr, s.name, s.module) for s in kernel.symbols) == theirs
-            assert any(task.comm == "kthreadd" for task in kernel.tasks())
-            # The direct way is really closed, or this test shows nothing.
-            assert target.read_many([(kernel.symbol("modules"), 8)]) == [None]
-            assert kernel.address_space.translate(kernel.symbol("modules")) is not None
-            # The second way in: run until a vCPU is in the kernel.
-            plain = open_kernel(_WithoutPhysicalMemory(target), cache=False)
-            assert sorted((s.addr, s.name, s.module) for s in plain.symbols) == theirs
-        finally:
-            target.detach()
-        assert guest.exec("true").status == 0
-        assert guest.console_problems() == []

@@ -26,13 +26,13 @@ _NAMES = "_text _etext jiffies __x64_sys_getppid __x64_sys_newuname linux_banner
 
 
 @pytest.fixture(scope="module")
-def live() -> Iterator[Live]:
-    with Guest.start(kernel="6.1-cloud") as guest:
-        pattern = _NAMES.replace(" ", "|")
-        lines = guest.check(f"grep -E ' ({pattern})$' /proc/kallsyms").splitlines()
-        symbols = {name: int(addr, 16) for addr, _, name in (line.split() for line in lines if line.strip())}
-        guest.spawn("while :; do uname -a >/dev/null; usleep 50000; done")
-        yield Live(guest, symbols)
+def live(guest: Guest) -> Iterator[Live]:
+    pattern = _NAMES.replace(" ", "|")
+    lines = guest.check(f"grep -E ' ({pattern})$' /proc/kallsyms").splitlines()
+    symbols = {name: int(addr, 16) for addr, _, name in (line.split() for line in lines if line.strip())}
+    running = guest.spawn("while :; do uname -a >/dev/null; usleep 50000; done")
+    yield Live(guest, symbols)
+    running.stop("KILL")
 
 
 @pytest.fixture(params=["rsp", "gdb"])

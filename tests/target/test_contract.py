@@ -18,10 +18,11 @@ from probekit.target.gdbmi import GdbTarget
 from probekit.target.guest_ram import GuestRam, parse_ram_ranges
 from probekit.target.qmp import Qmp
 from probekit.target.rsp import RspTarget
+from tests.guest_fixtures import K61, only
 from tests.support.page_walk import walk
 from vm.guest import Guest
 
-pytestmark = pytest.mark.guest
+pytestmark = [pytest.mark.guest, only(K61)]
 
 UNMAPPED = 0xFFFFFFFF_00000000
 PAD = bytes.fromhex("0f1f440000")  # nop dword ptr [rax+rax]
