@@ -17,7 +17,7 @@ def _read_physical(target: RspTarget, addr: int, size: int) -> bytes:
         return target.read(addr, size)
 
 
-def test_handshake_with_qemu(connect: Connect) -> None:
+def test_what_qemu_can_do_is_found_and_a_dead_clients_breakpoints_are_removed(connect: Connect) -> None:
     target, stub = connect()
     assert target.features.qemu and target.features.vcont and target.features.multiprocess
     assert target.features.read_size == 2048
@@ -29,7 +29,7 @@ def test_handshake_with_qemu(connect: Connect) -> None:
     assert not any(p.startswith((b"k", b"vKill")) for p in stub.packets)
 
 
-def test_a_bare_stub(connect: Connect) -> None:
+def test_a_stub_without_qsupported_has_the_defaults_and_int3_breakpoints(connect: Connect) -> None:
     """gdbsx: no qSupported, 164 bytes of registers, every reply acknowledged, breakpoints written by us."""
     target, stub = connect(qemu=False)
     assert (target.features.read_size, target.features.qemu, target._session.link.window) == (0x7FF, False, 1)
@@ -67,7 +67,7 @@ def test_a_silent_stub_does_not_hang_us(stubs: Callable[..., ScriptedStub]) -> N
 
 
 @pytest.mark.parametrize("noise", [b"QEMU 7.2 monitor\r\n(qemu) ", b"\x00\xff" * 1000, b"$$$$", b'{"QMP": {"version"'])
-def test_something_that_is_no_stub(stubs: Callable[..., ScriptedStub], noise: bytes) -> None:
+def test_something_that_is_no_stub_is_refused(stubs: Callable[..., ScriptedStub], noise: bytes) -> None:
     stub = stubs(faults=Faults(silent=True, greeting=noise))
     with pytest.raises(TargetError):
         RspTarget(stub.stream, name="stub", timeout=0.3)

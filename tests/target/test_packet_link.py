@@ -23,7 +23,7 @@ def test_damaged_requests_are_sent_again(connect: Connect) -> None:
     assert [stub.memory[0x1000][8 * i] for i in range(200)] == list(range(200))
 
 
-def test_a_stub_that_refuses_for_ever(connect: Connect) -> None:
+def test_a_stub_that_refuses_for_ever_is_given_up(connect: Connect) -> None:
     target, stub = connect()
     stub.faults.nak_first = 10**9
     with pytest.raises(ProtocolError, match="damaged"):

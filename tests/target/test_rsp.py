@@ -20,7 +20,7 @@ def test_bad_answers_are_target_errors(connect: Connect, request_start: bytes, a
         target.read(0x1000, 4)
 
 
-def test_stop_reasons(connect: Connect) -> None:
+def test_a_watchpoints_stop_names_its_address_and_an_end_is_lost(connect: Connect) -> None:
     target, stub = connect()
     target.set_breakpoint(0x1008, "watch_write", 8)
     assert stub.breaks == {b"2,1008,8"}
@@ -37,7 +37,7 @@ def test_stop_reasons(connect: Connect) -> None:
         target.regs(1)
 
 
-def test_detach(connect: Connect) -> None:
+def test_detaching_clears_breakpoints_and_may_be_repeated(connect: Connect) -> None:
     target, stub = connect()
     target.set_breakpoint(0x1000)
     target.set_breakpoint(0x1000)
@@ -51,7 +51,7 @@ def test_detach(connect: Connect) -> None:
         target.read(0x1000, 1)
 
 
-def test_the_monitor(connect: Connect) -> None:
+def test_the_monitor_answers_or_refuses(connect: Connect) -> None:
     target, stub = connect()
     stub.faults.answers[b"qRcmd,"] = b"OK"
     stub.faults.prefix_once = b""

@@ -14,7 +14,7 @@ def _read_physical(target: RspTarget, addr: int, size: int) -> bytes:
         return target.read(addr, size)
 
 
-def test_memory(connect: Connect) -> None:
+def test_what_is_written_reads_back_and_unreadable_ranges_are_none(connect: Connect) -> None:
     target, stub = connect()
     data = bytes(range(256)) * 32
     target.write(0x1000, data)
