@@ -16,20 +16,27 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = sorted(path.parent for path in (ROOT / "probekit").rglob("__init__.py") if path.parent.name != "probekit")
 NO_TEST_OF_ITS_OWN: dict[str, str] = {
     "buffers.print_types": "data only",
-    "cli": "whole commands: tests/cli/test_commands.py, tests/cli/test_no_guest.py and tests/cli/test_runs.py",
-    "codegen": "a clause's code is one piece: tests/codegen/test_differential.py runs it against the interpreter, "
-    "tests/codegen/test_preserved.py and tests/codegen/test_code.py hold what all code keeps to",
+    "cli.errors": "data only",
+    "cli.help": "a text: tests/docs/test_manual.py compares it with the manual",
+    "cli.trace": "whole commands: tests/cli/test_commands.py, tests/cli/test_no_guest.py and tests/cli/test_runs.py",
+    "codegen.context": "data only",
+    "codegen.emit_context": "with the code that is made with it: tests/codegen/test_arithmetic.py",
     "consumer.events": "data only",
-    "enabling": "tests/live/test_engines.py",
-    "guest": "tests/live/test_tracepoints.py",
-    "ir": "tests/ir/test_golden.py",
-    "kernel": "tests/kernel/test_live.py",
-    "lang": "tests/lang/test_golden.py",
-    "output.api": "data only",
-    "patch": "tests/patch/test_journal.py",
-    "providers": "tests/live/test_tracepoints.py",
-    "session": "tests/session/test_run.py",
-    "target": "tests/target/test_rsp.py",
+    "enabling.api": "protocols and data only",
+    "enabling.guest_access": "with the engine that uses it: tests/session/test_undo.py",
+    "enabling.guest_engine": "the whole engine: tests/session/test_undo.py kills it at each step",
+    "guest.facts": "data only",
+    "guest.offsets": "data only",
+    "ir.build": "calls the other stages in order: tests/ir/test_lower.py",
+    "ir.ops": "data only",
+    "kernel.kernel": "with what opens it: tests/kernel/test_open_kernel.py and tests/kernel/test_live.py",
+    "lang": "the checker is one recursion: each of its errors is in tests/lang/test_errors.py and tests/lang/test_tags.py, "
+    "its trees in tests/lang/test_golden.py, any input in tests/lang/test_fuzz.py and tests/lang/test_kerneltypes.py",
+    "providers.api": "protocols and data only",
+    "session.api": "a facade over the session: tests/docs/test_api.py and tests/live/test_api.py",
+    "session.attach": "attaches to a live guest: tests/live/test_connection.py and tests/live/test_conflicts.py",
+    "session.guest_tracing": "a run in a live guest: tests/live/test_engines.py",
+    "session.guest_types": "types of a live kernel: tests/live/test_types.py and tests/live/test_no_types.py",
 }
 """Modules, and packages of which the same is true of each module without a test file, with what holds them instead.
 
