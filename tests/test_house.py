@@ -19,7 +19,7 @@ NO_TEST_OF_ITS_OWN: dict[str, str] = {
     "cli.errors": "data only",
     "cli.help": "a text: tests/docs/test_manual.py compares it with the manual",
     "cli.trace": "whole commands: tests/cli/test_commands.py, tests/cli/test_no_guest.py and tests/cli/test_runs.py",
-    "codegen.context": "data only",
+    "codegen.context": "the facts that all code is made with: tests/codegen/test_code.py",
     "codegen.emit_context": "with the code that is made with it: tests/codegen/test_arithmetic.py",
     "consumer.events": "data only",
     "enabling.api": "protocols and data only",
@@ -30,8 +30,8 @@ NO_TEST_OF_ITS_OWN: dict[str, str] = {
     "ir.build": "calls the other stages in order: tests/ir/test_lower.py",
     "ir.ops": "data only",
     "kernel.kernel": "with what opens it: tests/kernel/test_open_kernel.py and tests/kernel/test_live.py",
-    "lang": "the checker is one recursion: each of its errors is in tests/lang/test_errors.py and tests/lang/test_tags.py, "
-    "its trees in tests/lang/test_golden.py, any input in tests/lang/test_fuzz.py and tests/lang/test_kerneltypes.py",
+    "lang": "one recursion: tests/lang/test_errors.py and tests/lang/test_tags.py have each of its errors, "
+    "tests/lang/test_golden.py its trees, tests/lang/test_fuzz.py and tests/lang/test_kerneltypes.py any input",
     "providers.api": "protocols and data only",
     "session.api": "a facade over the session: tests/docs/test_api.py and tests/live/test_api.py",
     "session.attach": "attaches to a live guest: tests/live/test_connection.py and tests/live/test_conflicts.py",
