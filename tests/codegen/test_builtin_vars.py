@@ -13,7 +13,7 @@ from tests.codegen.emulated_kernel import (
 from tests.codegen.machine import Machine
 
 
-def test_arguments_on_the_stack() -> None:
+def test_arguments_after_the_sixth_are_on_the_stack() -> None:
     guest = Machine("fbt::: { " + " ".join(f"trace(arg{n});" for n in range(10)) + " }")
     for n in range(4):
         guest.write(STACK_TOP + 8 + 8 * n, (100 + n).to_bytes(8, "little"))
@@ -25,7 +25,7 @@ def test_arguments_on_the_stack() -> None:
     ]
 
 
-def test_arguments_of_a_return() -> None:
+def test_a_return_has_its_offset_and_value_and_no_other_argument() -> None:
     """arg0: the exit's offset; arg1: what is returned; the rest is 0."""
     code = NOP5 + "4885ff7505" + RET + RET  # test rdi, rdi; jnz second ret
     guest = Machine("fbt::: { trace(arg0); trace(arg1); trace(arg2); trace(arg7); }", [Function(code, "return")])
@@ -37,7 +37,7 @@ def test_arguments_of_a_return() -> None:
         assert words == [offset, -3, 0, 0]
 
 
-def test_names_and_numbers_of_the_probe() -> None:
+def test_the_names_and_numbers_are_those_of_the_probe() -> None:
     text = 'fbt::: { printf("%s %s %s %s %d %d", probeprov, probemod, probefunc, probename, id, epid); }'
     compare(text, (1,))
     both = Compared(
@@ -50,7 +50,7 @@ def test_names_and_numbers_of_the_probe() -> None:
     both.check()
 
 
-def test_facts_of_the_task() -> None:
+def test_facts_are_those_of_the_running_task() -> None:
     for pid, tid, cpu, comm in ((1, 1, 0, b"init"), (-1, -2, 255, b""), (1 << 30, 7, 1, b"fifteen letters")):
         compare(
             'fbt::: { printf("%d %d %d %s", pid, tid, cpu, execname); @[pid, tid, cpu, execname] = count(); }',
@@ -64,20 +64,20 @@ def test_facts_of_the_task() -> None:
 
 
 @pytest.mark.parametrize("name", ["pid", "tid", "cpu", "execname"])
-def test_no_types_no_task(name: str) -> None:
+def test_without_types_a_fact_of_the_task_is_refused(name: str) -> None:
     with pytest.raises(UnsupportedError) as caught:
         Machine(f"fbt::: {{ trace({name}); }}", task=None)
     assert caught.value.feature == name
     assert Machine(f"fbt::: {{ {name}; trace(1); }}", task=None).fire().fault == 0  # nobody asks for it
 
 
-def test_no_clock() -> None:
+def test_without_a_clock_a_timestamp_is_refused() -> None:
     with pytest.raises(UnsupportedError) as caught:
         Machine("fbt::: { @ = max(timestamp); }", clock=None)
     assert caught.value.feature == "timestamp"
 
 
-def test_timestamps_by_the_shared_counter() -> None:
+def test_timestamps_by_a_shared_counter_only_grow() -> None:
     """Nanoseconds of the counter that the record's own time stamp is read from; they only grow."""
     guest = Machine("fbt::: { trace(timestamp); trace(timestamp); }", tsc_khz=3_000_000, tsc_shared=True)
     last = 0

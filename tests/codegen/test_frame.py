@@ -10,7 +10,7 @@ from probekit.ir.build import compile_program
 from tests.codegen.machine import Machine
 
 
-def test_too_much_stack() -> None:
+def test_a_program_that_needs_too_much_stack_is_refused() -> None:
     chosen = ", ".join(f"arg{n % 6} ? {n} : -{n}" for n in range(300))
     with pytest.raises(UnsupportedError) as caught:
         Machine(f"fbt::: {{ @[{chosen}] = count(); }}")

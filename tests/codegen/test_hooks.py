@@ -33,7 +33,7 @@ def _fire(machine: Machine, values: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("functions", [HOOK, MARKER], ids=["tracepoint", "marker"])
 @pytest.mark.parametrize("index", range(10))
-def test_each_argument(index: int, functions: tuple[Function, ...]) -> None:
+def test_each_argument_is_found_after_those_of_the_hook(index: int, functions: tuple[Function, ...]) -> None:
     machine = Machine(f"fbt::: {{ @ = sum(arg{index}); trace(arg{index}); }}", functions=functions)
     values = tuple(1000 + n for n in range(10))
     _fire(machine, values)

@@ -11,7 +11,7 @@ from tests.codegen.built_program import Function
 from tests.codegen.machine import Machine
 
 
-def test_too_much_code(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_makes_too_much_code_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("probekit.codegen.image.MAX_IMAGE", 2000)
     Machine("fbt::: { trace(arg0); }")
     with pytest.raises(UnsupportedError) as caught:

@@ -59,7 +59,7 @@ def test_counts_alone_are_increments(text: str) -> None:
         "fbt::: { @ = count(); trace(1); }",
     ],
 )
-def test_others_are_thunks(text: str) -> None:
+def test_what_does_more_than_count_is_a_thunk(text: str) -> None:
     assert Machine(text).inline == (None,)
 
 
@@ -68,7 +68,7 @@ SLOTS = (0x2E0C0, 0x7FFFF000, 0x80000000, 0x6070_1122_3340, -0x2000, -(1 << 31),
 
 @pytest.mark.parametrize("slot", SLOTS)
 @pytest.mark.parametrize("preemptible", [False, True])
-def test_every_form_of_the_slot(slot: int, preemptible: bool) -> None:
+def test_the_cpus_block_is_found_by_every_form_of_its_slot(slot: int, preemptible: bool) -> None:
     options = {"slot": slot, "preemptible": preemptible, "gs_base": GS_BASE}
     compare("fbt::: { @[arg0] = sum(arg1); trace(pid); }", (1, 2), (1, 3), **options)
     guest = Machine("fbt::: { @ = count(); }", **options)

@@ -17,7 +17,7 @@ from tests.codegen.machine import Machine
 from tests.codegen.records import fault, fired
 
 
-def test_recorded_memory() -> None:
+def test_recorded_memory_is_read_whole_or_a_fault() -> None:
     guest = Machine("fbt::: { trace(7); tracemem(arg0, 37); }")
     assert fired(guest, rdi=KMEM + 3).payload[8:45] == KMEM_BYTES[3:40]
     assert fault(fired(guest, rdi=KMEM + KMEM_SIZE - 36))[:3] == (FaultKind.BADADDR, KMEM + KMEM_SIZE - 36, 1)

@@ -42,7 +42,7 @@ def test_an_element_that_is_held_is_given_up_and_counted() -> None:
     assert [r.payload[0] for r in guest.drain()] == [6]
 
 
-def test_objects_of_elements() -> None:
+def test_members_of_elements_are_as_on_the_host() -> None:
     compare(
         """struct p { int a; char b[5]; }; struct p t[int]; struct p o; self struct p s; this struct p l;
         fbt::: {

@@ -94,7 +94,7 @@ def test_time_on_a_cpu_inside_of_the_scheduler() -> None:
     assert int.from_bytes(record.payload[:8], "little") == emulated_kernel.RUN_NS
 
 
-def test_no_types_of_the_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_schedulers_types_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Machine, "kernel", property(lambda _: KernelServices()))
     with pytest.raises(UnsupportedError) as caught:
         Machine("fbt::: { trace(vtimestamp); }")

@@ -56,7 +56,7 @@ def test_strings_stop_at_their_end_and_fault_past_memory() -> None:
     assert fault(fired(guest, rdi=KMEM + KMEM_SIZE - 20))[:2] == (FaultKind.BADADDR, KMEM + KMEM_SIZE)
 
 
-def test_user_memory() -> None:
+def test_user_memory_is_copied_or_a_fault() -> None:
     guest = Machine("""
         fbt::: { trace(copyinstr(arg0)); trace(copyinstr(arg0, 3)); }
         fbt::: { tracemem(copyin(arg0, arg1), 8); this->p = alloca(16); copyinto(arg0, 5, this->p); }

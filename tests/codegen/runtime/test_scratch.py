@@ -13,7 +13,7 @@ from tests.codegen.machine import Machine
 from tests.codegen.records import fired
 
 
-def test_scratch_memory() -> None:
+def test_scratch_memory_is_given_out_until_there_is_no_more() -> None:
     compare(
         """fbt::: {
             this->p = (char *)alloca(16); this->q = (int *)alloca(arg0);
@@ -34,7 +34,7 @@ def test_scratch_memory() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 200])
-def test_copies(size: int) -> None:
+def test_a_copy_is_as_on_the_host_at_any_size(size: int) -> None:
     both = f"""fbt::: {{
         this->p = (char *)alloca(256); bcopy((char *)arg0, this->p, {size}); bcopy(this->p, this->p + arg1, arg2);
         trace(this->p[0]); trace(this->p[{max(size - 1, 0)}]); trace(this->p[20]); trace(this->p[255]);

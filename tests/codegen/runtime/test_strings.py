@@ -18,7 +18,7 @@ from tests.codegen.scripts import ints
 @pytest.mark.parametrize("size", [1, 2, 8, 9, 256])
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(ints, ints, ints), min_size=1, max_size=4))
-def test_strings_of_any_size(size: int, firings: list[tuple[int, ...]]) -> None:
+def test_strings_are_cut_at_any_size_as_on_the_host(size: int, firings: list[tuple[int, ...]]) -> None:
     """``strsize`` cuts strings and keys, and nothing is written behind them."""
     both = Compared(
         """string s; self string t; string g[string];
