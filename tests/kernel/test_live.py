@@ -72,7 +72,7 @@ def test_btf_is_the_kernels_own(live: Live) -> None:
     assert live.kernel.btf is not None and hashlib.md5(live.kernel.btf.data).hexdigest() == theirs
 
 
-def test_a_modules_types_are_found(live: Live) -> None:
+def test_a_modules_types_are_those_of_sysfs(live: Live) -> None:
     names = _exec_after(live, "ls /sys/kernel/btf").split()
     for module in live.kernel.modules:
         types = live.kernel.btf_of(module.name)
@@ -130,7 +130,7 @@ def test_ftrace_sites_are_nops(live: Live) -> None:
     assert nops == len(inside)
 
 
-def test_exclusions_are_found(live: Live) -> None:
+def test_entry_text_and_the_blacklist_are_excluded_and_usual_functions_are_not(live: Live) -> None:
     kernel = live.kernel
     ranges = kernel.exclusions()
     for name in ("exc_int3", "asm_exc_int3", "__x86_return_thunk", "startup_64", "notify_die"):
