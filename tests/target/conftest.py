@@ -1,14 +1,16 @@
-"""One guest for each module that needs it, idle but for one busy loop of system calls."""
+"""Scripted stubs, and one guest for each module that needs it, idle but for one busy loop of system calls."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
+from scripted_stub import Connect, ScriptedStub
 
 from probekit.target.api import Target
-from probekit.target.connect import connect
+from probekit.target.connect import connect as connect_target
+from probekit.target.rsp import RspTarget
 from vm.guest import Guest
 
 
@@ -42,7 +44,31 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def target(live: Live, transport: str) -> Iterator[Target]:
-    made = connect(live.guest.gdb if transport == "rsp" else f"gdb:{live.guest.gdb}", timeout=10)
+    made = connect_target(live.guest.gdb if transport == "rsp" else f"gdb:{live.guest.gdb}", timeout=10)
     yield made
     made.detach()
     assert live.alive()
+
+
+@pytest.fixture
+def stubs() -> Iterator[Callable[..., ScriptedStub]]:
+    made: list[ScriptedStub] = []
+
+    def make(**options: object) -> ScriptedStub:
+        made.append(ScriptedStub(**options))
+        return made[-1]
+
+    yield make
+    for stub in made:
+        stub.close()
+
+
+@pytest.fixture
+def connect(stubs: Callable[..., ScriptedStub]) -> Connect:
+    def make(*, timeout: float = 3.0, **options: object) -> tuple[RspTarget, ScriptedStub]:
+        stub = stubs(**options)
+        target = RspTarget(stub.stream, name="stub", timeout=timeout)
+        target._session.link.timeout = timeout
+        return target, stub
+
+    return make

@@ -13,18 +13,11 @@ from probekit.ir.build import compile_program
 from probekit.ir.names import BUILTINS
 from probekit.ir.verify import verify_program
 from probekit.kernel.btf import Btf
-from probekit.lang.arguments import argument_places
 from probekit.lang.diagnostics import CompileError
 from probekit.lang.kerneltypes import KernelTypes
-from probekit.lang.shapes import TooManyParts, shape
 from probekit.lang.types import (
-    INT,
-    ArrayType,
     EnumType,
     FloatType,
-    IntType,
-    PointerType,
-    StructMember,
     StructType,
     alignof,
     bit_place,
@@ -48,7 +41,7 @@ def task() -> StructType:
     return found
 
 
-def test_a_struct_as_d_sees_it() -> None:
+def test_a_struct_has_its_members_sizes_and_alignment() -> None:
     t = task()
     assert str(t) == "struct task" and t.size == 112 and alignof(t) == 16
     kinds = {m.name: str(m.type) for m in t.members if m.name}
@@ -81,7 +74,7 @@ def test_a_bit_field_across_two_units() -> None:
     assert (at, unit, shift) == (796 // 8, 16, 4) and at * 8 + shift == packed.offset
 
 
-def test_only_what_is_reached_is_made() -> None:
+def test_only_types_that_are_used_are_made() -> None:
     fresh = FakeKernel()
     assert fresh.btf is not None
     before = set(fresh.btf._made)
@@ -91,7 +84,7 @@ def test_only_what_is_reached_is_made() -> None:
     assert len(set(fresh.btf._made) - before) == 1
 
 
-def test_modules_and_backquotes() -> None:
+def test_a_type_is_found_in_its_module_by_a_backquote() -> None:
     assert refusal("BEGIN { trace(sizeof (struct other`task)); }")[0] == "D_TYPE_ERR"
     assert refusal("BEGIN { trace(sizeof (other`pid_t)); }")[0] in ("D_IDENT_UNDEF", "D_TYPE_ERR")
     assert refusal("BEGIN { trace(other`first.pid); }")[0] == "D_IDENT_UNDEF"
@@ -119,12 +112,8 @@ def test_modules_and_backquotes() -> None:
         ("fbt::nothing:entry { trace(args[0]); }", "D_PDESC_ZERO"),
     ],
 )
-def test_refused(script: str, tag: str) -> None:
+def test_what_the_kernels_types_do_not_have_is_refused(script: str, tag: str) -> None:
     assert refusal(script)[0] == tag
-
-
-def test_an_untyped_symbol_says_how_to_read_it() -> None:
-    assert "*(long *)&`ticks" in refusal("BEGIN { trace(`ticks); }")[1]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +130,7 @@ def test_an_untyped_symbol_says_how_to_read_it() -> None:
         "fbt::do_it:entry { trace(xlate <struct point> (args[0]).x); }",
     ],
 )
-def test_accepted(script: str) -> None:
+def test_the_kernels_types_and_the_scripts_own_stand_together(script: str) -> None:
     assert verify_program(compiled(script)) == []
 
 
@@ -176,17 +165,6 @@ def test_without_a_kernel_it_is_known_that_one_is_missing() -> None:
         with pytest.raises(CompileError) as caught:
             compile_program(script)
         assert caught.value.needs_kernel is needs, script
-
-
-def test_argument_places() -> None:
-    p, big = PointerType(INT), StructType("struct", "b", size=24)
-    pair, one = StructType("struct", "p", size=16), StructType("struct", "o", size=4)
-    assert argument_places([p] * 12) == (*range(10), None, None)
-    assert argument_places([pair, p]) == (None, 2)
-    assert argument_places([one, p, big, p]) == (None, 1, None, 2)
-    assert argument_places([p] * 11, 5) == (*range(10), None) and argument_places([big, p], 5) == (None, 0)
-    # No register is left for both halves: all of it goes to the stack, and what follows may still use the register.
-    assert argument_places([p, p, p, p, p, pair, p, p]) == (0, 1, 2, 3, 4, None, 5, 8)
 
 
 # Hostile kernels.
@@ -240,7 +218,7 @@ def _loops() -> bytes:
         "BEGIN { trace(((struct aliases *)arg0)->r); }",
     ],
 )
-def test_loops_end(script: str) -> None:
+def test_types_that_contain_themselves_end(script: str) -> None:
     begin = time.monotonic()
     try:
         program = compiled(script, FakeKernel(data=_loops()))
@@ -289,7 +267,7 @@ _KERNEL_WORDS = """BEGIN fbt::do_it:entry fbt::d*:entry { } ( ) [ ] ; , . -> ? :
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(st.sampled_from(_KERNEL_WORDS), max_size=25), st.booleans())
-def test_any_words_about_a_kernel(words: list[str], types: bool) -> None:
+def test_any_words_about_a_kernel_compile_or_are_refused(words: list[str], types: bool) -> None:
     text = " ".join(words)
     try:
         program = compiled(text, FakeKernel() if types else FakeKernel(data=None))
@@ -322,7 +300,7 @@ _EXPRESSIONS = st.recursive(
 
 @settings(max_examples=500, deadline=None)
 @given(_EXPRESSIONS, st.sampled_from(("trace", "print", "@ = sum", "tracemem_", "printf_")))
-def test_any_expression_about_a_kernel(expression: str, action: str) -> None:
+def test_any_expression_about_a_kernel_runs_or_is_refused(expression: str, action: str) -> None:
     """It compiles or is refused; what compiles runs, on memory that holds anything."""
     statement = {
         "tracemem_": f"tracemem({expression}, 8)",
@@ -340,17 +318,6 @@ def test_any_expression_about_a_kernel(expression: str, action: str) -> None:
         bytes((addr + i) % 251 for i in range(size)) if addr >> 63 else None
     )
     world.run()
-
-
-def test_shapes_are_bounded() -> None:
-    with pytest.raises(TooManyParts):
-        shape(ArrayType(StructType("struct", "empty"), 1 << 30), 256)
-    loop = StructType("struct", "loop", size=8, complete=True)
-    loop.members = (StructMember("me", loop, 0),)
-    with pytest.raises(TooManyParts):
-        shape(loop, 256)
-    assert alignof(StructType("struct", "n", (StructMember("me", loop, 0),), 8, align=0)) == 1
-    assert shape(ArrayType(IntType("char", 8, True), 1 << 20), 256)
 
 
 def test_a_real_name_is_found_by_its_string_only() -> None:

@@ -30,7 +30,7 @@ _DEEPEST = MAX_DEPTH - 6
     ],
     ids=range(9),
 )
-def test_deep_but_allowed(text: str) -> None:
+def test_the_deepest_nesting_that_is_allowed_compiles(text: str) -> None:
     def deeper(frames: int) -> None:
         if frames:
             deeper(frames - 1)
@@ -40,15 +40,9 @@ def test_deep_but_allowed(text: str) -> None:
     deeper(200)
 
 
-def test_too_deep_is_refused() -> None:
+def test_nesting_that_is_too_deep_is_refused() -> None:
     with pytest.raises(CompileError, match="levels deep"):
         compile_program("BEGIN { x = " + "arg0 + " * (MAX_DEPTH + 1) + "1; }")
-
-
-def test_many_faults_are_bounded() -> None:
-    with pytest.raises(CompileError) as caught:
-        compile_program("BEGIN { trace(nosuch); }\n" * 1000)
-    assert len(caught.value.diagnostics) <= 25
 
 
 @pytest.mark.parametrize("op", ["||", "&&"])
@@ -81,7 +75,7 @@ def test_a_long_chain_is_not_nesting(op: str) -> None:
     ],
     ids=range(11),
 )
-def test_declarations_of_any_depth_end(text: str) -> None:
+def test_declarations_of_any_depth_end_in_time(text: str) -> None:
     begin = time.monotonic()
     with contextlib.suppress(CompileError):
         compile_program(text)

@@ -47,7 +47,7 @@ class Model:
     st.sampled_from((256, 512, 1024, 4096)),
     st.lists(st.one_of(st.none(), st.integers(0, 15)), min_size=1, max_size=60),
 )
-def test_any_sequence(ring: int, steps: list[int | None]) -> None:
+def test_any_sequence_of_records_and_drains_is_as_the_model(ring: int, steps: list[int | None]) -> None:
     """None drains; a number is a set of clauses that fire, each with a record of another size."""
     guest = Machine(SCRIPT + FAULTS, bufsize=ring)
     model = Model(ring)
@@ -78,7 +78,7 @@ def _fault(model: Model, size: int) -> None:
         model.write(RECORD_HEADER.size + FAULT_WORDS.size, (3, 4))
 
 
-def test_exact_fill() -> None:
+def test_a_ring_is_filled_exactly() -> None:
     guest = Machine("fbt::: { trace(arg0); }", bufsize=256)  # records of 32 bytes
     for n in range(11):
         guest.fire(rdi=n)
@@ -104,7 +104,7 @@ def test_a_large_record_fits_once_the_ring_is_read() -> None:
     assert guest.word(HeaderWord.PRINCIPAL_DROPS) == 1
 
 
-def test_a_record_larger_than_the_ring() -> None:
+def test_a_record_larger_than_the_ring_is_a_drop() -> None:
     guest = Machine(SCRIPT, bufsize=256)
     for n in range(5):
         guest.fire(rdi=4)
@@ -114,7 +114,7 @@ def test_a_record_larger_than_the_ring() -> None:
     assert [r.clause for r in guest.drain()] == [0]
 
 
-def test_no_ring() -> None:
+def test_without_a_ring_every_record_is_a_drop() -> None:
     guest = Machine(SCRIPT + FAULTS, bufsize=0)
     before = guest.memory()
     fired = guest.fire(rdi=15)
@@ -124,7 +124,7 @@ def test_no_ring() -> None:
     assert guest.memory() == before
 
 
-def test_positions_beyond_32_bits() -> None:
+def test_positions_go_beyond_32_bits() -> None:
     guest = Machine(SCRIPT, bufsize=256)
     far = (1 << 32) - 64
     guest.set_word(HeaderWord.HEAD, far)

@@ -14,12 +14,12 @@ from probekit.lang.symbols import PERCPU_OFFSET
 from probekit.lang.types import IntType, StringType
 
 
-def test_registering_twice_is_an_error() -> None:
+def test_a_name_that_is_registered_twice_is_an_error() -> None:
     with pytest.raises(ValueError, match="twice"):
         register((BuiltinVariable("a"), BuiltinVariable("a")))
 
 
-def test_variables_agree_with_the_ir() -> None:
+def test_built_in_variables_have_the_types_of_the_ir() -> None:
     ready = {name: v.type for name, v in VARIABLES.items() if v.type is not None and not name.startswith("arg")}
     assert ready.keys() == BUILTINS.keys() - {PERCPU_OFFSET}
     for name, t in ready.items():
@@ -33,7 +33,7 @@ def test_variables_agree_with_the_ir() -> None:
                 assert info.kind == "int", name
 
 
-def test_every_function_is_known_to_the_stages_behind() -> None:
+def test_every_function_is_known_to_the_later_stages() -> None:
     actions = {n for n, f in FUNCTIONS.items() if f.kind == "action"}
     assert actions - _MAKERS.keys() == {"copyout", "copyoutstr", "pcap"}
     assert {n for n, f in FUNCTIONS.items() if f.kind == "aggregating"} == AGG_FUNCS.keys()
