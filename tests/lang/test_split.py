@@ -25,7 +25,7 @@ def _acts(statements: Iterable[TypedStatement], *, inside: bool = False) -> list
     """For each action, whether it is inside an ``if``."""
     found: list[bool] = []
     for statement in statements:
-        if isinstance(statement, typed.Act):
+        if isinstance(statement, typed.ActionCall):
             found.append(inside)
         elif isinstance(statement, typed.IfElse):
             found += _acts((*statement.then, *statement.orelse), inside=True)

@@ -14,11 +14,11 @@ from probekit.guest.calls import (
     Allocate,
     CallPurpose,
     Free,
+    GetModule,
     GuestCall,
-    HoldModule,
     OtherCall,
-    ReleaseModule,
-    RemoveHook,
+    PutModule,
+    RemoveListEntry,
 )
 from probekit.guest.linux import Allocation
 from probekit.patch.edits import Edit
@@ -83,16 +83,16 @@ def test_memory_that_a_call_freed_is_no_longer_ours() -> None:
 
 @pytest.mark.parametrize(("value", "held"), [(1, True), (0x1201, True), (0, False), (0x100, False)])
 def test_a_module_is_held_when_the_lowest_byte_says_so(value: int, held: bool) -> None:
-    replay = _after(HoldModule(0x7000), value)
+    replay = _after(GetModule(0x7000), value)
     assert list(replay.registrations) == ([Registration(MODULE, (0x7000,))] if held else [])
-    _after(ReleaseModule(0x7000), 0, replay)
+    _after(PutModule(0x7000), 0, replay)
     assert replay.empty
 
 
 def test_a_hook_that_was_removed_is_gone_when_the_call_has_returned_and_not_before() -> None:
     replay = Replay()
     replay.registered([Registration("die_notifier", (0x9000,))])
-    replay.call_started(_call(RemoveHook("die_notifier", 0x9000)))
+    replay.call_started(_call(RemoveListEntry("die_notifier", 0x9000)))
     assert replay.registrations
     replay.call_returned(CallResult(0x1000, 0))
     assert not replay.registrations

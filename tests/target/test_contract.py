@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from functools import partial
 
@@ -20,7 +19,6 @@ from probekit.target.qmp import Qmp
 from probekit.target.rsp import RspTarget
 from tests.guest_fixtures import K61, only
 from tests.support.page_walk import walk
-from vm.guest import Guest
 
 pytestmark = [pytest.mark.guest, only(K61)]
 
@@ -225,20 +223,3 @@ def test_qmp_tells_the_state_its_events_and_errors(live: Live) -> None:
             qmp.execute("nonsense")
     with pytest.raises(TargetLost):
         qmp.status()
-
-
-def test_a_machine_that_ends_is_lost(transport: str) -> None:
-    with Guest.start(kernel="6.1-cloud") as guest:
-        target = connect(guest.gdb if transport == "rsp" else f"gdb:{guest.gdb}", timeout=10)
-        target.resume()
-        with Qmp(guest.qmp.removeprefix("unix:")) as qmp, contextlib.suppress(TargetLost):
-            qmp.execute("quit")
-        try:
-            reason = target.wait(10)
-            assert reason is not None and reason.kind == "exited"
-        except TargetLost:
-            pass
-        assert not target.running
-        with pytest.raises(TargetLost):
-            target.vcpus()
-        target.detach()

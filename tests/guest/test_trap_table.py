@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probekit.guest.traptable import ENTRY_SIZE, build_table, find_stub, table_size
+from probekit.guest.trap_table import ENTRY_SIZE, build_table, find_stub, table_size
 
 _addresses = st.one_of(
     st.integers(1, (1 << 64) - 1), st.integers(0, 3000).map(lambda n: 0xFFFFFFFF81000000 + n), st.integers(1, 64)

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probekit.guest.calls import AddHook, CallPurpose, RemoveHook
-from probekit.guest.traphooks import (
+from probekit.guest.calls import AddListEntry, CallPurpose, RemoveListEntry
+from probekit.guest.trap_registration import (
     EXTABLE_ENTRY,
     Fixup,
     KsymLayout,
     NotifierLayout,
     die_block,
     exception_table,
-    find_hooks,
+    find_trap_services,
     ksym_block,
 )
 
@@ -42,27 +42,27 @@ _NAMES = ["register_die_notifier", "unregister_die_notifier", "bpf_ksym_add", "b
 
 
 def test_each_kind_is_added_and_removed_by_its_own_functions() -> None:
-    services = find_hooks(lambda name: _NAMES.index(name) + 1)
+    services = find_trap_services(lambda name: _NAMES.index(name) + 1)
     point = Point()
     services.add(point, "bpf_ksym", 0x1000)
     services.remove(point, "die_notifier", 0x2000)
     services.settle(point)
     assert point.calls == [
-        (3, (0x1000,), AddHook("bpf_ksym", 0x1000)),
-        (2, (0x2000,), RemoveHook("die_notifier", 0x2000)),
+        (3, (0x1000,), AddListEntry("bpf_ksym", 0x1000)),
+        (2, (0x2000,), RemoveListEntry("die_notifier", 0x2000)),
         (5, (), None),
     ]
 
 
 @pytest.mark.parametrize("missing", _NAMES[:4])
 def test_a_kind_that_could_not_be_removed_again_is_not_available(missing: str) -> None:
-    services = find_hooks(lambda name: None if name == missing else 1)
+    services = find_trap_services(lambda name: None if name == missing else 1)
     assert len(services.functions) == 1
 
 
 def test_a_kernel_that_needs_no_wait_is_not_called() -> None:
     point = Point()
-    find_hooks(lambda _name: None).settle(point)
+    find_trap_services(lambda _name: None).settle(point)
     assert point.calls == []
 
 
