@@ -6,8 +6,8 @@ import io
 import json
 
 import pytest
-from probekit.cli.listing import list_probes
 
+from probekit.cli.list_probes import list_probes
 from probekit.errors import ProbekitError
 from probekit.ir.build import compile_program
 

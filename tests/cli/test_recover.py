@@ -30,7 +30,7 @@ def _run(monkeypatch: pytest.MonkeyPatch, done: Recovered, *argv: str) -> int:
 def test_everything_that_was_done_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(monkeypatch, _DONE) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "probekit: 1 journal(s) of a guest that has been rebooted since: nothing is left of it",
+        "probekit: 1 journal(s) of a guest that has rebooted since: there is nothing to restore",
         "probekit: 4 sites restored, 2 had their original bytes already",
         "probekit: 1 borrowed task(s) given back",
         "probekit: 4096 bytes of guest memory freed",
@@ -53,7 +53,7 @@ def test_a_problem_is_named_and_is_a_failure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _run(monkeypatch, Recovered(journals=1, problems=("a site has other bytes",))) == 1
-    assert "could not be put right: a site has other bytes" in capsys.readouterr().out
+    assert "could not be restored: a site has other bytes" in capsys.readouterr().out
 
 
 def test_json_has_every_number_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

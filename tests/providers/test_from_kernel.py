@@ -116,6 +116,6 @@ def test_tracepoints_are_counted_at_once_and_read_when_they_are_needed() -> None
 
 def test_markers_are_likely_where_the_kernel_has_a_section_of_them() -> None:
     live, _ = _live(None)
-    assert not GuestMarkers(_kernel(), live).likely
+    assert not GuestMarkers(_kernel(), live).may_exist
     markers = GuestMarkers(_kernel(**{KERNEL_MARKERS: BASE + 0x1000}), live)
-    assert markers.likely and markers.all() == ("marker", None)
+    assert markers.may_exist and markers.all() == ("marker", None)

@@ -27,12 +27,12 @@ class World:
     def add(self, items: list[Registration]) -> None:
         self.events += items
 
-    def hold(self, _point: object, _read: object, module: int) -> None:
+    def take(self, _point: object, _read: object, module: int) -> None:
         if module == self.unloading:
             raise GuestError("being unloaded")
         self.events.append(f"hold {module}")
 
-    def connect(self, _point: object, probes: object, routine: BatchRoutine, _write: object) -> None:
+    def register_probes(self, _point: object, probes: object, routine: BatchRoutine, _write: object) -> None:
         self.events.append(("connect", probes, routine))
 
 
