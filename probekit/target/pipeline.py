@@ -29,14 +29,15 @@ _OKS: Final = {
 
 
 class Pipeline:
-    """One run of requests over a stream, and the replies so far.
-
-    ``window``: the most requests in flight; ``silent``: makes the error for a request that is not answered in time.
-    """
+    """One run of requests over a stream, and the replies so far."""
 
     def __init__(
         self, packets: PacketStream, payloads: Sequence[bytes], window: int, silent: Callable[[bytes], TargetTimeout]
     ) -> None:
+        """Prepare, but send nothing yet.
+
+        ``window``: the most requests in flight. ``silent``: makes the error for a request that is not answered in time.
+        """
         self._packets = packets
         self._payloads = payloads
         self._window = window
