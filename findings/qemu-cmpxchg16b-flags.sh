@@ -6,8 +6,8 @@
 #     them (Intel SDM, volume 2, CMPXCHG8B/CMPXCHG16B)
 # seen: ZF is right. The others are the low bits of an operand of the last comparison, if popf, iret or an
 #     interrupt loaded the flags shortly before and no branch came since; cmpxchg8b does the same. It hurts
-#     whoever looks at the flags next, above all an interrupt that saves them: Linux 6.12, whose allocator
-#     uses cmpxchg16b, died of a double fault while it patched its own code
+#     whoever looks at the flags next, above all an interrupt that saves them: a Linux 6.12, whose allocator
+#     uses cmpxchg16b, once died of a double fault with such flags while it patched its own code
 # needs: Debian 12 on x86-64, python3, a Debian mirror (40 MB); 20 s
 #
 # Exits 0 when it is still so, 1 when it has changed, 3 when it could not be tried.
