@@ -8,7 +8,7 @@ sizes are bytes. The vocabulary is gdb's: all-stop, one stop reason at a time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 __all__ = ("BreakKind", "Regs", "StopReason", "Target", "Vcpu")
@@ -30,6 +30,8 @@ class Regs:
     """
     raw: bytes
     """The whole ``g`` reply, which is written back with only named registers changed."""
+    foreign_runs: int | None = field(default=None, compare=False)
+    """:attr:`Target.foreign_runs` when they were read; None where nobody counts."""
 
     def __getitem__(self, name: str) -> int:
         return self.values[name]
@@ -42,7 +44,7 @@ class Regs:
         unknown = changes.keys() - self.values.keys()
         if unknown:
             raise KeyError(f"no such register: {sorted(unknown)}")
-        return Regs(values={**self.values, **changes}, raw=self.raw)
+        return replace(self, values={**self.values, **changes})
 
     @property
     def in_user_mode(self) -> bool:
@@ -73,6 +75,10 @@ class Target(Protocol):
 
     Connecting stops the machine. ``read``, ``write`` and ``regs`` need it
     stopped: a call on a running machine raises :class:`TargetError`.
+
+    Others may stop the machine too: an operator in the hypervisor's monitor, a migration, the hypervisor itself. Such
+    a machine is *paused*. We never set it running: after ``resume`` or ``detach`` it stays as it is, until whoever
+    paused it lets it run. ``running`` is True meanwhile, and ``wait`` finds no stop.
     """
 
     @property
@@ -82,6 +88,20 @@ class Target(Protocol):
 
     @property
     def running(self) -> bool: ...
+
+    @property
+    def paused(self) -> bool:
+        """Whether somebody else has stopped the machine, as far as that is known.
+
+        It is known exactly after each call that needs the machine stopped. A machine that was found paused when we
+        connected counts as well.
+        """
+        ...
+
+    @property
+    def foreign_runs(self) -> int:
+        """How often somebody else let the machine run while we had it stopped. What was read before is outdated."""
+        ...
 
     def read(self, addr: int, size: int) -> bytes:
         """Return exactly ``size`` bytes, read in packets of the stub's size. Raises :class:`MemoryAccessError`."""
@@ -104,14 +124,19 @@ class Target(Protocol):
 
     def regs(self, vcpu: Vcpu) -> Regs: ...
 
-    def set_regs(self, vcpu: Vcpu, regs: Regs) -> None: ...
+    def set_regs(self, vcpu: Vcpu, regs: Regs) -> None:
+        """Write a vCPU's registers.
+
+        Raises :class:`MachineRan` when the machine ran, by somebody else, since ``regs`` were read: nothing is written.
+        """
+        ...
 
     def resume(self) -> None:
-        """Let every vCPU run, and return at once."""
+        """Let every vCPU run, and return at once. A paused machine stays paused until whoever paused it resumes it."""
         ...
 
     def step(self, vcpu: Vcpu) -> StopReason:
-        """Execute one instruction on one vCPU, with the others stopped."""
+        """Execute one instruction on one vCPU, with the others stopped. Raises :class:`GuestPaused` when paused."""
         ...
 
     def wait(self, timeout: float) -> StopReason | None:
@@ -130,6 +155,10 @@ class Target(Protocol):
         """Return what the hypervisor's monitor (QEMU: HMP) prints for a command. Raises :class:`UnsupportedError`."""
         ...
 
+    def own_pause(self) -> None:
+        """Take the pause for one of our own, since an earlier probekit made it: the machine may be set running."""
+        ...
+
     def detach(self) -> None:
-        """Clear our breakpoints, let the machine run, and close. Safe to call twice."""
+        """Clear our breakpoints, let the machine run unless it is paused, and close. Safe to call twice."""
         ...

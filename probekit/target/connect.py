@@ -56,21 +56,24 @@ def parse_spec(spec: str) -> TargetSpec:
     raise ProbekitError(f"not a target: {spec!r}", hint=_FORMS)
 
 
-def connect(spec: str, timeout: float = DEFAULT_TIMEOUT) -> Target:
+def connect(spec: str, timeout: float = DEFAULT_TIMEOUT, *, was_running: bool | None = None) -> Target:
     """Connect to the machine that ``spec`` names, which stops it.
 
+    ``was_running``: whether it runs now, where somebody knows (QMP); None to go by what the stub says.
     Raises :class:`ProbekitError` for a bad ``spec`` and :class:`TargetError` (with a hint) when nothing answers.
     """
     parsed = parse_spec(spec)
     match parsed.kind:
         case "tcp":
-            return RspTarget(open_tcp(parsed.address, parsed.port, timeout=timeout), name=spec, timeout=timeout)
+            stream = open_tcp(parsed.address, parsed.port, timeout=timeout)
+            return RspTarget(stream, name=spec, timeout=timeout, was_running=was_running)
         case "unix":
-            return RspTarget(open_unix(parsed.address, timeout=timeout), name=spec, timeout=timeout)
+            stream = open_unix(parsed.address, timeout=timeout)
+            return RspTarget(stream, name=spec, timeout=timeout, was_running=was_running)
         case "gdb":
             from probekit.target.gdbmi import GdbTarget  # imported here: pygdbmi is seldom needed
 
-            return GdbTarget(parsed.address, name=spec, timeout=timeout)
+            return GdbTarget(parsed.address, name=spec, timeout=timeout, was_running=was_running)
         case "none":
             raise ProbekitError("this needs a target: none was chosen", hint=_FORMS)
         case _ as never:

@@ -3,7 +3,12 @@
 An *acknowledgement* is the stub's ``+`` or ``-`` for a packet of ours. The stub
 acknowledges and answers packets in order, so any packet that arrives before the acknowledgement
 of our request is *stale* (an unsolicited stop on connect, a late reply) and is
-dropped.
+dropped. A stop packet among them says that the machine ran until then: it is kept in ``stops``.
+
+QEMU takes the first byte that it gets while the machine runs as a request to stop, and drops it.
+With ``guarded``, each exchange therefore begins with the byte 0x03. A stopped machine's stub ignores it. A running
+machine stops by it, says so by a stop packet (since QEMU 8.1 it does that for no other byte), and then
+answers the request, of which nothing is lost.
 
 Up to ``window`` requests are sent before their replies are read
 (:mod:`probekit.target.pipeline`). Stubs that may not take it (gdbsx) are asked one request at a time.
@@ -18,8 +23,9 @@ from typing import Final
 
 from probekit.errors import ProtocolError, TargetLost, TargetTimeout
 from probekit.target.packet_stream import PacketStream
-from probekit.target.packets import LinkEvent, expand_rle, frame
-from probekit.target.pipeline import Pipeline
+from probekit.target.packets import BREAK, LinkEvent, expand_rle, frame
+from probekit.target.pipeline import LOST_SECONDS, Pipeline
+from probekit.target.stop_packets import is_stop
 from probekit.target.transport import Stream
 
 __all__ = ("PacketLink",)
@@ -39,6 +45,10 @@ class PacketLink:
         """The most requests in flight."""
         self.stale = 0
         """Packets that were dropped as answers to nothing."""
+        self.stops: list[bytes] = []
+        """Stop packets among them, oldest first, until :meth:`take_stops`."""
+        self.guarded = False
+        """Whether each exchange begins with 0x03: for QEMU's stub, which understands it."""
         # Set while an exchange is under way: an exception (a signal's too) that leaves it set means that
         # replies that nothing waits for may still arrive.
         self._unfinished = False
@@ -122,9 +132,14 @@ class PacketLink:
             if event is LinkEvent.BAD_CHECKSUM:
                 self._packets.acknowledge(b"-")
 
+    def take_stops(self) -> list[bytes]:
+        """Return the stop packets that came instead of an answer since the last call."""
+        taken, self.stops = self.stops, []
+        return taken
+
     def send_break(self) -> None:
         """Send the byte 0x03, which asks the stub to stop the machine."""
-        self._packets.queue(b"\x03")
+        self._packets.queue(BREAK)
         self._packets.flush(self._deadline(None))
 
     def exchange(self, payloads: Sequence[bytes]) -> list[bytes]:
@@ -138,6 +153,10 @@ class PacketLink:
         done: list[bytes] = []
         for _ in range(_RETRIES):
             replies = self._run_pipeline(payloads[len(done) :])
+            if replies is None:  # one request was lost: no answer can be told from that to its neighbour
+                self._begin()
+                done.clear()
+                continue
             good = replies.index(None) if None in replies else len(replies)
             done += [reply for reply in replies[:good] if reply is not None]
             if len(done) == len(payloads):
@@ -145,12 +164,19 @@ class PacketLink:
                 return done
         raise ProtocolError(f"{self.name}: the stub refused a packet {_RETRIES} times as damaged")
 
-    def _run_pipeline(self, payloads: Sequence[bytes]) -> list[bytes | None]:
+    def _run_pipeline(self, payloads: Sequence[bytes]) -> list[bytes | None] | None:
+        """Return the replies; None when the machine was set running meanwhile, which cost a request."""
+        self._guard()
         pipeline = Pipeline(self._packets, payloads, self.window, self._silent)
         try:
             return pipeline.run()
         finally:
             self.stale += pipeline.stale
+            self.stops += pipeline.stops
+
+    def _guard(self) -> None:
+        if self.guarded:
+            self._packets.queue(BREAK)
 
     def _begin(self) -> None:
         """Wait until nothing arrives any more, and drop late answers to a request that was given up."""
@@ -168,6 +194,7 @@ class PacketLink:
         """Send ``payload`` until the stub acknowledges it as good."""
         packet = frame(payload)
         for _ in range(_RETRIES):
+            self._guard()
             self._packets.queue(packet)
             self._packets.flush(deadline)
             if not self.acks or self._read_acknowledgement(deadline, payload):
@@ -175,16 +202,25 @@ class PacketLink:
         raise ProtocolError(f"{self.name}: the stub refused a packet {_RETRIES} times as damaged", reply=payload)
 
     def _read_acknowledgement(self, deadline: float, payload: bytes) -> bool:
-        """Wait for the acknowledgement of what was just sent. True for ``+``; packets before it are stale."""
+        """Wait for the acknowledgement of what was just sent. True for ``+``; packets before it are stale.
+
+        A stop packet and then silence mean that the request was lost: it is to be sent again.
+        """
+        until = deadline
         for _ in range(_MAX_UNRELATED):
-            event = self._packets.next_event(deadline)
+            event = self._packets.next_event(until)
             if event is None:
+                if until < deadline:
+                    return False
                 raise self._silent(payload)
             if event is LinkEvent.ACK:
                 return True
             if event is LinkEvent.NAK:
                 return False
             self.stale += 1
+            if isinstance(event, bytes) and is_stop(expand_rle(event)):
+                self.stops.append(expand_rle(event))
+                until = min(deadline, time.monotonic() + LOST_SECONDS)
         raise ProtocolError(f"{self.name}: the stub sends packets but acknowledges none")
 
     def _read_reply(self, deadline: float, payload: bytes) -> bytes:

@@ -24,6 +24,7 @@ from zlib import adler32
 from probekit.errors import ProtocolError
 
 __all__ = (
+    "BREAK",
     "MAX_EXPANDED",
     "OK_REPLY",
     "LinkEvent",
@@ -37,6 +38,9 @@ __all__ = (
     "unescape",
     "unframe",
 )
+
+BREAK: Final = b"\x03"
+"""The byte that asks a stub to stop the machine. It is no packet."""
 
 MAX_EXPANDED: Final = 1 << 20
 """The longest reply accepted once run lengths are expanded, in bytes."""

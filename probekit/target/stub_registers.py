@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from probekit.errors import TargetError
+from probekit.errors import MachineRan, TargetError
 from probekit.target.api import Regs, Vcpu
 from probekit.target.handshake import read_layout
 from probekit.target.packets import from_hex, to_hex
@@ -37,6 +37,8 @@ class StubRegisters:
         session.select(vcpu)
         now = self._read_raw()
         layout = self._layout_for(now)
+        if session.heed_stops():
+            raise MachineRan(f"{session.name}: somebody let the machine run before registers were written")
         wanted = encode(layout, regs)
         differing = changes(layout, now, wanted)
         if not differing:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from probekit.errors import TargetError, TargetLost, UnsupportedError
 from probekit.target.api import StopReason, Vcpu
 from probekit.target.handshake import StubFeatures, negotiate
+from probekit.target.machine_state import ran_before, state_in
 from probekit.target.packet_link import PacketLink
-from probekit.target.queries import list_vcpus, printable_reply
+from probekit.target.queries import list_vcpus, printable_reply, run_monitor
 from probekit.target.stop_packets import parse_stop
 from probekit.target.transport import Stream
 
@@ -20,15 +21,20 @@ __all__ = ("StubSession",)
 class StubSession:
     """One connection to a stub. Not thread-safe."""
 
-    def __init__(self, stream: Stream, *, name: str, timeout: float) -> None:
+    def __init__(self, stream: Stream, *, name: str, timeout: float, was_running: bool | None = None) -> None:
         """Shake hands within ``timeout`` seconds; the same limit then holds for each reply.
 
+        ``was_running``: whether the machine ran until we connected, where somebody knows; None to find out.
         Raises :class:`TargetTimeout`, :class:`TargetLost`, :class:`ProtocolError`; the stream is then closed.
         """
         self.name = name
         self.link = PacketLink(stream, timeout=timeout)
         self.running = False
         """True from a resume until its stop has been read."""
+        self.paused = was_running is False
+        """Whether somebody else has stopped the machine. It then stays so when ``running`` becomes True."""
+        self.foreign_runs = 0
+        """How often somebody else let the machine run while we had it stopped."""
         self.closed = False
         self.memory_vcpu: Vcpu | None = None
         """The vCPU whose page tables memory is seen through; None: the one that stopped last."""
@@ -39,14 +45,26 @@ class StubSession:
             self.features: StubFeatures = negotiate(self.link)
             # Sent once, first: it removes all breakpoints, those of a dead client too.
             self.last_stop = self.parse_stop(self.link.request(b"?"))
+            stops = self.link.take_stops()
             if self.features.qemu:
+                self.link.guarded = True
+                if was_running is None:
+                    was_running = ran_before(self.ask_monitor, stop_seen=bool(stops))
+                self.paused = not was_running
                 self._clear_leftovers()
             self.link.timeout = max(timeout, 10.0)
             if self.last_stop.kind == "exited":
                 raise TargetError(f"{name}: the virtual machine has ended")
         except BaseException:
-            self.link.abandon()
+            self._give_up()
             raise
+
+    def _give_up(self) -> None:
+        """Close a connection that came to nothing, with the machine as it was found."""
+        if self.paused:
+            self.link.close()
+        else:
+            self.link.abandon()
 
     def _clear_leftovers(self) -> None:
         """Clear a dead client's breakpoints on every vCPU. Since QEMU 7.1 ``?`` clears only the current one's."""
@@ -65,6 +83,7 @@ class StubSession:
     def need_stopped(self) -> None:
         """Raise :class:`TargetError` when the machine runs, :class:`TargetLost` as :meth:`need_open`."""
         self.need_open()
+        self.heed_stops()
         if self.running:
             raise TargetError(f"{self.name}: the machine is running", hint="stop it first")
 
@@ -117,6 +136,30 @@ class StubSession:
         if thread is not None:
             self._thread_ids.setdefault(reason.vcpu, thread)
         return reason
+
+    def heed_stops(self) -> bool:
+        """Return whether the machine ran although we had it stopped, as stop packets say, and note that it did."""
+        stops = self.link.take_stops()
+        if not stops:
+            return False
+        self.foreign_runs += 1
+        self.paused = False
+        self._general = None  # a stop makes the vCPU that it names the general one
+        self.last_stop = self.parse_stop(stops[-1])
+        return True
+
+    def state(self) -> str:
+        """Return QEMU's name for the state of the stopped machine; empty where nobody tells."""
+        return state_in(self.ask_monitor("info status")) if self.features.qemu else ""
+
+    def ask_monitor(self, command: str) -> str:
+        """Return what the monitor prints for a command, or nothing where no monitor answers."""
+        try:
+            return run_monitor(self.link, command)
+        except TargetLost:
+            raise
+        except (TargetError, UnsupportedError):
+            return ""
 
     def note_stop(self) -> None:
         """Note that the machine has stopped."""
