@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from probekit.enabling.api import EngineLog
 from probekit.enabling.registrations import KEPT_BY_READERS, Registered
-from probekit.errors import GuestError, JournalError, required
+from probekit.errors import GuestError, GuestPaused, JournalError, required
 from probekit.guest.facts import GuestFacts
 from probekit.guest.health import resume_unless_dead
 from probekit.guest.linux import Allocation
@@ -89,6 +89,8 @@ def release(held: Holdings) -> list[str]:
 def _stop_and_free(held: Holdings) -> None:
     if held.log.borrowed:
         raise GuestError("a borrowed guest task has not come back from a call")
+    if held.target.paused:
+        raise GuestPaused("giving its memory back")
     if held.keep:
         with held.safe_point() as point:
             held.registered.stop_calls(point)

@@ -21,7 +21,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Protocol
 
-from probekit.errors import Cancelled, GuestError, JournalError, SafePointTimeout, TargetError
+from probekit.errors import Cancelled, GuestError, GuestPaused, JournalError, MachineRan, SafePointTimeout, TargetError
 from probekit.guest.call_points import LANDING, CallPoints
 from probekit.guest.calls import GENERAL_REGISTERS, CallPurpose, GuestCall, OtherCall, is_pointer
 from probekit.guest.health import check_status
@@ -35,6 +35,8 @@ _SKIP = 256
 _IF = 0x200
 _DF_TF = 0x500
 _SLICE = 0.1  # seconds between two looks at whether the user wants to stop
+_LONG_SLICE = 1.0  # seconds between two looks at whether somebody has paused the guest in the middle of a call
+_TRIES = 3
 _OTHER = OtherCall()
 _ALIVE = (2, 5)  # SIGINT, SIGTRAP; a machine that has shut down or panicked stops with another signal
 
@@ -118,6 +120,7 @@ class SafePoint:
         self._since = 0.0
         self._vcpu: Vcpu = 0
         self._saved: dict[str, int] = {}
+        self._foreign_runs: int | None = None
         self._borrowed = False
 
     def __enter__(self) -> SafePoint:
@@ -129,6 +132,13 @@ class SafePoint:
         if self._target.running:
             self._target.stop()
         check_status(self._target)
+        if self._target.paused:
+            raise GuestPaused("calling a function of its kernel")
+        self._seek()
+        return self
+
+    def _seek(self) -> None:
+        """Let the guest run until a task can be borrowed. It is stopped afterwards."""
         try:
             for addr in self._candidates:
                 self._target.set_breakpoint(addr)
@@ -137,7 +147,7 @@ class SafePoint:
             for addr in self._candidates:
                 self._target.clear_breakpoint(addr)
         self._saved = {name: regs[name] for name in GENERAL_REGISTERS}
-        return self
+        self._foreign_runs = regs.foreign_runs
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -155,6 +165,8 @@ class SafePoint:
         """
         if len(args) > len(_ARGS):
             raise ValueError("at most six arguments go in registers")
+        if self._foreign_runs not in (None, self._target.foreign_runs):
+            self._seek()  # somebody let the guest run: the task that we had has gone on
         landing = self._landing()
         frame = (self._saved["rsp"] - _SKIP) & ~15
         changes = dict(zip(_ARGS, (a & (1 << 64) - 1 for a in args), strict=False))
@@ -176,10 +188,27 @@ class SafePoint:
             if not _runs(self._target):
                 self._target.clear_breakpoint(landing)
         self._log.call_returned(frame, result)
-        finish_call(self._target, self._vcpu, self._saved)
+        self._give_back(landing, frame)
         self._borrowed = False
         self._log.call_done(frame)
         return result
+
+    def _give_back(self, landing: int, frame: int) -> None:
+        """Give the task its own registers. It loops at the landing if somebody lets the guest run, and is found again.
+
+        Raises :class:`GuestError` when it is on no vCPU then: its log entry stays, for ``recover``.
+        """
+        for _ in range(_TRIES):
+            try:
+                finish_call(self._target, self._vcpu, self._saved)
+            except MachineRan:
+                vcpu = returned_on(self._target, landing, frame)
+                if vcpu is None:
+                    break
+                self._vcpu = vcpu
+            else:
+                return
+        raise GuestError("somebody let the guest run while probekit gave a borrowed task back")
 
     def _send(self, regs: Regs, frame: int) -> None:
         """Give the task the registers of a call. When the stub refuses, look whether it has its own still."""
@@ -223,6 +252,8 @@ class SafePoint:
         deadline = time.monotonic() + self._timeout
         while True:
             stop = self._run(_SLICE)
+            if stop is None and self._target.paused:
+                deadline = time.monotonic() + self._timeout  # nobody can come here meanwhile
             if stop is None and (self._cancelled() or time.monotonic() > deadline):
                 stop = self._target.stop()  # a task that arrives at this very moment serves as well as any other
                 found = self._at_candidate(stop)
@@ -264,9 +295,11 @@ class SafePoint:
     def _await_return(self, function: int, landing: int, frame: int, timeout: float) -> int:
         deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
-            stop = self._run(left)
+            stop = self._run(min(left, _LONG_SLICE))
             if stop is None:
-                break
+                if self._target.paused:
+                    deadline = time.monotonic() + timeout  # the call goes on when the guest does
+                continue
             self._check(stop)
             vcpu = returned_on(self._target, landing, frame)
             if vcpu is not None:

@@ -16,7 +16,7 @@ from probekit.enabling.ecb import Matching
 from probekit.enabling.sites import RefusedProbe, SiteSet, find_sites, journal_size
 from probekit.enabling.speculation import Speculations
 from probekit.enabling.stop_engine.watch import WatchSite
-from probekit.errors import TargetLost, required
+from probekit.errors import GuestPaused, TargetLost, required
 from probekit.guest.health import panic_error
 from probekit.interp.state import ProgramState
 from probekit.ir.ops import Program
@@ -107,6 +107,8 @@ class GuestTracing:
         watched = [(e.probe, e.probe.watched, e.clauses) for e in matching.ecbs if e.probe.watched is not None]
         self._watches = tuple(WatchSite(len(sites) + n, *watch) for n, watch in enumerate(watched))
         self.stats |= {"sites": len(sites) + len(self._watches), "attach_pause_s": self.attachment.attach_pause}
+        if (sites or self._watches) and self.attachment.is_paused():
+            raise GuestPaused("enabling probes in it")
         probes = {s.number: s.probe for s in sites} | {w.number: w.probe for w in self._watches}
         return {number: model.ProbeIdentity(probe.id, probe.name) for number, probe in probes.items()}
 

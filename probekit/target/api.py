@@ -7,14 +7,22 @@ sizes are bytes. The vocabulary is gdb's: all-stop, one stop reason at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-__all__ = ("BreakKind", "Regs", "StopReason", "Target", "Vcpu")
+__all__ = ("BreakKind", "NoteHold", "Regs", "StopReason", "Target", "Vcpu", "ignore_hold")
 
 Vcpu = int
 """A vCPU as the stub numbers its threads (QEMU: 1, 2, ...)."""
+
+NoteHold = Callable[[bool], None]
+"""Called with True when the machine is stopped and ours to set running, with False when it runs or is paused."""
+
+
+def ignore_hold(_: bool) -> None:
+    """Do nothing: nobody wants to know whether we have the machine stopped."""
+
 
 BreakKind = Literal["software", "hardware", "watch_write", "watch_read", "watch_access"]
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from probekit.errors import GuestPaused, MemoryAccessError, TargetError, TargetLost, TargetTimeout, UnsupportedError
-from probekit.target.api import BreakKind, Regs, StopReason, Vcpu
+from probekit.target.api import BreakKind, NoteHold, Regs, StopReason, Vcpu, ignore_hold
 from probekit.target.gdb_breakpoints import GdbBreakpoints
 from probekit.target.gdb_memory import read_ranges, write_edits
 from probekit.target.gdb_pauses import GdbPauses
@@ -34,13 +34,23 @@ _SIGNALS: Final = {"SIGTRAP": 5, "SIGINT": 2, "SIGQUIT": 3, "SIGABRT": 6, "0": 2
 class GdbTarget:
     """A :class:`~probekit.target.api.Target` driven through a gdb process. Not thread-safe."""
 
-    def __init__(self, address: str, *, name: str, timeout: float = 5.0, was_running: bool | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        name: str,
+        timeout: float = 5.0,
+        was_running: bool | None = None,
+        note_hold: NoteHold = ignore_hold,
+    ) -> None:
         """Connect to ``address``: what gdb's ``target remote`` takes, ``unix:PATH``, or ``extended-remote ADDRESS``.
 
         ``was_running``: whether the machine ran until now, where somebody knows; None to find out.
+        ``note_hold``: see :data:`~probekit.target.api.NoteHold`.
         Raises :class:`UnsupportedError` without gdb, :class:`TargetError` when it cannot connect.
         """
         self._name = name
+        self._note_hold = note_hold
         self._running = False
         self._closed = False
         self._memory_vcpu: Vcpu | None = None
@@ -77,6 +87,7 @@ class GdbTarget:
         self._threads.load()
         self._last_stop = self._reason({} if stop is None else stop)
         self._pauses.note_connected(stop_seen=stop_seen, was_running=was_running)
+        self._note_hold(not self._pauses.paused)
 
     @property
     def name(self) -> str:
@@ -198,6 +209,7 @@ class GdbTarget:
 
     def _take(self, stop: Record) -> StopReason:
         """Note that the machine has stopped."""
+        self._note_hold(not self._pauses.paused)
         self._running = False
         self._threads.deselect()
         self._last_stop = self._reason(stop)
@@ -236,6 +248,7 @@ class GdbTarget:
         self._threads.deselect()
         try:
             self._gdb.command(command)
+            self._note_hold(False)
         except TargetTimeout:
             raise
         except TargetError:

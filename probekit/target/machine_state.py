@@ -2,8 +2,8 @@
 
 A client that connects stops QEMU's machine. Up to QEMU 8.0 a stop packet arrives before
 anything else if the machine ran until then, and none if it was stopped. Since 8.1 there is never one. The monitor's
-``info status`` then still tells the states that connecting does not change, such as *prelaunch* (``-S``) or *postmigrate*,
-but *paused* by an operator and *paused* by our connecting look the same.
+``info status`` then still tells the states that connecting does not change, such as *prelaunch* (``-S``) or
+*postmigrate*, but *paused* by an operator and *paused* by our connecting look the same.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SILENT_SINCE: Final = (8, 1)
 
 
 def state_in(answer: str) -> str:
-    """Return the state of a machine as QEMU names it: ``running``, ``paused``, ``debug``, ``prelaunch``, ``postmigrate`` ...
+    """Return the state of a machine as QEMU names it: ``running``, ``paused``, ``debug``, ``prelaunch`` ...
 
     ``answer``: what the monitor said to ``info status``. Empty where that says nothing.
     """

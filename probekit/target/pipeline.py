@@ -70,9 +70,8 @@ class Pipeline:
                 sent = min(total, sent + _BLOCK)
             if sent - len(replies) >= _MANY_REPLIES and not packets.outgoing:
                 time.sleep(_NAP_SECONDS)
-            limit = (
-                LOST_SECONDS if self.stops and not packets.outgoing and sent == total else deadline - time.monotonic()
-            )
+            lost = bool(self.stops) and not packets.outgoing and sent == total
+            limit = LOST_SECONDS if lost else deadline - time.monotonic()
             readable, writable = packets.stream.poll(limit, write=bool(packets.outgoing))
             if writable:
                 packets.send_some()
@@ -84,7 +83,7 @@ class Pipeline:
                     raise ProtocolError(f"{packets.name}: more replies than requests")
                 if len(replies) > before:
                     deadline = time.monotonic() + packets.timeout
-            elif self.stops and not writable and not packets.outgoing:
+            elif lost:
                 return None
             elif time.monotonic() >= deadline:
                 if 1 == total - len(replies) < total:

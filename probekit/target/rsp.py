@@ -21,7 +21,7 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from probekit.errors import GuestPaused, MachineRan, MemoryAccessError, TargetError, TargetLost, TargetTimeout
-from probekit.target.api import BreakKind, Regs, StopReason, Vcpu
+from probekit.target.api import BreakKind, NoteHold, Regs, StopReason, Vcpu, ignore_hold
 from probekit.target.handshake import StubFeatures
 from probekit.target.queries import run_monitor
 from probekit.target.stub_breakpoints import BreakpointTable
@@ -41,13 +41,22 @@ _T = TypeVar("_T")
 class RspTarget:
     """A :class:`~probekit.target.api.Target` over one stream. Connecting stops the machine. Not thread-safe."""
 
-    def __init__(self, stream: Stream, *, name: str, timeout: float = 5.0, was_running: bool | None = None) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        name: str,
+        timeout: float = 5.0,
+        was_running: bool | None = None,
+        note_hold: NoteHold = ignore_hold,
+    ) -> None:
         """Shake hands within ``timeout`` seconds; the same limit then holds for each reply.
 
         ``was_running``: whether the machine ran until now, where somebody knows; None to find out.
+        ``note_hold``: see :data:`~probekit.target.api.NoteHold`.
         Raises :class:`TargetTimeout`, :class:`TargetLost`, :class:`ProtocolError`; the stream is then closed.
         """
-        self._session = StubSession(stream, name=name, timeout=timeout, was_running=was_running)
+        self._session = StubSession(stream, name=name, timeout=timeout, was_running=was_running, note_hold=note_hold)
         self._execution = StubRunning(self._session)
         self._memory = StubMemory(self._session)
         self._registers = StubRegisters(self._session)

@@ -93,7 +93,6 @@ class StubRunning:
 
     def _look(self) -> StopReason | None:
         """Look whether a paused machine was set running. Returns a stop that nobody reported, if there was one."""
-        session = self._session
         reason = self._halt_paused()
         if reason is not None and reason.kind != "interrupt":
             return reason

@@ -7,7 +7,7 @@ are seen through it.
 from __future__ import annotations
 
 from probekit.errors import TargetError, TargetLost, UnsupportedError
-from probekit.target.api import StopReason, Vcpu
+from probekit.target.api import NoteHold, StopReason, Vcpu, ignore_hold
 from probekit.target.handshake import StubFeatures, negotiate
 from probekit.target.machine_state import ran_before, state_in
 from probekit.target.packet_link import PacketLink
@@ -21,10 +21,19 @@ __all__ = ("StubSession",)
 class StubSession:
     """One connection to a stub. Not thread-safe."""
 
-    def __init__(self, stream: Stream, *, name: str, timeout: float, was_running: bool | None = None) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        name: str,
+        timeout: float,
+        was_running: bool | None = None,
+        note_hold: NoteHold = ignore_hold,
+    ) -> None:
         """Shake hands within ``timeout`` seconds; the same limit then holds for each reply.
 
         ``was_running``: whether the machine ran until we connected, where somebody knows; None to find out.
+        ``note_hold``: see :data:`~probekit.target.api.NoteHold`.
         Raises :class:`TargetTimeout`, :class:`TargetLost`, :class:`ProtocolError`; the stream is then closed.
         """
         self.name = name
@@ -38,6 +47,7 @@ class StubSession:
         self.closed = False
         self.memory_vcpu: Vcpu | None = None
         """The vCPU whose page tables memory is seen through; None: the one that stopped last."""
+        self._note_hold = note_hold
         self._exited = False
         self._thread_ids: dict[Vcpu, bytes] = {}
         self._general: Vcpu | None = None
@@ -51,6 +61,8 @@ class StubSession:
                 if was_running is None:
                     was_running = ran_before(self.ask_monitor, stop_seen=bool(stops))
                 self.paused = not was_running
+            self._note_hold(not self.paused)
+            if self.features.qemu:
                 self._clear_leftovers()
             self.link.timeout = max(timeout, 10.0)
             if self.last_stop.kind == "exited":
@@ -129,6 +141,7 @@ class StubSession:
         self.running = True
         self._general = None
         self.link.command(packet)
+        self._note_hold(False)
 
     def parse_stop(self, packet: bytes) -> StopReason:
         """Read a stop packet. Raises :class:`ProtocolError` for any other."""
@@ -163,6 +176,7 @@ class StubSession:
 
     def note_stop(self) -> None:
         """Note that the machine has stopped."""
+        self._note_hold(not self.paused)
         self.running = False
         self._general = None
 
