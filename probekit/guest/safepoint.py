@@ -35,7 +35,7 @@ _SKIP = 256
 _IF = 0x200
 _DF_TF = 0x500
 _SLICE = 0.1  # seconds between two looks at whether the user wants to stop
-_LONG_SLICE = 1.0  # seconds between two looks at whether somebody has paused the guest in the middle of a call
+_LONG_SLICE = 1.0  # the same, in a call, while somebody has paused the guest
 _TRIES = 3
 _OTHER = OtherCall()
 _ALIVE = (2, 5)  # SIGINT, SIGTRAP; a machine that has shut down or panicked stops with another signal
@@ -106,8 +106,8 @@ class SafePoint:
 
         ``call_points``: where a task may be borrowed, and where its calls come back. ``log``: see :class:`CallLog`.
         ``timeout``: seconds until entering raises :class:`SafePointTimeout`.
-        ``cancelled``: called while waiting; entering raises :class:`Cancelled` when it returns True. It is never
-        called inside a guest call, so a borrowed task is given back first.
+        ``cancelled``: called while waiting; entering raises :class:`Cancelled` when it returns True. It is not
+        called inside a guest call, so a borrowed task is given back first, unless somebody has paused the guest.
         ``clock``: counts every pause.
         """
         self._target = target
@@ -295,11 +295,12 @@ class SafePoint:
     def _await_return(self, function: int, landing: int, frame: int, timeout: float) -> int:
         deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
-            stop = self._run(min(left, _LONG_SLICE))
-            if stop is None:
-                if self._target.paused:
-                    deadline = time.monotonic() + timeout  # the call goes on when the guest does
+            stop = self._run(min(left, _LONG_SLICE) if self._target.paused else left)
+            if stop is None and self._target.paused and not self._cancelled():
+                deadline = time.monotonic() + timeout  # the call goes on when the guest does
                 continue
+            if stop is None:
+                break
             self._check(stop)
             vcpu = returned_on(self._target, landing, frame)
             if vcpu is not None:

@@ -84,7 +84,7 @@ class Attachment:
         self.peek = KernelPeek(kernel.address_space, self.clock, self._ram_spans, levels, looking)
         self._qmp = qmp
         self.stacks = GuestStacks(kernel, self.peek)
-        self._liveness = LivenessMonitor(self._ticks, self.same_boot, self.panicked)
+        self._liveness = LivenessMonitor(self._ticks, self.same_boot, self.panicked, stopped_ticks=self._stopped_ticks)
         self.attach_pause = 0.0
         """Seconds for which attaching stopped the guest."""
 
@@ -201,10 +201,14 @@ class Attachment:
                 self._liveness.look()
 
     def _ticks(self) -> int | None:
+        return self._ticks_by(self._ram_text.read_many) if self._ram_text is not None else None
+
+    def _stopped_ticks(self) -> int | None:
+        return self._ticks_by(self.text.read_many)
+
+    def _ticks_by(self, read_many: Callable[[Sequence[tuple[int, int]]], list[bytes | None]]) -> int | None:
         jiffies = self.kernel.find("jiffies_64", "jiffies")
-        if jiffies is None or self._ram_text is None:
-            return None
-        data = self._ram_text.read_many([(jiffies, 8)])[0]
+        data = read_many([(jiffies, 8)])[0] if jiffies is not None else None
         return int.from_bytes(data, "little") if data is not None else None
 
     def system_calls(self) -> SystemCalls:

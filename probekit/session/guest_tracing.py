@@ -216,10 +216,11 @@ class GuestTracing:
             self._overhead.stop()
         clock.longest, longest = 0.0, clock.longest
         try:
-            if not self._still_there():
+            gone = self._why_gone(engine)
+            if gone:
                 log.forget()
                 self._engine = self._log = None
-                return None, ["the traced guest has rebooted or panicked; there is nothing to restore"]
+                return None, [f"{gone}; there is nothing to restore"]
             problems = engine.disable()
         except TargetLost as error:
             self.give_up(error)
@@ -245,10 +246,13 @@ class GuestTracing:
         self._engine = self._log = None
         return drained, [f"not everything could be undone: {text}" for text in problems]
 
-    def _still_there(self) -> bool:
-        """Return whether the kernel that was changed still runs.
+    def _why_gone(self, engine: Engine) -> str:
+        """Return why the kernel that was changed is no longer there, or an empty string.
 
-        After a reboot the same addresses hold something else. After a panic no vCPU comes by a safe point any more.
+        After a reboot the same addresses hold something else, and so they do after a snapshot was loaded. After a
+        panic no vCPU comes by a safe point any more.
         """
         with self.attachment.clock.paused():
-            return self.attachment.same_boot() and not self.attachment.panicked()
+            if not self.attachment.same_boot() or self.attachment.panicked():
+                return "the traced guest has rebooted or panicked"
+            return "" if engine.is_in_place() else "a snapshot of the guest from before this trace was loaded"

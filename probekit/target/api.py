@@ -148,7 +148,10 @@ class Target(Protocol):
         ...
 
     def wait(self, timeout: float) -> StopReason | None:
-        """Return the next stop, or None when ``timeout`` seconds pass and the machine still runs."""
+        """Return the next stop, or None when ``timeout`` seconds pass and the machine still runs.
+
+        None as well as soon as somebody pauses it.
+        """
         ...
 
     def stop(self, timeout: float = 10.0) -> StopReason:

@@ -196,7 +196,7 @@ class GdbTarget:
                     self._look()
                 elif stop is not None and self._pauses.is_pause(stop):
                     self._pauses.paused = True
-                    continue
+                    return None
             except TargetLost:
                 self._close()
                 raise

@@ -53,7 +53,10 @@ class StubRunning:
             session.link.take_stops()  # somebody had set it running: it runs again
 
     def wait(self, deadline: float) -> StopReason | None:
-        """Return the next stop of the running machine that is no pause, or None at ``deadline``."""
+        """Return the next stop of the running machine that is no pause, or None at ``deadline``.
+
+        None as well as soon as a pause begins, so that the caller can look at ``paused``.
+        """
         session = self._session
         while True:
             until = min(deadline, time.monotonic() + _LOOK_SECONDS) if session.paused else deadline
@@ -68,6 +71,7 @@ class StubRunning:
                 session.paused = False
                 return reason
             self._pause("paused")
+            return None
 
     def halt(self, deadline: float) -> StopReason | None:
         """Stop the running machine. Returns why it stopped, which may be another reason, or None at ``deadline``."""

@@ -187,6 +187,10 @@ class StopEngine:
         """Evaluate no clause from now on; stops are still served."""
         self._silent = True
 
+    def is_in_place(self) -> bool:
+        """See :meth:`probekit.enabling.api.Engine.is_in_place`."""
+        return self._slots.is_in_place()
+
     def disable(self) -> list[str]:
         """Clear breakpoints and watchpoints, and free the slots once no task can be in one; safe to call twice.
 
