@@ -52,6 +52,8 @@ class PacketLink:
         # Set while an exchange is under way: an exception (a signal's too) that leaves it set means that
         # replies that nothing waits for may still arrive.
         self._unfinished = False
+        # Whether the request under way was sent again because it seemed lost.
+        self._resent = False
 
     @property
     def name(self) -> str:
@@ -99,7 +101,7 @@ class PacketLink:
         self._begin()
         self._send_acknowledged(payload, deadline)
         reply = self._read_reply(deadline, payload)
-        self._unfinished = False
+        self._unfinished = self._resent  # what was taken for lost may only have been late
         return reply
 
     def request_more(self, payload: bytes, *, timeout: float | None = None) -> bytes:
@@ -117,7 +119,7 @@ class PacketLink:
         deadline = self._deadline(None)
         self._begin()
         self._send_acknowledged(payload, deadline)
-        self._unfinished = False
+        self._unfinished = self._resent
 
     def next_packet(self, seconds: float) -> bytes | None:
         """Return the next packet that comes unasked (a stop), or None after ``seconds``."""
@@ -166,17 +168,14 @@ class PacketLink:
 
     def _run_pipeline(self, payloads: Sequence[bytes]) -> list[bytes | None] | None:
         """Return the replies; None when the machine was set running meanwhile, which cost a request."""
-        self._guard()
-        pipeline = Pipeline(self._packets, payloads, self.window, self._silent)
+        # In a row the stub waits for the acknowledgement of its last reply: before that it drops any byte but "$".
+        guard = b"+" + BREAK if self.guarded else b""
+        pipeline = Pipeline(self._packets, payloads, self.window, self._silent, guard)
         try:
             return pipeline.run()
         finally:
             self.stale += pipeline.stale
             self.stops += pipeline.stops
-
-    def _guard(self) -> None:
-        if self.guarded:
-            self._packets.queue(BREAK)
 
     def _begin(self) -> None:
         """Wait until nothing arrives any more, and drop late answers to a request that was given up."""
@@ -189,16 +188,19 @@ class PacketLink:
                 self.stale += 1
             packets.incoming.clear()
         self._unfinished = True
+        self._resent = False
 
     def _send_acknowledged(self, payload: bytes, deadline: float) -> None:
         """Send ``payload`` until the stub acknowledges it as good."""
         packet = frame(payload)
+        guard = BREAK if self.guarded else b""
         for _ in range(_RETRIES):
-            self._guard()
-            self._packets.queue(packet)
+            self._packets.queue(guard + packet)
             self._packets.flush(deadline)
             if not self.acks or self._read_acknowledgement(deadline, payload):
                 return
+            if self._resent:
+                guard = b"+" + BREAK  # it waits for the acknowledgement of its stop packet
         raise ProtocolError(f"{self.name}: the stub refused a packet {_RETRIES} times as damaged", reply=payload)
 
     def _read_acknowledgement(self, deadline: float, payload: bytes) -> bool:
@@ -211,6 +213,7 @@ class PacketLink:
             event = self._packets.next_event(until)
             if event is None:
                 if until < deadline:
+                    self._resent = True
                     return False
                 raise self._silent(payload)
             if event is LinkEvent.ACK:

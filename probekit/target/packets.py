@@ -84,9 +84,9 @@ def frame(payload: bytes) -> bytes:
     return b"$%b#%02x" % (payload, checksum(payload))
 
 
-def frame_many(payloads: Iterable[bytes]) -> bytes:
-    """Return many packets in one buffer, in order."""
-    return b"".join([b"$%b#%02x" % (p, checksum(p)) for p in payloads])
+def frame_many(payloads: Iterable[bytes], between: bytes = b"") -> bytes:
+    """Return many packets in one buffer, in order. ``between``: bytes between each two of them."""
+    return between.join([b"$%b#%02x" % (p, checksum(p)) for p in payloads])
 
 
 def unframe(buffer: bytes | bytearray, start: int) -> tuple[LinkEvent | bytes | None, int]:

@@ -35,16 +35,23 @@ _OKS: Final = {
 class Pipeline:
     """One run of requests over a stream, and the replies so far.
 
-    ``window``: the most requests in flight; ``silent``: makes the error for a request that is not answered in time.
+    ``window``: the most requests in flight; ``silent``: makes the error for a request that is not answered in time;
+    ``guard``: bytes before each request.
     """
 
     def __init__(
-        self, packets: PacketStream, payloads: Sequence[bytes], window: int, silent: Callable[[bytes], TargetTimeout]
+        self,
+        packets: PacketStream,
+        payloads: Sequence[bytes],
+        window: int,
+        silent: Callable[[bytes], TargetTimeout],
+        guard: bytes = b"",
     ) -> None:
         self._packets = packets
         self._payloads = payloads
         self._window = window
         self._silent = silent
+        self._guard = guard
         self._replies: list[bytes | None] = []
         # In ack mode: the acknowledgements beyond the replies read so far, oldest first.
         self._acks: list[bool] = []
@@ -66,7 +73,8 @@ class Pipeline:
         deadline = time.monotonic() + packets.timeout
         while len(replies) < total:
             if not packets.outgoing and sent < total and sent - len(replies) <= self._window - _BLOCK:
-                packets.outgoing = memoryview(frame_many(payloads[sent : sent + _BLOCK]))
+                block = frame_many(payloads[sent : sent + _BLOCK], self._guard)
+                packets.outgoing = memoryview(self._guard + block)
                 sent = min(total, sent + _BLOCK)
             if sent - len(replies) >= _MANY_REPLIES and not packets.outgoing:
                 time.sleep(_NAP_SECONDS)

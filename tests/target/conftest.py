@@ -1,15 +1,29 @@
-"""One guest for each module that needs it, idle but for one busy loop of system calls."""
+"""One guest for each module that needs it, idle but for one busy loop of system calls; and scripted stubs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
+from scripted_stub import ScriptedStub
 
 from probekit.target.api import Target
 from probekit.target.connect import connect
 from vm.guest import Guest
+
+
+@pytest.fixture
+def stubs() -> Iterator[Callable[..., ScriptedStub]]:
+    made: list[ScriptedStub] = []
+
+    def make(**options: object) -> ScriptedStub:
+        made.append(ScriptedStub(**options))
+        return made[-1]
+
+    yield make
+    for stub in made:
+        stub.close()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from scripted_stub import Faults, ScriptedStub
@@ -19,19 +19,6 @@ from probekit.errors import (
 from probekit.target.rsp import RspTarget
 
 Connect = Callable[..., tuple[RspTarget, ScriptedStub]]
-
-
-@pytest.fixture
-def stubs() -> Iterator[Callable[..., ScriptedStub]]:
-    made: list[ScriptedStub] = []
-
-    def make(**options: object) -> ScriptedStub:
-        made.append(ScriptedStub(**options))
-        return made[-1]
-
-    yield make
-    for stub in made:
-        stub.close()
 
 
 @pytest.fixture
