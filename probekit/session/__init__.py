@@ -4,6 +4,7 @@ Attaching:
 
 - ``api``             what ``import probekit`` offers
 - ``attach``          from a target string to an :class:`~probekit.session.attach.Attachment`
+- ``opening``         connects, and finds out whether the guest runs or somebody has paused it
 - ``lock``            one probekit per guest
 - ``guest_types``     types, symbols and prototypes of the guest's kernel, for the compiler
 
