@@ -302,18 +302,18 @@ def _read_guest(spec: str, opened: Connection, lock: Lock, options: AttachOption
     """Find the kernel, and what an earlier probekit may have left. Repeats it if the guest ran meanwhile."""
     target = opened.target
     check_status(target)
-    for _ in range(_TRIES):
-        runs = target.foreign_runs
+    tries = 0
+    while True:
+        runs, tries = target.foreign_runs, tries + 1
         try:
             kernel = open_kernel(target, symbols_file=options.symbols, cache=options.cache, progress=options.progress)
             attachment = Attachment(spec, target, kernel, lock, options, opened.qmp)
             _check_leftovers(attachment)
         except (GuestError, MemoryAccessError):
-            if target.foreign_runs == runs:
+            if target.foreign_runs == runs or tries == _TRIES:
                 raise
         else:
             return attachment
-    raise GuestError("somebody lets the guest run again and again while probekit reads it", hint="try again")
 
 
 def _check_leftovers(attachment: Attachment) -> None:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ("Run",)
 
+_PAUSED = "the guest is paused; tracing goes on when it runs again"
 _LONGEST_WAIT = 0.2  # seconds until a signal is noticed
 
 
@@ -213,9 +214,7 @@ class Run:
         paused = attachment.target.paused
         if paused != self._paused:
             self._paused = paused
-            yield model.Message(
-                "the guest is paused; tracing goes on when it runs again" if paused else "the guest runs again"
-            )
+            yield model.Message(_PAUSED if paused else "the guest runs again")
 
     def _switch(self) -> Iterator[Event]:
         """Read the records of the host's own probes, and set when they are read next."""

@@ -15,10 +15,10 @@ Rules kept here, each learnt from a stub:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Final, TypeVar
+from typing import Final
 
 from probekit.errors import GuestPaused, MachineRan, MemoryAccessError, TargetError, TargetLost, TargetTimeout
 from probekit.target.api import BreakKind, NoteHold, Regs, StopReason, Vcpu, ignore_hold
@@ -34,8 +34,6 @@ from probekit.target.transport import Stream
 __all__ = ("RspTarget",)
 
 _STEP_SECONDS: Final = 10.0
-_TRIES: Final = 3
-_T = TypeVar("_T")
 
 
 class RspTarget:
@@ -104,7 +102,7 @@ class RspTarget:
 
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
         """See :meth:`Target.read_many`."""
-        return self._repeated(lambda: self._memory.read_many(ranges))
+        return self._memory.read_many(ranges)
 
     def write(self, addr: int, data: bytes) -> None:
         """See :meth:`Target.write`."""
@@ -112,8 +110,7 @@ class RspTarget:
 
     def write_many(self, edits: Iterable[tuple[int, bytes]]) -> None:
         """See :meth:`Target.write_many`. Edits without a gap between them share a packet."""
-        pairs = list(edits)
-        self._repeated(lambda: self._memory.write_many(pairs))
+        self._memory.write_many(edits)
 
     def physical_memory(self) -> AbstractContextManager[None]:
         """Make every address that is read or written a guest *physical* one within the context.
@@ -126,11 +123,11 @@ class RspTarget:
 
     def vcpus(self) -> tuple[Vcpu, ...]:
         """See :meth:`Target.vcpus`. The stub is asked each time."""
-        return self._repeated(self._session.vcpus)
+        return self._session.repeated(self._session.vcpus)
 
     def regs(self, vcpu: Vcpu) -> Regs:
         """See :meth:`Target.regs`."""
-        regs = self._repeated(lambda: self._registers.read(vcpu))
+        regs = self._session.repeated(lambda: self._registers.read(vcpu))
         return replace(regs, foreign_runs=self._session.foreign_runs)
 
     def set_regs(self, vcpu: Vcpu, regs: Regs) -> None:
@@ -139,14 +136,6 @@ class RspTarget:
         if regs.foreign_runs not in (None, self._session.foreign_runs):
             raise MachineRan(f"{self.name}: somebody let the machine run before registers were written")
         self._registers.write(vcpu, regs)
-
-    def _repeated(self, work: Callable[[], _T]) -> _T:
-        """Do what can be done twice, and again if the machine ran meanwhile: it may have been about another vCPU."""
-        for _ in range(_TRIES):
-            result = work()
-            if not self._session.heed_stops():
-                return result
-        raise MachineRan(f"{self.name}: somebody lets the machine run again and again while probekit has it stopped")
 
     # Running
 

@@ -23,9 +23,8 @@ class StubMemory:
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
         """See :meth:`probekit.target.api.Target.read_many`."""
         session = self._session
-        session.select_for_memory()
         plan = plan_reads(ranges, session.features.read_size)
-        replies = session.link.exchange([b"m%x,%x" % piece for piece in plan.pieces])
+        replies = session.exchange_memory([b"m%x,%x" % piece for piece in plan.pieces])
         return join_replies(plan, replies, self._read_rest)
 
     def _read_rest(self, addr: int, size: int) -> bytes:
@@ -35,9 +34,8 @@ class StubMemory:
     def write_many(self, edits: Iterable[tuple[int, bytes]]) -> None:
         """See :meth:`probekit.target.api.Target.write_many`. Edits without a gap between them share a packet."""
         session = self._session
-        session.select_for_memory()
         pieces = plan_writes(edits, session.features.write_size)
-        replies = session.link.exchange([b"M%x,%x:%b" % (addr, len(data), to_hex(data)) for addr, data in pieces])
+        replies = session.exchange_memory([b"M%x,%x:%b" % (addr, len(data), to_hex(data)) for addr, data in pieces])
         if replies.count(b"OK") == len(replies):
             return
         for (addr, data), reply in zip(pieces, replies, strict=True):

@@ -6,7 +6,11 @@ are seen through it.
 
 from __future__ import annotations
 
-from probekit.errors import TargetError, TargetLost, UnsupportedError
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, TypeVar
+
+from probekit.errors import MachineRan, TargetError, TargetLost, UnsupportedError
 from probekit.target.api import NoteHold, StopReason, Vcpu, ignore_hold
 from probekit.target.handshake import StubFeatures, negotiate
 from probekit.target.machine_state import ran_before, state_in
@@ -16,6 +20,10 @@ from probekit.target.stop_packets import parse_stop
 from probekit.target.transport import Stream
 
 __all__ = ("StubSession",)
+
+_PART: Final = 512  # requests for memory that are repeated together
+_TRIES: Final = 10
+_T = TypeVar("_T")
 
 
 class StubSession:
@@ -160,6 +168,29 @@ class StubSession:
         self._general = None  # a stop makes the vCPU that it names the general one
         self.last_stop = self.parse_stop(stops[-1])
         return True
+
+    def repeated(self, work: Callable[[], _T]) -> _T:
+        """Do what can be done twice, and again if the machine ran meanwhile: it may have been about another vCPU."""
+        for _ in range(_TRIES):
+            result = work()
+            if not self.heed_stops():
+                return result
+        raise MachineRan(f"{self.name}: somebody lets the machine run again and again while probekit has it stopped")
+
+    def exchange_memory(self, payloads: Sequence[bytes]) -> list[bytes]:
+        """Return the replies to memory requests, seen through the vCPU that is chosen for it.
+
+        They are sent in parts, of which each is repeated alone if somebody let the machine run meanwhile.
+        """
+        self.need_stopped()
+        replies: list[bytes] = []
+        for start in range(0, len(payloads), _PART):
+            replies += self.repeated(partial(self._exchange_part, payloads[start : start + _PART]))
+        return replies
+
+    def _exchange_part(self, payloads: Sequence[bytes]) -> list[bytes]:
+        self.select_for_memory()
+        return self.link.exchange(payloads)
 
     def state(self) -> str:
         """Return QEMU's name for the state of the stopped machine; empty where nobody tells."""

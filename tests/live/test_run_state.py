@@ -180,7 +180,8 @@ def test_ended_while_paused(guest: Guest, probekit: Probekit, operator: Operator
     done = running.finish(signal.SIGINT)
     assert time.monotonic() - begun < 10
     assert done.table("n")[()] == CALLS * guest.smp
-    assert "the guest is paused" in done.stderr and "left behind" in done.stderr
+    said = " ".join(event["text"] for event in done.of("message"))
+    assert "the guest is paused" in said and "left behind" in said
     still(operator, 0.2)
     paused = probekit.recover()
     assert paused.status != 0 and "the guest is paused" in paused.stdout + paused.stderr
