@@ -16,7 +16,7 @@ a red zone. We skip 256 bytes all the same.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Protocol
@@ -36,7 +36,7 @@ _IF = 0x200
 _DF_TF = 0x500
 _SLICE = 0.1  # seconds between two looks at whether the user wants to stop
 _LONG_SLICE = 1.0  # the same, in a call, while somebody has paused the guest
-_TRIES = 3
+_TRIES = 10
 _OTHER = OtherCall()
 _ALIVE = (2, 5)  # SIGINT, SIGTRAP; a machine that has shut down or panicked stops with another signal
 
@@ -74,9 +74,15 @@ class NoCallLog:
         """Keep nothing."""
 
 
-def finish_call(target: Target, vcpu: Vcpu, saved: Mapping[str, int]) -> None:
-    """Put a borrowed task's own registers back on the vCPU where it returned."""
-    target.set_regs(vcpu, target.regs(vcpu).replace(**{name: saved[name] for name in GENERAL_REGISTERS}))
+def finish_call(target: Target, vcpu: Vcpu, saved: Mapping[str, int], *, landing: int, rsp: int) -> None:
+    """Put a borrowed task's own registers back on the vCPU where it returned to ``landing`` with ``rsp``.
+
+    Raises :class:`MachineRan`, with nothing written, when somebody let the guest run and it may be elsewhere.
+    """
+    regs = target.regs(vcpu)
+    if (regs["rip"], regs["rsp"]) != (landing, rsp):
+        raise MachineRan(f"{target.name}: somebody let the guest run, and a borrowed task went to another vCPU")
+    target.set_regs(vcpu, regs.replace(**{name: saved[name] for name in GENERAL_REGISTERS}))
 
 
 def returned_on(target: Target, landing: int, rsp: int) -> Vcpu | None:
@@ -165,8 +171,17 @@ class SafePoint:
         """
         if len(args) > len(_ARGS):
             raise ValueError("at most six arguments go in registers")
-        if self._foreign_runs not in (None, self._target.foreign_runs):
-            self._seek()  # somebody let the guest run: the task that we had has gone on
+        for _ in range(_TRIES):
+            try:
+                return self._call(function, args, timeout, purpose)
+            except MachineRan:
+                if self._borrowed:
+                    raise
+                self._seek()  # the task that we had has gone on
+        raise GuestError("somebody lets the guest run again and again while probekit has it stopped")
+
+    def _call(self, function: int, args: Sequence[int], timeout: float, purpose: CallPurpose) -> int:
+        """Call a guest function once. Raises :class:`MachineRan`, with nothing changed, when the task has gone on."""
         landing = self._landing()
         frame = (self._saved["rsp"] - _SKIP) & ~15
         changes = dict(zip(_ARGS, (a & (1 << 64) - 1 for a in args), strict=False))
@@ -176,6 +191,7 @@ class SafePoint:
         self._log.call_started(GuestCall(self._vcpu, self._saved, landing, frame, purpose))
         self._borrowed = True
         try:
+            self._check_task()  # at the last moment: the log takes its time
             self._target.write(frame - 8, landing.to_bytes(8, "little"))
             self._target.set_breakpoint(landing)
         except TargetError:
@@ -188,32 +204,42 @@ class SafePoint:
             if not _runs(self._target):
                 self._target.clear_breakpoint(landing)
         self._log.call_returned(frame, result)
-        self._give_back(landing, frame)
+        self._give_back(function, landing, frame, timeout)
         self._borrowed = False
         self._log.call_done(frame)
         return result
 
-    def _give_back(self, landing: int, frame: int) -> None:
+    def _check_task(self) -> None:
+        """Raise :class:`MachineRan` when somebody let the guest run since the task was found."""
+        self._target.regs(self._vcpu)
+        if self._foreign_runs not in (None, self._target.foreign_runs):
+            raise MachineRan("somebody let the guest run before a function of its kernel was called")
+
+    def _give_back(self, function: int, landing: int, frame: int, timeout: float) -> None:
         """Give the task its own registers. It loops at the landing if somebody lets the guest run, and is found again.
 
-        Raises :class:`GuestError` when it is on no vCPU then: its log entry stays, for ``recover``.
+        Raises :class:`GuestError` when that does not succeed: its log entry stays, for ``recover``.
         """
         for _ in range(_TRIES):
             try:
-                finish_call(self._target, self._vcpu, self._saved)
-            except MachineRan:
-                vcpu = returned_on(self._target, landing, frame)
-                if vcpu is None:
-                    break
-                self._vcpu = vcpu
-            else:
+                finish_call(self._target, self._vcpu, self._saved, landing=landing, rsp=frame)
                 return
-        raise GuestError("somebody let the guest run while probekit gave a borrowed task back")
+            except MachineRan:
+                self._target.set_breakpoint(landing)
+                try:
+                    self._await_return(function, landing, frame, timeout)
+                finally:
+                    if not _runs(self._target):
+                        self._target.clear_breakpoint(landing)
+        raise GuestError("somebody let the guest run again and again while probekit gave a borrowed task back")
 
     def _send(self, regs: Regs, frame: int) -> None:
         """Give the task the registers of a call. When the stub refuses, look whether it has its own still."""
         try:
             self._target.set_regs(self._vcpu, regs)
+        except MachineRan:
+            self._keep_task(frame)
+            raise
         except TargetError:
             with suppress(TargetError):
                 now = self._target.regs(self._vcpu)
@@ -289,7 +315,8 @@ class SafePoint:
             if regs["rip"] in self._candidates and not regs.in_user_mode:
                 if regs["eflags"] & _IF:
                     return vcpu, regs
-                self._pass(vcpu, regs)
+                with suppress(MachineRan):  # then it stops here again
+                    self._pass(vcpu, regs)
         return None
 
     def _await_return(self, function: int, landing: int, frame: int, timeout: float) -> int:

@@ -120,7 +120,8 @@ class _Undo:
         for call in self._log.calls:
             if self._untouched(call):
                 self._log.call_done(call.rsp)
-        self._finish_returned()
+        with suppress(MachineRan):
+            self._finish_returned()
         if self._log.calls and self._target.paused:
             self._problems.append("the guest is paused: a borrowed task can only come back when it runs")
         elif self._log.calls:
@@ -163,7 +164,7 @@ class _Undo:
             vcpu = self._returned_on(call)
             if vcpu is not None:
                 self._log.call_returned(call.rsp, self._target.regs(vcpu)["rax"])
-                finish_call(self._target, vcpu, call.regs)
+                finish_call(self._target, vcpu, call.regs, landing=call.return_addr, rsp=call.rsp)
                 self._log.call_done(call.rsp)
 
     def _returned_on(self, call: GuestCall) -> Vcpu | None:
