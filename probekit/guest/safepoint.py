@@ -191,8 +191,7 @@ class SafePoint:
         self._log.call_started(GuestCall(self._vcpu, self._saved, landing, frame, purpose))
         self._borrowed = True
         try:
-            self._check_task()  # at the last moment: the log takes its time
-            self._target.write(frame - 8, landing.to_bytes(8, "little"))
+            self._write_slot(frame - 8, landing.to_bytes(8, "little"))
             self._target.set_breakpoint(landing)
         except TargetError:
             self._keep_task(frame)
@@ -209,11 +208,12 @@ class SafePoint:
         self._log.call_done(frame)
         return result
 
-    def _check_task(self) -> None:
-        """Raise :class:`MachineRan` when somebody let the guest run since the task was found."""
-        self._target.regs(self._vcpu)
-        if self._foreign_runs not in (None, self._target.foreign_runs):
-            raise MachineRan("somebody let the guest run before a function of its kernel was called")
+    def _write_slot(self, addr: int, data: bytes) -> None:
+        """Write below the task's stack pointer, unless the task has gone on, which may need that memory now."""
+        if self._foreign_runs is None:
+            self._target.write(addr, data)
+        else:
+            self._target.write_once(addr, data, self._foreign_runs)
 
     def _give_back(self, function: int, landing: int, frame: int, timeout: float) -> None:
         """Give the task its own registers. It loops at the landing if somebody lets the guest run, and is found again.

@@ -121,6 +121,13 @@ class Target(Protocol):
 
     def write(self, addr: int, data: bytes) -> None: ...
 
+    def write_once(self, addr: int, data: bytes, foreign_runs: int) -> None:
+        """Write a few bytes unless the machine ran since :attr:`foreign_runs` was so.
+
+        Raises :class:`MachineRan`, with nothing written, :class:`MemoryAccessError`.
+        """
+        ...
+
     def write_many(self, edits: Iterable[tuple[int, bytes]]) -> None:
         """Write many ``(addr, data)`` at once, pipelined, in order.
 

@@ -136,6 +136,10 @@ class GdbTarget:
         """See :meth:`Target.write`."""
         self.write_many([(addr, data)])
 
+    def write_once(self, addr: int, data: bytes, foreign_runs: int) -> None:
+        """Write all of ``data``: gdb does not say whether somebody let the machine run."""
+        self.write(addr, data)
+
     def write_many(self, edits: Iterable[tuple[int, bytes]]) -> None:
         """See :meth:`Target.write_many`."""
         self._select_for_memory()

@@ -108,6 +108,13 @@ class RspTarget:
         """See :meth:`Target.write`."""
         self.write_many([(addr, data)])
 
+    def write_once(self, addr: int, data: bytes, foreign_runs: int) -> None:
+        """See :meth:`Target.write_once`."""
+        self._session.need_stopped()
+        if foreign_runs != self._session.foreign_runs:
+            raise MachineRan(f"{self.name}: somebody let the machine run before memory was written")
+        self._memory.write_once(addr, data)
+
     def write_many(self, edits: Iterable[tuple[int, bytes]]) -> None:
         """See :meth:`Target.write_many`. Edits without a gap between them share a packet."""
         self._memory.write_many(edits)

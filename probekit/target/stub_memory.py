@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 
-from probekit.errors import MemoryAccessError, UnsupportedError
+from probekit.errors import MachineRan, MemoryAccessError, UnsupportedError
 from probekit.target.memory_packets import join_replies, plan_reads, plan_writes
 from probekit.target.packets import to_hex
 from probekit.target.queries import printable_reply
@@ -45,6 +45,17 @@ class StubMemory:
                     addr=addr,
                     size=len(data),
                 )
+
+    def write_once(self, addr: int, data: bytes) -> None:
+        """Write what fits in one packet. Raises :class:`MachineRan`, with nothing written, when the machine runs."""
+        session = self._session
+        session.select_for_memory()
+        reply = session.link.request_once(b"M%x,%x:%b" % (addr, len(data), to_hex(data)))
+        if session.heed_stops() or reply is None:
+            raise MachineRan(f"{session.name}: somebody let the machine run before memory was written")
+        if reply != b"OK":
+            message = f"guest memory {addr:#x} ({len(data)} bytes) cannot be written: {printable_reply(reply)}"
+            raise MemoryAccessError(message, addr=addr, size=len(data))
 
     @contextlib.contextmanager
     def physical(self) -> Iterator[None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from probekit.errors import MachineRan, TargetError
 from probekit.target.api import Regs, Vcpu
 from probekit.target.handshake import read_layout
@@ -43,10 +45,24 @@ class StubRegisters:
         differing = changes(layout, now, wanted)
         if not differing:
             return
+        if session.features.qemu:
+            self._write_at_once(vcpu, differing, wanted)
+            return
         replies = session.link.exchange([b"P%x=%b" % (number, to_hex(data)) for number, data in differing])
         if b"" in replies:
             session.expect_ok(b"G" + to_hex(wanted), "writing registers")
         elif replies.count(b"OK") != len(replies):
+            raise TargetError(f"{session.name}: the stub refused to write registers of vCPU {vcpu}")
+
+    def _write_at_once(self, vcpu: Vcpu, differing: Sequence[tuple[int, bytes]], wanted: bytes) -> None:
+        """Write registers by one packet, which is lost as a whole if somebody lets the machine run at this moment."""
+        session = self._session
+        number, data = differing[0]
+        packet = b"P%x=%b" % (number, to_hex(data)) if len(differing) == 1 else b"G" + to_hex(wanted)
+        reply = session.link.request_once(packet)
+        if session.heed_stops() or reply is None:
+            raise MachineRan(f"{session.name}: somebody let the machine run before registers were written")
+        if reply != b"OK":
             raise TargetError(f"{session.name}: the stub refused to write registers of vCPU {vcpu}")
 
     def _read_raw(self) -> bytes:

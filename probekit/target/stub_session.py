@@ -7,7 +7,6 @@ are seen through it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Final, TypeVar
 
 from probekit.errors import MachineRan, TargetError, TargetLost, UnsupportedError
@@ -22,7 +21,8 @@ from probekit.target.transport import Stream
 __all__ = ("StubSession",)
 
 _PART: Final = 512  # requests for memory that are repeated together
-_TRIES: Final = 10
+_TRIES: Final = 20
+_RESTLESS: Final = "somebody lets the machine run again and again while probekit has it stopped"
 _T = TypeVar("_T")
 
 
@@ -175,17 +175,25 @@ class StubSession:
             result = work()
             if not self.heed_stops():
                 return result
-        raise MachineRan(f"{self.name}: somebody lets the machine run again and again while probekit has it stopped")
+        raise MachineRan(f"{self.name}: {_RESTLESS}")
 
     def exchange_memory(self, payloads: Sequence[bytes]) -> list[bytes]:
         """Return the replies to memory requests, seen through the vCPU that is chosen for it.
 
-        They are sent in parts, of which each is repeated alone if somebody let the machine run meanwhile.
+        They are sent in parts. One is repeated, and the next ones are smaller, if somebody let the machine run meanwhile.
         """
         self.need_stopped()
         replies: list[bytes] = []
-        for start in range(0, len(payloads), _PART):
-            replies += self.repeated(partial(self._exchange_part, payloads[start : start + _PART]))
+        size, tries = _PART, 0
+        while len(replies) < len(payloads):
+            found = self._exchange_part(payloads[len(replies) : len(replies) + size])
+            if not self.heed_stops():
+                replies += found
+                tries = 0
+                continue
+            size, tries = max(size // 4, 1), tries + 1
+            if tries == _TRIES:
+                raise MachineRan(f"{self.name}: {_RESTLESS}")
         return replies
 
     def _exchange_part(self, payloads: Sequence[bytes]) -> list[bytes]:

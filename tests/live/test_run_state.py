@@ -195,7 +195,7 @@ def test_ended_while_paused(guest: Guest, probekit: Probekit, operator: Operator
 def test_cont_while_we_have_it_stopped(
     guest: Guest, probekit: Probekit, operator: Operator, ram: tuple[str, ...]
 ) -> None:
-    """Somebody types `cont` dozens of times a second, from before attaching until after restoring."""
+    """Somebody types `cont` twenty times a second, from before attaching until after restoring."""
     over = threading.Event()
     typed = 0
 
@@ -204,7 +204,7 @@ def test_cont_while_we_have_it_stopped(
         while not over.is_set():
             operator.type("cont")
             typed += 1
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     thread = threading.Thread(target=type_cont)
     thread.start()
