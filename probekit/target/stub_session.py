@@ -180,7 +180,7 @@ class StubSession:
     def exchange_memory(self, payloads: Sequence[bytes]) -> list[bytes]:
         """Return the replies to memory requests, seen through the vCPU that is chosen for it.
 
-        They are sent in parts. One is repeated, and the next ones are smaller, if somebody let the machine run meanwhile.
+        They are sent in parts. If somebody let the machine run meanwhile, one is repeated, and the next are smaller.
         """
         self.need_stopped()
         replies: list[bytes] = []
