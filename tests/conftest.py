@@ -16,7 +16,7 @@ _ALONE = tuple(f"tests/live/test_{name}.py" for name in ("stages", "markers", "n
 _LONG = ("6.1-cloud", "6.12-cloud", *_ALONE, "tests/live/test_tracepoints.py")
 _FIRST = {scope: rank for rank, scope in enumerate(_LONG)}
 
-pytest_plugins = ("tests.guest_fixtures", "tests.reporting")
+pytest_plugins = ("tests.reporting", "tests.guest_fixtures")
 
 # Property tests are not timed one by one: a busy machine is no defect.
 settings.register_profile("probekit", deadline=None)

@@ -16,20 +16,22 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from pytest import PytestWarning
 
+from probekit.session.recover import recover
 from tests.live.snapshot import TextSnapshot
 from tests.live.tool import Probekit
+from tests.reporting import FAILED
 from vm.errors import GuestNotReadyError
 from vm.guest import Guest
 from vm.kernel_code import KernelCode, differences
 
-__all__ = ("K61", "K61RT", "K612", "KERNELS", "PTI", "SINGLE", "Kind", "only")
+__all__ = ("K61", "K61RT", "K612", "KERNELS", "PTI", "PTI612", "SINGLE", "Kind", "only", "share")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +61,22 @@ class Kind:
 K61 = Kind("6.1-cloud")
 K612 = Kind("6.12-cloud")
 PTI = Kind("6.1-cloud", append="pti=on")
+PTI612 = Kind("6.12-cloud", append="pti=on")
 K61RT = Kind("6.1-rt")
 KERNELS = (K61, K612)
 SINGLE = tuple(Kind(kind.kernel, tcg="single") for kind in KERNELS)
 """For tests that make the guest rewrite its own running code, which QEMU 7.2 gets wrong at times when each vCPU has a
 thread of its own (vm/README.md)."""
+
+
+def share(guest: Guest, turns: int, kinds: Sequence[Kind] = KERNELS, *, together: int = 1) -> list[int]:
+    """Return which of a number of turns a guest takes, where the kinds of guest share them.
+
+    Six turns of two kinds: 0, 2, 4 for the first one and 1, 3, 5 for the second one; with two turns ``together``,
+    0, 1, 4, 5 and 2, 3.
+    """
+    own = [kind.kernel for kind in kinds].index(guest.kernel)
+    return [turn for turn in range(turns) if turn // together % len(kinds) == own]
 
 
 def only(*kinds: Kind) -> pytest.MarkDecorator:
@@ -164,6 +177,8 @@ def unharmed(request: pytest.FixtureRequest) -> Iterator[None]:
     kind, shared = next(((k, s) for k, s in pool.guests.items() if s.guest is guest), (None, None))
     if kind is None or shared is None:
         return
+    if request.node.stash.get(FAILED, False) and guest.running() and not guest.panicked():
+        recover(guest.gdb)  # what the failed test has left in the guest would fail all that follow
     harm = shared.changed_text() + shared.new_problems()
     if harm:
         # Let the next test begin from what is there now, or every one of them would fail for this one.

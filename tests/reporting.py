@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+FAILED = pytest.StashKey[bool]()
+"""Of a test: whether it has failed."""
+
 _CONSOLE_BYTES = 6000
 _COSTLY = 10.0  # seconds
 
@@ -18,7 +21,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """Add the sections to the report of a test that failed with a guest in its hands."""
     outcome = yield
     report: pytest.TestReport = outcome.get_result()
-    if not report.failed or item.get_closest_marker("guest") is None:
+    if not report.failed:
+        return
+    item.stash[FAILED] = True
+    if item.get_closest_marker("guest") is None:
         return
     guest = getattr(item, "funcargs", {}).get("guest")
     if guest is not None:

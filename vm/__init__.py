@@ -7,7 +7,7 @@ gdb stub on a unix socket. Nothing is installed and nothing listens on a network
 
 The modules, lowest first:
 
-- ``errors``  define errors, with the facts as fields
+- ``errors``  define the errors of this package
 - ``paths``  find cache and runtime directories; write files atomically
 - ``host``  check and install the Debian packages that the host needs
 - ``module_order``  choose kernel modules, and the order to load them in
@@ -26,6 +26,6 @@ The modules, lowest first:
 - ``cli``  run the commands of ``python -m vm``
 - ``demo``  count a guest's system calls with probekit, and compare
 
-Beside them: ``rootfs`` (PID 1 and the exec agent), ``workloads`` and ``modules`` (C programs and kernel modules to
-trace), ``include`` (the header for static markers) and ``bootstrap.sh`` (prepare this machine).
+This folder also has ``rootfs`` (PID 1 and the exec agent), ``workloads`` and ``modules`` (C programs and kernel modules
+to trace), ``include`` (the header for static markers) and ``bootstrap.sh`` (prepare this machine).
 """

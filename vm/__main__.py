@@ -1,4 +1,4 @@
-"""``python -m vm``."""
+"""Run ``python -m vm``."""
 
 import sys
 

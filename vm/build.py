@@ -1,4 +1,4 @@
-"""Compile C sources to static binaries, and cache them under a hash of all that they were built from.
+"""Compile C sources to static binaries, and cache them under a hash of their sources, flags and compiler.
 
 A binary's name in the cache is the hash of the compiler's version, the flags and
 all sources, so an unchanged one is never built twice and a changed one always is.

@@ -24,7 +24,7 @@ from vm.qemu import EXEC_CHANNELS
 __all__ = ("Completed", "Reply", "parse_reply", "run_script", "script_lines")
 
 _LINE_BYTES = 2400
-# Longest silence before an idle agent counts as gone. Under a heavy tracer a guest is slow, not dead.
+# An agent that does not answer for so long counts as dead. A guest under a heavy tracer may be slow.
 _AGENT_SECONDS = 30.0
 _MAX_OUTPUT = 64 << 20
 
@@ -34,7 +34,7 @@ class Completed:
     """A command that has ended."""
 
     status: int
-    """The shell's: exit code, or 128 + signal."""
+    """The status of the shell: the exit code, or 128 + signal."""
     output: str
     """Standard output and error together."""
 
@@ -44,14 +44,14 @@ class Reply:
     """One line from the agent."""
 
     kind: str
-    """The letter of vm/rootfs/agent.c."""
+    """The letter of the message, as in vm/rootfs/agent.c."""
     id: str
     """The token of the conversation."""
     payload: str
 
 
 def parse_reply(line: bytes) -> Reply | None:
-    """Parse a line from the agent; None if it is not one (the rest of a line that was cut)."""
+    """Parse a line from the agent; None for the rest of a line that was cut."""
     words = line.decode("ascii", "replace").split(" ")
     if len(words) not in (2, 3) or words[0] not in ("Y", "K", "O", "E"):
         return None
@@ -66,7 +66,7 @@ def script_lines(token: str, script: str) -> tuple[bytes, ...]:
 
 
 class _Channel:
-    """A connection to one agent, for one conversation."""
+    """Connects to one agent, for one conversation."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -150,8 +150,8 @@ def _free_channel(directory: Path, deadline: float) -> Iterator[Path]:
 def run_script(directory: Path, script: str, *, timeout: float) -> Completed:
     """Run ``script`` with ``sh -c`` in the guest and wait for its end.
 
-    After ``timeout`` seconds it is killed with all it started in its process
-    group, and :class:`ExecTimeoutError` carries what it had written.
+    After ``timeout`` seconds its process group is killed. :class:`ExecTimeoutError` then has
+    the output so far. Raises :class:`ChannelError` when the agent does not answer.
     """
     with _free_channel(directory, time.monotonic() + timeout) as path, _Channel(path) as channel:
         token = channel.token.encode()

@@ -48,5 +48,5 @@ def find_problems(console: str) -> list[str]:
 
 
 def has_panicked(console: str) -> bool:
-    """Tell whether the kernel has panicked."""
+    """Return whether the kernel has panicked, by a console log."""
     return "Kernel panic" in console

@@ -16,11 +16,11 @@ __all__ = ("Entry", "archive", "char_device", "directory", "regular", "symlink")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file."""
+    """One file of an archive."""
 
     name: str
     mode: int
-    """With the bits of the type."""
+    """The permissions, with the bits of the file type."""
     data: bytes = b""
     device: tuple[int, int] = (0, 0)
     """(major, minor) of a device node."""

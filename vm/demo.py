@@ -1,4 +1,4 @@
-"""``python -m vm.demo``: boot a guest, count its system calls with probekit, compare, clean up.
+"""Run ``python -m vm.demo``: boot a guest, count its system calls with probekit, compare, clean up.
 
 probekit runs as its own command, as a user runs it. The guest's ``demo`` workload
 starts once the probes are live, counts its own calls, and ends before Ctrl-C is
@@ -47,15 +47,16 @@ _TICKED = re.compile(r"^\s*\d+\s+\d+\s+\S*:tick-1s\b")
 
 
 class DemoError(VmError):
-    """A part of the demo failed. The message says which."""
+    """A part of the demo failed; the message names it."""
 
 
 class _Ended(BaseException):
-    """A signal asked us to end. ``status``: the exit status."""
+    """A signal asked us to end."""
 
     def __init__(self, status: int) -> None:
         super().__init__()
         self.status = status
+        """The exit status: 128 + the signal's number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Comparison:
     rows: tuple[tuple[str, int, int], ...]
     """(system call, probekit's count, the workload's count)."""
     uncounted: tuple[tuple[str, int], ...]
-    """(system call, count) of those that only probekit counted."""
+    """(system call, count) for each system call that only probekit counted."""
 
     @property
     def matches(self) -> bool:
@@ -95,13 +96,13 @@ def table(comparison: Comparison) -> str:
         lines.append(f"  {call:<16}{seen:>10,}{made:>11,}  {'✓' if seen == made else '✗ differs'}")
     if comparison.uncounted:
         names = ", ".join(f"{call} {count:,}" for call, count in comparison.uncounted)
-        said = f"Also seen, and not in the workload's own account (its start, its end, its clock): {names}."
+        said = f"Only probekit counted these calls of the workload's start, its end and its clock: {names}."
         lines += ["", *textwrap.wrap(said, 100, initial_indent="  ", subsequent_indent="  ")]
     return "\n".join(lines)
 
 
 class _Tracer:
-    """The running command; its output is shown and kept. It has a session of its own: only we send it Ctrl-C, once."""
+    """Runs the command, shows its output and keeps it. Its session is its own, so Ctrl-C comes only from us."""
 
     def __init__(self, argv: Sequence[str]) -> None:
         self.lines: list[str] = []
@@ -154,7 +155,7 @@ class _Tracer:
         try:
             self.interrupt()
         finally:
-            # It has ended, or does not answer; the guest ends too.
+            # The command has ended or does not answer. The guest is stopped next.
             self._process.kill()
             self._process.wait()
             self._reader.join(5)
@@ -195,7 +196,7 @@ def _trace(guest: Guest, seconds: float) -> Comparison:
 
 
 def _recover(guest: Guest) -> None:
-    """Look at the guest again, with the command that repairs what a killed probekit left."""
+    """Run ``probekit recover``, which reports anything that a killed probekit left in the guest."""
     argv = (*_command(), "recover", "-r", guest.gdb)
     try:
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=_RESTORE_SECONDS)
@@ -221,7 +222,7 @@ def _run(kernel: str, seconds: float) -> bool:
         if changed:
             _say(f"  {len(changed)} bytes of its kernel's code differ from before, the first at {changed[0]:#x}")
         else:
-            _say(f"  its kernel's code, {len(before):,} bytes, is what it was before")
+            _say(f"  its kernel's code, {len(before):,} bytes, is the same as before")
         problems = guest.console_problems()
         _say("  its console is clean" if not problems else "  on its console:\n  " + "\n  ".join(problems))
     equal = sum(seen == made for _, seen, made in comparison.rows)

@@ -8,6 +8,9 @@
 
 A guest outlives the process that started it unless the ``with`` block (or
 :meth:`Guest.stop`) ends it.
+
+:class:`Guest` is a virtual machine that tests start and stop. :class:`probekit.Guest`
+(probekit/session/api.py) is a guest that probekit is attached to; it may run anywhere.
 """
 
 from __future__ import annotations
@@ -63,24 +66,24 @@ def _console_tail(directory: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Background:
-    """A command that runs on in the guest."""
+    """A command that keeps running in the guest."""
 
     guest: Guest
     pid: int
-    """In the guest."""
+    """The process ID in the guest."""
     output_path: str
     """The file in the guest with its output."""
 
     def running(self) -> bool:
-        """Tell whether it has not ended yet."""
+        """Return whether the command still runs."""
         return self.guest.exec(f"test ! -e {self.output_path}.status").status == 0
 
     def output(self) -> str:
-        """Return what it has written so far."""
+        """Return the output of the command so far."""
         return self.guest.exec(f"cat {self.output_path}").output
 
     def wait(self, timeout: float = 60) -> Completed:
-        """Wait for its end, and return its status and output."""
+        """Wait up to ``timeout`` seconds for the command's end, and return its status and output."""
         path = self.output_path
         done = self.guest.exec(f"while ! test -e {path}.status; do sleep 0.05; done; cat {path}.status", timeout)
         return Completed(int(done.output), self.output())
@@ -92,9 +95,10 @@ class Background:
 
 
 class Guest:
-    """A running guest; ``record``: the contents of its ``vm.json``."""
+    """Controls a virtual machine: its QEMU process, its files, and commands in it. Not :class:`probekit.Guest`."""
 
     def __init__(self, record: GuestRecord) -> None:
+        """Control the guest of ``record``, which is the contents of its ``vm.json``."""
         self.record = record
         self.name = record.name
         self.kernel = record.kernel
@@ -121,10 +125,11 @@ class Guest:
         tcg: qemu.Tcg | None = None,
         progress: Callable[[str], None] = lambda _: None,
     ) -> Guest:
-        """Boot a guest and wait until its exec agent serves.
+        """Boot a guest and wait until its exec agent answers.
 
-        ``tcg``: ``multi`` or ``single`` (see :mod:`vm.qemu`). The default is
-        ``multi``, but ``single`` with bpftrace, whose probes would soon kill it.
+        ``smp``: CPUs; ``memory``: MiB. ``tcg``: ``multi`` or ``single`` (see :mod:`vm.qemu`).
+        The default is ``multi``, but ``single`` with bpftrace, because with ``multi`` the
+        probes of bpftrace soon crash the guest. Raises :class:`VmError`.
         """
         name = name or f"auto-{secrets.token_hex(4)}"
         if not _NAME.fullmatch(name):
@@ -198,11 +203,11 @@ class Guest:
         return Background(self, int(self.check(script)), path)
 
     def running(self) -> bool:
-        """Tell whether its QEMU runs (the guest in it may have panicked)."""
+        """Return whether its QEMU process runs. The guest may have panicked."""
         return guest_records.is_running(self.record)
 
     def panicked(self) -> bool:
-        """Tell whether its kernel has panicked."""
+        """Return whether its kernel has panicked."""
         return has_panicked(self.console_text())
 
     def console_text(self) -> str:
@@ -271,7 +276,7 @@ def _boot(
             bpftrace=bpftrace,
             tcg=machine.tcg,
         )
-        # Saved before it is up: if we are killed now, `stop` can still end it.
+        # The record is saved before the guest is up: if we are killed now, `stop` can still end it.
         guest_records.save(record)
         _wait_ready(machine, process, progress)
     except BaseException:

@@ -1,7 +1,7 @@
 """Keep a record of each guest, ``vm.json`` in its directory, and end guests by it.
 
-A process id alone may have been reused, so a record holds the creation time of
-its QEMU too, and no process is signalled unless both fit.
+A process ID alone may have been reused, so a record also has the creation time of
+its QEMU process, and no process is signalled unless both match.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class GuestRecord:
     kernel: str
     """The row of :data:`vm.kernels.KERNELS`."""
     release: str
-    """What ``uname -r`` prints in the guest."""
+    """The output of ``uname -r`` in the guest."""
     pid: int
-    """Of its QEMU."""
+    """The process ID of its QEMU."""
     created: float
-    """When that process was created, in seconds since 1970."""
+    """The time when that process was created, in seconds since 1970."""
     gdb: str
     """The address of the gdb stub, such as ``unix:/tmp/…/gdb.sock``."""
     qmp: str
@@ -46,11 +46,11 @@ class GuestRecord:
     ram: str
     """The path of the file that is the guest's memory."""
     memory: int
-    """MiB."""
+    """The size of its memory in MiB."""
     smp: int
-    """CPUs."""
+    """The number of its CPUs."""
     append: str
-    """More kernel arguments."""
+    """Additional kernel arguments."""
     bpftrace: bool
     """Whether bpftrace is in the guest."""
     tcg: str = "multi"
@@ -92,12 +92,12 @@ def process_of(pid: int, created: float) -> psutil.Process | None:
 
 
 def is_running(record: GuestRecord) -> bool:
-    """Tell whether the guest's QEMU runs."""
+    """Return whether the guest's QEMU runs."""
     return process_of(record.pid, record.created) is not None
 
 
 def kill(pid: int, created: float) -> None:
-    """End that QEMU and wait until it is gone."""
+    """Kill the QEMU process and wait until it has ended. Raises :class:`VmError` after ten seconds."""
     process = process_of(pid, created)
     if process is None:
         return
@@ -107,7 +107,7 @@ def kill(pid: int, created: float) -> None:
     except psutil.NoSuchProcess:
         return
     deadline = time.monotonic() + _END_SECONDS
-    # Its parent may be another process, which reaps it at its own time: a zombie counts as gone.
+    # Its parent may be another process, which reaps it later: a zombie counts as ended.
     while process_of(pid, created) is not None:
         if time.monotonic() > deadline:
             raise VmError(f"QEMU, process {pid}, does not end")
@@ -115,7 +115,7 @@ def kill(pid: int, created: float) -> None:
 
 
 def forget(name: str) -> None:
-    """Remove everything a guest has on disk."""
+    """Remove all files of a guest."""
     ram_path(name).unlink(missing_ok=True)
     directory = guest_dir(name)
     for _ in range(5):

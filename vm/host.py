@@ -1,4 +1,4 @@
-"""Check and install what the host must have: commands and files, each from a Debian package."""
+"""Check and install the commands and files that the host needs, each from a Debian package."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Requirement:
 
     package: str
     why: str
-    """What it is for."""
+    """Its purpose, as a verb phrase."""
     present: Callable[[], bool]
-    """Tells whether the host has what is needed from it."""
+    """Returns whether the host has the needed command or file."""
 
 
 def _command(name: str) -> Callable[[], bool]:
@@ -63,7 +63,7 @@ def missing_packages() -> tuple[str, ...]:
 
 
 def ensure() -> None:
-    """Install what is missing if we are root. Raises :class:`MissingPackagesError` otherwise."""
+    """Install missing packages if we are root. Raises :class:`MissingPackagesError` otherwise."""
     missing = missing_packages()
     if not missing:
         return
@@ -90,7 +90,7 @@ def apt(*argv: str, cwd: Path | None = None) -> str:
 
 @cache
 def _update_lists() -> bool:
-    # Cached for its effect: once in a process is enough.
+    # The cache makes this run at most once in a process.
     run(("apt-get", "update"), env=_QUIET)
     return True
 

@@ -1,7 +1,7 @@
-"""Make a guest's whole root file system, one cpio archive in the cache.
+"""Make a guest's whole root file system, as one cpio archive in the cache.
 
-The archive is not compressed: under TCG the guest would spend longer on decompressing it
-than QEMU spends on loading it.
+The archive is not compressed: under TCG the guest would take longer to decompress it
+than QEMU takes to load it.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def image(
     digest = hashlib.sha256(base)
     extra = bpftrace.archive(progress=progress) if with_bpftrace else None
     if extra is not None:
-        # It is written once and whole; hashing its 200 MiB at every start would take longer than booting.
+        # This file never changes, and to hash its 200 MiB at every start would take longer than booting.
         facts = extra.stat()
         digest.update(f"{extra.name} {facts.st_size} {facts.st_mtime_ns}".encode())
     path = cache_dir("initramfs") / f"{digest.hexdigest()[:32]}.cpio"

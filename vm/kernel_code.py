@@ -1,7 +1,7 @@
-"""Read the code of a guest's kernel from its memory file: a tracer must leave it as it found it.
+"""Read the code of a guest's kernel from its memory file, to check that a tracer has restored all of it.
 
-No part of probekit is used: the guest itself says where its kernel's code is
-in physical memory (``/proc/iomem``), and its memory is a file on the host.
+No part of probekit is used: the guest reports where its kernel's code is in
+physical memory (``/proc/iomem``), and its memory is a file on the host.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vm.guest import Guest
 __all__ = ("KernelCode", "differences")
 
 _CODE = re.compile(r"^\s*([0-9a-f]+)-([0-9a-f]+) : Kernel code$", re.MULTILINE)
-# QEMU's q35 puts what is above this address elsewhere in the file.
+# With QEMU's q35, memory above this address is at another place in the file.
 _LOW_MEMORY = 2 << 30
 
 
@@ -25,9 +25,9 @@ class KernelCode:
 
     guest: Guest
     start: int
-    """Guest physical address."""
+    """The guest physical address of its first byte."""
     size: int
-    """Bytes."""
+    """The size in bytes."""
 
     @classmethod
     def locate(cls, guest: Guest) -> KernelCode:

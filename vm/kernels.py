@@ -37,20 +37,22 @@ class KernelSpec:
 
     name: str
     series: str
-    """How the kernel's release begins."""
+    """The beginning of the kernel's release."""
     package: str
-    """Debian's package, often a metapackage."""
+    """The Debian package, often a metapackage."""
     what: str
-    """A few words for people."""
+    """A short description for ``python -m vm kernels``."""
 
 
 KERNELS = (
     KernelSpec("6.1-cloud", "6.1.", "linux-image-cloud-amd64", "Debian 12's kernel for clouds"),
-    KernelSpec("6.12-cloud", "6.12.", "linux-image-6.12-cloud-amd64", "Debian 13's, rebuilt for Debian 12"),
-    KernelSpec("6.1-amd64", "6.1.", "linux-image-amd64", "Debian 12's for any PC"),
-    KernelSpec("6.12-amd64", "6.12.", "linux-image-6.12-amd64", "Debian 13's for any PC, rebuilt for Debian 12"),
-    KernelSpec("6.12-rt", "6.12.", "linux-image-6.12-rt-amd64", "PREEMPT_RT, of today"),
-    KernelSpec("6.1-rt", "6.1.", "linux-image-rt-amd64", "PREEMPT_RT, fully preemptible"),
+    KernelSpec(
+        "6.12-cloud", "6.12.", "linux-image-6.12-cloud-amd64", "Debian 13's kernel for clouds, rebuilt for Debian 12"
+    ),
+    KernelSpec("6.1-amd64", "6.1.", "linux-image-amd64", "Debian 12's kernel for any PC"),
+    KernelSpec("6.12-amd64", "6.12.", "linux-image-6.12-amd64", "Debian 13's kernel for any PC, rebuilt for Debian 12"),
+    KernelSpec("6.12-rt", "6.12.", "linux-image-6.12-rt-amd64", "Debian 13's with PREEMPT_RT, rebuilt for Debian 12"),
+    KernelSpec("6.1-rt", "6.1.", "linux-image-rt-amd64", "Debian 12's with PREEMPT_RT"),
 )
 
 
@@ -59,18 +61,18 @@ class FetchedKernel:
     """A kernel in the cache."""
 
     name: str
-    """Of its row in the matrix."""
+    """The name of its row in the matrix."""
     release: str
-    """What ``uname -r`` prints: ``6.1.0-56-cloud-amd64``."""
+    """The output of ``uname -r``, such as ``6.1.0-56-cloud-amd64``."""
     package: str
     """The concrete package."""
     version: str
-    """Of the package."""
+    """The version of the package."""
     directory: Path
     modules: tuple[str, ...]
     """Names of the module files, in load order."""
     boot_modules: tuple[str, ...]
-    """Those of them that are loaded at boot."""
+    """Names of the modules that are loaded at boot."""
 
     @property
     def image(self) -> Path:

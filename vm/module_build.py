@@ -1,9 +1,9 @@
 """Build our own kernel modules (``vm/modules``) for a guest's kernel, against Debian's headers.
 
 The header packages are downloaded and unpacked, never installed. A module is
-cached under a hash of all that it was built from::
+cached under a hash of its sources and tools::
 
-    headers/6.1.0-56-cloud-amd64/usr/src/linux-headers-…     unpacked packages, their paths made to fit
+    headers/6.1.0-56-cloud-amd64/usr/src/linux-headers-…     unpacked packages, with adapted paths
     modules/1f2e….ko                                         without debug information
 """
 
@@ -59,7 +59,7 @@ def _unpack(kernel: FetchedKernel, final: Path, name: str, progress: Callable[[s
             run(("dpkg-deb", "-x", str(download(package, work)), str(root)))
         makefile = root / _SRC / name / "Makefile"
         makefile.write_text(makefile.read_text().replace("include /usr/src/", f"include {final / _SRC}/"))
-        # With it, make would also make types for modules, by a program that nothing else here needs.
+        # If it exists, make also builds BTF for the modules, with a program that we do not require.
         (root / _SRC / name / "vmlinux").unlink(missing_ok=True)
         (root / _COMPLETE).write_text(_LAYOUT)
         if final.exists():

@@ -14,19 +14,19 @@ from pathlib import Path
 
 __all__ = ("BOOT_MODULES", "SPARE_MODULES", "ModuleFile", "canonical", "load_order", "parse_depends", "read_modules")
 
-# Loaded at boot, so that the guest has module symbols. None needs hardware.
+# These are loaded at boot, so that the guest has module symbols. None needs hardware.
 BOOT_MODULES = ("dummy", "loop", "lz4_compress", "null_blk")
-# Present in /lib/modules of the guest but not loaded: for tests that load and unload.
+# These are in /lib/modules of the guest but not loaded, for tests that load and unload modules.
 SPARE_MODULES = ("veth", "crc_itu_t", "crc7", "brd", "overlay", "ts_kmp", "netdevsim", "zram")
 
 
 @dataclass(frozen=True, slots=True)
 class ModuleFile:
-    """One module."""
+    """The file of one kernel module."""
 
     name: str
     data: bytes
-    """The file, uncompressed."""
+    """The uncompressed contents."""
     depends: tuple[str, ...]
     """The modules that it needs."""
 
@@ -67,7 +67,7 @@ def read_modules(tree: Path, names: Iterable[str]) -> dict[str, ModuleFile]:
 
 
 def load_order(depends: Mapping[str, tuple[str, ...]], names: Iterable[str]) -> tuple[str, ...]:
-    """Return ``names`` after what each of them needs. Unknown names (built in, or absent) are left out."""
+    """Return ``names`` and their dependencies, each after its own dependencies. Unknown names are left out."""
     order: list[str] = []
 
     def visit(name: str, above: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Find the directories: downloads and builds are in the cache, guests in the runtime directory.
+"""Find cache and runtime directories: downloads and builds are in the cache, guests in the runtime directory.
 
 ::
 
@@ -77,7 +77,7 @@ def ram_path(name: str) -> Path:
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write a file so that other processes see all of it or nothing."""
+    """Write a file so that other processes see either the whole file or none."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
@@ -92,7 +92,7 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 @contextmanager
 def one_at_a_time(path: Path) -> Iterator[None]:
-    """Let only one process make ``path``; the others wait, and then find it there."""
+    """Let only one process make ``path`` at a time; the others wait, and then find it complete."""
     with (path.parent / f".{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

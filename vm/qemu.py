@@ -29,29 +29,29 @@ EXEC_CHANNELS = 3
 # loglevel=5 keeps warnings and worse on the console while booting; init raises it to 7. The console is a
 # polled serial port, slow under TCG, so the several hundred informational lines stay in dmesg.
 # tsc=reliable: on a busy host the kernel would at some time stop trusting the time stamp counter, and then
-# rewrite its own text (the static key of sched_clock), which would look like a change that a tracer has left.
+# rewrite its own text (the static key of sched_clock), which would look like a change by a tracer.
 _APPEND = "console=ttyS0,115200 loglevel=5 panic=1 rdinit=/init 8250.nr_uarts=4 tsc=reliable"
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What differs from guest to guest."""
+    """The settings of one guest's machine."""
 
     name: str
     directory: Path
-    """For its sockets and logs."""
+    """The directory of its sockets and logs."""
     kernel: Path
     initrd: Path
     ram: Path
     """The file that is its memory."""
     smp: int
-    """CPUs."""
+    """The number of its CPUs."""
     memory: int
-    """MiB."""
+    """The size of its memory in MiB."""
     append: str
-    """More kernel arguments."""
+    """Additional kernel arguments."""
     tcg: Tcg = "multi"
-    """Threads of the emulator."""
+    """Threads of the emulator: ``multi`` or ``single``."""
 
     @property
     def console(self) -> Path:

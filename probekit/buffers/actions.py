@@ -1,15 +1,15 @@
-"""What one firing of one clause records, and what the consumer does with it.
+"""Define what one firing of one clause records, and what the consumer does with it.
 
-A clause whose predicate held leaves one *record*: a header, and the fields of all its data-recording actions at fixed
-offsets. The consumer goes through the clause's actions in order and renders each from its fields.
+A clause whose predicate is true leaves one *record*: a header, and the fields of all its data-recording actions at
+fixed offsets. The consumer goes through the clause's actions in order and prints each from its fields.
 
     printf("%d %s", pid, execname); trace(arg0);
     fields  0: int 4 bytes at 0   1: string 16 bytes at 8   2: int 8 bytes at 24
     actions Printf(format, (0, 1)), TraceAction(2)
 
 ``field`` and ``fields`` are indexes of ``RecordPlan.fields``. ``agg`` and ``aggs`` are indexes of the program's
-aggregations (``AggPlan.index``). An action without a field is still an action of the plan: the consumer needs its
-place. Destructive actions need ``-w``.
+aggregations (``AggPlan.index``). The plan lists actions without a field too, because the consumer performs all of them
+in order. Destructive actions need ``-w``.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ FieldKind = Literal["int", "uint", "string", "probe", "bytes", "stack"]
 
 - ``int``, ``uint``: 1, 2, 4 or 8 bytes, little endian
 - ``string``: bytes padded with NULs
-- ``probe``: no bytes at all; the consumer knows the probe that fired and takes ``probeprov``, ``probemod``,
-  ``probefunc`` or ``probename`` from it (``RecordField.detail``)
-- ``bytes``: memory as it was (``tracemem``, ``print``, a traced struct or array)
+- ``probe``: no bytes at all; the consumer knows which probe fired, and shows its ``probeprov``, ``probemod``,
+  ``probefunc`` or ``probename`` (``RecordField.detail``)
+- ``bytes``: a copy of memory (``tracemem``, ``print``, a traced struct or array)
 - ``stack``: 8-byte addresses, innermost first, which end at the first 0 or with the field; all 0 without a kernel stack
 """
 
 SymbolKind = Literal["sym", "func", "mod", "usym", "ufunc", "umod", "uaddr"]
-"""How an address is shown."""
+"""The action that shows an address: as a symbol, function or module, of the kernel or (``u``) of a process."""
 
 
 @record
@@ -80,11 +80,14 @@ class RecordField:
     size: int
     """Bytes; 0 for ``probe``, 8 times the number of frames for ``stack``."""
     kind: FieldKind
+    """What it holds."""
     detail: str = ""
-    """The name of the built-in for ``probe``.
+    """How the consumer shows it, beyond ``kind``.
 
-    For an integer whose D type is the result of ``sym()``, ``func()`` and so on (``printf("%s", sym(x))``), its
-    :data:`SymbolKind`. Otherwise empty.
+    - ``probe``: the built-in whose value is shown, such as ``probefunc``
+    - ``stack``: ``ustack`` for a user stack, else empty
+    - an integer that ``sym()``, ``func()`` and so on made (``printf("%s", sym(x))``): its :data:`SymbolKind`
+    - otherwise empty
     """
 
 
@@ -93,6 +96,7 @@ class TraceAction:
     """``trace(x)``: print a field in DTrace's default form for its kind."""
 
     field: int
+    """The value."""
 
 
 @record
@@ -100,6 +104,7 @@ class Printf:
     """``printf(format, ...)``."""
 
     format: Format
+    """The parsed format."""
     fields: tuple[int, ...]
     """The arguments in order, those for ``*`` in their places."""
 
@@ -123,6 +128,7 @@ class Clear:
     """``clear(@a)``: set the values to zero, and keep the keys."""
 
     agg: int
+    """The aggregation."""
 
 
 @record
@@ -130,6 +136,7 @@ class Trunc:
     """``trunc(@a[, n])``: keep only the first keys, or the last ones for a negative number."""
 
     agg: int
+    """The aggregation."""
     field: int | None = None
     """The number of keys, a signed integer; None: remove every key."""
 
@@ -139,6 +146,7 @@ class Normalize:
     """``normalize(@a, n)``: divide the values when they are printed."""
 
     agg: int
+    """The aggregation."""
     field: int
     """The divisor, an unsigned integer."""
 
@@ -148,6 +156,7 @@ class Denormalize:
     """``denormalize(@a)``: print the values as they are."""
 
     agg: int
+    """The aggregation."""
 
 
 @record
@@ -155,6 +164,7 @@ class Stack:
     """``stack([n])``, ``ustack([n])``, ``jstack()`` as statements: print the stack in a field."""
 
     field: int
+    """The stack."""
     user: bool = False
     """True for a user stack."""
 
@@ -164,6 +174,7 @@ class SymbolAction:
     """``sym(addr)``, ``func(addr)``, ``mod(addr)`` and the ``u`` ones as statements: print what an address is in."""
 
     kind: SymbolKind
+    """Which of the actions it is."""
     field: int
     """The address: an 8-byte ``uint``."""
 
@@ -175,7 +186,10 @@ class Tracemem:
     field: int
     """The memory: ``bytes``."""
     size_field: int | None = None
-    """``dsize``, an integer: how many bytes to show. All, when it is None, below 0, or above the field's size."""
+    """``dsize``, an integer: how many bytes to show.
+
+    All bytes are shown when this is None, or when the integer is below 0 or above the field's size.
+    """
 
 
 @record
@@ -195,7 +209,7 @@ class Print:
 
 @record
 class Speculate:
-    """``speculate(id)``: the whole record belongs to a speculation. It is the first of the actions."""
+    """``speculate(id)``: keep the whole record for a speculation. It is the first of the clause's actions."""
 
     field: int
     """The speculation's number."""
@@ -203,7 +217,7 @@ class Speculate:
 
 @record
 class Commit:
-    """``commit(id)``: print what a speculation holds. The record itself shows nothing."""
+    """``commit(id)``: print the records that a speculation has kept. The clause's own record prints nothing."""
 
     field: int
     """The speculation's number."""
@@ -211,7 +225,7 @@ class Commit:
 
 @record
 class Discard:
-    """``discard(id)``: forget what a speculation holds."""
+    """``discard(id)``: drop the records that a speculation has kept."""
 
     field: int
     """The speculation's number."""
@@ -232,6 +246,7 @@ class System:
     """``system(format, ...)``: run the formatted text by the shell, with its output in place. Destructive."""
 
     format: Format
+    """The command."""
     fields: tuple[int, ...]
     """The arguments in order."""
 
@@ -269,12 +284,12 @@ class Stop:
 
 @record
 class Panic:
-    """``panic()``: panic the guest's kernel; nothing on the host. Destructive."""
+    """``panic()``: panic the guest's kernel. The consumer does nothing. Destructive."""
 
 
 @record
 class Breakpoint:
-    """``breakpoint()``: nothing on the host. Destructive."""
+    """``breakpoint()``: the consumer does nothing. Destructive."""
 
 
 @record
@@ -338,9 +353,9 @@ RECORDING: frozenset[type] = frozenset(
         *(Speculate, Setopt, System, Freopen, Ftruncate, Exit, Default),
     )
 )
-"""The actions whose firing shows the probe's line when output is not quiet: those that DTrace records data for.
+"""The actions that DTrace records data for: when output is not quiet, a firing with one of them prints a line.
 
-The others (``commit discard raise stop panic breakpoint chill``) show nothing by themselves.
+The others (``commit discard raise stop panic breakpoint chill``) print nothing by themselves.
 """
 
 
@@ -349,8 +364,9 @@ class RecordPlan:
     """The record of one clause."""
 
     fields: tuple[RecordField, ...]
+    """All fields, by offset."""
     actions: tuple[Action, ...]
-    """In the order of the clause."""
+    """All actions, in the order of the clause."""
     size: int
     """Bytes of all fields, padded to 8, without the header."""
 
@@ -361,9 +377,10 @@ class RecordPlan:
 
 
 def field_layout(items: list[tuple[int, FieldKind, str]]) -> tuple[tuple[RecordField, ...], int]:
-    """Place items of bytes, kind and detail one after another: integers aligned to their size, all others to 8.
+    """Place fields one after another: integers aligned to their size, all others to 8 bytes.
 
-    Returns the fields, and the size of all of them in bytes, padded to 8.
+    ``items``: size in bytes, kind and detail of each field. Returns the fields, and the bytes of all of them, padded to
+    a multiple of 8.
     """
     fields: list[RecordField] = []
     offset = 0

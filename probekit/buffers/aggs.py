@@ -10,9 +10,9 @@ A value in guest memory is a row of 64-bit words. The host merges the tables of 
     lquantize  words levels + 2: below the base, the levels, at and above the limit
     llquantize words as ``LogLinear.buckets`` says: below the lowest magnitude, the steps of each, above the highest
 
-The number of words depends on the function's parameters, so the plan has it (:attr:`AggPlan.words`,
-:attr:`AggPlan.initial`), not the function. :func:`datum` makes the words of one datum alone; to add a datum to a value
-is to merge the two.
+For ``lquantize`` and ``llquantize`` the number of words depends on the call's parameters, so :attr:`AggPlan.words` and
+:attr:`AggPlan.initial` give it. :func:`datum` makes the words of one datum alone; merging them with a value adds the
+datum to it.
 """
 
 from __future__ import annotations
@@ -70,19 +70,20 @@ def _add_stddev(a: Sequence[int], b: Sequence[int]) -> Words:
 
 @record
 class AggFunc:
-    """An aggregating function."""
+    """An aggregating function, such as ``sum()``."""
 
     name: AggFuncName
+    """What a script calls it."""
     words: int
-    """Words of a value; 0 when the plan's parameters decide (see :class:`AggPlan`)."""
+    """How many words a value has; 0 when the call's parameters decide (see :attr:`AggPlan.words`)."""
     initial: Words
-    """A value before its first datum; empty when the plan's parameters decide."""
+    """A value before its first datum; empty when the call's parameters decide."""
     merge: Callable[[Sequence[int], Sequence[int]], Words]
-    """Merges the values of two CPUs."""
+    """Returns the sum, minimum or maximum of two values, as the function needs it."""
     takes_value: bool = True
-    """False for ``count()`` alone."""
+    """False for ``count()`` only, which has no argument."""
     takes_increment: bool = False
-    """True when a last argument may say how much a bucket grows."""
+    """True when the last argument may say by how much the bucket grows."""
 
 
 AGG_FUNCS: dict[str, AggFunc] = {
@@ -101,11 +102,11 @@ AGG_FUNCS: dict[str, AggFunc] = {
 }
 
 KeyPartKind = Literal["int", "uint", "string", "probe", "stack"]
-"""What a part of a key is.
+"""How a part of a key is stored.
 
 - ``int``, ``uint``: one word, already extended to 64 bits
 - ``string``: bytes padded with NULs
-- ``probe``: one word, the probe's ID, for which the consumer puts ``KeyPart.detail`` (``probefunc`` ...)
+- ``probe``: one word, the probe's ID; the consumer shows a part of the probe's name instead
 - ``stack``: 8-byte addresses, innermost first, padded with zeros
 """
 
@@ -115,20 +116,23 @@ class KeyPart:
     """A part of an aggregation's key, 8-byte aligned in memory."""
 
     kind: KeyPartKind
+    """How it is stored."""
     size: int = 8
-    """Bytes in memory: of ``stack(n)`` 8 times n."""
+    """Bytes in memory; 8 times n for ``stack(n)``."""
     bits: int = 64
     """The width of an integer's D type, for printing."""
     detail: str = ""
-    """The built-in's name for ``probe``; ``ustack`` for a user stack.
+    """How the consumer shows it, beyond ``kind``.
 
-    ``sym``, ``func``, ``mod``, ``usym``, ``ufunc``, ``umod`` or ``uaddr`` for an address that is printed so. Otherwise
-    empty.
+    - ``probe``: the built-in whose value is shown, such as ``probefunc``
+    - ``stack``: ``ustack`` for a user stack, else empty
+    - ``uint`` that is an address: ``sym``, ``func``, ``mod``, ``usym``, ``ufunc``, ``umod`` or ``uaddr``
+    - otherwise empty
     """
 
     @property
     def words(self) -> int:
-        """Its size in 64-bit words."""
+        """How many 64-bit words it takes in memory."""
         return -(-self.size // 8)
 
 
@@ -137,13 +141,13 @@ class AggPlan:
     """An aggregation of a program."""
 
     index: int
-    """Its index in the program's aggregations."""
+    """Its index among the program's aggregations."""
     name: str
-    """Without the ``@``; empty for ``@`` itself."""
+    """Its name without the ``@``; empty for ``@`` itself."""
     func: AggFuncName
-    """Its function."""
+    """Its aggregating function."""
     keys: tuple[KeyPart, ...]
-    """The parts of its key."""
+    """The parts of its key, in order; empty for an aggregation without a key."""
     params: tuple[int, ...] = ()
     """Base, limit and step of ``lquantize``; factor, low and high magnitude, and steps of ``llquantize``."""
 
@@ -164,11 +168,11 @@ class AggPlan:
                 return AGG_FUNCS[self.func].initial
 
     def merge(self, a: Sequence[int], b: Sequence[int]) -> Words:
-        """Merge two values."""
+        """Return two values merged into one."""
         return AGG_FUNCS[self.func].merge(a, b)
 
     def since(self, now: Sequence[int], before: Sequence[int]) -> Words:
-        """Return what was added to a value between two readings. For ``min`` and ``max`` that is the whole value."""
+        """Return what was added to a value between two readings; for ``min`` and ``max`` return the later reading."""
         match self.func:
             case "min" | "max":
                 return tuple(now)
@@ -191,7 +195,7 @@ class AggPlan:
 
 
 AggKey = tuple[int | str | bytes, ...]
-"""A key as the consumer has it: integers, strings (bytes), names that the probe decides (str), stacks (bytes)."""
+"""A key as the consumer has it: integers, parts of the probe's name (str), and strings and stacks (bytes)."""
 
 
 @lru_cache(maxsize=64)
@@ -200,9 +204,9 @@ def _log_linear(params: tuple[int, ...]) -> LogLinear:
 
 
 def datum(plan: AggPlan, value: int | None, increment: int = 1) -> Words:
-    """Return the words of one datum alone.
+    """Return the words of a value that has had one datum only.
 
-    ``value``: None for ``count()``; ``increment``: how much the bucket of a histogram grows.
+    ``value``: the datum, None for ``count()``. ``increment``: by how much the bucket of a histogram grows.
     """
     number = as_signed(value or 0)
     match plan.func:

@@ -1,4 +1,4 @@
-"""Parse ``printf()`` format strings, once at compile time. The consumer renders them.
+"""Parse ``printf()`` format strings at compile time. The consumer fills in the values.
 
 "%-5d|%s\\n"   ->   Conversion("-", 5, None, "", "d"), "|", Conversion("", None, None, "", "s"), "\\n"
 """
@@ -17,22 +17,22 @@ _POINTER_WIDTH = 16
 
 @record
 class Conversion:
-    """A ``%`` conversion."""
+    """One ``%`` conversion of a format."""
 
     flags: str
-    """Characters of ``#0-+ '@``."""
+    """The flags that hold, each one of ``#0-+ '@``. Of ``0`` and ``-`` only the last one holds."""
     width: int | None
-    """None unless given; 16 for ``?``, the width of a pointer."""
+    """The minimum width in characters; None when none is given. ``?`` gives 16, the width of a pointer."""
     precision: int | None
-    """None unless given."""
+    """The precision; None when none is given or an argument gives it."""
     length: str
-    """``h``, ``l``, ``ll``, ``L`` or ``w`` as written. The compiler checks it; the argument's own type decides."""
+    """The length modifier as written, such as ``ll``. The consumer ignores it: the argument's own type decides."""
     letter: str
     """The conversion's letter, such as ``d``."""
     star_width: bool = False
-    """True when an argument gives the width."""
+    """True when an argument gives the width (``*``)."""
     star_precision: bool = False
-    """True when an argument gives the precision."""
+    """True when an argument gives the precision (``.*``)."""
 
 
 @record
@@ -51,11 +51,12 @@ class Format:
 
 
 class PrintfFormatError(ValueError):
-    """A format string that is not valid. ``offset``: where in it."""
+    """A format string is not valid."""
 
     def __init__(self, message: str, offset: int) -> None:
         super().__init__(message)
         self.offset = offset
+        """Index of the character where the error begins."""
 
 
 _FLAGS = frozenset("#+ '@")
@@ -63,7 +64,10 @@ _LENGTHS = frozenset("hlLw")
 
 
 def parse_format(text: str) -> Format:
-    """Parse a format string. Raises :class:`PrintfFormatError`. The compiler checks which letters and types fit."""
+    """Parse a format string. Raises :class:`PrintfFormatError`.
+
+    Any letter is accepted; the compiler checks whether it exists and fits its argument.
+    """
     parts: list[str | Conversion] = []
     literal: list[str] = []
     done = 0
@@ -85,7 +89,10 @@ def parse_format(text: str) -> Format:
 
 
 def _conversion(text: str, start: int) -> tuple[Conversion, int]:
-    """Return the conversion that begins at ``start``, and its end. Flags, width and lengths may be in any order."""
+    """Return the conversion that begins at ``start``, and the index after it.
+
+    Flags, width and length may be in any order, as in DTrace.
+    """
     flags = length = ""
     width: int | None = None
     precision: int | None = None

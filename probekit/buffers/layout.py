@@ -3,7 +3,7 @@
 Each CPU has its own *block* in guest memory. Only that CPU writes it, except for the ring's tail, which is the host's.
 A slot in the kernel's own per-CPU area holds the block's address, so that code in the guest finds it with one load.
 
-    block   header | dense values | hashed tables | scratch | ring
+    block   header | values or table of each aggregation, in their order | scratch | ring
     header  u64 words, see HeaderWord; CostWords where clauses are measured
     dense   aggregations whose key the probe alone decides: site * value words
     table   open addressing: tag (0 = free), key words, value words
@@ -49,7 +49,7 @@ __all__ = (
 )
 
 BLOCK_MAGIC = 0x70726F62656B6974  # "probekit"
-"""The first word of every block: it tells a live block from memory that a reboot has cleared."""
+"""The first word of every block. After a reboot of the guest it is no longer there."""
 
 RECORD_HEADER = struct.Struct("<IIQII")
 """Size, clause, time stamp counter, site, fault."""
@@ -69,8 +69,9 @@ _DENSE_LIMIT = 4 << 20
 Policy = Literal["switch", "fill", "ring"]
 """What happens when a record finds no room.
 
-``switch``: it is dropped and counted; ``fill``: tracing ends; ``ring``: the oldest records are dropped instead, so
-that the guest writes the tail as well.
+- ``switch``: the record is dropped and counted
+- ``fill``: tracing ends
+- ``ring``: the oldest records are dropped instead, so the guest writes the tail as well
 """
 
 
@@ -96,13 +97,13 @@ class HeaderWord(IntEnum):
     FAULTS = 6
     """Clauses that a fault aborted."""
     DYNAMIC_DROPS = 7
-    """Variables of threads, and elements, that found no room."""
+    """Stores to ``self->`` variables and array elements that found no room."""
     BUSY_DROPS = 8
-    """Elements whose bucket another CPU kept locked too long."""
+    """Accesses to array elements whose bucket another CPU kept locked too long."""
     SPEC_UNAVAILABLE = 9
-    """Calls of ``speculation()`` that found none free."""
+    """Calls of ``speculation()`` that found no free speculation."""
     SPEC_BUSY = 10
-    """Calls of ``speculation()`` that found none free, but one that the host has yet to process."""
+    """Calls of ``speculation()`` that found no free speculation, but one that the host still has to process."""
     RANDOM = 11
     """The state of ``rand()``."""
     FILLED = 12
@@ -112,7 +113,7 @@ class HeaderWord(IntEnum):
     CHILLED = 14
     """Ticks that ``chill()`` has waited in that interval."""
     AGG_DROPS = 15
-    """The first of one word for each aggregation: the data that found no room in its table."""
+    """The first of several words, one for each aggregation: how many data found no room in its table."""
 
 
 class FaultKind(IntEnum):
@@ -134,7 +135,7 @@ class FaultKind(IntEnum):
 
 @record
 class DenseStore:
-    """The values of one aggregation in a row: that of site ``s`` is at ``offset + s * stride``."""
+    """The values of one aggregation, one for each site; site ``s`` has its value at ``offset + s * stride``."""
 
     agg: int
     """The aggregation's index."""
@@ -145,7 +146,7 @@ class DenseStore:
     count: int
     """How many values there are."""
     presence: bool
-    """True when each value has one more word, which is not 0 once it has had a datum; ``count()`` needs none."""
+    """True when each value has one more word, which is not 0 after its first datum; ``count()`` needs none."""
 
     @property
     def stride(self) -> int:
@@ -190,7 +191,7 @@ class TableStore:
 
 
 SAMPLED_ONE_IN = 16
-"""Of so many firings of a measured clause one is timed, beginning with the first."""
+"""One of this many firings of a measured clause is timed, beginning with the first."""
 
 
 @record
@@ -239,9 +240,11 @@ class CpuBlockLayout:
     stores: tuple[DenseStore | TableStore, ...]
     """Where the values of each aggregation are."""
     ring_offset: int
+    """Where the ring begins."""
     ring_size: int
-    """Bytes: a power of two, or 0 where nothing is recorded."""
+    """Bytes of the ring: a power of two, or 0 where nothing is recorded."""
     scratch_offset: int = 0
+    """Where the scratch memory begins."""
     policy: Policy = "switch"
     """What happens when a record finds no room in the ring."""
     costs: CostWords | None = None
@@ -330,7 +333,7 @@ def plan_block(
 
 
 def read_dense(store: DenseStore, data: bytes) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """Give site and words of each value that has had a datum. ``data``: the store's own bytes."""
+    """Yield the site and the words of each value that has had a datum. ``data``: the store's bytes."""
     row = store.stride // _WORD
     values = struct.unpack_from(f"<{store.count * row}q", data)
     if row == 1:
@@ -344,7 +347,7 @@ def read_dense(store: DenseStore, data: bytes) -> Iterator[tuple[int, tuple[int,
 
 
 def read_table(store: TableStore, data: bytes) -> Iterator[tuple[bytes, tuple[int, ...]]]:
-    """Give key bytes and words of each entry in use. ``data``: the store's own bytes, whatever the guest left there."""
+    """Yield the key's bytes and the value's words of each entry in use. ``data``: the store's bytes."""
     key_size = store.key_words * _WORD
     unpack = struct.Struct(f"<{store.words}q").unpack_from
     for offset in range(0, store.capacity * store.stride, store.stride):

@@ -25,6 +25,7 @@ class PrintInt:
     bits: int
     """Its width: 8, 16, 32 or 64."""
     signed: bool
+    """Whether it is shown with a sign."""
     char: bool = False
     """True when it is shown as a character (``char``, ``signed char``, ``unsigned char``, but not ``int8_t``)."""
     bit_offset: int = 0
@@ -48,6 +49,7 @@ class PrintString:
     size: int
     """Bytes."""
     name: str = "string"
+    """The D type's name."""
 
 
 @record
@@ -69,6 +71,7 @@ class PrintArray:
     name: str
     """The whole type, such as ``int [4]``."""
     element: PrintType
+    """The shape of an element."""
     count: int
     """How many elements there are."""
     stride: int
@@ -84,6 +87,7 @@ class PrintMember:
     offset: int
     """Bytes from the parent's start."""
     type: PrintType
+    """Its shape."""
 
 
 @record
@@ -93,6 +97,7 @@ class PrintStruct:
     name: str
     """The type with its keyword, such as ``struct foo``."""
     members: tuple[PrintMember, ...]
+    """The members, in the order of the declaration."""
     size: int
     """Bytes."""
 

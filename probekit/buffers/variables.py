@@ -1,4 +1,4 @@
-"""Variables in guest memory, and the scratch memory of one firing: one definition for the code and for the host.
+"""Lay out variables in guest memory, and the scratch memory of one firing. Generated code and the host both use it.
 
 The data memory holds, for all CPUs:
 
@@ -6,10 +6,11 @@ The data memory holds, for all CPUs:
     threads  the ``self->`` variables of each thread, open addressing by its task:
              u64 task (0: free), u64 when it began, the values
     dynamic  the elements of all associative arrays, chained by hash:
-             u64 free list (u32 number + 1, u32 changes), u64 entries ever used,
+             u64 free list (u32 first entry's number + 1, u32 count of changes), u64 entries ever used,
              buckets (u32 lock, u32 first entry's number + 1),
              entries (u32 next entry's number + 1, u32, u64 hash, key words, value)
 
+The count of changes makes a compare-and-exchange of the free list fail when entries went and came back meanwhile (ABA).
 A key is the variable's number, for ``self->`` arrays the task and when it began, then a word for each integer and
 whole words for each string. The kernel uses a task's memory again for another task. The two began at different times,
 so no thread ever sees the values of one that has ended.
@@ -42,10 +43,10 @@ HASH_MULTIPLIER = 0x9E3779B97F4A7C15
 """2**64 / golden ratio, odd: Knuth's multiplicative hashing (The Art of Computer Programming, 6.4)."""
 
 SPECULATION_FREE, SPECULATION_ACTIVE, SPECULATION_ENDED = 0, 1, 2
-"""The values of a speculation's word. The host frees an ended one after it has processed its records."""
+"""The values of a speculation's word. The host frees an ended speculation after it has processed its records."""
 
 RUN_TIME = -1
-"""The number, among the variables of threads, of one that no script has: the thread's highest ``vtimestamp``."""
+"""The number of a thread variable that no script has: it holds the thread's highest ``vtimestamp``."""
 
 DYNAMIC_HEAD = 16
 """Bytes of the dynamic table before its buckets."""
@@ -73,12 +74,12 @@ def hash_words(words: Sequence[int]) -> int:
 
 @record
 class Extent:
-    """Where one thing is in what holds it."""
+    """Where a variable is."""
 
     offset: int
-    """Bytes from the start of what holds it."""
+    """Bytes from the start of the data memory, the thread's entry or the scratch memory that it is in."""
     size: int
-    """Bytes that it has."""
+    """Bytes of the variable."""
 
 
 @record
@@ -152,17 +153,17 @@ class ScratchLayout:
     alloca_next: int
     """The address of the first byte that ``alloca()`` has not given out."""
     temp: int
-    """Small things: digits, words that survive a call, the registers that the kernel's unwinder starts from."""
+    """Small temporary values: digits, words that survive a call, the registers for the kernel's unwinder."""
     strtok_state: int
-    """What ``strtok()`` goes on with: a word that is not 0 when something follows, then that string."""
+    """The rest of ``strtok()``'s string: a word that is not 0 when there is a rest, then the string."""
     locals_: int
     """The strings and objects of ``this->``, and the state of ``strtok()``. All are zero when a firing begins."""
     locals_size: int
-    """Bytes of them."""
+    """Bytes of ``locals_``."""
     strings: int
     """The strings that operations make."""
     strings_size: int
-    """Bytes of them."""
+    """Bytes of ``strings``."""
     key: int
     """The key that is being built."""
     bounce: int
@@ -170,7 +171,7 @@ class ScratchLayout:
     alloca: int
     """The memory that ``alloca()`` gives out."""
     alloca_size: int
-    """Bytes of it; 0 where no clause needs it."""
+    """Bytes of ``alloca``; 0 where no clause needs it."""
     size: int
     """Bytes of the whole scratch memory."""
     local_variables: Mapping[int, Extent]

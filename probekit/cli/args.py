@@ -1,4 +1,4 @@
-"""Reads the command line as getopt(3) reads dtrace's. Letters mean what they mean there; long options are probekit's.
+"""Parses the command line with getopt(3), as dtrace does. Letters mean the same as there; long options are new.
 
 Options and arguments may be mixed; ``--`` ends the options. Repeatable ones keep their order across letters:
 ``-n A -s F -n B`` is three programs in that order.
@@ -17,11 +17,12 @@ __all__ = ("Arguments", "HelpWanted", "UsageError", "parse")
 
 
 class UsageError(Exception):
-    """The command line makes no sense. ``usage``: the lines that show what does."""
+    """The command line is malformed."""
 
     def __init__(self, message: str, usage: str = "") -> None:
         super().__init__(message)
         self.usage = usage
+        """The usage lines to show with the message, or empty."""
 
 
 class HelpWanted(Exception):
@@ -30,14 +31,14 @@ class HelpWanted(Exception):
 
 @record
 class Arguments:
-    """What the command line says. Fields without a docstring are as :mod:`.help` has the option of that name."""
+    """The parsed command line. Fields without a docstring hold the long option of that name: see :mod:`.help`."""
 
     programs: tuple[tuple[str, str], ...] = ()
     """(letter, text) of ``-n -f -m -P -i -s``, in order."""
     options: tuple[tuple[str, str], ...] = ()
     """(name, value) of ``-x`` and of the letters that stand for an option, in order."""
     args: tuple[str, ...] = ()
-    """What ``$1``, ``$2`` ... stand for."""
+    """The values of ``$1``, ``$2`` ..."""
     list: bool = False
     """``-l``."""
     compile_only: bool = False
@@ -66,7 +67,7 @@ class Arguments:
 
 
 Change = Callable[[Arguments, str], dict[str, Any]]
-"""What an option with its value changes in the arguments."""
+"""Returns the fields of the arguments that an option changes, from the arguments so far and the option's value."""
 
 
 def _flag(name: str) -> Change:
@@ -123,11 +124,11 @@ def _help(text: str) -> Change:
 
 @record
 class _Option:
-    """How one option is read."""
+    """How one option is parsed."""
 
     change: Change
-    takes: bool = False
-    """It has an argument."""
+    has_value: bool = False
+    """Whether the option takes a value."""
 
 
 _ANONYMOUS = "{} (anonymous tracing) is not available: probekit traces a guest from outside"
@@ -197,8 +198,8 @@ def parse(argv: list[str]) -> tuple[str, Arguments]:
 
 
 def _parse(argv: list[str], table: dict[str, _Option], usage: str) -> Arguments:
-    short = "".join(name[1] + ":" * option.takes for name, option in table.items() if not name.startswith("--"))
-    long = [name[2:] + "=" * option.takes for name, option in table.items() if name.startswith("--")]
+    short = "".join(name[1] + ":" * option.has_value for name, option in table.items() if not name.startswith("--"))
+    long = [name[2:] + "=" * option.has_value for name, option in table.items() if name.startswith("--")]
     try:
         found, rest = getopt.gnu_getopt(argv, short, long)
     except getopt.GetoptError as error:

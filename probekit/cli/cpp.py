@@ -1,4 +1,4 @@
-"""``-C``: passes scripts through the system's C preprocessor.
+"""Passes scripts through the system's C preprocessor, for ``-C``.
 
 cpp -D__SUNW_D=1 ... -DFOO -Iinc < script
 """
@@ -19,9 +19,9 @@ _STRICT = {"a": ("-std=gnu99",), "c": ("-std=c99", "-pedantic"), "s": ("-traditi
 
 
 def preprocess(text: str, name: str, options: Options) -> str:
-    """Return the script as the preprocessor leaves it, with its ``# line`` marks. A ``#!`` line becomes empty.
+    """Return the output of the preprocessor, with its ``# line`` marks. A ``#!`` line becomes empty.
 
-    ``name``: the script's, for messages. Raises :class:`ScriptError`.
+    ``name``: the script's name in messages. Raises :class:`ScriptError`.
     """
     if text.startswith("#!"):
         text = text[text.find("\n") :] if "\n" in text else ""

@@ -1,4 +1,4 @@
-"""``-S``: shows the compiled program as intermediate code, and what the guest runs as assembly."""
+"""Shows the compiled program for ``-S``: its intermediate code, and the machine code in the guest as assembly."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from probekit.ir.ops import Program
 
 __all__ = ("show_code", "show_program")
 
-_MOST = 1 << 16  # bytes: with thousands of sites the rest is alike
+_MAX_SHOWN = 1 << 16  # bytes; with thousands of sites the rest is similar
 
 
 def show_program(program: Program) -> None:
@@ -25,10 +25,10 @@ def show_code(code: tuple[int, bytes] | None) -> None:
     """
     if code is None:
         return
-    from probekit.isa.listing import listing
+    from probekit.isa.disassemble import disassemble
 
     addr, image = code
-    for line in listing(image[:_MOST], addr):
+    for line in disassemble(image[:_MAX_SHOWN], addr):
         sys.stderr.write(line + "\n")
-    if len(image) > _MOST:
-        sys.stderr.write(f"... {len(image) - _MOST} more bytes\n")
+    if len(image) > _MAX_SHOWN:
+        sys.stderr.write(f"... {len(image) - _MAX_SHOWN} more bytes\n")

@@ -1,4 +1,4 @@
-"""The errors of the command line itself."""
+"""Defines the error of a script that cannot be read or compiled."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ __all__ = ("ScriptError",)
 
 
 class ScriptError(ProbekitError):
-    """A script cannot be compiled or read. The message is complete.
-
-    ``needs_kernel``: it may be compiled with a guest's types and symbols.
-    """
+    """A script cannot be read or compiled. The message names the script."""
 
     def __init__(self, message: str, *, hint: str = "", needs_kernel: bool = False) -> None:
         super().__init__(message, hint=hint)
         self.needs_kernel = needs_kernel
+        """Whether the script may compile with the types and symbols of a guest."""

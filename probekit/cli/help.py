@@ -1,4 +1,4 @@
-"""The texts of ``--help``."""
+"""Has the texts of ``--help``."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
         sys.stderr.write(f"probekit: {error}{usage}\nTry `probekit --help`.\n")
         return 2
     except BrokenPipeError:
-        # The reader of our output went away. The guest has been restored already.
+        # The reader of our output has closed it. The guest has been restored already.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ProbekitError as error:
@@ -57,11 +57,13 @@ def main(argv: list[str]) -> int:
 
 def run() -> None:
     """Run the ``probekit`` command and end the process."""
-    # A kernel's symbols are a million small objects that stay: searching them for garbage takes a fifth of the start.
+    # A kernel's symbols are a million small objects that are never freed. To search them for garbage would take a
+    # fifth of the time until tracing starts.
     gc.set_threshold(2_000_000, 20, 20)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A guest's bytes are written as they are, unless they could drive a terminal.
+            # Bytes of the guest that are not UTF-8 are written unchanged to standard output, and escaped to
+            # standard error.
             stream.reconfigure(errors="surrogateescape" if stream is sys.stdout else "backslashreplace")
     try:
         sys.exit(main(sys.argv[1:]))

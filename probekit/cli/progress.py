@@ -1,7 +1,6 @@
-"""Shows what is being done: one line on a terminal that goes away, or plain lines with ``-v``.
+"""Shows progress: one line on a terminal, which is cleared afterwards, or plain lines with ``-v``.
 
-A reader of stderr that has gone away must not stop what is being done, which may be restoring the guest: what cannot
-be written is left out.
+When standard error is closed, the messages are lost, but the command goes on: it may be restoring the guest.
 """
 
 from __future__ import annotations
@@ -12,20 +11,25 @@ from contextlib import suppress
 
 __all__ = ("Progress",)
 
-_QUIET_S = 0.3  # nothing is said about a start that is quicker than this
+_QUIET_S = 0.3  # seconds from the start in which nothing is shown on a terminal
 
 
 class Progress:
-    """Shows progress. ``verbose``: a line each, with the time since the start; ``silent``: nothing on a terminal."""
+    """Shows progress."""
 
     def __init__(self, *, verbose: bool, silent: bool = False) -> None:
+        """Begin to count the time.
+
+        ``verbose``: write a line for each step, with the time since the start. ``silent``: show nothing otherwise.
+        Without ``verbose`` and ``silent``, progress is shown if standard error is a terminal.
+        """
         self._verbose = verbose
         self._start = time.monotonic()
         self._line = not silent and not verbose and sys.stderr.isatty()
         self._shown = False
 
     def __call__(self, text: str) -> None:
-        """Show ``text``: what is being done now."""
+        """Show ``text``, which names the step that begins now."""
         passed = time.monotonic() - self._start
         if self._verbose:
             _write(f"probekit: [{passed:6.3f} s] {text}\n")
@@ -34,7 +38,7 @@ class Progress:
             self._shown = True
 
     def done(self) -> None:
-        """Take the line away before anything else is written."""
+        """Clear the line. Call this before anything else is written."""
         if self._shown:
             _write("\r\x1b[K")
             self._shown = False

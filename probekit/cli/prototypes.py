@@ -1,4 +1,4 @@
-"""Finds the argument types of probes for ``-l -v`` and ``-v``, by the guest's own types where there is a guest."""
+"""Finds the argument types of probes for ``-l -v`` and ``-v``, in the guest's type information."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ArgumentTypes = Callable[[Probe], tuple[str, ...] | None]
 
 
 def argument_types(guest: Attachment | None) -> ArgumentTypes:
-    """Return the function for the probes of ``guest``, or for those of the host alone."""
+    """Return a function that finds the types. ``guest``: None when only the host's probes are known."""
     if guest is None:
         return lambda probe: None if probe.in_guest else ()
     from probekit.session.guest_types import GuestTypes

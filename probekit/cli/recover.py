@@ -31,16 +31,16 @@ def recover_command(arguments: Arguments) -> int:
 
 
 def _lines(done: Recovered) -> list[str]:
-    """Say what was done, in lines."""
+    """Return the lines of the report for people."""
     if done.clean:
         return ["nothing to recover: no probekit left anything in this guest"]
     lines: list[str] = []
     if done.rebooted:
-        lines.append(f"{done.rebooted} journal(s) of a guest that has been rebooted since: nothing is left of it")
+        lines.append(f"{done.rebooted} journal(s) of a guest that has rebooted since: there is nothing to restore")
     if done.journals > done.rebooted:
         lines.append(f"{done.restored} sites restored, {done.already} had their original bytes already")
         if done.tasks:
             lines.append(f"{done.tasks} borrowed task(s) given back")
         lines.append(f"{done.freed} bytes of guest memory freed")
-    lines += [f"could not be put right: {problem}" for problem in done.problems]
+    lines += [f"could not be restored: {problem}" for problem in done.problems]
     return lines

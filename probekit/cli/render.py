@@ -25,14 +25,14 @@ from probekit.session.run import Run
 
 __all__ = ("RunRenderer", "open_output")
 
-_MOST_NAMED = 10  # refused probes that are named one by one; of more, only how many there are for each reason
+_MAX_NAMED = 10  # up to so many refused probes are named; of more, only the number for each reason is shown
 
 
 @contextmanager
 def open_output(path: str | None) -> Iterator[TextIO]:
-    """Open where output goes: the file of ``-o``, appended to, or standard output.
+    """Open the output: the file of ``-o``, to which output is appended, or standard output.
 
-    What cannot be opened or written raises :class:`ProbekitError`. A reader that went away raises BrokenPipeError.
+    Raises :class:`ProbekitError` when it cannot be opened or written, BrokenPipeError when its reader has closed it.
     """
     with ExitStack() as stack:
         out = sys.stdout if path is None else stack.enter_context(_opened(path))
@@ -43,7 +43,9 @@ def open_output(path: str | None) -> Iterator[TextIO]:
             raise
         except OSError as error:
             if path is None:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter would try again
+                os.dup2(
+                    os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+                )  # or Python would try to write again at exit
             raise ProbekitError(f"cannot write {path or 'the output'}: {error.strerror}") from error
 
 
@@ -56,7 +58,7 @@ def _opened(path: str) -> TextIO:
 
 
 class _SinkAfterProgress:
-    """Passes texts to a renderer, after taking the line that shows progress off the terminal."""
+    """Passes texts to a renderer, and clears the progress line on the terminal first."""
 
     def __init__(self, renderer: TextSink, progress: Progress) -> None:
         self._renderer = renderer
@@ -83,7 +85,7 @@ class RunRenderer:
         progress: Progress,
         types: ArgumentTypes,
     ) -> None:
-        """``types``: of the arguments of probes, for ``-v``."""
+        """Prepare. ``types``: finds the argument types of probes, for ``-v``."""
         self._run = run
         self._compiled = compiled
         self._arguments = arguments
@@ -92,7 +94,7 @@ class RunRenderer:
         self._types = types
 
     def render(self, stack: ExitStack) -> int:
-        """Run the program and render everything. Returns the exit status. ``stack``: closes what is opened here."""
+        """Run the program and render everything. Returns the exit status. ``stack``: closes the output at the end."""
         out = stack.enter_context(open_output(self._arguments.output))
         effects = HostEffects(out)
         stack.callback(effects.close)
@@ -107,7 +109,7 @@ class RunRenderer:
             else:
                 renderer.event(event)
             if not isinstance(event, ProbeFired):
-                renderer.flush()  # firings come in great numbers: they are flushed before the next wait
+                renderer.flush()  # firings are many, so they are flushed only before the next wait
         self._progress.done()
         renderer.aggregations(self._run.unprinted())
         renderer.close()
@@ -139,7 +141,7 @@ class RunRenderer:
         return TextRenderer(out, sys.stderr, style, effects=effects)
 
     def _announce(self, renderer: Renderer, out: TextIO) -> None:
-        """Write dtrace's ``description 'x' matched N probes`` for each source, and what ``-v`` adds."""
+        """Write dtrace's ``description 'x' matched N probes`` for each source. With ``-v`` also write stability."""
         verbose = self._arguments.verbose
         for event, clauses in self._matched():
             renderer.event(event)
@@ -152,10 +154,10 @@ class RunRenderer:
                 renderer.event(Message(text))
 
     def _matched(self) -> Iterator[tuple[Attached, Sequence[Clause]]]:
-        """Yield how many probes each source enables, with its clauses."""
+        """Yield an event with the number of probes for each source, and the source's clauses."""
         gone = {refused.probe.id for refused in self._run.refused if not refused.partial}
         for source, clauses in self._compiled.by_source():
-            # As dtrace counts: a probe once for each clause that is enabled at it.
+            # This counts as dtrace does: a probe counts once for each clause that is enabled at it.
             own = {clause.index for clause in clauses}
             matches = [(ecb.probe.id, len(own.intersection(ecb.clauses))) for ecb in self._run.matching.ecbs]
             refused = sum(times for number, times in matches if number in gone)
@@ -164,8 +166,11 @@ class RunRenderer:
 
 
 def _refusals(run: Run) -> Iterator[str]:
-    """Yield what cannot be enabled and why, in lines. Of many, only the number for each reason: ``-l -v`` names all."""
-    if len(run.refused) <= _MOST_NAMED:
+    """Yield a line for each refused probe with the reason; with more than ten, the number of probes for each reason.
+
+    ``-l -v`` lists all of them.
+    """
+    if len(run.refused) <= _MAX_NAMED:
         yield from (f"{refused.probe.name}: {refused.reason}" for refused in run.refused)
         return
     for reason, count in Counter(refused.reason.partition(" (")[0] for refused in run.refused).most_common():

@@ -1,7 +1,7 @@
 """Reads ``-n -f -m -P -i -s`` and ``-L``, and compiles them as one program in the order of the command line.
 
-Each sees the global variables and aggregations of those before it, as in dtrace(1). A mark before each keeps its own
-line numbers:
+Each source can use the global variables and aggregations of the sources before it, as in dtrace(1). A line mark before
+each source keeps its own line numbers:
 
     -n 'BEGIN { x = 1; }' -s end.d   ->   BEGIN { x = 1; }
                                           # 1
@@ -30,6 +30,7 @@ from probekit.records import record, replaced
 from probekit.session.options import OptionError, Options, set_option
 
 CanMatch = Callable[[ProbeDescription], bool]
+"""Returns whether a probe description can match any probe."""
 
 __all__ = ("CanMatch", "Compiled", "ProgramText", "compile_sources", "pragma_options", "read_sources")
 
@@ -46,13 +47,13 @@ class ProgramText:
 
     text: str
     name: str
-    """How messages name it: ``description 'x'``, ``script 'x.d'``."""
+    """Its name in messages: ``description 'x'``, ``script 'x.d'``."""
     spec: str
-    """What the command line says, for messages about a failure."""
+    """Its text or file name on the command line, for messages about a failure."""
     filename: str | None = None
     """The script's file; None for a text on the command line itself."""
     library: bool = False
-    """It comes from a directory of ``-L``."""
+    """Whether it comes from a directory of ``-L``."""
 
     @property
     def failed(self) -> str:
@@ -66,11 +67,11 @@ class ProgramText:
 
 @record
 class Compiled:
-    """The program of a command line."""
+    """The compiled program of a command line, and its sources."""
 
     program: Program
     sources: tuple[ProgramText, ...]
-    """What it was compiled from, libraries first."""
+    """The sources that it was compiled from, libraries first."""
     counts: tuple[int, ...]
     """How many of its clauses come from each source."""
 
@@ -128,12 +129,12 @@ def _specifier(letter: str, text: str) -> ProgramText:
 
 
 def _closed(text: str) -> str:
-    """Give a bare probe its empty body: followed by another source it would read as a list of two probes."""
+    """Give a bare probe an empty body: if another source follows, it would else be read as a list of two probes."""
     bare = _COMMENTS_AT_END.sub("", text)
     if not _BARE_END.search(bare):
         return text
     last = _COMMENT.sub("", bare[max(bare.rfind("}"), bare.rfind(";")) + 1 :])
-    # With a predicate the braces may not be left out; braces that were opened are a clause.
+    # After a predicate the braces are required, so none are added; an open brace means that there is a clause.
     return text if "/" in last or "{" in last else bare + "{}"
 
 
@@ -147,7 +148,7 @@ def compile_sources(
 ) -> Compiled:
     """Compile all sources as one program. Raises :class:`ScriptError` about the first that cannot be compiled.
 
-    ``target``: the process of ``-c`` or ``-p``. ``kernel``: the guest's. ``can_match``: as of
+    ``target``: the process ID of ``-c`` or ``-p``. ``kernel``: types and symbols of the guest. ``can_match``: as in
     :func:`probekit.ir.build.compile_program`.
     """
     libraries = [source for source in sources if source.library]
@@ -156,7 +157,7 @@ def compile_sources(
         raise ScriptError("there is no program")
 
     def compile_first(count: int) -> Compiled:
-        """Compile the libraries and so many sources of the command line."""
+        """Compile the libraries and the first ``count`` sources of the command line."""
         part = own[:count]
         text, starts = _joined([*libraries, *part])
         try:
@@ -178,7 +179,7 @@ def compile_sources(
             )
         except CompileError as error:
             if error.part + 1 < count:
-                compile_first(error.part + 1)  # what later sources say plays no part in an earlier one's fault
+                compile_first(error.part + 1)  # later sources do not matter for an error in an earlier one
             source = own[error.part]
             fault = _own_fault(error, source, starts[len(libraries) + error.part]).text(errtags=options.errtags)
             raise ScriptError(f"{source.failed}: {fault}", needs_kernel=error.needs_kernel) from error
@@ -210,7 +211,7 @@ def _macros(target: int | None) -> dict[str, int]:
 
 
 def _own_fault(error: CompileError, source: ProgramText, offset: int) -> CompileError:
-    """Return the same faults, placed in the source itself, which begins at ``offset`` of the compiled text."""
+    """Return the same error with places in the source, which begins at ``offset`` of the compiled text."""
     moved = [
         replaced(d, span=Span(max(d.span.start - offset, 0), max(d.span.end - offset, 0))) for d in error.diagnostics
     ]
@@ -229,7 +230,7 @@ def _joined(sources: Sequence[ProgramText]) -> tuple[str, list[int]]:
 
 
 def pragma_options(compiled: Compiled, options: Options) -> Options:
-    """Return ``options`` with those that the program sets. Raises :class:`ScriptError` for one that is wrong."""
+    """Return ``options`` with the options that the program sets. Raises :class:`ScriptError` for an invalid one."""
     for name, value in compiled.program.options:
         try:
             options = set_option(options, name, value, "program")

@@ -1,4 +1,4 @@
-"""Reports stability and the arguments of probes for ``-v``, and checks the minimum that ``-x amin`` asks for."""
+"""Reports stability and the arguments of probes for ``-v``, and checks the minimum stability of ``-x amin``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from probekit.consumer.text.strings import escape_controls
 from probekit.enabling.ecb import Matching
 from probekit.ir import ops
 from probekit.ir.ops import Clause
-from probekit.lang.attributes import STABLE, Attributes, least, parse_attributes, weaker
-from probekit.output.listing import STABILITY, argument_lines, attribute_lines
+from probekit.lang.attributes import STABLE, Attributes, parse_attributes, weaker, weakest
+from probekit.output.probe_list import STABILITY, argument_lines, attribute_lines
 from probekit.providers.api import Probe
 
 __all__ = ("check_attributes", "stability_text")
@@ -23,7 +23,7 @@ _MOST_SHOWN = 50
 def stability_text(name: str, clauses: Sequence[Clause], matching: Matching, types: ArgumentTypes) -> str:
     """Return the report as dtrace prints it.
 
-    ``name``: of the source, as messages have it. ``clauses``: the source's. ``types``: of the probes' arguments.
+    ``name``: the source's name in messages. ``clauses``: the source's clauses. ``types``: finds argument types.
     """
     return "".join(f"{line}\n" for line in _lines(name, clauses, matching, types))
 
@@ -35,7 +35,7 @@ def _lines(name: str, clauses: Sequence[Clause], matching: Matching, types: Argu
     yield f"Stability attributes for {name.replace(chr(39), '')}:"
     yield ""
     yield "\tMinimum Probe Description Attributes"
-    yield from attribute_lines(least([_probe_attributes(probe) for probe in probes]))
+    yield from attribute_lines(weakest([_probe_attributes(probe) for probe in probes]))
     yield ""
     yield "\tMinimum Statement Attributes"
     yield from attribute_lines(_statement_attributes(clauses))
@@ -51,14 +51,14 @@ def _probe_attributes(probe: Probe) -> Attributes:
 
 
 _UNSTABLE: dict[str, Attributes] = {"curthread": ("Stable", "Private", "Common")}
-"""Built-in variables whose type is the kernel's own."""
+"""The attributes of built-in variables whose type is defined by the kernel."""
 
 
 def _statement_attributes(clauses: Sequence[Clause]) -> Attributes:
     named = {
         op.name for clause in clauses for block in clause.blocks for op in block.ops if isinstance(op, ops.LoadBuiltin)
     }
-    return least([STABLE, *(_UNSTABLE[name] for name in named if name in _UNSTABLE)])
+    return weakest([STABLE, *(_UNSTABLE[name] for name in named if name in _UNSTABLE)])
 
 
 def check_attributes(minimum: str, compiled: Compiled, matching: Matching, *, errtags: bool) -> None:
@@ -69,7 +69,7 @@ def check_attributes(minimum: str, compiled: Compiled, matching: Matching, *, er
     for source, clauses in compiled.by_source():
         for clause in clauses:
             probes = [_probe_attributes(ecb.probe) for ecb in matching.ecbs if clause.index in ecb.clauses]
-            has = least([*probes, _statement_attributes([clause])])
+            has = weakest([*probes, _statement_attributes([clause])])
             if weaker(has, wanted):
                 tag = "[D_ATTR_MIN] " if errtags else ""
                 message = f"attributes {'/'.join(has)} are less than the minimum, {'/'.join(wanted)}"

@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 __all__ = ("NO_GUEST", "attach_options", "found_guest", "target_of")
 
 NO_GUEST = "none"
-"""The target of a command line that wants no guest."""
+"""The target of ``-r`` for a run without a guest."""
 
 
 def target_of(arguments: Arguments) -> str:
-    """Return the target of ``-r`` or of the environment; empty when none is named. Raises for a malformed one."""
+    """Return the target of ``-r`` or of ``PROBEKIT_TARGET``; empty when none is named.
+
+    Raises :class:`ProbekitError` for a malformed one.
+    """
     spec = arguments.remote or os.environ.get("PROBEKIT_TARGET", "")
     if spec and spec != NO_GUEST:
         from probekit.target.connect import parse_spec
@@ -47,7 +50,7 @@ def found_guest(*, quiet: bool) -> str:
 
 
 def attach_options(arguments: Arguments, progress: Progress) -> AttachOptions:
-    """Return how to attach, as the command line says."""
+    """Return the options for attaching that the command line gives."""
     from probekit.session.attach import AttachOptions
 
     return AttachOptions(

@@ -37,10 +37,10 @@ def trace(arguments: Arguments) -> int:
 
 
 class _TraceCommand:
-    """One command line."""
+    """Carries out one command line."""
 
     def __init__(self, arguments: Arguments, stack: ExitStack) -> None:
-        """``stack``: closes what is opened here."""
+        """Read the options and sources. ``stack``: closes everything that this command opens."""
         self._arguments = arguments
         self._stack = stack
         self._options = apply_options(Options(), [*environment_options(os.environ), *arguments.options])
@@ -84,7 +84,7 @@ class _TraceCommand:
     # -- compiling ---------------------------------------------------------------------------------------------------
 
     def _compile_without_guest(self, spec: str) -> None:
-        """Compile, unless the program names something that only the guest's kernel may know."""
+        """Compile. If the program may need the guest's types or symbols, leave it to a second try with the guest."""
         can_match = _host_probes() if spec == NO_GUEST and not self._arguments.list else None
         try:
             self._compile(can_match=can_match)
@@ -125,7 +125,7 @@ class _TraceCommand:
     # -- listing, compiling only, running ----------------------------------------------------------------------------
 
     def _list(self, guest: Attachment | None, progress: Progress) -> None:
-        from probekit.cli.listing import list_probes
+        from probekit.cli.list_probes import list_probes
 
         progress.done()
         program = self._compiled.program if self._compiled is not None else None
@@ -188,7 +188,7 @@ def _engine(arguments: Arguments) -> EngineName:
 
 
 def _no_match(error: NoMatchError, compiled: Compiled, *, errtags: bool) -> ScriptError:
-    """Return the error in dtrace's words: which source, which line."""
+    """Return the error in dtrace's words, with the source and the line."""
     for source, clauses in compiled.by_source():
         for clause in clauses:
             if clause.index == error.clause:

@@ -1,4 +1,4 @@
-"""``-c`` and ``-p``: watches a process of the host. Its end ends tracing, and ``$target`` is its number."""
+"""Starts or watches a process of the host for ``-c`` and ``-p``. Tracing ends with it, and ``$target`` is its PID."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STOPPED = 'kill -STOP $$; exec "$@"'
 
 
 class Victim:
-    """A process of the host. A context manager."""
+    """Controls a process of the host whose end ends tracing. A context manager."""
 
     def __init__(self, command: str | None, pid: str | None) -> None:
         """Start ``command``, stopped, or find the process ``pid``. Raises :class:`ProbekitError`."""
@@ -25,7 +25,7 @@ class Victim:
         if command is not None:
             self._child = _start(command)
             self.pid = self._child.pid
-            """What ``$target`` stands for."""
+            """The process ID, which is the value of ``$target``."""
         else:
             self.pid = _existing(pid or "")
 

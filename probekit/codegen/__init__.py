@@ -5,8 +5,8 @@
     clause           straight-line code and forward jumps on frame slots
     runtime          the shared routines: ring space, table lookup, strings, loads
 
-A probe whose clauses are all constant-keyed ``count()`` needs no thunk: its stub has one increment
-for each (``inline``).
+A probe whose clauses are all a ``count()`` keyed by the probe alone needs no thunk: its stub has one increment for each
+(``inline``).
 
 - ``context``       the facts of one guest and one enabling that code depends on
 - ``supported``     finds what this code generator does not have
@@ -28,6 +28,6 @@ for each (``inline``).
 - ``thunk``         the frame around a list of clauses
 - ``notifier``      the guest's handler of our INT3
 - ``image``         assembles everything at its address
-- ``verify``        decodes the finished bytes and checks what they may do
+- ``verify``        decodes the finished routines and thunks and checks what they may do
 - ``runtime``       the routines in assembly that clauses call
 """

@@ -1,4 +1,4 @@
-"""The code of built-in variables: what a firing knows of its probe, its task, the time and the stack.
+"""Write the code of built-in variables: what a firing knows of its probe, its task, the time and the stack.
 
 Facts of the current task that are one load away are :meth:`probekit.codegen.operands.OperandEmitter.load_fact`.
 """

@@ -22,7 +22,7 @@ from probekit.codegen.frame import Frame
 from probekit.codegen.memory import memory_op, variable_op
 from probekit.codegen.operands import OperandEmitter
 from probekit.codegen.record import RecordEmitter
-from probekit.codegen.reg_alloc import ProbeKind, allocate_registers
+from probekit.codegen.reg_alloc import FiringKind, allocate_registers
 from probekit.codegen.runtime.registry import AddressOf
 from probekit.codegen.supported import describe_op
 from probekit.errors import UnsupportedError
@@ -86,7 +86,7 @@ class ClauseEmitter:
         self,
         clause: Clause,
         *,
-        kind: ProbeKind,
+        kind: FiringKind,
         context: CodegenContext,
         frame: Frame,
         address_of: AddressOf,
@@ -109,7 +109,7 @@ class ClauseEmitter:
         self._flags: str | None = None  # the condition code that a comparison has left for the branch after it
 
     def lines(self) -> Iterator[str]:
-        """Give the lines of the clause. Control leaves at its end; a fault goes to the same end."""
+        """Yield the lines of the clause. Control leaves at its end; a fault goes to the same end."""
         yield from costs.start_timing(self._clause.index, self._context, self._frame, self._label)
         yield from self._record.prepare()
         if self._context.scratch.alloca_size:

@@ -1,4 +1,4 @@
-"""The facts that generated code depends on, and the registers that it may count on.
+"""Hold the facts that generated code depends on, and say which registers it may count on.
 
 Registers inside a thunk: ``rbx`` this CPU's block, ``rbp`` the saved registers, ``rsp`` the frame
 (:mod:`probekit.codegen.frame`). Everything that was saved is free to be changed.

@@ -1,4 +1,4 @@
-"""What the code of every operation of one clause is made with, and small pieces that many operations share."""
+"""Hold what the code of every operation of one clause is made with, and small pieces that many operations share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from probekit.buffers.layout import FaultKind
 from probekit.codegen.context import CodegenContext
 from probekit.codegen.operands import OperandEmitter
-from probekit.codegen.reg_alloc import LEADING_ARGUMENTS, ProbeKind
+from probekit.codegen.reg_alloc import LEADING_ARGUMENTS, FiringKind
 from probekit.codegen.runtime.registry import AddressOf
 from probekit.ir.ops import Reg
 
@@ -38,7 +38,7 @@ class EmitContext:
     """
 
     @property
-    def kind(self) -> ProbeKind:
+    def kind(self) -> FiringKind:
         """What the probed sites are."""
         return self.operands.kind
 
@@ -52,7 +52,7 @@ class EmitContext:
         return f"call {self.address_of(name):#x}"
 
     def scratch_operand(self, offset: int) -> str:
-        """Give the memory operand of a place in the scratch memory, without its size."""
+        """Return the memory operand of a place in the scratch memory, without its size."""
         return self.context.in_scratch(offset)
 
     def load_string_destination(self, dst: Reg, into: str = "rdi") -> Iterator[str]:

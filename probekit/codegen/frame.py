@@ -1,4 +1,4 @@
-"""A thunk's frame below ``rbp``: the clause's registers, its clause-local integers, the open record.
+"""Plan a thunk's frame below ``rbp``: the clause's registers, its clause-local integers, the open record.
 
     rsp + 0                the registers of the running clause that need a slot, 8 bytes each
         + locals           integers of this->, shared by the clauses of one firing
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from probekit.codegen.reg_alloc import ProbeKind, allocate_registers
+from probekit.codegen.reg_alloc import FiringKind, allocate_registers
 from probekit.ir.ops import Clause, LoadVar, Program, StoreVar
 
 __all__ = (
@@ -64,7 +64,7 @@ class Frame:
     """The offset of the time when the clause began; past the frame where nothing is measured."""
 
 
-def plan_frame(clauses: Sequence[Clause], kind: ProbeKind, program: Program, *, measured: bool = False) -> Frame:
+def plan_frame(clauses: Sequence[Clause], kind: FiringKind, program: Program, *, measured: bool = False) -> Frame:
     """Return the frame that serves all of ``clauses``. ``measured``: their time is taken."""
     offset = max((len(allocate_registers(c, kind, program).slots) for c in clauses), default=0) * _WORD
     used = {op.var for c in clauses for block in c.blocks for op in block.ops if isinstance(op, (LoadVar, StoreVar))}

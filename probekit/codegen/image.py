@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from probekit.buffers.layout import TableStore
 from probekit.codegen.context import CodegenContext
 from probekit.codegen.frame import Frame, plan_frame
-from probekit.codegen.reg_alloc import ProbeKind
+from probekit.codegen.reg_alloc import FiringKind
 from probekit.codegen.runtime import (
     assoc_arrays,
     clock,
@@ -40,7 +40,7 @@ from probekit.isa.assemble import assemble
 
 __all__ = ("CodeImage", "ThunkKey", "build_image")
 
-ThunkKey = tuple[ProbeKind, tuple[int, ...]]
+ThunkKey = tuple[FiringKind, tuple[int, ...]]
 """What decides a thunk: the kind of site, and the indexes of the clauses in order."""
 
 _ALIGN = 16

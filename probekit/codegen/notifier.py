@@ -1,4 +1,4 @@
-"""The guest's handler of our INT3: a function on the kernel's chain of die notifiers.
+"""Write the guest's handler of our INT3: a function on the kernel's chain of die notifiers.
 
 The kernel calls it for every trap that no notifier before it has taken. For one of our sites it sends the interrupted
 code to the site's stub and stops the chain. It passes on every other trap untouched::
@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from probekit.errors import InternalError
-from probekit.guest.traptable import GOLDEN
+from probekit.guest.trap_table import GOLDEN
 from probekit.isa.assemble import assemble
 
 __all__ = ("NOTIFIER_SIZE", "NOTIFY_STOP", "TrapLayout", "notifier")
@@ -46,7 +46,7 @@ class TrapLayout:
 def notifier(layout: TrapLayout, *, table: int, capacity: int, shift: int, limit: int, addr: int) -> bytes:
     """Return the code of the function for ``addr``.
 
-    The rest describes the hash of sites (:mod:`probekit.guest.traptable`). ``table``: its address; ``capacity``: its
+    The rest describes the hash of sites (:mod:`probekit.guest.trap_table`). ``table``: its address; ``capacity``: its
     entries, a power of two; ``shift``: from a hash to an index; ``limit``: the most entries that a look-up visits.
     """
     code = assemble(

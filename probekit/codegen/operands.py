@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from probekit.codegen.context import CodegenContext
 from probekit.codegen.frame import ARG_FRAME, FRAME_CALLER, FRAME_RAX, FRAME_STACK_ARGS
-from probekit.codegen.reg_alloc import LEADING_ARGUMENTS, RETURNS, ProbeKind, RegAllocation
+from probekit.codegen.reg_alloc import LEADING_ARGUMENTS, RETURNS, FiringKind, RegAllocation
 from probekit.errors import UnsupportedError
 from probekit.ir.ops import LoadArg, LoadBuiltin, Reg
 from probekit.kernel.syscalls import SYSCALL_ARGS
@@ -45,7 +45,7 @@ class OperandEmitter:
     """Where each register is."""
     context: CodegenContext
     """The facts of the enabling and of the guest."""
-    kind: ProbeKind
+    kind: FiringKind
     """What the probed sites are: it decides where arguments are."""
     in_rax: Reg | None = None
     """The register whose value ``rax`` has now, if any."""

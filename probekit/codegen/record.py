@@ -201,7 +201,7 @@ class RecordEmitter:
 
 
 def _speculative_actions(record: RecordPlan, record_address: str, emit: EmitContext, lost: str) -> Iterator[str]:
-    """Do what the record says of speculations, as it is finished.
+    """Write the code that commits, discards or marks a record as speculative, before the record is published.
 
     ``record_address``: the operand that holds the record's address; ``lost``: the label for a record that nobody will
     ever see. The number in a commit or discard that does nothing becomes 0 for the host.

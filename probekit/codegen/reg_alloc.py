@@ -60,7 +60,7 @@ __all__ = (
     "LEADING_ARGUMENTS",
     "REMATERIALIZED_BUILTINS",
     "RETURNS",
-    "ProbeKind",
+    "FiringKind",
     "RegAllocation",
     "allocate_registers",
     "allocate_strings",
@@ -68,7 +68,7 @@ __all__ = (
     "longest_string",
 )
 
-ProbeKind = Literal["entry", "return", "syscall", "sysret", "sysend", "instruction", "tracepoint", "marker"]
+FiringKind = Literal["entry", "return", "syscall", "sysret", "sysend", "instruction", "tracepoint", "marker"]
 """What a site is.
 
 ``entry``, ``return``: a function's entry, and a place where it returns. ``syscall``, ``sysret``: the same of a
@@ -77,10 +77,10 @@ function that one system call has. ``sysend``: a place where a function returns 
 tracepoint or marker calls.
 """
 
-RETURNS: tuple[ProbeKind, ...] = ("return", "sysret", "sysend")
+RETURNS: tuple[FiringKind, ...] = ("return", "sysret", "sysend")
 """The kinds of site where ``rax`` is what a function returns."""
 
-LEADING_ARGUMENTS: dict[ProbeKind, int] = {"entry": 0, "instruction": 0, "tracepoint": 1, "marker": 2}
+LEADING_ARGUMENTS: dict[FiringKind, int] = {"entry": 0, "instruction": 0, "tracepoint": 1, "marker": 2}
 """How many of the function's arguments stand before ``arg0``: the registered data of a tracepoint comes first.
 
 Kinds that are missing here do not have the arguments of a function.
@@ -201,7 +201,7 @@ def _constants(clause: Clause) -> dict[Reg, int | bytes]:
 
 
 def _reads(op: Op | Terminator, clause: Clause) -> Iterator[Reg]:
-    """Give the registers that an operation needs at run time, once for each time, in the order it takes them."""
+    """Yield the registers that an operation needs at run time, once for each time, in the order it takes them."""
     match op:
         case Bin(left=left, right=right) | Cmp(left=left, right=right) | StrCmp(left=left, right=right):
             yield from (left, right)
@@ -255,7 +255,7 @@ def dead_registers(clause: Clause) -> frozenset[Reg]:
     return frozenset(r for r in definitions if not uses[r])
 
 
-def _is_rematerialized(op: Op, kind: ProbeKind) -> bool:
+def _is_rematerialized(op: Op, kind: FiringKind) -> bool:
     match op:
         case LoadArg(index=index):
             return kind != "return" or index > 0  # a return's arg0 is in the site table
@@ -281,7 +281,7 @@ def _padded_registers(clause: Clause) -> frozenset[Reg]:
     return frozenset(padded - others)
 
 
-def allocate_registers(clause: Clause, kind: ProbeKind, program: Program) -> RegAllocation:
+def allocate_registers(clause: Clause, kind: FiringKind, program: Program) -> RegAllocation:
     """Decide for every register of a clause at sites of one kind."""
     definitions, uses = _registers(clause)
     constants = _constants(clause)

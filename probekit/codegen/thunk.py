@@ -3,8 +3,9 @@
 A stub pushes its site number and calls the thunk. The thunk returns and takes the site number off the stack. While
 clauses run, interrupts are off, so that only an NMI can interrupt them: the guard turns a firing in the NMI into a
 counted drop. A program that calls into the kernel, or takes page faults there, can also fire probes itself. Such a
-firing is no drop: the guard holds the CPU's NMI count besides its 1, and a firing that finds the same count comes from
-the clause itself.
+firing is no drop, and the two are told apart by the kernel's count of nested NMIs (the NMI bits of its preempt count):
+while clauses run, the guard holds 1 and that count. A firing that finds the same count in the guard comes from the
+clause itself; another count means that an NMI has come in between.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from probekit.codegen.frame import (
     SAVED_REGISTERS,
     Frame,
 )
-from probekit.codegen.reg_alloc import LEADING_ARGUMENTS, REMATERIALIZED_BUILTINS, ProbeKind
+from probekit.codegen.reg_alloc import LEADING_ARGUMENTS, REMATERIALIZED_BUILTINS, FiringKind
 from probekit.codegen.runtime.core import header
 from probekit.codegen.runtime.registry import AddressOf
 from probekit.errors import UnsupportedError, required
@@ -83,7 +84,7 @@ _SIMPLE_BUILTINS = (
 _NMI_MASK = 0xF00000  # of the preemption count (include/linux/preempt.h)
 
 
-def _optional_registers_used(op: Op, clause: Clause, kind: ProbeKind, context: CodegenContext) -> int:
+def _optional_registers_used(op: Op, clause: Clause, kind: FiringKind, context: CodegenContext) -> int:
     """Return how many of the optional registers an operation reads as arguments, or its code changes."""
     match op:
         case LoadBuiltin(name="timestamp"):
@@ -110,7 +111,7 @@ def _optional_registers_used(op: Op, clause: Clause, kind: ProbeKind, context: C
             return 4
 
 
-def _optional_registers(clauses: Sequence[Clause], kind: ProbeKind, context: CodegenContext) -> tuple[str, ...]:
+def _optional_registers(clauses: Sequence[Clause], kind: FiringKind, context: CodegenContext) -> tuple[str, ...]:
     """Return the optional registers that the clauses need."""
     if any(acts_on_guest(clause.record) for clause in clauses):
         return OPTIONAL_REGISTERS
@@ -131,7 +132,11 @@ def _load_guard(context: CodegenContext) -> Iterator[str]:
 
 
 def _check_syscall(context: CodegenContext) -> Iterator[str]:
-    """Leave unless the function returns to a system call's caller, and from the system call that is probed."""
+    """Leave unless this return ends the system call that is probed.
+
+    A system call's function may also be called from elsewhere in the kernel: the return address tells. And it may be
+    called while another system call is served: the number that the task entered the kernel with tells.
+    """
     entry = context.kernel.syscalls
     if entry.stack_top is None or not entry.callers:
         raise UnsupportedError("it is not known where this kernel calls system calls from", feature="syscall return")
@@ -153,7 +158,7 @@ def _check_syscall(context: CodegenContext) -> Iterator[str]:
 
 
 def _prepare_firing(clauses: Sequence[Clause], context: CodegenContext, address_of: AddressOf) -> Iterator[str]:
-    """Forget the thread's entry of the firing before, and clear the strings and objects of ``this->``."""
+    """Clear what is left of the firing before: the address of its thread's entry, strings and objects of ``this->``."""
     ops = [op for clause in clauses for block in clause.blocks for op in block.ops]
     scratch = context.scratch
     if context.storage.threads is not None:
@@ -176,7 +181,7 @@ def _restore(optional: Sequence[str]) -> Iterator[str]:
 
 
 def _lines(
-    clauses: Sequence[Clause], kind: ProbeKind, context: CodegenContext, frame: Frame, address_of: AddressOf
+    clauses: Sequence[Clause], kind: FiringKind, context: CodegenContext, frame: Frame, address_of: AddressOf
 ) -> Iterator[str]:
     optional = _optional_registers(clauses, kind, context)
     yield "pushfq"
@@ -223,7 +228,7 @@ def _lines(
 
 
 def thunk_text(
-    clauses: Sequence[Clause], kind: ProbeKind, context: CodegenContext, frame: Frame, address_of: AddressOf
+    clauses: Sequence[Clause], kind: FiringKind, context: CodegenContext, frame: Frame, address_of: AddressOf
 ) -> str:
     """Return the text of one thunk. Raises :class:`UnsupportedError` when its frame would be too large."""
     if frame.size > MAX_FRAME:

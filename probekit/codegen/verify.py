@@ -1,4 +1,4 @@
-"""Decode the finished bytes of an image again, and check what they may do in a guest.
+"""Decode the finished bytes of an image, its routines and thunks, again, and check what they may do in a guest.
 
 - every byte is an instruction of a short list, or padding; no SSE, no x87, nothing privileged but ``cli``
 - a thunk only goes forward; a routine's loops stay inside of it; calls go to routines that were placed before the
@@ -7,7 +7,9 @@
   of the data memory, from a routine that returns such a pointer, or that ``may_store`` has checked
 - the size and the stack are bounded
 
-Code that breaks a rule is a bug of probekit. It is found here, before anything is enabled.
+Code that breaks a rule is a bug of probekit. It is found here, before anything is enabled. What is not in the image is
+not checked here: the stubs of sites, the watchdog's function, the handler of INT3, the functions that measure costs and
+that register tracepoints. They are short and of fixed form.
 """
 
 from __future__ import annotations
@@ -63,14 +65,12 @@ _CALLER_SAVED = tuple(getattr(Register, name) for name in ("RAX", "RCX", "RDX", 
 
 
 class CodeError(InternalError):
-    """Generated code breaks a rule; it was found before anything was enabled.
-
-    ``addr``: the address of the instruction, or of the piece of code.
-    """
+    """Generated code breaks a rule; it was found before anything was enabled."""
 
     def __init__(self, reason: str, addr: int) -> None:
         super().__init__(f"the generated code at {addr:#x} breaks a rule: {reason}; nothing was enabled")
         self.addr = addr
+        """The address of the instruction, or of the piece of code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class _Piece:
 
 
 def verify_code(layout: CodeLayout, context: CodegenContext) -> None:
-    """Check an image. Raises :class:`CodeError` for the first broken rule."""
+    """Check the routines and thunks of an image. Raises :class:`CodeError` for the first broken rule."""
     if len(layout.code) > MAX_IMAGE:
         raise CodeError(f"{len(layout.code)} bytes of code are too many", layout.addr)
     pieces = _pieces(layout)

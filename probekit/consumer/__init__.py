@@ -1,15 +1,15 @@
-"""The reading end: bytes of guest memory in, neutral events and their text out. Pure; does no I/O, trusts no guest.
+"""Turn bytes of guest memory into neutral events and text. Pure: does no I/O, and checks everything from the guest.
 
-- ``events``             the model that every renderer starts from
-- ``records``            one record and its plan -> ``ProbeFired``, ``ExitRequested``, ``Fault``, or ``Corrupt``
-- ``plan_readers``       fast readers, each made for the records of one clause
+- ``events``             defines the events that every renderer starts from
+- ``record_events``      turns a record and its plan into ``ProbeFired``, ``ExitRequested``, ``Fault``, or ``Corrupt``
+- ``plan_readers``       makes fast readers, each for the records of one clause
 - ``bulk``               prints many records of one ``printf()`` at once
-- ``aggregations``       decodes keys, merges CPUs, finishes values, sorts as DTrace does, joins columns
-- ``aggregation_store``  the host's copy of every aggregation, for ``clear() trunc() normalize() printa()``
-- ``flow``               ``-F``: indentation from entries and returns
-- ``drops``              counts what was lost
-- ``symbols``            addresses and probes by name: ``sym()``, ``stack()``, ``%a``, ``probefunc``
-- ``text``               the text of what is shown: formats, histograms, messages about drops and faults
+- ``aggregations``       decodes keys, merges CPUs, computes values, sorts as DTrace does, joins columns
+- ``aggregation_store``  keeps the host's copy of every aggregation, for ``clear() trunc() normalize() printa()``
+- ``flow``               computes the indentation of ``-F`` from entries and returns
+- ``drop_meter``         counts lost data; the text of a drop message is in ``text.drops``
+- ``symbols``            names addresses and probes for ``sym()``, ``stack()``, ``%a``, ``probefunc``
+- ``text``               makes the text for users: formats, histograms, messages about drops and faults
 
     read_records() -> record_events() -> Renderer.event()
     stored_rows() -> merge() -> finish() -> Renderer.aggregations()

@@ -1,6 +1,6 @@
-"""The consumer's own copy of every aggregation, which ``clear() trunc() normalize() printa()`` act on.
+"""Keeps the host's copy of every aggregation, which ``clear() trunc() normalize() printa()`` change or show.
 
-As in DTrace these happen when the record that asks for them is *read*: everything that clauses have aggregated since
+As in DTrace, these actions are carried out when their record is *read*. Everything that clauses have aggregated since
 the last snapshot is added first.
 
     store.add(0, {("sh",): (3,)}); store.normalize(0, 3); store.view(0).rows  ->  (Row(("sh",), 3, normal=3),)
@@ -19,14 +19,14 @@ __all__ = ("AggregationStore",)
 
 
 class AggregationStore:
-    """The aggregations of one program, by number."""
+    """Keeps the aggregations of one program, by number."""
 
     def __init__(
         self, plans: Sequence[AggPlan], *, order: SortOrder | None = None, symbols: Symbols | None = None
     ) -> None:
         self.plans = tuple(plans)
         self.order = order or SortOrder()
-        """How rows are sorted; may be set at any time."""
+        """The order of rows. It may be changed at any time."""
         self._symbols = symbols or Symbols()
         self._tables: list[dict[AggKey, Words]] = [{} for _ in plans]
         self._normals: list[dict[AggKey, int]] = [{} for _ in plans]
@@ -34,12 +34,12 @@ class AggregationStore:
         self._printed: set[int] = set()
 
     def add(self, agg: int, table: AggTable) -> None:
-        """Add new data to what is there."""
+        """Add new values to an aggregation."""
         plan = self.plans[agg]
         self._tables[agg] = merge(plan, [self._tables[agg], table])
 
     def add_total(self, agg: int, rows: Iterable[tuple[AggKey, Words]]) -> None:
-        """Add what is new, since the last call, in a source whose values only grow. ``rows``: all of that source."""
+        """Add the growth of a source since the last call. ``rows``: all values of the source, which only grow."""
         plan, before = self.plans[agg], self._read[agg]
         now = merge(plan, [rows])
         self._read[agg] = now
@@ -48,25 +48,25 @@ class AggregationStore:
         self.add(agg, fresh | grown)
 
     def clear(self, agg: int) -> None:
-        """Set every value to what it was before its first datum; keys and normalization stay. ``clear()``."""
+        """Carry out ``clear()``: set every value to its initial one. Keys and normalization stay."""
         plan = self.plans[agg]
-        # A min() or max() that has seen nothing has no value to show but 0.
+        # A min() or max() without any value is shown as 0.
         zero = (0,) * plan.words if plan.func in ("min", "max") else plan.initial
         self._tables[agg] = dict.fromkeys(self._tables[agg], zero)
 
     def trunc(self, agg: int, keep: int | None) -> None:
-        """Leave the ``keep`` greatest values, for a negative number the smallest; for None nothing. ``trunc()``."""
+        """Carry out ``trunc()``: keep the ``keep`` greatest values; if negative, the smallest; if None, none."""
         table = self._tables[agg]
-        left = keys_to_keep(self.plans[agg], table, keep) if keep is not None else set()
-        self._tables[agg] = {key: words for key, words in table.items() if key in left}
-        self._normals[agg] = {key: n for key, n in self._normals[agg].items() if key in left}
+        kept = keys_to_keep(self.plans[agg], table, keep) if keep is not None else set()
+        self._tables[agg] = {key: words for key, words in table.items() if key in kept}
+        self._normals[agg] = {key: n for key, n in self._normals[agg].items() if key in kept}
 
     def normalize(self, agg: int, normal: int) -> None:
-        """Divide the values of all present keys when they are shown. ``normalize()``."""
+        """Carry out ``normalize()``: divide the values of all present keys by ``normal`` in output."""
         self._normals[agg] = dict.fromkeys(self._tables[agg], normal)
 
     def denormalize(self, agg: int) -> None:
-        """Show values as they are again. ``denormalize()``."""
+        """Carry out ``denormalize()``: show values undivided again."""
         self._normals[agg] = {}
 
     def view(self, agg: int) -> Aggregation:
@@ -80,7 +80,7 @@ class AggregationStore:
         )
 
     def printed(self, aggs: Sequence[int]) -> Table:
-        """Join aggregations by key for ``printa()``. Those with rows are not shown again at the end."""
+        """Join aggregations by key for ``printa()``. Aggregations with rows are not shown again at the end."""
         views = [self.view(agg) for agg in aggs]
         self._printed |= {agg for agg, view in zip(aggs, views, strict=True) if view.rows}
         return Table(
@@ -95,5 +95,5 @@ class AggregationStore:
         return [self.view(plan.index) for plan in self.plans]
 
     def unprinted(self) -> list[Aggregation]:
-        """Return the aggregations that no ``printa()`` has shown: they are shown at the end."""
+        """Return the aggregations that no ``printa()`` has shown; these are shown at the end."""
         return [self.view(plan.index) for plan in self.plans if plan.index not in self._printed]

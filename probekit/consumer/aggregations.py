@@ -1,11 +1,11 @@
-"""Makes aggregations of what CPUs stored: decodes keys, merges CPUs, finishes values, sorts as DTrace does.
+"""Makes aggregations from the values that CPUs stored: decodes keys, merges CPUs, computes values, sorts.
 
     CPU 0 {("bash",): (3,)}   CPU 1 {("bash",): (1,), ("init",): (9,)}
     -> Aggregation(rows=(Row(("bash",), 4), Row(("init",), 9)))
 
-The order is DTrace's: by value ascending, so that the biggest comes last and stays on the screen, then by key. A
-``quantize()`` weighs as the sum of its buckets' labels times their counts, then as its count of zeros. Keys compare
-column by column, integers as their type has them and strings as bytes.
+The order is DTrace's: by value ascending, so that the greatest is the last and stays on the screen, then by key. A
+``quantize()`` is compared by the sum of its buckets' labels times their counts, then by its count of zeros. Keys are
+compared column by column, integers by their type and strings as bytes.
 """
 
 from __future__ import annotations
@@ -58,20 +58,20 @@ _WEIGHTS = tuple(bucket_value(i) for i in range(BUCKETS))
 
 @record
 class SortOrder:
-    """How rows are sorted."""
+    """The order of rows."""
 
     by_key: bool = False
-    """The option ``aggsortkey``: by key, not by value."""
+    """Whether to sort by key instead of value (option ``aggsortkey``)."""
     key_position: int = 0
-    """The option ``aggsortkeypos``: the key column that is compared first."""
+    """The index of the key column that is compared first (option ``aggsortkeypos``)."""
     position: int = 0
-    """The option ``aggsortpos``: the aggregation that is compared first, where several are joined."""
+    """The index of the aggregation that is compared first, if several are joined (option ``aggsortpos``)."""
     reverse: bool = False
-    """The option ``aggsortrev``."""
+    """Whether to reverse the order (option ``aggsortrev``)."""
 
 
 def key_of_bytes(parts: Sequence[KeyPart], data: bytes, probes: Mapping[int, ProbeIdentity]) -> AggKey | None:
-    """Decode the key whose words the guest stored; None when it makes no sense. ``probes``: by site number.
+    """Decode the key whose words the guest stored; None when they are malformed. ``probes``: by site number.
 
     Strings and stacks stay bytes until :func:`finish`.
     """
@@ -100,7 +100,7 @@ def key_of_bytes(parts: Sequence[KeyPart], data: bytes, probes: Mapping[int, Pro
 
 
 def _integer(part: KeyPart, stored: bytes) -> int:
-    """Return the stored word at the part's own width, so that garbage above it cannot widen a column."""
+    """Return the stored word cut to the part's width, so that garbage in its upper bits cannot widen a column."""
     size = min(max(part.bits // 8, 1), 8)
     return int.from_bytes(stored[:size], "little", signed=part.kind == "int")
 
@@ -108,9 +108,9 @@ def _integer(part: KeyPart, stored: bytes) -> int:
 def stored_rows(
     plan: AggPlan, store: DenseStore | TableStore, data: bytes, probes: Mapping[int, ProbeIdentity]
 ) -> tuple[list[tuple[AggKey, Words]], int]:
-    """Return what one CPU's store holds, and how many of its entries made no sense. ``probes``: by site number.
+    """Return the keys and values in one CPU's store, and the number of malformed entries. ``probes``: by site number.
 
-    A key may come more than once (two probes of one function); :func:`merge` adds them up.
+    A key may occur more than once (two probes of one function); :func:`merge` adds up its values.
     """
     rows: list[tuple[AggKey, Words]] = []
     corrupt = 0
@@ -137,14 +137,14 @@ def stored_rows(
 
 
 def key_of_probe(parts: Sequence[KeyPart], probe: ProbeIdentity) -> AggKey:
-    """Return the key of an aggregation that the probe alone decides (``AggPlan.constant_keyed``)."""
+    """Return the key of an aggregation whose key depends only on the probe (``AggPlan.constant_keyed``)."""
     return tuple(probe_field(probe.name, part.detail) for part in parts)
 
 
 def merge(plan: AggPlan, tables: Iterable[AggTable | Iterable[tuple[AggKey, Words]]]) -> dict[AggKey, Words]:
-    """Merge all tables into one. A table may also be pairs, in which a key may come more than once.
+    """Merge all tables into one. A table may also be a list of pairs, in which a key may occur more than once.
 
-    Values of another size than the plan's are left out.
+    Values of a size other than the plan's are left out.
     """
     combine = AGG_FUNCS[plan.func].merge
     words_count = plan.words
@@ -166,9 +166,9 @@ def finish(
     normals: Mapping[AggKey, int] | None = None,
     symbols: Symbols | None = None,
 ) -> Aggregation:
-    """Turn a merged table into the model: keys decoded, values finished, rows sorted.
+    """Turn a merged table into an :class:`Aggregation`: decode keys, compute values, sort rows.
 
-    ``normals``: what values are divided by when they are shown, for keys where it is not 1.
+    ``normals``: the divisor of ``normalize()``, for each key where it is not 1.
     """
     symbols = symbols or Symbols()
     normals = normals or {}
@@ -228,7 +228,7 @@ _WORD_MASK = (1 << 64) - 1
 
 
 def weight(value: AggValue | None) -> tuple[int, int]:
-    """Return what rows are sorted by: the value, and what decides between equal ones. A missing value counts as 0."""
+    """Return the sort key of a value: a number, and one to order equal numbers. A missing value counts as 0."""
     match value:
         case None:
             return 0, 0
@@ -252,7 +252,7 @@ def _weigh(weights: Sequence[int], buckets: Sequence[int]) -> int:
 
 
 def _key_rank(key: Sequence[KeyValue], position: int) -> tuple[Any, ...]:
-    """Return the key as DTrace compares it: from column ``position`` on, then the columns before it."""
+    """Return the sort key of a key: as with DTrace, the columns from ``position`` on, then the columns before."""
     ranks = [k if isinstance(k, int) else k.encode("utf-8", "surrogatepass") for k in key]
     start = position if 0 <= position < len(ranks) else 0
     return (*ranks[start:], *ranks[:start])
@@ -267,7 +267,7 @@ def _ranking(order: SortOrder) -> Callable[[Row], Any]:
 
 
 def keys_to_keep(plan: AggPlan, table: AggTable, keep: int) -> set[AggKey]:
-    """Return the keys that ``trunc(@a, keep)`` leaves: of the ``keep`` greatest values, or the ``-keep`` smallest."""
+    """Return the keys that ``trunc(@a, keep)`` keeps: of the ``keep`` greatest values, or the ``-keep`` smallest."""
 
     def rank(key: AggKey) -> tuple[Any, ...]:
         return weight(_value(plan, table[key])), _key_rank([decode(k) if isinstance(k, bytes) else k for k in key], 0)

@@ -1,8 +1,8 @@
-"""Prints the records of clauses that do nothing but print, many at a time, where nobody asks who has fired.
+"""Prints the records of clauses that only print, many at a time, when no renderer needs to know the probe.
 
     printf("%d %s\\n", pid, execname)  fired 50,000 times, with -q   ->   a few texts, each written once
 
-A record with a fault, of another size or of an unknown site is left to :mod:`probekit.consumer.records`.
+A record with a fault, of another size or of an unknown site is left to :mod:`probekit.consumer.record_events`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Protocol, runtime_checkable
 
 from probekit.buffers.layout import RawRecord
 from probekit.consumer.plan_readers import BulkPrinter, bulk_printer
-from probekit.consumer.records import ReadProgram
+from probekit.consumer.record_events import ReadProgram
 
 __all__ = ("BulkSplitter", "CpuRecords", "TextSink")
 
-_MOST = 8192  # records in one text: between two texts the guest's watchdog receives a heartbeat
+_MAX_RECORDS = 8192  # records in one text; between two texts the guest's watchdog receives a heartbeat
 
 CpuRecords = Sequence[tuple[int, RawRecord]]
 """``(cpu, record)``, in order."""
@@ -29,7 +29,7 @@ class TextSink(Protocol):
 
     @property
     def takes_text(self) -> bool:
-        """Whether, at this moment, only the text of a record matters."""
+        """Whether, at this moment, only the text of a record is needed."""
         ...
 
     def printed(self, text: str) -> None:
@@ -52,7 +52,7 @@ class BulkSplitter:
             yield None, records
             return
         for printer, group in groupby(records, self._printer):
-            while members := list(islice(group, _MOST)):
+            while members := list(islice(group, _MAX_RECORDS)):
                 yield printer, members
 
     def _printer(self, item: tuple[int, RawRecord]) -> BulkPrinter | None:

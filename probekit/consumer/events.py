@@ -1,11 +1,10 @@
-"""The neutral model of what tracing yields: every renderer starts from these events, and none adds facts of its own.
+"""Defines the events that tracing yields. Every renderer starts from them, and none adds facts of its own.
 
     printf("%d %s\\n", pid, execname)  ->  ProbeFired(cpu=0, probe=ProbeIdentity(7, ...), clause=0, timestamp=...,
                                                items=(Printed(("12 ", GuestText("bash"), "\\n")),))
 
-:data:`Event` lists all kinds of events, :data:`RecordItem` all that a record can hold. Text that the guest supplied
-stays apart from text that the user wrote (:class:`GuestText`), so that a renderer for a terminal can escape the one
-and leave the other alone.
+:data:`Event` lists all kinds of events, :data:`RecordItem` all items of a record. Text from the guest is kept apart
+(:class:`GuestText`) from text that the user wrote, so that a renderer for a terminal escapes only text from the guest.
 """
 
 from __future__ import annotations
@@ -65,14 +64,14 @@ __all__ = (
 
 @record
 class ProbeIdentity:
-    """A probe as events name it."""
+    """The number and name of a probe."""
 
     id: int
     """Its number in this session, as ``-l`` lists it."""
     name: ProbeName
 
 
-# What a record holds.
+# Items of a record.
 
 
 @record
@@ -95,24 +94,24 @@ class TraceString:
 
 @record
 class GuestText:
-    """A stretch of printed text that came from the guest and may hold anything."""
+    """A piece of printed text that came from the guest and may hold any characters."""
 
     text: str
 
 
 Piece = str | GuestText
-"""A stretch of printed text: the user's own, or the guest's."""
+"""A piece of printed text: the user's own text, or text from the guest."""
 
 
 @record
 class Printed:
-    """What one ``printf()`` printed: the user's own text, and the guest's."""
+    """The output of one ``printf()``: the user's own text, and text from the guest."""
 
     pieces: tuple[Piece, ...]
 
     @property
     def text(self) -> str:
-        """All of it, not escaped."""
+        """The whole text, not escaped."""
         return "".join(p if isinstance(p, str) else p.text for p in self.pieces)
 
 
@@ -125,32 +124,32 @@ class TraceBytes:
 
 @record
 class Dump:
-    """Memory that ``tracemem()`` recorded. It is shown in hexadecimal, whatever it holds."""
+    """Memory that ``tracemem()`` recorded. It is always shown in hexadecimal."""
 
     data: bytes
 
 
 @record
 class StackFrames:
-    """What ``stack()`` recorded."""
+    """A stack that ``stack()`` or ``ustack()`` recorded."""
 
     frames: tuple[str, ...]
-    """The frames, innermost first, as ``module`name+0x10`` or a bare address."""
+    """The frames, innermost first, as ``module`name+0x10`` or as an address in hexadecimal."""
 
 
 @record
 class SymbolName:
-    """An address by name: ``sym()``, ``func()``, ``mod()``."""
+    """The name of an address, from ``sym()``, ``func()`` or ``mod()``."""
 
     text: str
 
 
 @record
 class TypedValue:
-    """What ``print()`` recorded."""
+    """A value that ``print()`` recorded."""
 
     type: PrintType
-    """How ``data`` is laid out."""
+    """The type of the value, which gives the layout of ``data``."""
     data: bytes
     addr: int | None = None
     """The guest address that ``data`` was read from, when a pointer was given."""
@@ -158,27 +157,27 @@ class TypedValue:
 
 @record
 class Command:
-    """``system()``: a command that the script runs now."""
+    """A command that the script runs now, by ``system()``."""
 
     text: str
 
 
 @record
 class Reopened:
-    """``freopen()``: from here on output goes to another file."""
+    """A change of the output file, by ``freopen()``. Later output goes to this file."""
 
     path: str
-    """The file; empty for the first output again."""
+    """The file; empty to return to the first output."""
 
 
 @record
 class Truncated:
-    """``ftruncate()``: what was written to the output file so far is thrown away."""
+    """A truncation of the output file, by ``ftruncate()``: its contents so far are deleted."""
 
 
 @record
 class OptionSet:
-    """``setopt()``: the option has this value from here on. The session has checked it, and applied its part."""
+    """A change of an option, by ``setopt()``. The session has checked the value, and applied it to the run."""
 
     name: str
     value: str
@@ -186,7 +185,7 @@ class OptionSet:
 
 @record
 class Table:
-    """``printa()`` without a format: one aggregation's rows, or several aggregations' joined by key."""
+    """The output of ``printa()`` without a format: rows of one aggregation, or of several joined by key."""
 
     keys: tuple[KeyKind, ...]
     """The type of each key column."""
@@ -194,7 +193,7 @@ class Table:
     names: tuple[str, ...]
     """The aggregations' names, without the ``@``."""
     funcs: tuple[AggFuncName, ...]
-    """Their functions."""
+    """The aggregations' functions."""
 
 
 RecordItem = (
@@ -212,12 +211,12 @@ RecordItem = (
     | Truncated
     | OptionSet
 )
-"""One thing that a record holds or asks for."""
+"""One item of a record: a value to show, or an action on the output."""
 
 
 @record
 class Flow:
-    """How ``-F`` draws one firing."""
+    """The indentation and arrow of one firing, for ``-F``."""
 
     indent: int
     """Columns before the prefix."""
@@ -229,18 +228,18 @@ class Flow:
 
 @record
 class ProbeFired:
-    """One clause ran at one probe and left a record."""
+    """One clause has run at one probe and written a record."""
 
     cpu: int
     probe: ProbeIdentity
     clause: int
     """The number of the clause in the program, from 0."""
     timestamp: int
-    """Nanoseconds; where 0 is depends on the guest's clock."""
+    """Nanoseconds of the guest's clock, which may start at any moment."""
     items: tuple[RecordItem, ...]
-    """What the clause recorded, in order."""
+    """The items that the clause recorded, in order."""
     flow: Flow | None = None
-    """How ``-F`` draws it; None without ``-F``."""
+    """Its indentation and arrow; None without ``-F``."""
 
 
 # Aggregations.
@@ -253,7 +252,7 @@ class KeyKind:
     kind: str
     """``int``, ``uint``, ``string``, ``symbol`` (a name found for an address) or ``stack`` (a frame on each line)."""
     bits: int = 64
-    """The width of an integer as D has it."""
+    """The width of an integer in bits, by its type in D."""
 
 
 def divide(value: int, by: int) -> int:
@@ -269,9 +268,9 @@ class Average:
     """The value of ``avg()``."""
 
     total: int
-    """The sum of all data."""
+    """The sum of all values."""
     count: int
-    """How many there were."""
+    """How many values there were."""
 
     @property
     def value(self) -> int:
@@ -284,11 +283,11 @@ class StdDev:
     """The value of ``stddev()``."""
 
     count: int
-    """How many data there were."""
+    """How many values there were."""
     total: int
-    """Their sum."""
+    """The sum of all values."""
     squares: int
-    """The sum of their squares."""
+    """The sum of the squares of all values."""
 
     def value(self, normal: int = 1) -> int:
         """Return the root of the average square minus the squared average, in integers as DTrace computes it."""
@@ -312,7 +311,7 @@ class Histogram:
     """The value of ``lquantize()`` and ``llquantize()``."""
 
     scale: Linear | LogLinear
-    """Where the buckets begin and end."""
+    """The bounds of the buckets."""
     buckets: tuple[int, ...]
     """A count for each bucket of ``scale``."""
 
@@ -331,18 +330,18 @@ class Row:
     key: tuple[KeyValue, ...]
     value: AggValue
     normal: int = 1
-    """What the value is divided by when it is shown (``normalize()``)."""
+    """The divisor of the value in output (``normalize()``)."""
 
 
 @record
 class JoinedRow:
-    """One key of several aggregations side by side."""
+    """The values of several aggregations for one key."""
 
     key: tuple[KeyValue, ...]
     values: tuple[AggValue | None, ...]
-    """The value of each aggregation; None where that one has no such key."""
+    """The value of each aggregation; None for one that does not have the key."""
     normals: tuple[int, ...]
-    """What each value is divided by when it is shown."""
+    """The divisor of each value in output (``normalize()``)."""
 
 
 @record
@@ -357,7 +356,7 @@ class Aggregation:
     rows: tuple[Row, ...]
 
 
-# What else can happen.
+# Other events.
 
 
 DropKind = Literal[
@@ -376,12 +375,12 @@ DropKind = Literal[
     "undecoded",
     "steps",
 ]
-"""What was lost; :data:`probekit.consumer.text.drops.DROP_WORDS` has the words for each.
+"""The kinds of lost data. The text of each drop message is in :data:`probekit.consumer.text.drops.DROP_WORDS`.
 
-The first eight are DTrace's. ``recursion``: a probe fired while its CPU was inside a clause already. ``corrupt``: a
-record made no sense. ``silenced``: the guest's watchdog turned the clauses off. Of the stop engine: ``unseen`` changes
-of watched memory that no stop reported, ``undecoded`` accesses of which only the range is known, and single ``steps``
-whose trap was lost.
+The first eight are DTrace's. ``recursion``: a probe fired while its CPU was already inside a clause. ``corrupt``: a
+record was malformed. ``silenced``: the guest's watchdog turned the clauses off. Only the stop engine has the others.
+``unseen``: watched memory changed, but no stop reported it. ``undecoded``: of an access only the range is known.
+``steps``: the trap of a single step was lost.
 """
 
 
@@ -391,11 +390,11 @@ class Drop:
 
     kind: DropKind
     cpu: int | None
-    """The CPU that lost it; None when it is not one CPU's."""
+    """The CPU that lost the data; None for a loss that belongs to no single CPU."""
     count: int
     """How many items were lost since the last report."""
     total: int
-    """How many were lost since tracing began."""
+    """How many items were lost since tracing began."""
 
 
 @record
@@ -409,11 +408,11 @@ class Fault:
     value: int | None = None
     """The address or operand at fault, if known."""
     clause: str = ""
-    """How the script names the clause, such as ``clause 2``."""
+    """The clause's name in messages, such as ``clause 2``."""
     where: str = ""
     """The place in the script, such as ``line 3``."""
     timestamp: int = 0
-    """Nanoseconds, as of :class:`ProbeFired`."""
+    """Nanoseconds, as in :class:`ProbeFired`."""
 
 
 @record
@@ -425,57 +424,58 @@ class ExitRequested:
 
 @record
 class Attached:
-    """Tracing starts."""
+    """Tracing begins."""
 
     what: str
     """The program: ``description 'x'`` or ``script 'x.d'``."""
     probes: int
     """How many probes it enables."""
     refused: int = 0
-    """How many it matched that cannot be enabled."""
+    """How many matching probes cannot be enabled."""
 
 
 @record
 class Message:
-    """Something to tell the user that belongs to no probe."""
+    """A message to the user that belongs to no probe."""
 
     text: str
 
 
 @record
 class Stats:
-    """What enabling, tracing and restoring took."""
+    """The time, memory and counts of enabling, tracing and restoring."""
 
     values: dict[str, float | int]
-    """Figures by name: seconds where the name ends in ``_s``, else counts and bytes."""
+    """Figures by name. They are seconds where the name ends in ``_s``, else counts or bytes."""
 
 
 @record
 class Cost:
-    """What one clause has cost."""
+    """The CPU time of one clause in the guest."""
 
     clause: int
     """The number of the clause in the program, from 0."""
     firings: int
-    """How often it has run."""
+    """How often the clause has run."""
     ns: float
-    """Nanoseconds for all of these."""
+    """Nanoseconds of all its firings together."""
 
 
 @record
 class Costs:
-    """What the program has cost the guest, as measured in it."""
+    """The CPU time of the program in the guest, as measured there."""
 
     clauses: tuple[Cost, ...]
+    """The cost of each clause that has fired."""
     entries: int
-    """How often control has gone to clauses and back."""
+    """How often a thunk, which runs the clauses of a site, was called."""
     entries_ns: float
-    """Nanoseconds that this took, besides the clauses themselves."""
+    """Nanoseconds of these calls and their returns, without the clauses themselves."""
     percent: float
-    """All of it, in percent of the time of the guest's CPUs."""
+    """The total, in percent of the time of the guest's CPUs."""
     limit: int | None = None
-    """The limit, in percent, that the program was ended for; None when it was not."""
+    """The limit, in percent, if the program was ended because it exceeded it; else None."""
 
 
 Event = ProbeFired | Aggregation | Drop | Fault | ExitRequested | Attached | Message | Stats | Costs
-"""What a run yields."""
+"""One event of a run."""

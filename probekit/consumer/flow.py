@@ -1,11 +1,11 @@
-"""``-F``: decides which firings indent the output and which take the indentation back.
+"""Computes the indentation of ``-F``: which firings indent the output, and which end the indentation.
 
     fbt::a:entry, fbt::b:entry, fbt::b:return, fbt::a:return   on one CPU
     ->  " -> a"   "   -> b"   "   <- b"   " <- a"
 
-A probe is an entry or a return when its name is that word, or ends with it after a dash (``method-entry``). Several
-clauses at one probe indent once: the first of an entry, the last of a return. So a return can be drawn only when the
-next firing on its CPU is known; that is why this works on batches.
+A probe is an entry or a return when its name is that word, or ends with it after a dash (``method-entry``). If one
+probe has several clauses, only the first at an entry and the last at a return change the indentation. The last one is
+only known from the next firing on that CPU, so this module works on batches of events.
 """
 
 from __future__ import annotations
@@ -65,5 +65,5 @@ class FlowTracker:
 
 
 def _same_firing(fired: ProbeFired, other: ProbeFired | None) -> bool:
-    """Return whether the other is the same probe seen by another clause."""
+    """Return whether both are clauses of the same probe."""
     return other is not None and other.probe.id == fired.probe.id and other.clause != fired.clause

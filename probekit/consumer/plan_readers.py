@@ -1,12 +1,12 @@
-"""Makes a fast reader for one plan: most records are a few integers and strings, and there may be very many of them.
+"""Makes fast readers, each for one plan: most records are a few integers and strings, and there may be very many.
 
     printf("%d %s %d\\n", pid, execname, arg0)
     ->  a, b, c = unpack(payload)
         (Printed(("%d " % a, GuestText(decode(b)), " %d\\n" % c)),)
 
-Such a reader returns what :func:`probekit.consumer.records.decode_record` returns. A plan with anything else than
-plain integers and strings has no fast reader. Where only the text matters, and not who has fired, many records become
-one text (:func:`bulk_printer`).
+A reader returns the same items as :func:`probekit.consumer.record_events.decode_record`. A plan with other fields than
+plain integers and strings has no fast reader. When only the text of records is needed, :func:`bulk_printer` makes a
+function that turns many records into one text.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from probekit.consumer.text.strings import decode
 __all__ = ("BulkPrinter", "PlanReader", "bulk_printer", "plan_reader")
 
 PlanReader = Callable[[bytes, ProbeIdentity], "tuple[RecordItem, ...]"]
-"""Returns the items of a payload, which must be of the plan's size."""
+"""Returns the items of a payload, whose size must be the plan's."""
 
 BulkPrinter = Callable[[Sequence[tuple[int, RawRecord]], Mapping[int, ProbeIdentity]], str]
-"""Returns what records print. All must be of one plan and of its size, at sites that are in the mapping."""
+"""Returns the printed text of records. All must have one plan and its size, and sites that are in the mapping."""
 
 _CODES = {1: "b", 2: "h", 4: "i", 8: "q"}
 _SIGNED = frozenset("di")
@@ -40,11 +40,11 @@ _WIDEST = 4096
 
 
 class _Unfit(Exception):
-    """The plan needs more than a fast reader can do."""
+    """The plan has a field or action that a fast reader does not support."""
 
 
 def plan_reader(plan: RecordPlan) -> PlanReader | None:
-    """Return a fast reader for ``plan``, or None when it needs more."""
+    """Return a fast reader for ``plan``, or None when it is not simple enough."""
     try:
         return _ReaderSource(plan).compile_reader()
     except _Unfit:
@@ -52,14 +52,14 @@ def plan_reader(plan: RecordPlan) -> PlanReader | None:
 
 
 def bulk_printer(plan: RecordPlan) -> BulkPrinter | None:
-    """Return a printer for ``plan``, or None when it does anything but print."""
+    """Return a printer for ``plan``, or None when it has other actions than ``printf()``."""
     try:
         return _ReaderSource(plan).compile_bulk()
     except _Unfit:
         return None
 
 
-_text = lru_cache(maxsize=4096)(decode)  # the same few names come again and again
+_text = lru_cache(maxsize=4096)(decode)  # the same few names occur again and again
 
 
 class _ReaderSource:
@@ -156,7 +156,7 @@ class _ReaderSource:
         pieces: list[str] = []
         template, values = "", list[str]()
         for text, value in self._parts(form, numbers):
-            if value and "s" in text:  # of a conversion: the guest's own text stands apart
+            if value and "s" in text:  # a conversion of text from the guest, which is kept apart
                 pieces += self._literal(template, values)
                 template, values = "", []
                 shown = value[0] if text == "%s" else f"{self._constant(text)} % ({value[0]},)"

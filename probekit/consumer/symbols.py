@@ -1,8 +1,8 @@
-"""Names addresses and probes, as ``sym()``, ``stack()``, ``%a`` and ``probefunc`` show them.
+"""Names addresses and probes for ``sym()``, ``stack()``, ``%a`` and ``probefunc``.
 
     Symbols(lookup)  0xffffffff81000010  ->  "vmlinux`vfs_read+0x10"   named("func", ...)  ->  "vmlinux`vfs_read"
 
-An address without a symbol, and any address where there is no guest, is shown in hexadecimal.
+An address without a symbol, and every address in a run without a guest, is shown in hexadecimal.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class Symbols:
         return f"{found.module}`{found.name}" + (f"+0x{found.offset:x}" if found.offset else "")
 
     def named(self, kind: str, addr: int) -> str:
-        """Return what ``sym()``, ``func()`` (a name without its offset) or ``mod()`` shows. User addresses are unnamed.
+        """Return the name of an address by ``sym()``, ``func()`` (both without an offset) or ``mod()``.
 
-        ``kind``: the name of the function.
+        ``kind``: the name of that D function. Addresses in user programs are returned in hexadecimal.
         """
         addr &= (1 << 64) - 1
         found = None if kind.startswith("u") else self._find(addr)
@@ -67,6 +67,6 @@ class Symbols:
 
 
 def probe_field(name: ProbeName, detail: str) -> str:
-    """Return the part of a probe's name that ``probeprov``, ``probemod``, ``probefunc`` or ``probename`` asks for."""
+    """Return a part of a probe's name. ``detail``: ``probeprov``, ``probemod``, ``probefunc`` or ``probename``."""
     parts = {"probeprov": name.provider, "probemod": name.module, "probefunc": name.function, "probename": name.name}
     return parts.get(detail) or ("" if detail in parts else str(name))

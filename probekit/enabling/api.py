@@ -1,4 +1,4 @@
-"""The protocol that both engines implement, their options, and what they return when drained."""
+"""Define the protocol that both engines implement, their options, and their results."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from probekit.consumer.events import Cost
 from probekit.enabling.speculation import Speculations
 from probekit.guest.linux import Allocation
 from probekit.guest.memory import DataMemory
-from probekit.guest.residents import LIMIT
 from probekit.guest.safepoint import CallLog
+from probekit.guest.stack_search import SLEEPER_LIMIT
 from probekit.interp.state import ProgramState
 from probekit.patch.edits import Edit
 from probekit.patch.journal_payloads import Registration
@@ -30,26 +30,34 @@ __all__ = (
 )
 
 MemoryFactory = Callable[[Allocation], DataMemory]
-"""Returns the way to an allocation of ours; called with the guest stopped."""
+"""Returns the object that reads and writes an allocation of ours. Called while the guest is stopped."""
 
 
 Rows = list[tuple[AggKey, Sequence[int]]]
-"""Values of one aggregation. A key may occur twice; :func:`probekit.consumer.aggregations.merge` adds them up."""
+"""Keys and values of one aggregation. A key may occur twice; see :func:`probekit.consumer.aggregations.merge`."""
 
 
 class EngineLog(CallLog, Protocol):
-    """Receives everything that is about to change in the guest, so that another process can undo it."""
+    """Notes every change in the guest, so that another process can undo it."""
 
-    def edits(self, edits: Sequence[Edit]) -> None: ...
+    def edits(self, edits: Sequence[Edit]) -> None:
+        """Note edits, before the first byte of them is written."""
+        ...
 
-    def reverted(self) -> None: ...
+    def reverted(self) -> None:
+        """Note that all edits are undone."""
+        ...
 
-    def allocated(self, memory: Allocation) -> None: ...
+    def allocated(self, memory: Allocation) -> None:
+        """Note that guest memory was allocated."""
+        ...
 
-    def freed(self, memory: Allocation) -> None: ...
+    def freed(self, memory: Allocation) -> None:
+        """Note that guest memory was freed."""
+        ...
 
     def table_written(self, addr: int) -> None:
-        """Note that the recovery table is written whole, and its header stands at ``addr``."""
+        """Note that the recovery table is complete, with its header at ``addr``."""
         ...
 
     def table_wiped(self) -> None:
@@ -57,7 +65,7 @@ class EngineLog(CallLog, Protocol):
         ...
 
     def contents(self) -> bytes:
-        """Return everything received so far, as the bytes that another process can undo it from."""
+        """Return everything noted so far as bytes, from which another process can undo it."""
         ...
 
     @property
@@ -65,9 +73,13 @@ class EngineLog(CallLog, Protocol):
         """Whether a guest task was borrowed for a call and not given back."""
         ...
 
-    def registered(self, items: Sequence[Registration]) -> None: ...
+    def registered(self, items: Sequence[Registration]) -> None:
+        """Note registrations, before the kernel makes them."""
+        ...
 
-    def unregistered(self, items: Sequence[Registration]) -> None: ...
+    def unregistered(self, items: Sequence[Registration]) -> None:
+        """Note that the kernel took registrations back."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +101,8 @@ class EngineOptions:
     """Seconds from one reading of the rings to the next; None to read them as they fill."""
     safepoint_s: float = 20.0
     """Seconds to wait for a place where guest functions may be called."""
-    quiet_s: float = LIMIT
-    """Seconds to wait until no task runs or sleeps inside our code. After that its memory is left behind."""
+    quiet_s: float = SLEEPER_LIMIT
+    """Seconds to wait until no task runs or sleeps inside our code. If one stays longer, the memory is not freed."""
     measure: bool = False
     """Whether clauses measure their own time."""
     staged: frozenset[int] = frozenset()
@@ -99,7 +111,7 @@ class EngineOptions:
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """What one reading found. All counters are totals since the enabling began, but for ``corrupt``."""
+    """The result of one reading. All counters but ``corrupt`` are totals since the enabling began."""
 
     records: tuple[tuple[int, RawRecord], ...]
     """``(cpu, record)``, in order for each CPU."""
@@ -110,11 +122,11 @@ class Drained:
     aggregation_drops: Mapping[int, int]
     """Keys that found no room in an aggregation, by CPU."""
     corrupt: int = 0
-    """Rings and tables that made no sense in this reading."""
+    """Rings and tables that were malformed in this reading."""
     dynamic_drops: int = 0
     """Variables of threads, and elements, that found no room."""
     busy_drops: int = 0
-    """Elements that another CPU held too long."""
+    """Accesses to elements that failed because another CPU held the lock too long."""
     watchdog_timeouts: int = 0
     """How often the guest's watchdog had silenced the clauses, because it received no heartbeat."""
     unavailable: int = 0
@@ -124,7 +136,7 @@ class Drained:
     filled: bool = False
     """Whether a ring whose policy is ``fill`` is full."""
     fill: float = 0.0
-    """What part of the fullest ring was in use, from 0 to 1."""
+    """The part of the fullest ring that was in use, from 0 to 1."""
     unseen: int = 0
     """Stop engine: changes of watched memory that no stop reported."""
     undecoded: int = 0
@@ -142,27 +154,33 @@ class ClauseCosts:
     entries: int
     """How often a thunk was called."""
     entries_ns: float
-    """Nanoseconds for the way to thunks and back, besides the clauses themselves."""
+    """Nanoseconds spent on calling thunks and returning from them, without the clauses themselves."""
 
     @property
     def total_ns(self) -> float:
-        """Nanoseconds that the program has added so far."""
+        """Nanoseconds of guest CPU time that the program has taken so far."""
         return self.entries_ns + sum(cost.ns for cost in self.clauses)
 
 
 class Globals(Protocol):
-    """A program's global variables, wherever they live now. ``var``: index in the program; values are 64-bit."""
+    """Reads and writes a program's global variables, in the guest or on the host."""
 
-    def load(self, var: int) -> int: ...
+    def load(self, var: int) -> int:
+        """Return the 64-bit value of a variable. ``var``: its index in the program."""
+        ...
 
-    def store(self, var: int, value: int) -> None: ...
+    def store(self, var: int, value: int) -> None:
+        """Set a variable to a 64-bit value. ``var``: its index in the program."""
+        ...
 
 
 class Engine(Protocol):
-    """Runs a program's guest clauses. The guest may run or be stopped before and after each call, and stays so."""
+    """Runs a program's guest clauses. Each call leaves the guest running or stopped, as it was."""
 
     @property
-    def globals_(self) -> Globals: ...
+    def globals_(self) -> Globals:
+        """The program's global variables."""
+        ...
 
     @property
     def guest_bytes(self) -> int:
@@ -182,13 +200,13 @@ class Engine(Protocol):
     def enable(self, initial: Mapping[int, int], state: ProgramState, speculations: Speculations) -> None:
         """Make every site live. All or nothing; raises :class:`probekit.errors.ProbekitError`.
 
-        ``initial``: values of integer globals that BEGIN has set, by index. ``state``: what the host's own probes
-        keep; from here on both see the same variables, and the same ``speculations``.
+        ``initial``: values of integer globals that BEGIN has set, by index. ``state``, ``speculations``: the variables
+        and speculations of the host's own probes; from now on guest and host share them.
         """
         ...
 
     def poll(self, timeout: float) -> Drained:
-        """Wait up to ``timeout`` seconds for something to read, and take it."""
+        """Wait up to ``timeout`` seconds for records, and return them."""
         ...
 
     def send_heartbeat(self) -> None:
@@ -196,7 +214,7 @@ class Engine(Protocol):
         ...
 
     def aggregations(self) -> dict[int, Rows]:
-        """Return everything so far, by aggregation number."""
+        """Return all values that were aggregated so far, by aggregation number."""
         ...
 
     def costs(self) -> ClauseCosts | None:
@@ -215,8 +233,8 @@ class Engine(Protocol):
         ...
 
     def disable(self) -> list[str]:
-        """Restore every site and give memory back; safe to call twice.
+        """Restore every site and free our memory; safe to call twice.
 
-        Returns a message for everything that could not be done.
+        Returns a message for each failure.
         """
         ...

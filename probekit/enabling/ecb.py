@@ -1,4 +1,4 @@
-"""Match a program's probe descriptions: which clauses are enabled at which probes."""
+"""Match a program's probe descriptions to probes: decide which clauses are enabled at which probes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How one enabling reaches its guest: memory while the guest is stopped, pauses, guest calls, and their log."""
+"""Collect how one enabling reaches its guest: memory, pauses, guest calls, and the log of changes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ("GuestAccess",)
 
 @record
 class GuestAccess:
-    """Everything that the parts of an engine need to reach the guest."""
+    """The objects that the parts of an engine use to reach the guest."""
 
     target: Target
     text: TextMemory
@@ -30,10 +30,10 @@ class GuestAccess:
     safepoint_s: float
     """Seconds to wait for a place where guest functions may be called."""
     cancelled: Callable[[], bool]
-    """Returns whether the user wants to stop; called while we wait for a safe point."""
+    """Returns whether the user wants to stop. Called while we wait for a safe point."""
 
     def safe_point(self, *, ending: bool = False) -> SafePoint:
-        """Return a safe point to enter. ``ending``: everything is being undone, which nobody can cancel."""
+        """Return a safe point to enter. ``ending``: everything is being undone, so the user cannot cancel the wait."""
         return SafePoint(
             self.target,
             self.facts.call_points,

@@ -1,9 +1,11 @@
-"""What the guest's kernel has registered of ours, and how each kind is taken back: by an engine, and by a recovery.
+"""List our registrations with the guest's kernel, and unregister each kind, for an engine and for a recovery.
 
+kind                     kernel function                 unregistered
 timer                    hrtimer_cancel                  before the wait for readers:
-tracepoint               tracepoint_probe_unregister     the kernel does not call us by itself any more
-module                   module_put                      after it: nobody comes to our code any more
-die_notifier, bpf_ksym   unregister_die_notifier, bpf_ksym_del
+tracepoint               tracepoint_probe_unregister     afterwards the kernel does not call us any more
+module                   module_put                      after the wait: nobody is in our code any more
+die_notifier             unregister_die_notifier
+bpf_ksym                 bpf_ksym_del
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from probekit.enabling.api import EngineLog
 from probekit.errors import GuestError, required
-from probekit.guest.calls import HOOK_KINDS
+from probekit.guest.calls import LIST_ENTRY_KINDS
 from probekit.guest.facts import GuestFacts
 from probekit.guest.safepoint import SafePoint
 from probekit.guest.tracepoints import BatchRoutine, TracepointProbe
@@ -20,11 +22,11 @@ from probekit.guest.watchdog import Watchdog
 from probekit.patch.edits import TextMemory
 from probekit.patch.journal_payloads import BPF_KSYM, DIE_NOTIFIER, MODULE, TIMER, TRACEPOINT, Registration
 
-__all__ = ("KEPT_BY_READERS", "Registered")
+__all__ = ("KEPT_BY_READERS", "Registrations")
 
 
-class Registered:
-    """Registrations that are about to be made, or made, and not taken back."""
+class Registrations:
+    """Keeps the registrations that were made, or are about to be made, and unregisters them."""
 
     def __init__(
         self,
@@ -51,40 +53,40 @@ class Registered:
 
     def add(self, items: Sequence[Registration]) -> None:
         """Write registrations that are about to be made to the journal."""
-        self.items.update(dict.fromkeys(items))  # taking back one that was never made is harmless
+        self.items.update(dict.fromkeys(items))  # to unregister one that was never made is harmless
         self._log.registered(items)
 
     def of_kind(self, *kinds: str) -> list[Registration]:
-        """Return those of these kinds, newest first."""
+        """Return the registrations of these kinds, newest first."""
         return [item for item in reversed(self.items) if item.kind in kinds]
 
     def stop_calls(self, point: SafePoint) -> None:
-        """Take back everything by which the kernel calls us by itself.
+        """Unregister timers and tracepoints, through which the kernel calls us by itself.
 
-        Raises :class:`GuestError` when it would go on, and before anything is done when there is a registration of
-        any kind that nobody here can take back, as another version of probekit may have left it.
+        Raises :class:`GuestError` when the kernel still calls us afterwards. Raises it before anything is done when
+        there is a registration of a kind that this version cannot unregister; another version may have left it.
         """
         facts = self._facts
-        services = {TIMER: facts.watchdog, TRACEPOINT: facts.tracepoints, MODULE: facts.holds}
+        services = {TIMER: facts.watchdog, TRACEPOINT: facts.tracepoints, MODULE: facts.module_refs}
         for kind in dict.fromkeys(item.kind for item in self.items):
-            if services.get(kind) is None and HOOK_KINDS.get(kind) not in facts.services.hooks.functions:
+            if services.get(kind) is None and LIST_ENTRY_KINDS.get(kind) not in facts.services.traps.functions:
                 raise GuestError(f"cannot unregister a {kind}: this guest kernel has no known function for it")
-        self._take_back(point, _BEFORE)
+        self._unregister(point, _BEFORE)
 
     def wait_for_readers(self, point: SafePoint) -> None:
-        """Wait in a guest call until nobody can be in code that was reachable before. The guest has no other way."""
+        """Wait in guest calls until no task can be inside code of ours that was reachable before."""
         self._facts.services.synchronize(point)
         if self.traced and self._facts.tracepoints is not None:
             self._facts.tracepoints.synchronize(point)
 
-    def let_go(self, point: SafePoint) -> None:
-        """Take back all the rest, when nobody is inside our code."""
-        self._take_back(point, _AFTER)
+    def unregister_rest(self, point: SafePoint) -> None:
+        """Unregister all other kinds. Call this when nobody is inside our code."""
+        self._unregister(point, _AFTER)
 
-    def _take_back(self, point: SafePoint, ways: Mapping[tuple[str, ...], _Way]) -> None:
-        for kinds, way in ways.items():
+    def _unregister(self, point: SafePoint, table: Mapping[tuple[str, ...], _Unregister]) -> None:
+        for kinds, unregister in table.items():
             items = self.of_kind(*kinds)
-            for done in way(self, point, items) if items else ():
+            for done in unregister(self, point, items) if items else ():
                 self._log.unregistered(done)
                 for item in done:
                     del self.items[item]
@@ -95,25 +97,29 @@ class Registered:
             services.stop_watching(point, Watchdog(*item.words), self._read)
             yield [item]
 
-    def _disconnect(self, point: SafePoint, items: Sequence[Registration]) -> Iterator[Sequence[Registration]]:
+    def _disconnect_tracepoints(
+        self, point: SafePoint, items: Sequence[Registration]
+    ) -> Iterator[Sequence[Registration]]:
         services = required(self._facts.tracepoints, "the kernel's tracepoints, which stop_calls() has found")
-        hooks = services.standing(self._text.read_many, [TracepointProbe(*item.words) for item in reversed(items)])
-        stuck = services.disconnect(point, hooks, self.routine, self._text.write_many)
+        hooks = services.still_registered(
+            self._text.read_many, [TracepointProbe(*item.words) for item in reversed(items)]
+        )
+        stuck = services.unregister_probes(point, hooks, self.routine, self._text.write_many)
         if stuck:
             raise GuestError(f"the guest kernel still calls probekit at {len(stuck)} tracepoints")
         yield items[::-1]
         self.traced = True
 
-    def _release(self, point: SafePoint, items: Sequence[Registration]) -> Iterator[Sequence[Registration]]:
-        services = required(self._facts.holds, "the kernel's modules, which stop_calls() has found")
+    def _put_modules(self, point: SafePoint, items: Sequence[Registration]) -> Iterator[Sequence[Registration]]:
+        services = required(self._facts.module_refs, "the kernel's modules, which stop_calls() has found")
         for item in items:
-            services.release(point, item.words[0])
+            services.give_back(point, item.words[0])
             yield [item]
 
-    def _unhook(self, point: SafePoint, items: Sequence[Registration]) -> Iterator[Sequence[Registration]]:
-        hooks = self._facts.services.hooks
+    def _remove_trap_hooks(self, point: SafePoint, items: Sequence[Registration]) -> Iterator[Sequence[Registration]]:
+        hooks = self._facts.services.traps
         for item in items:
-            hooks.remove(point, HOOK_KINDS[item.kind], item.words[0])
+            hooks.remove(point, LIST_ENTRY_KINDS[item.kind], item.words[0])
             yield [item]
         hooks.settle(point)
 
@@ -125,16 +131,19 @@ class Registered:
 
 
 KEPT_BY_READERS = (DIE_NOTIFIER, BPF_KSYM)
-"""Kinds that somebody who reads the kernel's list of them may hold on to for a while."""
+"""Kinds that are on lists of the kernel. A CPU that reads such a list may still use an item that was removed."""
 
-_Way = Callable[[Registered, SafePoint, Sequence[Registration]], Iterator[Sequence[Registration]]]
-"""Takes those of its kinds back, newest first, and yields each part of them when it is done."""
+_Unregister = Callable[[Registrations, SafePoint, Sequence[Registration]], Iterator[Sequence[Registration]]]
+"""Unregisters the given items, newest first. Yields each part of them when it is done."""
 
-_BEFORE: Mapping[tuple[str, ...], _Way] = {
-    (TIMER,): Registered._stop_timers,
-    (TRACEPOINT,): Registered._disconnect,
+_BEFORE: Mapping[tuple[str, ...], _Unregister] = {
+    (TIMER,): Registrations._stop_timers,
+    (TRACEPOINT,): Registrations._disconnect_tracepoints,
 }
-_AFTER: Mapping[tuple[str, ...], _Way] = {
-    (MODULE,): Registered._release,
-    KEPT_BY_READERS: Registered._unhook,
+"""How each kind is unregistered that must go before the wait for readers."""
+
+_AFTER: Mapping[tuple[str, ...], _Unregister] = {
+    (MODULE,): Registrations._put_modules,
+    KEPT_BY_READERS: Registrations._remove_trap_hooks,
 }
+"""How each kind is unregistered that must stay until the wait for readers is over."""

@@ -1,4 +1,4 @@
-"""Find the places in live text for each probe: each site with its old bytes, each refusal with its reason."""
+"""Find the places in live text for each probe: sites with their old bytes, and refusals with their reasons."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from probekit.isa.decode import ENDBR64
 from probekit.kernel.markers import CALL_OFFSET, STATE_OFFSET
 from probekit.patch.crossmodify import journal_batches
 from probekit.patch.edits import Edit
-from probekit.patch.exits import exit_sites
+from probekit.patch.find_exits import exit_sites
 from probekit.patch.hooks import Hook, MarkerHook, TracepointHook, marker_edits
 from probekit.patch.insn_sites import FunctionInsns, instruction_sites
 from probekit.patch.journal_records import edits_size
@@ -28,7 +28,7 @@ TextReader = Callable[[Sequence[tuple[int, int]]], list[bytes | None]]
 
 
 class EnabledSite(NamedTuple):
-    """One place to patch, or where the kernel calls us."""
+    """One place in text to patch, or one tracepoint or marker that will call us."""
 
     number: int
     """Its index in this enabling."""
@@ -37,9 +37,9 @@ class EnabledSite(NamedTuple):
     clauses: tuple[int, ...]
     """Numbers of the clauses, in program order."""
     offset: int
-    """Bytes from the start of the probe's function; 0 in another function."""
+    """Bytes from the start of the probe's function; 0 when the site is in another function."""
     call: int | None = None
-    """The system call's number, where it returns in another function; None elsewhere."""
+    """The system call's number, where it returns in another function; None for all other sites."""
 
 
 class RefusedProbe(NamedTuple):
@@ -85,7 +85,7 @@ def journal_size(sites: Sequence[EnabledSite], staged: frozenset[int] = frozense
 def find_sites(
     ecbs: Sequence[Ecb], read: TextReader, facts: TextFacts, calls: Callable[[], SystemCalls] = _no_calls
 ) -> SiteSet:
-    """Find the places of all guest probes in ``ecbs``, by analysing their functions.
+    """Find the sites of all guest probes in ``ecbs``, by analysing their functions.
 
     ``calls``: returns the kernel's system calls; called only when a probe of a system call's return needs them.
     """

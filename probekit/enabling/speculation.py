@@ -23,7 +23,7 @@ CpuRecord = tuple[int, RawRecord]
 
 
 class SharedNumbers(Protocol):
-    """Which speculations are free, active or ended, in a guest's memory."""
+    """Keeps in guest memory which speculations are free, active or ended."""
 
     def acquire(self) -> int | None:
         """Take a free number, from 1. Returns 0 when all are active, None when some have ended and will be free."""
@@ -47,7 +47,7 @@ class _Buffer:
 
 
 class Speculations:
-    """The speculations of one program, and their records."""
+    """Keeps the speculations of one program, and their records."""
 
     def __init__(self, count: int, size: int) -> None:
         """Make ``count`` speculations (option ``nspec``) of ``size`` bytes each (option ``specsize``)."""
@@ -58,16 +58,19 @@ class Speculations:
         self._ended_now: list[tuple[int, bool]] = []  # since the last reading: (number, whether it was committed)
         self._ended_before: list[tuple[int, bool]] = []  # before the last reading
         self.unavailable = 0
-        """How often none was free. Only grows."""
+        """How often no speculation was free. Only grows."""
         self.busy = 0
-        """How often none was free, but some had ended and waited for a reading. Only grows."""
+        """How often no speculation was free, but some had ended and waited for a reading. Only grows."""
         self.drops = 0
         """Records that did not fit. Only grows."""
 
     def share(self, shared: SharedNumbers) -> None:
-        """Let a guest acquire and end speculations as well. Those that are active now stay active."""
-        for _ in self._active:
-            shared.acquire()
+        """Share the numbers with a guest. Speculations that are active now stay active."""
+        for _ in range(max(self._active, default=0)):
+            shared.acquire()  # the lowest free one each time: 1, 2, ...
+        for number in range(1, max(self._active, default=0)):
+            if number not in self._active:
+                shared.release(number)
         self._shared = shared
 
     def acquire(self) -> int:
@@ -122,9 +125,11 @@ class Speculations:
         self._ended_now.append((number, keep))
 
     def settle(self) -> list[CpuRecord]:
-        """Note that the guest's buffers have been read. Returns the records committed before the reading before this.
+        """Return records of committed speculations, by time. Call it after each reading of the guest's buffers.
 
-        They are in order of time.
+        A commit is carried out one reading late: its record may have been read before those of another CPU's ring that
+        belong to the same speculation. So a speculation that has ended since the last call waits for the next one.
+        Those that ended before the last call are returned, and become free.
         """
         found: list[CpuRecord] = []
         for number, keep in self._ended_before:

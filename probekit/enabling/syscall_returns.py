@@ -1,8 +1,8 @@
 """Find where a system call returns when its function ends in a jump to another one.
 
-``__x64_sys_read`` ends in ``jmp ksys_read``: what the call returns is only known where ``ksys_read`` returns. Others
-call that function too, so a firing there counts only when it returns to the kernel's entry code and the task is in
-that system call. This changes nothing on the stack, as a return probe that replaces the return address would.
+``__x64_sys_read`` ends in ``jmp ksys_read``: the result of the call is only known where ``ksys_read`` returns. Other
+functions call that one too, so a firing there counts only when it returns to the kernel's entry code and the task is in
+that system call. This leaves the stack unchanged, unlike a return probe that replaces the return address.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from probekit.providers.api import Function, Probe
 
 __all__ = ("ExitFinder", "SystemCalls", "final_exits", "load_jump_targets")
 
-_MAX_JUMPS = 4  # from one function to the next
+_MAX_JUMPS = 4  # how many jumps to a next function are followed
 
 ExitFinder = Callable[[Function], FunctionExits | str]
 """Returns the exits of a function, or why it has none that can be probed."""
@@ -34,7 +34,7 @@ class SystemCalls:
 def load_jump_targets(
     probes: Iterable[Probe], calls: SystemCalls, learn: Callable[[list[Function]], None], exits: ExitFinder
 ) -> None:
-    """Call ``learn`` with the functions whose exits :func:`final_exits` will need, many at once."""
+    """Call ``learn`` with the functions whose exits :func:`final_exits` will need, so that many are read at once."""
     known = {probe.function.addr: probe.function for probe in probes if probe.function is not None}
     frontier = list(known.values())
     for _ in range(_MAX_JUMPS):
@@ -63,9 +63,9 @@ def _has_result(site: ExitSite) -> bool:
 def final_exits(
     function: Function, calls: SystemCalls, exits: ExitFinder
 ) -> tuple[tuple[ExitSite, ...], tuple[tuple[int, str], ...]]:
-    """Find the exits of a system call's function where its result is known, also those in functions that it jumps to.
+    """Find the exits where the result of a system call is known, in its function and in functions that it jumps to.
 
-    Returns them, and ``(address, reason)`` for each exit that cannot be probed.
+    Returns the exits, and ``(address, reason)`` for each exit that cannot be probed.
     """
     sites: dict[int, ExitSite] = {}
     missed: list[tuple[int, str]] = []

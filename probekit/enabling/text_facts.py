@@ -1,7 +1,7 @@
-"""Find where no INT3 may be put in the guest's text, which text the kernel rewrites, and what its thunks are.
+"""Find where no INT3 may be put in the guest's text, which text the kernel rewrites, and where its return thunks are.
 
-All of it comes from the kernel itself: its own list of places where it puts no probe, its jump labels, the handlers
-on its chains.
+All of it comes from the kernel itself: its own list of places that must not be probed, its jump labels, and the
+handlers on its notifier chains.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from probekit.enabling.sites import TextReader
 from probekit.errors import SymbolError, TargetError
-from probekit.guest.survey import gather_traps
+from probekit.guest.find_facts import find_trap_facts
 from probekit.kernel.kernel import Kernel
 from probekit.kernel.linked_list import walk_list
 from probekit.patch.ranges import Ranges
@@ -40,7 +40,7 @@ _RETPOLINE = ("__x86_indirect_thunk_array", "__x86_indirect_thunk_rax")
 _MAX_HANDLERS = 256
 _NMI_TYPES = 4  # NMI_LOCAL, NMI_UNKNOWN, NMI_SERR, NMI_IO_CHECK
 _INT3_PATH = "runs while an INT3 is handled: another one in it would never end"
-_NMI_PATH = "runs in an NMI, which the return from an INT3 would let in again"
+_NMI_PATH = "runs in an NMI: the IRET that ends an INT3 would unblock NMIs, and a second one could nest"
 # Functions that run between the trap and our notifier, and after it. NOKPROBE does not name them, because kprobes
 # handles its own traps before notifiers are called.
 _PATH_NAMES = (
@@ -51,11 +51,11 @@ _NMI_NAMES = (
     "nmi_cpu_backtrace", "nmi_handle", "default_do_nmi", "io_check_error", "pci_serr_error", "unknown_nmi_error",
     "mem_parity_error", "watchdog_overflow_callback", "nmi_trigger_cpumask_backtrace", "perf_event_nmi_handler",
 )  # fmt: skip
-_IBT_WORD, _IBT_BIT = 18, 20  # X86_FEATURE_IBT: CPUID leaf 7, EDX, in the kernel's own copy
+_IBT_WORD, _IBT_BIT = 18, 20  # X86_FEATURE_IBT: a bit of CPUID leaf 7, EDX, in the kernel's x86_capability
 
 
 def refused_text(kernel: Kernel) -> RefusedText:
-    """Find where no INT3 may be put, with the reason: the kernel's own list, the path of INT3 itself, NMI handlers."""
+    """Return where no INT3 may be put, and why: the kernel's own list, the code that handles INT3, NMI handlers."""
     ranges = [(item.start, item.end, item.reason) for item in kernel.exclusions()]
     ranges += _functions(kernel, (kernel.symbols.addr(name) for name in _PATH_NAMES), _INT3_PATH)
     ranges += _functions(kernel, _die_handlers(kernel), _INT3_PATH)
@@ -122,12 +122,12 @@ def branch_tracking(kernel: Kernel) -> bool:
 
 
 def gather_text(kernel: Kernel, read: TextReader) -> TextFacts:
-    """Find what site analysis needs beyond a function's own bytes. ``read``: the quickest way to live text."""
+    """Find the facts that site analysis needs besides a function's bytes. ``read``: reads live text."""
     thunks = frozenset(addr for name in _RETURN_THUNKS if (addr := kernel.symbols.addr(name)) is not None)
     rewritten = [site.addr for site in kernel.jump_sites()]
     live = read([(addr, 2) for addr in rewritten])
     pads = kernel.ftrace_sites()
-    trapping = gather_traps(kernel)
+    trapping = find_trap_facts(kernel)
     return TextFacts(
         # These include init functions: they were freed, but jumps to them are still in the text.
         starts=kernel.symbols.text_addrs(),

@@ -1,4 +1,4 @@
-"""Where a Linux kernel function may be called from outside.
+"""Find places in a Linux kernel where a function may be called from outside.
 
 A *safe point* is the entry of a function that always runs in process context,
 with interrupts on, without a lock and where it may sleep: system calls, and the
@@ -7,10 +7,10 @@ them begin with ``endbr64`` or the 5-byte nop, so that a task which only passes
 by can be moved past the breakpoint by changing its instruction pointer alone.
 
 A called function returns to the *landing*: two bytes ``eb fe`` somewhere in
-kernel text, which the processor executes as ``jmp .`` whatever they are part of.
-Our breakpoint stands there, and no other task ever comes there. When the
-breakpoint is gone because this process was killed, the borrowed task waits at
-the landing and does no harm.
+kernel text, which the processor executes as ``jmp .`` whatever instruction they are
+part of. We set a breakpoint there, and no other task executes these bytes as an
+instruction. If this process is killed and the breakpoint is gone, the borrowed task
+loops at the landing and does no harm.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PADS = {
     b"\xf3\x0f\x1e\xfa": 4,  # endbr64
     b"\x0f\x1f\x44\x00\x00": 5,  # nop dword ptr [rax + rax]
 }
-"""The first bytes of a function that may be skipped, and how many there are."""
+"""The first bytes of a function that a task may skip, with their number."""
 
 _SYSCALLS = (
     "read write open openat close newfstat newstat statx newfstatat lseek mmap munmap mprotect brk ioctl poll ppoll "
@@ -68,12 +68,12 @@ CANDIDATE_NAMES: tuple[str, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class CallPoints:
-    """Where guest functions may be called, and where they return to us."""
+    """Lists where guest functions may be called, and where they return to us."""
 
     candidates: Mapping[int, int]
-    """Address of each safe point, to the length of the pad there in bytes."""
+    """The length in bytes of the pad at each safe point, by the safe point's address."""
     landings: tuple[int, ...]
-    """Addresses of landings. There are several, because a probe's site may cover one."""
+    """Addresses of landings. There are several, because a probe may change the bytes of one."""
 
 
 def find_landings(read: Callable[[int, int], bytes], start: int, end: int) -> tuple[int, ...]:
@@ -83,11 +83,11 @@ def find_landings(read: Callable[[int, int], bytes], start: int, end: int) -> tu
     """
     found: list[int] = []
     for at in range(start, end, _CHUNK):
-        text = read(at, min(_CHUNK, end - at))
-        offset = text.find(LANDING)
+        code = read(at, min(_CHUNK, end - at))
+        offset = code.find(LANDING)
         while offset >= 0 and len(found) < _MAX_LANDINGS:
             found.append(at + offset)
-            offset = text.find(LANDING, offset + 2)
+            offset = code.find(LANDING, offset + 2)
         if len(found) >= _MAX_LANDINGS:
             break
     return tuple(found)
@@ -96,10 +96,10 @@ def find_landings(read: Callable[[int, int], bytes], start: int, end: int) -> tu
 def safe_point_candidates(
     find: Callable[[str], int | None], read_many: Callable[[Sequence[tuple[int, int]]], list[bytes | None]]
 ) -> dict[int, int]:
-    """Find the safe points of this kernel. Returns the length of the pad in bytes by address.
+    """Find the safe points of this kernel. Returns the length of the pad in bytes, by the safe point's address.
 
-    ``find``: symbol name to address; ``read_many``: ``(addr, size)`` ranges of guest memory to bytes. Leaves out
-    functions that do not begin with a known pad, because somebody traces them.
+    ``find``: symbol name to address; ``read_many``: ``(addr, size)`` ranges of guest memory to bytes. A function that
+    does not begin with a known pad is left out: it may be traced already.
     """
     addrs = sorted({addr for name in CANDIDATE_NAMES if (addr := find(name)) is not None})
     found: dict[int, int] = {}

@@ -2,6 +2,9 @@
 
 The journal keeps both. A recovery reads there what a call was for, so a purpose is one
 of the types below with its operands, and never a text.
+
+A *list entry* is a structure of ours on one of the kernel's own lists: a die notifier or a
+BPF symbol (:mod:`probekit.guest.trap_registration`).
 """
 
 from __future__ import annotations
@@ -13,32 +16,34 @@ from probekit.records import record
 
 __all__ = (
     "GENERAL_REGISTERS",
-    "HOOK_KINDS",
+    "LIST_ENTRY_KINDS",
     "MEMORY_KINDS",
-    "AddHook",
+    "AddListEntry",
     "Allocate",
     "CallPurpose",
     "Free",
+    "GetModule",
     "GuestCall",
-    "HoldModule",
-    "HookKind",
+    "ListEntryKind",
     "MemoryKind",
     "OtherCall",
-    "ReleaseModule",
-    "RemoveHook",
+    "PutModule",
+    "RemoveListEntry",
     "is_pointer",
 )
 
 MemoryKind = Literal["exec", "data", "percpu", "grace"]
-HookKind = Literal["die_notifier", "bpf_ksym"]
+"""What guest memory of ours is for; ``grace`` memory is written by the kernel until a wait for readers is over."""
+ListEntryKind = Literal["die_notifier", "bpf_ksym"]
+"""What a list entry is."""
 MEMORY_KINDS: Mapping[str, MemoryKind] = {"exec": "exec", "data": "data", "percpu": "percpu", "grace": "grace"}
-HOOK_KINDS: Mapping[str, HookKind] = {"die_notifier": "die_notifier", "bpf_ksym": "bpf_ksym"}
-"""Each kind by its name, for names that were read from somewhere."""
+LIST_ENTRY_KINDS: Mapping[str, ListEntryKind] = {"die_notifier": "die_notifier", "bpf_ksym": "bpf_ksym"}
+"""Each kind by its name, to check names from a journal."""
 
 GENERAL_REGISTERS: tuple[str, ...] = tuple(
     "rax rbx rcx rdx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15 rip eflags".split()
 )
-"""What belongs to a task. Segment and control registers belong to the vCPU and are never copied."""
+"""The registers of a task. Segment and control registers belong to the vCPU and are never copied."""
 
 _ERR_MIN = (1 << 64) - 4095  # MAX_ERRNO, include/linux/err.h
 
@@ -48,6 +53,7 @@ class Allocate:
     """The call returns new memory, or NULL or an error pointer."""
 
     kind: MemoryKind
+    """What the memory is for."""
     size: int
     """Bytes."""
 
@@ -57,19 +63,19 @@ class Free:
     """The call frees memory of ours."""
 
     addr: int
-    """As the allocation returned it."""
+    """The address that the allocation returned."""
 
 
 @record
-class HoldModule:
-    """The call takes a reference to a module; its lowest byte is 0 when the kernel refused."""
+class GetModule:
+    """The call takes a reference to a module. The lowest byte of its result is 0 when the kernel refused."""
 
     module: int
     """Address of its ``struct module``."""
 
 
 @record
-class ReleaseModule:
+class PutModule:
     """The call gives a reference to a module back."""
 
     module: int
@@ -77,19 +83,23 @@ class ReleaseModule:
 
 
 @record
-class AddHook:
-    """The call puts a structure of ours on a list of the kernel's. The journal has the registration before."""
+class AddListEntry:
+    """The call adds a list entry. The registration must be in the journal before."""
 
-    kind: HookKind
+    kind: ListEntryKind
+    """What the entry is."""
     addr: int
+    """Address of our structure."""
 
 
 @record
-class RemoveHook:
-    """The call takes a structure of ours off its list."""
+class RemoveListEntry:
+    """The call removes a list entry."""
 
-    kind: HookKind
+    kind: ListEntryKind
+    """What the entry is."""
     addr: int
+    """Address of our structure."""
 
 
 @record
@@ -97,7 +107,8 @@ class OtherCall:
     """The call changes nothing that a recovery would have to know."""
 
 
-CallPurpose = Allocate | Free | HoldModule | ReleaseModule | AddHook | RemoveHook | OtherCall
+CallPurpose = Allocate | Free | GetModule | PutModule | AddListEntry | RemoveListEntry | OtherCall
+"""What a guest call changes in the kernel for us."""
 
 
 @record
@@ -109,10 +120,11 @@ class GuestCall:
     regs: Mapping[str, int]
     """The task's own value of each of :data:`GENERAL_REGISTERS`."""
     return_addr: int
-    """Where the call returns to."""
+    """Address of the landing to which the call returns."""
     rsp: int
-    """The stack pointer at that moment. It tells this call from every other one that has not returned."""
+    """The stack pointer after the return. It tells this call from all others that have not returned."""
     purpose: CallPurpose
+    """What the call changes in the kernel for us."""
 
 
 def is_pointer(value: int) -> bool:

@@ -1,9 +1,9 @@
 """Notice that the guest rebooted, panicked or was shut down.
 
-A reset does not show on a gdb connection, and neither does a panic while
-nobody waits for a stop. :class:`LivenessMonitor` reads the kernel's tick counter
-in the shared RAM file, which costs the guest nothing. Only when the counter
-stands still is the guest stopped for a closer look.
+The gdb stub does not report a reset, and no panic while nobody waits for a stop.
+:class:`LivenessMonitor` reads the kernel's tick counter in the shared RAM file,
+which costs the guest nothing. The guest is stopped for a closer look only when
+the counter has not changed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def has_panicked(find: Callable[[str], int | None], read_many: ReadMany) -> bool
 
 
 def panic_error() -> GuestError:
-    """Make the error for a kernel that has panicked, which can be neither traced nor restored."""
+    """Return the error for a kernel that has panicked, which can be neither traced nor restored."""
     return GuestError(_DEAD["guest-panicked"], hint=_CONSOLE)
 
 
@@ -63,7 +63,7 @@ def check_status(target: Target) -> None:
 
 
 def resume_unless_dead(target: Target) -> None:
-    """Let a stopped guest run. One that will never run again stays as it is."""
+    """Let a stopped guest run, unless it has shut down or panicked."""
     if not target.running:
         with suppress(GuestError):
             check_status(target)
@@ -71,7 +71,7 @@ def resume_unless_dead(target: Target) -> None:
 
 
 def check_events(events: Iterable[Mapping[str, Any]]) -> None:
-    """Raise :class:`GuestError` for a QMP event after which there is nothing left to trace."""
+    """Raise :class:`GuestError` when one of these QMP events says that the guest rebooted, shut down or panicked."""
     for event in events:
         meaning = _EVENTS.get(str(event.get("event")))
         if meaning is not None:
@@ -83,7 +83,7 @@ def _unknown() -> None:
 
 
 class LivenessMonitor:
-    """Tells every two seconds whether the guest needs a look while it is stopped."""
+    """Tells every two seconds whether the guest must be stopped for a look at it."""
 
     def __init__(
         self,
@@ -93,9 +93,9 @@ class LivenessMonitor:
         clock: Callable[[], float] = time.monotonic,
         stopped_ticks: Callable[[], int | None] = _unknown,
     ) -> None:
-        """Begin to count.
+        """Begin the first two seconds.
 
-        ``ticks``: the guest's tick counter, or None when it cannot be read without a stop.
+        ``ticks``: returns the guest's tick counter, or None when it cannot be read without a stop.
         ``same_boot``: whether the kernel in memory is still the one that we know; called with the guest stopped.
         ``panicked``: whether the kernel has panicked, after which its counter may still run; called when ticks could
         be read, or with the guest stopped.

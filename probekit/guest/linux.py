@@ -1,12 +1,12 @@
-"""Find a Linux guest's services by feature: memory of each kind, and the wait for readers.
+"""Allocate guest memory of each kind and wait for readers, by functions of the guest's kernel.
 
-Which function serves for what, newest first. We look for the kernel's functions and never at its version:
+The functions are found by name, newest first, and never by the kernel's version:
 
     executable  execmem_alloc (kernel commit 12af2b83d0b1, v6.10), module_alloc before; then set_memory_rox
                 (60463628c9e0, v6.2), set_memory_ro and set_memory_x before
     data        vzalloc_noprof (2c321f3f70bc, v6.10), vzalloc before
     per-CPU     pcpu_alloc_noprof (24e44cc22aa3, v6.10), __alloc_percpu before
-    grace       as data; the kernel writes there until a wait for readers is over (:mod:`probekit.guest.grace`)
+    grace       as data; for structures that the kernel writes to (:mod:`probekit.guest.grace_period`)
     readers     synchronize_rcu_tasks where the kernel has it (preemptible kernels), synchronize_rcu
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from probekit.errors import GuestError, UnsupportedError
 from probekit.guest.calls import Allocate, Free, MemoryKind
 from probekit.guest.safepoint import SafePoint
-from probekit.guest.traphooks import HookServices, find_hooks
+from probekit.guest.trap_registration import TrapServices, find_trap_services
 from probekit.records import record
 
 __all__ = ("Allocation", "LinuxServices", "find_services")
@@ -33,6 +33,7 @@ class Allocation:
     """Guest memory of ours."""
 
     kind: MemoryKind
+    """What it is for."""
     addr: int
     """A kernel virtual address, or for ``percpu`` the kernel's per-CPU pointer."""
     size: int
@@ -41,7 +42,7 @@ class Allocation:
 
 @record
 class _Maker:
-    """One way to get memory."""
+    """One pair of kernel functions that allocate and free memory."""
 
     alloc: str
     """Name of the function that allocates."""
@@ -73,16 +74,16 @@ _READERS = ("synchronize_rcu_tasks", "synchronize_rcu")
 
 @record
 class LinuxServices:
-    """The kernel's own functions. Every call needs a :class:`SafePoint`."""
+    """Calls the kernel's functions that manage memory. Every call needs a :class:`SafePoint`."""
 
     makers: dict[MemoryKind, tuple[_Maker, int, int]]
-    """The way to get memory of each kind, with the addresses of its two functions."""
+    """The functions for each kind of memory, with their addresses: ``(names, allocate, free)``."""
     protect: tuple[int, ...]
     """Addresses of the functions that make memory read-only and executable."""
     readers: tuple[int, ...]
     """Addresses of the functions that wait for readers."""
-    hooks: HookServices
-    """The functions that register our trap handler."""
+    traps: TrapServices
+    """The functions that register our trap handler and exception table."""
 
     def allocate(self, point: SafePoint, kind: MemoryKind, size: int) -> Allocation:
         """Allocate ``size`` bytes, rounded up to whole pages except for ``percpu``. The guest zeroes all but ``exec``.
@@ -136,4 +137,4 @@ def find_services(find: Callable[[str], int | None]) -> LinuxServices:
     both = find("set_memory_rox")
     # Both kinds of executable memory get their old permissions back when they are freed (VM_FLUSH_RESET_PERMS).
     protect = (both,) if both is not None else tuple(a for name in _PROTECT if (a := find(name)) is not None)
-    return LinuxServices(makers=makers, protect=protect, readers=readers, hooks=find_hooks(find))
+    return LinuxServices(makers=makers, protect=protect, readers=readers, traps=find_trap_services(find))

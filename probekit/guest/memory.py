@@ -22,9 +22,10 @@ PAGE_SIZE = 4096
 
 
 class PauseClock:
-    """Stops the guest for as short as it can and measures how long that was."""
+    """Stops the guest for the body of a ``with``, and measures how long it was stopped."""
 
     def __init__(self, target: Target, clock: Callable[[], float] = time.monotonic) -> None:
+        """Stop and resume ``target``. ``clock``: returns seconds."""
         self._target = target
         self._clock = clock
         self.longest = 0.0
@@ -38,7 +39,7 @@ class PauseClock:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Stop the guest for the body of a ``with``; afterwards it runs again only if it ran before."""
+        """Stop the guest for the body of a ``with``. A guest that was stopped before stays stopped."""
         if not _runs(self._target):
             yield
             return
@@ -53,14 +54,14 @@ class PauseClock:
             self.note(self._clock() - start)
 
     def note(self, seconds: float) -> None:
-        """Count a pause of so many seconds that somebody else made."""
+        """Count a pause of ``seconds`` that was made without this clock."""
         self.longest = max(self.longest, seconds)
         self.total += seconds
         self.count += 1
 
 
 def _ignore(_: StopReason) -> None:
-    """Do nothing: nobody has probes that stop the guest."""
+    """Do nothing: no probe stops the guest."""
 
 
 def _runs(target: Target) -> bool:
@@ -97,10 +98,10 @@ class RamBytes(Protocol):
 
 
 class RamData:
-    """Our memory through the shared RAM file: a :class:`DataMemory`."""
+    """Reads and writes our memory through the shared RAM file: a :class:`DataMemory`."""
 
     def __init__(self, ram: RamBytes, pages: Mapping[int, int]) -> None:
-        """Use ``pages``: the physical page of each virtual page, which stays the same while we own the memory."""
+        """Use ``pages``: the physical page of each virtual page. It does not change while the memory is ours."""
         self._ram = ram
         self._pages = dict(pages)
 
@@ -139,7 +140,7 @@ class RamData:
 
 
 class StoppedMemory(Protocol):
-    """Kernel memory of a stopped guest, whatever its vCPUs map (:class:`probekit.guest.text.KernelText`)."""
+    """Kernel memory of a stopped guest, whatever its vCPUs map (:class:`probekit.guest.kernel_text.KernelText`)."""
 
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
         """Return the bytes of ``(addr, size)`` ranges, None where unreadable."""
@@ -151,12 +152,13 @@ class StoppedMemory(Protocol):
 
 
 class StubData:
-    """Our memory through the stub: a :class:`DataMemory`.
+    """Reads and writes our memory through the stub: a :class:`DataMemory`.
 
-    Each access is a short stop, or one stop serves many accesses inside ``clock.paused()``.
+    Each access stops the guest for a moment. Inside ``clock.paused()`` one stop serves many accesses.
     """
 
     def __init__(self, memory: StoppedMemory, clock: PauseClock) -> None:
+        """Access ``memory`` in pauses of ``clock``."""
         self._memory = memory
         self._clock = clock
 

@@ -1,4 +1,7 @@
-"""Byte offsets in the guest kernel's structures, and the kernel functions that generated code calls."""
+"""Hold byte offsets in the guest kernel's structures, and the kernel functions that generated code calls.
+
+:mod:`probekit.guest.find_facts` finds them.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ __all__ = (
 
 @record
 class TaskOffsets:
-    """Where a task's facts are: byte offsets in ``task_struct`` where nothing else is said."""
+    """Byte offsets of a task's members, in ``task_struct`` unless the field says otherwise."""
 
     current: int
     """Offset of the pointer to the current task from the GS base."""
@@ -30,7 +33,7 @@ class TaskOffsets:
     parent: int | None = None
     """``real_parent``; None where the kernel has no such member."""
     start: int | None = None
-    """When the task began; None where the kernel has no such member."""
+    """``start_time``: when the task began; None where the kernel has no such member."""
     cred: int | None = None
     """Pointer to ``struct cred``; None where the kernel has no such member."""
     uid: int | None = None
@@ -41,25 +44,25 @@ class TaskOffsets:
 
 @record
 class RunTime:
-    """How long a task has been on a CPU, as the scheduler keeps it (kernel/sched/fair.c, ``update_curr``).
+    """Where the scheduler keeps how long a task has been on a CPU (kernel/sched/fair.c, ``update_curr``).
 
-    The two clocks of a run queue differ by the time that interrupts had taken when it was brought up to date.
+    A run queue has two clocks. Its task clock is its clock less the time that interrupts had taken at its last update.
     """
 
     total: int
-    """Offset in ``task_struct``: nanoseconds until the last account."""
+    """Offset in ``task_struct`` of ``se.sum_exec_runtime``: nanoseconds up to the last update."""
     since: int
-    """Offset in ``task_struct``: when the last account was, by the run queue's task clock."""
+    """Offset in ``task_struct`` of ``se.exec_start``: the run queue's task clock at the last update."""
     clock: int
     """Offset of the run queue's clock from the GS base."""
     task_clock: int
     """Offset of the run queue's task clock from the GS base."""
     now: int
-    """Address of ``sched_clock_cpu``, which the run queue's clock follows. Any context may call it."""
+    """Address of ``sched_clock_cpu``, from which the run queue's clock is set. Any context may call it."""
     lock: int
     """Offset of the word of the run queue's spin lock from the GS base; the word is 0 when nobody has the lock."""
     interrupts: tuple[int, int] | None = None
-    """Offsets from the GS base of the time that interrupts took: now, and as the run queue knows it.
+    """Offsets from the GS base of the time that interrupts took: until now, and until the run queue's last update.
 
     None unless the kernel accounts it (CONFIG_IRQ_TIME_ACCOUNTING).
     """
@@ -67,7 +70,7 @@ class RunTime:
 
 @record
 class PathOffsets:
-    """Where the names of a task's directories and the words of its program are: byte offsets."""
+    """Byte offsets to the paths of a task's directories and to its program's arguments."""
 
     fs: int
     """In ``task_struct``."""
@@ -105,16 +108,16 @@ class PathOffsets:
 
 @dataclass(frozen=True, slots=True)
 class KernelServices:
-    """Addresses of kernel functions that clauses may call. None, or no entry, says that the kernel lacks one."""
+    """Addresses of kernel functions that clauses may call. None, or no entry, where the kernel lacks the function."""
 
     load: Mapping[int, int] = field(default_factory=dict)
     """``__get_user_nocheck_N`` by size N in bytes (1, 2, 4, 8).
 
-    It takes the address in rax and returns what is there in rdx with eax = 0, or eax is not 0 after a page fault. It
-    changes nothing else, and no tracer sees it, as it is assembly without a pad.
+    It takes an address in rax. It returns eax = 0 and the value in rdx, or eax not 0 after a page fault, and changes no
+    other register. It is assembly without a pad, so no tracer is called from it.
     """
     start: int = 0xFFFF800000000000
-    """The lowest canonical address of the kernel's half, which depends on the levels of its page tables."""
+    """The lowest canonical address of the kernel's half, which depends on the levels of the page tables."""
     user_copy: int | None = None
     """``copy_from_user_nofault``."""
     user_text: int | None = None
@@ -122,7 +125,7 @@ class KernelServices:
     to_user: int | None = None
     """``copy_to_user_nofault``."""
     user_okay: int | None = None
-    """``nmi_uaccess_okay``: whether the memory that is mapped is the task's own."""
+    """``nmi_uaccess_okay``: tells whether the page tables in use are the current task's own."""
     send_signal: int | None = None
     """``bpf_send_signal``."""
     panic: int | None = None
@@ -132,12 +135,12 @@ class KernelServices:
     wall: int | None = None
     """``ktime_get_real_fast_ns``."""
     preempt_count: int | None = None
-    """Offset of the preemption count from the GS base. It says whether this is an NMI."""
+    """Offset of the preemption count from the GS base. Its bits tell whether the CPU is in an NMI."""
     percpu_offset: int | None = None
-    """Offset from the GS base of the word that holds the GS base's own offset (``this_cpu_off``)."""
+    """Offset from the GS base of ``this_cpu_off``, which holds the GS base itself."""
     syscalls: SyscallEntry = field(default_factory=SyscallEntry)
-    """Where system calls are called from."""
+    """How the kernel enters a system call."""
     run_time: RunTime | None = None
-    """For ``vtimestamp``."""
+    """Offsets for ``vtimestamp``."""
     paths: PathOffsets | None = None
-    """For ``cwd``, ``root`` and ``d_path()``."""
+    """Offsets for ``cwd``, ``root`` and ``d_path()``."""

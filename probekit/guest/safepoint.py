@@ -9,8 +9,8 @@ function, and the return address on its own stack is the *landing*, where our
 breakpoint stands (:mod:`probekit.guest.call_points`). The function may sleep and
 the task may come back on another vCPU, so we recognise its return by its stack
 pointer and not by its vCPU.
-Nothing below the stack pointer is in use, because Linux kernels are built without
-a red zone. We skip 256 bytes all the same.
+Linux kernels are built without a red zone, so no memory below the stack pointer is in
+use. We leave 256 bytes free all the same.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ _ALIVE = (2, 5)  # SIGINT, SIGTRAP; a machine that has shut down or panicked sto
 
 
 class CallLog(Protocol):
-    """Receives every borrowed task before it is touched, so that a later run can give it back.
+    """Is informed of every borrowed task before its registers change, so that a later run can give it back.
 
-    Whether the call has done its work is certain at any moment: it has not while the task still has its own
-    registers, and it has from :meth:`call_returned` on.
+    A later run can tell whether the guest function has been called. While the borrowed task still has its own
+    registers it has not; after the function has returned, the log has the note of :meth:`call_returned`.
     """
 
     def call_started(self, call: GuestCall) -> None:
@@ -62,7 +62,7 @@ class CallLog(Protocol):
 
 
 class NoCallLog:
-    """Keeps nothing: for tests, and for uses that only read."""
+    """Keeps nothing. It is for tests, and for uses that only read."""
 
     def call_started(self, call: GuestCall) -> None:
         """Keep nothing."""
@@ -86,7 +86,7 @@ def finish_call(target: Target, vcpu: Vcpu, saved: Mapping[str, int], *, landing
 
 
 def returned_on(target: Target, landing: int, rsp: int) -> Vcpu | None:
-    """Return the vCPU where a borrowed task stands at the landing after its call; None while it is inside."""
+    """Return the vCPU where a borrowed task is at the landing after its call; None while the call goes on."""
     for vcpu in target.vcpus():
         regs = target.regs(vcpu)
         # Without the breakpoint it loops in the landing's one instruction: it is seen nowhere else.
@@ -96,7 +96,7 @@ def returned_on(target: Target, landing: int, rsp: int) -> Vcpu | None:
 
 
 class SafePoint:
-    """A stopped task at a candidate, ready to be borrowed. A context manager; leaves the guest stopped."""
+    """Stops a task at a safe point, and calls functions with it. A context manager; it leaves the guest stopped."""
 
     def __init__(
         self,
@@ -108,9 +108,9 @@ class SafePoint:
         cancelled: Callable[[], bool] = lambda: False,
         clock: PauseClock | None = None,
     ) -> None:
-        """Prepare, but touch nothing until the ``with`` begins.
+        """Prepare, but change nothing in the guest until the ``with`` begins.
 
-        ``call_points``: where a task may be borrowed, and where its calls come back. ``log``: see :class:`CallLog`.
+        ``call_points``: where a task may be borrowed, and where its calls return to. ``log``: see :class:`CallLog`.
         ``timeout``: seconds until entering raises :class:`SafePointTimeout`.
         ``cancelled``: called while waiting; entering raises :class:`Cancelled` when it returns True. It is not
         called inside a guest call, so a borrowed task is given back first, unless somebody has paused the guest.
@@ -158,7 +158,7 @@ class SafePoint:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # A task that is still inside a call cannot be given back: its log entry stays, for `recover`.
+        # A task that is still inside a call cannot be given back. Its log entry stays, for `probekit recover`.
         if self._borrowed or self._target.running:
             return
         if self._clock is not None and self._since:
@@ -234,7 +234,7 @@ class SafePoint:
         raise GuestError("somebody let the guest run again and again while probekit gave a borrowed task back")
 
     def _send(self, regs: Regs, frame: int) -> None:
-        """Give the task the registers of a call. When the stub refuses, look whether it has its own still."""
+        """Give the task the registers of a call. When the stub refuses, find out whether the task has its own still."""
         try:
             self._target.set_regs(self._vcpu, regs)
         except MachineRan:
@@ -248,7 +248,7 @@ class SafePoint:
             raise
 
     def _keep_task(self, frame: int) -> None:
-        """Note that a call was not begun: the task has its own registers. The first error is the one to raise."""
+        """Note that a call was not begun, as the task has its own registers. The caller then raises its first error."""
         self._borrowed = False
         with suppress(JournalError):
             self._log.call_done(frame)
@@ -267,7 +267,7 @@ class SafePoint:
         return value
 
     def _landing(self) -> int:
-        """Return a landing whose bytes are unchanged, because probes may cover some of them."""
+        """Return a landing whose bytes are unchanged; a probe may have changed others."""
         found = self._target.read_many([(addr, len(LANDING)) for addr in self._landings])
         for addr, code in zip(self._landings, found, strict=True):
             if code == LANDING:
@@ -308,7 +308,7 @@ class SafePoint:
         return stop
 
     def _at_candidate(self, stop: StopReason) -> tuple[Vcpu, Regs] | None:
-        """Return the vCPU whose task can be borrowed, if there is one; move any other at a candidate on."""
+        """Return the vCPU whose task can be borrowed, or None. Move a task with interrupts off past its candidate."""
         self._check(stop)
         for vcpu in self._target.vcpus():
             regs = self._target.regs(vcpu)
@@ -341,7 +341,7 @@ class SafePoint:
         )
 
     def _pass(self, vcpu: Vcpu, regs: Regs) -> None:
-        """Move another task past the pad under our breakpoint. The pad does nothing, so skipping it is harmless."""
+        """Move a task past the pad under our breakpoint. A pad has no effect, so skipping it is harmless."""
         self._target.set_regs(vcpu, regs.replace(rip=regs["rip"] + self._candidates[regs["rip"]]))
 
     def _check(self, stop: StopReason) -> None:

@@ -1,4 +1,4 @@
-"""Find the callers of what a stopped CPU is doing, from outside, by the kernel's own unwind tables (ORC)."""
+"""Unwind the kernel stack of a stopped CPU from the host, by the kernel's own unwind tables (ORC)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ENTRY = 6  # bytes of a struct orc_entry
 _REGISTERS = ("rip", "rsp", "rbp", "r10", "r13", "rdx", "rdi")
 
 
-class _Peek(Protocol):
+class _KernelMemory(Protocol):
     """Reads kernel memory; None where it is not mapped."""
 
     def read(self, addr: int, size: int) -> bytes | None: ...
@@ -29,14 +29,14 @@ class _Peek(Protocol):
 class GuestStacks:
     """Unwinds the kernel stacks of stopped CPUs."""
 
-    def __init__(self, kernel: Kernel, peek: _Peek) -> None:
-        """Read through ``peek``. Whoever lets the guest run must also make ``peek`` look pages up anew."""
+    def __init__(self, kernel: Kernel, memory: _KernelMemory) -> None:
+        """Read through ``memory``, which must look pages up again after the guest has run."""
         self._kernel = kernel
-        self._peek = peek
+        self._memory = memory
         self._unwinder: OrcUnwinder | None = None
 
     def load(self) -> None:
-        """Read the tables now: some megabytes. Raises :class:`UnsupportedError` when the kernel has none."""
+        """Read the tables, some megabytes, now and not at the first use. Raises :class:`UnsupportedError`."""
         self._load()
 
     def _load(self) -> OrcUnwinder:
@@ -45,7 +45,7 @@ class GuestStacks:
         return self._unwinder
 
     def frames(self, regs: Regs, most: int, *, skip: int = 0) -> list[int]:
-        """Return ``rip`` and the return addresses above it, at most ``most``, without the first ``skip``.
+        """Return ``rip`` and the return addresses of its callers, at most ``most``, without the first ``skip``.
 
         The list is empty in user mode. Raises :class:`UnsupportedError` when the kernel has no unwind tables.
         """
@@ -56,15 +56,15 @@ class GuestStacks:
         return list(islice(unwinder.callers(known, self._reader()), skip, skip + most))
 
     def _reader(self) -> ReadMemory:
-        """Return a reader of whole pages: a stack has a hundred words, and each could be a request to the stub."""
+        """Return a reader that reads whole pages, as each single word would be a request to the stub."""
         pages: dict[int, bytes | None] = {}
 
         def read(addr: int, size: int) -> bytes | None:
             page, at = addr & -_PAGE, addr % _PAGE
             if at + size > _PAGE:
-                return self._peek.read(addr, size)
+                return self._memory.read(addr, size)
             if page not in pages:
-                pages[page] = self._peek.read(page, _PAGE)
+                pages[page] = self._memory.read(page, _PAGE)
             data = pages[page]
             return None if data is None else data[at : at + size]
 
@@ -105,7 +105,7 @@ class GuestStacks:
     def _read(self, addr: int, size: int) -> bytes:
         if not 0 < size <= _MAX_TABLE:
             raise UnsupportedError(f"the kernel's unwind tables would have {size} bytes", feature="stack")
-        parts = (self._peek.read(addr + at, min(_CHUNK, size - at)) for at in range(0, size, _CHUNK))
+        parts = (self._memory.read(addr + at, min(_CHUNK, size - at)) for at in range(0, size, _CHUNK))
         return b"".join(_present(parts))
 
 

@@ -1,16 +1,16 @@
 """Register functions of ours as probes of the kernel's tracepoints.
 
-Registering a probe changes static calls and static keys, a list that readers
-walk without a lock, and what the kernel knows of its own state. Only the kernel
-can do that right, so we call its own registration. One guest call serves any
-number of tracepoints: a small routine walks a table of ours::
+Registering a probe changes static calls, static keys and a list that readers
+walk without a lock. Only the kernel can change these safely, so we call its own
+registration function. One guest call serves any number of tracepoints: a small
+routine of ours walks a table::
 
     struct tracepoint *, function, data       24 bytes an entry; an entry without a function is skipped
     calls(table, end, register)               register(tracepoint, function, data) for each, until one fails
 
-After the unregistration a probe may still run: readers are in SRCU
-(``tracepoint_srcu``, commit e6753f23d961, v4.19) or, where tracepoints may fault,
-in RCU tasks trace (commit a363d27cdbc2, v6.13), besides RCU proper.
+After the unregistration a probe may still run. The kernel calls probes as readers
+of RCU, of SRCU (``tracepoint_srcu``, commit e6753f23d961, v4.19) or, for tracepoints
+that may fault, of RCU tasks trace (commit a363d27cdbc2, v6.13).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class TracepointProbe(NamedTuple):
     function: int
     """Address of our function."""
     data: int = 0
-    """What the kernel passes to the function as its first argument."""
+    """The first argument that the kernel passes to the function."""
 
 
 @lru_cache(maxsize=1)
@@ -107,9 +107,9 @@ def caller_code() -> bytes:
     )
 
 
-def call_table(hooks: Sequence[TracepointProbe]) -> bytes:
+def call_table(probes: Sequence[TracepointProbe]) -> bytes:
     """Make the bytes of the routine's table, :data:`CALL_ENTRY_SIZE` for each probe."""
-    return b"".join(_ENTRY.pack(*hook) for hook in hooks)
+    return b"".join(_ENTRY.pack(*probe) for probe in probes)
 
 
 class BatchRoutine(NamedTuple):
@@ -118,61 +118,63 @@ class BatchRoutine(NamedTuple):
     caller: int
     """Address of :func:`caller_code`."""
     table: int
-    """Address of the room for its table."""
+    """Address of the memory for its table."""
 
 
 @dataclass(frozen=True, slots=True)
 class TracepointServices:
-    """The kernel's functions for tracepoints."""
+    """Registers and unregisters probes of tracepoints, by the kernel's functions."""
 
     register: int
     """Address of ``tracepoint_probe_register``."""
     unregister: int
     """Address of ``tracepoint_probe_unregister``."""
     waits: tuple[tuple[int, int], ...]
-    """``(function, argument)`` of each wait for readers besides RCU."""
-    probes: ProbeListLayout
+    """``(function, argument)`` of each call that waits for readers, other than those of RCU itself."""
+    probe_lists: ProbeListLayout
     """Reads the kernel's list of a tracepoint's probes."""
 
-    def connect(self, point: SafePoint, hooks: Sequence[TracepointProbe], routine: BatchRoutine, write: Writer) -> None:
+    def register_probes(
+        self, point: SafePoint, probes: Sequence[TracepointProbe], routine: BatchRoutine, write: Writer
+    ) -> None:
         """Register every probe. ``write``: writes guest memory.
 
         Raises :class:`GuestError` at the first probe that the kernel refuses; those before it are registered then.
         """
-        write([(routine.table, call_table(hooks))])
-        at, errno = self._walk(point, self.register, routine, 0, len(hooks))
-        if at < len(hooks):
+        write([(routine.table, call_table(probes))])
+        at, errno = self._walk(point, self.register, routine, 0, len(probes))
+        if at < len(probes):
             raise GuestError(
-                f"the guest kernel refused a probe at the tracepoint at {hooks[at].tracepoint:#x} (error {errno})",
+                f"the guest kernel refused a probe at the tracepoint at {probes[at].tracepoint:#x} (error {errno})",
                 hint="the guest may be short of memory",
             )
 
-    def standing(self, read: ReadRanges, hooks: Sequence[TracepointProbe]) -> tuple[TracepointProbe, ...]:
-        """Return the probes that the kernel has registered now. Unregistering any other makes the kernel warn."""
-        found = self.probes.registered(read, list(dict.fromkeys(hook.tracepoint for hook in hooks)))
-        return tuple(hook for hook in hooks if (hook.function, hook.data) in found[hook.tracepoint])
+    def still_registered(self, read: ReadRanges, probes: Sequence[TracepointProbe]) -> tuple[TracepointProbe, ...]:
+        """Return those of ``probes`` that the kernel has registered now. It warns when another one is unregistered."""
+        found = self.probe_lists.registered(read, list(dict.fromkeys(probe.tracepoint for probe in probes)))
+        return tuple(probe for probe in probes if (probe.function, probe.data) in found[probe.tracepoint])
 
-    def disconnect(
-        self, point: SafePoint, hooks: Sequence[TracepointProbe], routine: BatchRoutine | None, write: Writer
+    def unregister_probes(
+        self, point: SafePoint, probes: Sequence[TracepointProbe], routine: BatchRoutine | None, write: Writer
     ) -> list[int]:
-        """Unregister every probe, also when another one fails. Returns the tracepoints where the kernel refused.
+        """Unregister every probe, even after a failure. Returns the addresses of tracepoints where the kernel refused.
 
         ``routine``: None where it may not be in the guest; each probe is then a guest call of its own.
         """
         if routine is None:
-            return [hook.tracepoint for hook in hooks if point.call(self.unregister, *hook) & 0xFFFFFFFF]
-        write([(routine.table, call_table(hooks))] if hooks else [])
+            return [probe.tracepoint for probe in probes if point.call(self.unregister, *probe) & 0xFFFFFFFF]
+        write([(routine.table, call_table(probes))] if probes else [])
         stuck: list[int] = []
         first = 0
-        while first < len(hooks):
-            at, _ = self._walk(point, self.unregister, routine, first, len(hooks))
-            if at < len(hooks):
-                stuck.append(hooks[at].tracepoint)
+        while first < len(probes):
+            at, _ = self._walk(point, self.unregister, routine, first, len(probes))
+            if at < len(probes):
+                stuck.append(probes[at].tracepoint)
             first = at + 1
         return stuck
 
     def synchronize(self, point: SafePoint, *, timeout: float = _CALL_TIMEOUT) -> None:
-        """Wait until no CPU is inside a function that was unregistered. The caller also waits for RCU proper."""
+        """Wait until no CPU is inside a function that was unregistered. The caller must also wait for RCU itself."""
         for function, argument in self.waits:
             point.call(function, argument, timeout=timeout)
 

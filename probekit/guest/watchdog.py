@@ -1,15 +1,15 @@
-"""A timer in the guest that silences our clauses when the host has gone.
+"""Build a timer in the guest that turns our clauses off when the host process has gone.
 
-The host adds to a word in the guest every second or so. A high-resolution timer
-in the guest looks at the word. When it has stood still for five looks, the
-timer's function sets the activity word, so that every clause returns at once.
-The timer goes on looking, and clears the activity word when the host is back::
+The host increments a word in the guest (the *heartbeat*) about once a second. Each
+second a timer in the guest compares it with its last value. When it has not changed
+five times, the timer's function sets the activity word, so that every clause returns at
+once. The timer goes on, and clears the activity word when the heartbeat is back::
 
     words   u64 heartbeat | u64 seen | u64 missed      then the struct hrtimer
 
-The function may start its own timer anew (hrtimer callbacks are allowed to), so
-nothing else of the guest is changed. ``hrtimer_cancel`` waits for a callback
-that runs, and is called before the memory is given back.
+The function starts its own timer again, as hrtimer callbacks may do, so nothing
+else in the guest is changed. ``hrtimer_cancel`` waits for a callback that is running,
+and is called before the memory is freed.
 
 ``hrtimer_setup`` (kernel commit 908a1d775422, v6.13) replaced ``hrtimer_init``
 and also takes the function.
@@ -36,7 +36,10 @@ __all__ = (
 )
 
 SILENT = 2
-"""What the activity word holds when the watchdog has silenced the clauses. 1 is the host's own ``exit()``."""
+"""What the activity word holds when the watchdog has silenced the clauses.
+
+1 is written by everybody else: ``exit()`` in the guest, a full ring, the host.
+"""
 
 WATCHDOG_SIZE = 160
 """Bytes that :func:`watchdog_code` needs at most."""
@@ -52,7 +55,7 @@ class Watchdog(NamedTuple):
     """One watchdog in the guest."""
 
     words: int
-    """Address of its memory, zeroed at first."""
+    """Address of its memory, which must be zero at first."""
     function: int
     """Address of its :func:`watchdog_code`."""
 
@@ -64,12 +67,12 @@ class Watchdog(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WatchdogServices:
-    """The kernel's functions for timers, and the layout of ``struct hrtimer``."""
+    """Starts and stops a watchdog, by the kernel's functions for timers."""
 
     init: int
     """Address of ``hrtimer_setup`` or ``hrtimer_init``."""
     setup: bool
-    """Whether ``init`` takes the function too."""
+    """Whether ``init`` is ``hrtimer_setup``, which takes the timer's function too."""
     start: int
     """Address of ``hrtimer_start_range_ns``."""
     cancel: int
@@ -96,7 +99,7 @@ class WatchdogServices:
         point.call(self.start, watchdog.timer, _PERIOD_NS, 0, _REL_HARD)
 
     def stop_watching(self, point: SafePoint, watchdog: Watchdog, read: Callable[[int, int], bytes]) -> None:
-        """Stop the timer for good, after its function if that runs just now. ``read``: reads guest memory."""
+        """Stop the timer, and wait for its function if that is running. ``read``: reads guest memory."""
         if any(read(watchdog.timer + self.base, 8)):  # else it was never set up
             point.call(self.cancel, watchdog.timer)
 

@@ -20,17 +20,19 @@ __all__ = ("CallEnvironment", "OperationFault", "call_subroutine")
 
 
 class OperationFault(Exception):
-    """An operation or subroutine cannot be done, so the clause faults. ``kind``: why; ``value``: the word at fault."""
+    """An operation or subroutine cannot be done, so the clause faults."""
 
     def __init__(self, kind: FaultKind, value: int = 0) -> None:
         super().__init__(kind.name)
         self.kind = kind
+        """Why."""
         self.value = value
+        """The word at fault."""
 
 
 @record
 class CallEnvironment:
-    """What subroutines work with."""
+    """The program's state and the facts of one firing, for the subroutines that its clause calls."""
 
     state: ProgramState
     """The program's state, with its memory."""
@@ -60,7 +62,7 @@ def call_subroutine(name: str, args: list[Value], env: CallEnvironment) -> Value
 
 
 def _alloca(env: CallEnvironment, size: int) -> int:
-    return env.state.memory.scratch(size)
+    return env.state.memory.allocate_scratch(size)
 
 
 def _bcopy(env: CallEnvironment, source: int, target: int, size: int) -> int:
@@ -75,7 +77,7 @@ def _bcopy(env: CallEnvironment, source: int, target: int, size: int) -> int:
 
 
 def _no_user(_env: CallEnvironment, addr: int, *_rest: int) -> int:
-    """Fault: the host has no user memory."""
+    """Raise the fault of reading user memory, which the host does not have."""
     raise OperationFault(FaultKind.BADADDR, addr)
 
 

@@ -1,6 +1,6 @@
 """Keep a small private address space: scratch memory, and the structs and arrays that a script declares.
 
-    a = memory.scratch(16)   ->  0x700000000000
+    a = memory.allocate_scratch(16)   ->  0x700000000000
     memory.read(a, 4)        ->  b"\\0\\0\\0\\0"
     memory.read(0, 4)        ->  BadAddress(0)
 
@@ -35,19 +35,21 @@ _MAX_STRINGS = 16 << 20
 
 
 class BadAddress(Exception):
-    """Nothing is at ``addr``."""
+    """An address at which there is no memory."""
 
     def __init__(self, addr: int) -> None:
         super().__init__(hex(addr & _MASK))
         self.addr = addr & _MASK
+        """The address, unsigned."""
 
 
 class NoScratch(Exception):
-    """The clause has taken all its scratch memory. ``size``: the bytes that it asked for."""
+    """The clause has taken all its scratch memory."""
 
     def __init__(self, size: int) -> None:
         super().__init__(str(size))
         self.size = size
+        """The bytes that it asked for."""
 
 
 def _bounded(size: int) -> int:
@@ -101,7 +103,7 @@ class _Arena:
 
 
 class _VariableMemory(Protocol):
-    """The memory of variables that live in a guest: part of :class:`probekit.interp.state.VariablesElsewhere`."""
+    """The memory of variables that live in a guest: part of :class:`probekit.interp.state.SharedVariables`."""
 
     def read(self, addr: int, size: int) -> bytes | None: ...
 
@@ -115,7 +117,10 @@ class PrivateMemory:
     limit: int = DEFAULT_SCRATCH
     """Bytes of scratch memory for one clause."""
     read_guest: Callable[[int, int], bytes | None] | None = None
-    """Reads so many bytes at an address of the guest's kernel, or gives None where nothing is; None without a guest."""
+    """Reads so many bytes at an address of the guest's kernel, and returns None where no memory is.
+
+    None without a guest.
+    """
     variables: _VariableMemory | None = None
     """The variables that live in the guest; None when there are none."""
     _scratch: _Arena = fresh(lambda: _Arena(_SCRATCH))
@@ -126,7 +131,7 @@ class PrivateMemory:
 
     # Making.
 
-    def scratch(self, size: int) -> int:
+    def allocate_scratch(self, size: int) -> int:
         """Return the address of scratch memory for the rest of the clause. Raises :class:`NoScratch`."""
         rounded = -(-size // 8) * 8
         if size < 0 or self._scratch_taken + rounded > self.limit:
@@ -146,11 +151,11 @@ class PrivateMemory:
         self._scratch.blocks[addr][: len(value)] = value
         return addr
 
-    def local(self, size: int) -> int:
+    def allocate_local(self, size: int) -> int:
         """Return the address of an object for the rest of the firing. Raises :class:`NoScratch` past ``MAX_SIZE``."""
         return self._locals.add(_bounded(size))
 
-    def object(self, size: int) -> int:
+    def allocate_object(self, size: int) -> int:
         """Return the address of an object that stays. Raises :class:`NoScratch` past ``MAX_SIZE``."""
         return self._objects.add(_bounded(size))
 
@@ -179,7 +184,7 @@ class PrivateMemory:
                 return found
         return None
 
-    def _read_elsewhere(self, addr: int, size: int) -> bytes | None:
+    def _read_guest_memory(self, addr: int, size: int) -> bytes | None:
         if self.variables is not None and (found := self.variables.read(addr & _MASK, size)) is not None:
             return found
         return self.read_guest(addr & _MASK, size) if self.read_guest is not None else None
@@ -192,7 +197,7 @@ class PrivateMemory:
         if found is not None:
             block, offset = found
             return bytes(block[offset : offset + size])
-        data = self._read_elsewhere(addr, size)
+        data = self._read_guest_memory(addr, size)
         if data is None:
             raise BadAddress(addr)
         return data
@@ -212,24 +217,24 @@ class PrivateMemory:
         """Return True where ``bcopy()`` and ``copyinto()`` may write."""
         return self._scratch.find(addr & _MASK, size) is not None
 
-    def string(self, addr: int, limit: int) -> bytes:
+    def read_string(self, addr: int, limit: int) -> bytes:
         """Return the string at an address: up to its NUL, the end of its block, or ``limit`` bytes.
 
         Raises :class:`BadAddress`.
         """
         found = self._find(addr, 1)
         if found is None:
-            return self._string_elsewhere(addr, limit)
+            return self._read_guest_string(addr, limit)
         block, offset = found
         return bytes(block[offset : offset + limit]).split(b"\0", 1)[0]
 
-    def _string_elsewhere(self, addr: int, limit: int) -> bytes:
+    def _read_guest_string(self, addr: int, limit: int) -> bytes:
         """Read page by page, as the page after the string's last one may be missing."""
         string = bytearray()
         while len(string) < limit:
             at = addr + len(string)
             size = min(limit - len(string), _PAGE - at % _PAGE)
-            data = self._read_elsewhere(at, size)
+            data = self._read_guest_memory(at, size)
             if data is None:
                 raise BadAddress(at)
             head, end, _ = data.partition(b"\0")

@@ -287,7 +287,7 @@ def _store_memory(op: ops.StoreMem, run: _Evaluation) -> None:
 def _load_string(op: ops.LoadStr, run: _Evaluation) -> None:
     most = run.program.string_size - 1
     limit = min(op.limit, most) if op.limit else most
-    run.registers[op.dst] = run.state.memory.string(run.integer(op.addr), limit)
+    run.registers[op.dst] = run.state.memory.read_string(run.integer(op.addr), limit)
 
 
 def _store_string(op: ops.StoreStr, run: _Evaluation) -> None:

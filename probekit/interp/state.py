@@ -4,7 +4,7 @@
     x["a", 1] = 0   ->  none any more
 
 One state serves every probe that the host evaluates. Global variables that clauses in a guest use as well live in the
-guest: the state asks :class:`VariablesElsewhere` for them.
+guest: the state asks :class:`SharedVariables` for them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from probekit.interp.memory import DEFAULT_SCRATCH, PrivateMemory
 from probekit.ir.ops import Program, Variable
 from probekit.records import record
 
-__all__ = ("ProgramState", "StateLimits", "Value", "VariablesElsewhere")
+__all__ = ("ProgramState", "SharedVariables", "StateLimits", "Value")
 
 Value = int | bytes
 """What a register or variable holds: an integer, or a string without its NUL."""
@@ -42,7 +42,7 @@ DEFAULT_LIMITS = StateLimits()
 """The limits without any options."""
 
 
-class VariablesElsewhere(Protocol):
+class SharedVariables(Protocol):
     """The variables that live in a guest: strings, arrays and objects of ``global`` scope, but no integers."""
 
     def owns(self, var: int) -> bool:
@@ -98,7 +98,7 @@ class ProgramState:
     """What ``strtok()`` goes on with; None when nothing is left."""
     thread: int = 0
     """The thread whose variables ``self->`` are now."""
-    guest_variables: VariablesElsewhere | None = None
+    guest_variables: SharedVariables | None = None
     """The variables that live in a guest; None when there are none."""
     _scalars: dict[int, Value] = field(default_factory=dict)
     _threads: dict[Key, Value] = field(default_factory=dict)
@@ -110,7 +110,7 @@ class ProgramState:
     def __post_init__(self) -> None:
         self.memory = PrivateMemory(self.limits.scratchsize)
 
-    def _in_guest(self, var: int) -> VariablesElsewhere | None:
+    def _in_guest(self, var: int) -> SharedVariables | None:
         """Return the guest's variables when this variable is one of them."""
         variables = self.guest_variables
         return variables if variables is not None and variables.owns(var) else None
@@ -187,7 +187,7 @@ class ProgramState:
         if isinstance(found, int) or not create:
             return found if isinstance(found, int) else 0
         variable = self.program.variables[var]
-        addr = self.memory.object(variable.size)
+        addr = self.memory.allocate_object(variable.size)
         if not self._set_dynamic(table, key, addr, _cost(variable, key)):
             self.memory.free(addr)
             return 0
@@ -203,13 +203,13 @@ class ProgramState:
         table = self._locals if variable.scope == "local" else self._objects
         key = (self.thread if variable.scope == "self" else 0, var)
         if key not in table:
-            make = self.memory.local if variable.scope == "local" else self.memory.object
+            make = self.memory.allocate_local if variable.scope == "local" else self.memory.allocate_object
             table[key] = make(variable.size)
         return table[key]
 
     # Sharing with a guest.
 
-    def move_to_guest(self, variables: VariablesElsewhere) -> None:
+    def move_to_guest(self, variables: SharedVariables) -> None:
         """Move the values of variables that live in a guest there, and use those in the guest from now on."""
         for var, value in self._scalars.items():
             if variables.owns(var):

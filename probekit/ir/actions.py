@@ -8,29 +8,29 @@ from probekit.buffers import actions as out
 from probekit.buffers.actions import Action, SymbolKind
 from probekit.buffers.formats import Format
 from probekit.errors import InternalError, required
-from probekit.lang.typed import Act
+from probekit.lang.typed import ActionCall
 
 __all__ = ("make_action",)
 
 _Fields = tuple[int, ...]
 
 
-def make_action(act: Act, fields: _Fields) -> Action:
+def make_action(act: ActionCall, fields: _Fields) -> Action:
     """Return the consumer's form of an action. ``fields``: the numbers of its fields in the record, in order."""
     return _MAKERS[act.action](act, fields)
 
 
-def _format(act: Act) -> Format:
+def _format(act: ActionCall) -> Format:
     return required(act.format, f"the format of {act.action}()")
 
 
-def _print(act: Act, fields: _Fields) -> Action:
+def _print(act: ActionCall, fields: _Fields) -> Action:
     if act.shape is None:
         raise InternalError("the shape of print() is missing")
     return out.Print(fields[0], act.shape, _second(fields))
 
 
-def _symbol(kind: SymbolKind) -> Callable[[Act, _Fields], Action]:
+def _symbol(kind: SymbolKind) -> Callable[[ActionCall, _Fields], Action]:
     return lambda _act, fields: out.SymbolAction(kind, fields[0])
 
 
@@ -38,7 +38,7 @@ def _second(fields: _Fields) -> int | None:
     return fields[1] if len(fields) > 1 else None
 
 
-_MAKERS: dict[str, Callable[[Act, _Fields], Action]] = {
+_MAKERS: dict[str, Callable[[ActionCall, _Fields], Action]] = {
     "breakpoint": lambda _act, _fields: out.Breakpoint(),
     "chill": lambda _act, fields: out.Chill(fields[0]),
     "clear": lambda act, _fields: out.Clear(act.aggs[0]),

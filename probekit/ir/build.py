@@ -145,7 +145,9 @@ def _variable(var: typed.Var, string_size: int) -> Variable:
 def _destructive_names(statements: Iterable[typed.TypedStatement]) -> Iterator[str]:
     for statement in statements:
         match statement:
-            case typed.Act(action=name) | typed.Do(value=typed.Invoke(name=name)) if name in DESTRUCTIVE:
+            case typed.ActionCall(action=name) if name in DESTRUCTIVE:
+                yield name
+            case typed.Evaluate(value=typed.SubroutineCall(name=name)) if name in DESTRUCTIVE:
                 yield name
             case typed.IfElse(then=then, orelse=orelse):
                 yield from _destructive_names((*then, *orelse))
@@ -196,9 +198,9 @@ def _lower_statement(
     statement: typed.TypedStatement, builder: ClauseBuilder, record: _RecordBuilder, aggs: tuple[AggPlan, ...]
 ) -> None:
     match statement:
-        case typed.Do():
+        case typed.Evaluate():
             builder.value(statement.value)
-        case typed.Act():
+        case typed.ActionCall():
             _lower_action(statement, builder, record)
         case typed.AggregationUpdate():
             plan = aggs[statement.agg]
@@ -230,7 +232,7 @@ def _lower_if(
     builder.blocks.place(end)
 
 
-def _lower_action(act: typed.Act, builder: ClauseBuilder, record: _RecordBuilder) -> None:
+def _lower_action(act: typed.ActionCall, builder: ClauseBuilder, record: _RecordBuilder) -> None:
     fields: list[int] = []
     for item in act.items:
         fields.append(len(record.items))

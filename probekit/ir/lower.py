@@ -100,7 +100,7 @@ class ClauseBuilder:
         match expr:
             case typed.Const():
                 self.blocks.add(ops.Int(dst, expr.value))
-            case typed.Text():
+            case typed.StringConst():
                 self.blocks.add(ops.Str(dst, expr.value))
             case typed.ReadBuiltin():
                 self.blocks.add(ops.LoadBuiltin(dst, expr.name))
@@ -113,7 +113,7 @@ class ClauseBuilder:
             case typed.Compare():
                 left = self.value(expr.left)
                 self.blocks.add(ops.Cmp(dst, _CMP[expr.op, expr.signed], left, self.value(expr.right)))
-            case typed.CompareText():
+            case typed.CompareStrings():
                 left = self.value(expr.left)
                 self.blocks.add(ops.StrCmp(dst, _CMP[expr.op, True], left, self.value(expr.right)))
             case typed.Convert():
@@ -130,14 +130,14 @@ class ClauseBuilder:
             case typed.Store():
                 self._lower_into(expr.value, dst)
                 self.blocks.add(ops.StoreVar(expr.var.index, dst))
-            case typed.Step():
+            case typed.Increment():
                 self._lower_step(expr, dst)
             case typed.BoundValue():
                 self._copy(dst, self._bound[expr.number], expr.type)
             case typed.Bind():
                 self._bound[expr.number] = self.value(expr.value)
                 self._lower_into(expr.body, dst)
-            case typed.Invoke():
+            case typed.SubroutineCall():
                 args = tuple(self.value(arg) for arg in expr.args)
                 self.blocks.add(ops.CallSubroutine(dst, expr.name, args))
             case _:
@@ -154,11 +154,11 @@ class ClauseBuilder:
         | typed.ElemStore
         | typed.MemLoad
         | typed.MemStore
-        | typed.MemBits
-        | typed.MemText
-        | typed.MemTextStore
+        | typed.BitFieldStore
+        | typed.StringLoad
+        | typed.StringStore
         | typed.MemCopy
-        | typed.TextAddr,
+        | typed.StringToScratch,
         dst: Reg,
     ) -> None:
         match expr:
@@ -177,18 +177,18 @@ class ClauseBuilder:
             case typed.MemStore():
                 self._lower_into(expr.value, dst)
                 self.blocks.add(ops.StoreMem(self.value(expr.addr), dst, expr.type.bits // 8))
-            case typed.MemBits():
+            case typed.BitFieldStore():
                 self._store_bits(expr, dst)
-            case typed.MemText():
+            case typed.StringLoad():
                 self.blocks.add(ops.LoadStr(dst, self.value(expr.addr), expr.limit))
-            case typed.MemTextStore():
+            case typed.StringStore():
                 self._lower_into(expr.value, dst)
                 self.blocks.add(ops.StoreStr(self.value(expr.addr), dst, expr.size))
             case typed.MemCopy():
                 source = self.value(expr.source)
                 self._lower_into(expr.target, dst)
                 self.blocks.add(ops.CopyMem(dst, source, expr.size))
-            case typed.TextAddr():
+            case typed.StringToScratch():
                 self.blocks.add(ops.StrAddress(dst, self.value(expr.value)))
             case _:
                 assert_never(expr)
@@ -196,7 +196,7 @@ class ClauseBuilder:
     def _keys(self, keys: tuple[typed.TypedExpr, ...]) -> tuple[Reg, ...]:
         return tuple(self.value(key) for key in keys)
 
-    def _store_bits(self, expr: typed.MemBits, dst: Reg) -> None:
+    def _store_bits(self, expr: typed.BitFieldStore, dst: Reg) -> None:
         """Store a bit-field: load its word, replace the bits, store the word. The value is what a load would give."""
         size, mask = expr.type.bits // 8, ((1 << expr.bits) - 1) << expr.shift
         value, addr = self.value(expr.value), self.value(expr.addr)
@@ -250,7 +250,7 @@ class ClauseBuilder:
         orelse()
         self.blocks.place(end)
 
-    def _lower_step(self, expr: typed.Step, dst: Reg) -> None:
+    def _lower_step(self, expr: typed.Increment, dst: Reg) -> None:
         t = expr.type
         other, one = self.blocks.new_register(), self.blocks.new_register()
         old, new = (other, dst) if expr.prefix else (dst, other)

@@ -1,4 +1,4 @@
-"""The operations of the IR: flat, final, frozen. No operation has a subclass, so ``match`` stays exact.
+"""Define the operations of the IR: flat, final, frozen. No operation has a subclass, so ``match`` stays exact.
 
 A *register* (:data:`Reg`) holds either a 64-bit integer or a string. The operation that defines it decides which.
 Integers narrower than 64 bits are kept extended to 64 bits according to their D type (:class:`Ext` does that), so
@@ -276,7 +276,7 @@ class ElemAddress:
 @final
 @record
 class LoadMem:
-    """Set ``dst`` to the integer at ``addr``, extended. Where nothing is, the clause faults (BADADDR)."""
+    """Set ``dst`` to the integer at ``addr``, extended. Where no memory is, the clause faults (BADADDR)."""
 
     dst: Reg
     addr: Reg
@@ -375,7 +375,7 @@ class UpdateAgg:
 @final
 @record
 class Jump:
-    """Go on at a later block."""
+    """Continue at a later block."""
 
     target: int
     """The block's index."""
@@ -384,7 +384,7 @@ class Jump:
 @final
 @record
 class Branch:
-    """Go on at ``then`` if ``cond`` is not 0, else at ``orelse``; both are indexes of later blocks."""
+    """Continue at ``then`` if ``cond`` is not 0, else at ``orelse``; both are indexes of later blocks."""
 
     cond: Reg
     then: int
@@ -469,7 +469,7 @@ class Clause:
     """The probe descriptions as they are written."""
     blocks: tuple[BasicBlock, ...]
     body: int
-    """Index of the block that runs once the predicate held, 0 without a predicate. To enter it makes a record."""
+    """Index of the block that runs if the predicate holds, 0 without a predicate. Entering it opens the record."""
     record: RecordPlan | None
     """None when nothing is recorded, as in a clause that only aggregates."""
     registers: int

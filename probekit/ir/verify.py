@@ -202,7 +202,7 @@ def _defined_at_entry(clause: Clause, program: Program) -> list[int | None]:
 
 
 def _reads(op: Op, clause: Clause, program: Program) -> Iterator[tuple[Reg, Kind | None]]:
-    """Give the registers read, with the kinds that fields and parts of keys ask for."""
+    """Yield the registers read, with the kinds that fields and parts of keys ask for."""
     match op:
         case ops.Emit():
             if clause.record is None:

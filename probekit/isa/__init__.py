@@ -9,5 +9,5 @@ addresses, and no guest.
 - ``compare``  tell whether a decoded instruction is the one that was asked for
 - ``access``  tell what memory an instruction has touched, from the registers after it
 - ``relocate``  move instructions to another address (iced's BlockEncoder), or refuse with the reason
-- ``listing``  write machine code as text for people
+- ``disassemble``  write machine code as text for people
 """

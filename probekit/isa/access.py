@@ -59,7 +59,9 @@ class MemoryAccess:
     size: int
     """Bytes; 0 when unknown."""
     read: bool
+    """Whether memory was read."""
     write: bool
+    """Whether memory was written."""
     value: bytes | None = None
     """The bytes that were stored, where registers or the instruction still have them."""
 

@@ -40,19 +40,19 @@ __all__ = (
 
 
 class AssembleError(InternalError):
-    """Assembly text of ours that cannot be assembled, or that the assembler got wrong.
-
-    ``reason``: what is wrong; ``text``: the statement; ``line``: its 1-based line; ``code``: the bytes that were
-    refused, where there are any.
-    """
+    """Our assembly text cannot be assembled, or the assembler made wrong bytes of it."""
 
     def __init__(self, reason: str, *, text: str = "", line: int = 0, code: bytes = b"") -> None:
         where = f"line {line}: {text!r}: " if text else ""
         super().__init__(f"cannot assemble {where}{reason}" + (f" ({code.hex(' ')})" if code else ""))
         self.reason = reason
+        """What is wrong."""
         self.text = text
+        """The statement; empty when no single one is wrong."""
         self.line = line
+        """The statement's line, from 1 on; 0 when no single one is wrong."""
         self.code = code
+        """The bytes that were refused; empty when there are none."""
 
 
 @record
@@ -60,6 +60,7 @@ class Reg:
     """A register operand."""
 
     name: str
+    """Its name in lower case."""
 
 
 @record
@@ -67,6 +68,7 @@ class Imm:
     """A number."""
 
     value: int
+    """The number; negative as it is written."""
 
 
 @record
@@ -74,6 +76,7 @@ class LabelRef:
     """A label as an operand."""
 
     name: str
+    """The label's name."""
 
 
 @record
@@ -83,10 +86,15 @@ class Mem:
     size: int = 0
     """Bytes; 0: the text does not say."""
     segment: str = ""
+    """``fs``, ``gs`` and so on; empty without a segment override."""
     base: str = ""
+    """The base register; empty without one."""
     index: str = ""
+    """The index register; empty without one."""
     scale: int = 1
+    """The factor of the index register."""
     disp: int = 0
+    """The displacement, signed as it is written."""
     label: str = ""
     """Only with base ``rip``, and then without displacement."""
 
@@ -99,9 +107,11 @@ class Statement:
     """One instruction."""
 
     mnemonic: str
+    """The operation, such as ``mov``."""
     prefixes: tuple[str, ...]
     """``lock``, ``rep``, ``repe``, ``repne``, as written."""
     operands: tuple[Operand, ...]
+    """The operands, in Intel's order: the destination first."""
 
 
 @record
@@ -109,6 +119,7 @@ class LabelDef:
     """A label before a statement: ``again:``."""
 
     name: str
+    """The label's name."""
 
 
 @record
@@ -118,6 +129,7 @@ class Data:
     width: int
     """Bytes of each number or label."""
     items: tuple[Imm | LabelRef, ...]
+    """The numbers and labels, in order."""
 
 
 @record
@@ -127,7 +139,9 @@ class Line:
     number: int
     """Its line, from 1 on."""
     text: str
+    """The item as it was written."""
     item: Statement | LabelDef | Data
+    """The parsed item."""
 
 
 _MASK64 = (1 << 64) - 1

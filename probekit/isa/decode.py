@@ -76,12 +76,14 @@ _MNEMONICS = {value: name.lower() for name, value in vars(Mnemonic).items() if i
 
 
 class DecodeError(ProbekitError):
-    """Bytes that are no instruction. ``addr``: their address; ``raw``: the bytes, at most 16."""
+    """Bytes are no instruction."""
 
     def __init__(self, message: str, *, addr: int, raw: bytes) -> None:
         super().__init__(message)
         self.addr = addr
+        """Their address."""
         self.raw = raw[:16]
+        """The bytes, at most 16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +91,13 @@ class Insn:
     """One decoded instruction."""
 
     addr: int
+    """Its address."""
     raw: bytes
+    """Its bytes."""
     flow: Flow
+    """Where control can go after it."""
     mnemonic: str
+    """The name of its operation in lower case, such as ``mov``."""
     target: int | None = None
     """The address that a direct branch or call leads to, else None."""
     rip_target: int | None = None
@@ -125,7 +131,9 @@ class FlowExit(NamedTuple):
     """
 
     flow: Flow
+    """Where control can go after it."""
     addr: int
+    """Its address."""
     size: int
     """Bytes."""
     target: int

@@ -60,12 +60,14 @@ _RSP = frozenset({Register.RSP})
 
 
 class RelocateError(ProbekitError):
-    """An instruction that cannot be moved. ``addr``: where it is; ``reason``: why, as a clause."""
+    """An instruction cannot be moved."""
 
     def __init__(self, reason: str, *, addr: int) -> None:
         super().__init__(f"the instruction at {addr:#x} cannot be moved: {reason}")
         self.addr = addr
+        """Address of the instruction."""
         self.reason = reason
+        """Why it cannot be moved, as a clause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class Relocated:
     addr: int
     """Its new address."""
     code: bytes
+    """The bytes for that address."""
     falls_through: bool
     """False when no execution reaches its end."""
 

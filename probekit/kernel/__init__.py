@@ -33,16 +33,16 @@ The running kernel:
 - ``tracepoints``  list tracepoints and the probes registered with them
 - ``markers``  list static markers of C code
 - ``marker_format``  give a marker's arguments their types
-- ``exclusions``  find text that must not be probed
+- ``exclusions``  find the functions that are refused because no trap is allowed in them
 - ``text_tables``  read exception tables, static keys and calls, and ftrace's records
 - ``orc``  unwind a kernel stack
 - ``kernel``  hold all of it: :class:`~probekit.kernel.kernel.Kernel`
 - ``open_kernel``  find the kernel in a stopped target
 
 Rules of this package: every count, length and pointer read from the guest is
-bounded and checked. What does not fit is a
-:class:`~probekit.errors.SymbolError`, or a ``TargetError`` when memory cannot
-be read. Layouts are told apart by features, never by version, and each
-branch names the commit or version that made it. Text from the guest is
-escaped before anyone can print it.
+bounded and checked. What does not fit raises
+:class:`~probekit.errors.SymbolError`, or ``TargetError`` when memory cannot
+be read. A layout is recognised by its features, never by the kernel's version,
+and each branch names the commit or version that introduced it. Text from the
+guest is escaped before it is printed.
 """

@@ -97,7 +97,7 @@ class KernelAddressSpace:
         return root if self._found_own_root else None
 
     def _usable_root(self) -> PageTableRoot | None:
-        """Return the root to walk from. It is chosen anew until the kernel's own is known: a process may have ended."""
+        """Return the root to walk from. Until the kernel's own is known, choose again: a process may have ended."""
         target = self._target
         if self._found_own_root or not isinstance(target, PhysicalMemory):
             return self._root

@@ -47,13 +47,14 @@ _VOID = CVoid()
 
 
 class Btf:
-    """The types of the kernel, or (with ``base``) of one module. Immutable once loaded.
-
-    ``data``: the whole of it, header included. ``index``: what another object with the same data had, which takes
-    long to make. Raises :class:`SymbolError` for data that is no BTF.
-    """
+    """The types of the kernel or of one module. They do not change after loading."""
 
     def __init__(self, data: bytes, base: Btf | None = None, index: BtfIndex | None = None) -> None:
+        """Load types.
+
+        ``data``: all bytes, header included. ``base``: the kernel's types, for a module's. ``index``: the index that
+        another object made of the same data, which saves time. Raises :class:`SymbolError` for data that is no BTF.
+        """
         self.data = data
         self._base = base
         self._sections: BtfSections = BtfSections(data, base._sections if base else None, index)

@@ -127,12 +127,14 @@ class BtfIndex(NamedTuple):
 
 
 class BtfSections:
-    """Types as words and names as strings; with ``base``, those of a module on top of the kernel's.
-
-    ``index``: what another object made for the same data. Raises :class:`SymbolError` for data that is no BTF.
-    """
+    """Holds types as words and names as strings."""
 
     def __init__(self, data: bytes, base: BtfSections | None = None, index: BtfIndex | None = None) -> None:
+        """Check and index the sections.
+
+        ``base``: the kernel's sections, for a module's. ``index``: the index that another object made of the same data.
+        Raises :class:`SymbolError` for data that is no BTF.
+        """
         types, strings = _split(data)
         if base is None and strings[:1] not in (b"", b"\0"):
             raise SymbolError("BTF's string section does not begin with the empty string")

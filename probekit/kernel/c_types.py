@@ -90,6 +90,7 @@ class CInt:
     size: int
     """Bytes."""
     signed: bool
+    """Whether it is signed."""
 
 
 @record
@@ -106,6 +107,7 @@ class CPointer:
     """A pointer."""
 
     to: Ref
+    """The type that it points at, perhaps not made yet; see :attr:`target`."""
     tag: str = ""
     """A BTF type tag such as ``user``, ``percpu``, ``rcu``; empty without one."""
 
@@ -120,7 +122,9 @@ class CArray:
     """An array of ``count`` elements."""
 
     of: Ref
+    """The type of one element, perhaps not made yet; see :attr:`element`."""
     count: int
+    """How many elements it has."""
 
     @property
     def element(self) -> CType:
@@ -135,6 +139,7 @@ class CMember:
     name: str
     """Empty for an anonymous struct or union."""
     of: Ref
+    """The member's type, perhaps not made yet; see :attr:`type`."""
     bit_offset: int
     """Bits from the start of the struct that declares it."""
     bit_size: int | None = None
@@ -168,10 +173,12 @@ class CStruct:
     """A struct or union."""
 
     name: str
+    """Empty for an anonymous struct or union."""
     kind: Literal["struct", "union"]
     size: int
     """Bytes."""
     members: tuple[CMember, ...] = field(repr=False)
+    """The members, as declared."""
     complete: bool = True
     """False for a forward declaration, which has no members and the size 0."""
 
@@ -219,6 +226,7 @@ class CEnum:
     """Bytes."""
     signed: bool
     values: tuple[CEnumerator, ...] = field(repr=False)
+    """The constants, as declared."""
 
 
 @record
@@ -227,6 +235,7 @@ class CTypedef:
 
     name: str
     of: Ref
+    """The type that it names, perhaps not made yet; see :attr:`target`."""
 
     @property
     def target(self) -> CType:
@@ -240,6 +249,7 @@ class CQualified:
 
     qualifier: Literal["const", "volatile", "restrict"]
     of: Ref
+    """The type without the qualifier, perhaps not made yet; see :attr:`target`."""
 
     @property
     def target(self) -> CType:
@@ -254,6 +264,7 @@ class CParam:
     name: str
     """Empty where the prototype gives none."""
     of: Ref
+    """The parameter's type, perhaps not made yet; see :attr:`type`."""
 
     @property
     def type(self) -> CType:
@@ -268,8 +279,11 @@ class CFunction:
     name: str
     """Empty for a bare prototype, to which a pointer points."""
     result: Ref
+    """The type of the result, perhaps not made yet; see :attr:`returns`."""
     params: tuple[CParam, ...]
+    """The parameters, in order."""
     variadic: bool = False
+    """Whether the last parameter is ``...``."""
 
     @property
     def returns(self) -> CType:

@@ -8,7 +8,7 @@ table; a kernel in memory is the one in the file if all of them are where the
 file says, which takes one batch of small reads.
 
 Format: magic line; u32 header size; JSON header; columns; CRC-32 of everything
-before it. A file that does not fit is ignored and written anew: the cache is
+before it. A file that does not fit is ignored and written again: the cache is
 never a reason to fail. A file is put in place by renaming, and only its owner can read it.
 """
 
@@ -49,6 +49,7 @@ class CacheEntry:
     witnesses: tuple[tuple[int, bytes], ...]
     """(offset from the base, bytes) of read-only data by which the build is recognized in memory."""
     symbols: RawSymbols = field(repr=False)
+    """The kernel's symbols."""
     btf: bytes = field(repr=False)
     """The kernel's types; empty when it has none."""
     btf_index: BtfIndex | None = field(repr=False)

@@ -1,6 +1,7 @@
-"""Find kernel text that must not be probed, as the kernel itself records it.
+"""Find the functions that are refused because no trap is allowed in them, by the kernel's own records.
 
-The linker's section bounds and the kernel's own lists say which code runs where no trap is allowed. The section
+INT3 and instruction probes are refused there; :mod:`probekit.patch.refused_text` looks addresses up. The linker's
+section bounds and the kernel's own lists say which functions these are. The section
 ``__start_kprobe_blacklist`` is freed after boot with the rest of ``.init``, so the list that the kernel made of it at
 boot is read instead (``kprobe_blacklist``).
 """
@@ -20,7 +21,7 @@ _MAX_BLACKLIST = 1 << 16
 
 _SECTIONS: tuple[tuple[str, str, str], ...] = (
     ("__noinstr_text_start", "__noinstr_text_end", "noinstr: runs where no trap is allowed"),
-    ("__entry_text_start", "__entry_text_end", "entry code: no stack or GS of the kernel's yet"),
+    ("__entry_text_start", "__entry_text_end", "entry code: the kernel's stack and GS base are not set yet"),
     ("__kprobes_text_start", "__kprobes_text_end", "the kernel's own probe machinery"),
     ("__static_call_text_start", "__static_call_text_end", "static call trampoline: the kernel rewrites it"),
     ("__indirect_thunk_start", "__indirect_thunk_end", "retpoline thunk"),
@@ -52,17 +53,18 @@ _SYMBOLS: tuple[tuple[str, str], ...] = (
 
 @record
 class Exclusion:
-    """A range of text that must not be probed."""
+    """A range of text in which no trap is allowed."""
 
     start: int
+    """Its first address."""
     end: int
     """The address after the last byte."""
     reason: str
-    """One line for the user."""
+    """Why no trap is allowed there, in one line for the user."""
 
 
 def boundary_exclusions(symbols: SymbolTable) -> list[Exclusion]:
-    """Return the exclusions that follow from symbols alone."""
+    """Return the ranges that the symbols alone show: whole sections, and functions by name."""
     found = []
     for start, end, reason in _SECTIONS:
         bounds = symbols.range(start, end)

@@ -62,9 +62,13 @@ class KallsymsLayout:
     num_syms: int
     """How many symbols there are: a count, not an offset."""
     names: int
+    """Offset of the names."""
     markers: int
+    """Offset of the markers."""
     token_table: int
+    """Offset of the tokens."""
     token_index: int
+    """Offset of the tokens' index."""
     big: bool
     """Whether lengths may take two bytes."""
 
@@ -74,10 +78,13 @@ class RawSymbols:
     """The whole table in kallsyms order, which is by address."""
 
     addrs: array[int] = field(repr=False)
+    """The address of each symbol."""
     names: list[str] = field(repr=False)
+    """The name of each symbol."""
     types: str = field(repr=False)
     """One type letter of nm for each symbol."""
     encoding: Encoding = "absolute_percpu"
+    """How the kernel's own table encodes the addresses."""
 
     def __len__(self) -> int:
         return len(self.names)

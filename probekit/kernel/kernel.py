@@ -39,6 +39,7 @@ class TextRange:
     """Executable memory of the kernel or of one module."""
 
     start: int
+    """The address of the first byte."""
     end: int
     """The address after the last byte."""
     module: str = ""
@@ -50,7 +51,9 @@ class KernelBuild:
     """What does not change while a kernel runs: its image, symbols and types."""
 
     image: KernelImage
+    """Where the kernel is mapped."""
     symbols: RawSymbols = field(repr=False)
+    """The kernel's own symbols."""
     btf: bytes = field(repr=False)
     """The types; empty for a kernel without them."""
     witnesses: tuple[tuple[int, bytes], ...] = ()

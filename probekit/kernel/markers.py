@@ -70,6 +70,7 @@ class Marker(NamedTuple):
     addr: int
     """Address of its ``struct pk_marker``."""
     name: str
+    """The marker's name; its address where the name cannot be read."""
     function: str
     """The C function that it is in."""
     module: str

@@ -47,6 +47,7 @@ class MemoryCopy:
     start: int
     """Guest virtual address of the first byte."""
     data: bytes = field(repr=False)
+    """The bytes of all pages."""
     holes: frozenset[int] = frozenset()
     """Start addresses of the pages that were unreadable. They are zero in ``data``."""
 

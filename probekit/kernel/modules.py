@@ -1,7 +1,7 @@
 """List loaded modules with their memory, symbols and types, from the kernel's ``modules`` list.
 
 The list is walked with BTF's offsets, so a kernel without BTF shows no
-modules. Layouts are told apart by the members that ``struct module`` has:
+modules. Layouts are recognised by the members that ``struct module`` has:
 
 * ``mem[]`` of ``struct module_memory`` (commit ac3b43283923, v6.4): the first
   is the text;
@@ -42,12 +42,15 @@ class Module:
     """One loaded module."""
 
     name: str
+    """Its name, escaped."""
     addr: int
     """Address of its ``struct module``."""
     state: str
     """``live``, ``coming``, ``going`` or ``unformed`` (``enum module_state``)."""
     text_start: int
+    """Address of its text."""
     text_end: int
+    """The address after its text."""
     data: bytes = field(repr=False, default=b"")
     """The bytes of its ``struct module``."""
 

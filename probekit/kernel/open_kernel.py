@@ -2,7 +2,7 @@
 
 Without a cache: find the base, read the read-only data until the symbol table is whole,
 decode it, read BTF, write the cache. With one: find the base, compare the cache's
-witnesses, load. Modules are read anew each time: they change.
+witnesses, load. Modules are read each time, because they change.
 """
 
 from __future__ import annotations

@@ -27,7 +27,10 @@ ReadMemory = Callable[[int, int], bytes | None]
 """Reads kernel memory at (address, size); None where it is unreadable."""
 
 _FrameKind = Literal["call", "regs", "partial", "end"]
-"""How a frame was entered: by a call, or by an exception that saved all or part of the registers. ``end``: by none."""
+"""How a frame was entered: by a call, or by an exception that saved all or part of the registers.
+
+``end`` is the first frame of a stack.
+"""
 
 _ENTRY_SIZE = 6
 _KERNEL_HALF = 1 << 63
@@ -71,19 +74,25 @@ class _OrcEntry:
     """One entry, decoded."""
 
     sp_offset: int
+    """What to add to ``sp_reg``'s value for the caller's stack pointer."""
     bp_offset: int
+    """Where the caller's frame pointer was saved, from ``bp_reg``'s value."""
     sp_reg: int
+    """``ORC_REG_*`` number."""
     bp_reg: int
+    """``ORC_REG_*`` number."""
     kind: _FrameKind
+    """How the frame was entered."""
 
 
 class OrcTable:
-    """The entries of one text.
-
-    ``start``: address of ``ips`` in the guest; ``ips``, ``entries``: the bytes of ``orc_unwind_ip``, ``orc_unwind``.
-    """
+    """The entries of the kernel's text or of one module's."""
 
     def __init__(self, start: int, ips: bytes, entries: bytes, layout: OrcLayout) -> None:
+        """Use these bytes of ``orc_unwind_ip`` (``ips``) and ``orc_unwind`` (``entries``).
+
+        ``start``: address of ``ips`` in the guest.
+        """
         self._start = start
         self._words = array("i", ips[: len(ips) // 4 * 4])
         self._entries = entries

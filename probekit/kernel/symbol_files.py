@@ -1,6 +1,6 @@
 """Read symbols from a file (``--symbols FILE``), for a kernel that has none in its memory.
 
-Three kinds, told apart by content: an ELF file with a symbol table
+There are three kinds, recognised by their content: an ELF file with a symbol table
 (``vmlinux``), a ``System.map``, or a saved ``/proc/kallsyms`` (of this or of an
 earlier boot). Their addresses are moved to the live kernel by one slide, the live base
 minus the file's ``_text``. With the file of another build probekit would silently patch the

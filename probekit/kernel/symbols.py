@@ -67,8 +67,11 @@ class ModuleSymbols:
     """The symbols of a loaded module as columns, in any order."""
 
     module: str
+    """The module's name."""
     addrs: Sequence[int]
+    """The address of each symbol."""
     names: Sequence[str]
+    """The name of each symbol."""
     types: str
     """One type letter of nm for each symbol."""
     sizes: Sequence[int]

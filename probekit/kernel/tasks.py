@@ -36,15 +36,21 @@ class Task:
     addr: int
     """Address of its ``task_struct``."""
     pid: int
+    """The thread's ID."""
     tgid: int
+    """The process's ID."""
     comm: str
+    """The thread's name, escaped."""
     state: int
     """The kernel's number; 0: runnable."""
     stack_start: int
+    """Lowest address of its kernel stack."""
     stack_end: int
+    """The address after its kernel stack."""
     saved_sp: int
     """The saved stack pointer (``thread.sp``). It is valid while the thread is not ``on_cpu``."""
     on_cpu: bool
+    """Whether it runs on a CPU now."""
 
 
 class _TaskLayout:

@@ -62,6 +62,7 @@ class JumpSite:
     """An instruction that the kernel rewrites while it runs."""
 
     addr: int
+    """Address of the instruction."""
     kind: str
     """``static_key`` or ``static_call``."""
 

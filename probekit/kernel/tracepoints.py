@@ -56,6 +56,7 @@ class Tracepoint:
     addr: int
     """Address of its ``struct tracepoint``."""
     name: str
+    """Its name, escaped."""
     system: str = ""
     """The system of its trace event; empty without one."""
     module: str = ""
@@ -69,8 +70,11 @@ class _PointerTable:
     """One owner's table of pointers to its tracepoints."""
 
     addr: int
+    """Address of the table."""
     count: int
+    """How many pointers it has."""
     module: str = ""
+    """The module's name; empty for the kernel."""
     owner: int = 0
     """As in :class:`Tracepoint`."""
 

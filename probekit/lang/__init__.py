@@ -10,7 +10,8 @@ The function ``check.check_program`` runs the passes in this order, and ``probek
     pragmas         checks the other ``#pragma D`` lines
     split           splits clauses that record data inside an ``if``
 
-What D has and probekit has not is refused by its name; nothing is ignored or approximated. The modules:
+The passes refuse what probekit does not have of D, with a message that names it. They ignore and approximate nothing.
+The modules:
 
 - ``access``         checks ``&``, ``*``, ``[]``, ``.``, ``->``, ``sizeof``, ``offsetof``, ``stringof``
 - ``action_order``   checks the order of actions in a clause that commits or speculates

@@ -1,4 +1,4 @@
-"""Check what reaches into objects: ``&``, ``*``, ``[]``, ``.``, ``->``, ``sizeof``, ``offsetof``, ``stringof``.
+"""Check operators that reach into objects: ``&``, ``*``, ``[]``, ``.``, ``->``, ``sizeof``, ``offsetof``, ``stringof``.
 
 p->next->count   ->  MemLoad(Arith("add", MemLoad(p + 8), 16))
 """
@@ -34,11 +34,11 @@ from probekit.lang.values import (
     Value,
     VarPlace,
     as_integer,
-    as_text,
+    as_string,
     is_integer,
     is_pointer,
     is_scalar,
-    is_text,
+    is_string_like,
     load_memory,
     pointee,
 )
@@ -74,8 +74,8 @@ def address_of(expr: ast.Unary, scope: Scope) -> Value:
 def dereference(expr: ast.Unary, scope: Scope) -> Value:
     """Check ``*operand``."""
     value = scope.check(expr.operand)
-    if value.xlated is not None and value.xlated.pointer:
-        return pointed_object(value.xlated)
+    if value.translated is not None and value.translated.pointer:
+        return pointed_object(value.translated)
     return follow(value, expr.operand.span, scope)
 
 
@@ -109,15 +109,15 @@ def subscript(base: Value, expr: ast.Index, scope: Scope) -> Value:
 
 
 def _character(text: Value, index: TypedExpr) -> Value:
-    return Value(typed.Invoke("charat", (text.node, index), CHAR), CHAR)
+    return Value(typed.SubroutineCall("charat", (text.node, index), CHAR), CHAR)
 
 
 def member(expr: ast.MemberExpr, scope: Scope) -> Value:
     """Check ``base.name`` or ``base->name``."""
     base = scope.check(expr.base)
-    if base.xlated is not None:
-        _check_arrow(expr, base.xlated.pointer)
-        return member_value(base.xlated, expr.name, expr.span, scope)
+    if base.translated is not None:
+        _check_arrow(expr, base.translated.pointer)
+        return member_value(base.translated, expr.name, expr.span, scope)
     t: Type | None = base.type
     if expr.arrow:
         if not is_pointer(base.type) or base.action or base.dynamic:
@@ -129,7 +129,7 @@ def member(expr: ast.MemberExpr, scope: Scope) -> Value:
 
 
 def _defined(t: StructType, span: Span, scope: Scope) -> StructType:
-    found = scope.types.whole(t)
+    found = scope.types.complete_struct(t)
     if not found.complete:
         raise refuse("D_OP_INCOMPLETE", span, f"{t} is not defined", scope.types.kernel.lacking)
     return found
@@ -197,6 +197,7 @@ def offset_of(expr: ast.Offsetof, scope: Scope) -> Value:
 def string_of(expr: ast.Stringof, scope: Scope) -> Value:
     """Check ``stringof operand``."""
     value = scope.check(expr.operand)
-    if value.action or value.dynamic or not (is_scalar(value.type) or is_text(value.type) or is_pointer(value.type)):
+    readable = is_scalar(value.type) or is_string_like(value.type) or is_pointer(value.type)
+    if value.action or value.dynamic or not readable:
         raise refuse("D_STRINGOF_TYPE", expr.span, f"{describe(value)} is not a string, and no address of one")
-    return Value(as_text(value), StringType(scope.string_size))
+    return Value(as_string(value), StringType(scope.string_size))

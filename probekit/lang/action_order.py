@@ -42,13 +42,13 @@ def _check(statement: TypedStatement, span: Span, seen: _Seen) -> None:
             if seen.speculated:
                 raise refuse("D_AGG_SPEC", span, "an aggregation cannot follow speculate()")
             seen.recorded = True
-        case typed.Act(action="commit"):
+        case typed.ActionCall(action="commit"):
             if seen.committed:
                 raise refuse("D_COMM_COMM", span, "commit() cannot follow commit()")
             if seen.recorded:
                 raise refuse("D_COMM_DREC", span, "commit() cannot follow what records data")
             seen.committed = True
-        case typed.Act(action="speculate"):
+        case typed.ActionCall(action="speculate"):
             if seen.speculated:
                 raise refuse("D_SPEC_SPEC", span, "speculate() cannot follow speculate()")
             if seen.committed:
@@ -56,9 +56,9 @@ def _check(statement: TypedStatement, span: Span, seen: _Seen) -> None:
             if seen.recorded:
                 raise refuse("D_SPEC_DREC", span, "speculate() cannot follow what records data")
             seen.speculated = True
-        case typed.Act(action="discard"):
+        case typed.ActionCall(action="discard"):
             pass
-        case typed.Act(action=name):
+        case typed.ActionCall(action=name):
             if seen.speculated and name in DESTRUCTIVE:
                 raise refuse("D_ACT_SPEC", span, f"{name}() cannot follow speculate()")
             if seen.speculated and name == "exit":

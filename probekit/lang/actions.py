@@ -1,7 +1,7 @@
-"""Check what stands as a statement: one function for each action, in a table by name.
+"""Check actions that stand as statements: one function for each action, in a table by name.
 
-printf("%d", pid)       ->  Act("printf", (Item(pid, int, 4),), Format("%d"))
-tracemem(p, 16)         ->  Act("tracemem", (Item(p, bytes, 16),))
+printf("%d", pid)       ->  ActionCall("printf", (RecordedValue(pid, int, 4),), Format("%d"))
+tracemem(p, 16)         ->  ActionCall("tracemem", (RecordedValue(p, bytes, 16),))
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from probekit.lang.operators import describe
 from probekit.lang.scope import Scope
 from probekit.lang.shapes import TooManyParts, shape
 from probekit.lang.source import Span
-from probekit.lang.typed import Act, Item, TypedStatement
+from probekit.lang.typed import ActionCall, RecordedValue, TypedStatement
 from probekit.lang.types import (
     INT,
     INT64,
@@ -34,7 +34,7 @@ from probekit.lang.types import (
     is_object,
     sizeof,
 )
-from probekit.lang.values import Value, as_text, coerce, convert, is_integer, is_pointer
+from probekit.lang.values import Value, as_string, coerce, convert, is_integer, is_pointer
 
 __all__ = ("action",)
 
@@ -48,14 +48,14 @@ def action(expr: ast.CallExpr, function: BuiltinFunction, scope: Scope) -> Typed
         return special(expr, function, scope)
     values = check_prototype(expr, function, scope)
     items = tuple(_recorded(t, v, scope) for t, v in zip(function.params, values, strict=True))
-    return Act(function.name, items, records=function.name not in _SILENT)
+    return ActionCall(function.name, items, records=function.name not in _SILENT)
 
 
 _SILENT = frozenset(("breakpoint", "chill", "commit", "discard", "panic", "raise", "stop"))
 """Actions that print nothing by themselves."""
 
 
-def _recorded(t: Type | None, value: Value, scope: Scope) -> Item:
+def _recorded(t: Type | None, value: Value, scope: Scope) -> RecordedValue:
     if t is None:
         raise InternalError("an argument was checked without a type")
     node = coerce(value, t)
@@ -68,7 +68,7 @@ def _plain(expr: ast.Expr, scope: Scope, family: str) -> Value:
     if isinstance(expr, ast.AggRef):
         raise refuse(f"D_{family}_AGG", expr.span, f"{name}() cannot take an aggregation", "use printa()")
     value = scope.check(expr)
-    if value.dynamic or value.xlated is not None:
+    if value.dynamic or value.translated is not None:
         raise refuse(f"D_{family}_DYN", expr.span, f"{name}() cannot take {value.dynamic or 'a translated object'}")
     if value.action or isinstance(value.type, VoidType):
         raise refuse(f"D_{family}_VOID", expr.span, f"{describe(value)} has no value for {name}()")
@@ -79,7 +79,7 @@ def _plain(expr: ast.Expr, scope: Scope, family: str) -> Value:
 
 def _trace(call: ast.CallExpr, function: BuiltinFunction, scope: Scope) -> TypedStatement:
     _count(call, function, scope)
-    return Act("trace", (item_of(_plain(call.args[0], scope, "TRACE"), scope.string_size),))
+    return ActionCall("trace", (item_of(_plain(call.args[0], scope, "TRACE"), scope.string_size),))
 
 
 def _count(call: ast.CallExpr, function: BuiltinFunction, scope: Scope) -> None:
@@ -92,20 +92,20 @@ def _print(call: ast.CallExpr, function: BuiltinFunction, scope: Scope) -> Typed
     _count(call, function, scope)
     value = _plain(call.args[0], scope, "PRINT")
     if isinstance(value.type, SymbolType):
-        return Act("trace", (item_of(value, scope.string_size),))
+        return ActionCall("trace", (item_of(value, scope.string_size),))
     t = value.type
     if not isinstance(t, PointerType):
-        return Act("print", (item_of(value, scope.string_size),), shape=_shape(t, call.args[0].span, scope))
+        return ActionCall("print", (item_of(value, scope.string_size),), shape=_shape(t, call.args[0].span, scope))
     if isinstance(t.to, VoidType):
         raise refuse("D_PRINT_VOID", call.args[0].span, "print() cannot show what a pointer to void points at")
     address = integer_item(convert(value.node, MACHINE_POINTER))
     pointed = follow(value, call.args[0].span, scope)
-    item = Item(value.node, "bytes", sizeof(pointed.type, scope.string_size))
+    item = RecordedValue(value.node, "bytes", sizeof(pointed.type, scope.string_size))
     if is_object(t.to) and not item.size:
         raise refuse("D_OP_INCOMPLETE", call.args[0].span, f"{t.to} has no size that print() could show")
     if item.size:
-        return Act("print", (item, address), shape=_shape(pointed.type, call.args[0].span, scope))
-    return Act("print", (address,), shape=_shape(t, call.args[0].span, scope))
+        return ActionCall("print", (item, address), shape=_shape(pointed.type, call.args[0].span, scope))
+    return ActionCall("print", (address,), shape=_shape(t, call.args[0].span, scope))
 
 
 def _shape(t: Type, span: Span, scope: Scope) -> PrintType:
@@ -127,20 +127,20 @@ def _tracemem(call: ast.CallExpr, function: BuiltinFunction, scope: Scope) -> Ty
     constant = size.node.value if isinstance(size.node, typed.Const) and is_integer(size.type) else 0
     if not 0 < constant <= _MOST_BYTES:
         raise refuse("D_TRACEMEM_SIZE", call.args[1].span, "the size must be a positive integer constant")
-    items = [Item(convert(address.node, MACHINE_POINTER), "bytes", constant)]
+    items = [RecordedValue(convert(address.node, MACHINE_POINTER), "bytes", constant)]
     if len(values) == 3:
         if not is_integer(values[2].type) or values[2].action or values[2].dynamic:
             message = f"the dynamic size must be an integer, not {describe(values[2])}"
             raise refuse("D_TRACEMEM_DYNSIZE", call.args[2].span, message)
         items.append(integer_item(convert(values[2].node, INT64)))
-    return Act("tracemem", tuple(items))
+    return ActionCall("tracemem", tuple(items))
 
 
 def _formatted(call: ast.CallExpr, function: BuiltinFunction, scope: Scope) -> TypedStatement:
     if not call.args:
         check_prototype(call, function, scope)
     form = read_format(call.args[0], function.name)
-    return Act(function.name, check_format(form, call, scope), form)
+    return ActionCall(function.name, check_format(form, call, scope), form)
 
 
 def _freopen(call: ast.CallExpr, function: BuiltinFunction, scope: Scope) -> TypedStatement:
@@ -150,25 +150,25 @@ def _freopen(call: ast.CallExpr, function: BuiltinFunction, scope: Scope) -> Typ
 
 
 def _symbol(call: ast.CallExpr, function: BuiltinFunction, scope: Scope) -> TypedStatement:
-    return Act(function.name, (item_of(symbol_value(call, function, scope), scope.string_size),))
+    return ActionCall(function.name, (item_of(symbol_value(call, function, scope), scope.string_size),))
 
 
 def _setopt(call: ast.CallExpr, function: BuiltinFunction, scope: Scope) -> TypedStatement:
     if not 1 <= len(call.args) <= 2:
         raise refuse("D_PROTO_LEN", call.span, f"setopt() takes 1 to 2 arguments, not {len(call.args)}")
-    items: list[Item] = []
+    items: list[RecordedValue] = []
     for number, argument in enumerate(call.args, 1):
         value = scope.check(argument)
         if not isinstance(value.type, StringType):
             raise refuse("D_PROTO_ARG", argument.span, f"argument {number} of setopt() must be a string")
-        items.append(text_item(as_text(value)))
-    return Act("setopt", tuple(items))
+        items.append(text_item(as_string(value)))
+    return ActionCall("setopt", tuple(items))
 
 
 def _invoked(call: ast.CallExpr, function: BuiltinFunction, scope: Scope) -> TypedStatement:
     values = check_prototype(call, function, scope)
     nodes = tuple(coerce(v, t) for t, v in zip(function.params, values, strict=True) if t is not None)
-    return typed.Do(typed.Invoke(function.name, nodes, INT))
+    return typed.Evaluate(typed.SubroutineCall(function.name, nodes, INT))
 
 
 _ACTIONS: dict[str, Callable[[ast.CallExpr, BuiltinFunction, Scope], TypedStatement]] = {

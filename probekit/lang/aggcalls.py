@@ -1,7 +1,7 @@
 """Check aggregations: ``@a[keys] = func(...)``, and the actions that name them.
 
 @a[execname] = lquantize(arg0, 0, 100, 10)   ->  Aggregate(0, (execname,), arg0), base 0, limit 100, step 10
-trunc(@a, 5)                                 ->  Act("trunc", (Item(5),), aggs=(0,))
+trunc(@a, 5)                                 ->  ActionCall("trunc", (RecordedValue(5),), aggs=(0,))
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from probekit.lang.functions import check_prototype, find_function, function_nam
 from probekit.lang.operators import describe
 from probekit.lang.scope import NamedAggregation, Scope, key_part
 from probekit.lang.source import Span
-from probekit.lang.typed import Act, TypedExpr, TypedStatement
+from probekit.lang.typed import ActionCall, TypedExpr, TypedStatement
 from probekit.lang.types import INT64, StringType, SymbolType
-from probekit.lang.values import Value, as_text, convert, is_integer, is_scalar, is_text
+from probekit.lang.values import Value, as_string, convert, is_integer, is_scalar, is_string_like
 
 __all__ = ("aggregate", "clear", "denormalize", "normalize", "printa", "trunc")
 
@@ -53,12 +53,12 @@ def _key(expr: ast.Expr, scope: Scope) -> tuple[TypedExpr, KeyPart]:
     value = scope.check(expr)
     if isinstance(value.type, SymbolType):
         if isinstance(value.node.type, StringType):
-            detail = "" if isinstance(value.node, typed.Invoke) and value.node.name == "stack" else "ustack"
+            detail = "" if isinstance(value.node, typed.SubroutineCall) and value.node.name == "stack" else "ustack"
             return value.node, KeyPart("stack", size=value.node.type.size, detail=detail)
         return value.node, KeyPart("uint", detail=value.type.name)
-    if value.dynamic or value.action or value.xlated or not (is_scalar(value.type) or is_text(value.type)):
+    if value.dynamic or value.action or value.translated or not (is_scalar(value.type) or is_string_like(value.type)):
         raise refuse("D_KEY_TYPE", expr.span, f"{describe(value)} cannot be a key")
-    node = as_text(value) if is_text(value.type) else value.node
+    node = as_string(value) if is_string_like(value.type) else value.node
     return node, key_part(node)
 
 
@@ -189,13 +189,13 @@ def _count(call: ast.CallExpr, name: str, family: str, least: int, most: int) ->
 def clear(call: ast.CallExpr, scope: Scope) -> TypedStatement:
     """Check ``clear(@a)``."""
     _count(call, "clear", "CLEAR", 1, 1)
-    return Act("clear", aggs=(_named(call.args[0], "clear", "CLEAR", scope).index,))
+    return ActionCall("clear", aggs=(_named(call.args[0], "clear", "CLEAR", scope).index,))
 
 
 def denormalize(call: ast.CallExpr, scope: Scope) -> TypedStatement:
     """Check ``denormalize(@a)``."""
     _count(call, "denormalize", "NORMALIZE", 1, 1)
-    return Act("denormalize", aggs=(_named(call.args[0], "denormalize", "NORMALIZE", scope).index,))
+    return ActionCall("denormalize", aggs=(_named(call.args[0], "denormalize", "NORMALIZE", scope).index,))
 
 
 def normalize(call: ast.CallExpr, scope: Scope) -> TypedStatement:
@@ -203,7 +203,7 @@ def normalize(call: ast.CallExpr, scope: Scope) -> TypedStatement:
     _count(call, "normalize", "NORMALIZE", 2, 2)
     known = _named(call.args[0], "normalize", "NORMALIZE", scope)
     item = _scalar(call.args[1], "normalize", "NORMALIZE", scope)
-    return Act("normalize", (item,), aggs=(known.index,))
+    return ActionCall("normalize", (item,), aggs=(known.index,))
 
 
 def trunc(call: ast.CallExpr, scope: Scope) -> TypedStatement:
@@ -211,10 +211,10 @@ def trunc(call: ast.CallExpr, scope: Scope) -> TypedStatement:
     _count(call, "trunc", "TRUNC", 1, 2)
     known = _named(call.args[0], "trunc", "TRUNC", scope)
     items = tuple(_scalar(argument, "trunc", "TRUNC", scope) for argument in call.args[1:])
-    return Act("trunc", items, aggs=(known.index,))
+    return ActionCall("trunc", items, aggs=(known.index,))
 
 
-def _scalar(expr: ast.Expr, function: str, family: str, scope: Scope) -> typed.Item:
+def _scalar(expr: ast.Expr, function: str, family: str, scope: Scope) -> typed.RecordedValue:
     value = scope.check(expr)
     if not is_scalar(value.type) or value.action or value.dynamic:
         message = f"the second argument of {function}() must be a scalar, not {describe(value)}"
@@ -239,7 +239,7 @@ def printa(call: ast.CallExpr, scope: Scope) -> TypedStatement:
         _same_keys(known[0], other, argument.span)
     if form is not None:
         check_keys(form, known[0].keys, known[0].func, call.args[0].span, scope)
-    return Act("printa", (), form, tuple(k.index for k in known))
+    return ActionCall("printa", (), form, tuple(k.index for k in known))
 
 
 def _same_keys(first: NamedAggregation, other: NamedAggregation, span: Span) -> None:

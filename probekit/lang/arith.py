@@ -1,4 +1,4 @@
-"""Arithmetic on constants: 64 bits, wrapping, exactly as both engines compute it at run time.
+"""Compute arithmetic on constants: 64 bits, wrapping, exactly as both engines compute it at run time.
 
 compute("add", 2**63 - 1, 1, signed=True)   ->  -2**63
 compute("div", -2**63, -1, signed=True)     ->  -2**63   (wraps; it does not trap)

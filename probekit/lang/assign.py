@@ -38,9 +38,9 @@ from probekit.lang.values import (
     FixedPlace,
     MemPlace,
     Place,
+    TranslatedObject,
     Value,
     VarPlace,
-    Xlated,
     coerce,
     convert,
     fits,
@@ -65,8 +65,8 @@ def assign(expr: ast.Assign, scope: Scope) -> Value:
     value = _value_of(expr, scope)
     _want_value(value, expr.value.span, scope)
     target = _target(expr.target, scope, value)
-    if value.xlated is not None:
-        return _translated(expr, target, value, value.xlated, scope)
+    if value.translated is not None:
+        return _translated(expr, target, value, value.translated, scope)
     if target.dynamic and expr.op == "=":
         raise refuse("D_OP_INCOMPAT", expr.span, f"{target.dynamic} cannot be assigned as a whole")
     if isinstance(target.type, ArrayType) and not target.dynamic:
@@ -144,11 +144,11 @@ def _want_value(value: Value, span: Span, scope: Scope) -> None:
         raise refuse("D_CG_EXPR", span, f"what {value.type.name}() gives can be recorded or be a key, nothing else")
     if isinstance(value.type, VoidType):
         raise refuse("D_OP_INCOMPAT", span, "void has no value that could be assigned")
-    if value.xlated is not None and value.xlated.pointer:
+    if value.translated is not None and value.translated.pointer:
         raise refuse("D_OP_DYN", span, "what a translator makes has no address that could be assigned")
 
 
-def _translated(expr: ast.Assign, target: Value, value: Value, made: Xlated, scope: Scope) -> Value:
+def _translated(expr: ast.Assign, target: Value, value: Value, made: TranslatedObject, scope: Scope) -> Value:
     """Check ``x = xlate <T> (source)``: one store for each member that the translator gives."""
     t = target.type
     if expr.op != "=" or target.dynamic or not isinstance(t, StructType) or not fits(t, value):
@@ -162,9 +162,9 @@ def _translated(expr: ast.Assign, target: Value, value: Value, made: Xlated, sco
         result = at
         for name in made.translator.members:
             found, given = member_at(at, t, name, span, scope), member_value(made, name, span, scope)
-            if given.xlated is not None:
+            if given.translated is not None:
                 inner = ast.Assign("=", expr.target, expr.value, expr.span)
-                stored = _translated(inner, found, given, given.xlated, scope).node
+                stored = _translated(inner, found, given, given.translated, scope).node
             else:
                 if not isinstance(found.place, MemPlace):
                     raise InternalError("an object has no place in memory")
@@ -194,7 +194,7 @@ def step(expr: ast.IncDec, scope: Scope) -> Value:
     if not isinstance(t, IntType):
         raise InternalError("what was checked to be an integer has another type")
     if isinstance(place, VarPlace):
-        return Value(typed.Step(place.var, delta, expr.prefix, t), target.type)
+        return Value(typed.Increment(place.var, delta, expr.prefix, t), target.type)
 
     def update(bound: Place) -> TypedExpr:
         old = load_place(bound, target.type, scope).node
@@ -265,9 +265,9 @@ def _store(place: Place, t: Type, value: Value, scope: Scope) -> TypedExpr:
             return typed.ElemStore(var, keys, node, m)
         case MemPlace(addr=addr, shift=shift, bits=bits):
             if isinstance(m, StringType):
-                return typed.MemTextStore(addr, node, scope.string_size, m)
+                return typed.StringStore(addr, node, scope.string_size, m)
             if bits:
-                return typed.MemBits(addr, convert(node, m), shift, bits, m)
+                return typed.BitFieldStore(addr, convert(node, m), shift, bits, m)
             return typed.MemStore(addr, node, m)
         case FixedPlace():
             raise InternalError("a fixed place was assigned")
@@ -280,7 +280,7 @@ def _store_object(place: Place, t: Type, value: Value, scope: Scope) -> TypedExp
 def _store_member(place: MemPlace, t: Type, value: Value, scope: Scope) -> TypedExpr:
     if isinstance(t, ArrayType) and isinstance(value.type, StringType):
         size = sizeof(t, scope.string_size)
-        return typed.MemTextStore(place.addr, value.node, size, StringType(size))
+        return typed.StringStore(place.addr, value.node, size, StringType(size))
     return _store(place, t, value, scope)
 
 

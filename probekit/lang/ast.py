@@ -1,4 +1,4 @@
-"""The syntax tree: what was written, nothing resolved. Closed unions of frozen nodes.
+"""Define the syntax tree: what was written, nothing resolved. Closed unions of frozen nodes.
 
     x = pid + 1     ->  Assign("=", Name("x"), Binary("+", Name("pid"), Integer(1)))
 
@@ -79,7 +79,6 @@ __all__ = (
     "Index",
     "InlineDecl",
     "Integer",
-    "Item",
     "MemberDecl",
     "MemberExpr",
     "Name",
@@ -103,6 +102,7 @@ __all__ = (
     "Stringof",
     "StructSpec",
     "SymbolExpr",
+    "TopLevel",
     "Translation",
     "TranslatorDecl",
     "TypeName",
@@ -243,7 +243,7 @@ class ProviderDecl:
     span: Span
 
 
-Item = ClauseDef | Declaration | InlineDecl | TranslatorDecl | ProviderDecl
+TopLevel = ClauseDef | Declaration | InlineDecl | TranslatorDecl | ProviderDecl
 
 
 @final
@@ -251,7 +251,7 @@ Item = ClauseDef | Declaration | InlineDecl | TranslatorDecl | ProviderDecl
 class Script:
     """A whole program."""
 
-    items: tuple[Item, ...]
+    items: tuple[TopLevel, ...]
     span: Span
 
 

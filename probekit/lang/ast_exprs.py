@@ -1,4 +1,4 @@
-"""The syntax tree's expressions. See :mod:`probekit.lang.ast`."""
+"""Define the syntax tree's expressions. See :mod:`probekit.lang.ast`."""
 
 from __future__ import annotations
 

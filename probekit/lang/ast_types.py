@@ -1,4 +1,4 @@
-"""The syntax tree's types, as they are written: specifiers and declarators. See :mod:`probekit.lang.ast`.
+"""Define the syntax tree's types, as they are written: specifiers and declarators. See :mod:`probekit.lang.ast`.
 
 unsigned int *x[4]   ->  Specs(words=("unsigned", "int")), ArrayOf(PointerTo(Named("x")), 4)
 """

@@ -1,14 +1,14 @@
-"""Stability attributes: how far a script may rely on a name, on its data and on what it depends on.
+"""Parse and compare stability attributes: how far a script may rely on a name, on its data and on what it depends on.
 
 parse_attributes("Stable/evolving/Common")   ->  ("Stable", "Evolving", "Common")
-least([a, b])                                ->  the weaker of each of the three
+weakest([a, b])                              ->  the weaker of each of the three
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ("STABLE", "Attributes", "least", "parse_attributes", "weaker")
+__all__ = ("STABLE", "Attributes", "parse_attributes", "weaker", "weakest")
 
 Attributes = tuple[str, str, str]
 """Stability of the names, stability of the data, dependency class."""
@@ -30,7 +30,7 @@ def parse_attributes(text: str) -> Attributes | None:
     return (named[0], named[1], named[2]) if all(named) else None
 
 
-def least(attributes: Sequence[Attributes]) -> Attributes:
+def weakest(attributes: Sequence[Attributes]) -> Attributes:
     """Return the weakest of each of the three; :data:`STABLE` for an empty sequence."""
     if not attributes:
         return STABLE

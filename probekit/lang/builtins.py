@@ -1,4 +1,4 @@
-"""The names that D itself defines: variables, functions, aggregating functions, constants.
+"""List the names that D itself defines: variables, functions, aggregating functions, constants.
 
 Each kind has one table; registering a name twice is an error. A function's prototype is data: its result, its
 parameters, and how many of the last parameters may be missing. None as a parameter's type is DTrace's ``@``: any

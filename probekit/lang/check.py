@@ -1,4 +1,4 @@
-"""The front end as one function: from a script's text to a checked program.
+"""Run the front end: from a script's text to a checked program.
 
 Statements are checked one by one, so that one run finds several faults. A syntax error ends the run at once.
 """
@@ -111,8 +111,8 @@ def check_program(
         script.items,
         scanned,
         scope,
-        _Parts(source, parts, libraries),
-        _Allowed(bare=allow_bare, empty=allow_empty, can_match=can_match),
+        _ScriptBounds(source, parts, libraries),
+        _Permissions(bare=allow_bare, empty=allow_empty, can_match=can_match),
     )
     if unused := list(uses.unused(_with_options(macros, scanned.options))):
         raise CompileError(unused, source, len(parts))
@@ -127,7 +127,7 @@ def check_program(
 
 
 @record
-class _Parts:
+class _ScriptBounds:
     """The scripts of the command line in one text."""
 
     source: Source
@@ -138,7 +138,7 @@ class _Parts:
 
 
 @record
-class _Allowed:
+class _Permissions:
     """What a script may do. See :func:`check_program`."""
 
     bare: bool
@@ -147,7 +147,7 @@ class _Allowed:
 
 
 def _check_parts(
-    items: Sequence[ast.Item], scanned: Scanned, scope: Scope, parts: _Parts, allowed: _Allowed
+    items: Sequence[ast.TopLevel], scanned: Scanned, scope: Scope, parts: _ScriptBounds, allowed: _Permissions
 ) -> list[CheckedClause]:
     """Check one script after the other. Raises :class:`CompileError` with the faults of the first faulty one."""
     clauses: list[CheckedClause] = []
@@ -170,12 +170,12 @@ def _check_parts(
     return clauses
 
 
-class _Placed(Protocol):
+class _HasSpan(Protocol):
     @property
     def span(self) -> Span: ...
 
 
-_P = TypeVar("_P", bound=_Placed)
+_P = TypeVar("_P", bound=_HasSpan)
 
 
 def _take_until(end: int, things: deque[_P]) -> list[_P]:
@@ -246,7 +246,7 @@ CanMatch = Callable[[ProbeDescription], bool]
 
 
 def _items(
-    items: Sequence[ast.Item], scope: Scope, *, allow_bare: bool, can_match: CanMatch | None
+    items: Sequence[ast.TopLevel], scope: Scope, *, allow_bare: bool, can_match: CanMatch | None
 ) -> list[CheckedClause]:
     # As in DTrace, all declarations take effect before the first clause is checked.
     for item in items:
@@ -392,4 +392,4 @@ def _expression(expr: ast.Expr, scope: Scope) -> TypedStatement:
                 raise refuse("D_CG_EXPR", expr.span, f"{describe(value)} may only stand alone as a statement")
             if value.dynamic:
                 raise refuse("D_CG_DYN", expr.span, f"{value.dynamic} alone does nothing")
-            return typed.Do(value.node)
+            return typed.Evaluate(value.node)

@@ -9,7 +9,7 @@ from probekit.lang.operators import describe
 from probekit.lang.scope import NamedInline, Scope
 from probekit.lang.typed import VarScope
 from probekit.lang.types import (
-    SOFT_NAMES,
+    REDEFINABLE_NAMES,
     TYPE_NAMES,
     ArrayType,
     EnumType,
@@ -24,7 +24,7 @@ from probekit.lang.types import (
     sizeof,
 )
 from probekit.lang.typetable import Declared
-from probekit.lang.values import FixedPlace, Value, fits, is_text, machine
+from probekit.lang.values import FixedPlace, Value, fits, is_string_like, machine
 from probekit.lang.variables import is_key
 
 __all__ = ("declare",)
@@ -80,7 +80,11 @@ def _typedef(declared: Declared, scope: Scope) -> None:
     name = declared.name
     if name in VARIABLES or name in scope.inlines or scope.variable("global", name) is not None:
         raise refuse("D_DECL_IDRED", declared.span, f"{name} is a variable already")
-    if name in scope.types.typedefs and not _is_soft(name, scope) and not _of_header(declared, scope):
+    if (
+        name in scope.types.typedefs
+        and not _is_redefinable(name, scope)
+        and not _is_redeclared_by_header(declared, scope)
+    ):
         raise refuse("D_DECL_IDRED", declared.span, f"{name} is a type already")
     t: Type = declared.type
     if isinstance(t, IntType):
@@ -90,11 +94,12 @@ def _typedef(declared: Declared, scope: Scope) -> None:
     scope.types.typedefs[declared.name] = t
 
 
-def _is_soft(name: str, scope: Scope) -> bool:
-    return name in SOFT_NAMES and scope.types.typedefs[name] is TYPE_NAMES[name]
+def _is_redefinable(name: str, scope: Scope) -> bool:
+    """Tell whether a name has the meaning that D gave it, and a script may give it another."""
+    return name in REDEFINABLE_NAMES and scope.types.typedefs[name] is TYPE_NAMES[name]
 
 
-def _of_header(declared: Declared, scope: Scope) -> bool:
+def _is_redeclared_by_header(declared: Declared, scope: Scope) -> bool:
     """Tell whether a C header declares again what D defines by itself."""
     name = declared.name
     return scope.types.typedefs[name] is TYPE_NAMES.get(name) and scope.included(declared.span.start)
@@ -108,7 +113,7 @@ def _variable(declared: Declared, where: VarScope, scope: Scope, *, extern: bool
         raise refuse("D_DECL_LOCASSC", declared.span, f"this->{name} cannot be an associative array")
     if where == "global" and (name in VARIABLES or name in FUNCTIONS or name in scope.inlines):
         raise refuse("D_DECL_IDRED", declared.span, f"{name} is defined already")
-    if name in scope.types.typedefs and not _is_soft(name, scope):
+    if name in scope.types.typedefs and not _is_redefinable(name, scope):
         raise refuse("D_DECL_TYPERED", declared.span, f"{name} is a type already")
     if isinstance(t, VoidType):
         raise refuse("D_DECL_VOIDOBJ", declared.span, f"{name} cannot be void")
@@ -132,7 +137,7 @@ def _variable(declared: Declared, where: VarScope, scope: Scope, *, extern: bool
 
 
 def _key(t: Type, scope: Scope) -> Type:
-    return StringType(scope.string_size) if is_text(t) else t
+    return StringType(scope.string_size) if is_string_like(t) else t
 
 
 def _same_keys(a: tuple[Type, ...] | None, b: tuple[Type, ...] | None) -> bool:
@@ -167,7 +172,7 @@ def _inline(item: ast.InlineDecl, scope: Scope) -> None:
         value = scope.check(item.value)
     finally:
         scope.bound.pop()
-    if value.xlated is None and not fits(t, value):
+    if value.translated is None and not fits(t, value):
         raise refuse("D_OP_INCOMPAT", item.value.span, f"{name} is {t}, not {describe(value)}")
     scope.inlines[name] = NamedInline(name, t, declared.params, item.value)
 

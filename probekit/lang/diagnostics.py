@@ -1,4 +1,4 @@
-"""The faults of a script: as data first, as text last.
+"""Collect the faults of a script as data, and render them as text in the end.
 
 A pass that cannot go on with a construct raises :class:`Refusal`. A caller that can go on with the next construct
 catches it and collects its :class:`Diagnostic`. The front end ends with one :class:`CompileError` for all of them.
@@ -37,28 +37,28 @@ class Diagnostic:
 
 
 class Refusal(Exception):
-    """A construct that cannot be compiled; ``diagnostic`` says why."""
+    """A construct that cannot be compiled."""
 
     def __init__(self, diagnostic: Diagnostic) -> None:
         super().__init__(diagnostic.message)
         self.diagnostic = diagnostic
+        """Says why."""
 
 
 class CompileError(ProbekitError):
-    """The script has faults.
-
-    ``diagnostics``: the faults. ``source``: the text that their spans point into. ``needs_kernel``: the script was
-    compiled without a guest and names something that a kernel may know. ``part``: which script of the command line is
-    at fault, from 0.
-    """
+    """The script has faults."""
 
     exit_code = 1
-    needs_kernel = False
 
     def __init__(self, diagnostics: Iterable[Diagnostic], source: Source, part: int = 0) -> None:
-        self.part = part
-        self.diagnostics = tuple(diagnostics)
-        self.source = source
+        self.part: int = part
+        """Which script of the command line is at fault, from 0."""
+        self.diagnostics: tuple[Diagnostic, ...] = tuple(diagnostics)
+        """The faults."""
+        self.source: Source = source
+        """The text that their spans point into."""
+        self.needs_kernel: bool = False
+        """Whether the script was compiled without a guest and names something that a kernel may know."""
         super().__init__("\n".join(render(d, source) for d in self.diagnostics))
 
     def text(self, *, errtags: bool = False) -> str:
@@ -67,7 +67,7 @@ class CompileError(ProbekitError):
 
 
 def refuse(tag: str, span: Span, message: str, *hints: str) -> Refusal:
-    """Make the exception for one fault. Empty hints are left out."""
+    """Make the exception for one fault, without the hints that are empty."""
     return Refusal(Diagnostic(tag, span, message, tuple(h for h in hints if h)))
 
 

@@ -33,7 +33,7 @@ def check(expr: ast.Expr, scope: Scope) -> Value:
         case ast.String():
             text = expr.text[: scope.string_size - 1]
             t = StringType(len(text) + 1)
-            return Value(typed.Text(text, t), t)
+            return Value(typed.StringConst(text, t), t)
         case ast.Name():
             return identifier(expr, scope)
         case ast.Scoped():

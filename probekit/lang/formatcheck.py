@@ -1,6 +1,6 @@
 """Check ``printf()`` formats against their arguments, and decide what each argument records.
 
-printf("%d %s", pid, execname)   ->  Item(pid, int, 4), Item(execname, string, 16)
+printf("%d %s", pid, execname)   ->  RecordedValue(pid, int, 4), RecordedValue(execname, string, 16)
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from probekit.lang.diagnostics import refuse
 from probekit.lang.operators import describe
 from probekit.lang.scope import Scope
 from probekit.lang.source import Span
-from probekit.lang.typed import Item
+from probekit.lang.typed import RecordedValue
 from probekit.lang.types import (
     INT,
     INT64,
@@ -29,7 +29,7 @@ from probekit.lang.types import (
     c_name,
     sizeof,
 )
-from probekit.lang.values import Value, as_text, convert, is_integer, is_pointer, is_text, machine
+from probekit.lang.values import Value, as_string, convert, is_integer, is_pointer, is_string_like, machine
 
 __all__ = ("check_format", "check_keys", "integer_item", "item_of", "read_format", "text_item")
 
@@ -99,10 +99,10 @@ def _shorter(conversion: Conversion) -> str:
     return ""
 
 
-def check_format(form: Format, call: ast.CallExpr, scope: Scope) -> tuple[Item, ...]:
+def check_format(form: Format, call: ast.CallExpr, scope: Scope) -> tuple[RecordedValue, ...]:
     """Check the arguments of ``printf(format, ...)``, ``system()`` or ``freopen()``."""
     given = list(call.args[1:])
-    items: list[Item] = []
+    items: list[RecordedValue] = []
     for number, conversion in enumerate(form.conversions, 1):
         for star, what in ((conversion.star_width, "width"), (conversion.star_precision, "precision")):
             if star:
@@ -122,7 +122,7 @@ def check_format(form: Format, call: ast.CallExpr, scope: Scope) -> tuple[Item, 
     return tuple(items)
 
 
-def _dynamic(given: list[ast.Expr], number: int, what: str, span: Span, scope: Scope) -> Item:
+def _dynamic(given: list[ast.Expr], number: int, what: str, span: Span, scope: Scope) -> RecordedValue:
     if not given:
         raise refuse("D_PRINTF_DYN_PROTO", span, f"conversion {number} has no argument for its {what} (*)")
     argument = given.pop(0)
@@ -133,7 +133,7 @@ def _dynamic(given: list[ast.Expr], number: int, what: str, span: Span, scope: S
     return integer_item(convert(value.node, INT))
 
 
-def _fit(conversion: Conversion, value: Value, span: Span, scope: Scope) -> Item:
+def _fit(conversion: Conversion, value: Value, span: Span, scope: Scope) -> RecordedValue:
     wanted = _CONVERSIONS[_name(conversion)]
     if not _takes(wanted, conversion, value, scope):
         shown = wanted if " " in wanted else f"a {wanted}"
@@ -142,7 +142,7 @@ def _fit(conversion: Conversion, value: Value, span: Span, scope: Scope) -> Item
     if isinstance(value.type, SymbolType):
         return item_of(value, 0)
     if wanted == _STRING:
-        return text_item(as_text(value))
+        return text_item(as_string(value))
     if wanted == _WIDE:
         return item_of(value, scope.string_size)
     if wanted == _TIME:
@@ -153,12 +153,12 @@ def _fit(conversion: Conversion, value: Value, span: Span, scope: Scope) -> Item
 def _hint(conversion: Conversion, value: Value) -> str:
     if conversion.length and is_integer(value.type):
         return _shorter(conversion)
-    return "use stringof()" if is_text(value.type) and not isinstance(value.type, StringType) else ""
+    return "use stringof()" if is_string_like(value.type) and not isinstance(value.type, StringType) else ""
 
 
 def _takes(wanted: str, conversion: Conversion, value: Value, scope: Scope) -> bool:
     t = value.type
-    if value.action or value.dynamic or value.xlated is not None:
+    if value.action or value.dynamic or value.translated is not None:
         return False
     if isinstance(t, SymbolType):
         if t.name == "stack" or wanted == _STACK:
@@ -170,7 +170,7 @@ def _takes(wanted: str, conversion: Conversion, value: Value, scope: Scope) -> b
         case "a char, a short or an int":
             return is_integer(t) and sizeof(t) <= 4
         case "a string":
-            return isinstance(t, (StringType, ArrayType)) and is_text(t)
+            return isinstance(t, (StringType, ArrayType)) and is_string_like(t)
         case "an array of 32-bit characters":
             return isinstance(t, ArrayType) and isinstance(t.of, IntType) and t.of.bits == 32
         case "an address":
@@ -255,35 +255,35 @@ def _shows(wanted: str, conversion: Conversion, part: KeyPart, scope: Scope) -> 
 # What is recorded.
 
 
-def integer_item(node: typed.TypedExpr) -> Item:
+def integer_item(node: typed.TypedExpr) -> RecordedValue:
     """Record an integer, as wide as its type."""
     if not isinstance(node.type, IntType):
         raise InternalError("what was checked to be an integer has another type")
-    return Item(node, "int" if node.type.signed else "uint", node.type.bits // 8)
+    return RecordedValue(node, "int" if node.type.signed else "uint", node.type.bits // 8)
 
 
-def text_item(node: typed.TypedExpr) -> Item:
+def text_item(node: typed.TypedExpr) -> RecordedValue:
     """Record a string. One that the probe alone decides takes no space."""
     if not isinstance(node.type, StringType):
         raise InternalError("what was checked to be a string has another type")
     if isinstance(node, typed.ReadBuiltin) and node.name.startswith("probe"):
-        return Item(node, "probe", 0, node.name)
-    return Item(node, "string", node.type.size)
+        return RecordedValue(node, "probe", 0, node.name)
+    return RecordedValue(node, "string", node.type.size)
 
 
-def item_of(value: Value, string_size: int) -> Item:
+def item_of(value: Value, string_size: int) -> RecordedValue:
     """Record any value, as ``trace()`` does."""
     match value.type:
         case SymbolType(name="stack"):
             if not isinstance(value.node.type, StringType):
                 raise InternalError("what was checked to be a string has another type")
-            return Item(value.node, "stack", value.node.type.size)
+            return RecordedValue(value.node, "stack", value.node.type.size)
         case SymbolType(name=name):
-            return Item(value.node, "uint", 8, name)
+            return RecordedValue(value.node, "uint", 8, name)
         case StringType():
             return text_item(value.node)
         case StructType() | ArrayType() | FloatType():
-            return Item(value.node, "bytes", sizeof(value.type, string_size))
+            return RecordedValue(value.node, "bytes", sizeof(value.type, string_size))
         case _:
             m = machine(value.type)
             return integer_item(convert(value.node, m if isinstance(m, IntType) else MACHINE_POINTER))

@@ -1,6 +1,6 @@
 """Check calls inside expressions: prototypes, and subroutines.
 
-strlen(execname)   ->  Invoke("strlen", (Builtin("execname"),), size_t)
+strlen(execname)   ->  SubroutineCall("strlen", (ReadBuiltin("execname"),), size_t)
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from probekit.lang.operators import describe
 from probekit.lang.scope import Scope
 from probekit.lang.typed import TypedExpr
 from probekit.lang.types import CHAR, INT, VOID, IntType, PointerType, StringType, SymbolType, Type
-from probekit.lang.values import Value, as_text, coerce, fits, machine
+from probekit.lang.values import Value, as_string, coerce, fits, machine
 
 __all__ = ("call", "check_prototype", "find_function", "function_named", "symbol_value")
 
@@ -59,14 +59,14 @@ def call(expr: ast.CallExpr, scope: Scope) -> Value:
     if isinstance(result, StringType):
         result = StringType(scope.string_size)
     if result == VOID:
-        return Value(typed.Invoke(function.name, nodes, INT), VOID)
+        return Value(typed.SubroutineCall(function.name, nodes, INT), VOID)
     if function.name == "strtok" and isinstance(args[0].node, typed.Const):
         nodes = nodes[1:]
-    return Value(typed.Invoke(function.name, nodes, machine(result)), result)
+    return Value(typed.SubroutineCall(function.name, nodes, machine(result)), result)
 
 
 def _argument(t: Type, value: Value) -> TypedExpr:
-    return as_text(value) if t == _TEXT else coerce(value, t)
+    return as_string(value) if t == _TEXT else coerce(value, t)
 
 
 def check_prototype(expr: ast.CallExpr, function: BuiltinFunction, scope: Scope) -> list[Value]:
@@ -98,7 +98,7 @@ def symbol_value(expr: ast.CallExpr, function: BuiltinFunction, scope: Scope) ->
         raise InternalError("what was checked to be a symbol has another type")
     if result.name == "stack":
         frames = stack_frames(expr, function, scope)
-        return Value(typed.Invoke(function.name, (typed.Const(frames, INT),), StringType(8 * frames)), result)
+        return Value(typed.SubroutineCall(function.name, (typed.Const(frames, INT),), StringType(8 * frames)), result)
     (value,) = check_prototype(expr, function, scope)
     t = function.params[0]
     if not isinstance(t, IntType):

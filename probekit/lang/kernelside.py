@@ -1,4 +1,4 @@
-"""What a program may ask the guest's kernel for: types, enumerators, symbols, the arguments of probes.
+"""Define what the checker asks the guest's kernel for: types, enumerators, symbols, the arguments of probes.
 
     struct task_struct        ->  tagged("struct", "task_struct")
     vmlinux`pid_t             ->  typedef("vmlinux`pid_t")
@@ -74,7 +74,7 @@ class SourceSymbol:
 class KernelSource(Protocol):
     """The guest's kernel in the types of :mod:`probekit.kernel.c_types`.
 
-    ``module``: None to search everywhere, the kernel itself first. Every method may raise
+    A method with ``module`` searches everywhere when that is None, the kernel itself first. Every method may raise
     :class:`probekit.errors.SymbolError` where the guest's data makes no sense.
     """
 
@@ -165,15 +165,13 @@ def scoped_name(name: str) -> tuple[str | None, str]:
 
 
 class NoKernel:
-    """The kernel of a program that is compiled without a guest.
-
-    ``asked``: the program named something that a kernel might have known.
-    """
+    """The kernel of a program that is compiled without a guest."""
 
     lacking = ""
 
     def __init__(self) -> None:
         self.asked = False
+        """Whether the program has named something that a kernel might have known."""
 
     def tagged(self, kind: TagKind, name: str) -> None:
         """Find nothing."""

@@ -186,7 +186,8 @@ class KernelTypes:
 
     def _struct(self, ctype: c.CStruct) -> Type:
         if not ctype.complete:
-            # A forward declaration: TypeTable.whole() searches for the struct, in modules too, when it is needed.
+            # A forward declaration: TypeTable.complete_struct() searches for the struct, in modules too, when that
+            # is needed.
             return StructType(ctype.kind, ctype.name)
         made = StructType(ctype.kind, ctype.name, size=ctype.size, align=0, complete=True)
         made.members = _Members(lambda: tuple(self._member(ctype, member) for member in ctype.members))

@@ -1,4 +1,4 @@
-"""Words that are not identifiers: keywords and type names.
+"""List the words that are not identifiers: keywords and type names.
 
 The lexer reads every word as IDENT, PSPEC or TYPE_NAME. The parser then renames the token to the terminal that
 :func:`terminal_of` returns.

@@ -1,4 +1,4 @@
-"""What DTrace's own D libraries declare, in D. Only a script that names some of it gets it.
+"""Declare, in D, what DTrace's own D libraries declare. Only a script that names some of it gets it.
 
 curpsinfo->pr_psargs   ->  the translator of psinfo_t, whose pr_psargs is execargs
 """

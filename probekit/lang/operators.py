@@ -36,13 +36,13 @@ from probekit.lang.types import (
 from probekit.lang.values import (
     Value,
     as_integer,
-    as_text,
+    as_string,
     compatible,
     convert,
     is_integer,
     is_pointer,
     is_scalar,
-    is_text,
+    is_string_like,
     is_vfptr,
     machine,
     pointee,
@@ -161,7 +161,7 @@ def _comparison(op: str, left: Value, right: Value, span: Span) -> TypedExpr:
     if dead or not compatible(left, right):
         raise refuse("D_OP_INCOMPAT", span, f"{describe(left)} and {describe(right)} cannot be compared with {op}")
     if isinstance(left.type, StringType) or isinstance(right.type, StringType):
-        return typed.CompareText(_COMPARE[op], as_text(left), as_text(right))
+        return typed.CompareStrings(_COMPARE[op], as_string(left), as_string(right))
     return _compare(_COMPARE[op], left.node, right.node)
 
 
@@ -225,10 +225,10 @@ def _text_arithmetic(op: str, left: Value, right: Value, spans: tuple[Span, Span
     if not isinstance(left.type, StringType) or not is_integer(right.type):
         raise _misfit(op, left, right, spans[2])
     _check_bounds(left, right, spans[2])
-    addr = typed.TextAddr(left.node)
+    addr = typed.StringToScratch(left.node)
     offset = convert(right.node, MACHINE_POINTER)
     moved = _arith("add" if op == "+" else "sub", addr, offset, MACHINE_POINTER, spans[2])
-    return Value(typed.MemText(moved, 0, left.type), left.type)
+    return Value(typed.StringLoad(moved, 0, left.type), left.type)
 
 
 def _check_bounds(left: Value, right: Value, span: Span) -> None:
@@ -290,7 +290,7 @@ def conditional(expr: ast.Conditional, scope: Scope) -> Value:
         t = usual(a, b)
         return Value(typed.Choose(cond, convert(then.node, t), convert(orelse.node, t), t), t)
     if isinstance(then.type, StringType) or isinstance(orelse.type, StringType):
-        x, y = as_text(then), as_text(orelse)
+        x, y = as_string(then), as_string(orelse)
         size = max(n.size for n in (x.type, y.type) if isinstance(n, StringType))
         text = StringType(size)
         return Value(typed.Choose(cond, x, y, text), text)
@@ -328,9 +328,9 @@ def cast(expr: ast.Cast, scope: Scope) -> Value:
             raise refuse("D_CG_EXPR", expr.operand.span, f"{value.action}() may only stand alone as a statement")
         return Value(value.node, VOID)
     if isinstance(target, StringType):
-        if not (is_scalar(value.type) or is_text(value.type)):
+        if not (is_scalar(value.type) or is_string_like(value.type)):
             raise bad
-        return Value(as_text(value), StringType(scope.string_size))
+        return Value(as_string(value), StringType(scope.string_size))
     if is_object(target):
         if not same(target, value.type):
             raise bad

@@ -1,4 +1,4 @@
-"""The names of a program so far: its variables, aggregations, types, inlines and translators.
+"""Keep the names of a program so far: its variables, aggregations, types, inlines and translators.
 
 Program order matters: D fixes a variable's type at its first assignment or declaration, and an aggregation's
 function and key types at its first use.
@@ -32,7 +32,7 @@ MAX_EXPANSIONS = 20_000
 
 _CHEAP = (
     typed.Const,
-    typed.Text,
+    typed.StringConst,
     typed.BoundValue,
     typed.Load,
     typed.ReadBuiltin,

@@ -1,4 +1,4 @@
-"""A script's text, and places in it.
+"""Hold a script's text, and find places in it.
 
 A :class:`Span` is a pair of offsets. Lines and columns are computed only for display.
 

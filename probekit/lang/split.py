@@ -40,7 +40,7 @@ def split_clauses(program: CheckedProgram) -> CheckedProgram:
 def _records_inside(statement: TypedStatement) -> bool:
     """Tell whether an ``if`` has a data-recording action anywhere inside."""
     return isinstance(statement, typed.IfElse) and any(
-        isinstance(s, typed.Act) or _records_inside(s) for s in (*statement.then, *statement.orelse)
+        isinstance(s, typed.ActionCall) or _records_inside(s) for s in (*statement.then, *statement.orelse)
     )
 
 
@@ -73,31 +73,31 @@ class _Splitter:
                 part.append(statement)
                 continue
             last = index == len(statements) - 1
-            after = successor if last else self._number()
-            then = self._number()
-            orelse = self._number() if statement.orelse else after
-            self._part(clause, gate, [*part, self._go(statement.cond, then, orelse)])
-            self._walk(clause, self._at(then), statement.then, after)
+            after = successor if last else self._next_number()
+            then = self._next_number()
+            orelse = self._next_number() if statement.orelse else after
+            self._part(clause, gate, [*part, self._set_next(statement.cond, then, orelse)])
+            self._walk(clause, self._is_next(then), statement.then, after)
             if statement.orelse:
-                self._walk(clause, self._at(orelse), statement.orelse, after)
+                self._walk(clause, self._is_next(orelse), statement.orelse, after)
             if last:
                 return
-            gate, part = self._at(after), []
+            gate, part = self._is_next(after), []
         if successor != _NOWHERE:
-            part.append(typed.Do(typed.Store(self.next, typed.Const(successor, INT), INT)))
+            part.append(typed.Evaluate(typed.Store(self.next, typed.Const(successor, INT), INT)))
         if part:
             self._part(clause, gate, part)
 
     def _part(self, clause: CheckedClause, gate: TypedExpr | None, statements: list[TypedStatement]) -> None:
         self.parts.append(replaced(clause, predicate=gate, statements=tuple(statements)))
 
-    def _number(self) -> int:
+    def _next_number(self) -> int:
         self.numbers += 1
         return self.numbers
 
-    def _at(self, number: int) -> TypedExpr:
+    def _is_next(self, number: int) -> TypedExpr:
         return typed.Compare("eq", typed.Load(self.next, INT), typed.Const(number, INT), signed=True)
 
-    def _go(self, cond: TypedExpr, then: int, orelse: int) -> TypedStatement:
+    def _set_next(self, cond: TypedExpr, then: int, orelse: int) -> TypedStatement:
         target = typed.Choose(cond, typed.Const(then, INT), typed.Const(orelse, INT), INT)
-        return typed.Do(typed.Store(self.next, target, INT))
+        return typed.Evaluate(typed.Store(self.next, target, INT))

@@ -2,7 +2,8 @@
 
     xlate <info_t *> (p)->size   ->  the expression given for ``size``, with its parameter bound to p
 
-A translated object (:class:`probekit.lang.values.Xlated`) is never built: each member is evaluated where it is used.
+A translated object (:class:`probekit.lang.values.TranslatedObject`) is never built: each member is evaluated where it
+is used.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from probekit.lang.scope import Scope
 from probekit.lang.source import Span
 from probekit.lang.typed import TypedExpr
 from probekit.lang.types import MACHINE_POINTER, ArrayType, PointerType, StringType, StructType, Type, same
-from probekit.lang.values import FixedPlace, Translator, Value, Xlated, coerce, fits, is_integer, machine
+from probekit.lang.values import FixedPlace, TranslatedObject, Translator, Value, coerce, fits, is_integer, machine
 
 __all__ = ("around", "declare", "member_value", "pointed_object", "source_once", "translate")
 
@@ -33,54 +34,59 @@ def translate(expr: ast.Xlate, scope: Scope) -> Value:
     for translator in scope.translators:
         if same(translator.target, target) and _takes(translator.source, value):
             source = Value(coerce(value, translator.source), translator.source, FixedPlace())
-            return _value(Xlated(translator, source, pointer))
+            return _value(TranslatedObject(translator, source, pointer))
     raise refuse("D_XLATE_NONE", expr.span, f"no translator makes {target} of {describe(value)}")
 
 
-def pointed_object(xlated: Xlated) -> Value:
+def pointed_object(translated: TranslatedObject) -> Value:
     """Return the object that a translated pointer points at."""
-    return _value(Xlated(xlated.translator, xlated.source, False))
+    return _value(TranslatedObject(translated.translator, translated.source, False))
 
 
-def member_value(xlated: Xlated, name: str, span: Span, scope: Scope) -> Value:
+def member_value(translated: TranslatedObject, name: str, span: Span, scope: Scope) -> Value:
     """Return the value of one member. Raises :class:`Refusal` where the translator gives it none."""
-    target = xlated.translator.target
+    target = translated.translator.target
     found = target.find(name)
     if found is None:
         hint = did_you_mean(name, [m.name for m in target.members if m.name])
         raise refuse("D_TYPE_MEMBER", span, f"{target} has no member {name}", hint)
-    expr = xlated.translator.members.get(name)
+    expr = translated.translator.members.get(name)
     if expr is None:
         raise refuse("D_XLATE_NOCONV", span, f"the translator of {target} gives {name} no value")
-    source, wrap = scope.once(xlated.source)
-    scope.expanding({xlated.translator.parameter: source}, span)
+    source, wrap = scope.once(translated.source)
+    scope.expanding({translated.translator.parameter: source}, span)
     try:
         value = scope.check(expr)
     finally:
         scope.bound.pop()
-    if value.xlated is not None:
-        return around(value.xlated, wrap)
+    if value.translated is not None:
+        return around(value.translated, wrap)
     if isinstance(found.type, ArrayType) and isinstance(value.type, StringType):
         return Value(wrap(value.node), value.type, FixedPlace())
     return Value(wrap(coerce(value, found.type)), found.type, FixedPlace())
 
 
-def source_once(xlated: Xlated, scope: Scope) -> tuple[Xlated, Callable[[TypedExpr], TypedExpr]]:
+def source_once(
+    translated: TranslatedObject, scope: Scope
+) -> tuple[TranslatedObject, Callable[[TypedExpr], TypedExpr]]:
     """Return the same object with its source evaluated once, and a function to wrap its users."""
-    source, wrap = scope.once(xlated.source)
-    return Xlated(xlated.translator, source, xlated.pointer), wrap
+    source, wrap = scope.once(translated.source)
+    return TranslatedObject(translated.translator, source, translated.pointer), wrap
 
 
-def around(xlated: Xlated, wrap: Callable[[TypedExpr], TypedExpr]) -> Value:
+def around(translated: TranslatedObject, wrap: Callable[[TypedExpr], TypedExpr]) -> Value:
     """Return the same object with ``wrap`` around its source."""
-    source = Value(wrap(xlated.source.node), xlated.source.type, xlated.source.place)
-    return _value(Xlated(xlated.translator, source, xlated.pointer))
+    source = Value(wrap(translated.source.node), translated.source.type, translated.source.place)
+    return _value(TranslatedObject(translated.translator, source, translated.pointer))
 
 
-def _value(xlated: Xlated) -> Value:
-    target: Type = xlated.translator.target
+def _value(translated: TranslatedObject) -> Value:
+    target: Type = translated.translator.target
     return Value(
-        typed.Const(0, MACHINE_POINTER), PointerType(target) if xlated.pointer else target, FixedPlace(), xlated=xlated
+        typed.Const(0, MACHINE_POINTER),
+        PointerType(target) if translated.pointer else target,
+        FixedPlace(),
+        translated=translated,
     )
 
 
@@ -118,7 +124,7 @@ def declare(item: ast.TranslatorDecl, scope: Scope) -> None:
             value = scope.check(translation.value)
         finally:
             scope.bound.pop()
-        if value.xlated is None and not fits(found.type, value):
+        if value.translated is None and not fits(found.type, value):
             message = f"{translation.member} is {found.type}, not {describe(value)}"
             raise refuse("D_XLATE_INCOMPAT", translation.span, message)
         members[translation.member] = translation.value

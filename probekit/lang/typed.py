@@ -1,7 +1,7 @@
-"""The checked program: names resolved, every conversion explicit, every type known.
+"""Define the checked program: names resolved, every conversion explicit, every type known.
 
-    pid + 'a'  (pid is pid_t)   ->  Arith("add", Builtin("pid"), Const(97), type=int)
-    arg0 == 1                   ->  Compare("eq", Arg(0), Convert(Const(1), int64_t), signed=True)
+    pid + 'a'  (pid is pid_t)   ->  Arith("add", ReadBuiltin("pid"), Const(97), type=int)
+    arg0 == 1                   ->  Compare("eq", ReadArg(0), Convert(Const(1), int64_t), signed=True)
     this->p->count++            ->  a MemLoad and a MemStore at an address that a Bind evaluates once
 
 It holds what lowering (:mod:`probekit.ir.build`) needs and nothing else; the syntax tree stays untouched. A value
@@ -25,31 +25,31 @@ from probekit.lang.typed_exprs import (
     Arith,
     ArithOp,
     Bind,
+    BitFieldStore,
     BoundValue,
     Choose,
     Compare,
     CompareOp,
-    CompareText,
+    CompareStrings,
     Const,
     Convert,
     ElemLoad,
     ElemStore,
-    Invoke,
+    Increment,
     Load,
     Logic,
-    MemBits,
     MemCopy,
     MemLoad,
     MemStore,
-    MemText,
-    MemTextStore,
     ReadArg,
     ReadBuiltin,
     Sequence,
-    Step,
     Store,
-    Text,
-    TextAddr,
+    StringConst,
+    StringLoad,
+    StringStore,
+    StringToScratch,
+    SubroutineCall,
     TypedExpr,
     Var,
     VarScope,
@@ -59,43 +59,43 @@ from probekit.probe.names import ProbeDescription
 from probekit.records import record
 
 __all__ = (
-    "Act",
+    "ActionCall",
     "AddressOfElement",
     "AddressOfVariable",
     "AggregationUpdate",
     "Arith",
     "ArithOp",
     "Bind",
+    "BitFieldStore",
     "BoundValue",
     "CheckedClause",
     "CheckedProgram",
     "Choose",
     "Compare",
     "CompareOp",
-    "CompareText",
+    "CompareStrings",
     "Const",
     "Convert",
-    "Do",
     "ElemLoad",
     "ElemStore",
+    "Evaluate",
     "IfElse",
-    "Invoke",
-    "Item",
+    "Increment",
     "Load",
     "Logic",
-    "MemBits",
     "MemCopy",
     "MemLoad",
     "MemStore",
-    "MemText",
-    "MemTextStore",
     "ReadArg",
     "ReadBuiltin",
+    "RecordedValue",
     "Sequence",
-    "Step",
     "Store",
-    "Text",
-    "TextAddr",
+    "StringConst",
+    "StringLoad",
+    "StringStore",
+    "StringToScratch",
+    "SubroutineCall",
     "TypedExpr",
     "TypedStatement",
     "Var",
@@ -105,7 +105,7 @@ __all__ = (
 
 @final
 @record
-class Do:
+class Evaluate:
     """Evaluate an expression for its effect."""
 
     value: TypedExpr
@@ -113,7 +113,7 @@ class Do:
 
 @final
 @record
-class Item:
+class RecordedValue:
     """One field of a record."""
 
     value: TypedExpr
@@ -128,12 +128,12 @@ class Item:
 
 @final
 @record
-class Act:
+class ActionCall:
     """An action."""
 
     action: str
     """Its name in D."""
-    items: tuple[Item, ...] = ()
+    items: tuple[RecordedValue, ...] = ()
     """What it records."""
     format: Format | None = None
     aggs: tuple[int, ...] = ()
@@ -168,7 +168,7 @@ class IfElse:
     orelse: tuple[TypedStatement, ...]
 
 
-TypedStatement = Do | Act | AggregationUpdate | IfElse
+TypedStatement = Evaluate | ActionCall | AggregationUpdate | IfElse
 
 
 @final

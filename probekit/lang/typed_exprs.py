@@ -1,4 +1,4 @@
-"""The checked program's expressions. See :mod:`probekit.lang.typed`.
+"""Define the checked program's expressions. See :mod:`probekit.lang.typed`.
 
 The last field, ``type``, is the type of the value. An assignment's value is what was stored.
 """
@@ -16,31 +16,31 @@ __all__ = (
     "Arith",
     "ArithOp",
     "Bind",
+    "BitFieldStore",
     "BoundValue",
     "Choose",
     "Compare",
     "CompareOp",
-    "CompareText",
+    "CompareStrings",
     "Const",
     "Convert",
     "ElemLoad",
     "ElemStore",
-    "Invoke",
+    "Increment",
     "Load",
     "Logic",
-    "MemBits",
     "MemCopy",
     "MemLoad",
     "MemStore",
-    "MemText",
-    "MemTextStore",
     "ReadArg",
     "ReadBuiltin",
     "Sequence",
-    "Step",
     "Store",
-    "Text",
-    "TextAddr",
+    "StringConst",
+    "StringLoad",
+    "StringStore",
+    "StringToScratch",
+    "SubroutineCall",
     "TypedExpr",
     "Var",
     "VarScope",
@@ -77,7 +77,7 @@ class Const:
 
 @final
 @record
-class Text:
+class StringConst:
     """A string constant."""
 
     value: bytes
@@ -175,7 +175,7 @@ class MemStore:
 
 @final
 @record
-class MemBits:
+class BitFieldStore:
     """Assign to a bit-field."""
 
     addr: TypedExpr
@@ -190,7 +190,7 @@ class MemBits:
 
 @final
 @record
-class MemText:
+class StringLoad:
     """The string at an address."""
 
     addr: TypedExpr
@@ -201,7 +201,7 @@ class MemText:
 
 @final
 @record
-class MemTextStore:
+class StringStore:
     """Write a string and its NUL to memory."""
 
     addr: TypedExpr
@@ -226,7 +226,7 @@ class MemCopy:
 
 @final
 @record
-class TextAddr:
+class StringToScratch:
     """Copy a string to scratch memory; the value is the copy's address."""
 
     value: TypedExpr
@@ -235,7 +235,7 @@ class TextAddr:
 
 @final
 @record
-class Invoke:
+class SubroutineCall:
     """Call a subroutine."""
 
     name: str
@@ -289,7 +289,7 @@ class Compare:
 
 @final
 @record
-class CompareText:
+class CompareStrings:
     """Compare two strings."""
 
     op: CompareOp
@@ -351,7 +351,7 @@ class Store:
 
 @final
 @record
-class Step:
+class Increment:
     """``++`` or ``--``."""
 
     var: Var
@@ -364,7 +364,7 @@ class Step:
 
 TypedExpr = (
     Const
-    | Text
+    | StringConst
     | ReadBuiltin
     | ReadArg
     | Load
@@ -374,21 +374,21 @@ TypedExpr = (
     | ElemStore
     | MemLoad
     | MemStore
-    | MemBits
-    | MemText
-    | MemTextStore
+    | BitFieldStore
+    | StringLoad
+    | StringStore
     | MemCopy
-    | TextAddr
-    | Invoke
+    | StringToScratch
+    | SubroutineCall
     | BoundValue
     | Bind
     | Arith
     | Compare
-    | CompareText
+    | CompareStrings
     | Logic
     | Convert
     | Choose
     | Sequence
     | Store
-    | Step
+    | Increment
 )

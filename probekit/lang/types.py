@@ -1,4 +1,4 @@
-"""D's types and C's conversions between them, for LP64.
+"""Define D's types and C's conversions between them, for LP64.
 
 promote(char)                       ->  int
 usual(int, unsigned int)            ->  unsigned int
@@ -24,8 +24,8 @@ __all__ = (
     "INT64",
     "LONG",
     "MACHINE_POINTER",
+    "REDEFINABLE_NAMES",
     "SIZE_T",
-    "SOFT_NAMES",
     "STRING",
     "STRING_SIZE",
     "TYPE_NAMES",
@@ -330,7 +330,7 @@ TYPE_NAMES: dict[str, Type] = {
 """The typedefs that D has without any guest."""
 
 
-SOFT_NAMES = frozenset(
+REDEFINABLE_NAMES = frozenset(
     (
         *("clock_t", "dev_t", "hrtime_t", "in6_addr_t", "ipaddr_t", "major_t", "minor_t", "mode_t", "off_t"),
         *("processorid_t", "time_t", "zoneid_t"),

@@ -161,7 +161,7 @@ class TypeTable:
         _lay_out(self, t, spec)
         return t
 
-    def whole(self, t: StructType) -> StructType:
+    def complete_struct(self, t: StructType) -> StructType:
         """Return a struct with its members, if only its name is known here but it is defined somewhere."""
         if t.complete or not t.name:
             return t

@@ -1,10 +1,10 @@
-"""Checked expressions: the typed form, the D type, and the place where the value lives.
+"""Describe checked expressions: the typed form, the D type, and the place where the value lives.
 
     this->p->count   ->  Value(MemLoad(...), uint32_t, place=MemPlace(...))
-    "abc"            ->  Value(Text(b"abc"), string, place=None)
+    "abc"            ->  Value(StringConst(b"abc"), string, place=None)
 
-DTrace's rules for what fits what are here. They speak of integers, of scalars, of pointers, and of text, which is a
-string, an array of characters or a pointer to one (DTrace: ``strcompat``).
+DTrace's rules for what fits what are here. They speak of integers, of scalars, of pointers, and of types that are
+string-like: a string, an array of characters or a pointer to one (DTrace: ``strcompat``).
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ __all__ = (
     "FixedPlace",
     "MemPlace",
     "Place",
+    "TranslatedObject",
     "Translator",
     "Value",
     "VarPlace",
-    "Xlated",
     "as_integer",
-    "as_text",
+    "as_string",
     "coerce",
     "compatible",
     "convert",
@@ -51,7 +51,7 @@ __all__ = (
     "is_integer",
     "is_pointer",
     "is_scalar",
-    "is_text",
+    "is_string_like",
     "is_vfptr",
     "load_memory",
     "machine",
@@ -107,7 +107,7 @@ class Value:
     type: Type
     place: Place | None = None
     """None for a value that has none."""
-    xlated: Xlated | None = None
+    translated: TranslatedObject | None = None
     """Set for an object that a translator makes."""
     action: str = ""
     """The name of the action that it calls; such a call has no value."""
@@ -130,8 +130,8 @@ class Translator:
 
 @final
 @record
-class Xlated:
-    """An object as its translator makes it. It lies nowhere: each member is evaluated where it is used."""
+class TranslatedObject:
+    """An object as its translator makes it. It has no address: each member is evaluated where it is used."""
 
     translator: Translator
     source: Value
@@ -181,8 +181,8 @@ def pointee(t: Type) -> Type | None:
             return None
 
 
-def is_text(t: Type) -> bool:
-    """Tell whether a type is text. Unsigned characters are not text to D."""
+def is_string_like(t: Type) -> bool:
+    """Tell whether a type is string-like. An array of unsigned characters is not, to D."""
     inner = pointee(t)
     return isinstance(t, StringType) or (isinstance(inner, IntType) and inner.bits == 8 and inner.signed)
 
@@ -217,7 +217,7 @@ def fits(t: Type, value: Value) -> bool:
         return False
     if is_integer(t) and is_integer(value.type):
         return True
-    if is_text(t) and is_text(value.type):
+    if is_string_like(t) and is_string_like(value.type):
         return True
     if isinstance(t, (StructType, FuncType)) or isinstance(value.type, (StructType, FuncType)):
         return same(t, value.type)
@@ -232,7 +232,7 @@ def compatible(left: Value, right: Value) -> bool:
     """Tell whether two operands can be compared or be the arms of one ``?:``."""
     if is_integer(left.type) and is_integer(right.type):
         return True
-    if is_text(left.type) and is_text(right.type):
+    if is_string_like(left.type) and is_string_like(right.type):
         return True
     if isinstance(left.type, StructType) and same(left.type, right.type):
         return True
@@ -249,31 +249,31 @@ def convert(node: TypedExpr, t: IntType) -> TypedExpr:
 def as_integer(value: Value, t: IntType) -> TypedExpr:
     """Return an integer, an enumeration, a pointer or an object's address as an integer of type ``t``."""
     if isinstance(value.node.type, StringType):
-        return convert(typed.TextAddr(value.node), t)
+        return convert(typed.StringToScratch(value.node), t)
     return convert(value.node, t)
 
 
-def as_text(value: Value) -> TypedExpr:
-    """Return text, or an address, as a string."""
+def as_string(value: Value) -> TypedExpr:
+    """Return a string-like value, or the string at an address, as a string."""
     match value.type:
         case StringType():
             return value.node
         case ArrayType(count=count):
             # An array without a size, the last member of its struct, is as long as its string.
-            return typed.MemText(value.node, count, StringType(count + 1) if count else STRING)
+            return typed.StringLoad(value.node, count, StringType(count + 1) if count else STRING)
         case _ if isinstance(value.node, typed.Const) and value.node.value == 0:
-            return typed.Text(b"", StringType(1))
+            return typed.StringConst(b"", StringType(1))
         case _:
-            return typed.MemText(convert(value.node, MACHINE_POINTER), 0, STRING)
+            return typed.StringLoad(convert(value.node, MACHINE_POINTER), 0, STRING)
 
 
 def coerce(value: Value, t: Type) -> TypedExpr:
     """Return ``value``, which :func:`fits`, as a register holds it for ``t``."""
     match t:
         case StringType():
-            return as_text(value)
+            return as_string(value)
         case ArrayType() if isinstance(value.type, StringType):
-            return typed.TextAddr(value.node)
+            return typed.StringToScratch(value.node)
         case _ if is_object(t):
             return value.node
         case _:
@@ -292,7 +292,7 @@ def load_memory(
     """
     place = MemPlace(addr, shift, bits)
     if isinstance(t, StringType):
-        return Value(typed.MemText(addr, string_size or t.size, t), t, place)
+        return Value(typed.StringLoad(addr, string_size or t.size, t), t, place)
     if is_object(t) or isinstance(t, (VoidType, FuncType)) or sizeof(t) not in (1, 2, 4, 8):
         return Value(addr, t, place)
     unit = machine(t)

@@ -32,13 +32,13 @@ from probekit.lang.values import (
     Value,
     VarPlace,
     as_integer,
-    as_text,
+    as_string,
     coerce,
     convert,
     fits,
     is_integer,
     is_scalar,
-    is_text,
+    is_string_like,
     machine,
 )
 
@@ -187,22 +187,22 @@ def _array_named(base: ast.Expr, scope: Scope) -> Var | None:
 def key_types(keys: Sequence[Value], written: Sequence[ast.Expr], scope: Scope) -> tuple[Type, ...]:
     """Return the key types of an array that its first use defines."""
     for key, expr in zip(keys, written, strict=True):
-        if key.dynamic or key.action or key.xlated or not is_key(key.type, scope.string_size):
+        if key.dynamic or key.action or key.translated or not is_key(key.type, scope.string_size):
             raise refuse("D_KEY_TYPE", expr.span, f"{describe(key)} cannot be a key")
-    return tuple(StringType(scope.string_size) if is_text(k.type) else k.type for k in keys)
+    return tuple(StringType(scope.string_size) if is_string_like(k.type) else k.type for k in keys)
 
 
 _MOST_KEY_BYTES = 256
 
 
 def is_key(t: Type, string_size: int) -> bool:
-    """Tell whether a type can be a key: scalars, text, and small structs and arrays."""
-    return is_scalar(t) or is_text(t) or (is_object(t) and 0 < sizeof(t, string_size) <= _MOST_KEY_BYTES)
+    """Tell whether a type can be a key: scalars, string-like types, and small structs and arrays."""
+    return is_scalar(t) or is_string_like(t) or (is_object(t) and 0 < sizeof(t, string_size) <= _MOST_KEY_BYTES)
 
 
 def key_sizes(t: Type, string_size: int) -> tuple[int, ...]:
     """Return the bytes of each integer that a key becomes: a struct becomes as many as it takes."""
-    if is_text(t) or not is_object(t):
+    if is_string_like(t) or not is_object(t):
         return (_WORD,)
     sizes: list[int] = []
     left = sizeof(t, string_size)
@@ -234,7 +234,7 @@ def _keys(var: Var, values: Sequence[Value], expr: ast.Index, scope: Scope) -> t
             message = f"key {number} of {var.name}[] is {t}, not {describe(value)}"
             raise refuse("D_PROTO_ARG", written.span, message)
         if isinstance(t, StringType):
-            nodes.append(as_text(value))
+            nodes.append(as_string(value))
         elif is_object(t):
             nodes.extend(_words(value, scope.string_size))
         else:
@@ -280,8 +280,8 @@ def expand(
         value = scope.check(inline.value)
     finally:
         scope.bound.pop()
-    if value.xlated is not None:
-        return translators.around(value.xlated, _wrapped(around))
+    if value.translated is not None:
+        return translators.around(value.translated, _wrapped(around))
     if not fits(inline.type, value):
         raise refuse("D_OP_INCOMPAT", span, f"the inline {inline.name} is {inline.type}, not {describe(value)}")
     return Value(_wrapped(around)(coerce(value, inline.type)), inline.type, _FIXED)

@@ -1,8 +1,8 @@
-"""Defines what a renderer is: events in, text out.
+"""Defines the protocol of a renderer, which turns events into text, and the style of text.
 
-The caller calls ``header`` once before the first event, ``event`` for each, ``aggregations`` with those that nothing
-has printed when tracing ends, and ``close`` last. Errors of the streams (a closed pipe) pass through: the caller
-knows whether they end the program.
+The caller calls ``header`` once before the first event, and ``event`` for each event. When tracing ends it calls
+``aggregations`` with those that no ``printa()`` has shown, and ``close`` last. Errors of the streams, such as a closed
+pipe, are not caught here: the caller decides whether they end the program.
 """
 
 from __future__ import annotations
@@ -23,49 +23,49 @@ __all__ = (
 
 
 PROGRAM = "probekit"
-"""The name before every message, where dtrace writes its own."""
+"""The name at the start of every message, where dtrace writes its own name."""
 
 
 class Renderer(Protocol):
     """Writes events."""
 
     def header(self) -> None:
-        """Note that tracing starts."""
+        """Note that tracing begins."""
 
     def event(self, event: Event) -> None:
         """Write one event."""
 
     def aggregations(self, aggregations: Sequence[Aggregation]) -> None:
-        """Write the aggregations that nothing has printed; called once, at the end."""
+        """Write the aggregations that no ``printa()`` has shown. Called once, at the end."""
 
     def flush(self) -> None:
         """Flush what was written."""
 
     def close(self) -> None:
-        """Write what is still held back, and flush. The streams stay open."""
+        """Write all remaining text, and flush. The streams stay open."""
 
 
 @record
 class TextStyle:
-    """How text is written."""
+    """The options for writing text."""
 
     quiet: bool = False
-    """``-q``: write only what the script prints."""
+    """Whether to write only the output of the script (``-q``)."""
     flow: bool = False
-    """``-F``: indent by entries and returns."""
+    """Whether to indent by entries and returns (``-F``)."""
     escape: bool = True
-    """Spell out control characters in text from the guest."""
+    """Whether to spell out control characters in text from the guest."""
     verbose: bool = False
-    """``-v``: write what enabling and restoring took."""
+    """Whether to write statistics of enabling and restoring (``-v``)."""
     stack_indent: int = STACK_INDENT
-    """The option ``stackindent``: columns before a frame."""
+    """The number of columns before a frame (option ``stackindent``)."""
     raw_bytes: bool = False
-    """The option ``rawbytes``: bytes are never shown as text."""
+    """Whether bytes are always shown in hexadecimal (option ``rawbytes``)."""
     zoom: bool = False
-    """The option ``aggzoom``: the longest bar of a histogram fills its columns."""
+    """Whether the longest bar of a histogram fills its columns (option ``aggzoom``)."""
     drop_tags: bool = False
-    """The option ``droptags``: the kind of a drop stands before its message."""
+    """Whether the kind of a drop comes before its message (option ``droptags``)."""
 
     def guest(self, text: str) -> str:
-        """Return text from the guest as it may be written."""
+        """Return text from the guest, with control characters escaped if :attr:`escape` is set."""
         return escape_controls(text) if self.escape else text

@@ -1,4 +1,4 @@
-"""Writes memory as text: ``tracemem()``'s table, what ``trace()`` makes of bytes, and ``print()``'s typed form.
+"""Writes memory as text: the table of ``tracemem()``, bytes of ``trace()``, and the typed form of ``print()``.
 
 hexdump(b"hello")   ->            0  1  2 ...  e  f  0123456789abcdef
                              0: 68 65 6c 6c 6f       hello
@@ -33,9 +33,9 @@ _DIGITS = "0123456789abcdef"
 
 
 def looks_like_text(data: bytes) -> str | None:
-    """Return the text that bytes hold, up to their end or up to a NUL that only NULs follow; None if it is no text.
+    """Return bytes as text, without the NULs at their end; None if they do not look like text.
 
-    Bytes that begin with a NUL are no text, as in dtrace.
+    Bytes that begin with a NUL do not look like text, as in dtrace.
     """
     text = data.rstrip(b"\0")
     if not text or not _TEXT.issuperset(text):
@@ -44,7 +44,7 @@ def looks_like_text(data: bytes) -> str | None:
 
 
 def hexdump(data: bytes) -> str:
-    """Return the table: a line for 16 bytes with offset, hexadecimal, characters. It starts on a new line."""
+    """Return a table with a line for each 16 bytes: offset, hexadecimal, characters. It starts with a newline."""
     lines = ["", f"{'':{_MARGIN}}      " + "".join(f"  {digit}" for digit in _DIGITS) + "  " + _DIGITS]
     for at in range(0, len(data), _ROW):
         row = data[at : at + _ROW]

@@ -1,6 +1,6 @@
-"""Carries out what a script does through its output: ``system() freopen() ftruncate() setopt()``.
+"""Carries out the actions of a script on its output: ``system() freopen() ftruncate() setopt()``.
 
-A renderer meets these between the items that it writes, so that everything stays in the script's order.
+A renderer calls these between the items that it writes, so that everything happens in the script's order.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ __all__ = ("Effects", "HostEffects", "NoEffects")
 
 
 class Effects(Protocol):
-    """Carries out what a renderer asks for."""
+    """Carries out actions for a renderer."""
 
     def run(self, command: str) -> None:
         """Run a shell command. Its output goes to this process's standard output."""
         ...
 
     def reopen(self, path: str) -> TextIO:
-        """Return the stream that output goes to from now on. An empty path means the first one. Raises OSError."""
+        """Return the stream for output from now on. An empty path means the first stream. Raises OSError."""
         ...
 
     def truncate(self, out: TextIO) -> None:
-        """Throw away what was written to a file."""
+        """Truncate the output file to no bytes. Does nothing for a stream that is no file."""
         ...
 
     def restyle(self, style: TextStyle, name: str, value: str) -> TextStyle:
@@ -60,7 +60,7 @@ class HostEffects:
     """Uses this host's shell and files."""
 
     def __init__(self, first: TextIO) -> None:
-        """``first``: the stream that output starts with."""
+        """Prepare. ``first``: the first output stream, to which an empty path of ``freopen()`` returns."""
         self._first = first
         self._opened: TextIO | None = None
 

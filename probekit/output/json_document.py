@@ -1,4 +1,4 @@
-"""``-x oformat=json``: writes one JSON document, laid out as FreeBSD's dtrace does.
+"""Writes one JSON document, with the layout of FreeBSD's dtrace, for ``-x oformat=json``.
 
     {"dtrace": {"probes": [
     {"timestamp": 12, "cpu": 0, "id": 1, "provider": "dtrace", "module": "", "function": "", "name": "BEGIN",
@@ -6,8 +6,8 @@
     {..., "output": [{"aggregation-data": [{"keys": ["sh"], "count": 4}], "aggregation-name": "a"}]}
     ]}}
 
-Drops and faults are probes too: ``dtrace:INTERNAL:INTERNAL:DROP`` and ``...:FAULT``. Probes are written as they come,
-so that a reader need not wait for the end.
+Drops and faults are written as probes: ``dtrace:INTERNAL:INTERNAL:DROP`` and ``...:FAULT``. Each probe is written at
+once, so that a reader need not wait for the end.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class JsonDocument:
     """Writes events as one document."""
 
     def __init__(self, out: TextIO, *, effects: Effects | None = None) -> None:
-        """``effects``: carries out ``system()``; by default nothing does."""
+        """Prepare. ``effects``: carries out ``system()``; by default commands are not run."""
         self._out = out
         self._effects = effects or NoEffects()
         self._separator = "\n"
@@ -44,7 +44,7 @@ class JsonDocument:
         self._out.write(_HEAD)
 
     def event(self, event: Event) -> None:
-        """Write one event. Messages, statistics and costs have no place in this document and are left out."""
+        """Write one event. Messages, statistics and costs are left out: this format has no form for them."""
         match event:
             case ProbeFired(probe=probe):
                 fired = {"timestamp": event.timestamp, "cpu": event.cpu, "id": probe.id, **probe_json(probe.name)}

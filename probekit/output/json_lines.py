@@ -1,11 +1,11 @@
-"""``--json``: writes one JSON object a line, for programs.
+"""Writes one JSON object on each line, for programs (``--json``).
 
     {"type": "probe", "cpu": 0, "id": 7, "probe": {"provider": "fbt", ...}, "timestamp": 12, "data": [4], "text": "..."}
     {"type": "aggregation", "name": "", "func": "count", "data": [{"key": ["bash"], "value": 4}]}
     {"type": "drop", "kind": "principal", "cpu": 0, "count": 12, "total": 12, "message": "12 drops on CPU 0"}
 
-Everything goes to one stream in the order of events. Only ASCII is written: what the guest put into a string can
-neither break a line nor drive a terminal.
+Everything is written to one stream in the order of events. Only ASCII is written, so a string from the guest can
+neither break a line nor control a terminal.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ class JsonRenderer:
     """Writes events as JSON lines."""
 
     def __init__(self, out: TextIO, *, effects: Effects | None = None) -> None:
-        """``effects``: carries out ``system()``; by default nothing does. Its other methods are not called."""
+        """Prepare. ``effects``: carries out ``system()``; by default commands are not run. Only ``run`` is used."""
         self._out = out
         self._effects = effects or NoEffects()
 
     def header(self) -> None:
-        """Write nothing: ``attached`` is the first line."""
+        """Write nothing: the event ``attached`` is the first line."""
 
     def event(self, event: Event) -> None:
         """Write one event."""
@@ -72,7 +72,7 @@ class JsonRenderer:
                     self._effects.run(item.text)
 
     def aggregations(self, aggregations: Sequence[Aggregation]) -> None:
-        """Write one line for each."""
+        """Write one line for each aggregation."""
         for aggregation in aggregations:
             self.event(aggregation)
 
@@ -86,7 +86,7 @@ class JsonRenderer:
 
 
 def dump(value: Json) -> str:
-    """Return one line. Lone surrogates, which JSON readers refuse, are spelled out."""
+    """Return an object as one line. Lone surrogates, which JSON readers refuse, are spelled out."""
     return json.dumps(_clean(value)) + "\n"
 
 
@@ -162,7 +162,7 @@ def _fired(fired: ProbeFired) -> Json:
 
 
 def _traced(items: Iterable[RecordItem]) -> Iterator[object]:
-    """Yield what was recorded, in order. What ``printf()`` printed is left out: it goes to ``text``."""
+    """Yield the recorded values in order. The output of ``printf()`` is left out: it is in ``text``."""
     for item in items:
         match item:
             case model.TraceInt(value=value):
@@ -192,7 +192,7 @@ def _traced(items: Iterable[RecordItem]) -> Iterator[object]:
 
 
 def frame_json(frame: str) -> Json:
-    """Take ``module`name+0x10`` apart."""
+    """Return the parts of a frame ``module`name+0x10``."""
     place, _, offset = frame.partition("+0x")
     module, tick, name = place.partition("`")
     if not tick:

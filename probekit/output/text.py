@@ -1,11 +1,11 @@
-"""Writes DTrace's own text, to the column.
+"""Writes text exactly as DTrace does, to the column.
 
     CPU     ID                    FUNCTION:NAME
       0      1                           :BEGIN hello
 
-The header comes with the first record, as dtrace's does: a script that only aggregates has none. What the script asked
-for goes to ``out``. Drops, faults and messages go to ``messages``, after the program's name. Text that the guest
-supplied has its control characters spelled out, unless ``escape`` is off.
+The header comes before the first record, as with dtrace, so a script that only aggregates has none. Output of the
+script is written to ``out``. Drops, faults and messages are written to ``messages``, after the program's name. Control
+characters in text from the guest are spelled out, unless ``escape`` is off.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class TextRenderer:
         *,
         effects: Effects | None = None,
     ) -> None:
-        """``effects``: carries out ``system()``, ``freopen()`` and ``setopt()``; by default nothing does."""
+        """Prepare. ``effects``: carries out ``system()``, ``freopen()``, ``setopt()``; by default they do nothing."""
         self._out = out
         self._messages = messages
         self._style = style or TextStyle()
@@ -112,21 +112,21 @@ class TextRenderer:
 
     @property
     def takes_text(self) -> bool:
-        """Whether printed text is written as it is, with nothing about the probe that fired."""
+        """Whether the output is only printed text, unchanged and without columns about the probe."""
         return self._style.quiet and not self._style.flow and not self._style.escape
 
     def printed(self, text: str) -> None:
-        """Write the text that many records have printed."""
+        """Write the printed text of many records."""
         self._out.write(text)
 
     def aggregations(self, aggregations: Sequence[Aggregation]) -> None:
-        """Write the aggregations, after a blank line even if there are none: dtrace's output ends so."""
+        """Write the aggregations, after a blank line. As with dtrace, the line is written even if there are none."""
         self._out.write("\n")
         for aggregation in aggregations:
             self._out.write(aggregation_text(aggregation, self._style))
 
     def _fired(self, fired: ProbeFired) -> None:
-        """Write a line, or with ``quiet`` only its items. ``system()`` and ``freopen()`` happen between them."""
+        """Write a line, or with ``quiet`` only its items. Carry out ``system()`` and ``freopen()`` between items."""
         self._out.write(_columns(fired, self._style))
         for item in fired.items:
             match item:
@@ -173,7 +173,7 @@ class TextRenderer:
 
 
 def _stats_lines(values: Mapping[str, float | int]) -> Iterator[str]:
-    """Yield each figure on a line, times in milliseconds: ``-v``."""
+    """Yield a line for each figure of ``-v``. Times are in milliseconds."""
     for name, value in values.items():
         label = name.removesuffix("_s").replace("_", " ")
         if name.endswith("_s"):

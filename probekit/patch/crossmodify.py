@@ -8,19 +8,17 @@ unreachable first::
     cc xx    INT3 over the first byte      every processor serialises
     cc yy    the tail                      every processor serialises
     zz yy    the first byte                every processor serialises
-                                           no processor is left in the handler of the INT3
+                                           every processor has left the handler of the INT3
 
 While the INT3 stands, a processor that meets it is *bypassed*: our trap handler in the
-guest (:mod:`probekit.codegen.notifier`) sends it to a place that does
-what the old or the new bytes do. Every interleaving is right, not only those of a
-stopped machine: tests/patch/test_crossmodify.py tries all of them, and shows
-that no step can be left out.
+guest (:mod:`probekit.codegen.notifier`) sends it to code that does what the old or
+the new bytes do. So every order of the processors' steps is right:
+tests/patch/test_crossmodify.py tries all of them, and shows that no stage can be left out.
 
-Over a gdb stub all vCPUs are stopped and resumed so that every processor serialises:
-that drops all that they had fetched. A vCPU has left the handler when
-it was seen once, after the last INT3 was gone, in user mode or with interrupts
-on. The kernel keeps interrupts off from the trap to its return (exc_int3(), which is NMI
-context), so nothing else needs to be known of the handler.
+To make every processor serialise, all vCPUs are stopped and resumed: they then drop
+the instructions that they had fetched. A vCPU has left the handler when it was seen
+once, after the last INT3 was gone, in user mode or with interrupts on: the kernel
+keeps interrupts off from the trap to its return (exc_int3() runs in NMI context).
 
 A window is one instruction and, after it, bytes that are never executed, in
 its old form and in its new one.
@@ -49,26 +47,31 @@ __all__ = (
 )
 
 INT3 = b"\xcc"  # int3
+"""The one-byte breakpoint."""
 _EFLAGS_IF = 0x200
 _MAX_POLLS = 2000
 _POLL_SECONDS = 0.001
 
 Wait = Literal["serialise", "leave"]
-"""``serialise``: every processor has; ``leave``: no processor is in the handler of an INT3 that is gone."""
+"""What to wait for.
+
+- ``serialise``: every processor has serialised
+- ``leave``: every processor has left the handler of an INT3 that is gone
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One step of the protocol."""
+    """One stage of the change."""
 
     writes: tuple[tuple[int, bytes], ...]
-    """``(address, bytes)``; they may be made in any order and at any time."""
+    """``(address, bytes)`` pairs, to be written in any order."""
     waits: tuple[Wait, ...]
-    """What must be waited for after the last write."""
+    """What to wait for after the last write."""
 
 
 def stages(edits: Sequence[Edit]) -> tuple[Stage, ...]:
-    """Return the stages in which windows change together. Every window must hold its old bytes.
+    """Return the stages in which all ``edits`` are made together. Every window must hold its old bytes.
 
     Raises :class:`ValueError` for an edit whose old and new bytes differ in number.
     """
@@ -82,9 +85,9 @@ def stages(edits: Sequence[Edit]) -> tuple[Stage, ...]:
 
 
 def journal_batches(edits: Sequence[Edit]) -> tuple[tuple[Edit, ...], ...]:
-    """Return what the stages change, as batches for the undo journal.
+    """Return what the stages change, one batch of edits for each, for the undo journal.
 
-    Whichever of them were made, undoing them newest first restores the old bytes.
+    Whichever of them were made, undoing the batches newest first restores the old bytes.
     """
     return (
         tuple(Edit(edit.addr, edit.old[:1], INT3) for edit in edits),
@@ -108,13 +111,16 @@ def change_in_stages(
     paused: Callable[[], AbstractContextManager[None]],
     between: Callable[[], None] = lambda: None,
 ) -> tuple[Edit, ...]:
-    """Make all ``edits`` in stages while the machine runs, without those that are made already.
+    """Make ``edits`` in stages while the machine runs, and skip those whose new bytes are there already.
 
-    ``paused``: the machine is stopped within the context and runs after it; ``between``: is called after each stage,
-    while the machine runs. Before the call the bypass of every window must be in place, and :func:`journal_batches`
-    in the journal. The bypass must stay until :func:`wait_for_handler_exit` has returned.
+    ``paused``: stops the machine within the context and lets it run after it.
+    ``between``: called after each stage, while the machine runs.
+
+    Before the call the bypass of every window must be in place, and :func:`journal_batches` in the journal. The bypass
+    must stay until :func:`wait_for_handler_exit` has returned.
+
     Returns the edits that were made. Raises :class:`ConflictError` before anything is written when a window holds
-    neither form; after any later failure the windows hold their old bytes again.
+    neither its old nor its new bytes; after any later failure the windows hold their old bytes again.
     """
     ready = EditSet(edits)
     made: tuple[Edit, ...] | None = None
@@ -137,7 +143,10 @@ def change_in_stages(
 
 
 def _unmade_edits(ready: EditSet, found: Sequence[bytes | None]) -> tuple[Edit, ...]:
-    """Return the edits whose windows hold their old bytes. Raises for a window that holds neither form."""
+    """Return the edits whose windows hold their old bytes.
+
+    Raises :class:`ConflictError` for a window that holds neither old nor new bytes, :class:`MemoryAccessError`.
+    """
     made: list[Edit] = []
     for edit, have in zip(ready.edits, found, strict=True):
         if have is None:
@@ -151,6 +160,7 @@ def _unmade_edits(ready: EditSet, found: Sequence[bytes | None]) -> tuple[Edit, 
 
 
 def _write(text: TextMemory, stage: Stage) -> None:
+    """Make a stage's writes and read them back. Raises :class:`ConflictError`."""
     text.write_many(stage.writes)
     written = EditSet(Edit(addr, data, data) for addr, data in stage.writes)
     for edit, have in zip(written.edits, written.read(text), strict=True):
@@ -161,14 +171,14 @@ def _write(text: TextMemory, stage: Stage) -> None:
 
 
 def _restore(text: TextMemory, edits: Sequence[Edit]) -> None:
-    """Write the old bytes at any stage. The machine is stopped, and no vCPU is inside of an instruction."""
+    """Write the old bytes, whatever stage was reached. The machine is stopped."""
     text.write_many((edit.addr, edit.old) for edit in edits)
 
 
 def wait_for_handler_exit(processors: Processors, paused: Callable[[], AbstractContextManager[None]]) -> None:
-    """Wait until every vCPU was seen where it cannot be in the handler of an INT3 that is gone.
+    """Wait until every vCPU was seen in user mode or with interrupts on, so outside of the INT3 handler.
 
-    Raises :class:`GuestError` when one never was within about two seconds of polling.
+    Raises :class:`GuestError` when that did not happen in about two seconds.
     """
     seen: set[Vcpu] = set()
     for _ in range(_MAX_POLLS):
@@ -182,4 +192,5 @@ def wait_for_handler_exit(processors: Processors, paused: Callable[[], AbstractC
 
 
 def _is_outside(regs: Regs) -> bool:
+    """Tell whether a vCPU with these registers cannot be in the handler of an INT3."""
     return regs.in_user_mode or bool(regs["eflags"] & _EFLAGS_IF)

@@ -1,7 +1,10 @@
 """Build detours: the jump at a site and the stub that it leads to.
 
-A *stub* is `prefix + body + suffix`. The body is what a probe does. It
-must end at its own end, balance the stack and preserve every register.
+Which kind a site has is found out in :mod:`probekit.patch.find_exits` (returns and tail jumps),
+:func:`probekit.patch.sites.entry_site` and :mod:`probekit.patch.insn_sites`.
+
+A *stub* is `prefix + body + suffix`. The body is what a probe does. Control
+leaves it at its end only; it balances the stack and preserves every register.
 The prefix and suffix make the whole behave as the site did::
 
     entry pad   nop5                 body; jmp site+5
@@ -12,12 +15,12 @@ The prefix and suffix make the whole behave as the site did::
     indirect    jmp rax              body; jmp rax                  (relocated if RIP-relative)
     instruction mov rax, [rdi]       body; mov rax, [rdi]; nop; nop; jmp site+3
 
-Flags are dead wherever a body runs, at a function's entry, at its
-return, and on the way into another function; the conditional form tests them
-before its body. Only at an instruction they may be live, and its body must preserve them.
+No code uses the flags after a function's entry, its return or a jump into another
+function, so a body may change them there. The conditional form tests them before its
+body. At an instruction they may be in use, and its body must preserve them.
 
-The site itself becomes `jmp stub`, padded with nops, which nothing reaches. A
-site without room for that becomes `int3`, and the trap leads to the same stub.
+The site itself becomes `jmp stub`, padded with nops, which no CPU executes. A
+site without room for that becomes `int3`, and the trap handler goes to the same stub.
 """
 
 from __future__ import annotations
@@ -41,12 +44,14 @@ _GROWTH = 32  # bytes by which an instruction's copy, nops and jump back include
 
 
 class RangeError(ProbekitError):
-    """A jump does not reach its target. ``addr``: of the jump; ``target``: where it should lead."""
+    """A jump does not reach its target."""
 
     def __init__(self, message: str, *, addr: int, target: int) -> None:
         super().__init__(message, hint="the stub must lie within 2 GiB of the text that it serves")
         self.addr = addr
+        """Address of the jump."""
         self.target = target
+        """Where it should lead."""
 
 
 class StubShape(NamedTuple):
@@ -67,12 +72,16 @@ def _jump(addr: int, target: int) -> bytes:
 
 
 def stub_shape(site: Site, body_size: int) -> StubShape:
-    """Return how large the stub of ``site`` is with a body of ``body_size`` bytes; at an instruction an upper bound."""
+    """Return how large the stub of ``site`` is with a body of ``body_size`` bytes.
+
+    For an instruction site the total is an upper bound: the copy's size depends on where it lies.
+    """
     prefix, suffix = _sizes_around_body(site)
     return StubShape(prefix, prefix + body_size + suffix)
 
 
 def _sizes_around_body(site: Site) -> tuple[int, int]:
+    """Return the bytes of the prefix and of the suffix."""
     if isinstance(site, EntrySite):
         return 0, 5
     if isinstance(site, InsnSite):
@@ -122,7 +131,7 @@ def compose_stub(site: Site, stub_addr: int, body: bytes) -> bytes:
 
 
 def _copied_insns(site: InsnSite, addr: int) -> bytes:
-    """Return the instructions for ``addr``, nop, nop, and a jump back after them where control gets there."""
+    """Return the site's instructions for ``addr``, two nops, and a jump back unless control never gets there."""
     moved = relocate(site.old, site.addr, addr, jump_back=False)
     head = moved.code + _TWO_NOPS
     if len(head) + 5 > len(site.old) + _GROWTH:
@@ -141,7 +150,7 @@ def site_edit(site: Site, stub_addr: int) -> Edit:
     if needs_trap(site):
         # cc ...         int3; the rest of the instruction stays, and is verified with it
         return Edit(site.addr, site.old, _INT3 + site.old[1:])
-    # e9 rel32 90*      jmp stub; nop ...      (nothing reaches the nops)
+    # e9 rel32 90*      jmp stub; nop ...      (no CPU executes the nops)
     jump = _jump(site.addr, stub_addr)
     return Edit(site.addr, site.old, jump.ljust(len(site.old), b"\x90"))
 
@@ -151,8 +160,8 @@ def copied_slot(site: Site, slot_addr: int) -> bytes:
 
     `instruction; nop; nop; jmp back`: a vCPU that is sent to the slot does what
     the site did, also when a single-step trap over the instruction gets lost.
-    An instruction that never goes on to the next one has no jump after it.
-    Raises as :func:`compose_stub`.
+    A return or an unconditional jump has no jump back after it.
+    Raises the errors of :func:`compose_stub`.
     """
     if isinstance(site, EntrySite):
         # 0f 1f 44 00 00; 90 90; e9 rel32      nop5; nop; nop; jmp past the pad

@@ -1,7 +1,6 @@
 """Edit guest text: verify the old bytes, journal, write, read back; and undo it.
 
-An :class:`Edit` is (address, old bytes, new bytes). The order of
-:func:`apply_edits` is the whole point::
+An :class:`Edit` is (address, old bytes, new bytes). :func:`apply_edits` works in this order::
 
     read every old  ->  any differs: ConflictError, nothing written
     journal         ->  any failure: JournalError, nothing written
@@ -33,7 +32,7 @@ __all__ = (
 
 
 class TextMemory(Protocol):
-    """The two calls that edits make to a stopped machine; a :class:`probekit.target.api.Target` has them."""
+    """Reads and writes the memory of a stopped machine; a :class:`probekit.target.api.Target` is one."""
 
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]: ...
 
@@ -41,25 +40,28 @@ class TextMemory(Protocol):
 
 
 class Edit(NamedTuple):
-    """Bytes to replace; ``old`` and ``new`` are equally long. It is a tuple because there are up to 90,000 of them."""
+    """One change of some bytes. It is a tuple and not a dataclass because there are up to 90,000 of them."""
 
     addr: int
+    """Guest virtual address of the first byte."""
     old: bytes
+    """The bytes that must be there before."""
     new: bytes
+    """The bytes that replace them: as many as ``old``, and at least one."""
 
 
 @dataclass(frozen=True, slots=True)
 class RevertReport:
-    """What :func:`revert_edits` did, by address."""
+    """Lists what :func:`revert_edits` did, by the addresses of the edits."""
 
     restored: tuple[int, ...]
-    """These had our bytes, and have the old ones again."""
+    """Edits whose new bytes were there; the old ones are back."""
     already: tuple[int, ...]
-    """These had the old bytes already."""
+    """Edits whose old bytes were there already."""
     conflicts: tuple[tuple[int, bytes], ...]
-    """(address, found) of bytes that are neither ours nor the old ones. They were left alone."""
+    """(address, bytes found) of edits that found neither; those bytes were left alone."""
     unreadable: tuple[int, ...]
-    """These are not mapped any more."""
+    """Edits whose memory is not mapped any more."""
 
     @property
     def clean(self) -> bool:
@@ -68,9 +70,9 @@ class RevertReport:
 
 
 class EditSet:
-    """Edits that were prepared before the guest is stopped for them: checked, sorted, and grouped for reading.
+    """Holds edits that were checked, sorted and grouped before the guest is stopped for them.
 
-    A kernel's sites lie close together, so neighbours are read in one piece.
+    A kernel's sites lie close together, so the bytes of neighbours are read in one piece.
     """
 
     __slots__ = ("_runs", "edits")
@@ -78,6 +80,7 @@ class EditSet:
     def __init__(self, edits: Iterable[Edit]) -> None:
         """Sort and check ``edits``. Raises :class:`ValueError` for lengths that differ, empty or overlapping edits."""
         self.edits: tuple[Edit, ...] = tuple(sorted(edits))
+        """All edits, by address."""
         # (start, end, first, last): the edits first..last-1 are in these bytes
         self._runs: list[tuple[int, int, int, int]] = []
         begin = first = 0
@@ -113,14 +116,14 @@ class EditSet:
         return found
 
 
-_MAX_GAP = 512  # bytes between edits that are read along: a read of its own would cost more
+_MAX_GAP = 512  # bytes between two edits that one read still covers, because a second read costs more
 _MAX_RUN = 1 << 16  # bytes of one read
 
 
 def apply_edits(target: TextMemory, edits: EditSet | Iterable[Edit], journal: Callable[[Sequence[Edit]], None]) -> None:
     """Make all ``edits`` or none. The target is stopped, and no vCPU is inside a window (:func:`rips_inside`).
 
-    ``journal``: is called once, after every old byte was verified and before any
+    ``journal``: called once, after every old byte was verified and before any
     is changed; it must have the edits on disk when it returns.
     Raises :class:`ConflictError` or :class:`MemoryAccessError` for bytes that are not as expected, and whatever
     ``journal`` raises. What was written is undone first; an undo that fails is noted on the error.
@@ -137,6 +140,7 @@ def apply_edits(target: TextMemory, edits: EditSet | Iterable[Edit], journal: Ca
 
 
 def _verify(edits: EditSet, found: Sequence[bytes | None], expected: Sequence[bytes]) -> None:
+    """Raise :class:`ConflictError` or :class:`MemoryAccessError` unless ``found`` is what is expected at each edit."""
     if found == expected:  # one fast comparison for the usual case
         return
     for edit, want, have in zip(edits.edits, expected, found, strict=True):
@@ -153,7 +157,7 @@ def _verify(edits: EditSet, found: Sequence[bytes | None], expected: Sequence[by
 
 
 def _undo(target: TextMemory, edits: EditSet, error: BaseException) -> None:
-    # The first error is the one to report; a failing undo is noted on it, and the journal still has all edits.
+    """Undo after ``error``, which the caller raises. A failing undo is noted on it; the journal still has all edits."""
     try:
         report = revert_edits(target, edits)
     except ProbekitError as second:
@@ -177,7 +181,11 @@ def revert_edits(target: TextMemory, edits: EditSet | Iterable[Edit]) -> RevertR
 def _sort_by_state(
     edits: EditSet, found: Sequence[bytes | None]
 ) -> tuple[EditSet, list[int], list[tuple[int, bytes]], list[int]]:
-    """Return the edits that are still ours, and the addresses that are old already, foreign (with bytes), unmapped."""
+    """Sort the edits by the bytes found there.
+
+    Returns the edits whose new bytes are there, and addresses: where the old bytes are, where foreign bytes are (with
+    those bytes), and where nothing is mapped.
+    """
     ours: list[Edit] = []
     already: list[int] = []
     conflicts: list[tuple[int, bytes]] = []
@@ -207,7 +215,8 @@ def revert_batches(target: TextMemory, batches: Sequence[Sequence[Edit]]) -> Rev
         restored += report.restored
         already += report.already
         unreadable += report.unreadable
-        # Bytes that are foreign to a newer edit may be those of an older one: then the newer was never made.
+        # A newer edit of a place may never have been made: the INT3 stage journaled and made, the next stage only
+        # journaled. The newer edit then meets bytes that it does not know; the older one, undone next, knows them.
         for addr in (*report.restored, *report.already):
             conflicts.pop(addr, None)
         conflicts.update(report.conflicts)
@@ -215,10 +224,10 @@ def revert_batches(target: TextMemory, batches: Sequence[Sequence[Edit]]) -> Rev
 
 
 def rips_inside(rips: Iterable[int], edits: EditSet) -> tuple[int, ...]:
-    """Return the instruction pointers strictly inside a window, where the middle of a jump would be executed.
+    """Return the instruction pointers strictly inside the bytes of an edit.
 
-    At a window's first byte a vCPU is safe: it has not begun the instruction.
-    The caller lets the guest run a little and asks again.
+    A vCPU there would go on in the middle of the new jump. At the first byte it is safe, because it has not begun the
+    instruction. When there are any, the caller lets the guest run a little and asks again.
     """
     inside: list[int] = []
     for rip in rips:

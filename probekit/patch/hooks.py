@@ -1,12 +1,14 @@
-"""Build functions of ours that the guest itself calls, at its tracepoints and its markers.
+"""Build the functions of ours that tracepoints and markers call, and the edits that switch markers on.
 
-    f3 0f 1e fa    endbr64        needed for a call through a pointer by a kernel with IBT
+A *hook* is a place where the kernel itself calls a function through a pointer: a tracepoint or a marker
+(vm/include/probekit/marker.h). Our function, the hook's stub, is::
+
+    f3 0f 1e fa    endbr64        a kernel with IBT only calls what begins with it
     body
     c3             ret
 
-As in a detour the body balances the stack and preserves every
-register. At its entry the stack is that of a called function,
-and flags are dead.
+As in a detour the body balances the stack and preserves every register, but not the flags. At its entry the return
+address is on top of the stack.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ __all__ = (
 
 _RET = b"\xc3"  # ret
 HOOK_PREFIX_SIZE = len(ENDBR64)
+"""Bytes of a hook's stub before the body."""
 HOOK_SUFFIX_SIZE = len(_RET)
+"""Bytes of a hook's stub after the body."""
 
 
 class TracepointHook(NamedTuple):
@@ -39,7 +43,7 @@ class TracepointHook(NamedTuple):
     addr: int
     """Address of its ``struct tracepoint``."""
     owner: int
-    """Address of the ``struct module`` that has it, which must stay loaded meanwhile; 0 for the kernel's own."""
+    """Address of the ``struct module`` that defines it, which must stay loaded meanwhile; 0 for the kernel's own."""
 
 
 class MarkerHook(NamedTuple):
@@ -48,32 +52,32 @@ class MarkerHook(NamedTuple):
     addr: int
     """Address of its ``struct pk_marker``."""
     owner: int
-    """As in :class:`TracepointHook`."""
+    """Address of the ``struct module`` that defines it, which must stay loaded meanwhile; 0 for the kernel's own."""
     call: tuple[int, int]
-    """(address, value) of its function pointer."""
+    """(address, value) of its function pointer before ours."""
     state: int
     """Address of the switch of the generic form; 0 for the optimized form."""
     loads: tuple[tuple[int, bytes], ...]
-    """(address, bytes) of the loads of the optimized form while it is off."""
+    """(address, bytes) of the loads of the optimized form while it is off; none for the generic form."""
 
 
 Hook = TracepointHook | MarkerHook
-"""A place that calls a function of ours."""
+"""A place where the kernel calls a function of ours."""
 
 
 class MarkerEdits(NamedTuple):
-    """The edits that switch markers on, in the order in which they must be made."""
+    """Lists the edits that switch markers on, in the order in which they must be made."""
 
     pointers: tuple[Edit, ...]
-    """Of function pointers: data."""
+    """Edits of the function pointers, which are data."""
     switches: tuple[Edit, ...]
-    """Of the generic form's switches: data."""
+    """Edits of the generic form's switches, which are data."""
     loads: tuple[Edit, ...]
-    """Of the optimized form's loads: instructions, see :mod:`probekit.patch.crossmodify`."""
+    """Edits of the optimized form's loads, which are instructions (see :mod:`probekit.patch.crossmodify`)."""
 
 
 def marker_edits(hooks: Sequence[tuple[MarkerHook, int]]) -> MarkerEdits:
-    """Return the edits that connect each marker to the function at the address beside it, and switch it on."""
+    """Return the edits that switch markers on. ``hooks``: each marker, with the address of our function for it."""
     pointers = [Edit(h.call[0], h.call[1].to_bytes(8, "little"), stub.to_bytes(8, "little")) for h, stub in hooks]
     switches = [Edit(h.state, bytes(4), (1).to_bytes(4, "little")) for h, _ in hooks if h.state]
     # b0+r 00  ->  b0+r 01      mov r8, 0  ->  mov r8, 1
@@ -82,5 +86,5 @@ def marker_edits(hooks: Sequence[tuple[MarkerHook, int]]) -> MarkerEdits:
 
 
 def hook_stub(body: bytes) -> bytes:
-    """Return the whole function with ``body``. A function that tracepoints and markers call has no result."""
+    """Return the stub of a hook with ``body``. Tracepoints and markers expect no return value."""
     return ENDBR64 + body + _RET

@@ -2,14 +2,15 @@
 
 Every instruction is a site unless it cannot be executed from a copy, the guest
 rewrites it by itself, or no trap is allowed there; then the reason is returned.
-An instruction of five bytes or more takes a jump, a shorter one INT3::
+An instruction of five bytes or more becomes a jump, unless another jump lands in the
+middle of it; any other becomes INT3::
 
     offset 0   0f 1f 44 00 00    nop5           jump
     offset 5   41 54             push r12       INT3
     offset 7   e8 ....           call f         jump; the copy pushes the original return address
 
-The breakpoint or jump of another tracer in the middle of a function hides where the
-instructions after it begin: from there on nothing is a site.
+When another tracer has put a breakpoint or a jump into the middle of a function, it is not
+known where the instructions after it begin: none of those is a site.
 """
 
 from __future__ import annotations
@@ -31,25 +32,25 @@ _FOREIGN = "int3, a foreign jump or undecodable bytes before it: another tracer'
 
 @dataclass(frozen=True, slots=True)
 class FunctionInsns:
-    """Every instruction of one function."""
+    """Lists the instructions of one function. All offsets are bytes from the function's start."""
 
     addr: int
-    """Of the function."""
+    """Address of the function."""
     sites: dict[int, InsnSite]
-    """By offset."""
+    """The instructions that can be probed, by offset."""
     refused: dict[int, str]
-    """The reason for each instruction that is no site, by offset."""
+    """The reason for each instruction that cannot be probed, by offset."""
     starts: tuple[int, ...]
     """The offsets of all instructions, in order."""
     end: int
     """The offset after the last instruction."""
     targets: tuple[int, ...]
-    """Sorted addresses where jumps may land."""
+    """Sorted addresses in the function where jumps may land."""
     jumps_known: bool
-    """Whether ``targets`` has all of them."""
+    """Whether ``targets`` has every address where a jump may land."""
 
     def why_not(self, offset: int) -> str:
-        """Return why there is no site at ``offset``, with the nearest starts where it is inside an instruction."""
+        """Return why there is no site at ``offset``. Inside an instruction the reason names the nearest starts."""
         if offset in self.refused:
             return self.refused[offset]
         if not 0 <= offset < self.end:
@@ -70,12 +71,12 @@ def instruction_sites(
 ) -> FunctionInsns:
     """Find the sites at the instructions of the function at ``addr`` with the live bytes ``code`` (padding included).
 
-    ``cold``: ``(address, bytes)`` of its cold parts; their instructions are no sites, but they jump into it.
+    ``cold``: ``(address, bytes)`` of its cold parts. Their instructions are no sites, but may jump into the function.
     ``wanted``: the offsets to look at, all by default; other instructions are neither sites nor refused.
     """
     scan = scan_flow(code, addr)
     end = scan.end - addr
-    outside = [scan_flow(text, start) for start, text in cold]
+    outside = [scan_flow(cold_code, start) for start, cold_code in cold]
     landing = (leave.target for part in outside for leave in part.exits if addr <= leave.target < addr + len(code))
     targets = _targets(addr, len(code), [*scan.inner_targets, *landing], facts)
     sites: dict[int, InsnSite] = {}
@@ -115,7 +116,7 @@ def instruction_sites(
 
 
 def _instructions(code: bytes, addr: int) -> Iterator[Insn | None]:
-    """Yield every instruction; None, and nothing after it, where the bytes are no instruction."""
+    """Yield every instruction. Where the bytes are no instruction, yield None and end."""
     try:
         yield from decode_run(code, addr)
     except DecodeError:
@@ -123,7 +124,7 @@ def _instructions(code: bytes, addr: int) -> Iterator[Insn | None]:
 
 
 def _targets(addr: int, size: int, inner: list[int], facts: TextFacts) -> list[int]:
-    """Return where control may come in, sorted: by branches of any function, static keys and exception fix-ups."""
+    """Return the sorted addresses where branches of any function, static keys and exception fix-ups may land."""
     hidden = facts.hidden_jumps
     own_hidden = hidden[bisect_left(hidden, (addr, 0)) : bisect_left(hidden, (addr + size, 0))]
     side = facts.side_entries or ()
@@ -132,6 +133,7 @@ def _targets(addr: int, size: int, inner: list[int], facts: TextFacts) -> list[i
 
 
 def _switches_gs(code: bytes, addr: int) -> str | None:
+    """Return why no instruction of a function with swapgs is a site, or None for any other function."""
     # Between two swapgs even the kernel's own int3 handler would use the wrong per-CPU area.
     if b"\x0f\x01\xf8" not in code:
         return None
@@ -141,13 +143,14 @@ def _switches_gs(code: bytes, addr: int) -> str | None:
 
 
 def _leaves_text(insn: Insn, facts: TextFacts) -> bool:
-    """Tell whether it jumps or calls out of the kernel's code: an optimised kprobe, a live patch, another tracer."""
+    """Tell whether it jumps or calls out of the kernel's code, as optimised kprobes and other tracers do."""
     if insn.target is None or not facts.text or insn.target in facts.text:
         return False
     return facts.pads is None or insn.addr not in facts.pads  # ftrace's own calls may go to its trampolines
 
 
 def _refusal(insn: Insn, facts: TextFacts) -> str | None:
+    """Return why this instruction cannot be probed, or None."""
     if facts.reserved and facts.reserved.overlap(insn.addr, insn.end):
         return REWRITTEN_BY_GUEST
     if facts.pads is not None and insn.addr in facts.pads and not insn.is_nop5:
@@ -160,6 +163,7 @@ def _refusal(insn: Insn, facts: TextFacts) -> str | None:
 
 
 def _site(insn: Insn, func_addr: int, targets: list[int], facts: TextFacts) -> InsnSite | str:
+    """Return the site of an instruction, for a jump or for INT3, or why neither is possible."""
     try:
         relocate(insn.raw, insn.addr, insn.addr ^ _TRIAL_DISTANCE)
     except RelocateError as error:

@@ -1,6 +1,6 @@
-"""The undo journal: on disk, complete, before the first guest byte changes.
+"""Write the undo journal: it is complete on disk before the first guest byte changes.
 
-Whatever kills the host process, the journal says what it left in the guest: which
+When the host process is killed, the journal says what is left in the guest: which
 bytes replaced which, what was allocated, which task was borrowed for a call, and what
 was registered with the kernel. ``probekit recover`` reads it and puts everything back;
 a clean end removes it.
@@ -10,9 +10,9 @@ a clean end removes it.
     ...
     journal.close_clean()                 # nothing of ours is left in the guest
 
-Batches of edits are undone newest first, so that an edit of an edited place is undone
-through both. A journal's tail may be torn, because the process died while writing. The
-change of that record had not begun, since every record comes before its change. Damage
+Batches of edits are undone newest first, so that a place that was edited twice gets its
+first bytes back. The last record may be torn, because the process died while writing it.
+The change that it announces had not begun, since each change waits for its record. Damage
 anywhere else is a :class:`~probekit.errors.JournalError`.
 """
 
@@ -63,29 +63,34 @@ def find_journals(directory: Path) -> list[Path]:
 
 
 class Journal:
-    """An open journal. Every method returns after its record is on disk, or raises :class:`JournalError`."""
+    """An open journal. A method that writes a record returns when it is on disk, or raises :class:`JournalError`."""
 
     def __init__(self, path: Path, fd: int) -> None:
-        """Take an open file; :meth:`create` and :meth:`reopen` are the ways to get one."""
+        """Take an open file. Callers use :meth:`create` or :meth:`reopen` instead."""
         self.path = path
+        """Where the file is."""
         self._fd = fd
         self._size = 0
-        """Bytes of whole records."""
+        """Bytes of the magic and the whole records so far."""
         self._batches = 0
+        """How many batches of edits were written."""
 
     @classmethod
     def create(cls, directory: Path, header: JournalHeader, reserve: int = 0) -> Self:
-        """Begin a journal in ``directory``, which is made for the owner only if it is not there.
+        """Begin a journal in ``directory``. A missing directory is made, readable for its owner only.
 
-        ``reserve``: bytes that it will need. They are taken now, so that a full disk is noticed before anything is
-        changed in the guest, and never in the middle of it.
+        ``reserve``: bytes that the records will need. The disk space is taken now, so that a full disk is noticed
+        before anything is changed in the guest. Raises :class:`JournalError`.
         """
         path = _new_path(directory, header)
         return cls._make(path, MAGIC + encode_record(Kind.HEADER, payloads.encode_header(header)), reserve)
 
     @classmethod
     def adopt(cls, directory: Path, data: bytes) -> JournalState:
-        """Keep the bytes of a journal that was found elsewhere in ``directory``. Raises :class:`JournalError`."""
+        """Write ``data``, the bytes of a journal found in guest memory, to a new file in ``directory``.
+
+        Returns what the journal says. Raises :class:`JournalError`.
+        """
         state = parse(data)
         path = _new_path(directory, state.header)
         cls._make(path, data).close()
@@ -117,7 +122,7 @@ class Journal:
 
     @classmethod
     def _make(cls, path: Path, data: bytes, reserve: int = 0) -> Self:
-        """Make a file that has all of ``data`` from the moment that it has its name; it may replace another."""
+        """Make the file ``path`` with ``data``. It gets its name when all is on disk, and may replace an older file."""
         making = path.with_suffix(".new")
         replaces = path.exists()
         try:
@@ -142,14 +147,14 @@ class Journal:
         return journal
 
     def contents(self) -> bytes:
-        """Return everything that is on disk, for a copy of it elsewhere. Raises :class:`JournalError`."""
+        """Return the bytes of all whole records, for the recovery table. Raises :class:`JournalError`."""
         try:
             return self.path.read_bytes()[: self._size]
         except OSError as error:
             raise JournalError(f"{self.path} cannot be read: {error.strerror}", path=str(self.path)) from error
 
     def edits(self, edits: Sequence[Edit]) -> int:
-        """Write edits that are about to be made, all of them in one batch. Returns the batch's number."""
+        """Write that these edits are about to be made, as one batch. Returns the batch's number, from 0."""
         self._write(encode_record(Kind.EDITS, encode_edits(edits)))
         self._batches += 1
         return self._batches - 1
@@ -159,23 +164,23 @@ class Journal:
         self._record(Kind.EDITS_REVERTED, batch, payloads.encode_batch, payloads.decode_batch)
 
     def allocated(self, memory: Allocation) -> None:
-        """Write that guest memory is ours."""
+        """Write that the guest has allocated this memory for us."""
         self._record(Kind.ALLOCATED, memory, payloads.encode_allocation, payloads.decode_allocation)
 
     def freed(self, addr: int) -> None:
-        """Write that the memory at ``addr`` is the guest's again."""
+        """Write that the memory at ``addr`` was given back to the guest."""
         self._record(Kind.FREED, addr, payloads.encode_freed, payloads.decode_freed)
 
     def registered(self, items: Sequence[Registration]) -> None:
-        """Write registrations that are about to be made."""
+        """Write that these registrations are about to be made."""
         self._record(Kind.REGISTERED, list(items), payloads.encode_registrations, payloads.decode_registrations)
 
     def unregistered(self, items: Sequence[Registration]) -> None:
-        """Write registrations that were taken back, or were never made."""
+        """Write that these registrations were taken back, or were never made."""
         self._record(Kind.UNREGISTERED, list(items), payloads.encode_registrations, payloads.decode_registrations)
 
     def call_started(self, call: GuestCall) -> None:
-        """Write a guest call that is about to be made."""
+        """Write that this guest call is about to be made."""
         self._record(Kind.CALL_STARTED, call, payloads.encode_call, payloads.decode_call)
 
     def call_returned(self, result: CallResult) -> None:
@@ -187,30 +192,33 @@ class Journal:
         self._record(Kind.CALL_DONE, rsp, payloads.encode_call_done, payloads.decode_call_done)
 
     def table_written(self, addr: int) -> None:
-        """Write that the recovery table's header stands at ``addr``, and the table is whole."""
+        """Write that the whole recovery table is in the guest, with its header at ``addr``."""
         self._record(Kind.TABLE_WRITTEN, addr, payloads.encode_table, payloads.decode_table)
 
     def table_wiped(self) -> None:
-        """Write that the header is about to be wiped."""
+        """Write that the recovery table's header is about to be wiped."""
         self._write(encode_record(Kind.TABLE_WIPED, payloads.encode_table_wiped()))
 
     def note(self, text: str) -> None:
-        """Write a note for people. Nothing in probekit reads it to decide."""
+        """Write a note for people. probekit decides nothing by it."""
         self._write(encode_record(Kind.NOTE, payloads.encode_note(text)))
 
     def close(self) -> None:
-        """Close the file and leave it: something of ours is still in the guest."""
+        """Close the file and keep it, because something of ours is still in the guest."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
     def close_clean(self) -> None:
-        """Remove the file: nothing of ours is left in the guest."""
+        """Close and remove the file, because nothing of ours is left in the guest."""
         self.close()
         self.path.unlink(missing_ok=True)
 
     def _record(self, kind: Kind, item: _T, encode: Callable[[_T], bytes], decode: Callable[[bytes], _T]) -> None:
-        """Write a small record, unless a recovery could not read it: then nothing may be done that it speaks of."""
+        """Write a small record, after a check that a recovery can read it.
+
+        Raises :class:`JournalError` when it cannot; then the change that the record announces must not be made.
+        """
         payload = encode(item)
         try:
             same = decode(payload) == item
@@ -236,7 +244,7 @@ class Journal:
         self._size += len(data)
 
     def _cut(self) -> None:
-        """Cut off half a record, which must not stand before a later whole one. If that fails too, close the file."""
+        """Cut off a half-written record, so that no later record follows it. If that fails too, close the file."""
         try:
             room = os.fstat(self._fd).st_size
             os.ftruncate(self._fd, self._size)
@@ -244,7 +252,7 @@ class Journal:
         except OSError:
             self.close()
             return
-        with suppress(OSError):  # later records find less room then
+        with suppress(OSError):  # without it later records may find the disk full
             os.posix_fallocate(self._fd, 0, max(room, 1))
 
 
@@ -255,7 +263,7 @@ def _new_path(directory: Path, header: JournalHeader) -> Path:
 
 _HINTS = {
     "created": "nothing was changed in the guest; free some space or set XDG_STATE_HOME to a writable place",
-    "written": "what it does not say was not done in the guest; free some space, then run `probekit recover`",
+    "written": "the change that it should record was not made; free some space, then run `probekit recover`",
 }
 
 

@@ -1,9 +1,8 @@
-"""What the small records of an undo journal say, and their JSON.
+"""Define what the small records of an undo journal say, and encode and decode their JSON.
 
-Nothing here trusts a payload. What was found in a guest's memory may be forged, so
-every decoder checks that the payload has exactly its fields, each of its type and
-within its bounds, and raises :class:`~probekit.patch.journal_records.RecordError`
-otherwise.
+Nothing here trusts a payload: a journal that was found in a guest's memory may be forged.
+Every decoder checks that the payload has exactly its fields, each of its type and within
+its bounds, and raises :class:`~probekit.patch.journal_records.RecordError` otherwise.
 """
 
 from __future__ import annotations
@@ -15,17 +14,17 @@ from typing import NamedTuple, NoReturn, TypeVar, assert_never
 
 from probekit.guest.calls import (
     GENERAL_REGISTERS,
-    HOOK_KINDS,
+    LIST_ENTRY_KINDS,
     MEMORY_KINDS,
-    AddHook,
+    AddListEntry,
     Allocate,
     CallPurpose,
     Free,
+    GetModule,
     GuestCall,
-    HoldModule,
     OtherCall,
-    ReleaseModule,
-    RemoveHook,
+    PutModule,
+    RemoveListEntry,
 )
 from probekit.guest.linux import Allocation
 from probekit.patch.journal_records import RecordError
@@ -89,51 +88,60 @@ _KERNEL = 1 << 63  # where kernel addresses begin
 
 @record
 class JournalHeader:
-    """Which guest, which kernel, which host process."""
+    """Says which guest, which kernel and which host process a journal is of."""
 
     target: str
-    """The target, in the one spelling that :func:`probekit.session.identity.target_key` gives it."""
+    """The target's key, by which a recovery finds the journals of a guest.
+
+    A running process writes what :func:`probekit.session.identity.target_key` gives. Any text is accepted when read.
+    """
     host_pid: int
+    """Process ID of the host process that wrote the journal."""
     host_start: float
-    """When the host process started, in seconds, so that a reused pid is not taken for it."""
+    """When that process started, in seconds since 1970. It tells the process from a later one with the same ID."""
     build_id: bytes
-    """Of the guest kernel."""
+    """Build ID of the guest kernel; may be empty."""
     base: int
-    """Address of the guest kernel's text."""
+    """Address of the guest kernel's ``_text``."""
     cookie: bytes
-    """Differs after a guest reboot (:func:`probekit.session.identity.boot_cookie`)."""
+    """Bytes that differ after a reboot of the guest (:func:`probekit.session.identity.boot_cookie`)."""
 
 
 @record
 class Registration:
-    """Something of ours that a call made known to the guest kernel; another call takes it back."""
+    """Something of ours that a guest call registered with the kernel, and that another call takes back."""
 
     kind: str
-    """Which calls those are, such as :data:`TIMER`. Another version of probekit may know more kinds."""
+    """What was registered, such as :data:`TIMER`. Another version of probekit may know more kinds."""
     words: tuple[int, ...]
-    """Their operands: a timer's words and function; a tracepoint, our function and its data; a ``struct module``;
-    the structure of a die notifier or BPF symbol."""
+    """What the calls need.
+
+    - :data:`TIMER`: addresses of the watchdog's memory and function
+    - :data:`TRACEPOINT`: addresses of the ``struct tracepoint`` and our function, and the function's data
+    - :data:`MODULE`: address of the ``struct module`` that we hold a reference to
+    - :data:`DIE_NOTIFIER`, :data:`BPF_KSYM`: address of our structure
+    """
 
 
 class CallResult(NamedTuple):
     """What a guest call returned."""
 
     rsp: int
-    """Names the call (:class:`probekit.guest.calls.GuestCall`)."""
+    """The call's ``rsp`` (:class:`probekit.guest.calls.GuestCall`), which tells it from other calls."""
     value: int
-    """RAX, unsigned."""
+    """The value of RAX, unsigned."""
 
 
 _T = TypeVar("_T")
 
 
 def encode_facts(facts: Facts) -> bytes:
-    """Return the payload of a small record: one JSON object. The caller gives bytes as hex."""
+    """Return the payload of a small record: one JSON object. Bytes must be given as hex."""
     return json.dumps(facts, separators=(",", ":"), allow_nan=False).encode()
 
 
 def decode_facts(payload: bytes, *names: str) -> Facts:
-    """Return the JSON object of a small record, which has exactly the fields of these names."""
+    """Return the JSON object of a small record. Raises :class:`RecordError` unless its fields are exactly ``names``."""
     try:
         facts = json.loads(payload, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
@@ -301,13 +309,13 @@ def _encode_purpose(purpose: CallPurpose) -> list[str | int]:
             return ["allocate", kind, size]
         case Free(addr):
             return ["free", addr]
-        case HoldModule(module):
+        case GetModule(module):
             return ["hold", module]
-        case ReleaseModule(module):
+        case PutModule(module):
             return ["release", module]
-        case AddHook(kind, addr):
+        case AddListEntry(kind, addr):
             return ["hook", kind, addr]
-        case RemoveHook(kind, addr):
+        case RemoveListEntry(kind, addr):
             return ["unhook", kind, addr]
         case OtherCall():
             return ["other"]
@@ -322,13 +330,22 @@ def _memory_kind_and_size(kind: object, size: object) -> Allocate:
 _PURPOSES: Mapping[str, tuple[int, Callable[..., CallPurpose]]] = {
     "allocate": (2, _memory_kind_and_size),
     "free": (1, lambda addr: Free(_number(addr, "address", low=1))),
-    "hold": (1, lambda module: HoldModule(_address(module, "module"))),
-    "release": (1, lambda module: ReleaseModule(_address(module, "module"))),
-    "hook": (2, lambda kind, addr: AddHook(_one_of(kind, HOOK_KINDS, "kind of hook"), _address(addr, "hook"))),
-    "unhook": (2, lambda kind, addr: RemoveHook(_one_of(kind, HOOK_KINDS, "kind of hook"), _address(addr, "hook"))),
+    "hold": (1, lambda module: GetModule(_address(module, "module"))),
+    "release": (1, lambda module: PutModule(_address(module, "module"))),
+    "hook": (
+        2,
+        lambda kind, addr: AddListEntry(_one_of(kind, LIST_ENTRY_KINDS, "kind of hook"), _address(addr, "hook")),
+    ),
+    "unhook": (
+        2,
+        lambda kind, addr: RemoveListEntry(_one_of(kind, LIST_ENTRY_KINDS, "kind of hook"), _address(addr, "hook")),
+    ),
     "other": (0, OtherCall),
 }
-"""By name: how many operands a purpose has, and how it is made of them."""
+"""By a purpose's name in a journal: how many operands it has, and how it is made of them.
+
+The names never change, because journals of earlier versions have them.
+"""
 
 
 def decode_purpose(words: object) -> CallPurpose:

@@ -1,4 +1,4 @@
-"""The undo journal as a file: records one after another, each with its kind and a checksum.
+"""Encode the undo journal's records as bytes, each with its kind and a checksum, and read them without trusting them.
 
 A journal file is the magic, then records until the end::
 
@@ -10,8 +10,8 @@ A journal file is the magic, then records until the end::
 
 Edits are columns (all addresses, all sizes, all old bytes, all new bytes), so
 that 90,000 of them are packed in a few milliseconds. Every other payload is one
-small JSON object (:mod:`probekit.patch.journal_payloads`). Nothing here trusts
-the file: it may hold any bytes.
+small JSON object (:mod:`probekit.patch.journal_payloads`). The file may hold any
+bytes, so everything is checked.
 """
 
 from __future__ import annotations
@@ -41,15 +41,16 @@ __all__ = (
 )
 
 MAGIC = b"PKJL\x02\r\n\x00"
+"""The first bytes of a journal of format 2."""
 MAGIC_V1 = b"PKJL\x01\r\n\x00"
-"""Of format 1, whose notes described calls (:mod:`probekit.patch.journal_v1`)."""
+"""The first bytes of a journal of format 1, whose notes described calls (:mod:`probekit.patch.journal_v1`)."""
 
 _HEAD = struct.Struct("<IIB3x")
 _U64 = 1 << 64
 
 
 class Kind(IntEnum):
-    """What a record says. A number keeps its meaning in every format; 6 is used by format 1 only."""
+    """Numbers the kinds of records. A number keeps its meaning in every format; 6 is used by format 1 only."""
 
     HEADER = 1
     EDITS = 2
@@ -68,14 +69,16 @@ class Kind(IntEnum):
 
 
 class RecordError(ValueError):
-    """A record that is not what its kind demands."""
+    """A record cannot be read, or does not fit the records before it."""
 
 
 class Record(NamedTuple):
     """One record as bytes."""
 
     kind: int
+    """One of :class:`Kind`, or a number that this version does not know."""
     payload: bytes
+    """The record's contents without its head."""
 
 
 class Records(NamedTuple):
@@ -84,10 +87,11 @@ class Records(NamedTuple):
     magic: bytes
     """:data:`MAGIC` or :data:`MAGIC_V1`."""
     records: list[Record]
+    """All whole records, in order."""
     torn: bool
     """Whether the last record was incomplete, and is left out."""
     size: int
-    """Bytes of the magic and the whole records: where a torn tail begins."""
+    """Bytes of the magic and the whole records. A torn record begins there."""
 
 
 def encode_record(kind: Kind, payload: bytes) -> bytes:
@@ -99,16 +103,16 @@ def encode_record(kind: Kind, payload: bytes) -> bytes:
 def read_records(data: bytes) -> Records:
     """Return all records of a file's bytes.
 
-    Zeros to the end are room that was kept for records. A last record that is
-    incomplete or wrong was being written when the process died. A wrong one
-    with more after it is damage: :class:`RecordError`.
+    Zeros up to the end are room that was reserved for records. When the last record is
+    incomplete or its checksum is wrong, the process died while writing it. A wrong
+    checksum with more records after it raises :class:`RecordError`.
     """
     magic = data[: len(MAGIC)]
     if magic not in (MAGIC, MAGIC_V1):
         raise RecordError("it does not begin like a journal")
     records: list[Record] = []
     offset = len(MAGIC)
-    written = len(data.rstrip(b"\0"))  # of the last record, trailing zeros of its own aside
+    written = len(data.rstrip(b"\0"))  # the end of the last record, or a little before when it ends with zeros
     while offset < written:
         start = offset + _HEAD.size
         if start > len(data):
@@ -127,7 +131,7 @@ def read_records(data: bytes) -> Records:
 
 
 def first_record(data: bytes) -> Record:
-    """Return the first record of a file that ``data`` begins, whatever comes after it."""
+    """Return the first record of a file. ``data``: the file's first bytes. Raises :class:`RecordError`."""
     at = len(MAGIC)
     size = _HEAD.unpack_from(data, at)[0] if len(data) >= at + _HEAD.size else 0
     found = read_records(data[: at + _HEAD.size + size])
@@ -137,7 +141,7 @@ def first_record(data: bytes) -> Record:
 
 
 def encode_edits(edits: Sequence[Edit]) -> bytes:
-    """Pack u32 count, u64 addresses, u16 sizes, the old bytes one after another, the new bytes likewise."""
+    """Pack edits: u32 count, u64 addresses, u16 sizes, all old bytes, all new bytes."""
     count = len(edits)
     sizes = [len(edit.old) for edit in edits]
     return b"".join(
@@ -150,12 +154,15 @@ def encode_edits(edits: Sequence[Edit]) -> bytes:
 
 
 def edits_size(windows: Sequence[bytes]) -> int:
-    """Return the bytes of the record of edits that replace these ``windows``."""
+    """Return how many bytes the record of edits takes that replace these ``windows``."""
     return _HEAD.size + 4 + sum(10 + 2 * len(old) for old in windows)
 
 
 def decode_edits(payload: bytes) -> tuple[Edit, ...]:
-    """Unpack what :func:`encode_edits` packed. No edit is empty, and none overlaps another."""
+    """Unpack what :func:`encode_edits` packed.
+
+    Raises :class:`RecordError` for bytes that do not add up, and for empty or overlapping edits.
+    """
     if len(payload) < 4:
         raise RecordError("edits without a count")
     (count,) = struct.unpack_from("<I", payload)

@@ -1,8 +1,8 @@
-"""What a journal says is in the guest: the replay of its records, and loading a journal that another process left.
+"""Replay a journal's records to find what is in the guest, and load a journal that another process left.
 
-The effect of a guest call on our memory and registrations follows from its purpose
-and from what it returned. It counts from the record of its return on: the process may
-have died before it could say more.
+What a guest call did to our memory and registrations follows from its purpose and
+from what it returned. It takes effect in the replay with the record of its return,
+because the process may have died before it wrote another record.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from probekit.errors import JournalError
-from probekit.guest.calls import Allocate, Free, GuestCall, HoldModule, ReleaseModule, RemoveHook, is_pointer
+from probekit.guest.calls import Allocate, Free, GetModule, GuestCall, PutModule, RemoveListEntry, is_pointer
 from probekit.guest.linux import Allocation
 from probekit.patch import journal_payloads as payloads
 from probekit.patch.edits import Edit
@@ -40,16 +40,19 @@ class Batch(NamedTuple):
     """Edits that were journaled together."""
 
     number: int
-    """Counted from 0 in each journal."""
+    """The batch's number in its journal, from 0."""
     edits: tuple[Edit, ...]
+    """The edits, in the order in which they were given."""
 
 
 @record
 class JournalState:
-    """What a journal says is in the guest."""
+    """Holds what a journal says is in the guest."""
 
     path: Path
+    """Where the journal was read from; ``Path()`` for one that was in no file."""
     header: JournalHeader
+    """Which guest, kernel and host process the journal is of."""
     records: tuple[Record, ...]
     """All whole records, in format 2 whatever format the file has."""
     batches: tuple[Batch, ...]
@@ -57,32 +60,37 @@ class JournalState:
     allocations: tuple[Allocation, ...]
     """Guest memory not freed, oldest first."""
     registrations: tuple[Registration, ...]
-    """About to be made, or made, and not taken back; oldest first."""
+    """Registrations that were made or about to be made, and not taken back; oldest first."""
     calls: tuple[GuestCall, ...]
-    """Guest calls whose task was not given back, oldest first. All but the last were given up by their process."""
+    """Guest calls whose task was not given back, oldest first. The process gave up waiting for all but the last."""
     table: int | None
     """Address of the recovery table's header; None when there is none."""
     notes: tuple[str, ...]
-    """For people only."""
+    """Notes for people, oldest first."""
     torn: bool
-    """Whether the last record was incomplete, and is ignored."""
+    """Whether the last record was incomplete and was left out."""
 
 
 class Replay:
-    """What is in the guest after the records so far. Each method takes what one kind of record says.
+    """Keeps what is in the guest after the records so far. Each method takes the contents of one kind of record.
 
-    The process that writes a journal keeps one as well: what it knows of the guest is what the journal says.
+    The process that writes a journal feeds one with the same records, so that it knows exactly what the journal says.
     """
 
     def __init__(self) -> None:
         """Begin with a guest that has nothing of ours."""
         self.batches: dict[int, tuple[Edit, ...]] = {}
+        """Edits not reverted, by the batch's number."""
         self.allocations: dict[int, Allocation] = {}
+        """Guest memory not freed, by its address."""
         self.registrations: dict[Registration, None] = {}
+        """Registrations not taken back, oldest first; the keys are an ordered set."""
         self.calls: dict[int, GuestCall] = {}
         """Guest calls whose task was not given back, by their ``rsp``."""
         self.table: int | None = None
+        """Address of the recovery table's header; None when there is none."""
         self.notes: list[str] = []
+        """Notes for people, oldest first."""
         self._next_batch = 0
 
     @property
@@ -96,17 +104,17 @@ class Replay:
         self._next_batch += 1
 
     def reverted(self, batch: int) -> None:
-        """Take the number of a batch that is undone."""
+        """Take the number of a batch that is undone. Raises :class:`RecordError` for a number not given yet."""
         if batch >= self._next_batch:
             raise RecordError(f"batch {batch} is undone and was never made")
         self.batches.pop(batch, None)
 
     def allocated(self, memory: Allocation) -> None:
-        """Take memory that is ours; it may be known from its guest call already."""
+        """Take memory that was allocated for us; the replay of its guest call may have added it already."""
         self.allocations[memory.addr] = memory
 
     def freed(self, addr: int) -> None:
-        """Take the address of memory that is freed; that may be known from its guest call already."""
+        """Take the address of memory that was freed; the replay of its guest call may have removed it already."""
         self.allocations.pop(addr, None)
 
     def registered(self, items: Sequence[Registration]) -> None:
@@ -114,20 +122,23 @@ class Replay:
         self.registrations.update(dict.fromkeys(items))
 
     def unregistered(self, items: Sequence[Registration]) -> None:
-        """Take registrations that are gone, or were never made."""
+        """Take registrations that were taken back, or were never made."""
         for item in items:
             self.registrations.pop(item, None)
 
     def call_started(self, call: GuestCall) -> None:
         """Take a guest call that is about to be made.
 
-        An earlier one with the same ``rsp`` is over: its task could not have made this one from inside a call.
+        An earlier call with the same ``rsp`` has ended: that part of the stack was free again.
         """
         self.calls.pop(call.rsp, None)
         self.calls[call.rsp] = call
 
     def call_returned(self, result: CallResult) -> None:
-        """Take what a guest call returned, which tells what it did."""
+        """Take what a guest call returned, and do to this replay what the call did in the guest.
+
+        Raises :class:`RecordError` when no such call was started.
+        """
         call = self.calls.get(result.rsp)
         if call is None:
             raise RecordError(f"no guest call returns to the stack at {result.rsp:#x}")
@@ -137,15 +148,15 @@ class Replay:
                 self.allocations.setdefault(value, Allocation(kind, value, size))
             case Free(addr):
                 self.allocations.pop(addr, None)
-            case HoldModule(module) if value & 0xFF:  # bool try_module_get()
+            case GetModule(module) if value & 0xFF:  # bool try_module_get()
                 self.registrations.setdefault(Registration(MODULE, (module,)))
-            case ReleaseModule(module):
+            case PutModule(module):
                 self.registrations.pop(Registration(MODULE, (module,)), None)
-            case RemoveHook(kind, addr):
+            case RemoveListEntry(kind, addr):
                 self.registrations.pop(Registration(kind, (addr,)), None)
 
     def call_done(self, rsp: int) -> None:
-        """Take the ``rsp`` of a call whose task is given back."""
+        """Take the ``rsp`` of a call whose task is given back. Raises :class:`RecordError` for an unknown one."""
         if self.calls.pop(rsp, None) is None:
             raise RecordError(f"no guest call returns to the stack at {rsp:#x}")
 
@@ -154,7 +165,7 @@ class Replay:
         self.table = addr
 
     def table_wiped(self) -> None:
-        """The header is about to be wiped."""
+        """Note that the recovery table's header is about to be wiped."""
         self.table = None
 
     def note(self, text: str) -> None:
@@ -162,7 +173,7 @@ class Replay:
         self.notes.append(text)
 
     def take(self, item: Record) -> None:
-        """Take a record of format 2 as bytes. Raises :class:`RecordError`."""
+        """Decode a record of format 2 and take its contents. Raises :class:`RecordError`."""
         step = _STEPS.get(item.kind)
         if step is None:
             raise RecordError(f"a record of unknown kind {item.kind}")
@@ -191,7 +202,7 @@ _STEPS: Mapping[int, Callable[[Replay, bytes], None]] = {
 
 
 def load_header(path: Path) -> JournalHeader:
-    """Read only whose journal it is. Raises :class:`JournalError` as :func:`load` does."""
+    """Read a journal's header only. Raises :class:`JournalError` as :func:`load` does."""
     try:
         with path.open("rb") as stream:
             kind, payload = first_record(stream.read(_HEADER_LIMIT))
@@ -204,12 +215,12 @@ def load_header(path: Path) -> JournalHeader:
         raise JournalError(
             f"{path} is no journal that can be trusted: {error}",
             path=str(path),
-            hint="move the file away, then `probekit recover` finds what it spoke of in the guest itself",
+            hint="move the file away, then `probekit recover` searches the guest's memory for a copy of the journal",
         ) from error
 
 
 def load(path: Path) -> JournalState:
-    """Read a journal that another process left. Raises :class:`JournalError` for what is no journal, or is damaged."""
+    """Read and replay a journal that another process left. Raises :class:`JournalError` for a file that is none."""
     try:
         if path.stat().st_size > _MAX_FILE:
             raise JournalError(f"{path} is too large to be a journal", path=str(path))
@@ -220,7 +231,7 @@ def load(path: Path) -> JournalState:
 
 
 def parse(data: bytes, path: Path = Path()) -> JournalState:
-    """Return what a journal's bytes say. ``path``: where they are from. Raises :class:`JournalError`."""
+    """Replay the bytes of a journal. ``path``: the file that they are from. Raises :class:`JournalError`."""
     try:
         found = read_records(data)
         records = found.records if found.magic != MAGIC_V1 else translate(found.records)

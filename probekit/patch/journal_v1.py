@@ -6,8 +6,9 @@ Format 1 described calls and the recovery table in notes::
     NOTE "returned: 0x0"                     before CALL_DONE
     NOTE "the recovery table is in the guest", "the recovery table is wiped"
 
-and its ALLOCATED had one field more. The magic tells the formats apart, so a note of
-format 2 that reads like one of these stays a note.
+and its ALLOCATED and CALL_STARTED had one field more each (``detail``, ``raw``), which
+recovery never needed. The magic tells the formats apart, so a note of format 2 that reads
+like one of these stays a note.
 """
 
 from __future__ import annotations
@@ -62,27 +63,28 @@ _OPERANDS: Mapping[str, Sequence[Callable[[str], int | str]]] = {
     "hook": (_name, _number),
     "unhook": (_name, _number),
 }
-"""What followed each purpose's name in a note."""
+"""How the words after each purpose's name in a note are read."""
 
 
 def translate(records: Iterable[Record]) -> list[Record]:
-    """Return the same journal in records of format 2. Raises :class:`RecordError`."""
+    """Return records of format 2 that say the same as ``records``. Raises :class:`RecordError`."""
     translator = _Translator()
     return [new for old in records for new in translator.take(old)]
 
 
 class _Translator:
-    """Remembers what the notes so far say of the records that follow them."""
+    """Translates one record after another, and remembers what notes said about the records after them."""
 
     def __init__(self) -> None:
         self._purpose: list[int | str] = ["other"]
+        """Purpose of the next call, by its note."""
         self._rsp: int | None = None
-        """Of the last call."""
+        """The ``rsp`` of the last call."""
         self._code: int | None = None
         """Address of the executable memory, where the recovery table's header stood."""
 
     def take(self, old: Record) -> list[Record]:
-        """Return what one record says in format 2."""
+        """Return the records of format 2, perhaps none, that say what one record of format 1 says."""
         step = _STEPS.get(old.kind)
         return [old] if step is None else step(self, old.payload)
 
@@ -141,7 +143,7 @@ _STEPS: Mapping[int, Callable[[_Translator, bytes], list[Record]]] = {
     Kind.TABLE_WRITTEN: _Translator.refused,
     Kind.TABLE_WIPED: _Translator.refused,
 }
-"""Kinds that differ; all others are the same in both formats."""
+"""How each kind of record that differs is translated. All other kinds are the same in both formats."""
 
 
 def _purpose(text: str) -> list[int | str]:

@@ -2,15 +2,17 @@
 
     55             push rbp                 e9 ....        jmp stub
     48 89 e5       mov rbp, rsp       ->
-    41 54          push r12                 90             nop, which nothing reaches
+    41 54          push r12                 90             nop, which no CPU executes
 
     stub: body; push rbp; mov rbp, rsp; push r12; nop; nop; jmp back
 
-This is right only where execution never begins in the middle: no branch lands there, of the
-function itself (all of them must be known), of its cold part or of any other
-function; no static key and no exception fix-up leads there; no call returns there; and, at the
-moment of writing, no thread is there (``InsnSite.interior``). The host checks every processor and every task's stack
-for that.
+This is right only where execution never begins in the middle of these bytes:
+
+- no branch lands there, whether of the function itself (all of them must be known), of its cold part or of another
+  function, and no static key and no exception fix-up leads there
+- no call returns there
+- no thread is there (``InsnSite.interior``) when the jump is written: the host looks at every vCPU and every task's
+  stack
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ def side_entries(functions: Iterable[tuple[int, bytes]], starts: frozenset[int])
 
 
 def jump_window(found: FunctionInsns, offset: int, facts: TextFacts) -> InsnSite | str:
-    """Return the instruction at ``offset`` and as many after it as a jump needs, or why that cannot be."""
+    """Return the instruction at ``offset`` with as many after it as a jump needs, or why they cannot be replaced."""
     if facts.side_entries is None or not found.jumps_known:
         return "not every jump that may land there is known"
     run: list[InsnSite] = []
@@ -68,5 +70,5 @@ def jump_window(found: FunctionInsns, offset: int, facts: TextFacts) -> InsnSite
 
 
 def as_trap(site: InsnSite) -> InsnSite:
-    """Return the same probe by INT3 at its first instruction alone."""
+    """Return the site for INT3 at the first instruction of ``site`` alone."""
     return InsnSite(site.addr, site.old[: site.first_size or len(site.old)], site.func_addr, True)

@@ -1,8 +1,8 @@
 """Merge small writes that lie close together into few large ones.
 
 A packet to the stub costs more than the bytes in it. While the machine is
-stopped nothing else writes, so the bytes between two writes may be written
-again as they were just read::
+stopped nothing else writes. So the bytes between two writes are read, and
+written back unchanged with them::
 
     0x10: 01    0x30: 01     ->    0x10: 01 .. .. .. 01
 """
@@ -21,9 +21,10 @@ _MAX_RUN = 4096  # bytes of a merged write
 
 
 class MergedWrites:
-    """A :class:`probekit.patch.edits.TextMemory` over another one, for a stopped machine."""
+    """A :class:`probekit.patch.edits.TextMemory` that writes through another one. The machine must be stopped."""
 
     def __init__(self, text: TextMemory) -> None:
+        """Read and write through ``text``."""
         self._text = text
 
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
@@ -31,7 +32,10 @@ class MergedWrites:
         return self._text.read_many(ranges)
 
     def write_many(self, edits: Iterable[tuple[int, bytes]]) -> None:
-        """Write ``(addr, data)``. Raises :class:`MemoryAccessError` before any write when a run is unreadable."""
+        """Write ``(addr, data)`` pairs, sorted by address.
+
+        Raises :class:`MemoryAccessError` before any write when the bytes between two writes cannot be read.
+        """
         runs = _runs(sorted(edits))
         copies = self._text.read_many([(start, end - start) for start, end, _ in runs])
         whole: list[tuple[int, bytes]] = []
@@ -46,7 +50,7 @@ class MergedWrites:
 
 
 def _runs(edits: Sequence[tuple[int, bytes]]) -> list[tuple[int, int, list[tuple[int, bytes]]]]:
-    """Return ``(start, end, members)`` of every run of neighbours."""
+    """Return ``(start, end, writes)`` of every range that is written at once."""
     runs: list[tuple[int, int, list[tuple[int, bytes]]]] = []
     for addr, data in edits:
         end = addr + len(data)

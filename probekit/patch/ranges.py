@@ -18,7 +18,9 @@ class Ranges:
     """Half-open ``[start, end)`` ranges, sorted and merged."""
 
     starts: tuple[int, ...]
+    """First address of each range."""
     ends: tuple[int, ...]
+    """The address after each range."""
 
     @classmethod
     def of(cls, ranges: Iterable[tuple[int, int]]) -> Ranges:

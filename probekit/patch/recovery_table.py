@@ -1,19 +1,19 @@
-"""The recovery table: the undo journal's own bytes, kept in guest memory.
+"""Write and read the header of the recovery table, a copy of the undo journal's bytes in guest memory.
 
-A host may lose its disk, or another host may come to the guest. So the first
-bytes of our executable memory say where in the guest a copy of the journal is,
-as it was before the first site was patched::
+It is for a host that has lost its disk, and for another host. The first bytes of
+our executable memory say where in the guest the copy is. It shows the journal as
+it was before the first site was patched::
 
     magic   16 bytes
-    addr    u64         of the journal's bytes, a kernel virtual address
-    size    u32         of them
-    crc     u32         CRC-32 of them
+    addr    u64         where the journal's bytes begin, a kernel virtual address
+    size    u32         how many bytes it has
+    crc     u32         their CRC-32
     zero    32 bytes
 
-Executable memory lies where the kernel keeps its modules, a small range whose
-page tables are quickly walked, and always begins a page. The magic is wiped
-before the memory is given back. A guest may forge a table: all that can do is
-to have bytes of its own changed, and only those that it names itself.
+Executable memory begins at a page, in the range where the kernel keeps its
+modules. That range is small, so a search of all its pages is quick. The magic is
+wiped before the memory is given back. A guest may forge a table; then only bytes
+of the guest itself are changed, and only those that its table names.
 """
 
 from __future__ import annotations
@@ -26,30 +26,36 @@ __all__ = ("HEADER_SIZE", "MAX_TABLE", "NO_HEADER", "Header", "header", "read_he
 
 _HEAD = struct.Struct("<16sQII32x")
 HEADER_SIZE = _HEAD.size
+"""Bytes of the header."""
 MAX_TABLE = 1 << 26
+"""The most bytes that a table may have."""
 NO_HEADER = bytes(HEADER_SIZE)
+"""What is written over the header to wipe it."""
 _MAGIC = bytes.fromhex("9e 70 72 6f 62 65 6b 69 74 20 74 61 62 6c 65 01".replace(" ", ""))
 
 
 class Header(NamedTuple):
-    """Where the table is. ``addr``: a kernel virtual address; ``size``: bytes."""
+    """Says where the table is."""
 
     addr: int
+    """Kernel virtual address of the journal's bytes."""
     size: int
+    """How many bytes there are."""
     crc: int
+    """CRC-32 of the bytes."""
 
     def fits(self, data: bytes) -> bool:
-        """Whether ``data`` is the table that was written."""
+        """Tell whether ``data`` is the table that was written."""
         return len(data) == self.size and zlib.crc32(data) == self.crc
 
 
 def header(addr: int, data: bytes) -> bytes:
-    """The first bytes of executable memory whose table ``data`` is at ``addr``."""
+    """Return the header for the table ``data`` at ``addr``: the first bytes of our executable memory."""
     return _HEAD.pack(_MAGIC, addr, len(data), zlib.crc32(data))
 
 
 def read_header(page: bytes) -> Header | None:
-    """The header at the start of a page, or None for any other bytes. Nothing in it is to be trusted."""
+    """Return the header at the start of a page, or None for any other bytes. It may be forged."""
     if len(page) < HEADER_SIZE or not page.startswith(_MAGIC):
         return None
     _, addr, size, crc = _HEAD.unpack_from(page)

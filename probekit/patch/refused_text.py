@@ -1,4 +1,7 @@
-"""Look up by bisection why text must not be probed by a trap.
+"""Look up by bisection which functions must not get INT3 or an instruction probe, and why.
+
+:func:`probekit.enabling.text_facts.refused_text` fills it: the ranges that the kernel itself refuses
+(:mod:`probekit.kernel.exclusions`), the path of INT3 and the handlers of NMIs.
 
 r = RefusedText.of([(0x10, 0x20, "noinstr"), (0x18, 0x28, "NOKPROBE")])
 r.reason(0x19)  ->  "noinstr"        r.reason(0x28)  ->  None
@@ -15,15 +18,18 @@ __all__ = ("NO_REFUSED", "RefusedText")
 
 @dataclass(frozen=True, slots=True)
 class RefusedText:
-    """Half-open ranges, each with a reason, sorted and without overlaps. Where two overlap, the first one wins."""
+    """Sorted ranges of text that do not overlap, each with a reason. The three tuples are equally long."""
 
     starts: tuple[int, ...]
+    """First address of each range."""
     ends: tuple[int, ...]
+    """The address after each range."""
     reasons: tuple[str, ...]
+    """Why each range is refused."""
 
     @classmethod
     def of(cls, ranges: Iterable[tuple[int, int, str]]) -> RefusedText:
-        """Sort ``(start, end, reason)``, cut overlaps, and drop empty ranges."""
+        """Sort ``(start, end, reason)`` and drop empty ranges. Where two overlap, the one that begins first wins."""
         kept: list[tuple[int, int, str]] = []
         for start, end, reason in sorted(ranges):
             begin = max(start, kept[-1][1]) if kept else start
@@ -32,7 +38,7 @@ class RefusedText:
         return cls(tuple(k[0] for k in kept), tuple(k[1] for k in kept), tuple(k[2] for k in kept))
 
     def reason(self, addr: int) -> str | None:
-        """Return why nothing may be probed at ``addr``, or None."""
+        """Return why a probe at ``addr`` is refused, or None."""
         at = bisect_right(self.starts, addr) - 1
         return self.reasons[at] if at >= 0 and addr < self.ends[at] else None
 

@@ -9,12 +9,14 @@ instruction, and after it only bytes that are never executed. ::
     thunk   e9 xx xx xx xx            jmp __x86_return_thunk     a ret too
     tail    e9 xx xx xx xx            jmp other_function
     cond    0f 8x xx xx xx xx         jcc other_function
-    jmp *   ff e0 cc 90 90            jmp rax; int3; nop x 2     a tail call through a pointer
+    jmp *   ff e0 cc 90 90            jmp rax; int3; nop x 2     a tail jump through a pointer
 
 Where a guest can take our INT3 (``TextFacts.trapping``), an exit that has no room for a
 jump is a site as well: its window is the instruction alone, and its first byte becomes INT3.
 
-:mod:`probekit.patch.exits` finds the sites at exits, :mod:`probekit.patch.insn_sites` those at instructions.
+:mod:`probekit.patch.find_exits` finds the sites at exits and tells their kinds, :mod:`probekit.patch.insn_sites` finds
+those at instructions, and :mod:`probekit.patch.detours` builds what replaces each kind. A place that is refused is a
+:class:`SiteRefusal`, an entry of ``FunctionExits.unprobeable`` or one of ``FunctionInsns.refused``.
 """
 
 from __future__ import annotations
@@ -62,29 +64,32 @@ REWRITTEN_BY_GUEST = "the guest itself rewrites this place (a static key or stat
 
 
 class EntrySite(NamedTuple):
-    """The pad at a function's entry.
+    """The 5-byte nop (ftrace's pad) at a function's entry.
 
     Sites are tuples and not dataclasses because a script may need 90,000 of them.
     """
 
     addr: int
-    """The address of the nop itself, 4 bytes into the function after an endbr64."""
+    """Address of the nop: the function's start, or 4 bytes after it where an endbr64 comes first."""
     old: bytes
-    """The window."""
+    """The bytes of the window."""
     func_addr: int
+    """Address of the function."""
 
 
 class ExitSite(NamedTuple):
     """One way out of a function."""
 
     addr: int
+    """Address of the instruction."""
     old: bytes
-    """The window; its first ``insn_size`` bytes are the instruction."""
+    """The bytes of the window; its first ``insn_size`` bytes are the instruction."""
     func_addr: int
+    """Address of the function."""
     kind: ExitKind
-    """Only at ``ret`` and ``return_thunk`` does RAX hold what the function returns."""
+    """How it leaves. Only at ``ret`` and ``return_thunk`` does RAX hold what the function returns."""
     insn_size: int
-    """Bytes."""
+    """Bytes of the instruction."""
     target: int | None
     """The address that a direct jump leads to, else None."""
 
@@ -93,9 +98,11 @@ class InsnSite(NamedTuple):
     """An instruction of a function, or several under one jump."""
 
     addr: int
+    """Address of the first instruction."""
     old: bytes
-    """The bytes of all of them."""
+    """The bytes of all these instructions."""
     func_addr: int
+    """Address of the function."""
     trap: bool
     """Whether its first byte becomes INT3; otherwise there is room for a jump."""
     first_size: int = 0
@@ -103,11 +110,12 @@ class InsnSite(NamedTuple):
 
     @property
     def interior(self) -> range:
-        """The addresses at which no thread may be when the jump is written."""
+        """The addresses at which no thread may be when the jump is written; none for a single instruction."""
         return range(self.addr + 1, self.addr + len(self.old)) if self.first_size else range(0)
 
 
 Site = EntrySite | ExitSite | InsnSite
+"""A place in the guest's text that is patched."""
 
 
 def needs_trap(site: Site) -> bool:
@@ -116,26 +124,28 @@ def needs_trap(site: Site) -> bool:
 
 
 def may_need_trap(site: Site) -> bool:
-    """Tell whether a site may be patched with INT3, also because a thread may be in the bytes of its jump."""
+    """Tell whether a site is patched with INT3, or is if a thread is in the bytes of its jump."""
     return needs_trap(site) or (isinstance(site, InsnSite) and site.first_size > 0)
 
 
 @record
 class SiteRefusal:
-    """Why there is no site at an address."""
+    """Says why there is no site at an address."""
 
     addr: int
+    """Address of the function."""
     reason: str
-    """It reads well after a colon."""
+    """The reason, worded to stand after a colon."""
 
 
 @record
 class FunctionExits:
-    """All ways out of one function."""
+    """Lists all ways out of one function."""
 
     addr: int
-    """Of the function."""
+    """Address of the function."""
     sites: tuple[ExitSite, ...]
+    """The exits that can be patched."""
     unprobeable: tuple[tuple[int, str], ...]
     """(address, reason) of the exits that cannot be patched."""
 
@@ -152,7 +162,10 @@ class FunctionExits:
 
 @record
 class TextFacts:
-    """What is known of the kernel's text beyond one function's bytes. All is optional; with more, less is refused."""
+    """What is known of the kernel's text beyond one function's bytes. All fields are optional.
+
+    With more facts fewer places are refused.
+    """
 
     starts: frozenset[int] = frozenset()
     """Every function's address. A jump to one is a tail call; a jump to the middle of a function is refused."""
@@ -167,17 +180,17 @@ class TextFacts:
     pads: frozenset[int] | None = None
     """Addresses of all of ftrace's pads, or None. They tell a pad that is in use from code that begins with a call."""
     text: Ranges = NO_RANGES
-    """Where executable code of the kernel and its modules is; empty: not known."""
+    """Where executable code of the kernel and its modules is; empty when not known."""
     trapping: bool = False
     """Whether INT3 can be taken in this guest."""
     no_traps: str = ""
-    """Why INT3 cannot be taken, where that is known."""
+    """Why INT3 cannot be taken in this guest; empty when it can, or when the reason is not known."""
     refused: RefusedText = NO_REFUSED
-    """Where INT3 must not be put although it can be taken."""
+    """Functions that must not get INT3 or an instruction probe, although the guest can take INT3."""
     faulting: frozenset[int] = frozenset()
-    """Instructions with an exception-table entry."""
+    """Addresses of instructions with an exception-table entry."""
     fixups: bool = False
-    """Whether a copy of such an instruction can have an entry as well."""
+    """Whether probekit can add an exception-table entry for a copy of such an instruction."""
     branch_tracking: bool = False
     """Whether indirect calls must land on endbr64 (IBT)."""
     side_entries: tuple[int, ...] | None = None
@@ -193,8 +206,8 @@ NO_FACTS = TextFacts()
 def rewritten_size(code: bytes) -> int:
     """Return how many bytes the guest rewrites at a static key or static call with the live bytes ``code`` (2 or more).
 
-    A static key is as long as the jump that it becomes: 2 bytes near its target, 5 otherwise. Most of the places
-    that seem to overlap one are returns right after a short one.
+    A static key is as long as the jump that it becomes: 2 bytes near its target, 5 otherwise. Taking 5 bytes for each
+    would refuse many returns that stand right after a short one.
     """
     # eb rel8         jmp short
     # 66 90           xchg ax, ax: the 2-byte nop
@@ -215,6 +228,7 @@ def entry_site(addr: int, code: bytes, facts: TextFacts = NO_FACTS) -> EntrySite
 
 
 def _why_no_pad(pad: bytes) -> str:
+    """Return the reason for the bytes that stand where a pad could be."""
     if pad[:1] == b"\xe8":  # call rel32
         return f"site is already changed ({pad.hex(' ')}): the guest's own ftrace or kprobes"
     if pad[:1] == b"\xe9":  # jmp rel32

@@ -12,8 +12,8 @@ emulated, and the processor executes one element after the other::
     out: jmp to the next       e9 ....                the instruction after the original
 
 Between two elements an interrupt, a page fault or a debugger finds RCX, RSI and RDI as the hardware would have left
-them, and no element is done twice or skipped: elements may straddle pages, and pages may be missing. A single step
-executes one element; a vCPU whose trap is lost runs to the end and out.
+them, and no element is done twice or skipped, even when an element crosses a page or a page is missing. A vCPU that
+is not stopped after its single step runs the loop to its end and goes on after the original instruction.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from probekit.patch.sites import InsnSite, Site
 __all__ = ("STEP_SLOT_SIZE", "repeat_slot", "step_slot")
 
 STEP_SLOT_SIZE: Final = 64
-"""Bytes, enough for every slot."""
+"""Bytes of a slot's memory, enough for every slot."""
 
 _ADDRESS_SIZE: Final = 0x67
 _REPNE: Final = 0xF2
@@ -38,9 +38,9 @@ _COMPARES: Final = frozenset(("cmpsb", "cmpsw", "cmpsd", "cmpsq", "scasb", "scas
 
 
 def step_slot(site: Site, slot_addr: int) -> bytes:
-    """Return the code for ``slot_addr`` with which a vCPU does there what it would do at ``site``.
+    """Return code for ``slot_addr`` that does what the instruction at ``site`` does.
 
-    Of an instruction site it is only the first instruction: a breakpoint covers no more.
+    Of an instruction site only the first instruction is copied, because a breakpoint replaces no more.
     Raises :class:`probekit.isa.relocate.RelocateError`.
     """
     if isinstance(site, InsnSite):

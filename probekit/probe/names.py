@@ -20,11 +20,12 @@ _GLOB_CHARS = frozenset("*?[\\")
 
 
 class DescriptionError(ValueError):
-    """A probe description with more than four fields. ``text``: what was written."""
+    """A probe description with more than four fields."""
 
     def __init__(self, text: str) -> None:
         super().__init__(f"probe description has more than four fields: {text}")
-        self.text = text
+        self.text: str = text
+        """The description as it is written."""
 
 
 class ProbeName(NamedTuple):

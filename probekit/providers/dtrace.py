@@ -22,9 +22,9 @@ class DtraceProvider:
     name = "dtrace"
 
     def match(self, description: ProbeDescription) -> Iterator[Probe]:
-        """See :class:`probekit.providers.api.Provider`."""
+        """Yield every probe that the description names, in ID order."""
         return (probe for probe in _PROBES if description.matches(probe.name))
 
     def by_id(self, probe_id: int) -> Probe | None:
-        """See :class:`probekit.providers.api.Provider`."""
+        """Return the probe with this ID, or None."""
         return next((probe for probe in _PROBES if probe.id == probe_id), None)

@@ -113,7 +113,7 @@ class FbtProvider:
         return self._table
 
     def match(self, description: ProbeDescription) -> Iterator[Probe]:
-        """See :class:`probekit.providers.api.Provider`."""
+        """Yield every probe that the description names, in ID order."""
         if description.probe_id is not None:
             return
         kinds = [(kind_index, kind) for kind_index, kind in enumerate(_KINDS) if _fits(description.name, kind)]
@@ -128,7 +128,7 @@ class FbtProvider:
                 yield Probe(first_id + kind_index, name, kind, function)
 
     def by_id(self, probe_id: int) -> Probe | None:
-        """See :class:`probekit.providers.api.Provider`."""
+        """Return the probe with this ID, or None."""
         index, kind_index = divmod(probe_id - self._first_id, 2)
         if not 0 <= index < len(self._table):
             return None

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from probekit.errors import SymbolError, TargetError
 from probekit.guest.memory import PauseClock
-from probekit.guest.ramtext import RamText
+from probekit.guest.ram_reader import RamReader
 from probekit.kernel.kernel import Kernel
 from probekit.kernel.markers import KERNEL_MARKERS, MARKER_SYMBOL, Marker
 from probekit.kernel.memory import KernelMemory
@@ -42,7 +42,7 @@ class LiveMemory:
 
     clock: PauseClock
     """Pauses the guest."""
-    ram: RamText | None
+    ram: RamReader | None
     """Reads kernel memory while the guest runs, where its RAM is a shared file."""
 
     def read(self, find: Callable[[KernelMemory | None], _Found]) -> _Found:
@@ -83,7 +83,7 @@ class GuestMarkers:
         self._memory = memory
 
     @cached_property
-    def likely(self) -> bool:
+    def may_exist(self) -> bool:
         """Whether the kernel has a section of markers, or a module a variable with the name of one."""
         symbols = self._kernel.symbols
         return symbols.addr(KERNEL_MARKERS) is not None or symbols.in_modules(MARKER_SYMBOL)

@@ -49,7 +49,7 @@ class KinstProvider:
         self._made: dict[tuple[int, int], Probe] = {}
 
     def match(self, description: ProbeDescription) -> Iterator[Probe]:
-        """See :class:`probekit.providers.api.Provider`.
+        """Yield every probe that the description names, in ID order.
 
         Raises :class:`ProbekitError` for a description that names more than :data:`MAX_PROBES` instructions.
         """
@@ -76,7 +76,7 @@ class KinstProvider:
                     yield self._probe(index, addr - start)
 
     def by_id(self, probe_id: int) -> Probe | None:
-        """See :class:`probekit.providers.api.Provider`. Only probes that a description has named are found."""
+        """Return the probe with this ID, or None. Only probes that a description has named are found."""
         return self._probes.get(probe_id)
 
     def _probe(self, index: int, offset: int) -> Probe:

@@ -21,7 +21,7 @@ class Markers(Protocol):
     """A guest's markers."""
 
     @property
-    def likely(self) -> bool:
+    def may_exist(self) -> bool:
         """Whether the guest seems to have some, by its symbols alone."""
         ...
 
@@ -33,7 +33,7 @@ class Markers(Protocol):
 class MarkerProvider:
     """Publishes a guest's markers.
 
-    The guest is searched when a description names this provider, or any provider and markers are likely.
+    The guest is searched when a description names this provider, or any provider and markers may exist.
     """
 
     name = "marker"
@@ -45,18 +45,18 @@ class MarkerProvider:
         self._searched = False
 
     def match(self, description: ProbeDescription) -> Iterator[Probe]:
-        """See :class:`probekit.providers.api.Provider`."""
+        """Yield every probe that the description names, in ID order."""
         if description.probe_id is not None:
             return
         if description.provider:
             if glob_regex(description.provider).fullmatch(self.name) is None:
                 return
-        elif not self._markers.likely:
+        elif not self._markers.may_exist:
             return
         yield from (probe for probe in self._probes if description.matches(probe.name))
 
     def by_id(self, probe_id: int) -> Probe | None:
-        """See :class:`probekit.providers.api.Provider`."""
+        """Return the probe with this ID, or None."""
         return next((probe for probe in self._probes if probe.id == probe_id), None) if self._searched else None
 
     @cached_property

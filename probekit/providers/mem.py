@@ -43,11 +43,12 @@ class KernelVariable(NamedTuple):
 
 
 class MemError(ProbekitError):
-    """A range that cannot be watched. ``range_text``: as the description has it."""
+    """A range that cannot be watched."""
 
     def __init__(self, range_text: str, why: str, *, hint: str = "") -> None:
         super().__init__(f"mem::{range_text}: {why}", hint=hint)
         self.range_text = range_text
+        """The range as the description has it."""
 
 
 class MemProvider:
@@ -65,13 +66,16 @@ class MemProvider:
         self._probes: list[Probe] = []
 
     def match(self, description: ProbeDescription) -> Iterator[Probe]:
-        """See :class:`probekit.providers.api.Provider`. Raises :class:`MemError` for a range that makes no sense."""
+        """Yield every probe that the description names, in ID order. One that names a range in full makes its probes.
+
+        Raises :class:`MemError` for a range that makes no sense.
+        """
         if description.provider == self.name and description.function and not is_glob(description.function):
             self._make(description)
         return (probe for probe in list(self._probes) if description.matches(probe.name))
 
     def by_id(self, probe_id: int) -> Probe | None:
-        """See :class:`probekit.providers.api.Provider`."""
+        """Return the probe with this ID, or None."""
         return next((probe for probe in self._probes if probe.id == probe_id), None)
 
     def _make(self, description: ProbeDescription) -> None:

@@ -65,7 +65,10 @@ class ProfileProvider:
             self._make(name)
 
     def match(self, description: ProbeDescription) -> Iterator[Probe]:
-        """See :class:`probekit.providers.api.Provider`. A plain ``tick-N`` or ``profile-N`` makes the probe."""
+        """Yield every probe that the description names, in ID order.
+
+        A ``tick-N`` or ``profile-N`` without wildcards makes its probe.
+        """
         if (
             not is_glob(description.name)
             and all(p.name.name != description.name for p in self._probes)
@@ -80,5 +83,5 @@ class ProfileProvider:
             self._probes.append(Probe(next(self._ids), ProbeName(self.name, "", "", name), "tick", period_ns=period))
 
     def by_id(self, probe_id: int) -> Probe | None:
-        """See :class:`probekit.providers.api.Provider`."""
+        """Return the probe with this ID, or None."""
         return next((probe for probe in self._probes if probe.id == probe_id), None)

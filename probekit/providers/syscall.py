@@ -37,7 +37,7 @@ class SyscallProvider:
         return self._first_id + len(_KINDS) * _MAX_SYSCALLS
 
     def match(self, description: ProbeDescription) -> Iterator[Probe]:
-        """See :class:`probekit.providers.api.Provider`."""
+        """Yield every probe that the description names, in ID order."""
         if description.probe_id is not None:
             return
         # Nearly all descriptions name another provider, or a probe that system calls do not have.
@@ -48,7 +48,7 @@ class SyscallProvider:
         yield from (probe for probe in self._probes if description.matches(probe.name))
 
     def by_id(self, probe_id: int) -> Probe | None:
-        """See :class:`probekit.providers.api.Provider`."""
+        """Return the probe with this ID, or None."""
         index = probe_id - self._first_id
         if not 0 <= index < self.end_id - self._first_id:
             return None

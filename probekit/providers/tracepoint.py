@@ -53,7 +53,7 @@ class TracepointProvider:
         return self._first_id + self._tracepoints.count
 
     def match(self, description: ProbeDescription) -> Iterator[Probe]:
-        """See :class:`probekit.providers.api.Provider`."""
+        """Yield every probe that the description names, in ID order."""
         if description.probe_id is not None or description.function or not self._tracepoints.count:
             return
         if description.provider and glob_regex(description.provider).fullmatch(self.name) is None:
@@ -63,7 +63,7 @@ class TracepointProvider:
         yield from (probe for probe in self._probes if probe.name.name and description.matches(probe.name))
 
     def by_id(self, probe_id: int) -> Probe | None:
-        """See :class:`probekit.providers.api.Provider`."""
+        """Return the probe with this ID, or None."""
         if not self._first_id <= probe_id < self.end_id:
             return None
         probe = self._probes[probe_id - self._first_id]
@@ -71,7 +71,7 @@ class TracepointProvider:
 
     @cached_property
     def _probes(self) -> tuple[Probe, ...]:
-        """In the kernel's order, so that IDs do not change while it runs."""
+        """Make the probes, in the kernel's order, so that IDs do not change while it runs."""
         return tuple(
             Probe(
                 self._first_id + index,

@@ -1,34 +1,33 @@
-"""Attach to a guest, run programs on it, leave it as it was.
+"""Attach to a guest, run programs on it, and restore it.
 
 Attaching:
 
 - ``api``             what ``import probekit`` offers
-- ``attach``          from a target string to an :class:`~probekit.session.attach.Attachment`
+- ``attach``          turns a target string into an :class:`~probekit.session.attach.Attachment`
 - ``opening``         connects, and finds out whether the guest runs or somebody has paused it
-- ``lock``            one probekit per guest
-- ``guest_types``     types, symbols and prototypes of the guest's kernel, for the compiler
-
-- ``identity``        which guest is meant, and which boot of it
+- ``lock``            allows one probekit per guest
+- ``identity``        names a guest, and one boot of it
+- ``guest_types``     tells the compiler types, symbols and prototypes of the guest's kernel
 
 One run of a program, from BEGIN to the last aggregation:
 
-- ``options``         runtime options, one table
-- ``checks``          what must hold of a program before anything is done for it
-- ``unsupported``     refuses by name what an engine does not have
-- ``run``             the order of a run: start, the loop that drains, restoring, the end
-- ``run_state``       what the parts of a run share: exit status, end of tracing, where output goes
-- ``guest_tracing``   the probes in the guest: find their sites, enable, drain, restore
+- ``options``         has the table of runtime options
+- ``checks``          refuses a program that cannot run, before the guest is changed
+- ``engine_support``  refuses a program that uses something its engine does not have, and names that
+- ``run``             has the order of a run: start, the loop that drains, restoring, the end
+- ``run_state``       holds what the parts of a run share: exit status, end of tracing, where output goes
+- ``guest_tracing``   serves the probes in the guest: finds their sites, enables, drains, restores
 - ``engine_factory``  makes the engine that a run asks for
-- ``host_tracing``    the probes that fire on the host: BEGIN, END, ERROR, tick-N and profile-N
-- ``sampling``        ``profile-N``: what each CPU is doing when the timer fires
+- ``host_tracing``    serves the probes that fire on the host: BEGIN, END, ERROR, tick-N and profile-N
+- ``sampling``        reads what each CPU is doing when the timer of ``profile-N`` fires
 - ``event_stream``    turns the records of guest and host into events, and counts what was lost
-- ``overhead``        how much of the guest's CPU time a program takes, and its limit
-- ``signals``         SIGINT, SIGTERM and SIGHUP while a guest is attached
+- ``overhead``        measures how much of the guest's CPU time a program takes, and compares it with the limit
+- ``signals``         notes SIGINT, SIGTERM and SIGHUP; the run then ends, and the guest's memory is restored and freed
 
 After a probekit that was killed:
 
-- ``journal_log``     the undo journal on this machine's disk, for one guest
-- ``undo``            undoes what one journal says is in a guest
-- ``recover``         puts back what a killed probekit left in a guest
-- ``table_scan``      recovery tables that stand in a guest whose journal is elsewhere
+- ``journal_log``     writes and reads the undo journal of one guest, on this machine's disk
+- ``undo``            undoes everything that one journal lists
+- ``recover``         restores a guest that a killed probekit left changed
+- ``table_scan``      finds recovery tables in a guest whose journal is on another machine
 """

@@ -1,4 +1,8 @@
-"""The Python API: attach to a guest, run programs, read what they found as plain data. See docs/api.md."""
+"""Offers the Python API: attach to a guest, run programs, read their results as plain data. See docs/api.md.
+
+:class:`Guest` is a guest that probekit is attached to. :class:`vm.guest.Guest`, which only the tests use, is a virtual
+machine that they start.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,10 @@ __all__ = ("Guest", "attach")
 
 
 class Guest:
-    """An attached guest, made by :func:`attach`. A context manager; leaving it lets the guest go as it was."""
+    """Represents a running guest that probekit is attached to; :func:`attach` makes it.
+
+    It is a context manager. Leaving it detaches from the guest, which is then as it was.
+    """
 
     def __init__(self, attachment: Attachment) -> None:
         self._attachment = attachment
@@ -48,7 +55,7 @@ class Guest:
         return self._attachment.clock.longest
 
     def probes(self, description: str = "") -> Iterator[Probe]:
-        """Yield the probes that match a description, as ``-l`` lists them. Not each of them can be enabled.
+        """Yield the probes that match a description, as ``-l`` lists them. Some of them cannot be enabled.
 
         Raises :class:`probekit.probe.names.DescriptionError` for a malformed description.
         """
@@ -64,8 +71,8 @@ class Guest:
     ) -> Run:
         """Compile a script and match its probes. Nothing changes in the guest before :meth:`Run.events` is read.
 
-        ``args``: what ``$1``, ``$2`` ... stand for. ``options``: by name, as ``-x`` takes them. ``engine``: ``guest``
-        runs clauses in the guest, ``stop`` stops it at each firing.
+        ``args``: the values of ``$1``, ``$2`` ... ``options``: values by name, as ``-x`` takes them. ``engine``:
+        ``guest`` runs clauses in the guest, ``stop`` stops the guest at each firing.
         Raises :class:`probekit.lang.diagnostics.CompileError`, :class:`probekit.session.checks.NoMatchError`,
         :class:`probekit.session.options.OptionError`, and :class:`probekit.errors.ProbekitError` for a destructive
         action without the option ``destructive``.

@@ -1,4 +1,4 @@
-"""Attaches to a guest: from a target string to an :class:`Attachment` that programs can be run on."""
+"""Attaches to a guest: turns a target string into an :class:`Attachment`, on which programs can run."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from probekit.enabling.syscall_returns import SystemCalls
 from probekit.enabling.text_facts import gather_text
 from probekit.errors import GuestError, MemoryAccessError, ProbekitError, SymbolError
 from probekit.guest.facts import GuestFacts
+from probekit.guest.find_facts import find_guest_facts, is_emulated
 from probekit.guest.health import LivenessMonitor, check_events, check_status, has_panicked, panic_error
+from probekit.guest.kernel_text import KernelText
 from probekit.guest.linux import Allocation
 from probekit.guest.memory import DataMemory, PauseClock, RamData, StubData
-from probekit.guest.peek import KernelPeek
-from probekit.guest.ramtext import RamText
-from probekit.guest.spaces import AddressSpaces
+from probekit.guest.process_page_tables import ProcessPageTables
+from probekit.guest.ram_reader import RamReader
+from probekit.guest.safe_loads import SafeLoads
 from probekit.guest.stacks import GuestStacks
-from probekit.guest.survey import gather_guest, is_emulated
-from probekit.guest.text import KernelText
 from probekit.kernel.kernel import Kernel
 from probekit.kernel.memory import KernelMemory
 from probekit.kernel.open_kernel import open_kernel
@@ -52,21 +52,24 @@ __all__ = ("AttachOptions", "Attachment", "attach")
 _PAGE = 4096
 _LA57 = 1 << 12
 _TRIES = 3
-_MANY = 2000  # more functions than this are read as whole text sections
+_MAX_SINGLE_READS = 2000  # to read more functions than this, whole text sections are read
 
 
 class Attachment:
-    """An attached guest. It runs between operations. A context manager; leaving it lets the guest go."""
+    """Holds the connection to a guest, and everything that was found out about it.
+
+    The guest runs between operations. This is a context manager; leaving it detaches from the guest.
+    """
 
     def __init__(
         self, spec: str, target: Target, kernel: Kernel, lock: Lock, options: AttachOptions, qmp: Qmp | None = None
     ) -> None:
         self.spec = spec
-        """The target as given."""
+        """The target, as the user wrote it."""
         self.target = target
         self.kernel = kernel
         self.clock = PauseClock(target)
-        """Pauses the guest, and knows for how long it was paused."""
+        """Pauses the guest, and measures for how long it was paused."""
         self.interrupts = Interrupts()
         self.guest_cookie = boot_cookie(kernel)
         """Bytes that identify this boot of the guest."""
@@ -76,17 +79,17 @@ class Attachment:
         self.ram = self._open_ram()
         tables = kernel.address_space.page_table_root()
         image = range(kernel.base, kernel.find("_end") or kernel.base)
-        self._ram_text = RamText(self.ram, tables, image) if self.ram and tables else None
+        self._ram_text = RamReader(self.ram, tables, image) if self.ram and tables else None
         self.text = KernelText(target, kernel.address_space, kernel.symbol("init_task"), self._ram_text)
-        looking = self._caching_reader()
+        reader = self._caching_reader()
         levels = 5 if target.regs(target.vcpus()[0]).values.get("cr4", 0) & _LA57 else 4
-        # Kernel memory for clauses that are evaluated on the host.
-        self.peek = KernelPeek(kernel.address_space, self.clock, self._ram_spans, levels, looking)
+        self.safe_loads = SafeLoads(kernel.address_space, self.clock, self._ram_spans, levels, reader)
+        """Reads kernel memory for clauses that are evaluated on the host."""
         self._qmp = qmp
-        self.stacks = GuestStacks(kernel, self.peek)
+        self.stacks = GuestStacks(kernel, self.safe_loads)
         self._liveness = LivenessMonitor(self._ticks, self.same_boot, self.panicked, stopped_ticks=self._stopped_ticks)
         self.attach_pause = 0.0
-        """Seconds for which attaching stopped the guest."""
+        """How many seconds the guest was stopped for while we attached."""
 
     def __enter__(self) -> Attachment:
         return self
@@ -110,7 +113,7 @@ class Attachment:
 
     @cached_property
     def functions(self) -> FunctionTable:
-        """The functions of the guest's kernel, from its symbols. The guest runs meanwhile."""
+        """The functions of the guest's kernel, from its symbols. The guest runs while they are read."""
         return guest_functions(self.kernel)
 
     @cached_property
@@ -127,19 +130,19 @@ class Attachment:
 
     @cached_property
     def facts(self) -> GuestFacts:
-        """What the engines need; read at first use, in one pause."""
+        """What the engines need to know of the guest's kernel. Read at first use, in one pause."""
         with self.clock.paused():
-            return gather_guest(self.kernel, emulated=is_emulated(self.target))
+            return find_guest_facts(self.kernel, emulated=is_emulated(self.target))
 
     @cached_property
     def text_facts(self) -> TextFacts:
-        """What site analysis needs; read at first use, in one pause."""
+        """What site analysis needs to know of the kernel's text. Read at first use, in one pause."""
         with self.clock.paused():
             return gather_text(self.kernel, self.text.read_many)
 
     @cached_property
     def side_entries(self) -> tuple[int, ...]:
-        """The addresses in the middle of a function that another function jumps to. Takes a second or two."""
+        """The addresses in the middle of a function that another function jumps to. Finding them takes 1 or 2 s."""
         places = [(function.addr, function.size) for function in self.functions]
         places += [(start, end - start) for function in self.functions for start, end in function.cold]
         code = self.read_code(places)
@@ -163,7 +166,7 @@ class Attachment:
             self.progress(f"guest RAM file {path} is not used: {error}")
             return None
 
-    def _caching_reader(self) -> RamText | None:
+    def _caching_reader(self) -> RamReader | None:
         return self._ram_text.caching_reader() if self._ram_text is not None else None
 
     def _ram_spans(self) -> tuple[tuple[int, int], ...] | None:
@@ -231,7 +234,7 @@ class Attachment:
         if self._ram_text is not None:
             return self.text.read_many(ranges)
         with self.clock.paused():
-            if len(ranges) <= _MANY:
+            if len(ranges) <= _MAX_SINGLE_READS:
                 return self.text.read_many(ranges)
             images = self.kernel.read_text()
         found: list[bytes | None] = []
@@ -240,18 +243,21 @@ class Attachment:
             found.append(image.read(addr, size) if image is not None else None)
         return found
 
-    def address_spaces(self) -> AddressSpaces:
+    def process_page_tables(self) -> ProcessPageTables:
         """Return the page tables of the kernel and of every process."""
         kernel = self.kernel
         ram = self._caching_reader()
         memory = KernelMemory(KernelText(self.target, kernel.address_space, kernel.symbol("init_task"), ram))
         top = kernel.find("init_top_pgt")
-        return AddressSpaces(
+        return ProcessPageTables(
             kernel.address_space, memory, self.clock, ram=ram, tasks=kernel.task_addresses, btf=kernel.btf, top=top
         )
 
     def data_memory(self, memory: Allocation) -> DataMemory:
-        """Return the best way to memory of ours: the RAM file if it holds the pages. The guest is stopped."""
+        """Return the fastest access to memory of ours: the RAM file if it holds the pages, else the stub.
+
+        The guest is stopped.
+        """
         ram = self.ram
         if ram is None:
             return StubData(self.text, self.clock)
@@ -274,8 +280,8 @@ def attach(spec: str | None = None, options: AttachOptions | None = None) -> Att
     """Connect to a guest, find its kernel, and let it run on. A guest that somebody has paused stays paused.
 
     ``spec``: as ``-r`` takes it; None for the only guest of this host that has a gdb stub.
-    Raises :class:`probekit.errors.BusyError` when another probekit holds it, and any other
-    :class:`probekit.errors.ProbekitError` with the guest as it was.
+    Raises :class:`probekit.errors.BusyError` when another probekit is attached to it, or another
+    :class:`probekit.errors.ProbekitError`. After an error the guest is as it was.
     """
     options = options or AttachOptions()
     if spec is None:
@@ -320,7 +326,7 @@ def _check_leftovers(attachment: Attachment) -> None:
     """Raise :class:`GuestError` for a guest that a killed probekit left changed."""
     for state in journals_of(attachment.spec):
         if state.header.cookie != attachment.guest_cookie:
-            state.path.unlink(missing_ok=True)  # that guest is gone: it rebooted or was another one
+            state.path.unlink(missing_ok=True)  # that guest is gone: it rebooted, or it was another one
         elif state.batches or state.registrations or state.calls:
             raise GuestError(
                 f"an earlier probekit (process {state.header.host_pid}) was killed and left this guest changed",

@@ -1,4 +1,4 @@
-"""Checks what must hold of a program before anything is done for it."""
+"""Refuses a program that cannot run here, before the guest is changed."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = (
 
 
 class NoMatchError(ProbekitError):
-    """A probe description matches no probe.
-
-    ``clause``: the clause's number; ``description``: as the program has it; ``tag``: D's name for the error.
-    """
+    """A probe description matches no probe."""
 
     def __init__(self, message: str, *, clause: int, description: str, tag: str, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.tag = tag
+        """D's name for the error, such as ``D_PDESC_ZERO``."""
         self.clause = clause
+        """The number of the clause that has the description."""
         self.description = description
+        """The description, as the program has it."""
 
 
 def check_matches(matching: Matching, options: Options) -> None:

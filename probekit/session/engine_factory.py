@@ -1,4 +1,4 @@
-"""Makes the engine that a run asks for, with what that engine needs of the guest."""
+"""Makes the engine that a run asks for, and gives it access to the guest."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from probekit.target.rsp import RspTarget
 __all__ = ("ENGINES", "EngineKind", "EnginePlan", "make_engine", "staged_sites")
 
 
-_SMALLEST = 4096  # bytes of a buffer that an engine can work with
-_LARGEST = 1 << 28
+_MIN_BUFFER = 4096  # bytes of the smallest buffer that an engine can work with
+_MAX_BUFFER = 1 << 28
 
 
 @record
 class EngineKind:
-    """What a run has to know of its engine before the engine is made."""
+    """What an engine can do: a run must know it before the engine is made."""
 
     steps_in_place: bool
-    """It can step an instruction that may fault, or trap, where it stands: such an instruction can be a site."""
+    """Whether it can step an instruction that may fault, or trap, in its place: then that instruction can be a site."""
 
     patches_in_stages: bool
-    """It patches the guest's text, and can do so in stages while the guest runs."""
+    """Whether it patches the guest's text, and can do so in stages while the guest runs."""
 
     measures: bool
-    """Its clauses can take their own time."""
+    """Whether its clauses can measure how long they take."""
 
 
 ENGINES: Mapping[EngineName, EngineKind] = {
@@ -48,17 +48,17 @@ ENGINES: Mapping[EngineName, EngineKind] = {
 
 
 def _bytes_of_cpu(name: str, size: int) -> int:
-    """Return how large a CPU's buffer is made. Raises :class:`UnsupportedError` when that is too much."""
-    if size > _LARGEST:
+    """Return the size of a CPU's buffer, in bytes: at least a page. Raises :class:`UnsupportedError` above 256 MiB."""
+    if size > _MAX_BUFFER:
         raise UnsupportedError(
-            f"-x {name}={size}: a CPU of the guest can have {_LARGEST >> 20}m at most", feature=name, hint="lower it"
+            f"-x {name}={size}: a CPU of the guest can have {_MAX_BUFFER >> 20}m at most", feature=name, hint="lower it"
         )
-    return max(size, _SMALLEST)
+    return max(size, _MIN_BUFFER)
 
 
 @record
 class EnginePlan:
-    """What a run wants of its engine."""
+    """What a run asks of its engine."""
 
     name: EngineName
     program: Program
@@ -71,10 +71,10 @@ class EnginePlan:
     """Addresses of the sites that are patched in stages, while the guest runs."""
 
     measure: bool
-    """Whether clauses take their own time."""
+    """Whether clauses measure how long they take."""
 
     edits_size: int
-    """Bytes that the journal takes for what is changed."""
+    """Bytes of the journal's records of the edits."""
 
     cancelled: Callable[[], bool]
     """Returns whether to give up waiting for the guest."""
@@ -85,7 +85,7 @@ def make_engine(attachment: Attachment, plan: EnginePlan, log: JournalLog) -> En
     make = (
         partial(
             StopEngine,
-            peek=attachment.peek,
+            safe_loads=attachment.safe_loads,
             stacks=attachment.stacks,
             watcher=_watcher(attachment, plan.watches),
             fixups=_fixups(attachment, plan.sites),
@@ -94,7 +94,7 @@ def make_engine(attachment: Attachment, plan: EnginePlan, log: JournalLog) -> En
         else partial(
             GuestEngine,
             make_memory=attachment.data_memory,
-            page_tables=attachment.address_spaces(),
+            page_tables=attachment.process_page_tables(),
             edits_size=plan.edits_size,
         )
     )
@@ -129,7 +129,7 @@ def _engine_options(plan: EnginePlan) -> EngineOptions:
 
 
 def _fixups(attachment: Attachment, sites: Sequence[EnabledSite]) -> dict[int, int]:
-    """Return where faults of the kernel's own instructions go on; only instruction probes need it."""
+    """Return the fix-up address of each kernel instruction that may fault. Only instruction probes need it."""
     if all(site.probe.kind != "instruction" for site in sites):
         return {}
     with attachment.clock.paused():
@@ -158,7 +158,7 @@ def _watcher(attachment: Attachment, watches: Sequence[WatchSite]) -> Watcher | 
 
 
 def staged_sites(attachment: Attachment, sites: Sequence[EnabledSite]) -> frozenset[int]:
-    """Return the sites that can be patched in stages: an INT3 may stand over them meanwhile."""
+    """Return the addresses of the sites that can be patched in stages: those where an INT3 may stand meanwhile."""
     jumps = {s.site.addr for s in sites if isinstance(s.site, EntrySite | ExitSite) and not needs_trap(s.site)}
     refused = attachment.text_facts.refused if jumps else NO_REFUSED
     return frozenset(addr for addr in jumps if refused.reason(addr) is None)

@@ -17,10 +17,10 @@ from probekit.consumer import events as model
 from probekit.consumer.aggregation_store import AggregationStore
 from probekit.consumer.aggregations import SortOrder
 from probekit.consumer.bulk import BulkSplitter, CpuRecords, TextSink
-from probekit.consumer.drops import DropMeter
+from probekit.consumer.drop_meter import DropMeter
 from probekit.consumer.events import Drop, DropKind, Event
 from probekit.consumer.flow import FlowTracker
-from probekit.consumer.records import Corrupt, ReadClause, ReadProgram, record_events
+from probekit.consumer.record_events import Corrupt, ReadClause, ReadProgram, record_events
 from probekit.consumer.symbols import SymbolAt, Symbols
 from probekit.consumer.text.printf import FormatContext
 from probekit.enabling.host.probes import record_integer
@@ -40,12 +40,12 @@ __all__ = ("EventStream",)
 
 _EMPTY_PLAN = RecordPlan((), (), 0)
 _HEARTBEAT_RECORDS = 2048  # records between two heartbeats for the guest's watchdog
-_DROPS_NS = 1_000_000_000  # from one report of what the host's own probes have lost to the next
-_ON_AGGREGATIONS = (acts.Printa, acts.Clear, acts.Trunc, acts.Normalize, acts.Denormalize)
+_DROPS_NS = 1_000_000_000  # between two reports of what the host's own probes have lost
+_AGGREGATION_ACTIONS = (acts.Printa, acts.Clear, acts.Trunc, acts.Normalize, acts.Denormalize)
 
 
 class EventStream:
-    """The events of one run. Reading its records also changes ``state``, aggregations and options."""
+    """Produces the events of one run. Reading records also changes the run's state, its aggregations and options."""
 
     def __init__(
         self,
@@ -69,14 +69,14 @@ class EventStream:
         self._host_drops = DropMeter()
         self._flow = FlowTracker()
         self._next_drops_ns = 0
-        self._on_aggregations = _clauses_with(program, _ON_AGGREGATIONS)
+        self._clauses_on_aggregations = _clauses_with(program, _AGGREGATION_ACTIONS)
         self._speculative = _clauses_with(program, (acts.Speculate, acts.Commit, acts.Discard))
         self._bulk: BulkSplitter | None = None
 
     def begin(self, sites: dict[int, model.ProbeIdentity]) -> None:
         """Note that tracing begins. ``sites``: the probe of each site number, of the guest and the host.
 
-        What the host's probes lose is first reported a second later.
+        Drops of the host's probes are reported for the first time one second later.
         """
         self._reader = replaced(self._reader, probes=sites)
         self._next_drops_ns = time.monotonic_ns() + _DROPS_NS
@@ -108,7 +108,7 @@ class EventStream:
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def of_host(self, *, last: bool = False) -> Iterator[Event]:
-        """Yield the events of the host's own probes; once in a second, and at the ``last``, also what they lost."""
+        """Yield the events of the host's own probes. Once a second, and with ``last``, also yield their drops."""
         now = time.monotonic_ns()
         yield from self.of_fired(self._host.probes.take())
         if not last and now < self._next_drops_ns:
@@ -122,12 +122,12 @@ class EventStream:
         yield from self._events_of(records, ticks_per_ns=1.0)
 
     def of_committed(self) -> Iterator[Event]:
-        """Yield the events of speculations that were committed last. Call it when no more records can come."""
-        left = self._host.speculations.settle() + self._host.speculations.settle()
+        """Yield the events of the speculations that were committed last. Call it after the last record was read."""
+        left = self._host.speculations.settle() + self._host.speculations.settle()  # the ones that wait as well
         yield from self._events_of(left, ticks_per_ns=self._ticks_per_ns, late=True)
 
     def of_guest(self, drained: Drained) -> Iterator[Event]:
-        """Yield the events of what was drained from the guest, and what was lost there."""
+        """Yield the events of the records that were drained from the guest, and its drops."""
         ordered = sorted(drained.records, key=lambda item: item[1].timestamp)
         plain = [item for item in ordered if item[1].clause not in self._speculative or not self._speculate(*item)]
         plain += self._host.speculations.settle()
@@ -161,7 +161,7 @@ class EventStream:
         yield from _present(self._drops.add("corrupt", cpu=None, count=drained.corrupt))
 
     def _speculate(self, cpu: int, record: RawRecord) -> bool:
-        """Carry out what a record of the guest says about speculations. True when the record itself waits in one."""
+        """Carry out the speculation actions of a guest record. Returns whether the record itself is speculative."""
         if record.fault:
             return False
         plan = self._reader.clauses[record.clause].plan
@@ -184,8 +184,8 @@ class EventStream:
         return self._guest.ticks_per_ns if self._guest is not None else 1.0
 
     def _events_of(self, records: CpuRecords, *, ticks_per_ns: float, late: bool = False) -> Iterator[Event]:
-        """Yield the events of records. ``late``: also show what was recorded before ``exit()`` and comes after it."""
-        if any(record.clause in self._on_aggregations for _, record in records):
+        """Yield the events of records. ``late``: also show records from before ``exit()`` that are read after it."""
+        if any(record.clause in self._clauses_on_aggregations for _, record in records):
             self._snapshot()
         sink = self._state.sink
         if sink is not None and sink.takes_text and not self.options.flowindent:
@@ -235,7 +235,7 @@ class EventStream:
         return list(self.of_fired(self._host.probes.take()))
 
     def _setopt(self, name: str, value: str) -> str:
-        """Set an option that may change while tracing. Returns what is wrong, or an empty string."""
+        """Set an option that may change while tracing. Returns the reason for a failure, or an empty string."""
         try:
             self.options = set_option(self.options, name, value, "runtime")
         except OptionError as error:
@@ -280,7 +280,7 @@ def _symbols(attachment: Attachment | None) -> Symbols:
     table = attachment.kernel.symbols
 
     def lookup(addr: int) -> SymbolAt | None:
-        # Offsets of per-CPU variables are symbols too, but no addresses.
+        # Offsets of per-CPU variables are symbols as well, but they are not addresses.
         found = table.lookup(addr) if addr >> 63 else None
         return None if found is None else SymbolAt(found[0].module or "vmlinux", found[0].name, found[1])
 

@@ -1,6 +1,6 @@
-"""The probes in the guest: finds their sites, enables them with an engine, drains them, and restores the guest.
+"""Serves the probes in the guest: finds their sites, enables them with an engine, drains it, restores the guest.
 
-Imported only when there is a guest, so that a program without one starts at once.
+This module is imported only when there is a guest, so that a program without one starts at once.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from probekit.ir.ops import Program
 from probekit.patch.sites import TextFacts
 from probekit.session.attach import Attachment
 from probekit.session.engine_factory import ENGINES, EnginePlan, make_engine, staged_sites
+from probekit.session.engine_support import wants_stacks
 from probekit.session.journal_log import JournalLog, new_journal
 from probekit.session.options import EngineName, Options
 from probekit.session.overhead import Overhead, refuse_measuring
-from probekit.session.unsupported import wants_stacks
 
 __all__ = ("GuestTracing",)
 
 
 class GuestTracing:
-    """The guest's part of one run. The guest runs before and after each call."""
+    """Carries out the guest's part of one run. The guest runs before and after each call."""
 
     def __init__(
         self,
@@ -44,7 +44,11 @@ class GuestTracing:
         cancelled: Callable[[], bool],
         measure: bool = False,
     ) -> None:
-        """``cancelled``: returns whether to give up waiting for the guest. ``measure``: clauses take their own time."""
+        """Prepare, but change nothing in the guest yet.
+
+        ``cancelled``: returns whether to give up waiting for the guest. ``measure``: clauses measure their own time.
+        Raises :class:`probekit.errors.UnsupportedError` when ``maxoverhead`` is set and clauses cannot be measured.
+        """
         kind = ENGINES[engine]
         if options.maxoverhead:
             refuse_measuring(attachment.facts.tsc_khz, possible=kind.measures)
@@ -52,7 +56,7 @@ class GuestTracing:
         self._measure = wanted and attachment.facts.tsc_khz > 0
         self._overhead: Overhead | None = None
         self.costs: model.Costs | None = None
-        """What the clauses have cost, known once the guest is restored; None where it is not measured."""
+        """What the clauses have cost. Known once the guest is restored; None where it is not measured."""
         self.attachment = attachment
         self._program = program
         self._options = options
@@ -66,7 +70,7 @@ class GuestTracing:
         self._watches: tuple[WatchSite, ...] = ()
         self._needs_stacks = False
         self.stats: dict[str, float | int] = {}
-        """What things took, by name: see :class:`probekit.consumer.events.Stats`."""
+        """How long each step took, and other figures, by name: see :class:`probekit.consumer.events.Stats`."""
 
     @property
     def live(self) -> bool:
@@ -115,7 +119,7 @@ class GuestTracing:
     def enable(self, initial: Mapping[int, int], state: ProgramState, speculations: Speculations) -> None:
         """Make the sites live, if there are any. All or nothing; raises :class:`probekit.errors.ProbekitError`.
 
-        ``initial``, ``state``, ``speculations``: what BEGIN has set, see :meth:`probekit.enabling.api.Engine.enable`.
+        ``initial``, ``state``, ``speculations``: as BEGIN left them; see :meth:`probekit.enabling.api.Engine.enable`.
         """
         attachment = self.attachment
         if self._needs_stacks:
@@ -130,7 +134,7 @@ class GuestTracing:
         clock = attachment.clock
         clock.longest = 0.0
         size = journal_size(self._sites.sites, self._staged)
-        # Twice: what is registered with the kernel is journaled once more when it is unregistered.
+        # Twice: registrations are journaled when they are made, and again when they are taken back.
         self._log = new_journal(attachment.spec, attachment.kernel, attachment.guest_cookie, 2 * size)
         try:
             plan = EnginePlan(
@@ -161,13 +165,13 @@ class GuestTracing:
 
     @cached_property
     def _staged(self) -> frozenset[int]:
-        """The addresses of the sites that are patched in stages, where that was asked for."""
+        """The addresses of the sites that are patched in stages; none unless the option ``stages`` is set."""
         wanted = self._options.stages and self._kind.patches_in_stages
         return staged_sites(self.attachment, self._sites.sites) if wanted else frozenset()
 
     @property
     def code(self) -> tuple[int, bytes] | None:
-        """Address and bytes of the machine code in the guest, when that is where clauses run."""
+        """Address and bytes of the machine code in the guest; None where clauses run on the host."""
         return self._engine.code if self._engine is not None else None
 
     def send_heartbeat(self) -> None:
@@ -176,7 +180,7 @@ class GuestTracing:
             self._engine.send_heartbeat()
 
     def poll(self, timeout: float) -> Drained:
-        """Wait up to ``timeout`` seconds for something to read, and take it."""
+        """Wait up to ``timeout`` seconds for records, and return them."""
         return required(self._engine, "the engine of enabled sites").poll(timeout)
 
     def too_costly(self) -> bool:
@@ -192,7 +196,10 @@ class GuestTracing:
         return self._engine.aggregations() if self._engine is not None else self._last_aggregations
 
     def give_up(self, error: TargetLost) -> None:
-        """Let the guest go without restoring it, as the connection is gone. The journal stays, for ``recover``."""
+        """Stop tracing without restoring the guest, because the connection is lost.
+
+        The journal stays on disk for ``probekit recover``; a note on ``error`` says so.
+        """
         if self._log is not None:
             if self._log.needed:
                 error.add_note(
@@ -203,9 +210,9 @@ class GuestTracing:
         self._engine = self._log = None
 
     def disable(self, keep: Callable[[int, int], None]) -> tuple[Drained | None, list[str]]:
-        """Restore the guest. Returns what was still in its buffers, and what could not be undone, in words.
+        """Restore the guest. Returns what was still in its buffers, and a message for each failure.
 
-        ``keep``: receives the index and last value of each global integer. Safe to call twice.
+        ``keep``: is called with the index and last value of each global integer. Safe to call twice.
         """
         engine, log, attachment = self._engine, self._log, self.attachment
         if engine is None or log is None:
@@ -250,7 +257,7 @@ class GuestTracing:
         """Return why the kernel that was changed is no longer there, or an empty string.
 
         After a reboot the same addresses hold something else, and so they do after a snapshot was loaded. After a
-        panic no vCPU comes by a safe point any more.
+        panic no vCPU reaches a safe point any more.
         """
         with self.attachment.clock.paused():
             if not self.attachment.same_boot() or self.attachment.panicked():

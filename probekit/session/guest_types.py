@@ -1,7 +1,8 @@
-"""What a script names of a guest's kernel: :class:`probekit.lang.kernelside.KernelSource` over BTF and symbols.
+"""Tells the compiler the types and symbols of a guest's kernel, from BTF and the symbol table.
 
-Modules have types of their own, on top of the kernel's. They are read from guest memory when a script names something
-that the kernel itself does not have.
+:class:`GuestTypes` is the :class:`probekit.lang.kernelside.KernelSource` of a guest. Modules have types of their own,
+in addition to the kernel's. They are read from guest memory when a script names something that the kernel itself does
+not have.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ __all__ = ("GuestTypes",)
 
 _OFFSET = CInt("int", 4, signed=True)
 _KERNEL_HALF = 1 << 63
-_REGISTERS = 6  # that arguments are passed in, by the System V ABI
-_LEADING = {"tracepoint": 1, "marker": 2}  # registers taken by what comes before the arguments
+_REGISTERS = 6  # how many registers pass arguments in the System V ABI
+_LEADING = {"tracepoint": 1, "marker": 2}  # registers that hold something else, before the arguments
 
 
 class GuestTypes:
-    """The types and symbols of one guest. It runs, and is stopped for a moment when a module's types are read."""
+    """Finds types and symbols of one guest. The guest runs; it is stopped for a moment to read a module's types."""
 
     def __init__(self, attachment: Attachment) -> None:
         self._attachment = attachment
@@ -39,7 +40,7 @@ class GuestTypes:
 
     @property
     def lacking(self) -> str:
-        """See :class:`probekit.lang.kernelside.KernelSource`."""
+        """Why the kernel has no types; empty when it has: see :class:`probekit.lang.kernelside.KernelSource`."""
         if self._kernel.btf is not None:
             return ""
         error = self._kernel.btf_error
@@ -97,7 +98,7 @@ class GuestTypes:
             return Unknown("the kernel's types (BTF) do not have this function")
         if kind == "entry":
             return tuple(param.type for param in found.params)
-        # As in dtrace: args[0] is the offset of the instruction, args[1] what is returned.
+        # As with dtrace, args[0] is the offset of the instruction and args[1] the returned value.
         return (_OFFSET,) if isinstance(strip(found.returns), CVoid) else (_OFFSET, found.returns)
 
     def shown(self, probe: Probe) -> tuple[str, ...] | None:
@@ -128,7 +129,7 @@ class GuestTypes:
                 yield btf
 
     def _btf_of(self, module: str) -> Btf | None:
-        """Return a module's types; None when it has none or they make no sense, which is no error for the others."""
+        """Return a module's types; None when it has none or they are damaged: the other modules still work then."""
         if not module:
             return self._kernel.btf
         try:
@@ -142,7 +143,7 @@ class GuestTypes:
     def _is_percpu(self, symbol: KernelSymbol) -> bool:
         """Return whether a symbol is a per-CPU variable.
 
-        Up to Linux 6.14 such symbols count from 0 (kernel commit 9d7de2aa8b41); later their section tells.
+        Up to Linux 6.14 such symbols are offsets from 0 (kernel commit 9d7de2aa8b41). Later ones lie in their section.
         """
         bounds = self._kernel.symbols.range("__per_cpu_start", "__per_cpu_end")
         inside = bounds is not None and bounds[0] <= symbol.addr < bounds[1] and bounds[1] > bounds[0]

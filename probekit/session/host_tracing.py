@@ -1,4 +1,4 @@
-"""The probes that fire on the host, BEGIN, END, ERROR, tick-N and profile-N, and what their clauses work on."""
+"""Serves the probes that fire on the host: BEGIN, END, ERROR, tick-N and profile-N, with their variables."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ("HostTracing",)
 
 @mutable_record
 class _Timer:
-    """One timed probe."""
+    """A timed probe, and when it is due."""
 
     ecb: Ecb
     due_ns: int
@@ -37,7 +37,7 @@ class _Timer:
 
 
 class HostTracing:
-    """The host's part of one run."""
+    """Carries out the host's part of one run."""
 
     def __init__(
         self,
@@ -49,19 +49,23 @@ class HostTracing:
         attachment: Attachment | None,
         in_guest: Callable[[], Globals | None],
     ) -> None:
-        """``in_guest``: returns the program's global variables while they live in the guest, else None."""
+        """Prepare, but fire nothing yet.
+
+        ``attachment``: None for a program without a guest. ``in_guest``: returns the program's global variables while
+        they live in the guest, else None.
+        """
         self._matching = matching
         self._attachment = attachment
         self._in_guest = in_guest
         self._site_of: dict[int, int] = {}
         self._timers: list[_Timer] = []
         self.sites: set[int] = set()
-        """The site numbers of the host's own probes, known after :meth:`name_sites`."""
+        """The site numbers of the host's own probes. Known after :meth:`name_sites`."""
         self.globals_ = HostGlobals()
         """The program's global variables while they are not in the guest."""
         self.aggregations = Aggregations(program.aggregations, _most_keys(program, options))
         self.speculations = Speculations(options.nspec, options.specsize)
-        # Clauses of all probes here share the aggregations and the speculations.
+        # The clauses of all host probes share the aggregations and the speculations.
         self.probes = HostProbes(
             program,
             aggregations=self.aggregations,
@@ -91,12 +95,12 @@ class HostTracing:
         return named
 
     def fire(self, kind: str) -> None:
-        """Fire the probes of a kind: ``begin``, ``end``."""
+        """Fire all probes of a kind: ``begin`` or ``end``."""
         for ecb in self._matching.of_kind(kind):
             self.probes.fire(ecb)
 
     def start_timers(self) -> None:
-        """Start the periods of timed probes now."""
+        """Start the periods of the timed probes now."""
         now = time.monotonic_ns()
         self._timers = [_Timer(ecb, now + ecb.probe.period_ns) for ecb in self._matching.of_kind("tick")]
 
@@ -106,13 +110,13 @@ class HostTracing:
         return bool(self._timers)
 
     def due_in(self) -> float | None:
-        """Return the seconds until the next timed probe is due, negative when it is late; None without one."""
+        """Return the seconds until the next timed probe is due, negative when it is overdue; None without one."""
         if not self._timers:
             return None
         return (min(t.due_ns for t in self._timers) - time.monotonic_ns()) / 1e9
 
     def fire_due(self) -> None:
-        """Fire the timed probes that are due. Periods that were missed altogether are left out."""
+        """Fire each timed probe that is due, once. Periods that passed without a firing are skipped."""
         now = time.monotonic_ns()
         for timer in sorted(self._timers, key=lambda t: t.due_ns):
             if timer.due_ns > now:
@@ -126,13 +130,13 @@ class HostTracing:
 
     def _sample(self, ecb: Ecb, attachment: Attachment) -> None:
         """Fire a profile probe for each CPU of the guest."""
-        from probekit.session.sampling import samples  # nothing that reads a guest is loaded without one
+        from probekit.session.sampling import samples  # not imported in a run without a guest
 
         for cpu, world in samples(attachment):
             self.probes.fire(ecb, world=world, cpu=cpu)
 
     def losses(self) -> tuple[tuple[DropKind, int | None, int], ...]:
-        """Return what the clauses here have lost so far: the kind, the CPU if it is one CPU's, and how often."""
+        """Return the drops of the host's clauses so far: the kind, the CPU (None for all CPUs), and the number."""
         return (
             ("principal", CPU, self.probes.drops),
             ("aggregation", CPU, self.aggregations.drops),
@@ -147,7 +151,7 @@ class HostTracing:
 def _guest_view(attachment: Attachment | None) -> GuestView | None:
     if attachment is None:
         return None
-    return GuestView(attachment.peek, lambda: attachment.facts.cpu_offsets[CPU])
+    return GuestView(attachment.safe_loads, lambda: attachment.facts.cpu_offsets[CPU])
 
 
 def _most_keys(program: Program, options: Options) -> int | None:

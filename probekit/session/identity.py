@@ -1,4 +1,4 @@
-"""Which guest is meant, and which boot of it: names that the lock, the journals and the recovery tables share."""
+"""Names a guest, and one boot of it, so that the lock, the journals and the recovery tables agree on both."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RANDOM_BASES = ("page_offset_base", "vmalloc_base", "vmemmap_base")
 
 
 def target_key(spec: str) -> str:
-    """One name for one guest, however the user spelled the target (``gdb:`` in front of a plain one included)."""
+    """Return the same name for all spellings of one target, with or without ``gdb:`` before it."""
     parsed = parse_spec(spec)
     match parsed.kind:
         case "unix":
@@ -39,12 +39,12 @@ def target_key(spec: str) -> str:
 
 
 def boot_cookie(kernel: Kernel) -> bytes:
-    """Bytes that differ after the guest booted again: its random addresses and the first task's stack canary."""
+    """Return 16 bytes that identify this boot: a hash of its random addresses and the first task's stack canary."""
     parts = [kernel.base, *kernel.percpu_offsets[:1]]
     memory = kernel.memory
     parts += [memory.u64(addr) for name in _RANDOM_BASES if (addr := kernel.symbols.addr(name)) is not None]
     init = kernel.symbols.addr("init_task")
     if kernel.btf is not None and init is not None:
-        with suppress(SymbolError):  # built without CONFIG_STACKPROTECTOR: the addresses have to do
+        with suppress(SymbolError):  # a kernel without CONFIG_STACKPROTECTOR has no canary
             parts.append(memory.u64(init + kernel.btf.struct("task_struct").field("stack_canary").offset))
     return hashlib.sha256(struct.pack(f"<{len(parts)}Q", *parts)).digest()[:16]

@@ -1,6 +1,6 @@
-"""Keeps to one probekit per guest: a lock file held with ``flock``.
+"""Allows one probekit per guest: a lock file, locked with ``flock``.
 
-The kernel releases the lock when its holder ends, however that ends, so a file that is left has no meaning by itself.
+The kernel releases the lock when its holder ends, for whatever reason, so a file that is left over locks nothing.
 Files are never removed: another process may be about to lock the same inode. What is left of a holder that was killed
 does say whether it had the guest stopped, so that the next one can tell that from an operator's pause. ::
 
@@ -40,12 +40,12 @@ class Hold(Enum):
 
 
 def default_lock_dir() -> Path:
-    """Return the folder of the locks, which stands beside that of the journals."""
+    """Return the folder of the locks, which is next to the folder of the journals."""
     return default_dir().parent / "locks"
 
 
 class Lock:
-    """A lock that this process holds. A context manager. The end of the process releases it too."""
+    """Holds a lock. A context manager. The end of the process releases the lock too."""
 
     def __init__(self, path: Path, fd: int, left: Hold = Hold.NONE) -> None:
         self.path = path
@@ -77,7 +77,7 @@ class Lock:
 def acquire(key: str, *, directory: Path | None = None, command: str | None = None) -> Lock:
     """Lock the guest that ``key`` names (a canonical target: two spellings of one socket must give one key).
 
-    ``command``: what others are shown as the holder; this process's command line by default.
+    ``command``: the command that other processes see as the holder; this process's command line by default.
     Raises :class:`BusyError` when another process holds it, :class:`JournalError` for a file that cannot be locked.
     """
     folder = directory or default_lock_dir()
@@ -108,14 +108,14 @@ def acquire(key: str, *, directory: Path | None = None, command: str | None = No
 
 
 def _sign(fd: int, key: str, command: str) -> None:
-    """Write who holds the lock, for people only: the lock is the flock, not the text."""
+    """Write the holder into the file, for messages only: the flock is what locks."""
     text = json.dumps({"pid": os.getpid(), "key": key[:512], "command": command[:512]})
     os.ftruncate(fd, 0)
     os.pwrite(fd, text.encode(), 0)
 
 
 def _holder(fd: int) -> tuple[int, str]:
-    """Return the process and command of the holder; 0 and "" when it has not signed yet, or the text is not ours."""
+    """Return the process ID and command of the holder; 0 and "" when the file does not hold them."""
     try:
         facts = json.loads(os.pread(fd, _MAX_TEXT, 0).rstrip(b"\0"))
         pid, command = facts["pid"], facts["command"]

@@ -27,12 +27,12 @@ def _silent(_: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class AttachOptions:
-    """How to attach."""
+    """The options of :func:`attach`."""
 
     symbols: Path | None = None
     """An ELF, System.map or kallsyms file; None to read the symbols from the guest."""
     cache: bool = True
-    """Use the symbol cache on disk."""
+    """Whether to use the symbol cache on disk."""
     ram: str | None = None
     """The guest's shared RAM file; None to look for it, ``none`` to do without."""
     progress: Callable[[str], None] = _silent

@@ -1,7 +1,7 @@
-"""Runtime options: one table for ``-x``, ``#pragma D option``, ``setopt()`` and the environment's ``DTRACE_OPT_*``.
+"""Defines the runtime options of ``-x``, ``#pragma D option``, ``setopt()`` and the environment's ``DTRACE_OPT_*``.
 
-Values have DTrace's forms: sizes ``k m g t``, times ``ns us ms s m h d`` and ``hz``, booleans as words. An option that
-D has and that means nothing here is accepted without effect, or refused by name when a script could rely on it.
+Values have DTrace's forms: sizes ``k m g t``, times ``ns us ms s m h d`` and ``hz``, booleans as words. An option of
+D that has no meaning here is accepted without effect. It is refused, with its name, when a script could rely on it.
 
     apply_options(Options(), [("bufsize", "4m")]).bufsize  ->  4194304
 """
@@ -41,16 +41,16 @@ _TOO_LATE = "Option cannot be set while tracing is active"
 
 
 class OptionError(ProbekitError):
-    """An option does not exist, or does not take this value.
-
-    ``name``, ``value``: as given. ``reason``: what is wrong, in DTrace's words.
-    """
+    """An option does not exist, or does not take this value."""
 
     def __init__(self, message: str, *, name: str, value: str, reason: str = "", hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.name = name
+        """The option's name, as the user wrote it."""
         self.value = value
+        """Its value, as the user wrote it."""
         self.reason = reason
+        """The cause of the error, in DTrace's words."""
 
 
 AGGSIZE = 1 << 20
@@ -59,7 +59,10 @@ AGGSIZE = 1 << 20
 
 @record
 class Options:
-    """All options that have an effect. Those without a docstring are as in the DTrace guide, chapter "Options"."""
+    """The values of all options that have an effect.
+
+    Options without a docstring mean what the DTrace guide says in its chapter "Options".
+    """
 
     aggsize: int = AGGSIZE
     """Bytes of each aggregation's table on each CPU."""
@@ -89,19 +92,19 @@ class Options:
     incdir: tuple[str, ...] = ()
     libdir: tuple[str, ...] = ()
     kinstjump: bool = False
-    """kinst probes may jump over several instructions where one alone has no room for a jump."""
+    """Whether kinst probes may replace several instructions by a jump where one alone is too short for it."""
     maxoverhead: int = 0
-    """Percent of the guest's CPU time that clauses may take; 0 for any."""
+    """Percent of the guest's CPU time that clauses may take; 0 for no limit."""
     nspec: int = 1
     oformat: str = "text"
     quiet: bool = False
     rawbytes: bool = False
     safepoint_ns: int = 20_000_000_000
-    """The limit for reaching a place where guest functions may be called."""
+    """Nanoseconds to wait for a place where guest functions may be called."""
     quiesce_ns: int = 10_000_000_000
-    """The limit, at the end, for waiting until nobody is inside our code."""
+    """Nanoseconds to wait at the end until no task is inside our code."""
     stages: bool = False
-    """Functions are patched in stages while the guest runs, not in one pause."""
+    """Whether functions are patched in stages while the guest runs, instead of in one pause."""
     scratchsize: int = 1 << 16
     specsize: int = 32 << 10
     """Bytes of each speculation."""
@@ -110,7 +113,7 @@ class Options:
     stdc: str = "a"
     strsize: int = 256
     switchrate_ns: int | None = None
-    """From one reading of the records to the next; None to read them as they come."""
+    """Nanoseconds from one reading of the records to the next; None to read them as they come."""
     undef: tuple[str, ...] = ()
     ustackframes: int = 100
     zdefs: bool = False
@@ -160,7 +163,7 @@ def _size_or_unlimited(text: str) -> int:
 
 
 def _count(text: str) -> int:
-    """Return a number; a word that means yes is 1, one that means no is 0."""
+    """Return a number; a word that means yes counts as 1, a word that means no as 0."""
     if text.lower() in _BOOLEANS:
         return int(_BOOLEANS[text.lower()])
     number, suffix = _parts(text)
@@ -175,7 +178,7 @@ def _percent(text: str) -> int:
 
 
 def _time(text: str) -> int:
-    """Return ``10hz`` or ``100ms`` in nanoseconds; a bare number is hz, as in DTrace."""
+    """Return ``10hz`` or ``100ms`` in nanoseconds; a number without a unit is in hz, as in DTrace."""
     number, suffix = _parts(text)
     if suffix in ("", "hz"):
         return 1_000_000_000 // number if number else 0
@@ -225,42 +228,44 @@ def _one_of(*words: str) -> Callable[[str], str]:
 
 @record
 class OptionInfo:
-    """How one option is read."""
+    """How one option is parsed, and where it may be set."""
 
     field: str | None
     """The field of :class:`Options` that it sets; None when it is accepted without effect."""
     parse: Callable[[str], int | bool | str]
-    """Turns its text into its value. Raises ValueError for a text that it does not take."""
+    """Turns text into a value. Raises ValueError for text that the option does not take."""
     least: int = 0
-    """The smallest number that it takes."""
+    """The smallest number that the option takes."""
     most: int = 1 << 62
-    """The largest number that it takes."""
+    """The largest number that the option takes."""
     many: bool = False
-    """It may be given several times, and its values add up."""
+    """Whether it may be given several times; its values are then collected."""
     where: Literal["any", "start", "command"] = "any"
-    """Who may set it. ``start``: not ``setopt()``; ``command``: only the command line."""
+    """Where it may be set. ``start``: not by ``setopt()``; ``command``: only by the command line."""
     refused: str = ""
-    """Why it is not available at all; empty for an option that is."""
+    """Why the option is refused; empty for an option that is available."""
 
 
 def _own(parse: Callable[[str], int | bool | str], *names: str, **rest: Any) -> dict[str, OptionInfo]:
+    """Declare options whose value is the field of the same name in :class:`Options`."""
     return {name: OptionInfo(name, parse, **rest) for name in names}
 
 
 def _accepted(parse: Callable[[str], int | bool | str], *names: str, **rest: Any) -> dict[str, OptionInfo]:
+    """Declare options that are checked and then have no effect here."""
     return {name: OptionInfo(None, parse, **rest) for name in names}
 
 
 OPTIONS: Mapping[str, OptionInfo] = {
-    # What the output looks like: at any time.
+    # Options for the form of the output may be set at any time.
     **_own(_boolean, "aggsortkey", "aggsortrev", "aggzoom", "flowindent", "quiet", "rawbytes"),
     **_own(_count, "aggsortkeypos", "aggsortpos", "stackindent", most=4096),
     "agghist": OptionInfo(None, _boolean, refused="values are shown as numbers: use quantize() for bars"),
     "aggpack": OptionInfo(None, _boolean, refused="histograms are shown one bucket a line"),
     "encoding": OptionInfo(None, _ignored, refused="it says how aggpack draws, which is not available"),
-    # Records are always in the order of time, and addresses of user programs always bare.
+    # Records are always in order of time, and addresses in user programs are never shown as symbols.
     **_accepted(_boolean, "quietresize", "noresolve", "temporal"),
-    # Rates and sizes: before tracing starts.
+    # Rates and sizes must be set before tracing starts.
     "switchrate": OptionInfo("switchrate_ns", _time, 0, 3_600_000_000_000),
     "quiesce": OptionInfo("quiesce_ns", _time, 1_000_000, where="start"),
     "safepoint": OptionInfo("safepoint_ns", _time, 1_000_000, where="start"),
@@ -279,7 +284,7 @@ OPTIONS: Mapping[str, OptionInfo] = {
     **_accepted(_size_or_unlimited, "lockmem", where="start"),
     **_own(_boolean, "destructive", where="start"),
     "grabanon": OptionInfo(None, _boolean, where="start", refused="there is no anonymous tracing of a guest"),
-    # How programs are compiled.
+    # Options of the compiler.
     **_own(_boolean, "argref", "defaultargs", "droptags", "empty", "errtags", "zdefs", where="start"),
     **_accepted(_boolean, "knodefs", "nolibs", "pspec", "unodefs", "verbose", where="start"),
     **_accepted(_count, "disasm", "pgmax", "tree", where="start"),
@@ -301,7 +306,10 @@ OPTIONS: Mapping[str, OptionInfo] = {
 
 
 def set_option(options: Options, name: str, value: str, source: OptionSource = "command") -> Options:
-    """Return ``options`` with one more set. ``value``: empty when none was written. Raises :class:`OptionError`."""
+    """Return ``options`` with one option changed. Raises :class:`OptionError`.
+
+    ``value``: empty when the user wrote none.
+    """
     info = OPTIONS.get(name)
     if info is None:
         raise _refused(name, value, _BAD_NAME, source)

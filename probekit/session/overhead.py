@@ -1,7 +1,7 @@
-"""Watches how much of the guest's CPU time a program takes, and whether that is more than ``maxoverhead`` allows.
+"""Measures how much of the guest's CPU time a program takes, and compares it with the option ``maxoverhead``.
 
-A program that takes more than ``maxoverhead`` percent in one second is ended. What it has found until then is exact;
-it would not be if the program were only slowed down.
+A program that takes more than ``maxoverhead`` percent in one second is ended. Its results until then are exact, which
+they would not be if the program were only slowed down.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 __all__ = ("Overhead", "refuse_measuring")
 
-_INTERVAL = 1.0  # seconds between two looks at the costs
+_INTERVAL = 1.0  # seconds between two readings of the costs
 
 
 def refuse_measuring(tsc_khz: int, *, possible: bool) -> None:
     """Raise :class:`UnsupportedError` where clauses cannot be measured.
 
-    ``tsc_khz``: the frequency of the guest's time stamp counter, 0 when unknown; ``possible``: by the engine.
+    ``tsc_khz``: the frequency of the guest's time stamp counter, 0 when it is unknown. ``possible``: whether the
+    engine can measure clauses.
     """
     if not possible:
         raise UnsupportedError(
@@ -37,14 +38,14 @@ def refuse_measuring(tsc_khz: int, *, possible: bool) -> None:
 
 
 class Overhead:
-    """Watches one run's costs."""
+    """Measures the overhead of one run."""
 
     def __init__(
         self, limit: int, cpus: int, paused: Callable[[], float], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """``limit``: percent of the time of ``cpus`` CPUs, 0 for any.
+        """Begin to measure now. ``limit``: percent of the time of ``cpus`` CPUs; 0 for no limit.
 
-        ``paused``: returns the seconds for which the guest has been stopped so far; they are not its own time.
+        ``paused``: returns for how many seconds the guest has been stopped so far; that time does not count.
         """
         self._limit = limit
         self._cpus = cpus
@@ -62,7 +63,7 @@ class Overhead:
         return ns / (1e7 * self._cpus * seconds) if seconds > 0 else 0.0
 
     def exceeded(self, costs: Callable[[], ClauseCosts | None]) -> bool:
-        """Return whether the program has to be ended. Asks for its costs once a second."""
+        """Return whether the program exceeds the limit and has to end. Calls ``costs`` once a second."""
         now = self._time()
         if self._exceeded or not self._limit or now - self._last < _INTERVAL:
             return self._exceeded > 0
@@ -78,7 +79,7 @@ class Overhead:
         self._last = self._time()
 
     def summary(self, costs: ClauseCosts) -> model.Costs:
-        """Return all costs until tracing was stopped, for the user."""
+        """Return the costs until :meth:`stop`, as an event for the user."""
         percent = self._exceeded or self._percent(costs.total_ns, self._last - self._begun)
         limit = self._limit if self._exceeded else None
         return model.Costs(costs.clauses, costs.entries, costs.entries_ns, percent, limit)

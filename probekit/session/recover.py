@@ -1,14 +1,14 @@
-"""Put a guest right after a probekit that was killed: from its journal, or from the table that it left in the guest.
+"""Restores a guest that a killed probekit left changed: from its journal, or from the recovery table in the guest.
 
-Every journal is checked against the live guest first. The journal of a guest that was rebooted since is only put away.
+Every journal is checked against the live guest first. If the guest has rebooted since, its journal is only removed.
 """
 
 from __future__ import annotations
 
+from probekit.guest.find_facts import find_guest_facts
 from probekit.guest.health import check_status, has_panicked, panic_error
-from probekit.guest.residents import LIMIT
-from probekit.guest.survey import gather_guest
-from probekit.guest.text import KernelText
+from probekit.guest.kernel_text import KernelText
+from probekit.guest.stack_search import SLEEPER_LIMIT
 from probekit.kernel.kernel import Kernel
 from probekit.kernel.open_kernel import open_kernel
 from probekit.patch.journal_state import JournalState
@@ -24,11 +24,11 @@ from probekit.target.api import Target
 __all__ = ("Recovered", "recover")
 
 
-def recover(spec: str, options: AttachOptions | None = None, *, limit: float = LIMIT) -> Recovered:
+def recover(spec: str, options: AttachOptions | None = None, *, limit: float = SLEEPER_LIMIT) -> Recovered:
     """Restore the guest at ``spec`` from every journal that names it. Raises :class:`probekit.errors.ProbekitError`.
 
     A guest that somebody has paused stays paused: its text is restored, and what needs a guest that runs is left.
-    ``limit``: seconds to wait until nobody is inside our code; its memory stays after that.
+    ``limit``: seconds to wait until no task is inside our code. If one stays longer, the memory is not freed.
     """
     options = options or AttachOptions()
     with acquire(target_key(spec)) as lock, Interrupts():
@@ -55,7 +55,7 @@ def _recover_all(target: Target, kernel: Kernel, states: list[JournalState], lim
             state.path.unlink(missing_ok=True)
             total = _add(total, Recovered(rebooted=1))
             continue
-        total = _add(total, undo_journal(target, text, state, lambda: gather_guest(kernel), limit=limit))
+        total = _add(total, undo_journal(target, text, state, lambda: find_guest_facts(kernel), limit=limit))
     return total
 
 

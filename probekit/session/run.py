@@ -1,9 +1,9 @@
-"""One run of a program, with or without a guest: match, enable, drain, fire the host's own probes, restore.
+"""Runs a program, with or without a guest: match, enable, drain, fire the host's own probes, restore.
 
     BEGIN -> sites go live -> records, ticks -> sites restored -> END -> last records -> aggregations
 
-:meth:`Run.events` is the whole of it as a stream, which the command line and the Python API both read. However it
-ends, the guest is restored.
+:meth:`Run.events` carries out the run and yields its events. The command line and the Python API both read them. The
+guest is restored however the run ends: by ``exit()``, by a signal (:mod:`.signals`) or by an error.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 __all__ = ("Run",)
 
 _PAUSED = "the guest is paused; tracing goes on when it runs again"
-_LONGEST_WAIT = 0.2  # seconds until a signal is noticed
+_LONGEST_WAIT = 0.2  # seconds; a signal is noticed after at most this time
 
 
 class Run:
-    """One run of one program. A context manager; leaving it restores the guest."""
+    """Carries out one run of one program. A context manager; leaving it restores the guest."""
 
     def __init__(
         self,
@@ -58,10 +58,10 @@ class Run:
     ) -> None:
         """Match the program's probes. Nothing in the guest changes yet.
 
-        ``attachment``: None for a program without a guest. ``name``: of the program, for messages. ``started``: is
-        called once BEGIN has fired and sites are live. ``ended``: returns whether tracing is to end (``-c``, ``-p``).
-        ``measure``: clauses in the guest take their own time, and :class:`~probekit.consumer.events.Costs` are among
-        the last events.
+        ``attachment``: None for a program without a guest. ``name``: the program's name in messages. ``started``: is
+        called once BEGIN has fired and sites are live. ``ended``: returns whether tracing must end (``-c``, ``-p``).
+        ``measure``: clauses in the guest measure their own time, and
+        :class:`~probekit.consumer.events.Costs` are among the last events.
         Raises :class:`probekit.errors.ProbekitError` for a program that cannot be run here.
         """
         self._started = started
@@ -70,14 +70,14 @@ class Run:
         self._interrupts = interrupts or (attachment.interrupts if attachment is not None else Interrupts())
         registry: Registry = attachment.registry if attachment is not None else make_registry(None)
         self.matching: Matching = match_program(program, registry)
-        """Its probes, each with its clauses."""
+        """The program's probes, each with the clauses enabled at it."""
         check_matches(self.matching, options)
         check_records(program, options)
         self._guest = self._of_guest(attachment, program, options, engine, measure=measure)
         self.stats: dict[str, float | int] = {}
-        """What things took, by name: see :class:`probekit.consumer.events.Stats`."""
+        """How long each step took, and other figures, by name: see :class:`probekit.consumer.events.Stats`."""
         self.state = RunState()
-        """What the parts of the run share."""
+        """The state that the parts of the run share."""
         guest = self._guest
         self._host = HostTracing(
             program,
@@ -94,13 +94,16 @@ class Run:
     def _of_guest(
         self, attachment: Attachment | None, program: Program, options: Options, engine: EngineName, *, measure: bool
     ) -> GuestTracing | None:
-        """Return the guest's part of the run. Raises :class:`UnsupportedError` for what its engine does not have."""
+        """Return the guest's part of the run; None without a guest.
+
+        Raises :class:`UnsupportedError` when the program uses something that its engine does not have.
+        """
         if attachment is None:
             return None
         if self.matching.of_kind("watch"):
-            engine = "stop"  # the hypervisor watches memory: each access stops the guest anyway
+            engine = "stop"  # the hypervisor watches the memory, and each access stops the guest
+        from probekit.session.engine_support import refuse_for_guest
         from probekit.session.guest_tracing import GuestTracing
-        from probekit.session.unsupported import refuse_for_guest
 
         refuse_for_guest(program, self.matching, engine)
         return GuestTracing(
@@ -122,7 +125,7 @@ class Run:
 
     @property
     def status(self) -> int:
-        """The exit status: what ``exit()`` was given, or 0."""
+        """The exit status: the argument of ``exit()``, or 0."""
         return self.state.status
 
     @property
@@ -138,7 +141,7 @@ class Run:
     def events(self, seconds: float | None = None) -> Iterator[Event]:
         """Run the program until ``exit()``, a signal, or until ``seconds`` have passed. Then restore the guest and end.
 
-        The guest is restored as well when the reader stops early, or when an error ends the run.
+        The guest is also restored when the reader stops early, and when an error ends the run.
         Raises :class:`probekit.errors.ProbekitError`.
         """
         with self._interrupts:
@@ -151,12 +154,12 @@ class Run:
             yield from self._end()
 
     def close(self) -> None:
-        """Restore the guest if :meth:`events` was abandoned. Safe to call twice."""
+        """Restore the guest if the reader of :meth:`events` stopped early. Safe to call twice."""
         with self._interrupts:
             self._disable()
 
     def aggregations(self) -> list[model.Aggregation]:
-        """Return all aggregations as they are now (or were at the end), merged over CPUs and sorted."""
+        """Return all aggregations as they are now, or as they were at the end, merged over CPUs and sorted."""
         return self._stream.aggregations()
 
     def unprinted(self) -> list[model.Aggregation]:
@@ -217,12 +220,16 @@ class Run:
             yield model.Message(_PAUSED if paused else "the guest runs again")
 
     def _switch(self) -> Iterator[Event]:
-        """Read the records of the host's own probes, and set when they are read next."""
+        """Read the records of the host's own probes, and set the time of the next reading."""
         self._next_switch_ns = time.monotonic_ns() + (self._stream.options.switchrate_ns or 0)
         yield from self._stream.of_host()
 
     def _over(self, end: float | None) -> bool:
-        """Return whether tracing ends. ``end``: the moment when its time is over, on the monotonic clock."""
+        """Return whether tracing must end now. ``end``: when its time is over, on the monotonic clock; None for never.
+
+        Tracing ends by ``exit()``, a signal, its time, the limit ``maxoverhead``, or the end of the process of ``-c``
+        or ``-p``.
+        """
         if (
             self.state.over
             or self._interrupts.pending
@@ -233,7 +240,7 @@ class Run:
         return self._ended is not None and self._ended()
 
     def _seconds_to_wait(self, end: float | None) -> float:
-        """Return the seconds until something is due."""
+        """Return how many seconds :meth:`_consume` may wait: until the next reading, timed probe or end."""
         limits = [_LONGEST_WAIT]
         if self._stream.options.switchrate_ns:
             limits.append(self._stream.options.switchrate_ns / 1e9)
@@ -247,7 +254,7 @@ class Run:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def _end(self) -> Iterator[Event]:
-        """Restore, fire END, read the last records; then say what could not be restored, and what it all took."""
+        """Restore the guest, fire END, read the last records. Then report failures, costs and statistics."""
         drained, problems = self._disable()
         waiting = self._host.probes.take()
         self._host.fire("end")  # probes fire before records are read; END's own record is read last
@@ -264,7 +271,7 @@ class Run:
         yield model.Stats(dict(self.stats))
 
     def _disable(self) -> tuple[Drained | None, list[str]]:
-        """Restore the guest. Returns what was still in its buffers (None after ``exit()``), and what went wrong."""
+        """Restore the guest. Returns its last records (None after ``exit()``), and a message for each failure."""
         if self._guest is None:
             return None, []
         drained, problems = self._guest.disable(self._host.globals_.store)
@@ -272,9 +279,9 @@ class Run:
         return (None if self.state.exit_called and not self.state.exited_in_guest else drained), problems
 
     def _disable_after(self, error: BaseException) -> None:
-        """Restore the guest after an error. What else goes wrong becomes a note on that error.
+        """Restore the guest after an error. Each further failure becomes a note on that error.
 
-        A reader that only stopped early has made no error; an error while restoring is then raised.
+        When ``error`` only means that the reader stopped early (GeneratorExit), an error of restoring is raised.
         """
         if isinstance(error, TargetLost) and self._guest is not None:
             self._guest.give_up(error)

@@ -1,11 +1,11 @@
-"""The state of one run that its parts share: whether ``exit()`` was called, its status, and whether tracing ends.
+"""Holds the state that the parts of one run share: whether ``exit()`` was called, its status, whether tracing ends.
 
-Every part of a run reads it; it changes only by the methods that name what has happened:
+Every part of a run reads it. It changes only by these methods, each named after what has happened:
 
     exit(3) in BEGIN or a tick       call_exit()           only clauses of END and ERROR run on the host from now on
-    the record of that is read       exited(3)             the exit status is 3
+    its record is read               exited(3)             the exit status is 3
     exit(3) in the guest             exited(3, at=...)     later records of the guest are not shown
-    a ring with bufpolicy=fill       fill_ring()           tracing ends, and what was recorded until then is shown
+    a ring with bufpolicy=fill       fill_ring()           tracing ends, and all records until then are shown
     more than maxoverhead            fail()                the exit status is 1, unless exit() was given another
 """
 
@@ -23,7 +23,7 @@ def _nothing() -> None:
 
 
 class RunState:
-    """The state of one run. Its properties cannot be assigned."""
+    """Holds the state of one run. Only its methods change it; its properties are read-only."""
 
     def __init__(self) -> None:
         self._exit_called = False
@@ -50,12 +50,12 @@ class RunState:
 
     @property
     def status(self) -> int:
-        """The exit status: what ``exit()`` was given, or 0."""
+        """The exit status: the argument of ``exit()``, or 0."""
         return self._status
 
     @property
     def sink(self) -> TextSink | None:
-        """Writes texts where only the text of a record matters; None where each event is wanted."""
+        """Receives the printed text of records, where nothing else of them is needed; None to produce every event."""
         return self._sink
 
     def shows(self, timestamp: int) -> bool:
@@ -68,20 +68,23 @@ class RunState:
         return self._exit_time is not None and timestamp < self._exit_time
 
     def set_output(self, *, idle: Callable[[], None] = _nothing, sink: TextSink | None = None) -> None:
-        """Set where the output goes: ``idle`` is called before each wait, ``sink`` takes texts."""
+        """Set where the output goes. ``idle``: is called before each wait. ``sink``: receives printed text."""
         self._idle = idle
         self._sink = sink
 
     def idle(self) -> None:
-        """Note that the run is about to wait: what was written so far is shown now."""
+        """Note that the run is about to wait, so that the output is flushed."""
         self._idle()
 
     def call_exit(self) -> None:
-        """Note that a clause of the host has called ``exit()``. Its record, which has the status, is read later."""
+        """Note that a clause on the host has called ``exit()``. Its status is in a record that is read later."""
         self._exit_called = True
 
     def exited(self, status: int, *, at: int | None = None) -> None:
-        """Take the status of an ``exit()`` whose record was read. ``at``: guest time stamp of a clause in the guest."""
+        """Set the exit status from the record of an ``exit()``.
+
+        ``at``: the record's guest time stamp; None for a clause that ran on the host.
+        """
         self._exit_called = True
         self._status = status
         if at is not None:

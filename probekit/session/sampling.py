@@ -1,7 +1,7 @@
-"""``profile-N`` with a guest: samples what each of its CPUs is doing when the timer fires.
+"""Reads what each CPU of the guest is doing when the timer of ``profile-N`` fires.
 
-The guest is stopped while its registers are read and the clauses run on the host. High rates are therefore not reached:
-firings that come too late are left out, as with every timed probe.
+The guest is stopped while its registers are read and the clauses run on the host. This limits the rate: firings that
+are overdue are skipped, as with every timed probe.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ __all__ = ("SampledWorld", "samples")
 
 
 class SampledWorld(VcpuWorld):
-    """A CPU of the guest at a sample. ``arg0``: the address in the kernel, ``arg1``: in the program; the other is 0."""
+    """Represents one CPU of the guest in a sample, for the clauses of a ``profile-N`` probe.
+
+    ``arg0`` is the address in the kernel that the CPU executes, ``arg1`` the address in a user program. One is 0.
+    """
 
     def __init__(self, attachment: Attachment, facts: GuestFacts, regs: Regs) -> None:
         args = (0, regs["rip"]) if regs.in_user_mode else (regs["rip"], 0)
@@ -35,7 +38,7 @@ class SampledWorld(VcpuWorld):
         )
 
     def fact(self, name: str) -> Value:
-        """Return a built-in variable of the task that runs there. ``caller`` is 0: nobody called a sample."""
+        """Return a built-in variable of the task that runs on the CPU. ``caller`` is 0, because a sample has none."""
         return 0 if name == "caller" else super().fact(name)
 
 

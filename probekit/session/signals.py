@@ -1,8 +1,9 @@
-"""SIGINT, SIGTERM and SIGHUP while a guest is attached: noted at once, obeyed at the next safe moment.
+"""Notes SIGINT, SIGTERM and SIGHUP while a guest is attached, so that the run ends at the next safe moment.
 
 A signal in the middle of an exchange with the stub, or between two writes, must not unwind the stack there. Inside an
 :class:`Interrupts` the handlers only note the signal. The loop of :mod:`.run`, and everything that waits for the
-guest, asks :attr:`Interrupts.pending`; then tracing ends as after ``exit()`` and the guest is restored.
+guest, reads :attr:`Interrupts.pending`. Tracing then ends as after ``exit()``: every site gets its old bytes back, and
+:mod:`probekit.enabling.release` frees our guest memory.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts:
-    """A context manager, re-entrant, that only notes signals. Outside of the main thread it has no effect."""
+    """Notes signals instead of obeying them. A re-entrant context manager; without effect outside the main thread."""
 
     def __init__(self) -> None:
         self.pending = 0
-        """The signal that arrived, or 0."""
+        """The number of the first signal that arrived, or 0."""
         self._depth = 0
         self._before: dict[signal.Signals, Any] = {}
 
@@ -42,7 +43,7 @@ class Interrupts:
             self._before = {}
 
     def request(self, number: int = signal.SIGINT) -> None:
-        """Ask for the end as a signal does. Any thread may call it."""
+        """Ask the run to end, as a signal does. Any thread may call this."""
         self.pending = self.pending or number
 
     def _note(self, number: int, frame: FrameType | None) -> None:

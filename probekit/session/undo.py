@@ -1,10 +1,10 @@
-"""Undo what one journal says is in a guest.
+"""Undoes everything that one journal lists, in this order:
 
-    borrowed tasks   waited for until their calls return; each gets its registers back
-    edited text      gets its old bytes back wherever ours still stand, newest batch first
-    the rest         registrations and memory, given back as at a normal end (:mod:`probekit.enabling.release`)
+1. wait until the calls of borrowed tasks return, and give each task its registers back
+2. put old bytes back wherever ours still are, newest batch first
+3. take back registrations and free memory, as at a normal end (:mod:`probekit.enabling.release`)
 
-The journal learns of each step when it is done, so that a recovery that is killed can be repeated.
+Each step is noted in the journal when it is done, so a recovery that is killed can be repeated.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from probekit.enabling.registrations import Registered
-from probekit.enabling.release import Holdings, release
+from probekit.enabling.registrations import Registrations
+from probekit.enabling.release import Holdings, release_holdings
 from probekit.errors import JournalError, MachineRan
 from probekit.guest.calls import GuestCall
 from probekit.guest.facts import GuestFacts
 from probekit.guest.linux import Allocation
 from probekit.guest.memory import PauseClock
-from probekit.guest.residents import LIMIT
 from probekit.guest.safepoint import SafePoint, finish_call, returned_on
+from probekit.guest.stack_search import SLEEPER_LIMIT
 from probekit.patch.crossmodify import INT3
 from probekit.patch.edits import TextMemory, revert_batches
 from probekit.patch.journal_state import Batch, JournalState
@@ -42,45 +42,50 @@ class Recovered:
     """What a recovery did."""
 
     journals: int = 0
-    """How many there were."""
+    """How many journals there were."""
     restored: int = 0
     """Sites that got their old bytes back."""
     already: int = 0
-    """Sites that had their old bytes."""
+    """Sites that already had their old bytes."""
     freed: int = 0
-    """Bytes of guest memory."""
+    """Bytes of guest memory that were freed."""
     tasks: int = 0
     """Borrowed tasks that were given back."""
     rebooted: int = 0
-    """Journals of a guest that is gone."""
+    """Journals of a guest that has rebooted since."""
     problems: tuple[str, ...] = ()
-    """A message for everything that could not be put right."""
+    """A message for everything that could not be undone."""
 
     @property
     def clean(self) -> bool:
-        """Whether nothing was left to put right."""
+        """Whether there was nothing to undo."""
         return not self.journals
 
 
 def undo_journal(
-    target: Target, text: TextMemory, state: JournalState, facts: Callable[[], GuestFacts], *, limit: float = LIMIT
+    target: Target,
+    text: TextMemory,
+    state: JournalState,
+    facts: Callable[[], GuestFacts],
+    *,
+    limit: float = SLEEPER_LIMIT,
 ) -> Recovered:
-    """Undo the journal ``state``, which is of this boot of the guest; its file goes when all of it is done.
+    """Undo the journal ``state``, of this boot of the guest. Removes its file when all of it is undone.
 
-    ``text``: guest memory while the guest is stopped. ``facts``: gathers what is known of the guest's kernel; called
-    when memory or registrations are left. ``limit``: seconds to wait for readers and sleepers.
+    ``text``: guest memory while the guest is stopped. ``facts``: surveys the guest's kernel; called only when memory
+    or registrations are left. ``limit``: seconds to wait until no task runs or sleeps in our code.
     The guest may run or be stopped before and after. Raises :class:`probekit.errors.ProbekitError`.
     """
     return _Undo(target, text, JournalLog.reopen(state), facts, limit).run()
 
 
 def activity_word(memory: Sequence[Allocation]) -> int | None:
-    """Return the address of the word that silences clauses: the oldest data memory of an enabling begins with it."""
+    """Return the address of the word that silences clauses: it is the first of an enabling's oldest data memory."""
     return next((item.addr for item in memory if item.kind == "data"), None)
 
 
 class _Undo:
-    """One journal of this very boot of the guest."""
+    """Undoes one journal."""
 
     def __init__(
         self, target: Target, text: TextMemory, log: JournalLog, facts: Callable[[], GuestFacts], limit: float
@@ -94,14 +99,14 @@ class _Undo:
         self._problems: list[str] = []
 
     def run(self) -> Recovered:
-        """Tasks, text, the rest, in that order."""
+        """Give back tasks, text, registrations and memory, in that order."""
         try:
-            with suppress(JournalError):  # it is for people only
+            with suppress(JournalError):  # the note is for people only
                 self._log.note(f"recovery by process {os.getpid()}")
             tasks = self._give_back_tasks()
             staged = any(batch.edits[0].old == INT3 for batch in self._log.batches if batch.edits)
             restored, already = self._revert(self._log.batches)
-            freed = self._release(bypassed=staged)
+            freed = self._unregister_and_free(bypassed=staged)
         except BaseException:
             self._log.close(keep=True)
             raise
@@ -111,7 +116,7 @@ class _Undo:
     # -- tasks -------------------------------------------------------------------------------------------------------
 
     def _give_back_tasks(self) -> int:
-        """Give every borrowed task its registers back, once its call has returned. Returns how many they were."""
+        """Give every borrowed task its registers back, once its call has returned. Returns the number of tasks."""
         borrowed = len(self._log.calls)
         if not borrowed:
             return 0
@@ -132,18 +137,18 @@ class _Undo:
         return borrowed - len(self._log.calls)
 
     def _untouched(self, call: GuestCall) -> bool:
-        """Return whether the task has its own registers: it was not sent off yet, or was given back already."""
+        """Return whether the task has its own registers: its call had not begun, or the registers are back already."""
         for vcpu in self._target.vcpus():
             regs = self._target.regs(vcpu)
             if all(regs[name] == value for name, value in call.regs.items()):
                 return True
-        # The guest may have run since. A task inside its call has the landing as its return address.
+        # The guest may have run since. A task inside its call has the landing as return address on its stack.
         slot = self._text.read_many([(call.rsp - 8, 8)])[0]
         inside = slot == call.return_addr.to_bytes(8, "little")
         return not inside and self._returned_on(call) is None
 
     def _await_returns(self) -> None:
-        """Let the guest run until all calls have returned, or that takes too long."""
+        """Let the guest run until all calls have returned, for 60 s at most."""
         deadline = time.monotonic() + _RETURN_LIMIT
         landings = {call.return_addr for call in self._log.calls}
         for landing in landings:
@@ -185,13 +190,13 @@ class _Undo:
             self._log.reverted()
         return len(report.restored), len(report.already)
 
-    # -- the rest ----------------------------------------------------------------------------------------------------
+    # -- registrations and memory ------------------------------------------------------------------------------------
 
-    def _release(self, *, bypassed: bool) -> int:
-        """Give registrations and memory back. Returns how many bytes were freed.
+    def _unregister_and_free(self, *, bypassed: bool) -> int:
+        """Take registrations back and free memory. Returns how many bytes were freed.
 
-        What a recovery does not know of the process that was killed, it takes for the worst: it may just have
-        unregistered tracepoints, whose readers are waited for.
+        The killed process may just have unregistered tracepoints. The journal does not say so, so this always waits
+        for the readers of tracepoints.
         """
         memory = list(self._log.allocations)
         if not (memory or self._log.registrations):
@@ -200,10 +205,10 @@ class _Undo:
             if not self._problems:
                 self._log.forget()
             return 0
-        before = tuple(memory)  # the wait for readers adds a page of its own
+        before = tuple(memory)  # the wait for readers allocates one more page
         with self._clock.paused():
             facts = self._facts()
-        held = Holdings(
+        holdings = Holdings(
             target=self._target,
             text=self._text,
             facts=facts,
@@ -211,17 +216,17 @@ class _Undo:
             clock=self._clock,
             safe_point=lambda: SafePoint(self._target, facts.call_points, log=self._log, clock=self._clock),
             memory=memory,
-            registered=Registered(facts, self._text, self._log, self._log.registrations, traced=True),
+            registrations=Registrations(facts, self._text, self._log, self._log.registrations, traced=True),
             limit=self._limit,
             bypassed=bypassed,
             keep="text that is left alone may still lead there" if self._problems else "",
             silence=self._silence,
         )
-        self._problems += release(held)
+        self._problems += release_holdings(holdings)
         return sum(item.size for item in before if item not in self._log.allocations)
 
     def _recovered_elsewhere(self) -> bool:
-        """Return whether somebody recovered this guest from its table: then what is there now is not ours."""
+        """Return whether the guest was already recovered from its table: then its memory there is no longer ours."""
         addr = self._log.table_addr
         if addr is None:
             return False
@@ -230,7 +235,7 @@ class _Undo:
         return page is None or read_header(page) is None
 
     def _silence(self) -> None:
-        """Make the clauses do nothing, as the process that was killed would have done at its end."""
+        """Make the clauses do nothing, for a CPU that may still reach them."""
         word = activity_word(self._log.allocations)
         if word is not None:
             with self._clock.paused():

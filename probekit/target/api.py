@@ -1,8 +1,8 @@
 """Define the contract that every transport keeps: :class:`Target`.
 
-A target is a stopped or running virtual machine seen through a debugger's
-eyes. Addresses are guest *virtual* addresses as the chosen vCPU maps them;
-sizes are bytes. The vocabulary is gdb's: all-stop, one stop reason at a time.
+A target is a virtual machine, stopped or running, under a debugger. Addresses
+are guest *virtual* addresses as the chosen vCPU maps them; sizes are bytes. As
+in gdb's all-stop mode all vCPUs stop and run together, and each stop has one reason.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Regs:
     Where the stub has them, also ``fs_base gs_base k_gs_base cr0 cr2 cr3 cr4 cr8 efer``.
     """
     raw: bytes
-    """The whole ``g`` reply, which is written back with only named registers changed."""
+    """The stub's whole ``g`` reply, so that a write keeps the registers that have no name here; empty through gdb."""
     foreign_runs: int | None = field(default=None, compare=False)
     """:attr:`Target.foreign_runs` when they were read; None where nobody counts."""
 
@@ -65,17 +65,17 @@ class StopReason:
     """Why the machine stopped."""
 
     kind: Literal["breakpoint", "watch", "interrupt", "exited"]
-    """``breakpoint``: or a finished step; ``interrupt``: we asked for it."""
+    """``breakpoint`` stands for a finished step too; ``interrupt`` mostly says that we asked for the stop."""
     signal: int
-    """The stub's number (5 trap, 2 interrupt)."""
+    """The signal's number as the stub gives it (5 trap, 2 interrupt); 0 when the machine ended under gdb."""
     vcpu: Vcpu
     """The vCPU that stopped."""
     raw: str
-    """The text of the stop packet."""
+    """What the stub or gdb sent for this stop, for messages; it may be cut short."""
     watch_addr: int | None = None
     """The address of the watchpoint, for ``watch``."""
     watch_kind: BreakKind | None = None
-    """The kind of the watchpoint, for ``watch``, where the stub tells it."""
+    """The kind of the watchpoint, for ``watch``; None where the stub does not say it."""
 
 
 class Target(Protocol):
@@ -162,7 +162,7 @@ class Target(Protocol):
         ...
 
     def stop(self, timeout: float = 10.0) -> StopReason:
-        """Stop a running machine and return why it stopped; it may have stopped by itself meanwhile."""
+        """Stop a running machine and return why it stopped; it may have stopped by itself just before."""
         ...
 
     def set_breakpoint(self, addr: int, kind: BreakKind = "software", size: int = 1) -> None: ...

@@ -33,6 +33,7 @@ class TargetSpec:
     text: str
     """As written."""
     kind: Literal["tcp", "unix", "gdb", "none"]
+    """Which form it has."""
     address: str = ""
     """The path, the host, or what gdb is given."""
     port: int = 0

@@ -36,6 +36,7 @@ class QemuProcess:
     """
 
     pid: int | None
+    """Its process ID."""
     name: str
     """The value of ``-name``, else empty."""
     gdb: str | None

@@ -46,6 +46,7 @@ class RamRange:
     offset: int
     """Where it begins in the backend's file, in bytes."""
     writable: bool
+    """False for ROM, where guest writes do not go to RAM."""
 
 
 def parse_ram_ranges(mtree: str, backend: str) -> tuple[RamRange, ...]:
@@ -89,7 +90,7 @@ def parse_ram_spans(mtree: str) -> tuple[tuple[int, int], ...]:
 
 
 class GuestRam:
-    """A mapping of the guest's RAM file, addressed by guest physical address. The machine may run meanwhile."""
+    """Maps the guest's RAM file, and addresses it by guest physical address. The machine may run all the time."""
 
     def __init__(self, path: str | Path, ranges: tuple[RamRange, ...]) -> None:
         """Map ``path``. Raises :class:`TargetError` when it cannot be mapped or is shorter than ``ranges`` say."""

@@ -15,12 +15,10 @@ _MAX_UNFINISHED: Final = 1 << 20  # bytes without the end of a packet
 
 
 class PacketStream:
-    """The two directions of a connection, with what is not yet sent and not yet read. Not thread-safe.
-
-    ``timeout``: seconds that sending may take.
-    """
+    """Keeps the bytes of a connection that are not yet sent and not yet read. Not thread-safe."""
 
     def __init__(self, stream: Stream, *, timeout: float) -> None:
+        """Send and receive through ``stream``. ``timeout``: seconds that sending may take."""
         self.stream = stream
         self.timeout = timeout
         self.acks = True

@@ -33,11 +33,7 @@ _OKS: Final = {
 
 
 class Pipeline:
-    """One run of requests over a stream, and the replies so far.
-
-    ``window``: the most requests in flight; ``silent``: makes the error for a request that is not answered in time;
-    ``guard``: bytes before each request.
-    """
+    """One run of requests over a stream, and the replies so far."""
 
     def __init__(
         self,
@@ -47,6 +43,11 @@ class Pipeline:
         silent: Callable[[bytes], TargetTimeout],
         guard: bytes = b"",
     ) -> None:
+        """Prepare, but send nothing yet.
+
+        ``window``: the most requests in flight. ``silent``: makes the error for a request that is not answered in time.
+        ``guard``: bytes before each request.
+        """
         self._packets = packets
         self._payloads = payloads
         self._window = window

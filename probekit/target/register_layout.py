@@ -55,6 +55,7 @@ class RegisterSlot:
     """One register in the ``g`` reply."""
 
     name: str
+    """Name of the register."""
     number: int
     """Its number for the packet ``P``."""
     offset: int
@@ -68,6 +69,7 @@ class RegisterLayout:
     """The registers of a stub in its order."""
 
     slots: tuple[RegisterSlot, ...]
+    """The registers, in the stub's order."""
     size: int
     """Bytes of the ``g`` reply."""
 

@@ -26,9 +26,11 @@ class Watchpoint(NamedTuple):
     """What one ``Z2``, ``Z3`` or ``Z4`` packet asks for."""
 
     addr: int
+    """Guest virtual address of the first byte."""
     size: int
     """Bytes."""
     kind: BreakKind
+    """Which accesses stop the machine."""
 
 
 def plan_watchpoints(ranges: Sequence[Watchpoint], *, hardware: bool) -> tuple[Watchpoint, ...]:

@@ -18,7 +18,7 @@ def test_programs_keep_their_order_across_letters() -> None:
     assert ("quiet", "") in arguments.options
 
 
-def test_letters_that_are_options() -> None:
+def test_each_letter_sets_its_option() -> None:
     _, arguments = parse(["-b4m", "-CFHqwZ", "-D", "A=1", "-Iinc", "-UB", "-Xs", "-Llib", "-xnspec=3", "-x", "errtags"])
     assert arguments.options == (
         ("bufsize", "4m"),
@@ -41,13 +41,13 @@ def test_what_has_no_meaning_is_refused_by_name(letter: str) -> None:
 
 
 @pytest.mark.parametrize("argv", [[], ["-z"], ["-n"], ["--engine", "fast"], ["--timeout", "soon"], ["recover", "x"]])
-def test_what_makes_no_sense(argv: list[str]) -> None:
+def test_what_makes_no_sense_is_refused(argv: list[str]) -> None:
     with pytest.raises(UsageError) as refused:
         parse(argv)
     assert refused.value.usage
 
 
-def test_help() -> None:
+def test_each_command_has_its_own_help() -> None:
     with pytest.raises(HelpWanted, match="what to do with it"):
         parse(["--help"])
     with pytest.raises(HelpWanted, match="Restore a guest"):

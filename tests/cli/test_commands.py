@@ -25,7 +25,7 @@ def script(tmp_path: Path) -> Any:
     return write
 
 
-def test_what_a_program_prints(capfd: Any) -> None:
+def test_a_program_prints_what_it_records(capfd: Any) -> None:
     done = run(capfd, "-n", "BEGIN { trace(5); exit(3); }")
     assert done.status == 3
     assert done.err == "probekit: description 'BEGIN ' matched 1 probe\n"
@@ -77,7 +77,7 @@ def test_errors_name_their_program_and_line(capfd: Any, script: Any) -> None:
     assert done.err.startswith("probekit: invalid probe specifier BEGIN { nosuch; }: [D_IDENT_UNDEF] line 1: ")
 
 
-def test_a_wrong_option_in_a_script(capfd: Any, script: Any) -> None:
+def test_a_wrong_option_in_a_script_is_refused(capfd: Any, script: Any) -> None:
     name = script("BEGIN { }\n#pragma D option bogus=1\n")
     done = run(capfd, "-x", "errtags", "-s", name)
     assert (done.status, done.err) == (
@@ -102,7 +102,7 @@ def test_a_wrong_option_in_a_script(capfd: Any, script: Any) -> None:
             "directory\n"),
     ],
 )  # fmt: skip
-def test_what_fails_and_how(capfd: Any, argv: tuple[str, ...], message: str) -> None:
+def test_each_failure_has_its_message_and_status(capfd: Any, argv: tuple[str, ...], message: str) -> None:
     done = run(capfd, *argv)
     assert (done.status, done.err) == (1, f"probekit: {message}")
 
@@ -129,7 +129,7 @@ def test_specifiers_with_clauses(capfd: Any) -> None:
     assert run(capfd, "-q", "-P", 'dtrace /probename == "BEGIN"/ { trace(probename); exit(0); }').out == "BEGIN\n"
 
 
-def test_nothing_matches(capfd: Any) -> None:
+def test_a_probe_that_matches_nothing_is_refused(capfd: Any) -> None:
     done = run(capfd, "-x", "errtags", "-n", "fbt::f:entry")
     assert done.status == 1
     assert "[D_PDESC_ZERO] line 1: " in done.err
@@ -147,7 +147,7 @@ def test_destructive_actions_need_w(capfd: Any) -> None:
 
 
 @pytest.mark.skipif(shutil.which("cpp") is None, reason="there is no cpp")
-def test_the_preprocessor(capfd: Any, script: Any, tmp_path: Path) -> None:
+def test_the_preprocessor_includes_and_defines_and_keeps_line_numbers(capfd: Any, script: Any, tmp_path: Path) -> None:
     (tmp_path / "seven.h").write_text("#define SEVEN 7\n")
     name = script('#!/bin/d\n#include "seven.h"\nBEGIN { trace(SEVEN + ADD); exit(0); }\n')
     assert run(capfd, "-q", "-C", "-I", str(tmp_path), "-D", "ADD=1", "-s", name).out == "8\n"
@@ -170,7 +170,7 @@ def test_output_is_appended(capfd: Any, tmp_path: Path) -> None:
     assert file.read_text() == "x\n\nx\n\n"
 
 
-def test_a_command_that_is_not_there(capfd: Any) -> None:
+def test_a_command_that_does_not_exist_is_refused(capfd: Any) -> None:
     done = run(capfd, "-c", "/no/such/program now", "-n", "BEGIN { trace(1); }")
     assert (done.status, done.out) == (1, "") and "failed to execute /no/such/program" in done.err
 

@@ -41,7 +41,7 @@ def _names(*clauses: str) -> list[str]:
 # -- what it does ----------------------------------------------------------------------------------------------
 
 
-def test_order_of_begin_ticks_and_end(none: Probekit) -> None:
+def test_begin_comes_first_then_ticks_then_end(none: Probekit) -> None:
     done = none.run(
         "--json",
         *_names(
@@ -64,11 +64,11 @@ def test_begin_may_exit_and_end_still_runs(here: Here) -> None:
 
 
 @pytest.mark.parametrize(("status", "seen"), [(0, 0), (1, 1), (255, 255)])
-def test_exit_statuses(here: Here, status: int, seen: int) -> None:
+def test_each_end_has_its_exit_status(here: Here, status: int, seen: int) -> None:
     assert here("-r", "none", "-q", *_names(f"BEGIN {{ exit({status}); }}")).status == seen
 
 
-def test_a_script_file_arguments_and_aggregations(none: Probekit, tmp_path: Path) -> None:
+def test_a_script_file_takes_arguments_and_prints_aggregations(none: Probekit, tmp_path: Path) -> None:
     script = tmp_path / "a script.d"
     script.write_text('BEGIN { @n[$1, "x"] = sum($2); @q = quantize($2); exit(0); }\n')
     done = none.run("--json", "-s", str(script), "3", "64")
@@ -93,21 +93,23 @@ def test_output_file_is_appended_to(none: Probekit, tmp_path: Path) -> None:
     assert out.read_text().split() == ["before", "one", "two"]
 
 
-def test_compile_only_and_version(tool: Make) -> None:
+def test_compiling_only_and_the_version_need_no_run(tool: Make) -> None:
     anywhere = tool("unix:/nobody/is/here")
     assert anywhere.run("-e", *_names("BEGIN { exit(0); }"), target=False).status == 0
     version = anywhere.run("-V", target=False)
     assert version.status == 0 and version.stdout.startswith("probekit: version ")
 
 
-def test_listing_without_a_guest(none: Probekit) -> None:
+def test_without_a_guest_the_hosts_probes_are_listed(none: Probekit) -> None:
     done = none.run("-l", "--json")
     names = [entry["probe"]["name"] for entry in done.of("listing")]
     assert done.status == 0 and names[:4] == ["BEGIN", "END", "ERROR", "profile-97"] and names[-1] == "tick-5000"
     assert [e["probe"]["name"] for e in none.run("-l", "--json", "-n", "tick-3s").of("listing")] == ["tick-3s"]
 
 
-def test_options_from_everywhere(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_come_from_the_environment_the_script_and_the_command_line(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
     probe = _names('BEGIN { printf("x\\n"); exit(0); }')
     for where in (["-x", "quiet"], ["-x", "quiet=yes"], ["-q"]):
         assert here("-r", "none", *where, *probe).stderr == ""
@@ -181,7 +183,7 @@ USAGE = {
 
 
 @pytest.mark.parametrize("name", USAGE)
-def test_command_lines_that_make_no_sense(here: Here, name: str) -> None:
+def test_a_command_line_that_makes_no_sense_is_refused(here: Here, name: str) -> None:
     args, word = USAGE[name]
     done = here(*args)
     assert done.status == 2
@@ -201,7 +203,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused_in_one_paragraph(here: Here, name: str) -> None:
+def test_a_refusal_is_one_paragraph(here: Here, name: str) -> None:
     args, word = REFUSED[name]
     done = here(*args)
     assert done.status == 1

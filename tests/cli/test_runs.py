@@ -19,7 +19,7 @@ from tests.support.golden import Case, check_case, load_cases
 
 
 @pytest.mark.parametrize("case", load_cases("run"), ids=str)
-def test_run(
+def test_a_script_prints_what_its_case_says(
     case: Case,
     tmp_path: Path,
     homes: object,

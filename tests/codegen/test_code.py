@@ -77,7 +77,7 @@ def _forward(insn: Insn, starts: set[int], thunks: list[int], routines: set[int]
 
 @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 @given(scripts())
-def test_any_script(text: str) -> None:
+def test_any_script_keeps_to_the_bounds_of_code(text: str) -> None:
     try:
         guest = Machine(text, (Function(), Function(NOP5 + RET, "return")), aggsize=1 << 14)
     except (CompileError, UnsupportedError):
@@ -107,7 +107,7 @@ STEPS = {
 }
 
 
-def test_instructions_of_a_firing() -> None:
+def test_a_firing_takes_no_more_instructions_than_before() -> None:
     """No script costs more than it did; raise a figure only for a reason."""
     for text, most in STEPS.items():
         guest = Machine(text)

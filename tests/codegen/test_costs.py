@@ -55,7 +55,7 @@ def test_exit_leaves_the_clock_alone() -> None:
     assert words(machine) == (1, [(1, 0, 0)]) and machine.word(HeaderWord.GUARD) == 0
 
 
-def test_without_it_nothing_is_there() -> None:
+def test_without_measuring_there_is_no_code_for_it() -> None:
     plain, measured = (Machine("fbt::: { trace(arg0); }", measured=on) for on in (False, True))
     assert plain.layout.costs is None and plain.built.calibrations is None
     assert len(plain.image.code) < len(measured.image.code)
@@ -86,7 +86,7 @@ def test_calibrations_leave_no_trace(preemptible: bool) -> None:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(scripts(), st.lists(st.tuples(*[st.integers(-9, 9)] * 3), min_size=1, max_size=5))
-def test_any_script_does_the_same(text: str, firings: list[tuple[int, ...]]) -> None:
+def test_any_script_does_the_same_when_it_is_measured(text: str, firings: list[tuple[int, ...]]) -> None:
     try:
         both = Compared(text, functions=(Function(), RETURN), measured=True, aggsize=1 << 14)
     except (CompileError, UnsupportedError):

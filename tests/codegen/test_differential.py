@@ -38,7 +38,7 @@ def _both(text: str, **options: object) -> Compared:
 
 @_many
 @given(st.lists(expressions, min_size=1, max_size=4), texts, _firings)
-def test_expressions(exprs: list[str], text: str, firings: list[tuple[int, ...]]) -> None:
+def test_any_expression_has_the_hosts_value(exprs: list[str], text: str, firings: list[tuple[int, ...]]) -> None:
     body = " ".join(f"trace({e});" for e in (*exprs, text))
     both = _both(f"{DECLARATIONS} fbt::: {{ {body} }}")
     for args in firings:
@@ -55,7 +55,7 @@ def test_expressions(exprs: list[str], text: str, firings: list[tuple[int, ...]]
     st.sampled_from((0x2E0C0, -0x3000, 0x6070_1122_3340, -(1 << 40))),
     st.booleans(),
 )
-def test_scripts(
+def test_any_script_leaves_what_the_host_leaves(
     text: str,
     firings: list[tuple[int, int, tuple[int, ...]]],
     comm: bytes,

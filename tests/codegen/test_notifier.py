@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from unicorn import x86_const as x86
 
 from probekit.codegen.notifier import NOTIFIER_SIZE, NOTIFY_STOP, TrapLayout, notifier
-from probekit.guest.traptable import ENTRY_SIZE, build_table, find_stub, table_size
+from probekit.guest.trap_table import ENTRY_SIZE, build_table, find_stub, table_size
 
 CODE = 0xFFFFFFFFC0000000
 TABLE = CODE + 0x1000

@@ -59,7 +59,9 @@ def machine(form: str, script: str, preemptible: bool = False) -> Machine:
 @pytest.mark.parametrize("script", SCRIPTS)
 @settings(max_examples=4)
 @given(regs=_registers, flags=_flags, offset=st.integers(0, 8))
-def test_nothing_changes(script: str, form: str, regs: dict[str, int], flags: int, offset: int) -> None:
+def test_no_register_flag_or_stack_word_changes(
+    script: str, form: str, regs: dict[str, int], flags: int, offset: int
+) -> None:
     guest = machine(form, script)
     guest.set_activity(0)
     rsp = STACK_TOP - 8 * offset
@@ -89,7 +91,7 @@ def test_nothing_changes_when_nothing_runs(script: str, quiet: str, regs: dict[s
 
 @pytest.mark.parametrize("condition", range(16))
 @pytest.mark.parametrize("script", ["inline", "record", "clock"])
-def test_conditional_tail_jump(script: str, condition: int) -> None:
+def test_a_conditional_tail_jump_fires_only_when_it_is_taken(script: str, condition: int) -> None:
     """Fires when the jump is taken and only then; where it is not, the flags behind it are the original ones."""
     code = NOP5 + CMP + jump(f"0f{0x80 + condition:02x}", F + 9, G) + FLAGS_OUT + RET
     text = {"inline": SCRIPTS["inline"], "record": "fbt::: { trace(arg1); }", "clock": SCRIPTS["clock"]}[script]

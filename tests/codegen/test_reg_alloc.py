@@ -7,7 +7,7 @@ import pytest
 from probekit.codegen.reg_alloc import (
     LEADING_ARGUMENTS,
     REMATERIALIZED_BUILTINS,
-    ProbeKind,
+    FiringKind,
     RegAllocation,
     allocate_registers,
     allocate_strings,
@@ -23,7 +23,7 @@ def compiled(text: str) -> tuple[Clause, Program]:
     return program.clauses[-1], program
 
 
-def allocated(body: str, kind: ProbeKind = "entry", declarations: str = "") -> RegAllocation:
+def allocated(body: str, kind: FiringKind = "entry", declarations: str = "") -> RegAllocation:
     clause, program = compiled(f"{declarations} fbt::f:entry {{ {body} }}")
     return allocate_registers(clause, kind, program)
 

@@ -19,7 +19,7 @@ from probekit.ir.names import BUILTINS, CALLS
         ("ustack();", "the subroutine ustack()"),
     ],
 )
-def test_what_is_missing(body: str, what: str) -> None:
+def test_what_the_code_generator_lacks_is_named(body: str, what: str) -> None:
     program = compile_program(f"fbt::f:entry {{ {body} }}")
     assert unsupported_features(program.clauses[0]) == [what]
 
@@ -32,7 +32,7 @@ def test_what_is_missing(body: str, what: str) -> None:
         "@[stack()] = llquantize(arg0, 10, 0, 6, 20, 3); trace(uid); tracemem(arg0, 16);",
     ],
 )
-def test_what_is_there(body: str) -> None:
+def test_what_the_code_generator_has_is_not_refused(body: str) -> None:
     assert unsupported_features(compile_program(f"fbt::f:entry {{ {body} }}").clauses[0]) == []
 
 

@@ -69,14 +69,14 @@ def test_what_is_right_passes(text: str) -> None:
 
 
 @pytest.mark.parametrize(("reason", "text"), [(reason, text) for reason, texts in BAD.items() for text in texts])
-def test_what_is_wrong_does_not(reason: str, text: str) -> None:
+def test_what_is_wrong_is_refused(reason: str, text: str) -> None:
     with pytest.raises(CodeError) as caught:
         verify_code(layout(text), GUEST.context)
     assert reason in str(caught.value) or "jump" in reason
     assert caught.value.addr >= THUNK
 
 
-def test_vectors_and_floats_do_not() -> None:
+def test_vectors_and_floats_are_refused() -> None:
     for code in ("0f28c1", "d9e8", "c5f877", "660f6ec0", "0f77"):  # movaps, fld1, vzeroupper, movd, emms
         bad = GUEST.code[: THUNK - CODE] + bytes.fromhex(code) + b"\xc2\x08\x00"
         with pytest.raises(CodeError):
@@ -93,14 +93,14 @@ def test_a_routine_calls_only_what_was_there_before() -> None:
         verify_code(replace(GUEST.image.layout, code=bytes(code)), GUEST.context)
 
 
-def test_too_much_code() -> None:
+def test_too_much_code_is_refused() -> None:
     with pytest.raises(CodeError):
         verify_code(replace(GUEST.image.layout, code=b"\xcc" * (MAX_IMAGE + 1)), GUEST.context)
 
 
 @settings(max_examples=200)
 @given(st.integers(0, len(GUEST.image.code) - 1), st.integers(1, 255))
-def test_never_more_than_an_error(at: int, change: int) -> None:
+def test_any_damage_is_a_code_error_at_worst(at: int, change: int) -> None:
     """Any byte may be wrong: the answer is an error of ours, or the change was harmless to every rule."""
     code = bytearray(GUEST.image.code)
     code[at] ^= change

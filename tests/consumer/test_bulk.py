@@ -7,7 +7,7 @@ from probekit.buffers.formats import parse_format
 from probekit.buffers.layout import RawRecord
 from probekit.consumer.bulk import BulkSplitter
 from probekit.consumer.events import ProbeIdentity
-from probekit.consumer.records import ReadClause, ReadProgram
+from probekit.consumer.record_events import ReadClause, ReadProgram
 from probekit.probe.names import ProbeName
 
 FIELDS, SIZE = field_layout([(8, "int", "")])

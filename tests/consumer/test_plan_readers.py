@@ -14,7 +14,7 @@ from probekit.buffers.formats import parse_format
 from probekit.buffers.layout import RawRecord
 from probekit.consumer.events import ProbeIdentity
 from probekit.consumer.plan_readers import bulk_printer, plan_reader
-from probekit.consumer.records import Decoded, decode_record
+from probekit.consumer.record_events import Decoded, decode_record
 from probekit.probe.names import ProbeName
 
 PROBE = ProbeIdentity(7, ProbeName("fbt", "vmlinux", "f%d", "entry"))

@@ -21,6 +21,9 @@ from probekit.cli.main import main
 from probekit.ir.build import compile_program
 from probekit.ir.pprint import format_program
 from probekit.session.options import OPTIONS
+from tests.support.small_enabling import SmallEnabling, quick
+
+__all__ = ("quick",)
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "probekit"
@@ -43,6 +46,8 @@ class Reference(NamedTuple):
     path: Path
     name: str
     text: str
+    optional: bool = False
+    """Whether it is named in a step that not every run takes."""
 
 
 def _resolved(path: str) -> Path | None:
@@ -87,9 +92,14 @@ def section(text: str, heading: str) -> str:
 
 
 def steps(text: str, heading: str) -> list[Reference]:
-    """The functions that the numbered list of a section names, in order."""
+    """The functions that the numbered list of a section names, in order. A step that begins with *Only* is optional."""
     numbered = re.findall(r"^\d+\. .*?(?=\n\S|\n\n|\Z)", section(text, heading), re.MULTILINE | re.DOTALL)
-    return [found for step in numbered for found in references(step) if found.name]
+    return [
+        found._replace(optional=re.match(r"\d+\. \*Only ", step) is not None)
+        for step in numbered
+        for found in references(step)
+        if found.name
+    ]
 
 
 def first_calls(run: Callable[[], object]) -> dict[tuple[str, str], int]:
@@ -112,10 +122,12 @@ def first_calls(run: Callable[[], object]) -> dict[tuple[str, str], int]:
 
 
 def check_order(found: list[Reference], ranks: dict[tuple[str, str], int]) -> None:
-    """Each of the functions is called for the first time after the one before it."""
+    """Each of the functions is called for the first time after the one before it. Optional ones may be missing."""
     last, before = -1, ""
     for place in found:
         rank = ranks.get((str(place.path), place.name))
+        if rank is None and place.optional:
+            continue
         assert rank is not None, f"{place.text} is not called"
         assert rank > last or place.text == before, f"{place.text} is called before {before}"
         last, before = rank, place.text
@@ -209,6 +221,39 @@ def test_what_needs_no_guest_is_called_in_that_order(capfd: pytest.CaptureFixtur
         "session/run.py:events",
         "output/text.py:aggregations",
     } <= names
+    check_order(found, ranks)
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_enabling_and_its_end_are_in_that_order(tmp_path: Path) -> None:
+    small = SmallEnabling(tmp_path)
+    with small.process():
+        ranks = first_calls(lambda: small.end(small.live()))
+    found = [p for p in steps(PAGE.read_text(), "## The path of one patched byte") if (str(p.path), p.name) in ranks]
+    # All from the engine's first call to the last free, and what only this enabling needs.
+    assert len(found) > 45
+    assert {
+        "enabling/guest_engine/engine.py:enable",
+        "enabling/guest_engine/staged_edits.py:announce",
+        "guest/grace_period.py:begin",
+        "enabling/release.py:_sleepers",
+        "session/journal_log.py:freed",
+    } <= {place.text for place in found}
+    check_order(found, ranks)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_recovery_is_in_that_order(tmp_path: Path) -> None:
+    small = SmallEnabling(tmp_path)
+    with small.process():
+        small.live()
+    with small.process():
+        ranks = first_calls(small.recover)
+    found = [p for p in steps(PAGE.read_text(), "## The way back after SIGKILL") if (str(p.path), p.name) in ranks]
+    assert [place.name for place in found] == [
+        "undo_journal", "_give_back_tasks", "_revert", "revert_batches",
+        "_unregister_and_free", "release_holdings", "close",
+    ]  # fmt: skip
     check_order(found, ranks)
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from probekit.enabling.registrations import Registered
+from probekit.enabling.registrations import Registrations
 from probekit.errors import GuestError, JournalError
-from probekit.guest.holds import ModuleHolds
+from probekit.guest.module_refs import ModuleRefs
 from probekit.guest.tracepoints import CALL_ENTRY_SIZE, BatchRoutine, TracepointProbe, TracepointServices, call_table
-from probekit.guest.traphooks import HookServices
+from probekit.guest.trap_registration import TrapServices
 from probekit.guest.watchdog import WatchdogServices
 from probekit.patch.journal_payloads import Registration
 
@@ -42,12 +42,12 @@ class _Facts:
 
     tracepoints: TracepointServices | None
     watchdog: Any = field(default_factory=lambda: WatchdogServices(0, True, 0, CANCEL, 64, 8, 16))
-    holds: Any = field(default_factory=lambda: ModuleHolds(0, PUT, 0, 0, 0))
+    module_refs: Any = field(default_factory=lambda: ModuleRefs(0, PUT, 0, 0, 0))
     grace: Any = None
 
     services: Any = field(
         default_factory=lambda: SimpleNamespace(
-            hooks=HookServices({"die_notifier": (0, DIE), "bpf_ksym": (0, KSYM)}, RCU),
+            traps=TrapServices({"die_notifier": (0, DIE), "bpf_ksym": (0, KSYM)}, RCU),
             synchronize=lambda point: point.call(TASKS),
         )
     )
@@ -64,10 +64,10 @@ class _Guest:
         probes: Any = _Probes({at: [(function, data)] for at, function, data in (item.words for item in standing)})
         self.facts = _Facts(TracepointServices(0, UNREGISTER, ((SRCU, 7),), probes))
 
-    def held(self, items: Sequence[Registration]) -> Registered:
+    def held(self, items: Sequence[Registration]) -> Registrations:
         this: Any = self
         facts: Any = self.facts
-        return Registered(facts, this, this, items)
+        return Registrations(facts, this, this, items)
 
     def call(self, function: int, *args: int, timeout: float = 0, purpose: str = "") -> int:
         self.done.append((function, *args))
@@ -103,7 +103,7 @@ def test_what_calls_us_first_and_the_rest_behind_the_wait() -> None:
     assert guest.done == [(CANCEL, WORDS + 24), ("gone", DOG), *hooks, ("gone", *HOOKS)]
     assert held.traced and list(held.items) == [*MODULES, *TRAPS]
     guest.done.clear()
-    held.let_go(point)
+    held.unregister_rest(point)
     assert guest.done == [
         (PUT, 0xB000), ("gone", MODULES[1]), (PUT, 0xA000), ("gone", MODULES[0]),
         (DIE, 0xD000), ("gone", TRAPS[1]), (KSYM, 0xC000), ("gone", TRAPS[0]), (RCU,),
@@ -111,7 +111,7 @@ def test_what_calls_us_first_and_the_rest_behind_the_wait() -> None:
     assert not held.items
     guest.done.clear()
     held.stop_calls(point)
-    held.let_go(point)
+    held.unregister_rest(point)
     assert guest.done == []
 
 
@@ -135,7 +135,7 @@ def test_readers_are_waited_for_whose_tracepoints_somebody_else_unregistered(kno
     guest = _Guest()
     this, facts = _point(guest), _point(guest.facts)  # as Any
     guest.facts.tracepoints = guest.facts.tracepoints if known else None
-    Registered(facts, this, this, (), traced=True).wait_for_readers(this)
+    Registrations(facts, this, this, (), traced=True).wait_for_readers(this)
     assert guest.done == [(TASKS,), (SRCU, 7)][: 1 + known]
 
 
@@ -150,7 +150,7 @@ def test_what_the_journal_does_not_take_is_taken_back_all_the_same() -> None:
     guest.registered = full  # type: ignore[method-assign]
     with pytest.raises(JournalError):
         held.add(MODULES[:1])
-    held.let_go(_point(guest))
+    held.unregister_rest(_point(guest))
     assert guest.done == [(PUT, 0xA000), ("gone", MODULES[0])]
 
 
@@ -194,7 +194,7 @@ def test_a_timer_that_was_never_set_up_is_not_cancelled() -> None:
     [
         ("", Registration("telegraph", (1,))),
         ("tracepoints", HOOKS[0]),
-        ("holds", MODULES[0]),
+        ("module_refs", MODULES[0]),
         ("traps", TRAPS[0]),
     ],
 )
@@ -202,7 +202,7 @@ def test_nothing_is_forgotten_that_cannot_be_taken_back(gone: str, item: Registr
     guest = _Guest()
     setattr(guest.facts, gone or "unused", None)
     if gone == "traps":
-        guest.facts.services.hooks = HookServices({"die_notifier": (0, DIE)}, RCU)
+        guest.facts.services.traps = TrapServices({"die_notifier": (0, DIE)}, RCU)
     held = guest.held([DOG, item])
     with pytest.raises(GuestError, match=f"cannot unregister a {item.kind}"):
         held.stop_calls(_point(guest))

@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 
 from probekit.guest.calls import (
-    AddHook,
+    AddListEntry,
     Allocate,
     CallPurpose,
     Free,
-    HoldModule,
+    GetModule,
     OtherCall,
-    ReleaseModule,
-    RemoveHook,
+    PutModule,
+    RemoveListEntry,
     is_pointer,
 )
-from probekit.guest.holds import ModuleHolds
 from probekit.guest.linux import Allocation, LinuxServices, find_services
-from probekit.guest.traphooks import HookServices
+from probekit.guest.module_refs import ModuleRefs
+from probekit.guest.trap_registration import TrapServices
 
 MODULE, HEAD = 0xFFFFFFFFC0300040, 0xFFFFFFFF82000000
 PAGE = 0xFFFFC90000010000
@@ -52,8 +52,8 @@ def listed(ranges: Any) -> list[bytes | None]:
     return [words[addr].to_bytes(size, "little") for addr, size in ranges]
 
 
-HOLDS = ModuleHolds(get=1, put=2, modules=HEAD, link=8, state=0)
-HOOKS = HookServices({"die_notifier": (1, 2), "bpf_ksym": (3, 4)}, 5)
+MODULE_REFS = ModuleRefs(get=1, put=2, modules=HEAD, link=8, state=0)
+HOOKS = TrapServices({"die_notifier": (1, 2), "bpf_ksym": (3, 4)}, 5)
 
 
 @pytest.mark.parametrize(
@@ -65,10 +65,10 @@ HOOKS = HookServices({"die_notifier": (1, 2), "bpf_ksym": (3, 4)}, 5)
         (lambda point: services().free(point, Allocation("grace", PAGE, 4096)), [Free(PAGE)]),
         (lambda point: services().make_executable(point, Allocation("exec", PAGE, 4096)), [OtherCall()]),
         (lambda point: services().synchronize(point), [OtherCall()]),
-        (lambda point: HOLDS.hold(point, listed, MODULE), [HoldModule(MODULE)]),
-        (lambda point: HOLDS.release(point, MODULE), [ReleaseModule(MODULE)]),
-        (lambda point: HOOKS.add(point, "die_notifier", PAGE), [AddHook("die_notifier", PAGE)]),
-        (lambda point: HOOKS.remove(point, "bpf_ksym", PAGE), [RemoveHook("bpf_ksym", PAGE)]),
+        (lambda point: MODULE_REFS.take(point, listed, MODULE), [GetModule(MODULE)]),
+        (lambda point: MODULE_REFS.give_back(point, MODULE), [PutModule(MODULE)]),
+        (lambda point: HOOKS.add(point, "die_notifier", PAGE), [AddListEntry("die_notifier", PAGE)]),
+        (lambda point: HOOKS.remove(point, "bpf_ksym", PAGE), [RemoveListEntry("bpf_ksym", PAGE)]),
         (lambda point: HOOKS.settle(point), [OtherCall()]),
     ],
 )

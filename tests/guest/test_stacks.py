@@ -17,7 +17,7 @@ IPS, ENTRIES, STACK = 0xFFFFFFFF82000000, 0xFFFFFFFF82100000, 0xFFFFC90000001000
 REGS = dict.fromkeys(("rip", "rsp", "rbp", "r10", "r13", "rdx", "rdi"), STACK)
 
 
-class Peek:
+class Memory:
     """Kernel memory that is all there, or nothing; ``reads``: every read."""
 
     def __init__(self, *, there: bool = True) -> None:
@@ -58,14 +58,14 @@ def btf(*, orc: bool) -> Btf:
 FIELDS = (("sp_reg", 0, 4), ("bp_reg", 4, 4), ("type", 8, 3), ("signal", 11, 1))
 
 
-def made(count: int | None = 4, *, types: bool = True, orc: bool = True, peek: Peek | None = None) -> GuestStacks:
+def made(count: int | None = 4, *, types: bool = True, orc: bool = True, memory: Memory | None = None) -> GuestStacks:
     kernel: Any = SimpleNamespace(
         btf=btf(orc=orc) if types else None,
         symbols=Symbols(count),
         modules=(),
         text=SimpleNamespace(start=0xFFFFFFFF81000000, end=0xFFFFFFFF81800000),
     )
-    return GuestStacks(kernel, peek or Peek())
+    return GuestStacks(kernel, memory or Memory())
 
 
 def regs(*, user: bool = False) -> Regs:
@@ -80,7 +80,7 @@ def regs(*, user: bool = False) -> Regs:
         ({"count": None}, "unwind tables .ORC."),
         ({"count": 1 << 30}, "would have 4294967296 bytes"),
         ({"count": 0}, "would have 0 bytes"),
-        ({"peek": Peek(there=False)}, "cannot be read"),
+        ({"memory": Memory(there=False)}, "cannot be read"),
     ],
 )
 def test_kernels_whose_stacks_cannot_be_unwound(options: dict[str, Any], said: str) -> None:
@@ -89,17 +89,17 @@ def test_kernels_whose_stacks_cannot_be_unwound(options: dict[str, Any], said: s
 
 
 def test_tables_are_read_once_and_in_pieces() -> None:
-    peek = Peek()
-    stacks = made(1 << 18, peek=peek)
+    memory = Memory()
+    stacks = made(1 << 18, memory=memory)
     stacks.load()
-    assert max(size for _, size in peek.reads) == 1 << 20 and len(peek.reads) == 3
+    assert max(size for _, size in memory.reads) == 1 << 20 and len(memory.reads) == 3
     stacks.load()
-    assert len(peek.reads) == 3
+    assert len(memory.reads) == 3
 
 
 def test_programs_have_no_kernel_stack() -> None:
-    peek = Peek()
-    assert made(peek=peek).frames(regs(user=True), 10) == [] and peek.reads == []
+    memory = Memory()
+    assert made(memory=memory).frames(regs(user=True), 10) == [] and memory.reads == []
 
 
 def test_the_first_frames_are_left_out_and_no_more_than_asked_for_are_looked_for(
@@ -120,9 +120,9 @@ def test_the_first_frames_are_left_out_and_no_more_than_asked_for_are_looked_for
 
 
 def test_a_stack_is_read_page_by_page() -> None:
-    peek = Peek()
-    read = made(peek=peek)._reader()
+    memory = Memory()
+    read = made(memory=memory)._reader()
     assert read(STACK + 8, 8) == bytes(8) == read(STACK + 0xFF8, 8)
-    assert peek.reads == [(STACK, 4096)]
-    assert read(STACK + 0xFFC, 8) == bytes(8) and peek.reads[-1] == (STACK + 0xFFC, 8), "over two pages"
-    assert made(peek=Peek(there=False))._reader()(STACK, 8) is None
+    assert memory.reads == [(STACK, 4096)]
+    assert read(STACK + 0xFFC, 8) == bytes(8) and memory.reads[-1] == (STACK + 0xFFC, 8), "over two pages"
+    assert made(memory=Memory(there=False))._reader()(STACK, 8) is None

@@ -70,7 +70,7 @@ def test_strtok_goes_on_where_it_stopped() -> None:
 def test_bcopy_copies_into_scratch_memory_only() -> None:
     callee = _callee()
     memory = callee.state.memory
-    source, target = memory.object(8), memory.scratch(8)
+    source, target = memory.allocate_object(8), memory.allocate_scratch(8)
     memory.write(source, b"abcdefgh")
     call_subroutine("bcopy", [source, target, 8], callee)
     assert memory.read(target, 8) == b"abcdefgh"
@@ -106,7 +106,7 @@ def test_copyout_faults_at_the_address_of_the_process() -> None:
 
 def test_network_addresses_are_read_from_memory() -> None:
     callee = _callee()
-    addr = callee.state.memory.scratch(24)
+    addr = callee.state.memory.allocate_scratch(24)
     callee.state.memory.write(addr, bytes((127, 0, 0, 1)))
     assert call_subroutine("inet_ntoa", [addr], callee) == b"127.0.0.1"
     assert call_subroutine("inet_ntop", [2, addr], callee) == b"127.0.0.1"

@@ -1,4 +1,4 @@
-"""Live kernels for these tests: one guest of each version, booted once."""
+"""Live kernels for these tests: one guest of each version, shared with the other live tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from probekit.target.api import Target
 from probekit.target.connect import connect
 from vm.guest import Guest
 
-KERNELS = ("6.1-cloud", "6.12-cloud")
 Row = tuple[int, str, str, str]
 
 
@@ -40,19 +39,12 @@ def kallsyms_rows(guest: Guest) -> list[Row]:
     return rows
 
 
-@pytest.fixture(scope="session", params=KERNELS)
-def live_guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
-    with Guest.start(kernel=request.param) as guest:
-        yield guest
-        assert guest.console_problems() == []
-
-
-@pytest.fixture(scope="session")
-def live(live_guest: Guest) -> Iterator[Live]:
-    rows = kallsyms_rows(live_guest)
-    target = connect(live_guest.gdb)
+@pytest.fixture(scope="module")
+def live(guest: Guest) -> Iterator[Live]:
+    rows = kallsyms_rows(guest)
+    target = connect(guest.gdb)
     try:
-        yield Live(live_guest, target, open_kernel(target, cache=False), rows)
+        yield Live(guest, target, open_kernel(target, cache=False), rows)
     finally:
         target.detach()
 

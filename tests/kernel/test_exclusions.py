@@ -62,7 +62,7 @@ def test_sections_and_single_functions() -> None:
     ]
 
 
-def test_the_kernels_blacklist() -> None:
+def test_functions_on_the_kernels_blacklist_are_excluded() -> None:
     table = _symbols((HEAD, "d", "kprobe_blacklist"))
     memory = _memory((BASE + 0x400, BASE + 0x440), (BASE + 0x500, BASE + 0x500))
     reason = "the kernel forbids probes here (NOKPROBE)"

@@ -7,7 +7,7 @@ import struct
 from probekit.kernel.image_base import gate_handlers, idt_bases
 
 
-def test_gates_and_idt_text() -> None:
+def test_idt_bases_and_gate_handlers_are_read_and_absent_ones_skipped() -> None:
     assert idt_bases("GDT=  00 00\nIDT=     fffffe0000000000 00000fff\nIDT=     fffffe0000000000 00000fff") == (
         0xFFFFFE0000000000,
     )

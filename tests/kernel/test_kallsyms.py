@@ -76,12 +76,12 @@ def test_bait_everywhere_ends_soon(seed: int) -> None:
         kallsyms.load(MemoryCopy(START, data), BASE + 0x200000)
 
 
-def test_wrong_base_is_refused() -> None:
+def test_a_wrong_base_is_refused() -> None:
     with pytest.raises(SymbolError, match="no address table fits"):
         kallsyms.load(_INTACT["v6.4"], BASE + (2 << 20))
 
 
 @pytest.mark.parametrize("data", [b"", bytes(4096), b"\xff" * 4096])
-def test_nothing_there(data: bytes) -> None:
+def test_memory_without_a_symbol_table_is_refused(data: bytes) -> None:
     with pytest.raises(SymbolError, match="no kernel symbol table"):
         kallsyms.load(MemoryCopy(START, data), BASE)

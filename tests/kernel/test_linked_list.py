@@ -13,7 +13,7 @@ from probekit.kernel.memory import KernelMemory
 from .fakes import FakeMemory
 
 
-def test_walk_list() -> None:
+def test_a_list_is_walked_to_its_head_and_one_that_does_not_end_is_refused() -> None:
     def memory(*links: tuple[int, int]) -> KernelMemory:
         return KernelMemory(FakeMemory(*((at, struct.pack("<Q", to)) for at, to in links)))
 

@@ -13,16 +13,13 @@ from probekit.errors import SymbolError
 from probekit.kernel.btf import Btf
 from probekit.kernel.c_types import CArray, strip
 from probekit.kernel.open_kernel import open_kernel
-from probekit.target.api import Target
-from probekit.target.connect import connect
-from vm.guest import Guest
 
-from .conftest import KERNELS, Live, kallsyms_rows
+from .conftest import Live
 
 pytestmark = pytest.mark.guest
 
 
-def test_every_symbol(live: Live) -> None:
+def test_every_symbol_is_as_in_proc_kallsyms(live: Live) -> None:
     mine = sorted((s.addr, s.name, s.module) for s in live.kernel.symbols)
     theirs = sorted(
         (addr, name, module)
@@ -39,7 +36,7 @@ def test_kernel_type_letters_and_order(live: Live) -> None:
     assert mine == [row[:3] for row in live.rows if not row[3]]
 
 
-def test_identity(live: Live) -> None:
+def test_the_release_build_id_and_version_are_the_guests_own(live: Live) -> None:
     kernel = live.kernel
     assert kernel.release == live.guest.release
     notes = bytes.fromhex(_exec_after(live, "od -An -v -tx1 /sys/kernel/notes | tr -d ' \\n'"))
@@ -56,7 +53,7 @@ def _exec_after(live: Live, command: str) -> str:
         live.target.stop()
 
 
-def test_modules(live: Live) -> None:
+def test_modules_are_those_of_proc_modules(live: Live) -> None:
     listed = {}
     for line in _exec_after(live, "cat /proc/modules").splitlines():
         name, _size, _refs, _deps, state, _addr = line.split()[:6]
@@ -72,7 +69,7 @@ def test_btf_is_the_kernels_own(live: Live) -> None:
     assert live.kernel.btf is not None and hashlib.md5(live.kernel.btf.data).hexdigest() == theirs
 
 
-def test_module_btf(live: Live) -> None:
+def test_a_modules_types_are_those_of_sysfs(live: Live) -> None:
     names = _exec_after(live, "ls /sys/kernel/btf").split()
     for module in live.kernel.modules:
         types = live.kernel.btf_of(module.name)
@@ -95,7 +92,7 @@ def test_layouts_that_never_change(live: Live) -> None:
     assert function is not None and [p.name for p in function.params] == ["file", "buf", "count", "pos"]
 
 
-def test_tasks(live: Live) -> None:
+def test_tasks_are_those_of_proc(live: Live) -> None:
     command = "for p in /proc/[0-9]*; do echo ${p#/proc/} $(cat $p/comm 2>/dev/null); done"
     theirs = dict(line.split(maxsplit=1) for line in _exec_after(live, command).splitlines() if " " in line)
     mine = {str(t.pid): t.comm for t in live.kernel.tasks() if t.pid == t.tgid and t.pid}
@@ -108,7 +105,7 @@ def test_tasks(live: Live) -> None:
     assert sum(task.comm.startswith("swapper/") for task in live.kernel.tasks()) == live.guest.smp
 
 
-def test_current_task(live: Live) -> None:
+def test_the_current_task_of_each_cpu_is_found(live: Live) -> None:
     kernel = live.kernel
     cpus = kernel.cpus()
     assert cpus.online == tuple(range(live.guest.smp)) and set(cpus.online) <= set(cpus.possible)
@@ -130,7 +127,7 @@ def test_ftrace_sites_are_nops(live: Live) -> None:
     assert nops == len(inside)
 
 
-def test_exclusions(live: Live) -> None:
+def test_entry_text_and_the_blacklist_are_excluded_and_usual_functions_are_not(live: Live) -> None:
     kernel = live.kernel
     ranges = kernel.exclusions()
     for name in ("exc_int3", "asm_exc_int3", "__x86_return_thunk", "startup_64", "notify_die"):
@@ -198,50 +195,3 @@ def test_symbol_files(live: Live, tmp_path: Path) -> None:
     )
     with pytest.raises(SymbolError, match="of another kernel"):
         open_kernel(live.target, symbols_file=wrong)
-
-
-class _WithoutPhysicalMemory:
-    """A target whose stub cannot read physical memory."""
-
-    def __init__(self, target: Target) -> None:
-        self._target = target
-
-    def __getattr__(self, name: str) -> object:
-        if name == "physical_memory":
-            raise AttributeError(name)
-        return getattr(self._target, name)
-
-
-def _stop_in_user_mode(target: Target) -> None:
-    for _ in range(100):
-        if all(target.regs(vcpu).in_user_mode for vcpu in target.vcpus()):
-            return
-        target.resume()
-        target.wait(0.02)
-        target.stop()
-    pytest.fail("the vCPUs never were both in user mode")
-
-
-@pytest.mark.parametrize("version", KERNELS)
-def test_page_table_isolation_with_every_vcpu_in_user_space(version: str) -> None:
-    with Guest.start(kernel=version, append="pti=on") as guest:
-        rows = kallsyms_rows(guest)
-        theirs = sorted((addr, name, module) for addr, _, name, module in rows)
-        for _ in range(2):
-            guest.spawn("while :; do :; done")
-        target = connect(guest.gdb)
-        try:
-            _stop_in_user_mode(target)
-            kernel = open_kernel(target, cache=False)
-            assert sorted((s.addr, s.name, s.module) for s in kernel.symbols) == theirs
-            assert any(task.comm == "kthreadd" for task in kernel.tasks())
-            # The direct way is really closed, or this test shows nothing.
-            assert target.read_many([(kernel.symbol("modules"), 8)]) == [None]
-            assert kernel.address_space.translate(kernel.symbol("modules")) is not None
-            # The second way in: run until a vCPU is in the kernel.
-            plain = open_kernel(_WithoutPhysicalMemory(target), cache=False)
-            assert sorted((s.addr, s.name, s.module) for s in plain.symbols) == theirs
-        finally:
-            target.detach()
-        assert guest.exec("true").status == 0
-        assert guest.console_problems() == []

@@ -38,7 +38,7 @@ from .fakes import BASE, BtfWriter, FakeMemory
         ("%d" * 10, "|".join(["int"] * 10)),
     ],
 )
-def test_types(text: str, types: str) -> None:
+def test_a_format_gives_the_types_of_its_arguments(text: str, types: str) -> None:
     assert "|".join(map(display, argument_types(text))) == types
 
 
@@ -65,7 +65,7 @@ def test_formats_that_are_none(text: str, said: str) -> None:
 
 
 @given(st.text("%dslxhzp*.0 \0\n", max_size=40))
-def test_any_text(text: str) -> None:
+def test_any_format_has_types_or_is_refused(text: str) -> None:
     try:
         assert len(argument_types(text)) <= text.count("%")
     except MarkerFormatError as error:
@@ -183,7 +183,7 @@ def test_a_magic_word_that_is_cut_off_or_askew_is_no_marker() -> None:
     assert _found(end) == ()
 
 
-def test_more_than_there_can_be() -> None:
+def test_more_markers_than_a_kernel_can_have_are_refused() -> None:
     with pytest.raises(SymbolError, match="more than"):
         _found(_marker(ALPHA, FORMAT) * (MAX_MARKERS + 1))
     with pytest.raises(SymbolError, match="more than"):

@@ -22,7 +22,7 @@ def test_memory_cache_lives_in_its_scope() -> None:
     assert memory.read(0x1000, 1) == b"\x77"
 
 
-def test_memory_limits() -> None:
+def test_reads_are_bounded_and_strings_end_at_the_page() -> None:
     memory = KernelMemory(FakeMemory((0x1000, b"abc\0" + bytes(4092))))
     assert memory.cstring(0x1000) == b"abc"
     assert memory.cstring(0x1FFF, 64) == b""

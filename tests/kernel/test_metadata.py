@@ -7,7 +7,7 @@ import struct
 from probekit.kernel.metadata import parse_build_id, parse_release
 
 
-def test_notes() -> None:
+def test_the_build_id_is_found_among_notes_and_the_release_in_the_banner() -> None:
     other = struct.pack("<III", 6, 4, 0x100) + b"Linux\0\0\0" + bytes(4)
     gnu = struct.pack("<III", 4, 20, 3) + b"GNU\0" + bytes(range(20))
     assert parse_build_id(other + gnu) == bytes(range(20)).hex()

@@ -73,7 +73,7 @@ def test_where_the_caller_is(old: bool, entry: tuple[int, ...], words: dict[int,
     assert _callers(unwinder, words, **regs) == [0, 0x101]
 
 
-def test_interrupts(old: bool = False) -> None:
+def test_an_interrupts_frame_leads_to_what_it_interrupted(old: bool = False) -> None:
     """From a function on the interrupt stack to what was interrupted: its own address counts, not the one before."""
     rows = (
         (0x000, _entry(SP, 8, old=old)),  # runs on the interrupt stack
@@ -98,7 +98,7 @@ def test_interrupts(old: bool = False) -> None:
     assert _callers(unwinder, words, rsp=IRQ, rbp=IRQ + 0x80) == [0, 0x150, 0x250, 0x300, 0x400, 0x550]
 
 
-def test_circles_and_strangers_end_it() -> None:
+def test_an_unwind_ends_at_a_circle_or_outside_of_kernel_text() -> None:
     same = _unwinder((0, _entry(SP, 0, old=False)), old=False)
     assert _callers(same, {STACK - 8: TEXT}) == [0]
     assert _callers(same, {}) == [0]  # nothing there

@@ -95,7 +95,7 @@ def test_mapped_pages(entries: dict[int, int], first: tuple[int, int]) -> None:
     assert list(mapped_pages(_Physical(entries), root, 0xFFFFFFFF_C0000000, 0xFFFFFFFF_FF000000)) == []
 
 
-def test_root_candidates() -> None:
+def test_each_page_table_root_is_a_candidate_once() -> None:
     def regs(cr3: int, cr4: int = 0, efer: int = 0xD01) -> Regs:
         return Regs(values={"cr3": cr3, "cr4": cr4, "efer": efer}, raw=b"")
 

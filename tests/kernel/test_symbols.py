@@ -33,7 +33,7 @@ def _table(*, asked: bool = False) -> SymbolTable:
 
 
 @pytest.mark.parametrize("asked", [False, True])
-def test_symbol_table(asked: bool) -> None:
+def test_symbols_are_found_by_name_address_and_module(asked: bool) -> None:
     table = _table(asked=asked)
     assert [(s.addr - BASE, s.module, s.size) for s in table.find("dup")] == [
         (32, "", 32),

@@ -107,7 +107,7 @@ def test_names_systems_owners(relative: bool) -> None:
     assert count_tracepoints(symbols, [going], btf) == 3
 
 
-def test_kernels_without() -> None:
+def test_a_kernel_without_tracepoints_or_types_has_none() -> None:
     memory, symbols = KernelMemory(_guest([b"alpha"], relative=True)), _symbols(1, 4)
     empty = Btf(BtfWriter().data())
     assert count_tracepoints(symbols, [], None) == 0 == count_tracepoints(symbols, [], empty)
@@ -125,7 +125,7 @@ def test_a_name_that_is_none_keeps_its_place(name: bytes) -> None:
     assert found[1].name == "" or len(name) == 64
 
 
-def test_a_hostile_guest() -> None:
+def test_a_hostile_list_of_tracepoints_is_refused_or_bounded() -> None:
     btf = _btf(relative=True)
     with pytest.raises(SymbolError, match="more tracepoints"):
         count_tracepoints(_symbols(1 << 20, 4), [], btf)
@@ -136,7 +136,7 @@ def test_a_hostile_guest() -> None:
     assert only.name == ""
 
 
-def test_arguments() -> None:
+def test_a_tracepoint_has_the_parameters_of_its_type() -> None:
     btf = _btf(relative=True)
     alpha = tracepoint_params(Tracepoint(1, "alpha"), btf)
     assert alpha is not None and [(p.name, display(p.type)) for p in alpha] == [
@@ -149,7 +149,7 @@ def test_arguments() -> None:
     assert tracepoint_params(Tracepoint(1, "alpha"), None) is None
 
 
-def test_who_is_registered() -> None:
+def test_the_probes_that_are_registered_are_read() -> None:
     layout = probe_list_layout(_btf(relative=True))
     assert layout == ProbeListLayout(funcs=16, entry_size=24, function=0, data=8)
     points = bytearray(4096)

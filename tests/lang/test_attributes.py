@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from probekit.lang.attributes import STABLE, Attributes, least, parse_attributes, weaker
+from probekit.lang.attributes import STABLE, Attributes, parse_attributes, weaker, weakest
 
 
 def test_attributes_are_read_in_any_case() -> None:
@@ -21,8 +21,8 @@ def test_anything_else_is_no_attributes(text: str) -> None:
 def test_the_least_is_the_weakest_of_each_of_the_three() -> None:
     first: Attributes = ("Private", "Stable", "Common")
     second: Attributes = ("Stable", "Unstable", "CPU")
-    assert least([first, second]) == ("Private", "Unstable", "CPU")
-    assert least([]) == STABLE
+    assert weakest([first, second]) == ("Private", "Unstable", "CPU")
+    assert weakest([]) == STABLE
 
 
 def test_one_weaker_attribute_of_three_is_enough() -> None:

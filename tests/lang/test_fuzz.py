@@ -41,12 +41,12 @@ def _try(text: str) -> None:
 @example("\u2028BEGIN { x = ٣; }")
 @example("٣ { }")
 @example("BEGIN { trace($99999999999999999999); }")
-def test_any_text(text: str) -> None:
+def test_any_text_compiles_or_is_refused(text: str) -> None:
     _try(text)
 
 
 @given(st.binary())
-def test_any_bytes(data: bytes) -> None:
+def test_any_bytes_compile_or_are_refused(data: bytes) -> None:
     _try(data.decode("utf-8", "surrogateescape"))
 
 
@@ -59,7 +59,7 @@ _TOKENS = st.sampled_from((*_WORDS.split(), *_PIECES))
 
 
 @given(st.lists(_TOKENS, max_size=30))
-def test_any_tokens(tokens: list[str]) -> None:
+def test_any_tokens_compile_or_are_refused(tokens: list[str]) -> None:
     _try(" ".join(tokens))
 
 
@@ -104,7 +104,7 @@ _STATEMENTS = st.recursive(
 
 
 @given(st.lists(st.builds("BEGIN /{}/ {{ x = 1; y = arg0; this->t = 2; {} }}".format, _EXPRS, _STATEMENTS), max_size=3))
-def test_any_sentence_of_the_grammar(clauses: list[str]) -> None:
+def test_any_sentence_of_the_grammar_compiles_or_is_refused(clauses: list[str]) -> None:
     _try("\n".join(clauses))
 
 
@@ -226,7 +226,7 @@ def test_whatever_runs_is_also_shown(clauses: list[list[str]], quiet: bool) -> N
     ],
     ids=lambda text: text[:12].strip() or "blank",
 )
-def test_extremes(text: str) -> None:
+def test_extreme_numbers_and_names_compile_or_are_refused(text: str) -> None:
     _try(text)
 
 

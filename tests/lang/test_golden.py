@@ -34,5 +34,5 @@ _STAGES: dict[str, Callable[[str], str]] = {"parse": _parsed, "check": _checked,
 
 
 @pytest.mark.parametrize("case", load_cases("lang"), ids=str)
-def test_stage(case: Case, request: pytest.FixtureRequest) -> None:
+def test_a_stage_prints_what_its_case_says(case: Case, request: pytest.FixtureRequest) -> None:
     check_case(case, _STAGES[case.path.stem](case.text), request)

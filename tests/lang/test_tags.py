@@ -31,7 +31,7 @@ _ROWS = _rows()
 
 
 @pytest.mark.parametrize(("tags", "text"), [row[1:] for row in _ROWS], ids=[row[0] for row in _ROWS])
-def test_tag(tags: list[str], text: str) -> None:
+def test_each_program_has_exactly_its_tags(tags: list[str], text: str) -> None:
     try:
         compile_program(text, filename="t.d", macros={"pid": 1, "target": 0})
     except CompileError as error:

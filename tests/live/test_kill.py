@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from probekit.guest.text import KernelText as GuestText
+from probekit.guest.kernel_text import KernelText as GuestText
 from probekit.kernel.open_kernel import open_kernel
 from probekit.session.recover import recover
 from probekit.session.table_scan import find_tables
 from probekit.target.connect import connect
-from tests.guest_fixtures import K61, SINGLE, only
+from tests.guest_fixtures import K61, SINGLE, only, share
 from tests.live.inprocess import trace
 from tests.live.rawstub import let_run
 from tests.live.refusal import PROBE, refused
@@ -108,11 +108,10 @@ def test_killed_before_its_journal_hears_what_the_kernel_forgot(guest: Guest, pr
     text = KernelCode.locate(guest)
     before, memory = text.read(), our_memory(guest)
     seen = []
-    for turn in range(1, 10):
-        command = [sys.executable, "-c", DYING, str(turn), "-Z", "-r", guest.gdb, "-n", script]
+    heard = ["timer", "tracepoint", "module", "die_notifier", "bpf_ksym"]
+    for turn in share(guest, len(heard)):
+        command = [sys.executable, "-c", DYING, str(turn + 1), "-Z", "-r", guest.gdb, "-n", script]
         done = subprocess.run(command, env=probekit.env, capture_output=True, text=True, timeout=60, check=False)
-        if not done.returncode:  # it has told of all
-            break
         assert done.returncode == -signal.SIGKILL, done.stderr
         seen.append(done.stderr.splitlines()[-1])
         first = recover(guest.gdb)
@@ -121,7 +120,10 @@ def test_killed_before_its_journal_hears_what_the_kernel_forgot(guest: Guest, pr
         assert differences(before, text.read()) == [] and our_memory(guest) == memory, seen
         assert guest.check("cat /sys/module/null_blk/refcnt").strip() == "0", seen
         assert guest.console_problems() == [], seen
-    assert seen == ["timer", "tracepoint", "module", "die_notifier", "bpf_ksym"]
+    assert seen == [heard[turn] for turn in share(guest, len(heard))]
+    command = [sys.executable, "-c", DYING, str(len(heard) + 1), "-Z", "-r", guest.gdb, "-n", script]
+    done = subprocess.run(command, env=probekit.env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, "the kernel forgets more than this test knows of"
 
 
 def test_killed_while_it_traces(guest: Guest, probekit: Probekit) -> None:

@@ -15,7 +15,7 @@ from probekit.patch.sites import InsnSite
 from probekit.session.attach import attach
 from probekit.session.options import Options
 from probekit.session.recover import recover
-from tests.guest_fixtures import K61, only
+from tests.guest_fixtures import K61, only, share
 from tests.live.inprocess import trace
 from tests.live.rawstub import let_run
 from tests.live.tool import Probekit
@@ -202,7 +202,7 @@ def test_several_instructions_under_one_jump(guest: Guest, homes: object, load: 
     code = KernelCode.locate(guest)
     before = code.read()
     jumps = 0
-    for _ in range(5):
+    for _ in share(guest, 5):
         done = trace(guest, script, lambda: time.sleep(0.5), options=JUMPS)
         assert done.trouble() == []
         jumps = max(jumps, done.stats["sites"])

@@ -21,7 +21,7 @@ from probekit.session.attach import Attachment, attach
 from probekit.session.options import Options
 from probekit.session.recover import recover
 from probekit.session.run import Run
-from tests.guest_fixtures import K61, K61RT, K612, only
+from tests.guest_fixtures import K61, K61RT, K612, only, share
 from tests.live.inprocess import trace
 from tests.live.refusal import refused
 from tests.live.snapshot import ModuleText
@@ -31,7 +31,9 @@ from tests.support.cross_modify import change
 from vm import kernels, module_build
 from vm.guest import Guest
 
-pytestmark = [pytest.mark.guest, only(K61, K612, K61RT)]
+KINDS = (K61, K612, K61RT)
+
+pytestmark = [pytest.mark.guest, only(*KINDS)]
 
 MANY = 1000
 
@@ -261,7 +263,7 @@ def _shown(guest: Guest) -> dict[int, tuple[int, int]]:
 def test_disconnected_while_all_processors_are_inside(guest: Guest, homes: object) -> None:
     """Again and again, with the marked way taken all the time: what is unmapped is used by nobody."""
     work = [guest.spawn("while ! test -e /tmp/enough; do echo hot 100000 >/proc/pk_demo; done") for _ in (0, 1)]
-    for _ in range(8):
+    for _ in share(guest, 9, KINDS):
         done = trace(guest, "marker:pk_demo::hot { @ = count(); @by[execname] = sum(arg0); }", lambda: time.sleep(0.2))
         assert done.trouble() == [] and done.table()[()] > 0
         assert guest.console_problems() == []
@@ -273,7 +275,7 @@ def test_disconnected_while_all_processors_are_inside(guest: Guest, homes: objec
 
 def test_killed_while_markers_are_on(guest: Guest, probekit: Probekit, subject: ModuleText) -> None:
     work = guest.spawn("while ! test -e /tmp/enough; do echo hot 100000 >/proc/pk_demo; done")
-    for turn in range(6):
+    for turn in share(guest, 6, KINDS):
         running = probekit.start("-v", "-n", "marker:pk_demo:: { @[probename] = count(); }")
         running.wait_said("enabling")
         time.sleep(0.25 * turn)

@@ -7,14 +7,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.guest_fixtures import PTI, only
+from probekit.kernel.open_kernel import open_kernel
+from probekit.target.api import Target
+from probekit.target.connect import connect
+from tests.guest_fixtures import PTI, PTI612, only
+from tests.kernel.conftest import kallsyms_rows
 from tests.live.inprocess import trace
 from tests.live.tool import Probekit
 from tests.live.work import getppid_on_each_cpu
 from vm.guest import Guest
 from vm.kernel_code import KernelCode, differences
 
-pytestmark = [pytest.mark.guest, only(PTI)]
+pytestmark = pytest.mark.guest
 
 
 @pytest.fixture
@@ -25,10 +29,34 @@ def spinning(guest: Guest) -> Iterator[None]:
         one.stop("KILL")
 
 
+class _WithoutPhysicalMemory:
+    """A target whose stub cannot read physical memory."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    def __getattr__(self, name: str) -> object:
+        if name == "physical_memory":
+            raise AttributeError(name)
+        return getattr(self._target, name)
+
+
+def _stop_in_user_mode(target: Target) -> None:
+    for _ in range(100):
+        if all(target.regs(vcpu).in_user_mode for vcpu in target.vcpus()):
+            return
+        target.resume()
+        target.wait(0.02)
+        target.stop()
+    pytest.fail("the vCPUs never were both in user mode")
+
+
+@only(PTI, PTI612)
 def test_it_is_on(guest: Guest) -> None:
     assert guest.exec("grep -qw pti /proc/cpuinfo").status == 0
 
 
+@only(PTI)
 @pytest.mark.parametrize("ram", [None, "none"], ids=["ram file", "stub only"])
 def test_counts_are_exact(guest: Guest, homes: object, ram: str | None) -> None:
     script = """
@@ -40,6 +68,7 @@ def test_counts_are_exact(guest: Guest, homes: object, ram: str | None) -> None:
     assert done.table() == {(0,): 50_000, (1,): 50_000} and done.table("r") == {(): 100_000}
 
 
+@only(PTI)
 def test_with_every_vcpu_in_user_space(guest: Guest, probekit: Probekit, spinning: None) -> None:
     before = KernelCode.locate(guest).read()
     running = probekit.live("fbt::*timer*: { @[probefunc, probename] = count(); }", options=("--no-cache",))
@@ -51,3 +80,23 @@ def test_with_every_vcpu_in_user_space(guest: Guest, probekit: Probekit, spinnin
     assert differences(before, KernelCode.locate(guest).read()) == []
     again = probekit.live("fbt::*timer*: { @[probefunc, probename] = count(); }").finish(signal.SIGINT)
     assert again.status == 0 and sum(again.table().values()) > 0 and again.of("drop") == []
+
+
+@only(PTI, PTI612)
+def test_every_symbol_is_found_with_every_vcpu_in_user_space(guest: Guest, spinning: None) -> None:
+    theirs = sorted((addr, name, module) for addr, _, name, module in kallsyms_rows(guest))
+    target = connect(guest.gdb)
+    try:
+        _stop_in_user_mode(target)
+        kernel = open_kernel(target, cache=False)
+        assert sorted((s.addr, s.name, s.module) for s in kernel.symbols) == theirs
+        assert any(task.comm == "kthreadd" for task in kernel.tasks())
+        # The direct way is really closed, or this test shows nothing.
+        assert target.read_many([(kernel.symbol("modules"), 8)]) == [None]
+        assert kernel.address_space.translate(kernel.symbol("modules")) is not None
+        # The second way in: run until a vCPU is in the kernel.
+        plain = open_kernel(_WithoutPhysicalMemory(target), cache=False)
+        assert sorted((s.addr, s.name, s.module) for s in plain.symbols) == theirs
+    finally:
+        target.detach()
+    assert guest.exec("true").status == 0

@@ -10,9 +10,9 @@ import pytest
 from probekit.errors import Cancelled, SafePointTimeout
 from probekit.guest.call_points import CallPoints
 from probekit.guest.calls import MemoryKind
+from probekit.guest.find_facts import find_guest_facts
 from probekit.guest.linux import LinuxServices
 from probekit.guest.safepoint import SafePoint
-from probekit.guest.survey import gather_guest
 from probekit.kernel.kernel import Kernel
 from probekit.kernel.open_kernel import open_kernel
 from probekit.target.api import Regs, Target
@@ -51,7 +51,7 @@ def busy(guest: Guest, load: list[Background], homes: object) -> Iterator[Busy]:
     target = connect(guest.gdb)
     try:
         kernel = open_kernel(target)
-        facts = gather_guest(kernel)
+        facts = find_guest_facts(kernel)
         yield Busy(guest, target, kernel, facts.services, facts.call_points)
     finally:
         target.detach()

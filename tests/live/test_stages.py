@@ -9,7 +9,7 @@ import pytest
 
 from probekit.session.options import Options, set_option
 from probekit.session.recover import recover
-from tests.guest_fixtures import K61
+from tests.guest_fixtures import share
 from tests.live.inprocess import trace
 from tests.live.tool import Probekit
 from tests.live.work import getppid_on_each_cpu
@@ -44,7 +44,7 @@ def test_every_function_while_the_guest_works(guest: Guest, homes: object) -> No
 
 def test_switched_again_and_again_at_full_speed(guest: Guest, homes: object) -> None:
     """The same few functions, which both vCPUs are in all the time."""
-    for _ in range(5):
+    for _ in share(guest, 5):
         done = trace(guest, "fbt::vfs_*:, fbt::*getppid*: { @[probefunc] = count(); }",
                      getppid_on_each_cpu(guest, 2000), options=STAGES)  # fmt: skip
         assert done.trouble() == []
@@ -55,8 +55,7 @@ def test_killed_between_any_two_stages(guest: Guest, probekit: Probekit) -> None
     text = KernelCode.locate(guest)
     before = text.read()
     # Eight moments, from early to late in enabling and in restoring; the matrix shares them, as each takes 10 s.
-    own = (0, 1) if guest.kernel == K61.kernel else (2, 3)
-    for turn in (turn for turn in range(8) if turn % 4 in own):
+    for turn in share(guest, 8, together=2):
         running = probekit.start(
             "-v", "-x", "stages", "-n", "fbt::: { @[probename] = count(); }", "-n", "tick-200ms { exit(0); }"
         )

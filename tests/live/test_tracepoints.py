@@ -10,7 +10,7 @@ from probekit.probe.names import ProbeDescription
 from probekit.session.attach import attach
 from probekit.session.guest_types import GuestTypes
 from probekit.session.recover import recover
-from tests.guest_fixtures import SINGLE, only
+from tests.guest_fixtures import SINGLE, only, share
 from tests.live.inprocess import trace
 from tests.live.refusal import refused
 from tests.live.test_kill import EVERY_WAY
@@ -109,7 +109,8 @@ def test_killed_while_the_kernel_calls_us(guest: Guest, probekit: Probekit) -> N
 def test_killed_at_any_moment_of_it(guest: Guest, probekit: Probekit) -> None:
     points = "tracepoint:sched::, tracepoint:nullb::, tracepoint:raw_syscalls:: { @points[probename] = count(); }"
     script = ("-n", points, *EVERY_WAY)
-    for turn in range(10):
+    # Moments from early to late, in enabling and in restoring; the matrix shares them.
+    for turn in share(guest, 10, together=2):
         running = probekit.start("-v", *script, "-n", "tick-100ms { exit(0); }")
         running.wait_said("restoring" if turn % 2 else "enabling")
         time.sleep(0.06 * turn)

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from probekit.guest.calls import (
     GENERAL_REGISTERS,
-    AddHook,
+    AddListEntry,
     Allocate,
     Free,
+    GetModule,
     GuestCall,
-    HoldModule,
     OtherCall,
-    ReleaseModule,
-    RemoveHook,
+    PutModule,
+    RemoveListEntry,
 )
 from probekit.guest.linux import Allocation
 from probekit.patch import journal_payloads as payloads
@@ -32,14 +32,14 @@ KERNEL = st.integers(1 << 63, (1 << 64) - 1)
 SIZES = st.integers(1, (1 << 40) - 1)
 TEXTS = st.text(max_size=40)
 MEMORY_KINDS = st.sampled_from(("exec", "data", "percpu", "grace"))
-HOOK_KINDS = st.sampled_from(("die_notifier", "bpf_ksym"))
+LIST_ENTRY_KINDS = st.sampled_from(("die_notifier", "bpf_ksym"))
 PURPOSES = st.one_of(
     st.builds(Allocate, MEMORY_KINDS, SIZES),
     st.builds(Free, st.integers(1, (1 << 64) - 1)),
-    st.builds(HoldModule, KERNEL),
-    st.builds(ReleaseModule, KERNEL),
-    st.builds(AddHook, HOOK_KINDS, KERNEL),
-    st.builds(RemoveHook, HOOK_KINDS, KERNEL),
+    st.builds(GetModule, KERNEL),
+    st.builds(PutModule, KERNEL),
+    st.builds(AddListEntry, LIST_ENTRY_KINDS, KERNEL),
+    st.builds(RemoveListEntry, LIST_ENTRY_KINDS, KERNEL),
     st.just(OtherCall()),
 )
 CALLS = st.builds(

@@ -14,15 +14,15 @@ import pytest
 
 from probekit.errors import JournalError
 from probekit.guest.calls import (
-    AddHook,
+    AddListEntry,
     Allocate,
     CallPurpose,
     Free,
+    GetModule,
     GuestCall,
-    HoldModule,
     OtherCall,
-    ReleaseModule,
-    RemoveHook,
+    PutModule,
+    RemoveListEntry,
 )
 from probekit.guest.linux import Allocation
 from probekit.patch.edits import Edit
@@ -97,7 +97,7 @@ def test_what_a_call_did_that_returned(
         ("allocate_begun", Allocate("data", 4096)),
         ("allocate_grace", Allocate("grace", 4096)),
         ("free_begun", Free(CODE.addr)),
-        ("unhook_begun", RemoveHook("bpf_ksym", KSYM)),
+        ("unhook_begun", RemoveListEntry("bpf_ksym", KSYM)),
     ],
 )
 def test_a_call_whose_task_was_not_given_back(name: str, purpose: CallPurpose) -> None:
@@ -115,10 +115,10 @@ def test_a_call_whose_task_was_not_given_back(name: str, purpose: CallPurpose) -
         ("allocate_exec", Allocate("exec", 8192)),
         ("allocate_percpu", Allocate("percpu", 8)),
         ("free", Free(CODE.addr)),
-        ("hold", HoldModule(OTHER)),
-        ("release", ReleaseModule(HELD)),
-        ("hook", AddHook("die_notifier", DIE)),
-        ("unhook_die_notifier", RemoveHook("die_notifier", DIE)),
+        ("hold", GetModule(OTHER)),
+        ("release", PutModule(HELD)),
+        ("hook", AddListEntry("die_notifier", DIE)),
+        ("unhook_die_notifier", RemoveListEntry("die_notifier", DIE)),
         ("other", OtherCall()),
     ],
 )

@@ -19,8 +19,8 @@ MARKERS = (_marker("one"), _marker("two", "g"), _marker("boot", module=""), _mar
 class Guest:
     """Counts how often it is searched."""
 
-    def __init__(self, likely: bool) -> None:
-        self.likely = likely
+    def __init__(self, may_exist: bool) -> None:
+        self.may_exist = may_exist
         self.searches = 0
 
     def all(self) -> tuple[Marker, ...]:
@@ -37,13 +37,13 @@ _TABLE = FunctionTable((Function(0x1000, 16, "vfs_read", "vmlinux"),))
 
 
 def test_names() -> None:
-    assert _names(Guest(likely=True), "marker:::") == [
+    assert _names(Guest(may_exist=True), "marker:::") == [
         "marker:mod:f:one",
         "marker:mod:g:two",
         "marker:vmlinux:f:boot",
         "marker:mod:f:0x99",
     ]
-    assert _names(Guest(likely=True), "marker:mod:f:o*", "two", "::g:") == [
+    assert _names(Guest(may_exist=True), "marker:mod:f:o*", "two", "::g:") == [
         "marker:mod:f:one",
         "marker:mod:g:two",
         "marker:mod:g:two",
@@ -51,13 +51,13 @@ def test_names() -> None:
 
 
 def test_a_guest_without_signs_of_markers_is_searched_only_when_told_to() -> None:
-    guest = Guest(likely=False)
+    guest = Guest(may_exist=False)
     assert _names(guest, "BEGIN", "two", "fbt:::", ":::nothing") and guest.searches == 0
     assert _names(guest, "mark*:::two") == ["marker:mod:g:two"] and guest.searches == 1
 
 
 def test_numbers_are_given_once() -> None:
-    registry = make_registry(_TABLE, markers=Guest(likely=True))
+    registry = make_registry(_TABLE, markers=Guest(may_exist=True))
     (tick,) = registry.match(ProbeDescription.parse("tick-3s"))
     every = list(registry.match(ProbeDescription.parse("marker:::")))
     assert len({p.id for p in every} | {tick.id}) == 5

@@ -1,15 +1,15 @@
-"""Where everything is in a fake guest, and the facts that a survey of it would gather: its kernel has everything."""
+"""Where everything is in a fake guest, and the facts that probekit would find in it: its kernel has everything."""
 
 from __future__ import annotations
 
 from probekit.guest.call_points import CallPoints
 from probekit.guest.facts import GuestFacts
-from probekit.guest.grace import GraceServices
-from probekit.guest.holds import ModuleHolds
+from probekit.guest.grace_period import GraceServices
 from probekit.guest.linux import find_services
-from probekit.guest.residents import Residents
+from probekit.guest.module_refs import ModuleRefs
+from probekit.guest.stack_search import StackSearch
 from probekit.guest.tracepoints import TracepointServices
-from probekit.guest.traphooks import Fixup, KsymLayout, NotifierLayout, TrapFacts
+from probekit.guest.trap_registration import Fixup, KsymLayout, NotifierLayout, TrapFacts
 from probekit.guest.watchdog import WatchdogServices
 from probekit.kernel.tasks import Task
 from probekit.kernel.tracepoints import ProbeListLayout
@@ -85,7 +85,7 @@ def _facts() -> GuestFacts:
         task=None,
         clock=None,
         preemptible=True,
-        holds=ModuleHolds(a["try_module_get"], a["module_put"], MODULES, 8, 0),
+        module_refs=ModuleRefs(a["try_module_get"], a["module_put"], MODULES, 8, 0),
         modules={"nullb": MODULE},
         grace=GraceServices(
             starts=((a["call_rcu"], ()), (a["call_rcu_tasks"], ())),
@@ -100,7 +100,7 @@ def _facts() -> GuestFacts:
             a["hrtimer_setup"], True, a["hrtimer_start"], a["hrtimer_cancel"], size=64, function=8, base=16
         ),
         tsc_khz=0,
-        residents=Residents(lambda: tasks, a["stack_trace_save_tsk"]),
+        stack_search=StackSearch(lambda: tasks, a["stack_trace_save_tsk"]),
         traps=TrapFacts(
             int3=3, regs=0, ip=128, cs=136, block=NotifierLayout(0, 8, 16, 24), chain=CHAIN, ksym=ksym,
             fixups={FAULTING: Fixup(TEXT + 0x700, 1)},

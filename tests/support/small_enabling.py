@@ -18,7 +18,7 @@ from probekit.enabling.api import EngineOptions
 from probekit.enabling.guest_engine.engine import GuestEngine
 from probekit.enabling.sites import EnabledSite
 from probekit.enabling.speculation import Speculations
-from probekit.guest.calls import Allocate, Free, HoldModule
+from probekit.guest.calls import Allocate, Free, GetModule
 from probekit.guest.facts import GuestFacts
 from probekit.guest.memory import PauseClock, StubData
 from probekit.interp.state import ProgramState
@@ -188,7 +188,7 @@ def check_journal(world: SmallEnabling) -> None:
         _must(Free(addr) in calls, f"the journal has memory at {addr:#x} that is freed")
     registered = {(item.kind, item.words[0]) for item in state.registrations}
     for kind, addr in guest.registered() - registered:
-        _must(kind == "module" and HoldModule(addr) in calls, f"a {kind} is registered and not in the journal")
+        _must(kind == "module" and GetModule(addr) in calls, f"a {kind} is registered and not in the journal")
     edited = {edit.addr + n for batch in state.batches for edit in batch.edits for n in range(len(edit.old))}
     _must(guest.changed() <= edited, "text is changed that the journal does not have")
     _must(set(guest.borrowed()) <= {call.rsp for call in state.calls}, "a task is borrowed without the journal")

@@ -10,9 +10,11 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from probekit.target.packets import frame
+from probekit.target.rsp import RspTarget
 from probekit.target.transport import Stream
 
 PAGE = 4096
@@ -223,3 +225,7 @@ class ScriptedStub:
                 page[at % PAGE] = int(body[2 * (at - addr) : 2 * (at - addr) + 2], 16)
             out.append(page[at % PAGE])
         return b"OK" if p[:1] == b"M" else out.hex().encode()
+
+
+Connect = Callable[..., tuple[RspTarget, ScriptedStub]]
+"""Makes a stub with the named options and connects to it: the fixture ``connect``."""

@@ -25,20 +25,20 @@ from probekit.target.connect import TargetSpec, connect, parse_spec
         ("none", "none", "", 0),
     ],
 )
-def test_forms(text: str, kind: str, address: str, port: int) -> None:
+def test_each_form_of_a_target_is_read(text: str, kind: str, address: str, port: int) -> None:
     assert parse_spec(text) == TargetSpec(text, kind, address, port)
 
 
 @pytest.mark.parametrize(
     "bad", ["", "foo", "unix:", "gdb:", "gdb: ", "host:", "host:0", "host:65536", "host:-1", "gdb:a\nb"]
 )
-def test_no_forms(bad: str) -> None:
+def test_anything_else_is_no_target(bad: str) -> None:
     with pytest.raises(ProbekitError) as caught:
         parse_spec(bad)
     assert "unix:PATH" in caught.value.hint
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_a_target_where_nothing_listens_is_refused(tmp_path: Path) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
@@ -51,7 +51,7 @@ def test_nothing_there(tmp_path: Path) -> None:
         connect(f"unix:{tmp_path}/{'x' * 200}")
 
 
-def test_a_socket_that_nobody_serves(tmp_path: Path) -> None:
+def test_a_socket_that_nobody_serves_times_out(tmp_path: Path) -> None:
     path = tmp_path / "sock"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
@@ -61,7 +61,7 @@ def test_a_socket_that_nobody_serves(tmp_path: Path) -> None:
                 connect(f"unix:{path}", timeout=0.3)
 
 
-def test_gdb_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_gdb_the_hint_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gdb_process.shutil, "which", lambda _: None)
     with pytest.raises(UnsupportedError, match="not installed") as caught:
         connect("gdb:/nowhere")

@@ -11,7 +11,7 @@ from probekit.errors import ProbekitError
 from probekit.target.discovery import only_guest, parse_argv, parse_size
 
 
-def test_a_full_command_line() -> None:
+def test_a_full_command_line_is_read() -> None:
     found = parse_argv(
         "qemu-system-x86_64 -machine q35,memory-backend=ram0 -nodefaults -m 512 -snapshot"
         " -object memory-backend-file,id=ram0,size=512M,mem-path=/dev/shm/r,share=on"
@@ -41,7 +41,7 @@ def test_a_full_command_line() -> None:
         ("-gdb", None),
     ],
 )
-def test_gdb(words: str, gdb: str | None) -> None:
+def test_the_gdb_stub_is_found_in_a_command_line(words: str, gdb: str | None) -> None:
     assert parse_argv(["qemu", *words.split()]).gdb == gdb
 
 
@@ -55,11 +55,11 @@ def test_gdb(words: str, gdb: str | None) -> None:
         ("-qmp unix:/q -qmp unix:/q", ("/q",)),
     ],
 )
-def test_qmp(words: str, qmp: tuple[str, ...]) -> None:
+def test_the_qmp_sockets_are_found_in_a_command_line(words: str, qmp: tuple[str, ...]) -> None:
     assert parse_argv(["qemu", *words.split()]).qmp == qmp
 
 
-def test_memory_forms() -> None:
+def test_each_form_of_shared_memory_is_found() -> None:
     json = parse_argv(
         [
             "qemu",
@@ -80,7 +80,7 @@ def test_memory_forms() -> None:
     assert parse_argv(["qemu", "-object", "{broken"]).memory_path is None
 
 
-def test_sizes() -> None:
+def test_a_size_has_a_unit_or_is_none() -> None:
     assert [parse_size(s) for s in ("1", "4K", "2m", "1GB", "x", "")] == [1, 4096, 2 << 20, 1 << 30, None, None]
     assert parse_size("128", bytes_by_default=False) == 128 << 20
 
@@ -114,12 +114,12 @@ def _processes(monkeypatch: pytest.MonkeyPatch, *commands: str) -> None:
         ("kvm -gdb tcp::7", ("localhost:7", "pid 3")),
     ],
 )
-def test_the_only_guest(monkeypatch: pytest.MonkeyPatch, words: str, guest: tuple[str, str]) -> None:
+def test_the_only_guest_is_chosen(monkeypatch: pytest.MonkeyPatch, words: str, guest: tuple[str, str]) -> None:
     _processes(monkeypatch, "", "qemu-img convert -s x", words, "qemu-system-x86_64 -name closed", "vi qemu-system")
     assert only_guest() == guest
 
 
-def test_no_guest_to_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_guest_or_several_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     _processes(monkeypatch, "vi")
     with pytest.raises(ProbekitError, match="no QEMU runs on this host"):
         only_guest()

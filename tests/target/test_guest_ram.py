@@ -38,7 +38,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_memory_map() -> None:
+def test_ram_ranges_are_read_from_the_memory_map() -> None:
     ranges = parse_ram_ranges(MTREE, "ram0")
     assert ranges == (
         RamRange(0, 0x1000, 0, True),
@@ -55,7 +55,7 @@ def test_the_memory_map() -> None:
         parse_ram_ranges("unknown command", "ram0")
 
 
-def test_reading_and_writing(file: Path) -> None:
+def test_guest_ram_is_read_and_written_through_the_file(file: Path) -> None:
     ram = GuestRam(file, parse_ram_ranges(MTREE, "ram0"))
     assert ram.read(0xFFE, 4) == b"\0\0\1\1"
     assert ram.read(0x1_0000_1000, 2) == b"\5\5"
@@ -73,7 +73,7 @@ def test_reading_and_writing(file: Path) -> None:
     ram.close()
 
 
-def test_words(file: Path) -> None:
+def test_words_are_seen_as_they_change(file: Path) -> None:
     ram = GuestRam(file, parse_ram_ranges(MTREE, "ram0"))
     words = ram.u64(0x2000, 2)
     words[1] = 0x1122334455667788
@@ -87,7 +87,7 @@ def test_words(file: Path) -> None:
     ram.close()
 
 
-def test_a_file_that_does_not_fit(tmp_path: Path, file: Path) -> None:
+def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, file: Path) -> None:
     with pytest.raises(TargetError, match="less than"):
         GuestRam(file, (RamRange(0, 0x6001, 0, True),))
     with pytest.raises(TargetError, match="cannot map"):

@@ -20,13 +20,13 @@ from probekit.target.packets import (
 )
 
 
-def test_frame() -> None:
+def test_a_packet_is_framed_with_its_checksum() -> None:
     assert frame(b"OK") == b"$OK#9a"
     assert frame_many([b"OK", b""]) == b"$OK#9a$#00"
 
 
 @given(st.binary(max_size=3000))
-def test_checksum_is_the_sum(data: bytes) -> None:
+def test_the_checksum_is_the_sum_of_the_bytes(data: bytes) -> None:
     assert checksum(data) == sum(data) % 256
 
 
@@ -61,18 +61,18 @@ def test_what_is_framed_is_unframed_however_it_is_cut(payloads: list[bytes], cut
         (b"", None, 0),
     ],
 )
-def test_unframe(raw: bytes, event: object, end: int) -> None:
+def test_each_form_of_event_is_taken_from_the_stream(raw: bytes, event: object, end: int) -> None:
     assert unframe(raw, 0) == (event, end)
 
 
-def test_run_lengths() -> None:
+def test_run_lengths_are_expanded() -> None:
     assert expand_rle(b"0* ") == b"0000"
     assert expand_rle(b'ab*"c') == b"abbbbbbc"
     assert expand_rle(b"plain") == b"plain"
 
 
 @pytest.mark.parametrize("bad", [b"*!", b"0*", b"0**", b"0*\x01"])
-def test_bad_run_lengths(bad: bytes) -> None:
+def test_a_bad_run_length_is_a_protocol_error(bad: bytes) -> None:
     with pytest.raises(ProtocolError):
         expand_rle(bad)
 
@@ -82,13 +82,13 @@ def test_a_reply_cannot_grow_without_end() -> None:
         expand_rle(b"0" + b"*~" * 100, limit=1000)
 
 
-def test_escapes() -> None:
+def test_escaped_bytes_are_themselves_again() -> None:
     assert unescape(b"a}\x03b}]") == b"a#b}"
     with pytest.raises(ProtocolError):
         unescape(b"a}")
 
 
-def test_not_hex() -> None:
+def test_what_is_not_hexadecimal_is_a_protocol_error() -> None:
     for bad in (b"0g", b"123", b"+1"):
         with pytest.raises(ProtocolError):
             from_hex(bad)

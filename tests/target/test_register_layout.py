@@ -18,7 +18,7 @@ from probekit.target.register_layout import CORE, changes, decode, encode, layou
         (164, "gs", 23, 160),
     ],
 )
-def test_known_layouts(size: int, name: str, number: int, offset: int) -> None:
+def test_a_known_size_has_its_registers_in_their_places(size: int, name: str, number: int, offset: int) -> None:
     layout = layout_of_size(size)
     slot = next(slot for slot in layout.slots if slot.name == name)
     assert (slot.number, slot.offset) == (number, offset)
@@ -52,7 +52,7 @@ def _xml(names: list[tuple[str, int]]) -> str:
     return "".join(f'<reg name="{name}" bitsize="{bits}" type="x"/>\n' for name, bits in names)
 
 
-def test_the_stubs_own_description() -> None:
+def test_the_stubs_own_description_gives_the_layout() -> None:
     core = [(name, 64 if i < 17 else 32) for i, name in enumerate(CORE)]
     layout = layout_from_xml(_xml([*core, ("fs_base", 64), ("new_one", 512)]))
     assert layout is not None and layout.size == 164 + 8 + 64

@@ -34,7 +34,7 @@ class _WordRun:
 
 
 def _word_runs(parts: Sequence[KeyPart]) -> Iterator[_WordRun]:
-    """Give the runs of a key: each stack by itself, everything else joined."""
+    """Yield the runs of a key: each stack by itself, everything else joined."""
     start = 0
     for is_stack, group in groupby(parts, lambda part: part.kind == "stack"):
         for count in (p.words for p in group) if is_stack else (sum(p.words for p in group),):

@@ -1,4 +1,4 @@
-"""What a shared routine is, and how the routines of an image are found by name.
+"""Define what a shared routine is, and find the routines of an image by name.
 
 A routine may loop, each time with a bound of its own; clauses only move forward. Every routine keeps ``rbx``, ``rbp``
 and ``rsp`` and may change everything else unless it says more. A fault is the carry flag, with the word at fault in

@@ -1,12 +1,12 @@
-"""The text of what is shown: formats, histograms, and the messages about drops, faults and costs.
+"""Make the text for users: formats, histograms, and the messages about drops, faults and costs.
 
-DTrace's own words and columns wherever DTrace has them. Renderers (:mod:`probekit.output`) only place these texts.
+The words and columns are DTrace's, if DTrace has such a text. Renderers (:mod:`probekit.output`) only place it.
 
-- ``printf``    ``printf()``: formats rendered as C and DTrace do
-- ``printa``    ``printa()`` with a format
-- ``quantize``  the bars of ``quantize()``, ``lquantize()`` and ``llquantize()``
-- ``drops``     drop messages: ``12 drops on CPU 0``
-- ``faults``    faults: ``error in clause 2 for probe ID 3 (...): invalid address (0x10)``
-- ``costs``     what clauses have cost
-- ``strings``   guest strings decoded and escaped
+- ``printf``    renders the formats of ``printf()`` as C and DTrace do
+- ``printa``    renders ``printa()`` with a format
+- ``quantize``  draws the bars of ``quantize()``, ``lquantize()`` and ``llquantize()``
+- ``drops``     has the text of each drop message: ``12 drops on CPU 0``
+- ``faults``    has the text of each fault: ``error in clause 2 for probe ID 3 (...): invalid address (0x10)``
+- ``costs``     has the text about the CPU time of clauses, for ``-v`` and ``maxoverhead``
+- ``strings``   decodes and escapes strings from the guest
 """

@@ -1,4 +1,4 @@
-"""Drop messages in DTrace's words.
+"""Has the text of each drop message, in DTrace's words.
 
 drop_text(Drop("principal", cpu=0, count=12, total=12))  ->  "12 drops on CPU 0"
 """
@@ -13,7 +13,7 @@ __all__ = ("DROP_WORDS", "drop_text")
 
 @record
 class _Words:
-    """The parts of ``12 <noun>s<suffix>``."""
+    """The parts of a message ``12 <noun>s<suffix>``."""
 
     noun: str
     suffix: str = ""
@@ -36,7 +36,7 @@ DROP_WORDS: dict[DropKind, _Words] = {
     "undecoded": _Words("unknown instruction", " at watched memory"),
     "steps": _Words("single step", " without a trap"),
 }
-"""The words for each kind of drop."""
+"""The words of the message for each kind of drop."""
 
 
 def drop_text(drop: Drop) -> str:

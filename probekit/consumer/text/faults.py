@@ -1,4 +1,4 @@
-"""Fault messages in DTrace's words.
+"""Has the text of each fault message, in DTrace's words.
 
 Fault(probe 3 fbt:vmlinux:f:entry, kind 1, value 0x10, clause "clause 2", where "line 7")
 -> error in clause 2 for probe ID 3 (fbt:vmlinux:f:entry): invalid address (0x10) at line 7

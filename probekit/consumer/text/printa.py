@@ -1,4 +1,4 @@
-r"""``printa()`` with a format: prints it for each key. Plain conversions take the key, ``%@`` ones the values.
+r"""Renders ``printa()`` with a format, once for each key. Plain conversions show the key, those with ``@`` the values.
 
 printa("%s %@d\n", @a)   {("sh",): 3}  ->  "sh 3\n"
 """
@@ -35,7 +35,7 @@ __all__ = ("render_rows", "scaled", "shown_values")
 
 
 def render_rows(form: Format, table: Table, context: FormatContext) -> Printed:
-    """Return the whole text of one ``printa()``."""
+    """Return the text of one ``printa()``, for all rows of its table."""
     pieces: list[Piece] = []
     for row in table.rows:
         keys = iter([_key(part, kind) for part, kind in zip(row.key, table.keys, strict=False)])
@@ -45,14 +45,14 @@ def render_rows(form: Format, table: Table, context: FormatContext) -> Printed:
                 pieces.append(part)
             elif "@" in part.flags:
                 pieces.append(_aggregated(part, keys, values[0], context))
-                values = values[1:] or values  # a conversion too many shows the last value again
+                values = values[1:] or values  # a further conversion shows the last value again
             else:
                 pieces.append(convert(part, keys, context))
     return Printed(tuple(_joined(pieces)))
 
 
 def _joined(pieces: Sequence[Piece]) -> Iterator[Piece]:
-    """Join neighbours of the same kind: a table of thousands of rows need not be thousands of pieces."""
+    """Join adjacent pieces of the same kind, so that a table of thousands of rows becomes few pieces."""
     run: list[str] = []
     guest = False
     for piece in pieces:
@@ -79,7 +79,7 @@ def _key(part: KeyValue, kind: KeyKind) -> Argument:
 
 
 def shown_values(row: JoinedRow, funcs: Sequence[AggFuncName]) -> Iterator[tuple[AggValue | None, int]]:
-    """Return an iterator over the values and what each is divided by; a value that is missing is None."""
+    """Return an iterator over the values, each with its divisor of ``normalize()``; a missing value is None."""
     return iter([(value, normal) for value, normal, _ in zip(row.values, row.normals, funcs, strict=True)])
 
 

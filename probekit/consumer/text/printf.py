@@ -1,10 +1,10 @@
-r"""Prints as ``printf()`` of C and DTrace does, from a parsed :class:`Format` and the recorded arguments.
+r"""Renders a parsed :class:`Format` with the recorded arguments, as ``printf()`` of C and DTrace does.
 
     Format "%-8s|%5d|%x"  arguments "bash", int32 -1, int16 -1   ->  "bash    |   -1|ffff"
 
-An argument's own width decides what ``%d``, ``%u`` and ``%x`` make of it; the length modifier as written has no effect.
-Width and precision count characters, not bytes, so that columns line up. The compiler has checked the arguments;
-whatever still does not fit is printed as what it is, and nothing here raises.
+``%d``, ``%u`` and ``%x`` use the argument's own width; a length modifier has no effect. Width and precision count
+characters, not bytes, so that columns line up. The compiler has checked the arguments. An argument that still does not
+fit its conversion is printed by its own type, and nothing here raises an error.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ("DEFAULT_CONTEXT", "MAX_STAR", "STACK_INDENT", "Argument", "FormatCon
 Argument = TraceInt | TraceString | TraceBytes | StackFrames | SymbolName
 
 STACK_INDENT = 14
-"""Columns before a frame, unless the option ``stackindent`` says otherwise."""
+"""The default number of columns before a frame (option ``stackindent``)."""
 
 MAX_STAR = 4096
 """The most columns that ``%*d`` may ask for; the guest supplies that number."""
@@ -45,20 +45,21 @@ _NANOSECONDS = 1_000_000_000
 
 @record
 class FormatContext:
-    """What some conversions need."""
+    """Symbols and settings that some conversions use."""
 
     symbols: Symbols = Symbols()
+    """Names the addresses of ``%a``."""
     zone: tzinfo | None = None
     """The time zone of dates; None for the local one."""
     zoom: bool = False
-    """The option ``aggzoom``."""
+    """Whether the longest bar of a histogram fills its columns (option ``aggzoom``)."""
     indent: int = STACK_INDENT
-    """Columns before a frame of ``%k``: the option ``stackindent``."""
+    """The number of columns before a frame of ``%k`` (option ``stackindent``)."""
 
 
 @record
 class _Spec:
-    """A conversion, its ``*`` replaced by numbers."""
+    """A conversion in which each ``*`` is replaced by its number."""
 
     flags: str
     width: int
@@ -71,7 +72,7 @@ class _Spec:
 
 
 DEFAULT_CONTEXT = FormatContext()
-"""No symbols, local time."""
+"""The context without symbols, with dates in local time."""
 
 
 def render(form: Format, arguments: Sequence[Argument], context: FormatContext = DEFAULT_CONTEXT) -> Printed:
@@ -120,7 +121,7 @@ def _stack(spec: _Spec, frames: Sequence[str], context: FormatContext) -> str:
 
 
 def _fill(conversion: Conversion, left: Iterator[Argument]) -> _Spec:
-    """Take ``*`` from the arguments. A negative width means left-justified, a negative precision means none."""
+    """Replace each ``*`` by the next argument. A negative width means left-justified, a negative precision none."""
     flags, width, precision = conversion.flags, conversion.width or 0, conversion.precision
     if conversion.star_width:
         width = _star(left)
@@ -145,7 +146,7 @@ def _string(spec: _Spec, text: str) -> str:
     return spec.pad(text if spec.precision is None else text[: spec.precision])
 
 
-# letter: base, signed, prefix of the # flag
+# For each letter: the base, whether it is signed, and the prefix of the # flag.
 _INTEGERS: dict[str, tuple[int, bool, str]] = {
     "d": (10, True, ""),
     "i": (10, True, ""),
@@ -159,7 +160,7 @@ _DIGITS = {8: "o", 10: "d", 16: "x"}
 
 
 def _reinterpret(argument: TraceInt, *, signed: bool) -> int:
-    """Return what is printed: ``%d`` takes the argument's own signedness, an unsigned conversion its own width."""
+    """Return the value to print: signed for ``%d`` of a signed argument, else unsigned at the argument's width."""
     value = argument.value & ((1 << argument.bits) - 1)
     return value - (1 << argument.bits) if signed and argument.signed and value >> (argument.bits - 1) else value
 

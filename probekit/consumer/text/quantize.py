@@ -1,4 +1,4 @@
-"""Prints ``quantize()``, ``lquantize()`` and ``llquantize()`` to the column as DTrace does.
+"""Draws ``quantize()``, ``lquantize()`` and ``llquantize()`` exactly as DTrace does, to the column.
 
     quantize(1), quantize(2), quantize(3)  ->
 
@@ -8,8 +8,8 @@
                    2 |@@@@@@@@@@@@@@@@@@@@@@@@@@@              2
                    4 |                                         0
 
-One empty bucket is shown on either side. A count below zero (possible with an increment) draws to the left. With both
-signs, a centre line parts two halves of 20 columns.
+One empty bucket is shown on either side. A count below zero (possible with an increment) is drawn to the left. With
+counts of both signs, a centre line separates two halves of 20 columns.
 """
 
 from __future__ import annotations
@@ -23,24 +23,26 @@ from probekit.records import record
 __all__ = ("COLUMNS", "Bars", "histogram_lines", "labels", "shown_buckets")
 
 COLUMNS = 40
-_ZOOM_PERCENT = 95  # with ``aggzoom`` the longest bar takes this much of its space
+_ZOOM_PERCENT = 95  # percent of its columns that the longest bar fills with ``aggzoom``
 _HEADER = f"{'value':>16} {'------------- Distribution -------------':>41} {'count':<9}"
 
 
 @record
 class Bars:
-    """How the bars of one histogram are drawn. A count of ``total / scale`` is a full bar."""
+    """The scale of the bars of one histogram. A count of ``total / scale`` is a full bar."""
 
     total: int
+    """The sum of all counts, or with ``zoom`` 100 times the greatest count."""
     positives: bool
     """Whether any count is above 0."""
     negatives: bool
     """Whether any count is below 0."""
     scale: int = 1
+    """The divisor of ``total``: 95 with ``zoom``, else 1."""
 
     @classmethod
     def of(cls, counts: Iterable[int], *, zoom: bool = False) -> Bars:
-        """Return the bars for these counts. A full one is their sum, or with ``zoom`` little more than the greatest."""
+        """Return the scale for these counts. A full bar is their sum, or with ``zoom`` 100/95 of the greatest."""
         seen = tuple(counts)
         total = 100 * max(map(abs, seen), default=0) if zoom else sum(map(abs, seen))
         scale = _ZOOM_PERCENT if zoom else 1
@@ -57,12 +59,15 @@ class Bars:
         return f"{bar:>{half}}|{'':{half}}" if count <= 0 else f"{'':{half}}|{bar:<{half}}"
 
     def _length(self, count: int, columns: int) -> int:
-        """Return the share of the total in columns, rounded half up; exact, whatever the counts."""
+        """Return the length of a bar in columns, rounded half up. It is exact for counts of any size."""
         return (2 * abs(count) * self.scale * columns + self.total) // (2 * self.total) if self.total else 0
 
 
 def shown_buckets(value: Quantize | Histogram) -> range:
-    """Return the buckets to print: those with data and one on either side; without data the first, or around zero."""
+    """Return the buckets to print: from one before the first with data to one after the last.
+
+    Without data, these are the buckets around zero of ``quantize()``, or the first ones of another histogram.
+    """
     counts = value.buckets
     used = [i for i, count in enumerate(counts) if count]
     if used:
@@ -87,7 +92,7 @@ _QUANTIZE_LABELS = tuple(str(bucket_value(i)) for i in range(BUCKETS))
 def histogram_lines(value: Quantize | Histogram, *, normal: int = 1, zoom: bool = False) -> Iterator[str]:
     """Yield the histogram's lines, header first, without line ends.
 
-    ``normal``: what counts are divided by. ``zoom``: the option ``aggzoom``.
+    ``normal``: the divisor of ``normalize()``. ``zoom``: the option ``aggzoom``.
     """
     names = labels(value)
     if len(value.buckets) != len(names):  # the guest may have stored any number of words

@@ -1,4 +1,4 @@
-r"""Decodes strings that come from the guest, without ever failing, and escapes them for a terminal or for ``%S``.
+r"""Decodes strings from the guest, which never fails, and escapes them for a terminal or for ``%S``.
 
 decode(b"bash\0garbage")      -> 'bash'
 decode(b"\xff!")              -> '\udcff!'     not UTF-8: the byte goes through as it is
@@ -12,7 +12,7 @@ import re
 
 __all__ = ("c_escape", "decode", "escape_controls", "raw_byte", "spell_surrogates")
 
-# Can drive a terminal or reorder a line: C0, DEL, C1, line separators, directional overrides, lone surrogates.
+# These can control a terminal or reorder a line: C0, DEL, C1, line separators, directional overrides, lone surrogates.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -33,7 +33,7 @@ _C_ESCAPES = {
 
 
 def decode(data: bytes) -> str:
-    """Return the text up to the first NUL. Bytes that are not UTF-8 become surrogates, and themselves when written."""
+    """Return the text up to the first NUL. Bytes that are not UTF-8 become surrogates; output has the bytes again."""
     return data.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
 
 

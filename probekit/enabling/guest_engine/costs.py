@@ -1,9 +1,9 @@
-"""Compute what a program costs the guest, from the words in which its clauses count their own time.
+"""Compute the CPU time that a program takes in the guest, from the words in which its clauses count their own time.
 
-    clause 1   12,000 firings, 750 of them timed: 64 us   ->   12,000 firings, 1.02 ms
-    the way to clauses and back   12,000 times 31 ns      ->   0.37 ms
+    clause 1              12,000 firings, 750 of them timed: 64 us   ->   12,000 firings, 1.02 ms
+    calls and returns     12,000 times 31 ns                         ->   0.37 ms
 
-Time is taken from the time stamp counter, so it includes what the hypervisor takes away in the middle of a clause.
+Time is read from the time stamp counter, so it includes time in which the hypervisor has interrupted a clause.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ __all__ = ("CostMeter", "LeadTimes", "add_costs", "inline_clauses")
 
 @record
 class LeadTimes:
-    """Nanoseconds that one firing takes besides its clauses."""
+    """Nanoseconds of one firing in addition to its clauses."""
 
     thunk: float
-    """The way to a thunk and back."""
+    """Nanoseconds of the call of a thunk and its return."""
     inline: float
-    """An inline increment."""
+    """Nanoseconds of an inline increment."""
 
     @classmethod
     def of_ticks(cls, thunk: int, inline: int, tsc_khz: int) -> LeadTimes:
-        """Compute them from the ticks that ``FIRINGS_TIMED`` of each took."""
+        """Compute the times from ticks. ``thunk``, ``inline``: ticks that ``FIRINGS_TIMED`` of each have taken."""
         each = 1e6 / tsc_khz / FIRINGS_TIMED
         return cls(thunk * each, inline * each)
 
@@ -53,7 +53,7 @@ def add_costs(
     """Add up the words of all CPUs.
 
     ``blocks``: the bytes of each CPU's words; ``counted``: the sum of the inline aggregation of each clause that has
-    one. The guest is untrusted: words may hold anything, but nothing other than a wrong sum can come of it.
+    one. The guest is untrusted: words may hold any value, but a wrong sum is the worst result.
     """
     columns = [struct.unpack(f"<{words.size // 8}Q", data) for data in blocks]
 
@@ -64,7 +64,7 @@ def add_costs(
     for clause in range(words.clauses):
         firings, samples = total(words.firings(clause)), total(words.samples(clause))
         ns = total(words.ticks(clause)) / samples * firings * 1e6 / tsc_khz if samples else 0.0
-        inline = max(counted.get(clause, 0) - firings, 0)  # firings in a thunk are counted there too
+        inline = max(counted.get(clause, 0) - firings, 0)  # ``counted`` includes firings in a thunk
         if firings or inline:
             found.append(Cost(clause, firings + inline, ns + inline * leads.inline))
     entries = total(words.entries)
@@ -72,11 +72,15 @@ def add_costs(
 
 
 class CostSource(Protocol):
-    """Reads the words: :class:`probekit.enabling.guest_engine.data_memory.ProgramData`."""
+    """Reads the cost words of all CPUs: :class:`probekit.enabling.guest_engine.data_memory.ProgramData`."""
 
-    def cost_words(self) -> list[bytes]: ...
+    def cost_words(self) -> list[bytes]:
+        """Return the bytes of each CPU's :class:`probekit.buffers.layout.CostWords`."""
+        ...
 
-    def counted(self, agg: int) -> int: ...
+    def counted(self, agg: int) -> int:
+        """Return the sum of a ``count()`` over all CPUs."""
+        ...
 
 
 @record
@@ -85,7 +89,7 @@ class CostMeter:
 
     words: CostWords
     inline: Mapping[int, int]
-    """See :func:`inline_clauses`."""
+    """The aggregation of each clause that counts inline somewhere: see :func:`inline_clauses`."""
     leads: LeadTimes
     tsc_khz: int
     """Ticks of the time stamp counter per millisecond."""

@@ -1,8 +1,8 @@
-"""Lay out our data memory in the guest, one allocation:
+"""Lay out our data memory in the guest, which is one allocation:
 
-0       activity word: not 0 silences every thunk
+0       activity word: every thunk returns at once when it is not 0
 8       global variables, then the tables of threads and of elements (probekit.codegen.storage)
-...     site table, site addresses, bounds of llquantize(), string pool (only what the program's code asks for)
+...     site table, site addresses, bounds of llquantize(), string pool (each only if the program uses it)
 page    per-CPU blocks (probekit.buffers.layout)
 """
 
@@ -28,7 +28,7 @@ _PAGE = 4096
 
 
 class CodeFacts(Protocol):
-    """The facts of the guest that code depends on: part of :class:`probekit.guest.facts.GuestFacts`."""
+    """The facts of a guest that generated code depends on: a part of :class:`probekit.guest.facts.GuestFacts`."""
 
     @property
     def task(self) -> TaskOffsets | None: ...
@@ -51,15 +51,15 @@ class CodeFacts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DataPlan:
-    """Where everything is in the allocation. Offsets are bytes from its start.
+    """The place of everything in the allocation. Offsets are bytes from its start.
 
     The guest's kernel zeroes the memory, so only ``head`` and the first word of each block are written.
     """
 
     storage: Storage
-    """Where the variables are."""
+    """The offsets and sizes of the variables."""
     demand: Demand
-    """What the program's code asks for."""
+    """Which tables and strings the program's code uses."""
     sites: int
     """Offset of the site table."""
     addresses: int
@@ -103,7 +103,8 @@ def plan_data(
 ) -> DataPlan:
     """Lay out the allocation and build the bytes of its head.
 
-    ``storage``: planned from :data:`VARIABLES` on; ``layout``: of one CPU's block; ``cpus``: how many blocks.
+    ``storage``: planned from offset :data:`VARIABLES` on. ``layout``: the layout of one CPU's block. ``cpus``: the
+    number of blocks.
     """
     demand = program_demand(program, guest_clauses(program, sites))
     site_table = -(-storage.size // 64) * 64
@@ -146,7 +147,7 @@ def guest_clauses(program: Program, sites: Sequence[EnabledSite]) -> tuple[Claus
 def data_context(
     program: Program, plan: DataPlan, layout: CpuBlockLayout, facts: CodeFacts, *, data: int, slot: int
 ) -> CodegenContext:
-    """Return what code depends on, with the data memory at ``data`` and the per-CPU slot at ``slot``."""
+    """Return the context of the code generator. ``data``, ``slot``: addresses of data memory and the per-CPU slot."""
     return CodegenContext(
         layout=layout,
         program=program,

@@ -1,7 +1,7 @@
 """Read the guest engine's data memory: records, counters, aggregations, globals.
 
-The memory may be read while the guest runs, in short stops, or as a copy that was taken
-when probing ended (:class:`DataSnapshot`). Everything here works on all of them alike.
+The memory may be read while the guest runs, in short stops, or as a copy that was made
+when probing ended (:class:`DataSnapshot`). All functions here work with each of these.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MASK = (1 << 64) - 1
 
 
 class DataSnapshot:
-    """A copy of our data memory on the host: a :class:`probekit.guest.memory.DataMemory`."""
+    """Holds a copy of our data memory on the host: a :class:`probekit.guest.memory.DataMemory`."""
 
     def __init__(self, addr: int, data: bytes) -> None:
         self._addr = addr
@@ -37,7 +37,7 @@ class DataSnapshot:
 
     @property
     def live(self) -> bool:
-        """Return True: reading it stops nobody."""
+        """Return True: reading the copy does not stop the guest."""
         return True
 
     def read(self, addr: int, size: int) -> bytes:
@@ -58,7 +58,7 @@ class DataSnapshot:
 
 
 class ProgramData:
-    """The data of one program in guest memory."""
+    """Reads and writes the data of one program in guest memory."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class ProgramData:
         ``cpus``: numbers of the CPUs that have a block, in order of the blocks. ``probes``: by site number.
         """
         self.memory = memory
-        """The way to the data: a copy once probing has ended."""
+        """Reads and writes the data; a :class:`DataSnapshot` after probing has ended."""
         self._base = base
         self._plan = plan
         self._layout = layout
@@ -89,7 +89,7 @@ class ProgramData:
         self.variables = GuestVariables(
             program, plan.storage, base=base, memory=lambda: self.memory, no_clause_running=self.no_clause_running
         )
-        """Strings, arrays and objects."""
+        """Reads and writes strings, arrays and objects."""
         words = plan.storage.speculations
         self.speculations = (
             GuestSpeculations(words, base=base, memory=lambda: self.memory, no_clause_running=self.no_clause_running)
@@ -100,9 +100,9 @@ class ProgramData:
 
     @contextmanager
     def no_clause_running(self) -> Iterator[None]:
-        """Stop the guest, for the body of a ``with``, at a moment when no CPU is inside a clause.
+        """Stop the guest during a ``with`` block, at a moment when no CPU is inside a clause.
 
-        Raises :class:`GuestError` when a CPU stays inside one.
+        Raises :class:`GuestError` when a CPU stays inside a clause.
         """
         if self.frozen:
             yield
@@ -116,7 +116,7 @@ class ProgramData:
         raise GuestError("a CPU of the guest stays inside a clause")
 
     def freeze(self) -> None:
-        """Go on with a copy. The guest's memory may be freed afterwards."""
+        """Make a copy and use it from now on. The guest's memory may be freed afterwards."""
         with self._one_pause():
             self.memory = DataSnapshot(self._base, self.memory.read(self._base, self._plan.size))
 
@@ -131,11 +131,14 @@ class ProgramData:
 
     @property
     def frozen(self) -> bool:
-        """Whether probing is over and this is a copy."""
+        """Whether probing is over, so that :attr:`memory` is a copy."""
         return isinstance(self.memory, DataSnapshot)
 
     def drain(self, *, take: bool = True) -> Drained:
-        """Read the counters, and ``take`` what is in the rings. Raises :class:`GuestError` when they are not ours."""
+        """Read the counters, and with ``take`` remove the records from the rings and return them.
+
+        Raises :class:`GuestError` when the memory is no longer ours, as after a reboot.
+        """
         records: list[tuple[int, RawRecord]] = []
         principal: dict[int, int] = {}
         dynamic = busy = unavailable = busy_speculations = 0
@@ -151,7 +154,7 @@ class ProgramData:
                 words = struct.unpack(f"<{self._layout.header_words}Q", self.memory.read(block, size))
                 if words[HeaderWord.MAGIC] != BLOCK_MAGIC:
                     raise GuestError(
-                        "the guest's memory of probekit is gone: a snapshot was loaded, or it rebooted or died",
+                        "probekit's memory in the guest is gone: a snapshot was loaded, or the guest rebooted or died",
                         hint="nothing is left to restore in what runs now; attach again",
                     )
                 principal[cpu] = words[HeaderWord.PRINCIPAL_DROPS]
@@ -206,7 +209,7 @@ class ProgramData:
             return [self.memory.read(block + words.offset, words.size) for block in blocks]
 
     def counted(self, agg: int) -> int:
-        """Return what a ``count()`` without a key, or with the probe as its key, has counted on all CPUs."""
+        """Return the sum over all CPUs of a ``count()`` that has no key, or the probe as its key."""
         store = self._layout.stores[agg]
         if not isinstance(store, DenseStore):
             raise InternalError(f"aggregation {agg} is counted inline, but its values are in a hash table")
@@ -230,13 +233,13 @@ class ProgramData:
         return self._base + self._plan.block(index)
 
     def _one_pause(self) -> AbstractContextManager[None]:
-        """Make one stop for many reads, where reading stops the guest."""
+        """Stop the guest once for many reads, if reading needs a stop."""
         return nullcontext() if self.memory.live else self._clock.paused()
 
     def _take_ring(self, block: int, head: int, tail: int) -> tuple[list[RawRecord], bool]:
-        """Read from tail to head and move the tail. Returns the records, and whether all of the ring made sense.
+        """Read from tail to head and move the tail. Returns the records, and whether the whole ring was well-formed.
 
-        A ring that makes no sense is emptied.
+        A malformed ring is emptied.
         """
         if head == tail:
             return [], True

@@ -1,6 +1,6 @@
-"""Read what the guest's clauses leave behind, again and again while they run, and decide how often.
+"""Read the records and counters of the guest's clauses while they run, and decide how often.
 
-Where guest memory can be read while the guest runs, it is read every 20 ms. Where every reading is a stop,
+Where guest memory can be read while the guest runs, it is read every 20 ms. Where every reading stops the guest,
 :class:`DrainPace` reads as seldom as the rings allow.
 """
 
@@ -21,12 +21,12 @@ __all__ = (
     "DrainPace",
 )
 
-_SHORTEST, _FIRST, _LONGEST = 0.01, 0.1, 0.5  # seconds from one reading to the next
-_NEARLY_EMPTY, _HALF_FULL = 1 / 8, 1 / 2  # of a ring in use when it was read
+_SHORTEST, _FIRST, _LONGEST = 0.01, 0.1, 0.5  # seconds between two readings that stop the guest
+_NEARLY_EMPTY, _HALF_FULL = 1 / 8, 1 / 2  # parts of a ring that are in use when it is read
 
 
 _NOTHING = Drained((), {}, {}, {})
-_LIVE_INTERVAL = 0.02  # seconds from one reading to the next, of memory that can be read while the guest runs
+_LIVE_INTERVAL = 0.02  # seconds between two readings that do not stop the guest
 
 
 class Drain:
@@ -41,7 +41,7 @@ class Drain:
         self.pace = DrainPace()
 
     def poll(self, timeout: float) -> Drained:
-        """Take what is in the rings; wait up to ``timeout`` seconds while they are empty.
+        """Return the records in the rings; wait up to ``timeout`` seconds while they are empty.
 
         Raises :class:`probekit.errors.GuestError` when the guest has died or rebooted.
         """
@@ -75,7 +75,7 @@ class Drain:
         return drained
 
     def _rings_due(self, program_data: ProgramData) -> bool:
-        """Return whether the rings are to be read now. With another policy than ``switch`` they are read at the end."""
+        """Return whether to read the rings now. With a policy other than ``switch`` they are read only at the end."""
         if program_data.frozen:
             return True
         if self._options.bufpolicy != "switch":
@@ -87,18 +87,18 @@ class Drain:
         return True
 
     def _let_run(self, seconds: float) -> None:
-        """Let time pass, and notice when the guest stops or ends."""
+        """Wait while the guest runs. Raises :class:`GuestError` when it has died or rebooted."""
         if not self._target.running:
             time.sleep(seconds)
             return
         stop = self._target.wait(seconds)
         if stop is not None:
-            check_status(self._target)  # raises for a dead guest; one that somebody else has paused goes on
+            check_status(self._target)  # raises for a dead guest; a guest that somebody else has paused is resumed
             self._target.resume()
 
 
 class DrainPace:
-    """Decides when to read next, where every reading stops the guest."""
+    """Decides when to read next, if every reading stops the guest."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -107,7 +107,7 @@ class DrainPace:
         self.stops = 0
         """How many readings there were so far."""
         self.longest = 0.0
-        """Seconds that the longest of them has stopped the guest for."""
+        """How many seconds the longest reading has stopped the guest for."""
 
     @property
     def seconds_left(self) -> float:
@@ -117,7 +117,8 @@ class DrainPace:
     def note_reading(self, since: float, fill: float, *, lost: bool) -> None:
         """Note a reading that began at ``since`` and is over now.
 
-        ``fill``: what part of the fullest ring was in use; ``lost``: whether records were lost since the last reading.
+        ``fill``: the part of the fullest ring that was in use, from 0 to 1. ``lost``: whether records were lost since
+        the last reading.
         """
         now = self._clock()
         self.stops += 1

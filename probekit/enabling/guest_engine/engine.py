@@ -1,10 +1,11 @@
-"""The guest engine: the program's clauses as code inside the guest.
+"""Run the program's clauses as code inside the guest: the order of all steps of the guest engine.
 
-    enable   allocate at a safe point -> assemble -> write data and code -> check that it is mapped -> verify, patch
-    poll     read each CPU's ring and counters, by the shared RAM file without a stop where there is one
-    disable  restore -> safe point: wait for readers, copy what is left to read, free
+    enable   allocate at a safe point -> build and verify the code -> write data and code -> journal -> check that it
+             is mapped everywhere -> register with the kernel -> compare the old bytes, patch
+    poll     read each CPU's ring and counters, without a stop where the guest's RAM is a shared file
+    disable  restore all sites -> safe point: wait for readers, copy the last records, free
 
-This module holds the order of the steps. Every change is written to the journal before it is made.
+Every change is written to the journal before it is made.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ __all__ = ("GuestEngine",)
 
 
 class GuestEngine:
-    """The engine that runs clauses in the guest: a :class:`probekit.enabling.api.Engine`."""
+    """Runs clauses in the guest: a :class:`probekit.enabling.api.Engine`."""
 
     def __init__(
         self,
@@ -81,7 +82,7 @@ class GuestEngine:
 
     @property
     def globals_(self) -> ProgramData:
-        """The program's globals in guest memory, or a copy of them once that is freed."""
+        """The program's globals in guest memory, or a copy of them after that is freed."""
         if self._resources.program_data is None:
             raise GuestError("nothing is enabled")
         return self._resources.program_data
@@ -109,7 +110,7 @@ class GuestEngine:
 
     def _enable(self, initial: Mapping[int, int], state: ProgramState, speculations: Speculations) -> None:
         access, plan, resources, patches = self._access, self._plan, self._resources, self._patches
-        # Both bounds are computed before the guest is stopped at a safe point.
+        # Both upper bounds are computed before the guest is stopped at a safe point.
         bound, room = plan.code_bound(), plan.data_bound(len(access.log.contents()) + self._edits_size)
         plan.check_room(bound + room)
         memory = resources.acquire(data=room, code=bound)
@@ -148,7 +149,7 @@ class GuestEngine:
         patches.apply_paused()
 
     def _prepare_traps(self, built: BuiltCode, memory: EngineMemory) -> bytes:
-        """Return the code for INT3 sites that goes after ``built``, and write the block that the kernel will link."""
+        """Return the code for INT3 sites, to be put after ``built``, and write the structures that the kernel links."""
         traps = self._plan.traps
         if traps is None or memory.traps is None:
             return b""
@@ -165,7 +166,7 @@ class GuestEngine:
         return filler + trapping.code
 
     def _calibrate(self, built: BuiltCode, stubs: StubPlan) -> None:
-        """Measure what a firing takes besides its clauses, before any site is live."""
+        """Measure the time of a firing without clauses, before any site is live."""
         words, functions = self._plan.layout.costs, built.calibrations
         if words is None or functions is None:
             return
@@ -180,7 +181,7 @@ class GuestEngine:
         )
 
     def poll(self, timeout: float) -> Drained:
-        """Take what is in the rings; wait up to ``timeout`` seconds while they are empty."""
+        """Return the records in the rings; wait up to ``timeout`` seconds while they are empty."""
         return self._drain.poll(timeout)
 
     def send_heartbeat(self) -> None:
@@ -192,7 +193,7 @@ class GuestEngine:
         return self._resources.program_data.aggregations() if self._resources.program_data is not None else {}
 
     def costs(self) -> ClauseCosts | None:
-        """Return what the clauses have cost so far; None when they are not measured."""
+        """Return the CPU time of the clauses so far; None when it is not measured."""
         return self._meter.read(self.globals_) if self._meter is not None else None
 
     def silence(self) -> None:
@@ -207,13 +208,13 @@ class GuestEngine:
         return self._access.text.read_many([(addr, len(header))])[0] == header
 
     def disable(self) -> list[str]:
-        """Restore all sites, wait until no task is inside our code, copy what is left to read, free.
+        """Restore all sites, wait until no task is inside our code, copy the last records, free our memory.
 
-        It is safe to call twice. Returns a message for everything that could not be done.
+        Safe to call twice. Returns a message for each failure.
         """
         problems = self._patches.undo()
         if self._resources.memory:
-            # Somebody who changed a site may have kept a copy of our jump; one that cannot be read may still have it.
+            # A site that somebody else has changed, or that cannot be read, may still lead to our code.
             keep = "others may lead there" if problems else ""
             problems += self._resources.release(bypassed=self._patches.bypassed, keep=keep)
         return problems

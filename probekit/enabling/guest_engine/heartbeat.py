@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from probekit.enabling.registrations import Registered
+from probekit.enabling.registrations import Registrations
 from probekit.guest.memory import DataMemory
 from probekit.guest.safepoint import SafePoint
 from probekit.guest.watchdog import HEARTBEAT, SILENT, Watchdog, WatchdogServices, watchdog_code
@@ -21,7 +21,7 @@ _INTERVAL = 1.0  # seconds from one heartbeat to the next
 
 
 class Heartbeat:
-    """The host's side of the watchdog."""
+    """Starts the guest's watchdog and sends it heartbeats."""
 
     def __init__(
         self,
@@ -30,15 +30,18 @@ class Heartbeat:
         *,
         activity: int,
         memory: DataMemory,
-        registered: Registered,
+        registrations: Registrations,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare. ``activity``: address of the activity word; ``memory``: our data memory, while the guest runs."""
+        """Prepare, but start nothing yet.
+
+        ``activity``: address of the activity word. ``memory``: accesses our data memory while the guest runs.
+        """
         self._services = services
         self._watchdog = watchdog
         self._activity = activity
         self._memory = memory
-        self._registered = registered
+        self._registrations = registrations
         self._clock = clock
         self._beats = 0
         self._last = clock()
@@ -50,7 +53,7 @@ class Heartbeat:
         watchdog, services = self._watchdog, self._services
         code = watchdog_code(watchdog.function, words=watchdog.words, activity=self._activity, start=services.start)
         text.write_many([(watchdog.function, code)])
-        self._registered.add([Registration(TIMER, tuple(watchdog))])
+        self._registrations.add([Registration(TIMER, tuple(watchdog))])
         services.start_watching(point, watchdog, self._memory.write)
 
     def send(self) -> None:
@@ -64,9 +67,10 @@ class Heartbeat:
         self._write_beat()
 
     def restart(self) -> None:
-        """Send a heartbeat and clear the watchdog's silence: the host may have been busy until the first probe is live.
+        """Send a heartbeat, and let clauses run again if the watchdog has silenced them.
 
-        A silence of this kind is not counted.
+        This is called before the first probe is live, as the host may have been too busy to send heartbeats. Such a
+        timeout is not counted.
         """
         self._last = self._clock()
         self._write_beat()

@@ -1,4 +1,4 @@
-"""Write what must be complete before any CPU can reach it: code, data, the trap handler's block, the recovery table."""
+"""Write code, data, the trap handler's structures and the recovery table, before any CPU can reach them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def write_code(access: GuestAccess, addr: int, image: bytes) -> None:
 
 
 def write_trap_data(access: GuestAccess, addr: int, block: bytes) -> None:
-    """Write the structures that the kernel's lists will lead to, and read them back. Raises :class:`GuestError`."""
+    """Write the structures that the kernel will link into its lists, and read them back. Raises :class:`GuestError`."""
     with access.clock.paused():
         access.text.write_many([(addr, block)])
         found = access.text.read_many([(addr, len(block))])[0]
@@ -57,7 +57,7 @@ def write_data(
     state: ProgramState,
     speculations: Speculations,
 ) -> None:
-    """Write tables, globals and the heads of blocks, and the per-CPU slots that lead to the blocks.
+    """Write tables, globals and the heads of blocks, and the per-CPU slots that point to the blocks.
 
     ``initial``: values of integer globals by index. From now on the host's ``state`` and ``speculations`` use the
     variables in the guest.

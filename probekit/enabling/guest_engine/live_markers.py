@@ -1,8 +1,8 @@
-"""Connect the markers of one enabling and switch them on, and the way back.
+"""Connect the markers of one enabling and switch them on, and switch them off and disconnect them again.
 
     on     function pointer = ours;  switch of a generic marker = 1;  immediates = 1, in the stages of
            :mod:`probekit.patch.crossmodify`
-    off    immediates = 0, in stages;  switches = 0;  function pointers = what they were
+    off    immediates = 0, in stages;  switches = 0;  function pointers = their old values
 
 A processor that has seen a marker switched on may call through the pointer at any
 later time, so the pointer leads to code at every moment. It calls with preemption
@@ -25,23 +25,24 @@ __all__ = ("LiveMarkers", "load_bypasses")
 
 
 def load_bypasses(markers: Sequence[tuple[MarkerHook, int]]) -> dict[int, int]:
-    """Return where a processor goes on that meets the INT3 over a load: after it, by the load's address.
+    """Return where a processor goes on after the INT3 over a load, by the load's address: at the next instruction.
 
-    The register may hold any value then.
+    The load is left out then. That is harmless while a marker is switched: the register only says whether it is on, and
+    either answer is right at that moment.
     """
     return {addr: addr + len(old) for hook, _ in markers for addr, old in hook.loads}
 
 
 class LiveMarkers:
-    """The edits that connect markers and switch them on.
+    """Makes the edits that connect markers and switch them on, and reverts them.
 
-    The :func:`load_bypasses` must be in the guest's trap handler before :meth:`connect` and until all is off.
+    The :func:`load_bypasses` must be in the guest's trap handler before :meth:`connect`, and until all markers are off.
     """
 
     def __init__(self, edits: MarkerEdits, target: Target, text: TextMemory, clock: PauseClock) -> None:
         self._pointers = EditSet(edits.pointers)
         self._switches = EditSet(edits.switches)
-        self._text = MergedWrites(text)  # a kernel's markers lie close together
+        self._text = MergedWrites(text)  # the markers of a kernel are close together in memory
         self._clock = clock
         self._loads = StagedEdits(edits.loads, target, self._text, clock)
 

@@ -1,8 +1,8 @@
-"""Check before a site goes live that every page a probe touches is mapped in every process, with right permissions.
+"""Check, before a site goes live, that every page which a probe touches is mapped in every process.
 
 A probe may fire in an NMI, where a page fault must not happen, and in any process. So every page of our code, of our
 data and of the per-CPU slots is looked up in the kernel's page tables, and their top-level entries in those of every
-process (:mod:`probekit.guest.spaces`).
+process (:mod:`probekit.guest.process_page_tables`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from probekit.errors import GuestError
 from probekit.guest.linux import Allocation
-from probekit.guest.spaces import Unshared
+from probekit.guest.process_page_tables import Unshared
 from probekit.kernel.page_tables import FLAG_NX, FLAG_USER, FLAG_WRITE, Leaf
 
 __all__ = ("NotMappedError", "PageTables", "Touched", "check_mapped", "memory_touched")
@@ -25,19 +25,19 @@ class Touched(NamedTuple):
     """Memory that probes will touch."""
 
     name: str
-    """Names it in an error."""
+    """Its name in an error message."""
     addr: int
     size: int
     code: bool = False
     """Whether it is executed; otherwise it is written."""
 
     def pages(self) -> range:
-        """Return the address of each page of it."""
+        """Return the address of each of its pages."""
         return range(self.addr & -_PAGE, self.addr + self.size, _PAGE)
 
 
 def memory_touched(memory: Iterable[Allocation], cpu_offsets: Iterable[int]) -> list[Touched]:
-    """Return what probes touch of our ``memory``. ``cpu_offsets``: per-CPU base of each possible CPU."""
+    """Return the parts of our ``memory`` that probes touch. ``cpu_offsets``: per-CPU base of each possible CPU."""
     offsets = tuple(cpu_offsets)
     found: list[Touched] = []
     for item in memory:
@@ -50,26 +50,33 @@ def memory_touched(memory: Iterable[Allocation], cpu_offsets: Iterable[int]) -> 
 
 
 class PageTables(Protocol):
-    """Looks pages up: :class:`probekit.guest.spaces.AddressSpaces`. The guest runs, and is stopped where needed."""
+    """Looks up pages: :class:`probekit.guest.process_page_tables.ProcessPageTables`.
 
-    def leaves(self, pages: Iterable[int]) -> Mapping[int, Leaf | None] | None: ...
+    The guest runs; it is stopped if necessary.
+    """
 
-    def unshared(self, pages: Iterable[int]) -> list[Unshared]: ...
+    def leaves(self, pages: Iterable[int]) -> Mapping[int, Leaf | None] | None:
+        """Return the kernel's mapping of each page, None for an unmapped page; None if no tables can be read."""
+        ...
+
+    def unshared(self, pages: Iterable[int]) -> list[Unshared]:
+        """Return the pages whose top-level entry differs in some process."""
+        ...
 
 
 class NotMappedError(GuestError):
     """A page of our memory would fault when a probe touches it."""
 
     def __init__(self, name: str, addr: int, why: str) -> None:
-        """Describe the page at ``addr`` in the memory ``name``. ``why``: what is wrong, as "is not mapped"."""
+        """Describe the page at ``addr`` in the memory ``name``. ``why``: a verb phrase such as "is not mapped"."""
         super().__init__(
             f"nothing was probed: the page at {addr:#x} ({name}) {why}",
             hint="a probe that fires in an NMI must not fault; the guest's page tables are not as expected",
         )
         self.name = name
-        """Of the memory."""
+        """The name of the memory."""
         self.addr = addr
-        """Of the page."""
+        """The address of the page."""
 
 
 def check_mapped(touched: Sequence[Touched], tables: PageTables) -> int:

@@ -1,9 +1,9 @@
-"""Change the text of sites and markers in the guest, and put it back.
+"""Change the text of sites and markers in the guest, and restore it.
 
-announce, announce_markers   write every edit to the journal
-apply_while_running          connect markers, and change in stages the sites that are to be changed so
-apply_paused                 change all other sites in one pause
-undo                         reverse all of it, in the opposite order
+1. ``announce`` and ``announce_markers`` write every edit to the journal
+2. ``apply_while_running`` connects markers, then changes sites in stages, if that was asked for
+3. ``apply_paused`` changes all other sites in one pause
+4. ``undo`` restores the sites that were changed in stages, then markers, then all other sites in one pause
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MAX_TRIES = 50
 
 
 class Patches:
-    """Everything that one enabling changes in memory of the guest's own."""
+    """Makes and reverts all changes of one enabling in memory that belongs to the guest."""
 
     def __init__(
         self,
@@ -38,11 +38,11 @@ class Patches:
     ) -> None:
         """Prepare, but change nothing yet.
 
-        ``staged``: addresses of the sites that are changed in stages. ``send_heartbeat``: called while that goes on.
+        ``staged``: addresses of the sites that are changed in stages. ``send_heartbeat``: called during these changes.
         """
         self._access = access
         self._shared = shared_jumps(sites)
-        self._stack_check = StackCheck(self._shared, access.facts.residents, access.target, access.text)
+        self._stack_check = StackCheck(self._shared, access.facts.stack_search, access.target, access.text)
         self._in_stages = staged
         self._send_heartbeat = send_heartbeat
         self._edits: EditSet | None = None
@@ -50,7 +50,7 @@ class Patches:
         self.markers: LiveMarkers | None = None
         """The markers while they are connected."""
         self._unrestored = False
-        """Whether something could not be put back, so that the journal must keep it."""
+        """Whether some text could not be restored, so that the journal must keep the edits."""
         self.bypassed = False
         """Whether a CPU may have met an INT3 of a stage, and may still be in the trap handler."""
 
@@ -73,7 +73,7 @@ class Patches:
         self._edits = EditSet(with_int3(at_once, occupied, built.stubs))
         access.log.edits(self._edits.edits)
         still_jumps = [site for site in self._shared if site not in occupied]
-        self._stack_check = StackCheck(still_jumps, access.facts.residents, access.target, access.text)
+        self._stack_check = StackCheck(still_jumps, access.facts.stack_search, access.target, access.text)
 
     def announce_markers(self, markers: Sequence[tuple[MarkerHook, int]]) -> None:
         """Write the edits of markers to the journal. Each marker comes with the function that it will call."""
@@ -83,7 +83,7 @@ class Patches:
             self.markers.announce(access.log)
 
     def apply_while_running(self) -> None:
-        """Connect the markers, and change the sites that are changed in stages.
+        """Connect the markers, and change sites in stages.
 
         After a :class:`ConflictError`, :meth:`undo` reverses what was done.
         """
@@ -120,9 +120,9 @@ class Patches:
         return not rips_inside(rips, edits) and not self._stack_check.occupied()
 
     def undo(self) -> list[str]:
-        """Put everything back that still holds our bytes; safe to call twice.
+        """Restore all text that still has our bytes: staged sites, then markers, then sites changed in one pause.
 
-        Returns a message for each address that could not be restored.
+        Safe to call twice. Returns a message for each address that could not be restored.
         """
         problems = self._staged.revert() if self._staged is not None else []
         problems += self.markers.disconnect() if self.markers is not None else []

@@ -29,13 +29,13 @@ CODE_AT = -(-(HEADER_SIZE + WATCHDOG_SIZE) // 64) * 64
 """Offset in executable memory at which the program's code begins."""
 
 _FAR_SLOT = 1 << 40  # an offset that needs the long form of every access, for the upper bound of the code's size
-_MAX_SHARE = 2  # we ask for at most one half of the guest's memory
-_TABLE_SLACK = 16 << 10  # bytes of the journal's records of our allocations: guest calls with all registers
+_MAX_SHARE = 2  # at most one half of the guest's memory is allocated
+_TABLE_SLACK = 16 << 10  # bytes for the journal's records of our allocations: guest calls with all registers
 
 
 @record
 class GuestPlan:
-    """What one enabling will be in the guest."""
+    """The plan of one enabling: what will be in the guest, and how large it is."""
 
     program: Program
     sites: tuple[EnabledSite, ...]
@@ -43,14 +43,14 @@ class GuestPlan:
     cpus: tuple[int, ...]
     """Numbers of the CPUs that have a block, in order of the blocks."""
     layout: CpuBlockLayout
-    """Of one CPU's block."""
+    """The layout of one CPU's block."""
     data: DataPlan
-    """Of all data memory."""
+    """The layout of all data memory."""
     traps: TrapPlan | None
-    """None where no site has an INT3."""
+    """The plan of the trap handler; None when no site has an INT3."""
 
     def context(self, *, data: int, slot: int) -> CodegenContext:
-        """Return what code depends on, with the data memory at ``data`` and the per-CPU slot at ``slot``."""
+        """Return the context of the code generator. ``data``, ``slot``: addresses of data memory and per-CPU slot."""
         return data_context(self.program, self.data, self.layout, self.facts, data=data, slot=slot)
 
     def code_bound(self) -> int:
@@ -75,7 +75,7 @@ class GuestPlan:
     def check_room(self, size: int) -> None:
         """Check that ``size`` bytes are at most half of the guest's memory. Raises :class:`GuestError` otherwise.
 
-        Its kernel would kill programs to find so much, or print on its console that it could not.
+        For more, the kernel would kill programs to free memory, or report a failed allocation on its console.
         """
         ram = self.facts.ram
         if ram and size > ram // _MAX_SHARE:

@@ -1,10 +1,11 @@
-"""What one enabling holds in the guest: its memory, and everything that it has registered with the kernel.
+"""Allocate the guest memory of one enabling and register with the guest's kernel; at the end free and unregister.
 
-acquire                      memory, modules held, the watchdog
-announce_traps, take_traps   our trap handler on the kernel's lists
-announce_calls, connect      our functions at its tracepoints
-...
-release                      give everything back; what cannot be given back safely stays, silent and in the journal
+1. ``acquire`` allocates memory, holds modules and starts the watchdog
+2. ``announce_traps`` and ``take_traps`` register our trap handler
+3. ``announce_calls`` and ``connect`` register our functions at tracepoints
+4. ``release`` frees and unregisters everything through :mod:`probekit.enabling.release`. This is also what happens to
+   guest memory on SIGTERM, which :mod:`probekit.session.signals` notes. Memory that cannot be freed safely stays
+   allocated but inert, and in the journal.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from probekit.enabling.guest_engine.heartbeat import Heartbeat
 from probekit.enabling.guest_engine.plan import GuestPlan
 from probekit.enabling.guest_engine.stubs import BuiltCode
 from probekit.enabling.guest_engine.traps import check_registered
-from probekit.enabling.registrations import Registered
-from probekit.enabling.release import Holdings, release
+from probekit.enabling.registrations import Registrations
+from probekit.enabling.release import Holdings, release_holdings
 from probekit.errors import GuestError
-from probekit.guest.calls import HOOK_KINDS, HookKind, MemoryKind
+from probekit.guest.calls import LIST_ENTRY_KINDS, ListEntryKind, MemoryKind
 from probekit.guest.linux import Allocation
 from probekit.guest.safepoint import SafePoint
 from probekit.guest.tracepoints import BatchRoutine
@@ -40,41 +41,48 @@ __all__ = (
 
 
 class EngineMemory(NamedTuple):
-    """The memory of one enabling."""
+    """The allocations of one enabling."""
 
     slot: Allocation
-    """A word on each CPU, which leads to the CPU's block."""
+    """A word on each CPU, which points to the CPU's block."""
     data: Allocation
     """The program's data; it begins with the activity word."""
     traps: Allocation | None
-    """The structures that the kernel's lists of trap handlers lead to, if there are any."""
+    """The structures that the kernel links into its lists of trap handlers; None when no site has an INT3."""
     code: Allocation
     """Executable memory; it begins with the recovery table's header."""
 
 
 class GuestResources:
-    """Everything that one enabling holds in the guest."""
+    """Owns the guest memory and the registrations of one enabling."""
 
     def __init__(self, access: GuestAccess, plan: GuestPlan, make_memory: MemoryFactory, *, quiet: float) -> None:
-        """Prepare, but take nothing yet. ``quiet``: seconds to wait at the end until nobody is in our code."""
+        """Prepare, but allocate nothing yet. ``quiet``: seconds to wait at the end until no task is in our code."""
         self._access = access
         self._plan = plan
         self._make_memory = make_memory
         self._quiet = quiet
         self.memory: list[Allocation] = []
-        """Oldest first."""
+        """All allocations, oldest first."""
         self.program_data: ProgramData | None = None
-        """The program's data as it is read: a copy of it once the memory is given back."""
+        """Reads the program's data; uses a copy after the memory is freed."""
         self.heartbeat: Heartbeat | None = None
-        """None on a kernel whose timers are not known. Its probes then go on for as long as nobody recovers it."""
-        self._registered = Registered(access.facts, access.text, access.log)
+        """Sends heartbeats to the watchdog.
+
+        None on a kernel whose timer functions are not known. If probekit is killed, the probes of such a guest stay
+        active until somebody recovers it.
+        """
+        self._registrations = Registrations(access.facts, access.text, access.log)
         self._traps: list[Registration] = []
         self._calls: Callbacks | None = None
 
-    # -- taking ------------------------------------------------------------------------------------------------------
+    # -- allocating and registering ----------------------------------------------------------------------------------
 
     def acquire(self, *, data: int, code: int) -> EngineMemory:
-        """Take all memory, hold the modules and start the watchdog, at one safe point. ``data``, ``code``: bytes."""
+        """Allocate all memory, hold the modules and start the watchdog, at one safe point.
+
+        ``data``, ``code``: bytes of data memory and of executable memory.
+        """
         plan, services = self._plan, self._access.facts.services
         with self._access.calls() as point:
             slot = self._allocate(point, "percpu", 8)
@@ -97,22 +105,20 @@ class GuestResources:
         return EngineMemory(slot, main, traps, executable)
 
     def _allocate(self, point: SafePoint, kind: MemoryKind, size: int) -> Allocation:
-        return self._take(self._access.facts.services.allocate(point, kind, size))
-
-    def _take(self, memory: Allocation) -> Allocation:
+        memory = self._access.facts.services.allocate(point, kind, size)
         self.memory.append(memory)
         self._access.log.allocated(memory)
         return memory
 
     def _hold_modules(self, point: SafePoint) -> None:
-        """Hold the modules that own what calls us, and those whose text we change."""
+        """Hold the modules whose tracepoints or markers call us, and the modules whose text we change."""
         facts, sites = self._access.facts, self._plan.sites
         owners = {s.site.owner for s in sites if isinstance(s.site, Hook)}
         changed = {s.probe.function.module for s in sites if s.probe.function is not None}
         owners |= {facts.modules[name] for name in changed & facts.modules.keys()}
         if owners:
             owned = sorted(owners - {0})
-            self._calls = Callbacks(facts.tracepoints, facts.holds, owned, self._access.text, self._registered)
+            self._calls = Callbacks(facts.tracepoints, facts.module_refs, owned, self._access.text, self._registrations)
             self._calls.hold(point)
 
     def _start_heartbeat(self, point: SafePoint, data: Allocation, code: Allocation, program_data: ProgramData) -> None:
@@ -120,39 +126,39 @@ class GuestResources:
         if services is not None:
             dog = Watchdog(words=data.addr + self._plan.data.size, function=code.addr + HEADER_SIZE)
             self.heartbeat = Heartbeat(
-                services, dog, activity=data.addr, memory=program_data.memory, registered=self._registered
+                services, dog, activity=data.addr, memory=program_data.memory, registrations=self._registrations
             )
             self.heartbeat.start(point, self._access.text)
 
-    def announce_traps(self, hooks: Sequence[tuple[HookKind, int]]) -> None:
-        """Write to the journal what the kernel's lists of trap handlers will lead to."""
+    def announce_traps(self, hooks: Sequence[tuple[ListEntryKind, int]]) -> None:
+        """Write the registrations of our trap handler to the journal."""
         self._traps = [Registration(kind, (addr,)) for kind, addr in hooks]
-        self._registered.add(self._traps)
+        self._registrations.add(self._traps)
 
     def take_traps(self) -> None:
-        """Have the kernel call our trap handler, and see that it will, before there is a site that traps."""
+        """Register our trap handler, and check that the kernel has it on its list, before any site can trap."""
         if not self._traps:
             return
         services, facts = self._access.facts.services, self._access.facts.traps
         with self._access.calls() as point:
             for hook in self._traps:
                 (addr,) = hook.words
-                services.hooks.add(point, HOOK_KINDS[hook.kind], addr)
+                services.traps.add(point, LIST_ENTRY_KINDS[hook.kind], addr)
                 if hook.kind == DIE_NOTIFIER and facts is not None:
                     check_registered(self._access.text, facts, addr)
 
     def announce_calls(self, built: BuiltCode) -> None:
-        """Write the tracepoints to the journal."""
+        """Write the registrations at tracepoints to the journal."""
         if self._calls is not None:
             self._calls.announce(built.tracepoint_probes, BatchRoutine(built.caller, built.table))
 
     def connect(self) -> None:
-        """Have the kernel call our functions at its tracepoints."""
+        """Register our functions at the kernel's tracepoints."""
         if self._calls is not None and self._calls.announced:
             with self._access.calls() as point:
                 self._calls.connect(point)
 
-    # -- meanwhile ---------------------------------------------------------------------------------------------------
+    # -- while probes are live ---------------------------------------------------------------------------------------
 
     def send_heartbeat(self) -> None:
         """Send the guest's watchdog a heartbeat, if it is due."""
@@ -164,16 +170,17 @@ class GuestResources:
         if self.program_data is not None:
             self.program_data.silence()
 
-    # -- giving back -------------------------------------------------------------------------------------------------
+    # -- freeing and unregistering -----------------------------------------------------------------------------------
 
     def release(self, *, bypassed: bool, keep: str = "") -> list[str]:
-        """Give everything back (:func:`probekit.enabling.release.release`), and keep a copy of what is to be read.
+        """Free and unregister everything, and keep a copy of the program's data.
 
-        ``bypassed``, ``keep``: as in :class:`probekit.enabling.release.Holdings`. Returns a message for what is left.
+        See :func:`probekit.enabling.release.release_holdings`. ``bypassed``, ``keep``: as in
+        :class:`probekit.enabling.release.Holdings`. Returns a message if memory stays allocated.
         """
         access = self._access
         self.heartbeat = None  # the watchdog's timer is stopped next
-        problems = release(
+        problems = release_holdings(
             Holdings(
                 target=access.target,
                 text=access.text,
@@ -182,20 +189,20 @@ class GuestResources:
                 clock=access.clock,
                 safe_point=lambda: access.safe_point(ending=True),
                 memory=self.memory,
-                registered=self._registered,
+                registrations=self._registrations,
                 limit=self._quiet,
                 bypassed=bypassed,
                 keep=keep,
                 silence=self.silence,
-                last_look=self._check_clauses,
+                check_idle=self._check_clauses,
                 copy=self._freeze,
             )
         )
-        self.memory = []  # what is left is the journal's
+        self.memory = []  # memory that stays allocated is in the journal
         return problems
 
     def _check_clauses(self) -> None:
-        """Raise :class:`GuestError` when a clause has not ended, by its CPU's own word."""
+        """Raise :class:`GuestError` when a clause has not ended, by the guard word of its CPU."""
         inside = self.program_data.cpus_in_clauses() if self.program_data is not None else []
         if inside:
             raise GuestError(f"a clause has not ended on CPU {inside[0]}")

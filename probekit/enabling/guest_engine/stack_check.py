@@ -1,9 +1,9 @@
 """Find threads inside the bytes that a jump over several instructions will replace.
 
-A thread is there when its processor executes there, or when it lost the processor
-there: then the address is on a kernel stack. Any word on any stack that is such an
-address counts, even one left over from earlier calls. The site then gets an INT3 at its
-first instruction, which no thread can be in the middle of; it leads to the same stub.
+A thread is there when its processor executes there, or when it was preempted there:
+then the address is on a kernel stack. Any word on any stack that is such an address
+counts, even one left over from earlier calls. The site then gets an INT3 on its first
+instruction instead, which leads to the same stub: no thread can be in the middle of it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from probekit.enabling.sites import EnabledSite
 from probekit.guest.memory import StoppedMemory
-from probekit.guest.residents import Residents
+from probekit.guest.stack_search import StackSearch
 from probekit.patch.detours import site_edit
 from probekit.patch.edits import Edit
 from probekit.patch.sites import InsnSite
@@ -29,10 +29,12 @@ def shared_jumps(sites: Iterable[EnabledSite]) -> tuple[InsnSite, ...]:
 class StackCheck:
     """Finds threads in the middle of sites."""
 
-    def __init__(self, sites: Sequence[InsnSite], residents: Residents, target: Target, text: StoppedMemory) -> None:
+    def __init__(
+        self, sites: Sequence[InsnSite], stack_search: StackSearch, target: Target, text: StoppedMemory
+    ) -> None:
         """Look for threads in ``sites``: see :func:`shared_jumps`."""
         self._owner = {addr: site for site in sites for addr in site.interior}
-        self._residents = residents
+        self._stack_search = stack_search
         self._target = target
         self._text = text
 
@@ -40,7 +42,7 @@ class StackCheck:
         """Return the sites with a thread in the middle of them. The guest is stopped."""
         if not self._owner:
             return set()
-        found = self._residents.addresses(self._target, self._text, min(self._owner), max(self._owner) + 1)
+        found = self._stack_search.addresses_in_use(self._target, self._text, min(self._owner), max(self._owner) + 1)
         return {self._owner[addr] for addr in self._owner.keys() & found}
 
 

@@ -1,7 +1,7 @@
-"""Change instructions in stages while the guest runs, many at a time, and the way back.
+"""Change instructions in stages while the guest runs, many at a time, and restore them.
 
-However many there are, no pause is longer than one stage of one part takes. Meanwhile
-the guest's trap handler moves on every processor that meets an INT3 of a stage.
+However many there are, no pause is longer than one stage of one part. Between the
+stages, the guest's trap handler redirects every processor that meets an INT3.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ __all__ = ("FOREIGN", "UNMAPPED", "StagedEdits", "jump_targets")
 _PART = 500  # edits that go through the stages together
 _MAX_TRIES = 3
 FOREIGN = "was changed by somebody else and is left alone"
-"""What a message says of an address whose bytes are not ours."""
+"""The end of a message about an address whose bytes are not ours."""
 
 UNMAPPED = "is not mapped any more"
-"""What a message says of an address that cannot be read."""
+"""The end of a message about an address that cannot be read."""
 
 
 def jump_targets(edits: Iterable[Edit]) -> dict[int, int]:
-    """Return where each jump leads, by its address: an INT3 over it leads there too while it is made."""
+    """Return the target of each jump, by its address. An INT3 over it leads to the same target meanwhile."""
     # e9 rel32      jmp stub
     return {edit.addr: edit.addr + 5 + struct.unpack_from("<i", edit.new, 1)[0] for edit in edits}
 
 
 class StagedEdits:
-    """Edits of one instruction each (see :mod:`probekit.patch.crossmodify`)."""
+    """Makes and reverts edits of one instruction each, in stages (see :mod:`probekit.patch.crossmodify`)."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class StagedEdits:
         clock: PauseClock,
         send_heartbeat: Callable[[], None] = lambda: None,
     ) -> None:
-        """Prepare. ``send_heartbeat``: called before each part, as all of them may take long."""
+        """Prepare, but change nothing yet. ``send_heartbeat``: called before each part, as all parts may take long."""
         self._send_heartbeat = send_heartbeat
         self._edits = tuple(edits)
         self._target = target
@@ -68,7 +68,7 @@ class StagedEdits:
         """Put the old bytes back where ours are; safe to repeat. Returns a message for each address left alone.
 
         A vCPU may still be in the trap handler afterwards: call
-        :func:`probekit.patch.crossmodify.wait_for_handler_exit` before the handler's table is given back.
+        :func:`probekit.patch.crossmodify.wait_for_handler_exit` before the handler's table is freed.
         """
         return [problem for part in self._parts() for problem in self._revert_part(part)]
 

@@ -1,6 +1,6 @@
-"""Build the stub of every site: inline increments, or the call of a thunk. Stubs lie after the shared code.
+"""Build the stub of every site: inline increments, or the call of a thunk. Stubs are placed after the shared code.
 
-Sites with the same clauses share a thunk, so each clause adds a thunk at most, and
+Sites with the same clauses share a thunk, so each clause adds at most one thunk, and
 each site adds one small stub.
 """
 
@@ -16,7 +16,7 @@ from probekit.codegen.context import CodegenContext
 from probekit.codegen.costs import calibration_text
 from probekit.codegen.image import CodeImage, ThunkKey, build_image
 from probekit.codegen.inline import inline_aggregation, inline_bodies, inline_body_size, inline_increment
-from probekit.codegen.reg_alloc import ProbeKind
+from probekit.codegen.reg_alloc import FiringKind
 from probekit.codegen.thunk import CALL_BODY_SIZE, call_body
 from probekit.enabling.sites import EnabledSite
 from probekit.errors import InternalError
@@ -47,40 +47,40 @@ class StubPlan:
 
 
 class Calibrations(NamedTuple):
-    """Addresses of the functions that measure what a firing takes besides its clauses."""
+    """Addresses of the functions that measure the time of a firing without its clauses."""
 
     thunk: int
-    """Measures the way to a thunk and back."""
+    """Address of the function that measures the call of an empty thunk."""
     inline: int
-    """Measures an inline increment."""
+    """Address of the function that measures an inline increment."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltCode:
-    """All executable bytes, and what leads to them."""
+    """All executable bytes, and the edits and registrations that lead to them."""
 
     code: bytes
     edits: tuple[Edit, ...]
-    """The jumps and INT3s that text gets."""
+    """The jumps and INT3s to write into guest text."""
     tracepoint_probes: tuple[TracepointProbe, ...]
-    """The functions to be registered with tracepoints."""
+    """The functions to register with tracepoints."""
     markers: tuple[tuple[MarkerHook, int], ...]
     """Markers, each with the address of the function that it will call."""
     stubs: dict[int, int]
     """Addresses of the stubs of INT3 sites, by the site's address."""
     copies: dict[int, int]
-    """Where the copy of each probed instruction begins, by the site's address."""
+    """Addresses of the copies of probed instructions, by the site's address."""
     image: CodeImage
     """The shared code."""
     caller: int
     """Address of the routine that registers many tracepoint probes; see :class:`BatchRoutine`."""
     table: int
-    """Address of the room for that routine's table."""
+    """Address of the memory for that routine's table."""
     calibrations: Calibrations | None
     """None where clauses are not measured."""
 
 
-def _kind(site: EnabledSite) -> ProbeKind:
+def _kind(site: EnabledSite) -> FiringKind:
     match site.probe.kind:
         case "watch" | "begin" | "end" | "error" | "tick":
             raise InternalError(f"a {site.probe.kind} probe has a site in the guest engine")
@@ -98,7 +98,7 @@ def plan_stubs(program: Program, sites: Sequence[EnabledSite], context: CodegenC
     Increments do not look at the activity word, so there are none in a program where a clause calls ``exit()``.
     """
     exits = any(_exits(program.clauses[number]) for number in {n for site in sites for n in site.clauses})
-    # Nor are there any where clauses call into the kernel: they would count what the clauses themselves do there.
+    # Nor where clauses call into the kernel: inline increments would also count the kernel functions of those calls.
     single = {c.index: None if exits or context.services else inline_aggregation(c, context) for c in program.clauses}
     thunks: set[ThunkKey] = set()
     if context.layout.costs is not None:
@@ -112,7 +112,7 @@ def plan_stubs(program: Program, sites: Sequence[EnabledSite], context: CodegenC
         if site.clauses not in decided:
             aggs = [single[number] for number in site.clauses]
             decided[site.clauses] = tuple(a for a in aggs if a is not None) if None not in aggs else None
-        # A function that several system calls end in first has to check which one it is in.
+        # Where several system calls end in one function, a thunk must first check which of them this is.
         choice = decided[site.clauses] if site.call is None else None
         inline.append(choice)
         if choice is None:
@@ -125,7 +125,7 @@ def _aggregated(clause: Clause) -> set[int]:
 
 
 def _calibrations(image: CodeImage, context: CodegenContext, addr: int) -> tuple[bytes, Calibrations | None]:
-    """Assemble the functions that measure times, for ``addr``; nothing where nothing is measured."""
+    """Assemble the functions that measure times, for ``addr``; empty when clauses are not measured."""
     costs = context.layout.costs
     if costs is None:
         return b"", None
@@ -135,7 +135,7 @@ def _calibrations(image: CodeImage, context: CodegenContext, addr: int) -> tuple
 
 
 def _around(site: Site | Hook, body_size: int) -> tuple[int, int]:
-    """Return how many bytes a site's stub has before the body, and altogether."""
+    """Return how many bytes a site's stub has before the body, and in total."""
     if isinstance(site, Hook):
         return HOOK_PREFIX_SIZE, HOOK_PREFIX_SIZE + body_size + HOOK_SUFFIX_SIZE
     shape = stub_shape(site, body_size)
@@ -169,7 +169,7 @@ def build_code(
     copies: dict[int, int] = {}
     bodies = _Bodies(plan, context, image)
     for members in _by_address(sites):
-        main = members[-1].site  # the stub has its form
+        main = members[-1].site  # this site decides the form of the stub
         stub_addr = addr + len(code)
         if len(members) == 1 and not isinstance(main, Hook | InsnSite) and len(main.old) >= JUMP_SIZE:
             # Nearly every site is of this form, and there may be 90,000 of them.
@@ -212,7 +212,7 @@ def build_code(
 
 
 def _by_address(sites: Sequence[EnabledSite]) -> Iterable[Sequence[EnabledSite]]:
-    """Yield the sites at each address. An entry or exit among them comes last, because the stub has its form."""
+    """Yield the sites at each address. An entry or exit comes last, because the last site decides the stub's form."""
     if len({site.site.addr for site in sites}) == len(sites):
         return ((site,) for site in sites)
     found: dict[int, list[EnabledSite]] = {}
@@ -238,9 +238,9 @@ class _Bodies:
         return _PUSHFQ + body + _POPFQ if isinstance(site.site, InsnSite) else body
 
     def of_all(self, sites: Sequence[EnabledSite], stub_addr: int) -> tuple[bytes, bytes]:
-        """Return the bodies of all sites at one address, whose stub has the form of the last and is at ``stub_addr``.
+        """Return the bodies of all sites at one address, whose stub at ``stub_addr`` has the form of the last site.
 
-        The first result comes before that form, the second goes into it.
+        The first result goes before the stub proper, the second inside it as its body.
         """
         main = sites[-1].site
         before, body = b"", b""

@@ -3,8 +3,8 @@
     code    ... stubs | notifier | hash of sites | exception table of the copies
     data    notifier block | bpf symbol (the kernel writes to both while they are on its lists)
 
-All of it is complete and verified before the first site goes live. It is taken off the
-kernel's lists only when every site has its byte back and no CPU can be in the handler.
+All of it is complete and verified before the first site goes live. It is removed from the
+kernel's lists only when every site has its old bytes and no CPU can be in the handler.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from probekit.codegen.notifier import NOTIFIER_SIZE, TrapLayout, notifier
 from probekit.enabling.sites import EnabledSite
 from probekit.errors import GuestError, UnsupportedError
-from probekit.guest.calls import HookKind
-from probekit.guest.traphooks import EXTABLE_ENTRY, TrapFacts, die_block, exception_table, ksym_block
-from probekit.guest.traptable import build_table, table_size
+from probekit.guest.calls import ListEntryKind
+from probekit.guest.trap_registration import EXTABLE_ENTRY, TrapFacts, die_block, exception_table, ksym_block
+from probekit.guest.trap_table import build_table, table_size
 from probekit.patch.edits import TextMemory
 from probekit.patch.hooks import Hook, MarkerHook
 from probekit.patch.sites import InsnSite, may_need_trap
@@ -26,7 +26,7 @@ __all__ = ("TrapCode", "TrapPlan", "check_registered", "plan_traps")
 
 _ALIGN = 64
 _BLOCK_ROOM = 64  # bytes for the notifier block, so that the symbol after it is aligned
-_MAX_HANDLERS = 256  # notifiers of the chain that are looked at
+_MAX_HANDLERS = 256  # at most so many notifiers of the chain are read
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +34,16 @@ class TrapCode:
     """The bytes that an enabling with INT3 sites adds to our memory."""
 
     code: bytes
-    """Goes after the stubs."""
+    """Bytes to put after the stubs."""
     block: bytes
-    """Goes to our data memory."""
-    hooks: tuple[tuple[HookKind, int], ...]
-    """The kind and address of each structure that is registered with the kernel, in that order."""
+    """Bytes to put into our data memory."""
+    hooks: tuple[tuple[ListEntryKind, int], ...]
+    """The kind and address of each structure to register with the kernel, in order of registration."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrapPlan:
-    """What an enabling needs for its INT3 sites."""
+    """The number and kind of an enabling's INT3 sites, from which their code is built."""
 
     facts: TrapFacts
     count: int
@@ -71,7 +71,7 @@ class TrapPlan:
         the stubs; ``code``: start and end of all our executable memory; ``data``: address of our data memory.
         """
         out = bytearray()
-        hooks: list[tuple[HookKind, int]] = []
+        hooks: list[tuple[ListEntryKind, int]] = []
         block = bytearray(self.data_size)
         if stubs:
             table = build_table(stubs)
@@ -92,13 +92,13 @@ class TrapPlan:
             block[_BLOCK_ROOM:] = ksym_block(
                 self.facts.ksym, symbol, start=start, end=end, table=at, entries=len(fixups)
             )
-            # First: from the first trap on a copy may fault.
+            # This one is registered first, because a copy may fault from the first trap on.
             hooks.insert(0, ("bpf_ksym", symbol + self.facts.ksym.ksym))
         return TrapCode(bytes(out), bytes(block), tuple(hooks))
 
 
 def plan_traps(sites: Sequence[EnabledSite], facts: TrapFacts | None, *, staged: int = 0) -> TrapPlan | None:
-    """Return what ``sites`` need, or None when they need nothing.
+    """Return the plan for the INT3s of ``sites``, or None when there are none.
 
     ``staged``: how many sites have an INT3 for a moment while they are changed in stages.
     Raises :class:`UnsupportedError` when the guest cannot take INT3.
@@ -106,7 +106,7 @@ def plan_traps(sites: Sequence[EnabledSite], facts: TrapFacts | None, *, staged:
     count = staged + len({s.site.addr for s in sites if not isinstance(s.site, Hook) and may_need_trap(s.site)})
     count += sum(
         len(s.site.loads) for s in sites if isinstance(s.site, MarkerHook)
-    )  # they have an INT3 while they change
+    )  # each load has an INT3 while it is changed
     fixups = facts.fixups if facts is not None else {}
     faulting = sorted({s.site.addr for s in sites if isinstance(s.site, InsnSite) and s.site.addr in fixups})
     if not count and not faulting:

@@ -1,8 +1,8 @@
 """Read and write a program's strings, arrays and objects in guest memory from the host.
 
-Clauses of BEGIN, END and ticks run on the host and see the same variables as clauses in the guest. They change the
-table of elements while the guest is stopped and no CPU is inside a clause, so no lock is held and none is needed.
-The guest is untrusted: numbers of entries are checked, and the length of chains is bounded.
+Clauses of BEGIN, END and ticks run on the host and use the same variables as clauses in the guest. They change the
+table of elements while the guest is stopped and no CPU is inside a clause, so no lock is needed.
+The guest is untrusted: entry numbers are checked, and the length of chains is bounded.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from probekit.lang.arith import signed64
 __all__ = ("GuestSpeculations", "GuestVariables")
 
 _MASK = (1 << 64) - 1
-_MAX_CHAIN = 4096  # entries of a chain that are looked at
+_MAX_CHAIN = 4096  # at most so many entries of a chain are read
 
 _Key = tuple[Value, ...]
 
 
 class GuestVariables:
-    """A program's variables in guest memory: a :class:`probekit.interp.state.VariablesElsewhere`."""
+    """Reads and writes a program's variables in guest memory: a :class:`probekit.interp.state.VariablesElsewhere`."""
 
     def __init__(
         self,
@@ -51,8 +51,8 @@ class GuestVariables:
     ) -> None:
         """Use the data memory that begins at ``base``.
 
-        ``memory``: returns it; called for each access, because it becomes a copy when probing ends.
-        ``no_clause_running``: a context in which no CPU is inside a clause.
+        ``memory``: returns the data memory; called for each access, because a copy replaces it when probing ends.
+        ``no_clause_running``: returns a context manager; during its ``with`` block no CPU is inside a clause.
         """
         self._program = program
         self._storage = storage
@@ -187,7 +187,7 @@ class GuestVariables:
             if number == 0:
                 return None, link
             if number > table.capacity:
-                raise GuestError("the guest's table of elements makes no sense")
+                raise GuestError("the guest's table of elements is malformed")
             at = table.entry(number - 1)
             if self._read(at + 8, len(head)) == head:
                 return number - 1, link
@@ -202,7 +202,7 @@ class GuestVariables:
         number = free & 0xFFFFFFFF
         if number:
             if number > table.capacity:
-                raise GuestError("the guest's list of free elements makes no sense")
+                raise GuestError("the guest's list of free elements is malformed")
             following = int.from_bytes(self._read(table.entry(number - 1), 4), "little")
             free = ((free >> 32) + 1 & 0xFFFFFFFF) << 32 | following
         elif used < table.capacity:
@@ -231,7 +231,7 @@ class GuestVariables:
 
 
 class GuestSpeculations:
-    """The words of a program's speculations: a :class:`probekit.enabling.speculation.SharedNumbers`.
+    """Reads and writes the words of a program's speculations: a :class:`probekit.enabling.speculation.SharedNumbers`.
 
     Each is FREE, ACTIVE or ENDED (:mod:`probekit.buffers.variables`).
     """

@@ -1,8 +1,8 @@
-"""Evaluate clauses on the host: those of BEGIN, END and tick-N, and with the stop engine all of them.
+"""Run the clauses of one firing on the host: BEGIN, END and tick-N, and with the stop engine all probes.
 
-They see the same global variables as clauses in the guest, and their records
-go through the same consumer. They differ in where arguments and built-ins come
-from: :class:`HostWorld` is this process, the stop engine's world is a stopped vCPU.
+They use the same global variables as clauses in the guest, and their records go
+through the same consumer. Arguments and built-ins come from a :class:`World`: from
+this process (:class:`HostWorld`), or from a stopped vCPU (:mod:`.vcpu`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ("Firing", "HostGlobals", "HostWorld", "World", "fault_record", "fire"
 
 
 class World(Protocol):
-    """Where a firing's arguments and its task's built-ins come from."""
+    """Supplies a firing's arguments, and the built-in variables about its task."""
 
     def arg(self, index: int) -> int:
         """Return argN of the probe."""
@@ -50,12 +50,12 @@ class World(Protocol):
         ...
 
     def stack(self, frames: int) -> bytes:
-        """Return at most so many return addresses of the kernel, 8 bytes each."""
+        """Return at most ``frames`` return addresses of the kernel, 8 bytes each."""
         ...
 
 
 class HostGlobals:
-    """Global variables that live in this process: see :class:`probekit.enabling.api.Globals`."""
+    """Keeps global variables in this process: a :class:`probekit.enabling.api.Globals`."""
 
     def __init__(self) -> None:
         self.values: dict[int, int] = {}
@@ -70,10 +70,10 @@ class HostGlobals:
 
 
 class HostWorld:
-    """This process as a :class:`World`, for probes that belong to no guest task."""
+    """Uses this process as a :class:`World`, for probes that belong to no guest task."""
 
     def __init__(self, args: Sequence[int] = (), percpu_offset: Callable[[], int] | None = None) -> None:
-        """Use ``args``: those of ERROR and of timed probes.
+        """Use ``args`` as the arguments; only ERROR and timed probes have any.
 
         ``percpu_offset``: returns the per-CPU base of the guest's CPU that such a probe is reported on.
         """
@@ -85,7 +85,7 @@ class HostWorld:
         return self._args[index] if index < len(self._args) else 0
 
     def fact(self, name: str) -> Value:
-        """Return a fact of this process, 0 or an empty string for what only a guest's task has."""
+        """Return a built-in variable of this process; 0 or an empty string for one that only a guest's task has."""
         find = self._percpu_offset if name == "percpu_offset" else _FACTS.get(name)
         if find is not None:
             return find()
@@ -100,7 +100,7 @@ class HostWorld:
         return pid == ours.pid or any(parent.pid == pid for parent in ours.parents())
 
     def stack(self, frames: int) -> bytes:
-        """Return nothing: this process is not in a kernel function."""
+        """Return an empty stack, because this process is not in a kernel function."""
         return b""
 
 
@@ -122,7 +122,7 @@ _FACTS: dict[str, Callable[[], Value]] = {
 
 
 class Firing:
-    """One firing of one probe, for all its clauses: a :class:`probekit.interp.run.EvalContext`."""
+    """Represents one firing of one probe, for all its clauses: a :class:`probekit.interp.run.EvalContext`."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class Firing:
         speculations: Speculations | None = None,
         state: ProgramState | None = None,
     ) -> None:
-        """Prepare a firing of ``probe`` in ``world``. ``state``: None for a program that keeps nothing."""
+        """Prepare a firing of ``probe`` in ``world``. ``state``: None to begin with an empty state."""
         self._probe = probe
         self._speculations = speculations
         self._program = program
@@ -142,17 +142,17 @@ class Firing:
         self._globals = globals_
         self._aggregations = aggregations
         self.state = state if state is not None else ProgramState(program)
-        """What the program keeps from firing to firing."""
+        """The variables and memory that the program keeps from firing to firing."""
         self._locals: dict[int, Value] = {}
         self.clause = 0
-        """Number of the clause that runs."""
+        """The number of the clause that runs."""
 
     def arg(self, index: int) -> int:
         """Return argN of the probe."""
         return self._world.arg(index)
 
     def builtin(self, name: str) -> Value:
-        """Return a built-in of the probe, or of the world."""
+        """Return a built-in variable, about the probe or from the world."""
         probe = self._probe.name
         own: dict[str, Value] = {
             "epid": self.clause + 1,
@@ -165,7 +165,7 @@ class Firing:
         return own[name] if name in own else self._world.fact(name)
 
     def load(self, var: int) -> Value:
-        """Return a global from wherever it lives, or this firing's own variable."""
+        """Return a global variable, or a clause-local variable of this firing."""
         if self._program.variables[var].scope == "local":
             return self._locals.get(var, 0)
         return self._globals.load(var)
@@ -180,7 +180,7 @@ class Firing:
             raise InternalError(f"a string is stored in variable {var} of integer globals")
 
     def aggregate(self, agg: int, key: AggKey, value: int | None, weight: int = 1) -> None:
-        """Feed the host's own table."""
+        """Add a value to the host's own table."""
         self._aggregations.update(agg, key, value, weight)
 
     def progenyof(self, pid: int) -> bool:
@@ -188,7 +188,7 @@ class Firing:
         return self._world.progenyof(pid)
 
     def stack(self, frames: int) -> bytes:
-        """Return at most so many return addresses of the kernel, 8 bytes each."""
+        """Return at most ``frames`` return addresses of the kernel, 8 bytes each."""
         return self._world.stack(frames)
 
     def speculation(self) -> int:

@@ -1,8 +1,8 @@
 """Fire the probes of the host: BEGIN, END, ERROR, tick-N and profile-N.
 
-This module does what DTrace does where a probe fires: ``exit()`` ends tracing,
-speculative records wait, a fault fires ERROR, ``chill()`` and ``raise()`` act.
-:mod:`probekit.consumer.records` does what happens when a record is read.
+This module has the actions that DTrace carries out when a probe fires: ``exit()`` ends
+tracing, speculative records wait, a fault fires ERROR, ``chill()`` and ``raise()`` act.
+:mod:`probekit.consumer.record_events` has the actions for when a record is read.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from probekit.records import record
 
 if TYPE_CHECKING:
     from probekit.enabling.api import Globals
-    from probekit.guest.peek import KernelPeek
+    from probekit.guest.safe_loads import SafeLoads
 
 __all__ = ("CPU", "ExitFlag", "GuestView", "HostProbes", "record_integer")
 
@@ -40,16 +40,16 @@ _LONGEST_CHILL_NS = 500_000_000
 
 @record
 class GuestView:
-    """What clauses of the host's probes can read of a guest."""
+    """The parts of a guest that clauses of the host's probes can read."""
 
-    peek: KernelPeek
-    """Its kernel's memory."""
+    safe_loads: SafeLoads
+    """Reads its kernel's memory."""
     percpu_offset: Callable[[], int]
     """Returns the per-CPU base of :data:`CPU`."""
 
 
 class ExitFlag(Protocol):
-    """Whether ``exit()`` was called in this run. The session owns it."""
+    """Knows whether ``exit()`` was called in this run. The session owns it."""
 
     @property
     def exit_called(self) -> bool:
@@ -80,11 +80,11 @@ class HostProbes:
     ) -> None:
         """Prepare a program's host probes.
 
-        ``run``: where a call of ``exit()`` is noted. ``globals_``: returns where globals live now.
+        ``run``: notes a call of ``exit()``. ``globals_``: returns the global variables, in the guest or on the host.
         ``site_of``: the site number of each host probe, by ID. ``errors``: the ECBs of ERROR.
-        ``bufsize``: how many bytes of records are kept between two readings. ``bufpolicy``: what becomes of a record
+        ``bufsize``: how many bytes of records are kept between two readings. ``bufpolicy``: what to do with a record
         that finds no room: ``switch`` drops and counts it, ``fill`` ends tracing, ``ring`` drops the oldest instead.
-        ``limits``: of what the program keeps. ``guest``: what clauses can read of a guest, if there is one.
+        ``limits``: limits of the program's variables and memory. ``guest``: the guest that clauses can read, if any.
         """
         self._program = program
         self._aggregations = aggregations
@@ -96,9 +96,9 @@ class HostProbes:
         self._bufpolicy = bufpolicy
         self._used = 0
         self.state = ProgramState(program, limits or StateLimits())
-        """What the program keeps from firing to firing."""
+        """The variables and memory that the program keeps from firing to firing."""
         self._guest = guest
-        self.state.memory.read_guest = guest.peek.read if guest is not None else None
+        self.state.memory.read_guest = guest.safe_loads.read if guest is not None else None
         self._records: deque[tuple[int, RawRecord]] = deque()
         self._run = run
         self.drops = 0
@@ -112,7 +112,7 @@ class HostProbes:
         return self.state.drops
 
     def take(self) -> list[tuple[int, RawRecord]]:
-        """Return the records so far, oldest first, and drop them here."""
+        """Return the records so far, oldest first, and remove them from the buffer."""
         records = list(self._records)
         self._records.clear()
         self._used = 0
@@ -129,12 +129,12 @@ class HostProbes:
     ) -> None:
         """Run the clauses of one probe. After an ``exit()`` only those of END and ERROR run.
 
-        ``timestamp``: of the records, in nanoseconds; now by default. ``world``: where arguments and the task come
-        from when it is not this process. ``cpu``: the CPU that the probe fires on.
+        ``timestamp``: of the records, in nanoseconds; now by default. ``world``: supplies arguments and the task; this
+        process by default. ``cpu``: the CPU that the probe fires on.
         """
         now = time.monotonic_ns() if timestamp is None else timestamp
         if self._guest is not None:
-            self._guest.peek.invalidate()
+            self._guest.safe_loads.invalidate()
         firing = Firing(
             ecb.probe,
             self._program,
@@ -195,7 +195,7 @@ class HostProbes:
             self._keep(record, cpu)
 
     def _keep(self, record: RawRecord, cpu: int) -> None:
-        """Put a record into the buffer, or do what the policy says when there is no room."""
+        """Put a record into the buffer. When there is no room, follow the buffer policy."""
         size = _size(record)
         if self._used + size > self._bufsize:
             match self._bufpolicy:

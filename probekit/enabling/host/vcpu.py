@@ -1,4 +1,4 @@
-"""Use a stopped vCPU as a firing's world: :class:`probekit.enabling.host.firing.World`."""
+"""Take a firing's arguments and built-ins from a stopped vCPU: a :class:`probekit.enabling.host.firing.World`."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ STOPPED_FACTS = frozenset(
         *("cwd", "root", "stackdepth", "timestamp", "uid", "walltimestamp"),
     )
 )
-"""The built-ins of a task that the stop engine has. Both clocks are the host's, because the guest's stand still."""
+"""The built-ins about a task that the stop engine has. Both clocks are the host's; the guest's stand still."""
 
 _CLOCKS = {"timestamp": time.monotonic_ns, "walltimestamp": time.time_ns}
 
 
 def kernel_gs_base(regs: Regs) -> int:
-    """Return the base of the kernel's per-CPU memory, whether it is swapped in or out (``swapgs``)."""
+    """Return the base of the kernel's per-CPU memory, before or after ``swapgs``."""
     base = regs["gs_base"]
     return base if base & _KERNEL else regs.values.get("k_gs_base", base)
 
@@ -45,7 +45,7 @@ def _credential(task: TaskOffsets, name: str) -> int | None:
 
 
 class VcpuWorld:
-    """The world of a firing on a stopped vCPU."""
+    """Supplies arguments and built-ins of a firing on a stopped vCPU."""
 
     def __init__(
         self,
@@ -60,8 +60,8 @@ class VcpuWorld:
         """Use the vCPU's registers, and guest memory while the guest is stopped.
 
         ``arg``: returns the probe's arguments; None to take them by the System V ABI, at a function's entry.
-        ``returned``: what the function returns, at its return. ``stacks``: finds callers; None without ``stack()``.
-        ``with_current``: whether ``stack()`` begins with the function that runs; otherwise with its caller.
+        ``returned``: the function's result, at its return. ``stacks``: finds callers; None without ``stack()``.
+        ``with_current``: whether ``stack()`` begins with the function that runs; otherwise it begins with its caller.
         """
         self._returned = returned
         self._stacks = stacks
@@ -77,7 +77,7 @@ class VcpuWorld:
         return self._arg(index)
 
     def fact(self, name: str) -> Value:
-        """Return a fact of the task that runs on this vCPU, from guest memory.
+        """Return a built-in variable about the task that runs on this vCPU, from guest memory.
 
         Raises :class:`UnsupportedError` for a built-in that the stop engine or this kernel does not have,
         :class:`GuestError` when guest memory cannot be read.
@@ -119,9 +119,9 @@ class VcpuWorld:
                 raise UnsupportedError(f"{name} is not implemented in the stop engine", feature=name)
 
     def _directory(self, current: int, name: str, paths: PathOffsets) -> bytes:
-        """Return a directory of the task as seen from its root; for ``root`` itself, as seen from the root of all.
+        """Return the path of a directory of the task, seen from its root. ``root`` itself is seen from the system's.
 
-        The text is empty for a task that is exiting.
+        The path is empty for a task that is exiting.
         """
         files = self._word(current + paths.fs, 8)
         if not files:

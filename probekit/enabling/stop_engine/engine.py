@@ -1,12 +1,12 @@
-"""The stop engine: a firing stops the guest, the host evaluates the clauses, the guest goes on in a copied instruction.
+"""Stop the guest at each firing, evaluate the clauses on the host, and let it go on in a copied instruction.
 
     site      breakpoint through the stub; guest text is not changed
-    firing    every vCPU that is at a site: evaluate, then RIP = the site's slot (see ``step_slots``)
-    in place  an instruction whose fault the kernel finds by its address is single-stepped (see ``step_in_place``)
+    firing    evaluate for every vCPU that is at a site, then set its RIP to the site's slot (see ``step_slots``)
+    in place  single-step an instruction whose faults the kernel looks up by address (see ``step_in_place``)
     watched   memory of ``mem`` probes: a vCPU stops after each access (see ``watch``)
 
-It is slow (about a millisecond a firing) but simple, so the tests compare the guest
-engine with it. The slots are the only guest memory that it needs.
+The stop engine is slow (about a millisecond for a firing) but simple, so the tests
+compare the guest engine with it. The slots are the only guest memory that it needs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from probekit.errors import GuestError, MachineRan, UnsupportedError
 from probekit.guest.facts import GuestFacts
 from probekit.guest.health import check_status, resume_unless_dead
 from probekit.guest.memory import PauseClock
-from probekit.guest.peek import KernelPeek
+from probekit.guest.safe_loads import SafeLoads
 from probekit.guest.stacks import GuestStacks
 from probekit.interp.aggs import Aggregations
 from probekit.interp.state import ProgramState
@@ -43,11 +43,11 @@ from probekit.target.api import Regs, StopReason, Target, Vcpu
 __all__ = ("MAX_STOP_SITES", "StopEngine")
 
 MAX_STOP_SITES = 1000
-"""The stub looks through all breakpoints again and again, so that with more of them the guest hardly runs."""
+"""The stub searches all breakpoints often, so the guest hardly runs when there are more than these."""
 
 
 class StopEngine:
-    """The engine that evaluates clauses on the host: a :class:`probekit.enabling.api.Engine`."""
+    """Evaluates clauses on the host: a :class:`probekit.enabling.api.Engine`."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class StopEngine:
         options: EngineOptions,
         log: EngineLog,
         clock: PauseClock,
-        peek: KernelPeek | None = None,
+        safe_loads: SafeLoads | None = None,
         stacks: GuestStacks | None = None,
         cancelled: Callable[[], bool] = lambda: False,
         watcher: Watcher | None = None,
@@ -68,10 +68,10 @@ class StopEngine:
     ) -> None:
         """Prepare, but change nothing in the guest yet.
 
-        ``peek``: kernel memory that clauses may read. ``stacks``: finds callers for ``stack()``.
+        ``safe_loads``: kernel memory that clauses may read. ``stacks``: finds callers for ``stack()``.
         ``cancelled``: whether the user wants to stop; called while waiting for a safe point.
         ``watcher``: the ``mem`` probes of the program, not armed yet.
-        ``fixups``: the kernel's exception table: where a fault at each address goes on.
+        ``fixups``: the kernel's exception table: fix-up addresses by the address of the fault.
         """
         self._target = target
         self._program = program
@@ -83,7 +83,7 @@ class StopEngine:
         self._worlds = StoppedWorlds(text, facts, stacks)
         self._aggregations = Aggregations(program.aggregations)
         self._state = ProgramState(program)
-        self._peek = peek
+        self._safe_loads = safe_loads
         self._silent = False
         self._watcher = watcher
         self._in_place = self._make_stepper(fixups or {})
@@ -158,7 +158,7 @@ class StopEngine:
                 break
             if stop.kind == "exited":
                 raise GuestError("the guest ended while it was traced")
-            if not self._serve(stop):  # no probe of ours: somebody else stopped it
+            if not self._serve(stop):  # not at a probe: somebody else stopped the guest
                 check_status(self._target)
             self._target.resume()
         records, self._records = tuple(self._records), []
@@ -181,7 +181,7 @@ class StopEngine:
         """Do nothing: no watchdog in the guest waits for a heartbeat."""
 
     def costs(self) -> None:
-        """Return None: clauses are not measured, as the guest is stopped while they run."""
+        """Return None: clauses are not measured, because the guest is stopped while they run."""
 
     def silence(self) -> None:
         """Evaluate no clause from now on; stops are still served."""
@@ -194,7 +194,7 @@ class StopEngine:
     def disable(self) -> list[str]:
         """Clear breakpoints and watchpoints, and free the slots once no task can be in one; safe to call twice.
 
-        Returns a message for everything that could not be done.
+        Returns a message for each failure.
         """
         problems: list[str] = []
         if self._live:
@@ -226,10 +226,10 @@ class StopEngine:
     def _serve(self, stop: StopReason) -> bool:
         """Fire for every vCPU that is at a probe: one of them stopped the guest, others may have come to one as well.
 
-        Returns False when none is.
+        Returns False when no vCPU is at a probe.
         """
-        if self._peek is not None:
-            self._peek.invalidate()
+        if self._safe_loads is not None:
+            self._safe_loads.invalidate()
         hits = self._watcher.hits(stop) if self._watcher is not None else []
         for hit in hits:
             self._fire(hit.vcpu, hit.site.probe, hit.site.clauses, hit.site.number, self._worlds.of_hit(hit))

@@ -1,11 +1,11 @@
-"""Find the instruction that a stopped vCPU has just executed, when it is known what memory that touched.
+"""Find the instruction that a stopped vCPU has just executed, given the memory that the instruction accessed.
 
-x86 code cannot be decoded backwards with certainty, so several readings are tried, the most certain first:
+x86 code cannot be decoded backwards with certainty, so several candidates are tried, the most certain first:
 
 1. the instruction that ends at RIP when the function is decoded from its start, if the address that it accessed is
    known and fits;
 2. a REP string instruction *at* RIP: its last element (an emulator's RIP is there between elements and after the last);
-3. the instruction of 1, if registers no longer tell the address that it accessed;
+3. the instruction of 1, if its address can no longer be computed from the registers;
 4. any bytes that end at RIP and decode to an instruction which fits (user programs, data in the middle of code).
 """
 
@@ -52,14 +52,14 @@ class LastInstruction:
         ``fits`` is only called for accesses whose address is known.
         """
         values = regs.values
-        surest = self._decoded(values["rip"])
-        if surest is not None and any(a.addr is not None and fits(a) for a in self._accesses(surest, regs)):
-            return self._executed(surest, regs)
+        decoded = self._decoded(values["rip"])
+        if decoded is not None and any(a.addr is not None and fits(a) for a in self._accesses(decoded, regs)):
+            return self._executed(decoded, regs)
         for candidate in self._at(values["rip"]):
             if any(a.addr is not None and fits(a) for a in self._accesses(candidate, regs)):
                 return self._executed(candidate, regs)
-        if surest is not None and any(a.addr is None for a in self._accesses(surest, regs)):
-            return self._executed(surest, regs)
+        if decoded is not None and any(a.addr is None for a in self._accesses(decoded, regs)):
+            return self._executed(decoded, regs)
         for candidate in self._any_before(values["rip"]):
             if any(a.addr is not None and fits(a) for a in self._accesses(candidate, regs)):
                 return self._executed(candidate, regs)

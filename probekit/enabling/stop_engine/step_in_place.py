@@ -1,14 +1,14 @@
-"""Step over a probed instruction where it stands, if the kernel finds its faults by address.
+"""Step over a probed instruction in its place, if the kernel looks up its faults by address.
 
-A copy of such an instruction (``__ex_table``: most touch user memory) would fault at an address that the kernel does
-not know. So the stub's breakpoint is lifted, the vCPU makes one step with all others stopped, and the breakpoint is
-set again. One step is one element of a REP. Several steps are made at a stop, and then all vCPUs run for a while:
+A copy of such an instruction (``__ex_table``: most access user memory) would fault at an address that the kernel does
+not know. So the stub's breakpoint is removed, the vCPU makes one step while all others are stopped, and the breakpoint
+is set again. One step is one element of a REP. Several steps are made at a stop, and then all vCPUs run for a while:
 
-    firing        first arrival: RIP = the instruction, and this task has not been interrupted in it
-    continuation  the same stack pointer, and registers advanced by a number of elements: stepped on, not fired
+    firing        RIP is at the instruction for the first time: this task has not been interrupted in it
+    continuation  the stack pointer is the same, and registers have advanced by some elements: step on, do not fire
     fault         the step ends in the handler; the task comes back (continuation) or goes to the fix-up (the end)
 
-A step whose trap is lost leaves nothing half done, because nothing in the guest was changed. It is counted.
+A step whose trap is lost does no harm, because nothing in the guest was changed. It is counted.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ __all__ = ("InPlaceStepper",)
 _STEPS_PER_STOP: Final = 256  # elements that are stepped over at one stop
 _UNCHANGED: Final = ("rax", "rbx", "rdx", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15")
 _ZEROS: Final = dict.fromkeys((*_UNCHANGED, "rcx", "rsi", "rdi", "rsp", "eflags", "fs_base", "gs_base"), 0)
-_MAX_INTERRUPTED: Final = 4096  # tasks; beyond it the oldest is dropped, and would fire again
+_MAX_INTERRUPTED: Final = 4096  # tasks; with more, the oldest is forgotten and would fire again
 
 
 @dataclass(frozen=True, slots=True)
 class _Interrupted:
-    """A task in the middle of one instruction."""
+    """A task that is in the middle of one instruction."""
 
     regs: Regs
-    """The registers when we left it."""
+    """The registers after our last step."""
     fixup: int
-    """Where a fault of the instruction goes on."""
+    """The fix-up address of the instruction."""
 
 
 class InPlaceStepper:
-    """Steps vCPUs over instructions, and keeps account of tasks that are in the middle of one."""
+    """Steps vCPUs over instructions, and keeps a list of the tasks that are in the middle of one."""
 
     def __init__(
         self, target: Target, insns: Mapping[int, bytes], fixups: Mapping[int, int], breakpoints: Container[int]
     ) -> None:
         """Serve the instructions in ``insns``: bytes by address.
 
-        ``fixups``: where a fault in each goes on. ``breakpoints``: addresses where the engine has a breakpoint anyway;
-        no other is set there.
+        ``fixups``: fix-up addresses of the instructions, by address. ``breakpoints``: addresses where the engine
+        already has a breakpoint, so that none is added there.
         """
         self._target = target
         self._insns = dict(insns)
@@ -62,11 +62,11 @@ class InPlaceStepper:
         """How many steps lost their trap; only grows."""
 
     def serves(self, addr: int) -> bool:
-        """Return whether the instruction at ``addr`` is one of these."""
+        """Return whether the instruction at ``addr`` is stepped in its place."""
         return addr in self._insns
 
     def continues(self, regs: Regs) -> bool:
-        """Return whether the task at one of these instructions is in the middle of it, and so has fired already."""
+        """Return whether the task is in the middle of the instruction at RIP, and so has fired already."""
         left = self._interrupted.get((regs["rip"], regs["rsp"]))
         if left is None:
             return False
@@ -100,9 +100,9 @@ class InPlaceStepper:
         self._keep_interrupted(regs)
 
     def at_fixup(self, vcpu: Vcpu, regs: Regs) -> bool:
-        """Note that a task's instruction has ended, when the vCPU is at its fix-up.
+        """Note that a task's instruction has ended, when the vCPU is at the fix-up.
 
-        Call it for every vCPU at every stop. Returns whether the vCPU has stopped at a breakpoint of ours.
+        Call this for every vCPU at every stop. Returns whether the vCPU has stopped at a breakpoint of ours.
         """
         if not self._interrupted or regs.in_user_mode:
             return False
@@ -118,7 +118,7 @@ class InPlaceStepper:
         return True
 
     def clear(self) -> None:
-        """Drop all tasks and clear the breakpoints at fix-ups; the guest is stopped."""
+        """Forget all tasks and clear the breakpoints at fix-ups. The guest is stopped."""
         self._interrupted.clear()
         for fixup in list(self._fixup_breakpoints):
             self._clear_fixup(fixup)

@@ -1,4 +1,4 @@
-"""Hold the copied instructions of sites in guest memory: a vCPU that has fired goes on in its site's slot.
+"""Keep copies of the sites' instructions in guest memory. After a firing, the vCPU goes on in its site's slot.
 
 slot    the site's own instruction, nop, nop, jump to the next instruction (:mod:`probekit.patch.step_slot`)
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from probekit.enabling.guest_access import GuestAccess
-from probekit.enabling.registrations import Registered
-from probekit.enabling.release import Holdings, release
+from probekit.enabling.registrations import Registrations
+from probekit.enabling.release import Holdings, release_holdings
 from probekit.enabling.sites import EnabledSite
 from probekit.errors import InternalError
 from probekit.guest.linux import Allocation
@@ -20,7 +20,7 @@ __all__ = ("StepSlots",)
 
 
 class StepSlots:
-    """The slots of one enabling, one for each site that is given to :meth:`make`."""
+    """Allocates and frees the slots of one enabling: one slot for each site given to :meth:`make`."""
 
     def __init__(self, access: GuestAccess, limit: float) -> None:
         """Prepare, but allocate nothing yet. ``limit``: seconds to wait at the end until no task is in a slot."""
@@ -35,7 +35,7 @@ class StepSlots:
     def make(self, sites: Sequence[EnabledSite]) -> None:
         """Allocate executable memory and write a slot for each site. Leaves the guest stopped.
 
-        Raises :class:`ProbekitError` when there is no safe point or no memory; :meth:`release` frees what there is.
+        Raises :class:`ProbekitError` when there is no safe point or no memory. :meth:`release` frees the memory then.
         """
         services = self._access.facts.services
         with self._access.safe_point() as point:
@@ -66,13 +66,13 @@ class StepSlots:
     def release(self, *, keep: str = "") -> list[str]:
         """Free the slots once no task can be in one; safe to call twice. Lets the guest run.
 
-        ``keep``: why a vCPU may still be sent to a slot, or empty. Returns a message when the memory is left behind.
+        ``keep``: why a vCPU may still be sent to a slot, or empty. Returns a message if the memory stays allocated.
         """
         memory, self._memory = self._memory, None
         if memory is None:
             return []
         access = self._access
-        return release(
+        return release_holdings(
             Holdings(
                 target=access.target,
                 text=access.text,
@@ -81,7 +81,7 @@ class StepSlots:
                 clock=access.clock,
                 safe_point=lambda: access.safe_point(ending=True),
                 memory=[memory],
-                registered=Registered(access.facts, access.text, access.log),
+                registrations=Registrations(access.facts, access.text, access.log),
                 limit=self._limit,
                 keep=keep,
             )

@@ -1,14 +1,14 @@
-"""Make the stub report watchpoint hits that it keeps to itself.
+"""Find watchpoint hits of vCPUs that the stub has not reported.
 
 QEMU (7.2: ``cpu_check_watchpoint`` in accel/tcg, ``gdb_vm_state_change`` in gdbstub.c) reports the hit of one vCPU when
 the machine stops. Another vCPU that hit a watchpoint at the same time has executed its instruction, but QEMU reports
 its hit only with some later access to the same page, long after the instruction.
 
 A single step of that vCPU makes the stub report the hit. The step must have no effect, so the vCPU makes it at a
-``jmp .`` in the kernel's text (:data:`probekit.guest.call_points.LANDING`), and is put back where it was.
+``jmp .`` in the kernel's text (:data:`probekit.guest.call_points.LANDING`), and then gets its registers back.
 
 When the trap of such a step is lost, the vCPU loops in the landing, or takes an interrupt there and comes back to it.
-We recognise it by its stack pointer and put it back then.
+We recognise it by its stack pointer and restore its registers then.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class WatchTarget(Target, Protocol):
 
 
 class UnreportedHits:
-    """Queries vCPUs for hits, and puts them back."""
+    """Queries vCPUs for hits, and restores their registers."""
 
     def __init__(self, target: WatchTarget, landings: Sequence[int]) -> None:
-        """Step at one of ``landings``: addresses of a ``jmp .``, unless a probe has changed it."""
+        """Prepare. ``landings``: addresses of a ``jmp .``; one that no probe has changed is used for a step."""
         self._target = target
         self._landings = tuple(landings)
         self._displaced: dict[int, Regs] = {}
@@ -76,7 +76,7 @@ class UnreportedHits:
         return None if stop.watch_addr is None or stop.watch_kind is None else (stop.watch_addr, stop.watch_kind)
 
     def put_back_returned(self) -> None:
-        """Put back every displaced vCPU that has come back to a landing."""
+        """Restore the registers of every displaced vCPU that has come back to a landing."""
         if not self._displaced:
             return
         for vcpu in self._target.vcpus():
@@ -88,7 +88,7 @@ class UnreportedHits:
                 self._target.clear_breakpoint(landing)
 
     def wait_for_displaced(self) -> None:
-        """Wait for vCPUs that are still displaced, and put them back.
+        """Wait for vCPUs that are still displaced, and restore their registers.
 
         Raises :class:`GuestError` when one does not come back within ten seconds.
         """
@@ -103,7 +103,7 @@ class UnreportedHits:
             self.put_back_returned()
 
     def _landing(self, vcpu: Vcpu) -> int | None:
-        """Return a landing that this vCPU can execute: with page-table isolation it may use the user's tables."""
+        """Return a landing that this vCPU can execute, as with page-table isolation it may have the user's tables."""
         self._target.use_memory_of(vcpu)
         try:
             found = self._target.read_many([(addr, len(LANDING)) for addr in self._landings])

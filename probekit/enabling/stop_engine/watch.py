@@ -4,8 +4,8 @@
                                ->  which instruction, which bytes         decoded, from the registers after it
                                ->  old and new value                      from a copy of the watched memory
 
-The copy is compared at each stop. Changes that no stop reported (a device's DMA, another mapping of the same page,
-QEMU 7.2's atomic instructions on a page watched for both reads and writes) are counted in ``unseen``.
+The copy is compared with memory at each stop. Changes that no stop reported (a device's DMA, another mapping of the
+same page, QEMU 7.2's atomic instructions on a page watched for both reads and writes) are counted in ``unseen``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _KINDS: Final[dict[str, BreakKind]] = {"read": "watch_read", "write": "watch_wri
 _VALUE: Final = 8  # bytes of a value that probes see
 _KERNEL: Final = 1 << 63
 _ROOT: Final = 0x000F_FFFF_FFFF_E000  # CR3 without PCID, and without the bit in which isolated page tables differ
-_MAX_SPACES: Final = 64  # address spaces of which a range has a copy
+_MAX_SPACES: Final = 64  # most address spaces with a copy of one range
 
 
 class WatchSite(NamedTuple):
@@ -60,7 +60,7 @@ class WatchHit:
 
 @dataclass(frozen=True, slots=True)
 class _VcpuAccess:
-    """An access by a vCPU that has stopped after it."""
+    """An access by a vCPU, which has stopped after it."""
 
     vcpu: Vcpu
     regs: Regs
@@ -70,7 +70,7 @@ class _VcpuAccess:
     """Its address is known."""
 
     def part_in(self, watched: WatchedRange) -> tuple[int, int] | None:
-        """Return the address and size of the part in a watched range, None when there is none."""
+        """Return the address and size of the part of the access in a watched range; None when it is outside."""
         addr = self.access.addr or 0
         begin = max(addr, watched.addr)
         end = min(addr + self.access.size, watched.addr + watched.size)
@@ -78,7 +78,7 @@ class _VcpuAccess:
 
 
 class Watcher:
-    """The watched ranges of one enabling."""
+    """Sets the watchpoints of one enabling, and finds the accesses."""
 
     def __init__(
         self,
@@ -148,9 +148,9 @@ class Watcher:
             self._target.clear_breakpoint(point.addr, point.kind, point.size)
 
     def hits(self, stop: StopReason) -> list[WatchHit]:
-        """Return what every vCPU has done to watched memory since the last stop. The guest is stopped and stays so.
+        """Return the accesses of all vCPUs to watched memory since the last stop. The guest is stopped and stays so.
 
-        Call it at each stop, whatever it was for: a vCPU may have made an access at the same moment.
+        Call this at every stop, of any kind: a vCPU may have made an access at the same moment.
         """
         if not self._set:
             return []
@@ -193,7 +193,7 @@ class Watcher:
         return any(access.addr < addr + size and addr < access.addr + access.size for addr, size in self._ranges)
 
     def _whole(self, addr: int, kind: BreakKind) -> MemoryAccess:
-        """Return all that the watchpoint covers, where the exact access is not known."""
+        """Return an access to the whole watchpoint, for when the exact access is not known."""
         size = next((p.size for p in self._set if p.addr == addr), 1)
         return MemoryAccess(addr, size, read=kind != "watch_write", write=kind != "watch_read")
 
@@ -212,7 +212,7 @@ class Watcher:
     # -- which values -----------------------------------------------------------------------------------------------
 
     def _hits(self, accesses: Sequence[_VcpuAccess]) -> list[WatchHit]:
-        """Return every access, in the order in which they must have been made, as hits of the sites that watch it."""
+        """Return the hits of all accesses, in the order in which the accesses must have been made."""
         hits: list[WatchHit] = []
         for addr, size in self._ranges:
             watched = WatchedRange(addr, size, access="write")
@@ -276,7 +276,7 @@ def _stored(access: _VcpuAccess, addr: int, size: int) -> bytes | None:
 
 
 def _is_there(access: _VcpuAccess, watched: WatchedRange, now: bytes) -> bool:
-    """Return whether memory holds what the access stored: then it may have been the last."""
+    """Return whether memory holds the bytes that the access stored: then it may have been the last one."""
     addr, size = access.part_in(watched) or (watched.addr, 0)
     return _stored(access, addr, size) == now[addr - watched.addr :][:size]
 

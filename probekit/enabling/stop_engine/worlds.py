@@ -1,4 +1,4 @@
-"""Make the world of a firing from the vCPU that has stopped for it: arguments, result, and whose firing it is."""
+"""Supply the arguments, the result and the task of a firing from the vCPU that has stopped for it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class StoppedWorlds:
     """Makes worlds from registers, and from guest memory while the guest is stopped."""
 
     def __init__(self, text: TextMemory, facts: GuestFacts, stacks: GuestStacks | None) -> None:
-        """Read guest memory through ``text``. ``stacks``: finds callers; None without ``stack()``."""
+        """Prepare. ``text``: reads guest memory. ``stacks``: finds callers; None without ``stack()``."""
         self._text = text
         self._facts = facts
         self._stacks = stacks
@@ -30,8 +30,8 @@ class StoppedWorlds:
     def at_site(self, site: EnabledSite, regs: Regs) -> VcpuWorld:
         """Return the world of a vCPU that has come to a site.
 
-        The arguments are the function's at its entry; the offset and the result at its return; the result twice where
-        a system call returns; the program's six where a system call is entered.
+        Its arguments depend on the probe. At a function's entry they are the function's; at its return, the offset and
+        the result; where a system call returns, the result twice; where one is entered, its six arguments.
         """
         match site.probe.kind:
             case "return":

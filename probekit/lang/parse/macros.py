@@ -1,4 +1,4 @@
-"""Macro variables: ``$1`` and ``$$1``, ``$pid``, ``$target`` and others.
+"""Replace macro variables: ``$1`` and ``$$1``, ``$pid``, ``$target`` and others.
 
 ``$name`` stands for an integer, ``$1`` for the token that the argument spells (an integer, a word, a quoted
 string), and ``$$1`` for the argument as a string. In a probe description they are replaced as text.

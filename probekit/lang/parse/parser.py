@@ -260,7 +260,7 @@ def _quoted(word: str) -> str:
     return repr(word if len(word) <= 40 else word[:40] + "...")
 
 
-def _roots(item: ast.Item) -> list[ast.Node]:
+def _roots(item: ast.TopLevel) -> list[ast.Node]:
     match item:
         case ast.ClauseDef():
             return [item]

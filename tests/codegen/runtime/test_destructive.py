@@ -35,7 +35,7 @@ def chilling() -> Machine:
 
 
 @pytest.mark.parametrize("wanted", [0, 1, 1_000, 1_000_000, 20_000_000])
-def test_so_long(wanted: int) -> None:
+def test_a_chill_takes_as_long_as_it_says(wanted: int) -> None:
     text = "fbt::: { trace(timestamp); chill((int)arg0); trace(timestamp); }"
     guest = Machine(text, tsc_khz=KHZ, tsc_shared=True)
     assert guest.fire(rdi=wanted).bad == ()
@@ -56,13 +56,13 @@ def test_ticks_are_rounded_up(khz: int) -> None:
 
 
 @pytest.mark.parametrize("wanted", [LONGEST_CHILL_NS + 1, (1 << 31) - 1, -1, -(1 << 31)])
-def test_never_too_long(wanted: int) -> None:
+def test_a_chill_that_is_too_long_is_refused(wanted: int) -> None:
     guest = chilling()
     assert fired(guest, rdi=wanted) == (FaultKind.ILLOP,)
     assert guest.word(HeaderWord.CHILLED) == 0
 
 
-def test_half_of_each_interval() -> None:
+def test_chills_take_half_of_each_interval_at_most() -> None:
     """What was waited counts until the interval is over; then there is as much again."""
     guest = chilling()
     assert fired(guest, rdi=1000) == (0,)
@@ -87,7 +87,7 @@ def test_chills_of_one_firing_add_up() -> None:
     assert guest.word(HeaderWord.CHILLED) == 600_000 * KHZ // 1_000_000
 
 
-def test_a_rate_is_needed() -> None:
+def test_a_chill_needs_the_rate_of_the_counter() -> None:
     with pytest.raises(UnsupportedError) as caught:
         Machine("fbt::: { chill(1); }", tsc_khz=0)
     assert caught.value.feature == "chill"
@@ -99,7 +99,7 @@ COPYOUT = "fbt::: { copyout((void *)arg0, arg1, arg2); trace(1); }"
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 200, 1000])
-def test_copyout(size: int) -> None:
+def test_copyout_writes_the_bytes_to_user_memory(size: int) -> None:
     guest = Machine(COPYOUT)
     before = guest.read(USER, USER_SIZE)
     assert fired(guest, rdi=KMEM + 5, rsi=USER + 3, rdx=size) == (0,)
@@ -120,7 +120,9 @@ def test_copyout(size: int) -> None:
         (KMEM, USER, 1025, FaultKind.NOSCRATCH, 0),
     ],
 )
-def test_copyout_that_cannot_be(source: int, target: int, size: int, kind: FaultKind, word: int) -> None:
+def test_copyout_to_or_from_a_bad_address_is_a_fault(
+    source: int, target: int, size: int, kind: FaultKind, word: int
+) -> None:
     """Nothing is written unless all of it can be read."""
     guest = Machine(COPYOUT)
     before = guest.read(USER, USER_SIZE)
@@ -143,7 +145,7 @@ def test_copyout_gives_its_memory_back() -> None:
 @pytest.mark.parametrize(
     ("most", "written"), [(0, b""), (1, b"h"), (5, b"hello"), (6, b"hello\0"), (7, b"hello\0"), (1 << 60, b"hello\0")]
 )
-def test_copyoutstr(most: int, written: bytes) -> None:
+def test_copyoutstr_writes_the_string_with_its_end(most: int, written: bytes) -> None:
     guest = Machine('fbt::: { copyoutstr("hello", arg0, arg1); trace(1); }')
     before = guest.read(USER, USER_SIZE)
     assert fired(guest, rdi=USER + 1, rsi=most) == (0,)
@@ -178,14 +180,14 @@ def sent(guest: Machine) -> int:
 
 
 @pytest.mark.parametrize("number", [0, 1, 9, 64])
-def test_raise(number: int) -> None:
+def test_a_signal_is_sent_to_the_task(number: int) -> None:
     guest = Machine("fbt::: { trace(1); raise((int)arg0); trace(2); }")
     assert fired(guest, rdi=number) == (0,)
     assert sent(guest) == number
 
 
 @pytest.mark.parametrize("number", [65, 1 << 20, -1])
-def test_no_such_signal(number: int) -> None:
+def test_a_signal_that_does_not_exist_is_not_sent(number: int) -> None:
     guest = Machine("fbt::: { trace(1); raise((int)arg0); trace(2); }")
     assert guest.fire(rdi=number).bad == ()
     (record,) = guest.drain()
@@ -200,7 +202,7 @@ def test_no_signal_while_an_interrupt_is_handled(count: int, sends: bool) -> Non
     assert sent(guest) == (19 if sends else 0)
 
 
-def test_stop() -> None:
+def test_stop_sends_the_stop_signal() -> None:
     guest = Machine("fbt::: /arg0/ { stop(); } fbt::: { @ = count(); }")
     assert fired(guest, rdi=0) == ()
     assert sent(guest) == 0
@@ -210,7 +212,7 @@ def test_stop() -> None:
 
 
 @pytest.mark.parametrize("action", ["raise(9);", "stop();", "panic();", "copyout((void *)arg0, arg1, 1);"])
-def test_a_kernel_that_lacks_it(action: str) -> None:
+def test_a_kernel_that_lacks_the_function_is_refused(action: str) -> None:
     """Refused by the name of what is missing, while there is nothing in the guest."""
     with pytest.raises(UnsupportedError, match="this kernel has no "):
         Machine(f"fbt::: {{ {action} }}", services=False)

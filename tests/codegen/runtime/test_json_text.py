@@ -93,7 +93,7 @@ def pair() -> _Pair:
 @example((b'{"a": [1, {"b": "x"}]}', b"a[1].b"))
 @example((b'{"a": 1, "a": 2}', b"a"))
 @example((b'{"a\\"b": 1}', b'a\\"b'))
-def test_any_document(pair: _Pair, case: tuple[bytes, bytes]) -> None:
+def test_any_document_and_path_give_what_the_host_gives(pair: _Pair, case: tuple[bytes, bytes]) -> None:
     assert pair.json(*case)[0] == json_text.find_value(*case)
 
 
@@ -118,14 +118,16 @@ def test_any_document(pair: _Pair, case: tuple[bytes, bytes]) -> None:
         (b'{"a": ""}', b"a", b""),
     ],
 )
-def test_some(pair: _Pair, document: bytes, path: bytes, found: bytes) -> None:
+def test_usual_documents_give_the_value_as_it_is_written(
+    pair: _Pair, document: bytes, path: bytes, found: bytes
+) -> None:
     assert json_text.find_value(document, path) == found
     assert pair.json(document, path)[0] == found
 
 
 @pytest.mark.parametrize("depth", [1, 63, 64, 65, 66, 400])
 @pytest.mark.parametrize("brackets", [b"[]", b"{}", b"[}"])
-def test_depth(pair: _Pair, depth: int, brackets: bytes) -> None:
+def test_a_document_is_read_to_its_bound_of_depth(pair: _Pair, depth: int, brackets: bytes) -> None:
     """Of what is looked for there is no limit, of what is passed by there is one."""
     nested = brackets[:1] * depth + brackets[1:] * depth
     passed, wanted = b'{"a":' + nested + b',"b":7}', b'{"a":' + nested + b"}"
@@ -138,7 +140,7 @@ def test_depth(pair: _Pair, depth: int, brackets: bytes) -> None:
 
 
 @pytest.mark.parametrize("strsize", [2, 3, 4, 8, 256])
-def test_what_is_found_is_cut(strsize: int) -> None:
+def test_a_value_is_cut_to_the_size_of_strings(strsize: int) -> None:
     document = '{\\"k\\": \\"0123456789\\", \\"n\\": [123456, 7]}'
     for path in ("k", "n", "n[0]", "n[1]", "m"):
         both = Compared(

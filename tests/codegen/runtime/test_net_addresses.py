@@ -36,24 +36,24 @@ def text(call: str, data: bytes) -> str:
 
 @settings(max_examples=300, deadline=None)
 @given(st.one_of(_sixes, st.binary(min_size=16, max_size=16)))
-def test_internet_protocol_6(data: bytes) -> None:
+def test_any_ipv6_address_is_written_as_inet_ntop_writes_it(data: bytes) -> None:
     assert text("inet_ntop(10, (void *)arg0)", data) == socket.inet_ntop(socket.AF_INET6, data)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.binary(min_size=4, max_size=4))
-def test_internet_protocol_4(data: bytes) -> None:
+def test_any_ipv4_address_is_written_as_inet_ntoa_writes_it(data: bytes) -> None:
     assert text("inet_ntop(2, (void *)arg0)", data) == socket.inet_ntoa(data)
 
 
-def test_examples() -> None:
+def test_usual_ipv6_addresses_are_written_as_inet_ntop_writes_them() -> None:
     six = ("::", "::1", "1::", "::1.2.3.4", "::ffff:10.100.0.255", "1:0:0:2::", "1:2:3:4:5:6:7:8", "a:0:b:0:c:0:d:0")
     for name in six:
         data = socket.inet_pton(socket.AF_INET6, name)
         assert text("inet_ntop(26, (void *)arg0)", data) == socket.inet_ntop(socket.AF_INET6, data)
 
 
-def test_links() -> None:
+def test_link_addresses_are_written_in_hexadecimal() -> None:
     data = bytes(range(0x90, 0xB0))
     assert text("link_ntop(1, (void *)arg0)", data) == data[:6].hex(":")
     assert text("link_ntop(32, (void *)arg0)", data) == data[:20].hex(":")

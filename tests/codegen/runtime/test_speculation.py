@@ -10,8 +10,8 @@ from probekit.enabling.guest_engine.variables import GuestSpeculations
 from probekit.enabling.host.probes import record_integer
 from probekit.enabling.speculation import Speculations
 from tests.codegen.emulated_kernel import DATA
+from tests.codegen.host_variables import GuestBytes
 from tests.codegen.machine import Machine
-from tests.codegen.test_variables import _Memory
 
 SCRIPT = """
 fbt::: /arg0 == 1/ { self->s = speculation(); trace(self->s); }
@@ -24,7 +24,7 @@ fbt::: /arg0 == 4/ { discard(arg1); }
 def numbers(guest: Machine) -> GuestSpeculations:
     place = guest.storage.speculations
     assert place is not None
-    memory = _Memory(guest)
+    memory = GuestBytes(guest)
     return GuestSpeculations(place, base=DATA, memory=lambda: memory, no_clause_running=nullcontext)
 
 

@@ -91,26 +91,26 @@ def fire(guest: Machine) -> list[bytes]:
     return [record.payload[f.offset : f.offset + f.size].split(b"\0", 1)[0] for f in plan.fields]
 
 
-def test_across_a_mount() -> None:
+def test_a_path_crosses_a_mount() -> None:
     disk = made()
     disk.stand(disk.places[-1], disk.places[0])
     assert fire(disk.guest) == [b"/usr/local/src", b"/", b"/usr/local/src"]
 
 
-def test_in_another_root() -> None:
+def test_a_path_is_seen_from_the_tasks_own_root() -> None:
     disk = made(tree=(("usr", "local", "src"),))
     disk.stand(disk.places[3], disk.places[1])
     assert fire(disk.guest) == [b"/local/src", b"/usr", b"/local/src"]
 
 
-def test_in_the_root_itself() -> None:
+def test_the_root_itself_is_a_slash() -> None:
     disk = made(tree=(("usr",), ("src",)))
     disk.stand(disk.places[2], disk.places[2])
     assert fire(disk.guest) == [b"/", b"/usr", b"/"]
 
 
 @pytest.mark.parametrize("test", ["cwd != root", 'root == "/"'])
-def test_only_compared(test: str) -> None:
+def test_a_path_that_is_only_compared_is_read_too(test: str) -> None:
     """What records nothing saves fewer registers, but these."""
     disk = made(f"int n; fbt::: /{test}/ {{ n++; }}")
     disk.stand(disk.places[-1], disk.places[0])
@@ -119,7 +119,7 @@ def test_only_compared(test: str) -> None:
     assert disk.guest.globals_() == {0: 1}
 
 
-def test_removed() -> None:
+def test_a_removed_directory_says_so() -> None:
     disk = made()
     mount, parent = disk.places[-1]
     gone = (mount, disk.dentry(parent, b"gone", hashed=False))
@@ -128,7 +128,7 @@ def test_removed() -> None:
     assert disk.expected(gone, disk.places[0]) == b"/usr/local/src/gone (deleted)"
 
 
-def test_what_is_in_no_tree() -> None:
+def test_a_directory_in_no_tree_has_a_path() -> None:
     disk = made()
     disk.stand((disk.places[0][0], disk.dentry(0, b"[eventfd]", hashed=False)), disk.places[0])
     assert fire(disk.guest)[2] == b"[eventfd]"
@@ -146,7 +146,7 @@ def test_a_task_without_files() -> None:
     st.integers(0, 30),
     st.sampled_from([2, 3, 8, 11, 30, 256]),
 )
-def test_any_tree(tree: Tree, cwd: int, root: int, strsize: int) -> None:
+def test_any_tree_gives_the_hosts_path(tree: Tree, cwd: int, root: int, strsize: int) -> None:
     disk = made(tree=tree, strsize=strsize)
     here, top = disk.places[cwd % len(disk.places)], disk.places[root % len(disk.places)]
     disk.stand(here, top)
@@ -164,7 +164,7 @@ def fault(guest: Machine) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("script", ["fbt::: { trace(cwd); }", SCRIPT])
-def test_a_ring_of_directories(script: str) -> None:
+def test_a_ring_of_directories_is_a_fault(script: str) -> None:
     """Damaged memory: it ends."""
     disk = made(script)
     mount, leaf = disk.places[-1]
@@ -175,7 +175,7 @@ def test_a_ring_of_directories(script: str) -> None:
         disk.expected((mount, leaf), disk.places[0])
 
 
-def test_a_name_that_is_too_long() -> None:
+def test_a_name_that_is_too_long_is_a_fault() -> None:
     disk = made("fbt::: { trace(cwd); }")
     disk.guest.write(disk.places[-1][1] + PATHS.name_size, (256).to_bytes(4, "little"))
     disk.stand(disk.places[-1], disk.places[0])
@@ -186,14 +186,14 @@ def test_a_name_that_is_too_long() -> None:
 
 @pytest.mark.parametrize("bad", [0, 0x1000, 0xDEAD_0000_0000_0000, 0xFFFF_8880_7777_0000])
 @pytest.mark.parametrize("where", [PATHS.name, PATHS.parent])
-def test_bad_pointers(bad: int, where: int) -> None:
+def test_a_bad_pointer_is_a_fault(bad: int, where: int) -> None:
     disk = made("fbt::: { trace(cwd); }")
     disk.word(disk.places[-1][1] + where, bad)
     disk.stand(disk.places[-1], disk.places[0])
     assert fault(disk.guest)[0] == FaultKind.BADADDR
 
 
-def test_a_path_at_a_bad_address() -> None:
+def test_a_path_at_a_bad_address_is_a_fault() -> None:
     guest = Machine("struct path; fbt::: { trace(d_path((struct path *)16)); }")
     assert fault(guest) == (FaultKind.BADADDR, 16)
 
@@ -237,6 +237,6 @@ def test_words_that_are_not_there() -> None:
 
 
 @pytest.mark.parametrize("what", ["cwd", "root", "execargs", "d_path((struct path *)0)"])
-def test_a_kernel_without_types(what: str) -> None:
+def test_a_kernel_without_types_is_refused(what: str) -> None:
     with pytest.raises(UnsupportedError, match="needs the types"):
         Machine(f"struct path; fbt::: {{ trace({what}); }}", services=False)

@@ -37,7 +37,7 @@ class Memory:
         return int(struct.unpack_from("<Q", self.data, WORDS - DATA + HEARTBEAT)[0])
 
 
-def made(now: list[float], services: Any = None, registered: Any = None) -> tuple[Heartbeat, Memory]:
+def made(now: list[float], services: Any = None, registrations: Any = None) -> tuple[Heartbeat, Memory]:
     memory = Memory()
     shown: Any = memory
     return (
@@ -46,7 +46,7 @@ def made(now: list[float], services: Any = None, registered: Any = None) -> tupl
             Watchdog(WORDS, FUNCTION),
             activity=DATA,
             memory=shown,
-            registered=registered,
+            registrations=registrations,
             clock=lambda: now[0],
         ),
         memory,
@@ -92,7 +92,7 @@ def test_what_exit_has_silenced_stays_silent() -> None:
 def test_the_journal_names_the_timer_before_it_runs() -> None:
     order: list[str] = []
 
-    class Registered:
+    class Registrations:
         def add(self, items: Any) -> None:
             order.append("journal")
 
@@ -108,7 +108,7 @@ def test_the_journal_names_the_timer_before_it_runs() -> None:
             return 0
 
     services = WatchdogServices(init=1, setup=True, start=START, cancel=3, size=64, function=40, base=48)
-    heartbeat, _ = made([0.0], services, Registered())
+    heartbeat, _ = made([0.0], services, Registrations())
     point: Any = Point()
     text: Any = Text()
     heartbeat.start(point, text)

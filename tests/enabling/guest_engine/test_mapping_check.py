@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from probekit.enabling.guest_engine.mapping_check import NotMappedError, Touched, check_mapped
-from probekit.guest.spaces import Unshared
+from probekit.guest.process_page_tables import Unshared
 from probekit.kernel.page_tables import FLAG_NX, FLAG_PRESENT, FLAG_USER, FLAG_WRITE, Leaf, PageTableRoot, walk_many
 from tests.support.page_walk import walk
 

@@ -47,10 +47,10 @@ class Target(FakeTarget):
         self.registers = {1: Regs({"rip": rip, "eflags": 0x202, "cs": 0x10}, b"")}
 
 
-class Residents:
+class StackSearch:
     """Finds what the vCPUs' RIP says."""
 
-    def addresses(self, target: FakeTarget, text: Any, start: int, end: int) -> set[int]:
+    def addresses_in_use(self, target: FakeTarget, text: Any, start: int, end: int) -> set[int]:
         return {regs["rip"] for regs in map(target.regs, target.vcpus()) if start <= regs["rip"] < end}
 
 
@@ -69,7 +69,7 @@ class Log:
 
 
 class Facts:
-    residents = Residents()
+    stack_search = StackSearch()
 
 
 class Built:

@@ -23,20 +23,20 @@ def enabled(*sites: EntrySite | InsnSite) -> list[EnabledSite]:
     return [EnabledSite(n, probe, site, (0,), site.addr - F) for n, site in enumerate(sites)]
 
 
-class Residents:
+class StackSearch:
     """``words``: what is on the kernel's stacks and in the vCPUs' RIP."""
 
     def __init__(self, *words: int) -> None:
         self.words = words
         self.asked: list[tuple[int, int]] = []
 
-    def addresses(self, target: Any, text: Any, start: int, end: int) -> set[int]:
+    def addresses_in_use(self, target: Any, text: Any, start: int, end: int) -> set[int]:
         self.asked.append((start, end))
         return {word for word in self.words if start <= word < end}
 
 
-def check(sites: list[InsnSite], residents: Residents) -> set[InsnSite]:
-    found: Any = residents
+def check(sites: list[InsnSite], stack_search: StackSearch) -> set[InsnSite]:
+    found: Any = stack_search
     nothing: Any = None
     return StackCheck(sites, found, nothing, nothing).occupied()
 
@@ -47,14 +47,14 @@ def test_only_jumps_over_several_instructions_can_have_a_thread_inside() -> None
 
 def test_a_thread_counts_in_the_middle_of_a_site_and_not_at_its_first_byte() -> None:
     for word, sites in ((F + 8, set()), (F + 9, {SHARED}), (F + 12, {SHARED}), (F + 13, set()), (F + 0x24, {NEXT})):
-        assert check([SHARED, NEXT], Residents(word)) == sites
+        assert check([SHARED, NEXT], StackSearch(word)) == sites
 
 
 def test_all_sites_are_looked_for_at_once_and_nothing_is_read_without_any() -> None:
-    residents = Residents()
-    check([SHARED, NEXT], residents)
-    assert residents.asked == [(F + 9, F + 0x25)]
-    assert check([], residents) == set() and len(residents.asked) == 1
+    stack_search = StackSearch()
+    check([SHARED, NEXT], stack_search)
+    assert stack_search.asked == [(F + 9, F + 0x25)]
+    assert check([], stack_search) == set() and len(stack_search.asked) == 1
 
 
 def test_an_occupied_site_gets_an_int3_and_the_others_keep_their_jump() -> None:

@@ -10,15 +10,15 @@ import pytest
 from probekit.enabling.guest_engine.traps import check_registered, plan_traps
 from probekit.enabling.sites import EnabledSite
 from probekit.errors import GuestError, UnsupportedError
-from probekit.guest.residents import words_inside
-from probekit.guest.traphooks import (
+from probekit.guest.stack_search import words_inside
+from probekit.guest.trap_registration import (
     Fixup,
     KsymLayout,
     NotifierLayout,
     TrapFacts,
     die_block,
     exception_table,
-    find_hooks,
+    find_trap_services,
     ksym_block,
 )
 from probekit.patch.sites import EntrySite, InsnSite, Site
@@ -140,7 +140,7 @@ def test_whether_the_kernel_took_our_handler() -> None:
 
 def test_hooks_are_found_by_both_of_their_functions() -> None:
     have = {"register_die_notifier": 1, "unregister_die_notifier": 2, "bpf_ksym_add": 3, "synchronize_rcu": 5}
-    found = find_hooks(have.get)
+    found = find_trap_services(have.get)
     assert found.functions == {"die_notifier": (1, 2)} and found.wait == 5
 
 

@@ -140,7 +140,7 @@ def test_the_faults_of_a_guest_fire_error_too_whatever_they_hold() -> None:
 
 
 def test_a_guests_pages_are_looked_up_anew_for_each_firing() -> None:
-    class Peek:
+    class Loads:
         looked = 0
 
         def read(self, addr: int, size: int) -> bytes | None:
@@ -149,13 +149,13 @@ def test_a_guests_pages_are_looked_up_anew_for_each_firing() -> None:
         def invalidate(self) -> None:
             self.looked += 1
 
-    peek = Peek()
-    shown: Any = peek
+    loads = Loads()
+    shown: Any = loads
     guest = GuestView(shown, lambda: 0x5000)
     host, _, ecbs = made("BEGIN { trace(1L); }", guest=guest)
     host.fire(ecbs[BEGIN.id])
     host.fire(ecbs[BEGIN.id])
-    assert peek.looked == 2
+    assert loads.looked == 2
 
 
 def test_integers_of_records() -> None:

@@ -137,7 +137,7 @@ def made(text: str, *, count: int = 2, monkeypatch: pytest.MonkeyPatch, **stub: 
     journal: Any = log
     facts: Any = SimpleNamespace(
         services=services, task=TASKS, kernel=SimpleNamespace(paths=None), grace=None, tracepoints=None,
-        watchdog=None, holds=None,
+        watchdog=None, module_refs=None,
     )  # fmt: skip
 
     def point(self: object, *, ending: bool = False) -> object:

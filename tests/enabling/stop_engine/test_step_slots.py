@@ -46,7 +46,7 @@ class Guest:
         self.order: list[str] = []
         self.target = Target({CODE: bytearray(0x1000)})
         self.text = self.target
-        self.facts = SimpleNamespace(services=self, grace=None, tracepoints=None, watchdog=None, holds=None)
+        self.facts = SimpleNamespace(services=self, grace=None, tracepoints=None, watchdog=None, module_refs=None)
         self.log = SimpleNamespace(
             borrowed=False,
             allocated=lambda memory: self.step("journal"),
