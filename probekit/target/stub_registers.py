@@ -49,7 +49,9 @@ class StubRegisters:
         if len(differing) == 1 and session.features.qemu:
             replies = [self._once(differing[0])]
         else:
-            replies = session.link.exchange([_assignment(item) for item in differing])
+            before, *replies = session.link.exchange([b"g", *(_assignment(item) for item in differing)])
+            if session.heed_stops():
+                self._undo(layout, from_hex(before.replace(b"x", b"0")), differing)
         if b"" in replies:
             session.expect_ok(b"G" + to_hex(wanted), "writing registers")
         elif replies.count(b"OK") != len(replies):
@@ -63,6 +65,16 @@ class StubRegisters:
         """
         if len(differing) > 1 and self._session.features.qemu:
             self._once((0, now[:8]))
+
+    def _undo(self, layout: RegisterLayout, before: bytes, written: Sequence[tuple[int, bytes]]) -> None:
+        """Put back what was written to a vCPU after it had gone on. Raises :class:`MachineRan`.
+
+        ``before``: the registers of the same vCPU, read in the same row of requests, when it had stopped again.
+        """
+        numbers = {number for number, _ in written}
+        whole = changes(layout, bytes(byte ^ 0xFF for byte in before), before)
+        self._session.link.exchange([_assignment(item) for item in whole if item[0] in numbers])
+        raise MachineRan(f"{self._session.name}: somebody let the machine run before registers were written")
 
     def _once(self, item: tuple[int, bytes]) -> bytes:
         reply = self._session.link.request_once(_assignment(item))
