@@ -26,6 +26,7 @@ __all__ = ("Hold", "Lock", "acquire", "default_lock_dir")
 
 _MAX_TEXT = 4096
 _HOLD_AT = _MAX_TEXT
+_MACHINE_BYTES = 16
 
 
 class Hold(Enum):
@@ -47,21 +48,29 @@ def default_lock_dir() -> Path:
 class Lock:
     """Holds a lock. A context manager. The end of the process releases the lock too."""
 
-    def __init__(self, path: Path, fd: int, left: Hold = Hold.NONE) -> None:
+    def __init__(self, path: Path, fd: int, left: Hold = Hold.NONE, machine: bytes = b"") -> None:
+        """``machine``: identifies the stub's socket: another machine at the same address is not taken for it."""
         self.path = path
         self.left = left
-        """How an earlier holder that was killed had the guest."""
+        """How an earlier holder had the guest that was killed, or lost its connection."""
         self._fd = fd
+        self._machine = machine
+        self._hold = Hold.NONE
 
-    def note_hold(self, held: bool) -> None:
-        """Write down whether we have the guest stopped, for whoever comes after us if we are killed."""
+    def note_hold(self, held: bool | None) -> None:
+        """Write down whether we have the guest stopped, for whoever comes after us if we cannot let it go in order.
+
+        ``held``: None once we have let it go.
+        """
+        self._hold = Hold.NONE if held is None else Hold.STOPPED if held else Hold.RUNNING
         if self._fd >= 0:
-            os.pwrite(self._fd, (Hold.STOPPED if held else Hold.RUNNING).value, _HOLD_AT)
+            os.pwrite(self._fd, self._hold.value.ljust(1, b"\0") + self._machine, _HOLD_AT)
 
     def release(self) -> None:
         """Release the guest. Safe to call twice."""
         if self._fd >= 0:
-            os.ftruncate(self._fd, 0)
+            if self._hold is Hold.NONE:  # a lost connection leaves the guest as the last note says
+                os.ftruncate(self._fd, 0)
             os.close(self._fd)
             self._fd = -1
 
@@ -101,10 +110,23 @@ def acquire(key: str, *, directory: Path | None = None, command: str | None = No
     except OSError as error:
         os.close(fd)
         raise JournalError(f"the lock file {path} cannot be locked: {error.strerror}", path=str(path)) from error
-    byte = os.pread(fd, 1, _HOLD_AT)
-    left = Hold(byte) if byte in (Hold.RUNNING.value, Hold.STOPPED.value) else Hold.NONE
+    machine = _machine_at(key)
+    note = os.pread(fd, 1 + _MACHINE_BYTES, _HOLD_AT)
+    known = note[:1] in (Hold.RUNNING.value, Hold.STOPPED.value) and note[1:] == machine
+    left = Hold(note[:1]) if known else Hold.NONE
     _sign(fd, key, " ".join(sys.argv) if command is None else command)
-    return Lock(path, fd, left)
+    return Lock(path, fd, left, machine)
+
+
+def _machine_at(key: str) -> bytes:
+    """Return bytes that change when another machine takes over the address: those of its socket, where it has one."""
+    kind, _, path = key.partition(":")
+    try:
+        status = Path(path).stat() if kind == "unix" else None
+    except OSError:
+        status = None
+    text = "" if status is None else f"{status.st_dev} {status.st_ino} {status.st_ctime_ns}"
+    return sha256(text.encode()).digest()[:_MACHINE_BYTES]
 
 
 def _sign(fd: int, key: str, command: str) -> None:

@@ -16,11 +16,14 @@ __all__ = ("BreakKind", "NoteHold", "Regs", "StopReason", "Target", "Vcpu", "ign
 Vcpu = int
 """A vCPU as the stub numbers its threads (QEMU: 1, 2, ...)."""
 
-NoteHold = Callable[[bool], None]
-"""Called with True when the machine is stopped and ours to set running, with False when it runs or is paused."""
+NoteHold = Callable[[bool | None], None]
+"""Called with True when the machine is stopped and ours to set running, with False when it runs or is paused.
+
+Called with None once we have let it go in order. After a connection that was lost there is no such call.
+"""
 
 
-def ignore_hold(_: bool) -> None:
+def ignore_hold(_: bool | None) -> None:
     """Do nothing: nobody wants to know whether we have the machine stopped."""
 
 

@@ -312,6 +312,7 @@ class GdbTarget:
                 self._breakpoints.clear_all()
                 self._pauses.look()
                 self._gdb.command("-target-detach" if self._pauses.may_run() else "-target-disconnect")
+                self._note_hold(None)
         except TargetLost:
             pass  # the machine is gone, and its breakpoints with it
         finally:

@@ -261,6 +261,7 @@ class RspTarget:
                 self.stop()
             if not session.closed:
                 self._restore_and_detach()
+                session.note_let_go()
         except TargetLost:
             pass  # the machine is gone, and its breakpoints with it
         finally:

@@ -219,6 +219,10 @@ class StubSession:
         self.running = False
         self._general = None
 
+    def note_let_go(self) -> None:
+        """Note that nothing of ours keeps the machine stopped any more."""
+        self._note_hold(None)
+
     def note_exit(self) -> None:
         """Note that the machine has ended, and close."""
         self._exited = True

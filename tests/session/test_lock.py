@@ -89,7 +89,7 @@ def test_what_a_file_says_is_not_believed(tmp_path: Path, text: bytes) -> None:
 
 
 def test_what_a_killed_holder_had(tmp_path: Path) -> None:
-    """Whether it had the guest stopped; a holder that ends in order leaves nothing."""
+    """Whether it had the guest stopped."""
     for held, left in ((True, Hold.STOPPED), (False, Hold.RUNNING)):
         lock = acquire("guest", directory=tmp_path)
         lock.note_hold(not held)
@@ -97,6 +97,8 @@ def test_what_a_killed_holder_had(tmp_path: Path) -> None:
         os.close(lock._fd)  # as the kernel does
         after = acquire("guest", directory=tmp_path)
         assert after.left is left
+        after.note_hold(True)
+        after.note_hold(None)
         after.release()
         after.note_hold(True)  # too late
         again = acquire("guest", directory=tmp_path)
@@ -110,3 +112,25 @@ def test_who_holds_it_is_known_beside_what_it_does(tmp_path: Path) -> None:
         with pytest.raises(BusyError, match="first") as caught:
             acquire("guest", directory=tmp_path)
         assert caught.value.pid == os.getpid()
+
+
+def test_a_lost_connection_leaves_the_note(tmp_path: Path) -> None:
+    lock = acquire("guest", directory=tmp_path)
+    lock.note_hold(True)
+    lock.release()
+    after = acquire("guest", directory=tmp_path)
+    assert after.left is Hold.STOPPED
+    after.note_hold(None)
+    after.release()
+    assert acquire("guest", directory=tmp_path).left is Hold.NONE
+
+
+def test_the_note_of_another_machine_at_the_same_address_is_not_heeded(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    path.touch()
+    lock = acquire(f"unix:{path}", directory=tmp_path)
+    lock.note_hold(True)
+    lock.release()
+    path.rename(tmp_path / "old")
+    path.touch()
+    assert acquire(f"unix:{path}", directory=tmp_path).left is Hold.NONE
