@@ -36,7 +36,7 @@ _IF = 0x200
 _DF_TF = 0x500
 _SLICE = 0.1  # seconds between two looks at whether the user wants to stop
 _LONG_SLICE = 1.0  # the same, in a call, while somebody has paused the guest
-_TRIES = 10
+_TRIES = 50  # each takes a few milliseconds of a guest that somebody sets running all the time
 _OTHER = OtherCall()
 _ALIVE = (2, 5)  # SIGINT, SIGTRAP; a machine that has shut down or panicked stops with another signal
 

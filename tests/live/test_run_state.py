@@ -51,7 +51,7 @@ class Operator:
         """Make a disk image."""
         self.execute("blockdev-create", job_id="create", options=options)
         while (job := self.execute("query-jobs"))[0]["status"] != "concluded":
-            time.sleep(0.05)
+            time.sleep(0.15)
         assert "error" not in job[0], job
         self.execute("job-dismiss", id="create")
 
@@ -71,7 +71,7 @@ class Operator:
         deadline = time.monotonic() + limit
         while self.status() != wanted:
             assert time.monotonic() < deadline, self.status()
-            time.sleep(0.05)
+            time.sleep(0.15)
 
     def close(self) -> None:
         if self.status() != "running":
@@ -195,7 +195,7 @@ def test_ended_while_paused(guest: Guest, probekit: Probekit, operator: Operator
 def test_cont_while_we_have_it_stopped(
     guest: Guest, probekit: Probekit, operator: Operator, ram: tuple[str, ...]
 ) -> None:
-    """Somebody types `cont` twenty times a second, from before attaching until after restoring."""
+    """Somebody types `cont` six times a second, from before attaching until after restoring."""
     over = threading.Event()
     typed = 0
 
@@ -204,7 +204,7 @@ def test_cont_while_we_have_it_stopped(
         while not over.is_set():
             operator.type("cont")
             typed += 1
-            time.sleep(0.05)
+            time.sleep(0.15)
 
     thread = threading.Thread(target=type_cont)
     thread.start()
@@ -217,7 +217,7 @@ def test_cont_while_we_have_it_stopped(
     finally:
         over.set()
         thread.join()
-    assert typed > 100
+    assert typed > 40
     assert our_memory(guest) == []
 
 
