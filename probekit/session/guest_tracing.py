@@ -215,7 +215,7 @@ class GuestTracing:
         engine, log, attachment = self._engine, self._log, self.attachment
         if engine is None or log is None:
             return None, []
-        attachment.progress("restoring the guest")
+        failed = self._say_restoring()
         clock, begin = attachment.clock, time.monotonic()
         if self._overhead is not None:
             self._overhead.stop()
@@ -248,7 +248,15 @@ class GuestTracing:
             if variable.scope == "global" and variable.kind == "int" and variable.plain:
                 keep(variable.index, engine.globals_.load(variable.index))
         self._engine = self._log = None
-        return drained, [f"not everything could be undone: {text}" for text in problems]
+        return drained, [f"not everything could be undone: {text}" for text in problems] + failed
+
+    def _say_restoring(self) -> list[str]:
+        """Call the progress function. If that fails, return a message: nothing may keep us from restoring the guest."""
+        try:
+            self.attachment.progress("restoring the guest")
+        except Exception as error:  # noqa: BLE001 - it is the caller's, and may raise anything
+            return [f"the progress function failed: {type(error).__name__}: {error}"]
+        return []
 
     def _still_there(self) -> bool:
         """Return whether the kernel that was changed still runs.
