@@ -60,4 +60,5 @@ def attach_options(arguments: Arguments, progress: Progress) -> AttachOptions:
         progress=progress,
         timeout=arguments.timeout,
         qmp=arguments.qmp,
+        changes=not (arguments.list or arguments.compile_only),
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from probekit.enabling.syscall_returns import SystemCalls
 from probekit.enabling.text_facts import gather_text
-from probekit.errors import GuestError, MemoryAccessError, ProbekitError, SymbolError, TargetError
+from probekit.errors import GuestError, JournalError, MemoryAccessError, ProbekitError, SymbolError, TargetError
 from probekit.guest.facts import GuestFacts
 from probekit.guest.find_facts import find_guest_facts, is_emulated
 from probekit.guest.health import LivenessMonitor, check_events, check_status, has_panicked, panic_error
@@ -37,7 +37,7 @@ from probekit.providers.from_kernel import GuestMarkers, GuestTracepoints, LiveM
 from probekit.providers.registry import Registry, make_registry
 from probekit.session.identity import boot_cookie, target_key
 from probekit.session.journal_log import journals_of
-from probekit.session.lock import Lock, acquire
+from probekit.session.lock import Lock, acquire, no_lock
 from probekit.session.signals import Interrupts
 from probekit.session.table_scan import find_tables
 from probekit.target.api import Target
@@ -75,6 +75,8 @@ class AttachOptions:
     """Seconds for connecting."""
     qmp: str | None = None
     """QEMU's QMP socket, which reports resets and panics at once."""
+    changes: bool = True
+    """Whether the guest may be changed. If not, a lock and journals that cannot be used are no error."""
 
 
 class Attachment:
@@ -297,7 +299,7 @@ def attach(spec: str | None = None, options: AttachOptions | None = None) -> Att
         from probekit.target.discovery import only_guest
 
         spec, _ = only_guest()
-    lock = acquire(target_key(spec))
+    lock = _lock(spec, options)
     target: Target | None = None
     try:
         options.progress(f"connecting to {spec}")
@@ -306,7 +308,12 @@ def attach(spec: str | None = None, options: AttachOptions | None = None) -> Att
         check_status(target)
         kernel = open_kernel(target, symbols_file=options.symbols, cache=options.cache, progress=options.progress)
         attachment = Attachment(spec, target, kernel, lock, options)
-        _check_leftovers(attachment)
+        try:
+            _check_leftovers(attachment)
+        except JournalError as error:
+            if options.changes:
+                raise
+            options.progress(f"the undo journals are not looked at: {error.message}")
         target.resume()
         attachment.attach_pause = time.monotonic() - begin
         return attachment
@@ -315,6 +322,17 @@ def attach(spec: str | None = None, options: AttachOptions | None = None) -> Att
             _detach_after_error(target)
         lock.release()
         raise
+
+
+def _lock(spec: str, options: AttachOptions) -> Lock:
+    """Lock the guest. Only a command that changes nothing does without, where there can be no lock file."""
+    try:
+        return acquire(target_key(spec))
+    except JournalError as error:
+        if options.changes:
+            raise
+        options.progress(f"the guest is not locked: {error.message}")
+        return no_lock()
 
 
 def _open_qmp(options: AttachOptions) -> Qmp | None:

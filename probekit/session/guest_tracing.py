@@ -16,7 +16,7 @@ from probekit.enabling.ecb import Matching
 from probekit.enabling.sites import RefusedProbe, SiteSet, find_sites, journal_size
 from probekit.enabling.speculation import Speculations
 from probekit.enabling.stop_engine.watch import WatchSite
-from probekit.errors import TargetLost, required
+from probekit.errors import JournalError, TargetLost, required
 from probekit.guest.health import panic_error
 from probekit.interp.state import ProgramState
 from probekit.ir.ops import Program
@@ -224,12 +224,12 @@ class GuestTracing:
             if not self._still_there():
                 log.forget()
                 self._engine = self._log = None
-                return None, ["the traced guest has rebooted or panicked; there is nothing to restore"]
+                return None, ["the traced guest has rebooted or panicked; there is nothing to restore", *failed]
             problems = engine.disable()
         except TargetLost as error:
             self.give_up(error)
             raise
-        log.close()
+        failed += _closed(log)
         self.stats |= {
             "disable_s": time.monotonic() - begin,
             "disable_pause_s": clock.longest,
@@ -265,3 +265,12 @@ class GuestTracing:
         """
         with self.attachment.clock.paused():
             return self.attachment.same_boot() and not self.attachment.panicked()
+
+
+def _closed(log: JournalLog) -> list[str]:
+    """Close the journal of a guest that was restored. Returns a message if that fails."""
+    try:
+        log.close()
+    except (OSError, JournalError) as error:
+        return [f"the undo journal cannot be closed: {error}"]
+    return []

@@ -12,15 +12,16 @@ import fcntl
 import json
 import os
 import sys
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from probekit.errors import BusyError, JournalError
-from probekit.patch.journal import default_dir
+from probekit.patch.journal import STATE_FOLDER_HINT, default_dir
 
-__all__ = ("Lock", "acquire", "default_lock_dir")
+__all__ = ("Lock", "acquire", "default_lock_dir", "no_lock")
 
 _MAX_TEXT = 4096
 
@@ -40,7 +41,8 @@ class Lock:
     def release(self) -> None:
         """Release the guest. Safe to call twice."""
         if self._fd >= 0:
-            os.ftruncate(self._fd, 0)
+            with suppress(OSError):  # it is for messages only
+                os.ftruncate(self._fd, 0)
             os.close(self._fd)
             self._fd = -1
 
@@ -65,7 +67,7 @@ def acquire(key: str, *, directory: Path | None = None, command: str | None = No
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise JournalError(f"the lock file {path} cannot be opened: {error.strerror}", path=str(path)) from error
+        raise _failed("opened", path, error) from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -79,16 +81,28 @@ def acquire(key: str, *, directory: Path | None = None, command: str | None = No
         ) from None
     except OSError as error:
         os.close(fd)
-        raise JournalError(f"the lock file {path} cannot be locked: {error.strerror}", path=str(path)) from error
+        raise _failed("locked", path, error) from error
     _sign(fd, key, " ".join(sys.argv) if command is None else command)
     return Lock(path, fd)
+
+
+def _failed(verb: str, path: Path, error: OSError) -> JournalError:
+    return JournalError(
+        f"the lock file {path} cannot be {verb}: {error.strerror}", path=str(path), hint=STATE_FOLDER_HINT
+    )
+
+
+def no_lock() -> Lock:
+    """Return a lock that locks nothing, for a command that changes nothing where there can be no lock file."""
+    return Lock(Path(os.devnull), -1)
 
 
 def _sign(fd: int, key: str, command: str) -> None:
     """Write the holder into the file, for messages only: the flock is what locks."""
     text = json.dumps({"pid": os.getpid(), "key": key[:512], "command": command[:512]})
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, text.encode(), 0)
+    with suppress(OSError):  # a full disk
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, text.encode(), 0)
 
 
 def _holder(fd: int) -> tuple[int, str]:
