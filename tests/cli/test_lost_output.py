@@ -121,3 +121,32 @@ def test_each_write_fails_in_turn_and_the_guest_is_restored(
         assert "internal error" not in said and "Traceback" not in said
         reached += bool(writes.dead)
     assert reached >= whole.count - 2  # ticks come when they come: a run may have one write less
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), OSError(errno.EIO, "gone"), KeyError("x")], ids=repr)
+def test_a_progress_function_that_fails_does_not_keep_the_guest(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def progress(self: object, text: str) -> None:
+        if text.startswith("restoring"):
+            raise error
+
+    monkeypatch.setattr("probekit.cli.progress.Progress.__call__", progress)
+    status, world = _run(tmp_path, _Writes(), "-w")
+    assert status == 3 and world.journal() is None
+    assert "the progress function failed" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["event", "flush", "aggregations", "close"])
+def test_a_renderer_that_fails_does_not_keep_the_guest(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: object) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(f"probekit.output.text.TextRenderer.{method}", fail)
+    world = SmallEnabling(tmp_path)
+    with world.process(), small_guest(world, world.guest.check_clean), pytest.raises(RuntimeError, match="broken"):
+        main(["-r", "fake:1", "-w", *(word for clause in PROGRAM for word in ("-n", clause))])
+    world.guest.check_clean()
+    assert world.journal() is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from probekit.errors import BusyError
-from probekit.session.lock import acquire
+from probekit.errors import BusyError, JournalError
+from probekit.session.lock import acquire, no_lock
 
 KEY = "unix:/run/gdb.sock"
 
@@ -86,3 +87,27 @@ def test_what_a_file_says_is_not_believed(tmp_path: Path, text: bytes) -> None:
     lock.release()
     lock.path.write_bytes(text)
     acquire(KEY, directory=tmp_path).release()
+
+
+def test_a_full_disk_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with acquire(KEY, directory=tmp_path):
+        monkeypatch.setattr(os, "ftruncate", full)
+        with pytest.raises(BusyError, match="by another process"):
+            acquire(KEY, directory=tmp_path)
+    acquire(KEY, directory=tmp_path).release()
+
+
+def test_a_file_that_cannot_be_made_is_named_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JournalError, match=r"the lock file .*/file/locks/\w+.lock cannot be opened") as caught:
+        acquire(KEY, directory=tmp_path / "file" / "locks")
+    assert "XDG_STATE_HOME" in caught.value.hint
+
+
+def test_no_lock_locks_nothing() -> None:
+    with no_lock() as lock:
+        lock.release()

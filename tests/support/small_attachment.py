@@ -45,7 +45,7 @@ def small_guest(world: SmallEnabling, detached: Callable[[], None] = lambda: Non
     def attach(spec: str, options: AttachOptions) -> Iterator[Any]:
         options.progress(f"connecting to {spec}")
         world.guest.running = True
-        yield SimpleNamespace(
+        guest = SimpleNamespace(
             attach_pause=0.0,
             check_alive=lambda: None,
             clock=clock,
@@ -64,7 +64,10 @@ def small_guest(world: SmallEnabling, detached: Callable[[], None] = lambda: Non
             system_calls=None,
             text_facts=SimpleNamespace(pads=frozenset(), refused=None),
         )
-        detached()
+        try:
+            yield guest
+        finally:
+            detached()
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("probekit.session.attach.attach", attach)
