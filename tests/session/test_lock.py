@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from probekit.errors import BusyError, JournalError
-from probekit.session.lock import acquire, no_lock
+from probekit.session.lock import Hold, acquire, no_lock
 
 KEY = "unix:/run/gdb.sock"
 
@@ -89,12 +89,37 @@ def test_what_a_file_says_is_not_believed(tmp_path: Path, text: bytes) -> None:
     acquire(KEY, directory=tmp_path).release()
 
 
+def test_what_a_killed_holder_had(tmp_path: Path) -> None:
+    """Whether it had the guest stopped; a holder that ends in order leaves nothing."""
+    for held, left in ((True, Hold.STOPPED), (False, Hold.RUNNING)):
+        lock = acquire("guest", directory=tmp_path)
+        lock.note_hold(not held)
+        lock.note_hold(held)
+        os.close(lock._fd)  # as the kernel does
+        after = acquire("guest", directory=tmp_path)
+        assert after.left is left
+        after.release()
+        after.note_hold(True)  # too late
+        again = acquire("guest", directory=tmp_path)
+        assert again.left is Hold.NONE
+        again.release()
+
+
+def test_who_holds_it_is_known_beside_what_it_does(tmp_path: Path) -> None:
+    with acquire("guest", directory=tmp_path, command="first") as lock:
+        lock.note_hold(True)
+        with pytest.raises(BusyError, match="first") as caught:
+            acquire("guest", directory=tmp_path)
+        assert caught.value.pid == os.getpid()
+
+
 def test_a_full_disk_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*given: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", full)
-    with acquire(KEY, directory=tmp_path):
+    with acquire(KEY, directory=tmp_path) as lock:
+        lock.note_hold(True)
         monkeypatch.setattr(os, "ftruncate", full)
         with pytest.raises(BusyError, match="by another process"):
             acquire(KEY, directory=tmp_path)
@@ -110,4 +135,5 @@ def test_a_file_that_cannot_be_made_is_named_with_the_way_out(tmp_path: Path) ->
 
 def test_no_lock_locks_nothing() -> None:
     with no_lock() as lock:
+        lock.note_hold(True)
         lock.release()
