@@ -51,6 +51,7 @@ def small_guest(world: SmallEnabling, detached: Callable[[], None] = lambda: Non
             clock=clock,
             facts=FACTS,
             guest_cookie=b"boot",
+            is_paused=lambda: False,
             kernel=SimpleNamespace(symbols=SimpleNamespace(lookup=lambda addr: None)),
             panicked=lambda: False,
             progress=options.progress,
@@ -62,6 +63,7 @@ def small_guest(world: SmallEnabling, detached: Callable[[], None] = lambda: Non
             spec=spec,
             stacks=None,
             system_calls=None,
+            target=world.guest,
             text_facts=SimpleNamespace(pads=frozenset(), refused=None),
         )
         try:
