@@ -21,6 +21,9 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         output.abandon()
         return 130
+    except Exception:
+        output.abandon()
+        raise
 
 
 def _run_command(argv: list[str], output: ProcessOutput) -> int:
