@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from probekit.enabling.syscall_returns import SystemCalls
 from probekit.enabling.text_facts import gather_text
-from probekit.errors import GuestError, MemoryAccessError, ProbekitError, SymbolError
+from probekit.errors import GuestError, JournalError, MemoryAccessError, ProbekitError, SymbolError
 from probekit.guest.facts import GuestFacts
 from probekit.guest.find_facts import find_guest_facts, is_emulated
 from probekit.guest.health import LivenessMonitor, check_events, check_status, has_panicked, panic_error
@@ -35,7 +35,7 @@ from probekit.providers.function_table import FunctionTable
 from probekit.providers.registry import Registry, make_registry
 from probekit.session.identity import boot_cookie, target_key
 from probekit.session.journal_log import journals_of
-from probekit.session.lock import Lock, acquire
+from probekit.session.lock import Lock, acquire, no_lock
 from probekit.session.opening import AttachOptions, Connection, open_target
 from probekit.session.signals import Interrupts
 from probekit.session.table_scan import find_tables
@@ -288,7 +288,7 @@ def attach(spec: str | None = None, options: AttachOptions | None = None) -> Att
         from probekit.target.discovery import only_guest
 
         spec, _ = only_guest()
-    lock = acquire(target_key(spec))
+    lock = _lock(spec, options)
     opened: Connection | None = None
     try:
         begin = time.monotonic()
@@ -304,6 +304,17 @@ def attach(spec: str | None = None, options: AttachOptions | None = None) -> Att
         raise
 
 
+def _lock(spec: str, options: AttachOptions) -> Lock:
+    """Lock the guest. Only a command that changes nothing does without, where there can be no lock file."""
+    try:
+        return acquire(target_key(spec))
+    except JournalError as error:
+        if options.changes:
+            raise
+        options.progress(f"the guest is not locked: {error.message}")
+        return no_lock()
+
+
 def _read_guest(spec: str, opened: Connection, lock: Lock, options: AttachOptions) -> Attachment:
     """Find the kernel, and what an earlier probekit may have left. Repeats it if the guest ran meanwhile."""
     target = opened.target
@@ -314,12 +325,22 @@ def _read_guest(spec: str, opened: Connection, lock: Lock, options: AttachOption
         try:
             kernel = open_kernel(target, symbols_file=options.symbols, cache=options.cache, progress=options.progress)
             attachment = Attachment(spec, target, kernel, lock, options, opened.qmp)
-            _check_leftovers(attachment)
+            _look_for_leftovers(attachment, options)
         except (GuestError, MemoryAccessError):
             if target.foreign_runs == runs or tries == _TRIES:
                 raise
         else:
             return attachment
+
+
+def _look_for_leftovers(attachment: Attachment, options: AttachOptions) -> None:
+    """Check for them. Only a command that changes nothing does without, where journals cannot be read."""
+    try:
+        _check_leftovers(attachment)
+    except JournalError as error:
+        if options.changes:
+            raise
+        options.progress(f"the undo journals are not looked at: {error.message}")
 
 
 def _check_leftovers(attachment: Attachment) -> None:

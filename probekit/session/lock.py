@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import sys
+from contextlib import suppress
 from enum import Enum
 from hashlib import sha256
 from pathlib import Path
@@ -20,9 +21,9 @@ from types import TracebackType
 from typing import Self
 
 from probekit.errors import BusyError, JournalError
-from probekit.patch.journal import default_dir
+from probekit.patch.journal import STATE_FOLDER_HINT, default_dir
 
-__all__ = ("Hold", "Lock", "acquire", "default_lock_dir")
+__all__ = ("Hold", "Lock", "acquire", "default_lock_dir", "no_lock")
 
 _MAX_TEXT = 4096
 _HOLD_AT = _MAX_TEXT
@@ -60,17 +61,19 @@ class Lock:
     def note_hold(self, held: bool | None) -> None:
         """Write down whether we have the guest stopped, for whoever comes after us if we cannot let it go in order.
 
-        ``held``: None once we have let it go.
+        ``held``: None once we have let it go. A disk that does not take the note is no reason to fail here.
         """
         self._hold = Hold.NONE if held is None else Hold.STOPPED if held else Hold.RUNNING
         if self._fd >= 0:
-            os.pwrite(self._fd, self._hold.value.ljust(1, b"\0") + self._machine, _HOLD_AT)
+            with suppress(OSError):
+                os.pwrite(self._fd, self._hold.value.ljust(1, b"\0") + self._machine, _HOLD_AT)
 
     def release(self) -> None:
         """Release the guest. Safe to call twice."""
         if self._fd >= 0:
-            if self._hold is Hold.NONE:  # a lost connection leaves the guest as the last note says
-                os.ftruncate(self._fd, 0)
+            with suppress(OSError):
+                if self._hold is Hold.NONE:  # a lost connection leaves the guest as the last note says
+                    os.ftruncate(self._fd, 0)
             os.close(self._fd)
             self._fd = -1
 
@@ -95,7 +98,7 @@ def acquire(key: str, *, directory: Path | None = None, command: str | None = No
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise JournalError(f"the lock file {path} cannot be opened: {error.strerror}", path=str(path)) from error
+        raise _failed("opened", path, error) from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -109,7 +112,7 @@ def acquire(key: str, *, directory: Path | None = None, command: str | None = No
         ) from None
     except OSError as error:
         os.close(fd)
-        raise JournalError(f"the lock file {path} cannot be locked: {error.strerror}", path=str(path)) from error
+        raise _failed("locked", path, error) from error
     machine = _machine_at(key)
     note = os.pread(fd, 1 + _MACHINE_BYTES, _HOLD_AT)
     known = note[:1] in (Hold.RUNNING.value, Hold.STOPPED.value) and note[1:] == machine
@@ -129,11 +132,23 @@ def _machine_at(key: str) -> bytes:
     return sha256(text.encode()).digest()[:_MACHINE_BYTES]
 
 
+def _failed(verb: str, path: Path, error: OSError) -> JournalError:
+    return JournalError(
+        f"the lock file {path} cannot be {verb}: {error.strerror}", path=str(path), hint=STATE_FOLDER_HINT
+    )
+
+
+def no_lock() -> Lock:
+    """Return a lock that locks nothing, for a command that changes nothing where there can be no lock file."""
+    return Lock(Path(os.devnull), -1)
+
+
 def _sign(fd: int, key: str, command: str) -> None:
     """Write the holder into the file, for messages only: the flock is what locks."""
     text = json.dumps({"pid": os.getpid(), "key": key[:512], "command": command[:512]})
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, text.encode(), 0)
+    with suppress(OSError):  # a full disk
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, text.encode(), 0)
 
 
 def _holder(fd: int) -> tuple[int, str]:

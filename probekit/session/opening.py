@@ -41,6 +41,8 @@ class AttachOptions:
     """Seconds for connecting."""
     qmp: str | None = None
     """QEMU's QMP socket, which reports resets and panics at once."""
+    changes: bool = True
+    """Whether the guest may be changed. If not, a lock and journals that cannot be used are no error."""
 
 
 @record

@@ -111,7 +111,7 @@ class Run:
             program,
             options,
             engine=engine,
-            cancelled=lambda: self._interrupts.pending != 0,
+            cancelled=lambda: self._interrupts.pending != 0 or self.state.output_lost,
             measure=measure,
         )
 
@@ -127,6 +127,11 @@ class Run:
     def status(self) -> int:
         """The exit status: the argument of ``exit()``, or 0."""
         return self.state.status
+
+    @property
+    def must_restore(self) -> bool:
+        """Whether the guest is to be restored at once: a signal has arrived, and its sites are live."""
+        return self._interrupts.pending != 0 and self._guest is not None and self._guest.live
 
     @property
     def refused(self) -> tuple[RefusedProbe, ...]:
@@ -180,7 +185,7 @@ class Run:
         if not self.state.exit_called:
             if self._stream.options.bufpolicy == "switch":
                 yield from self._switch()
-            if self._guest is not None:
+            if self._guest is not None and not self.state.output_lost:
                 self._guest.enable(self._host.globals_.values, self._host.probes.state, self._host.speculations)
         self.stats |= {"probes": probes, "enable_s": time.monotonic() - begin}
         if self._guest is not None:
@@ -287,12 +292,16 @@ class Run:
             self._guest.give_up(error)
         try:
             _, problems = self._disable()
-        except ProbekitError as second:
+        except Exception as second:
             if isinstance(error, GeneratorExit):
                 raise
-            problems = [f"restoring the guest failed too: {second.message}"]
+            problems = [f"restoring the guest failed too: {_reason(second)}"]
         for problem in problems:
             error.add_note(problem)
+
+
+def _reason(error: Exception) -> str:
+    return error.message if isinstance(error, ProbekitError) else f"{type(error).__name__}: {error}"
 
 
 def _age_of_process() -> float:

@@ -8,6 +8,7 @@ For the rest of probekit:
 - ``api``  the contract: ``Target``, ``Regs``, ``StopReason``
 - ``connect``  connect to ``unix:PATH``, ``HOST:PORT`` or ``gdb:...``
 - ``discovery``  find the local QEMU process of a target by its command line
+- ``runtime_stubs``  find the stubs that QEMU's monitor has opened
 - ``qmp``  call QEMU's machine protocol: state, events, NMI
 - ``guest_ram``  map guest RAM from the hypervisor's file
 - ``watchpoints``  plan the watchpoints that watch a range of memory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from probekit.errors import BusyError
-from probekit.session.lock import Hold, acquire
+from probekit.errors import BusyError, JournalError
+from probekit.session.lock import Hold, acquire, no_lock
 
 KEY = "unix:/run/gdb.sock"
 
@@ -134,3 +135,29 @@ def test_the_note_of_another_machine_at_the_same_address_is_not_heeded(tmp_path:
     path.rename(tmp_path / "old")
     path.touch()
     assert acquire(f"unix:{path}", directory=tmp_path).left is Hold.NONE
+
+
+def test_a_full_disk_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with acquire(KEY, directory=tmp_path) as lock:
+        lock.note_hold(True)
+        monkeypatch.setattr(os, "ftruncate", full)
+        with pytest.raises(BusyError, match="by another process"):
+            acquire(KEY, directory=tmp_path)
+    acquire(KEY, directory=tmp_path).release()
+
+
+def test_a_file_that_cannot_be_made_is_named_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JournalError, match=r"the lock file .*/file/locks/\w+.lock cannot be opened") as caught:
+        acquire(KEY, directory=tmp_path / "file" / "locks")
+    assert "XDG_STATE_HOME" in caught.value.hint
+
+
+def test_no_lock_locks_nothing() -> None:
+    with no_lock() as lock:
+        lock.note_hold(True)
+        lock.release()
