@@ -387,6 +387,11 @@ class ProcessOutput:
             status = status or 1
         return status
 
+    def release(self) -> None:
+        """Close what was opened anew to write without blocking. Python's own streams stay open."""
+        for stream in (*self._files, self.out, self.messages):
+            stream.close()
+
     def abandon(self) -> None:
         """Write what can be written at once, drop the rest, and report what is lost."""
         for stream in (*self._files, self.out):
@@ -461,6 +466,8 @@ _current: ProcessOutput | None = None
 def begin_output() -> ProcessOutput:
     """Begin the output of one command, with Python's standard streams as they are now."""
     global _current
+    if _current is not None:
+        _current.release()
     _current = ProcessOutput()
     return _current
 

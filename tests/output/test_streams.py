@@ -140,7 +140,7 @@ def fds() -> Iterator[list[int]]:
 
 
 def _output(monkeypatch: pytest.MonkeyPatch, fd: int, messages: io.StringIO | None = None) -> ProcessOutput:
-    monkeypatch.setattr(sys, "stdout", os.fdopen(os.dup(fd), "w"))
+    monkeypatch.setattr(sys, "stdout", os.fdopen(fd, "w", closefd=False))
     monkeypatch.setattr(sys, "stderr", messages or io.StringIO())
     monkeypatch.setattr(streams, "_IDLE_S", 0.3)
     monkeypatch.setattr(streams, "_TOLD_S", 0.05)
@@ -155,10 +155,14 @@ def _pipe(fds: list[int]) -> tuple[int, int]:
     return read, write
 
 
-def _read_all(fd: int, found: list[bytes]) -> threading.Thread:
+def _read_big(fd: int, found: list[bytes]) -> threading.Thread:
+    """Read as much as :data:`BIG` has, slowly. A terminal writes a carriage return before each line end."""
+
     def read() -> None:
-        while data := os.read(fd, 999):
-            found.append(data)
+        left = len(BIG)
+        while left:
+            found.append(os.read(fd, 999).replace(b"\r", b""))
+            left -= len(found[-1])
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
@@ -182,16 +186,14 @@ def test_a_slow_reader_gets_every_byte_whenever_a_signal_arrives(
     number = 0
     output.heed(lambda: number)
     found: list[bytes] = []
-    _read_all(read, found)
+    reader = _read_big(read, found)
     for at in range(0, len(BIG), 8192):
         number = SIGTERM if at > len(BIG) // 2 else 0
         output.out.write(BIG[at : at + 8192])
         output.out.flush()
     assert output.finish(0) == 0
-    deadline = threading.Event()
-    while len(b"".join(found).replace(b"\r", b"")) < len(BIG) and not deadline.wait(0.01):
-        pass
-    assert b"".join(found).replace(b"\r", b"").decode() == BIG
+    reader.join(60)
+    assert b"".join(found).decode() == BIG
     assert os.get_blocking(write)  # other processes have it too
 
 
@@ -233,7 +235,7 @@ def test_the_user_may_stop_waiting(fds: list[int], monkeypatch: pytest.MonkeyPat
 
 def test_messages_do_not_wait_for_their_reader(fds: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     _, write = _pipe(fds)
-    monkeypatch.setattr(sys, "stderr", os.fdopen(os.dup(write), "w"))
+    monkeypatch.setattr(sys, "stderr", os.fdopen(write, "w", closefd=False))
     output = begin_output()
     output.say(BIG)
     assert output.messages.unwritten == len(BIG) - 4096
@@ -339,11 +341,9 @@ def test_where_the_file_cannot_be_opened_anew_it_still_does_not_block(
     output.out.offer(BIG)
     assert output.out.unwritten >= len(BIG) - 4096
     found: list[bytes] = []
-    _read_all(read, found)
+    reader = _read_big(read, found)
     assert output.finish(0) == 0
-    deadline = threading.Event()
-    while len(b"".join(found)) < len(BIG) and not deadline.wait(0.01):
-        pass
+    reader.join(60)
     assert b"".join(found).decode() == BIG
 
 
