@@ -5,9 +5,8 @@ cpp -D__SUNW_D=1 ... -DFOO -Iinc < script
 
 from __future__ import annotations
 
-import sys
-
 from probekit.cli.errors import ScriptError
+from probekit.output.streams import process_output
 from probekit.session.options import Options
 
 __all__ = ("D_VERSION", "preprocess")
@@ -35,7 +34,7 @@ def preprocess(text: str, name: str, options: Options) -> str:
     except OSError as error:
         raise ScriptError(f"failed to compile script {name}: cannot run {command[0]}: {error.strerror}") from error
     if done.stderr:
-        sys.stderr.write(done.stderr.replace("<stdin>", name))
+        process_output().say(done.stderr.replace("<stdin>", name))
     if done.returncode:
         raise ScriptError(f"failed to compile script {name}: Preprocessor failed to process input program")
     return done.stdout.replace('"<stdin>"', f'"{name}"')

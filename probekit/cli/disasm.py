@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
 from probekit.ir.ops import Program
+from probekit.output.streams import process_output
 
 __all__ = ("show_code", "show_program")
 
@@ -15,7 +14,7 @@ def show_program(program: Program) -> None:
     """Write the intermediate code to standard error."""
     from probekit.ir.pprint import format_program
 
-    sys.stderr.write(format_program(program))
+    process_output().say(format_program(program))
 
 
 def show_code(code: tuple[int, bytes] | None) -> None:
@@ -28,7 +27,7 @@ def show_code(code: tuple[int, bytes] | None) -> None:
     from probekit.isa.disassemble import disassemble
 
     addr, image = code
-    for line in disassemble(image[:_MAX_SHOWN], addr):
-        sys.stderr.write(line + "\n")
+    lines = [*disassemble(image[:_MAX_SHOWN], addr)]
     if len(image) > _MAX_SHOWN:
-        sys.stderr.write(f"... {len(image) - _MAX_SHOWN} more bytes\n")
+        lines.append(f"... {len(image) - _MAX_SHOWN} more bytes")
+    process_output().say("".join(line + "\n" for line in lines))

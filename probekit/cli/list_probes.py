@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from probekit.cli.prototypes import argument_types
 from probekit.consumer import events as model
@@ -10,6 +10,7 @@ from probekit.enabling.ecb import Ecb, match_program
 from probekit.errors import ProbekitError
 from probekit.ir.ops import Program
 from probekit.output.probe_list import STABILITY, ListedProbe, Refused, listing_json, listing_text
+from probekit.output.streams import TextStream
 from probekit.probe.names import ProbeDescription
 from probekit.providers.registry import make_registry
 
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 __all__ = ("list_probes",)
 
 
-def list_probes(guest: Attachment | None, program: Program | None, out: TextIO, *, verbose: bool, json: bool) -> None:
+def list_probes(
+    guest: Attachment | None, program: Program | None, out: TextStream, *, verbose: bool, json: bool
+) -> None:
     """Write the table of probes. Refused probes are left out; with ``verbose`` they are listed with the reason.
 
     ``program``: None for all probes. Raises :class:`ProbekitError` when nothing matches.
@@ -54,10 +57,8 @@ def list_probes(guest: Attachment | None, program: Program | None, out: TextIO, 
         if e.probe.id not in gone
     ]
     left_out = [Refused(r.probe.name, r.reason) for r in gone.values()] if verbose else []
-    if json:
-        out.writelines(listing_json(listed, left_out))
-    else:
-        out.writelines(line + "\n" for line in listing_text(listed, left_out, verbose=verbose))
+    for line in listing_json(listed, left_out) if json else listing_text(listed, left_out, verbose=verbose):
+        out.write(line if json else line + "\n")
 
 
 def _how(site: EnabledSite) -> str:

@@ -3,56 +3,66 @@
 from __future__ import annotations
 
 import gc
-import io
 import os
 import sys
 
 from probekit.cli.args import HelpWanted, UsageError, parse
 from probekit.errors import ProbekitError
+from probekit.output.streams import ProcessOutput, begin_output, fill_descriptors
 
 __all__ = ("main", "run")
 
 
 def main(argv: list[str]) -> int:
     """Run a command line. Returns the exit status. No error is shown as a traceback."""
+    output = begin_output()
     try:
-        command, arguments = parse(argv)
-        if command == "recover":
-            from probekit.cli.recover import recover_command
+        return output.finish(_run_command(argv, output))
+    except KeyboardInterrupt:
+        output.abandon()
+        return 130
+    except Exception:
+        output.abandon()
+        raise
 
-            return recover_command(arguments)
-        if arguments.version:
-            from importlib.metadata import version
 
-            from probekit.cli.cpp import D_VERSION
-
-            language = ".".join(map(str, D_VERSION[:2]))
-            sys.stdout.write(f"probekit: version {version('probekit')}, D {language}\n")
-            return 0
-        from probekit.cli.trace import trace
-
-        return trace(arguments)
+def _run_command(argv: list[str], output: ProcessOutput) -> int:
+    """Run a command line, and write what went wrong. Returns the exit status."""
+    try:
+        return _dispatch(argv, output)
     except HelpWanted as wanted:
-        sys.stdout.write(str(wanted))
+        output.out.write(str(wanted))
         return 0
     except UsageError as error:
         usage = f"\n{error.usage.rstrip()}" if error.usage else ""
-        sys.stderr.write(f"probekit: {error}{usage}\nTry `probekit --help`.\n")
+        output.say(f"probekit: {error}{usage}\nTry `probekit --help`.\n")
         return 2
     except BrokenPipeError:
-        # The reader of our output has closed it. The guest has been restored already.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 0  # the reader of our output has closed it; the guest has been restored already
     except ProbekitError as error:
-        sys.stdout.flush()
-        sys.stderr.write(f"probekit: {error.message}\n")
-        for note in getattr(error, "__notes__", ()):
-            sys.stderr.write(f"probekit: {note}\n")
-        if error.hint:
-            sys.stderr.write(f"probekit: hint: {error.hint}\n")
+        output.out.flush()
+        lines = [error.message, *getattr(error, "__notes__", ()), *([f"hint: {error.hint}"] if error.hint else ())]
+        output.say("".join(f"probekit: {line}\n" for line in lines))
         return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+
+
+def _dispatch(argv: list[str], output: ProcessOutput) -> int:
+    command, arguments = parse(argv)
+    if command == "recover":
+        from probekit.cli.recover import recover_command
+
+        return recover_command(arguments)
+    if arguments.version:
+        from importlib.metadata import version
+
+        from probekit.cli.cpp import D_VERSION
+
+        language = ".".join(map(str, D_VERSION[:2]))
+        output.out.write(f"probekit: version {version('probekit')}, D {language}\n")
+        return 0
+    from probekit.cli.trace import trace
+
+    return trace(arguments)
 
 
 def run() -> None:
@@ -60,15 +70,12 @@ def run() -> None:
     # A kernel's symbols are a million small objects that are never freed. To search them for garbage would take a
     # fifth of the time until tracing starts.
     gc.set_threshold(2_000_000, 20, 20)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # Bytes of the guest that are not UTF-8 are written unchanged to standard output, and escaped to
-            # standard error.
-            stream.reconfigure(errors="surrogateescape" if stream is sys.stdout else "backslashreplace")
+    fill_descriptors()
     try:
         sys.exit(main(sys.argv[1:]))
     except Exception as error:
         if os.environ.get("PROBEKIT_DEBUG"):
             raise
-        sys.stderr.write(f"probekit: internal error: {type(error).__name__}: {error}; PROBEKIT_DEBUG=1 shows where\n")
-        sys.exit(1)
+        output = begin_output()
+        output.say(f"probekit: internal error: {type(error).__name__}: {error}; PROBEKIT_DEBUG=1 shows where\n")
+        sys.exit(output.finish(1))

@@ -1,13 +1,14 @@
 """Shows progress: one line on a terminal, which is cleared afterwards, or plain lines with ``-v``.
 
-When standard error is closed, the messages are lost, but the command goes on: it may be restoring the guest.
+It never waits for the reader of standard error, and no error of writing ends the command: the guest may be just being
+restored.
 """
 
 from __future__ import annotations
 
-import sys
 import time
-from contextlib import suppress
+
+from probekit.output.streams import process_output
 
 __all__ = ("Progress",)
 
@@ -25,7 +26,7 @@ class Progress:
         """
         self._verbose = verbose
         self._start = time.monotonic()
-        self._line = not silent and not verbose and sys.stderr.isatty()
+        self._line = not silent and not verbose and process_output().messages.isatty()
         self._shown = False
 
     def __call__(self, text: str) -> None:
@@ -45,6 +46,4 @@ class Progress:
 
 
 def _write(text: str) -> None:
-    with suppress(OSError):
-        sys.stderr.write(text)
-        sys.stderr.flush()
+    process_output().messages.offer(text)

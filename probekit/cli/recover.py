@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 
 from probekit.cli.args import Arguments, UsageError
 from probekit.cli.progress import Progress
 from probekit.cli.target import NO_GUEST, attach_options, found_guest, target_of
+from probekit.output.streams import process_output
 from probekit.session.recover import Recovered, recover
 
 __all__ = ("recover_command",)
@@ -22,11 +22,13 @@ def recover_command(arguments: Arguments) -> int:
     progress = Progress(verbose=arguments.verbose, silent=arguments.json)
     done = recover(spec, attach_options(arguments, progress))
     progress.done()
+    out = process_output().out
     if arguments.json:
-        sys.stdout.write(json.dumps({"type": "recovered", "clean": done.clean, **asdict(done)}) + "\n")
+        out.write(json.dumps({"type": "recovered", "clean": done.clean, **asdict(done)}) + "\n")
     else:
         for line in _lines(done):
-            sys.stdout.write(f"probekit: {line}\n")
+            out.write(f"probekit: {line}\n")
+    out.flush()
     return 1 if done.problems else 0
 
 

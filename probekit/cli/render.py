@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import TextIO
 
 from probekit.cli.args import Arguments
 from probekit.cli.progress import Progress
@@ -20,6 +16,7 @@ from probekit.errors import ProbekitError
 from probekit.ir.ops import Clause
 from probekit.output.api import Renderer
 from probekit.output.effects import HostEffects
+from probekit.output.streams import OutputStream, process_output
 from probekit.session.options import Options
 from probekit.session.run import Run
 
@@ -29,29 +26,34 @@ _MAX_NAMED = 10  # up to so many refused probes are named; of more, only the num
 
 
 @contextmanager
-def open_output(path: str | None) -> Iterator[TextIO]:
+def open_output(path: str | None) -> Iterator[OutputStream]:
     """Open the output: the file of ``-o``, to which output is appended, or standard output.
 
-    Raises :class:`ProbekitError` when it cannot be opened or written, BrokenPipeError when its reader has closed it.
+    Leaving it writes everything that was put off, so the guest must be released by then. Raises
+    :class:`ProbekitError` when it cannot be opened or when output is lost, BrokenPipeError when its reader has gone.
     """
-    with ExitStack() as stack:
-        out = sys.stdout if path is None else stack.enter_context(_opened(path))
-        try:
-            yield out
-            out.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            if path is None:
-                os.dup2(
-                    os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-                )  # or Python would try to write again at exit
-            raise ProbekitError(f"cannot write {path or 'the output'}: {error.strerror}") from error
-
-
-def _opened(path: str) -> TextIO:
+    output = process_output()
+    if path is None:
+        output.check_standard_output()
+        out = output.out
+    else:
+        out = _opened(path)
     try:
-        return Path(path).open("a", encoding="utf-8", errors="surrogateescape")
+        yield out
+    except Exception as error:
+        try:
+            output.check()
+        except ProbekitError as lost:
+            error.add_note(lost.message)
+        except BrokenPipeError:
+            pass
+        raise
+    output.check()
+
+
+def _opened(path: str) -> OutputStream:
+    try:
+        return process_output().open(path)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or error
         raise ProbekitError(f"failed to open output file '{path}': {reason}") from error
@@ -94,14 +96,18 @@ class RunRenderer:
         self._types = types
 
     def render(self, stack: ExitStack) -> int:
-        """Run the program and render everything. Returns the exit status. ``stack``: closes the output at the end."""
+        """Run the program and render everything. Returns the exit status.
+
+        ``stack``: closes the output, once the guest is released. When output is lost, the run ends.
+        """
+        output = process_output()
         out = stack.enter_context(open_output(self._arguments.output))
-        effects = HostEffects(out)
+        effects = HostEffects(out, hurry=lambda: self._run.must_restore)
         stack.callback(effects.close)
         renderer = self._renderer(out, effects)
         renderer.header()
         sink = _SinkAfterProgress(renderer, self._progress) if isinstance(renderer, TextSink) else None
-        self._run.state.set_output(idle=renderer.flush, sink=sink)
+        self._run.state.set_output(idle=renderer.flush, sink=sink, lost=lambda: output.failed)
         for event in self._run.events():
             self._progress.done()
             if isinstance(event, Attached):
@@ -115,7 +121,7 @@ class RunRenderer:
         renderer.close()
         return self._run.status & 0xFF
 
-    def _renderer(self, out: TextIO, effects: HostEffects) -> Renderer:
+    def _renderer(self, out: OutputStream, effects: HostEffects) -> Renderer:
         if self._arguments.json:
             from probekit.output.json_lines import JsonRenderer
 
@@ -139,9 +145,9 @@ class RunRenderer:
             zoom=options.aggzoom,
             drop_tags=options.droptags,
         )
-        return TextRenderer(out, sys.stderr, style, effects=effects)
+        return TextRenderer(out, process_output().messages, style, effects=effects)
 
-    def _announce(self, renderer: Renderer, out: TextIO) -> None:
+    def _announce(self, renderer: Renderer, out: OutputStream) -> None:
         """Write dtrace's ``description 'x' matched N probes`` for each source. With ``-v`` also write stability."""
         verbose = self._arguments.verbose
         for event, clauses in self._matched():

@@ -10,6 +10,7 @@ each source keeps its own line numbers:
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -106,13 +107,20 @@ def _library(directory: str) -> list[ProgramText]:
 
 def _script(name: str, options: Options) -> ProgramText:
     try:
-        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        data = _standard_input() if name == "-" else Path(name).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise ScriptError(f"failed to open {name}: {getattr(error, 'strerror', error)}") from error
     text = data.decode("utf-8", "replace")
     if options.cpp:
         text = preprocess(text, name, options)
     return ProgramText(text, f"script '{name}'", name, name)
+
+
+def _standard_input() -> bytes:
+    """Read standard input. Raises OSError when it is closed."""
+    if sys.stdin is None:
+        raise OSError(errno.EBADF, "standard input is closed")
+    return sys.stdin.buffer.read()
 
 
 def _specifier(letter: str, text: str) -> ProgramText:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from probekit.cli.args import Arguments, UsageError
 from probekit.cli.progress import Progress
 from probekit.errors import ProbekitError
+from probekit.output.streams import process_output
 
 if TYPE_CHECKING:
     from probekit.session.attach import AttachOptions
@@ -45,7 +45,7 @@ def found_guest(*, quiet: bool) -> str:
     except ProbekitError as error:
         raise UsageError(str(error), error.hint) from error
     if not quiet:
-        sys.stderr.write(f"probekit: guest {name}: {spec}\n")
+        process_output().say(f"probekit: guest {name}: {spec}\n")
     return spec
 
 
@@ -60,4 +60,5 @@ def attach_options(arguments: Arguments, progress: Progress) -> AttachOptions:
         progress=progress,
         timeout=arguments.timeout,
         qmp=arguments.qmp,
+        changes=not (arguments.list or arguments.compile_only),
     )

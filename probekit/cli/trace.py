@@ -17,6 +17,7 @@ from probekit.cli.render import RunRenderer, open_output
 from probekit.cli.sources import CanMatch, Compiled, compile_sources, pragma_options, read_sources
 from probekit.cli.target import NO_GUEST, attach_options, found_guest, target_of
 from probekit.errors import required
+from probekit.output.streams import process_output
 from probekit.session.checks import NoMatchError, refuse_destructive
 from probekit.session.options import EngineName, Options, apply_options, environment_options
 from probekit.session.run import Run
@@ -32,17 +33,22 @@ __all__ = ("trace",)
 
 def trace(arguments: Arguments) -> int:
     """Carry out ``probekit`` without a subcommand. Returns the exit status."""
-    with ExitStack() as stack:
-        return _TraceCommand(arguments, stack).run()
+    with ExitStack() as outputs, ExitStack() as stack:
+        return _TraceCommand(arguments, stack, outputs).run()
 
 
 class _TraceCommand:
     """Carries out one command line."""
 
-    def __init__(self, arguments: Arguments, stack: ExitStack) -> None:
-        """Read the options and sources. ``stack``: closes everything that this command opens."""
+    def __init__(self, arguments: Arguments, stack: ExitStack, outputs: ExitStack) -> None:
+        """Read the options and sources.
+
+        ``stack``: closes everything that this command opens. ``outputs``: closes the output after that, because its
+        reader may keep us waiting.
+        """
         self._arguments = arguments
         self._stack = stack
+        self._outputs = outputs
         self._options = apply_options(Options(), [*environment_options(os.environ), *arguments.options])
         self._sources = read_sources(arguments.programs, self._options)
         self._compiled: Compiled | None = None
@@ -64,6 +70,7 @@ class _TraceCommand:
         spec = spec or found_guest(quiet=self._options.quiet or arguments.json)
         progress = Progress(verbose=arguments.verbose and spec != NO_GUEST, silent=arguments.json)
         interrupts = self._stack.enter_context(Interrupts())
+        process_output().heed(lambda: interrupts.pending)
         guest = self._attach(spec, progress, interrupts)
         if guest is not None and arguments.programs and self._compiled is None:
             from probekit.session.guest_types import GuestTypes
@@ -79,7 +86,9 @@ class _TraceCommand:
                 self._report_stability(compiled, run, guest)
             return 0
         self._stack.enter_context(run)
-        return RunRenderer(run, compiled, arguments, self._options, progress, argument_types(guest)).render(self._stack)
+        return RunRenderer(run, compiled, arguments, self._options, progress, argument_types(guest)).render(
+            self._outputs
+        )
 
     # -- compiling ---------------------------------------------------------------------------------------------------
 
@@ -130,8 +139,8 @@ class _TraceCommand:
         progress.done()
         program = self._compiled.program if self._compiled is not None else None
         arguments = self._arguments
-        with open_output(arguments.output) as out:
-            list_probes(guest, program, out, verbose=arguments.verbose, json=arguments.json)
+        out = self._outputs.enter_context(open_output(arguments.output))
+        list_probes(guest, program, out, verbose=arguments.verbose, json=arguments.json)
 
     def _make_run(self, compiled: Compiled, guest: Attachment | None, interrupts: Interrupts) -> Run:
         arguments, options, victim = self._arguments, self._options, self._victim
@@ -170,9 +179,9 @@ class _TraceCommand:
         from probekit.cli.stability import stability_text
 
         types = argument_types(guest)
-        with open_output(self._arguments.output) as out:
-            for source, clauses in compiled.by_source():
-                out.write(stability_text(source.name, clauses, run.matching, types))
+        out = self._outputs.enter_context(open_output(self._arguments.output))
+        for source, clauses in compiled.by_source():
+            out.write(stability_text(source.name, clauses, run.matching, types))
 
 
 def _host_probes() -> CanMatch:

@@ -1,8 +1,8 @@
 """Defines the protocol of a renderer, which turns events into text, and the style of text.
 
 The caller calls ``header`` once before the first event, and ``event`` for each event. When tracing ends it calls
-``aggregations`` with those that no ``printa()`` has shown, and ``close`` last. Errors of the streams, such as a closed
-pipe, are not caught here: the caller decides whether they end the program.
+``aggregations`` with those that no ``printa()`` has shown, and ``close`` last. The streams of the command line never
+raise (:mod:`.streams`). Errors of other streams are not caught here.
 """
 
 from __future__ import annotations

@@ -5,17 +5,21 @@ A renderer calls these between the items that it writes, so that everything happ
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TextIO
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
 from probekit.errors import ProbekitError
+from probekit.output.streams import OutputStream, TextStream, process_output
 from probekit.records import replaced
 
 if TYPE_CHECKING:
+    import subprocess
+
     from probekit.output.api import TextStyle
 
 __all__ = ("Effects", "HostEffects", "NoEffects")
+
+_TURN_S = 0.1  # seconds between two looks at whether the guest is to be restored
 
 
 class Effects(Protocol):
@@ -25,11 +29,11 @@ class Effects(Protocol):
         """Run a shell command. Its output goes to this process's standard output."""
         ...
 
-    def reopen(self, path: str) -> TextIO:
+    def reopen(self, path: str) -> TextStream:
         """Return the stream for output from now on. An empty path means the first stream. Raises OSError."""
         ...
 
-    def truncate(self, out: TextIO) -> None:
+    def truncate(self, out: TextStream) -> None:
         """Truncate the output file to no bytes. Does nothing for a stream that is no file."""
         ...
 
@@ -44,11 +48,11 @@ class NoEffects:
     def run(self, command: str) -> None:
         """See :class:`Effects`."""
 
-    def reopen(self, path: str) -> TextIO:
+    def reopen(self, path: str) -> TextStream:
         """See :class:`Effects`."""
         raise OSError(0, "files cannot be opened here")
 
-    def truncate(self, out: TextIO) -> None:
+    def truncate(self, out: TextStream) -> None:
         """See :class:`Effects`."""
 
     def restyle(self, style: TextStyle, name: str, value: str) -> TextStyle:
@@ -59,40 +63,52 @@ class NoEffects:
 class HostEffects:
     """Uses this host's shell and files."""
 
-    def __init__(self, first: TextIO) -> None:
-        """Prepare. ``first``: the first output stream, to which an empty path of ``freopen()`` returns."""
+    def __init__(self, first: TextStream, hurry: Callable[[], bool] = lambda: False) -> None:
+        """Prepare.
+
+        ``first``: the first output stream, to which an empty path of ``freopen()`` returns. ``hurry``: returns whether
+        to leave a command of ``system()`` to itself, because the guest is to be restored now.
+        """
         self._first = first
-        self._opened: TextIO | None = None
+        self._hurry = hurry
+        self._opened: OutputStream | None = None
+        self._left: list[subprocess.Popen[bytes]] = []
 
     def run(self, command: str) -> None:
         """See :class:`Effects`."""
         import subprocess  # slow to import
 
-        sys.stdout.flush()
+        process_output().out.flush()
         try:
-            subprocess.run(["/bin/sh", "-c", command], check=False)
+            child = subprocess.Popen(["/bin/sh", "-c", command])
         except (OSError, ValueError) as error:  # ValueError: a NUL in the command
             raise ProbekitError(f"failed to run {command!r}: {error}") from error
+        while True:
+            try:
+                child.wait(_TURN_S)
+                return
+            except subprocess.TimeoutExpired:
+                if self._hurry():
+                    self._left.append(child)  # close() waits for it
+                    return
 
-    def reopen(self, path: str) -> TextIO:
+    def reopen(self, path: str) -> TextStream:
         """See :class:`Effects`."""
         before, self._opened = self._opened, None
         if path:
             try:
-                opened = Path(path).open("a", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115 - outlives us
+                self._opened = process_output().open(path)
             except OSError:
                 self._opened = before
                 raise
-            self._opened = opened
         if before is not None:
-            before.close()
+            process_output().close(before)
         return self._opened or self._first
 
-    def truncate(self, out: TextIO) -> None:
+    def truncate(self, out: TextStream) -> None:
         """See :class:`Effects`."""
-        if out.seekable():
-            out.truncate(0)
-            out.seek(0)
+        if isinstance(out, OutputStream):
+            out.truncate()
 
     def restyle(self, style: TextStyle, name: str, value: str) -> TextStyle:
         """See :class:`Effects`."""
@@ -111,7 +127,9 @@ class HostEffects:
         return style
 
     def close(self) -> None:
-        """Close what ``freopen()`` opened."""
+        """Close what ``freopen()`` opened, and wait for commands that were left to themselves."""
         if self._opened is not None:
-            self._opened.close()
+            process_output().close(self._opened)
             self._opened = None
+        while self._left:
+            self._left.pop().wait()

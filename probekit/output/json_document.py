@@ -13,7 +13,7 @@ once, so that a reader need not wait for the end.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TextIO, assert_never
+from typing import assert_never
 
 from probekit.consumer import events as model
 from probekit.consumer.events import Aggregation, Drop, Event, Fault, ProbeFired, RecordItem
@@ -22,6 +22,7 @@ from probekit.consumer.text.faults import fault_name, fault_text
 from probekit.output.dump import typed_lines
 from probekit.output.effects import Effects, NoEffects
 from probekit.output.json_lines import Json, dump, frame_json, probe_json, value_json
+from probekit.output.streams import TextStream
 from probekit.probe.names import ProbeName
 
 __all__ = ("JsonDocument",)
@@ -33,7 +34,7 @@ _TAIL = "\n]}}\n"
 class JsonDocument:
     """Writes events as one document."""
 
-    def __init__(self, out: TextIO, *, effects: Effects | None = None) -> None:
+    def __init__(self, out: TextStream, *, effects: Effects | None = None) -> None:
         """Prepare. ``effects``: carries out ``system()``; by default commands are not run."""
         self._out = out
         self._effects = effects or NoEffects()

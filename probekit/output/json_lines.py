@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TextIO, assert_never
+from typing import assert_never
 
 from probekit.consumer import events as model
 from probekit.consumer.events import (
@@ -44,6 +44,7 @@ from probekit.consumer.text.quantize import labels, shown_buckets
 from probekit.consumer.text.strings import spell_surrogates
 from probekit.output.dump import typed_lines
 from probekit.output.effects import Effects, NoEffects
+from probekit.output.streams import TextStream
 from probekit.probe.names import ProbeName
 
 __all__ = ("Json", "JsonRenderer", "dump", "event_json", "frame_json", "probe_json", "value_json")
@@ -54,7 +55,7 @@ Json = dict[str, object]
 class JsonRenderer:
     """Writes events as JSON lines."""
 
-    def __init__(self, out: TextIO, *, effects: Effects | None = None) -> None:
+    def __init__(self, out: TextStream, *, effects: Effects | None = None) -> None:
         """Prepare. ``effects``: carries out ``system()``; by default commands are not run. Only ``run`` is used."""
         self._out = out
         self._effects = effects or NoEffects()

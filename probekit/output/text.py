@@ -11,7 +11,7 @@ characters in text from the guest are spelled out, unless ``escape`` is off.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TextIO, assert_never
+from typing import assert_never
 
 from probekit.buffers.aggs import AggFuncName
 from probekit.consumer import events as model
@@ -45,6 +45,7 @@ from probekit.consumer.text.strings import escape_controls, padded
 from probekit.output.api import PROGRAM, TextStyle
 from probekit.output.dump import hexdump, looks_like_text, typed_lines
 from probekit.output.effects import Effects, NoEffects
+from probekit.output.streams import TextStream
 
 __all__ = (
     "TextRenderer",
@@ -64,8 +65,8 @@ class TextRenderer:
 
     def __init__(
         self,
-        out: TextIO,
-        messages: TextIO,
+        out: TextStream,
+        messages: TextStream,
         style: TextStyle | None = None,
         *,
         effects: Effects | None = None,
@@ -170,6 +171,7 @@ class TextRenderer:
         # Both streams may be one terminal: earlier output must come first.
         self._out.flush()
         self._messages.write(f"{PROGRAM}: {text}\n")
+        self._messages.flush()
 
 
 def _stats_lines(values: Mapping[str, float | int]) -> Iterator[str]:

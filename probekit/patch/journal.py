@@ -44,22 +44,42 @@ from probekit.patch.journal_records import (
 )
 from probekit.patch.journal_state import JournalState, parse
 
-__all__ = ("Journal", "default_dir", "find_journals")
+__all__ = ("STATE_FOLDER_HINT", "Journal", "default_dir", "find_journals")
+
+STATE_FOLDER_HINT = "set XDG_STATE_HOME to a folder that you can write to: the lock and the undo journal go there"
+"""What to do when the folder of locks and journals cannot be used."""
 
 _SUFFIX = ".journal"
 _T = TypeVar("_T")
 
 
 def default_dir() -> Path:
-    """Return ``$XDG_STATE_HOME/probekit/journals``, or the same under ``~/.local/state``."""
+    """Return ``$XDG_STATE_HOME/probekit/journals``, or the same under ``~/.local/state``.
+
+    Raises :class:`JournalError` for a user without a home directory.
+    """
     state = os.environ.get("XDG_STATE_HOME", "")
-    root = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
+    try:
+        root = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
+    except RuntimeError as error:
+        raise JournalError(
+            "the undo journal has no place: you have no home directory", path="", hint=STATE_FOLDER_HINT
+        ) from error
     return root / "probekit" / "journals"
 
 
 def find_journals(directory: Path) -> list[Path]:
-    """Return the journals in ``directory``, oldest first; none when there is no such directory."""
-    return sorted(directory.glob(f"*{_SUFFIX}")) if directory.is_dir() else []
+    """Return the journals in ``directory``, oldest first; none when there is no such directory.
+
+    Raises :class:`JournalError` when it cannot be read.
+    """
+    try:
+        return sorted(path for path in directory.iterdir() if path.name.endswith(_SUFFIX))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        message = f"the undo journals in {directory} cannot be read: {error.strerror}"
+        raise JournalError(message, path=str(directory), hint=STATE_FOLDER_HINT) from error
 
 
 class Journal:
@@ -124,9 +144,9 @@ class Journal:
     def _make(cls, path: Path, data: bytes, reserve: int = 0) -> Self:
         """Make the file ``path`` with ``data``. It gets its name when all is on disk, and may replace an older file."""
         making = path.with_suffix(".new")
-        replaces = path.exists()
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            replaces = path.exists()
             making.unlink(missing_ok=True)
             fd = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:

@@ -16,7 +16,7 @@ from probekit.enabling.ecb import Matching
 from probekit.enabling.sites import RefusedProbe, SiteSet, find_sites, journal_size
 from probekit.enabling.speculation import Speculations
 from probekit.enabling.stop_engine.watch import WatchSite
-from probekit.errors import TargetLost, required
+from probekit.errors import GuestPaused, JournalError, TargetLost, required
 from probekit.guest.health import panic_error
 from probekit.interp.state import ProgramState
 from probekit.ir.ops import Program
@@ -111,6 +111,8 @@ class GuestTracing:
         watched = [(e.probe, e.probe.watched, e.clauses) for e in matching.ecbs if e.probe.watched is not None]
         self._watches = tuple(WatchSite(len(sites) + n, *watch) for n, watch in enumerate(watched))
         self.stats |= {"sites": len(sites) + len(self._watches), "attach_pause_s": self.attachment.attach_pause}
+        if (sites or self._watches) and self.attachment.is_paused():
+            raise GuestPaused("enabling probes in it")
         probes = {s.number: s.probe for s in sites} | {w.number: w.probe for w in self._watches}
         return {number: model.ProbeIdentity(probe.id, probe.name) for number, probe in probes.items()}
 
@@ -215,21 +217,22 @@ class GuestTracing:
         engine, log, attachment = self._engine, self._log, self.attachment
         if engine is None or log is None:
             return None, []
-        attachment.progress("restoring the guest")
+        failed = self._say_restoring()
         clock, begin = attachment.clock, time.monotonic()
         if self._overhead is not None:
             self._overhead.stop()
         clock.longest, longest = 0.0, clock.longest
         try:
-            if not self._still_there():
+            gone = self._why_gone(engine)
+            if gone:
                 log.forget()
                 self._engine = self._log = None
-                return None, ["the traced guest has rebooted or panicked; there is nothing to restore"]
+                return None, [f"{gone}; there is nothing to restore", *failed]
             problems = engine.disable()
         except TargetLost as error:
             self.give_up(error)
             raise
-        log.close()
+        failed += _closed(log)
         self.stats |= {
             "disable_s": time.monotonic() - begin,
             "disable_pause_s": clock.longest,
@@ -248,12 +251,32 @@ class GuestTracing:
             if variable.scope == "global" and variable.kind == "int" and variable.plain:
                 keep(variable.index, engine.globals_.load(variable.index))
         self._engine = self._log = None
-        return drained, [f"not everything could be undone: {text}" for text in problems]
+        return drained, [f"not everything could be undone: {text}" for text in problems] + failed
 
-    def _still_there(self) -> bool:
-        """Return whether the kernel that was changed still runs.
+    def _say_restoring(self) -> list[str]:
+        """Call the progress function. If that fails, return a message: nothing may keep us from restoring the guest."""
+        try:
+            self.attachment.progress("restoring the guest")
+        except Exception as error:  # noqa: BLE001 - it is the caller's, and may raise anything
+            return [f"the progress function failed: {type(error).__name__}: {error}"]
+        return []
 
-        After a reboot the same addresses hold something else. After a panic no vCPU reaches a safe point any more.
+    def _why_gone(self, engine: Engine) -> str:
+        """Return why the kernel that was changed is no longer there, or an empty string.
+
+        After a reboot the same addresses hold something else, and so they do after a snapshot was loaded. After a
+        panic no vCPU reaches a safe point any more.
         """
         with self.attachment.clock.paused():
-            return self.attachment.same_boot() and not self.attachment.panicked()
+            if not self.attachment.same_boot() or self.attachment.panicked():
+                return "the traced guest has rebooted or panicked"
+            return "" if engine.is_in_place() else "a snapshot of the guest from before this trace was loaded"
+
+
+def _closed(log: JournalLog) -> list[str]:
+    """Close the journal of a guest that was restored. Returns a message if that fails."""
+    try:
+        log.close()
+    except (OSError, JournalError) as error:
+        return [f"the undo journal cannot be closed: {error}"]
+    return []

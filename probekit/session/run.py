@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ("Run",)
 
+_PAUSED = "the guest is paused; tracing goes on when it runs again"
 _LONGEST_WAIT = 0.2  # seconds; a signal is noticed after at most this time
 
 
@@ -88,6 +89,7 @@ class Run:
         )
         self._stream = EventStream(program, options, self._host, guest, self.state)
         self._next_switch_ns = 0
+        self._paused = False
 
     def _of_guest(
         self, attachment: Attachment | None, program: Program, options: Options, engine: EngineName, *, measure: bool
@@ -109,7 +111,7 @@ class Run:
             program,
             options,
             engine=engine,
-            cancelled=lambda: self._interrupts.pending != 0,
+            cancelled=lambda: self._interrupts.pending != 0 or self.state.output_lost,
             measure=measure,
         )
 
@@ -125,6 +127,11 @@ class Run:
     def status(self) -> int:
         """The exit status: the argument of ``exit()``, or 0."""
         return self.state.status
+
+    @property
+    def must_restore(self) -> bool:
+        """Whether the guest is to be restored at once: a signal has arrived, and its sites are live."""
+        return self._interrupts.pending != 0 and self._guest is not None and self._guest.live
 
     @property
     def refused(self) -> tuple[RefusedProbe, ...]:
@@ -178,7 +185,7 @@ class Run:
         if not self.state.exit_called:
             if self._stream.options.bufpolicy == "switch":
                 yield from self._switch()
-            if self._guest is not None:
+            if self._guest is not None and not self.state.output_lost:
                 self._guest.enable(self._host.globals_.values, self._host.probes.state, self._host.speculations)
         self.stats |= {"probes": probes, "enable_s": time.monotonic() - begin}
         if self._guest is not None:
@@ -200,6 +207,7 @@ class Run:
                 yield from self._switch()
             if guest is not None:
                 guest.attachment.check_alive()
+                yield from self._note_pause(guest.attachment)
             timeout = self._seconds_to_wait(end)
             self.state.idle()
             if guest is not None and guest.live:
@@ -208,6 +216,13 @@ class Run:
                 time.sleep(timeout)
             else:
                 return  # with no guest and no timer nothing more can happen
+
+    def _note_pause(self, attachment: Attachment) -> Iterator[Event]:
+        """Say once that somebody has paused the guest, and once that it runs again."""
+        paused = attachment.target.paused
+        if paused != self._paused:
+            self._paused = paused
+            yield model.Message(_PAUSED if paused else "the guest runs again")
 
     def _switch(self) -> Iterator[Event]:
         """Read the records of the host's own probes, and set the time of the next reading."""
@@ -277,12 +292,16 @@ class Run:
             self._guest.give_up(error)
         try:
             _, problems = self._disable()
-        except ProbekitError as second:
+        except Exception as second:
             if isinstance(error, GeneratorExit):
                 raise
-            problems = [f"restoring the guest failed too: {second.message}"]
+            problems = [f"restoring the guest failed too: {_reason(second)}"]
         for problem in problems:
             error.add_note(problem)
+
+
+def _reason(error: Exception) -> str:
+    return error.message if isinstance(error, ProbekitError) else f"{type(error).__name__}: {error}"
 
 
 def _age_of_process() -> float:

@@ -22,6 +22,11 @@ def _nothing() -> None:
     """Do nothing."""
 
 
+def _no() -> bool:
+    """Return that no output is lost."""
+    return False
+
+
 class RunState:
     """Holds the state of one run. Only its methods change it; its properties are read-only."""
 
@@ -32,6 +37,7 @@ class RunState:
         self._ring_full = False
         self._idle: Callable[[], None] = _nothing
         self._sink: TextSink | None = None
+        self._lost: Callable[[], bool] = _no
 
     @property
     def exit_called(self) -> bool:
@@ -46,7 +52,7 @@ class RunState:
     @property
     def over(self) -> bool:
         """Whether tracing is to end."""
-        return self._exit_called or self._ring_full
+        return self._exit_called or self._ring_full or self._lost()
 
     @property
     def status(self) -> int:
@@ -67,10 +73,26 @@ class RunState:
             return True
         return self._exit_time is not None and timestamp < self._exit_time
 
-    def set_output(self, *, idle: Callable[[], None] = _nothing, sink: TextSink | None = None) -> None:
-        """Set where the output goes. ``idle``: is called before each wait. ``sink``: receives printed text."""
+    @property
+    def output_lost(self) -> bool:
+        """Whether output could not be written, so that nobody sees the rest of it either."""
+        return self._lost()
+
+    def set_output(
+        self,
+        *,
+        idle: Callable[[], None] = _nothing,
+        sink: TextSink | None = None,
+        lost: Callable[[], bool] = _no,
+    ) -> None:
+        """Set where the output goes.
+
+        ``idle``: is called before each wait. ``sink``: receives printed text. ``lost``: returns whether output could
+        not be written; the run ends then.
+        """
         self._idle = idle
         self._sink = sink
+        self._lost = lost
 
     def idle(self) -> None:
         """Note that the run is about to wait, so that the output is flushed."""

@@ -8,6 +8,7 @@ For the rest of probekit:
 - ``api``  the contract: ``Target``, ``Regs``, ``StopReason``
 - ``connect``  connect to ``unix:PATH``, ``HOST:PORT`` or ``gdb:...``
 - ``discovery``  find the local QEMU process of a target by its command line
+- ``runtime_stubs``  find the stubs that QEMU's monitor has opened
 - ``qmp``  call QEMU's machine protocol: state, events, NMI
 - ``guest_ram``  map guest RAM from the hypervisor's file
 - ``watchpoints``  plan the watchpoints that watch a range of memory
@@ -24,7 +25,9 @@ Transport 1, our own client of the gdb remote protocol, from the bottom up:
 - ``register_layout``  tell which byte of a ``g`` reply is which register
 - ``memory_packets``  cut memory requests into packets
 - ``handshake``  ask a stub what it can do
+- ``machine_state``  tell whether QEMU's machine ran, and whether it may be set running
 - ``stub_session``  hold the state of a connection: running or stopped, its vCPUs
+- ``stub_running``  stop, resume and wait, beside others who do the same
 - ``stub_memory``  read and write memory, virtual and physical
 - ``stub_registers``  read and write registers
 - ``stub_breakpoints``  set breakpoints, by INT3 where the stub cannot
@@ -36,6 +39,7 @@ Transport 2, through a gdb process:
 - ``gdb_memory``  read and write memory
 - ``gdb_threads``  map vCPUs to gdb's threads, read and write registers
 - ``gdb_breakpoints``  set breakpoints
+- ``gdb_pauses``  tell whether somebody else has paused the machine
 - ``gdbmi``  the target: ``GdbTarget``
 
 Beyond the contract both transports have ``use_memory_of`` (whose page tables memory

@@ -7,9 +7,11 @@ may refer to; each of them may also name the socket itself.
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -18,6 +20,7 @@ import psutil
 
 from probekit.errors import ProbekitError
 from probekit.target.connect import TargetSpec
+from probekit.target.runtime_stubs import ask_for_stub, listening, unnamed
 
 __all__ = ("QemuProcess", "find_qemu", "only_guest", "parse_argv")
 
@@ -51,6 +54,10 @@ class QemuProcess:
     """Bytes."""
     memory_shared: bool
     """Whether another process that maps ``memory_path`` sees the guest's memory."""
+    user: str = ""
+    """Who runs it, when that is another user; else empty."""
+    unnamed: tuple[str, ...] = ()
+    """Addresses that it listens on and that its command line does not name. One may be a stub of its monitor's."""
 
 
 def parse_argv(argv: Sequence[str], pid: int | None = None) -> QemuProcess:
@@ -196,7 +203,7 @@ def find_qemu(spec: TargetSpec) -> QemuProcess | None:
     if address is None:
         return None
     for process, found in _running():
-        if found.gdb == address or _listens(process, address):
+        if address == found.gdb or address in listening(process):
             return found
     return None
 
@@ -204,9 +211,10 @@ def find_qemu(spec: TargetSpec) -> QemuProcess | None:
 def only_guest() -> tuple[str, str]:
     """Return the target, as ``-r`` takes it, and the name of the one QEMU of this host that has a gdb stub.
 
+    The stub is one of the command line, or one that the monitor has opened since, if a QMP socket tells of it.
     Raises :class:`ProbekitError` when there is none or more than one; it lists the guests and says what to type.
     """
-    everything = [found for _, found in _running()]
+    everything = [_with_stub(process, found) for process, found in _running()]
     guests = [(_spec(one.gdb), _label(one)) for one in everything if one.gdb is not None]
     if len(guests) == 1:
         return guests[0]
@@ -214,10 +222,50 @@ def only_guest() -> tuple[str, str]:
         choices = "".join(f"\n  -r {spec}    {label}" for spec, label in sorted(guests))
         raise ProbekitError(f"{len(guests)} guests on this host have a gdb stub: choose one with -r{choices}")
     if everything:
-        closed = ", ".join(_label(one) for one in everything)
-        hint = "in its monitor: gdbserver tcp:127.0.0.1:1234; then probekit -r localhost:1234"
-        raise ProbekitError(f"no guest: none with a gdb stub runs on this host, but {closed}", hint=hint)
+        raise _no_stub(everything)
+    if _others_are_hidden():
+        raise ProbekitError(
+            "no guest: you may not see the processes of other users, and no QEMU of yours runs on this host",
+            hint="run as the user who runs QEMU, or as root; or name a gdb stub with -r",
+        )
     raise ProbekitError("no guest: no QEMU runs on this host; name a gdb stub with -r, or use -r none")
+
+
+def _with_stub(process: psutil.Process, found: QemuProcess) -> QemuProcess:
+    """Add what a running QEMU says of a stub that is not on its command line."""
+    if found.gdb is not None:
+        return found
+    try:
+        argv = process.cmdline()
+    except psutil.Error:
+        return found
+    places = unnamed(listening(process), argv)
+    if not places:
+        return found
+    return replace(found, gdb=ask_for_stub(found.qmp), unnamed=tuple(sorted(places)))
+
+
+def _no_stub(everything: Sequence[QemuProcess]) -> ProbekitError:
+    """Return the error for guests of which none is known to have a stub."""
+    closed = ", ".join(_label(one) for one in everything)
+    message = f"no guest: none with a gdb stub runs on this host, but {closed}"
+    maybe = [f"-r {_spec(place)}" for one in everything for place in one.unnamed]
+    if maybe:
+        return ProbekitError(message, hint=f"if its monitor has opened a stub, name it: {' or '.join(maybe)}")
+    users = sorted({one.user for one in everything if one.user})
+    if users:
+        who = " or ".join(users)
+        hint = f"only root and {who} can see whether its monitor has opened one; they, or you with -r, can name it"
+        return ProbekitError(message, hint=hint)
+    return ProbekitError(message, hint="in its monitor: gdbserver tcp:127.0.0.1:1234; then probekit -r localhost:1234")
+
+
+def _others_are_hidden() -> bool:
+    """Return whether this user sees no processes of others, or not what they run (proc(5), ``hidepid``)."""
+    try:
+        return not Path("/proc/1/cmdline").read_bytes()
+    except OSError:
+        return True
 
 
 def _spec(gdb: str) -> str:
@@ -226,16 +274,27 @@ def _spec(gdb: str) -> str:
 
 def _label(one: QemuProcess) -> str:
     name = repr(one.name)[1:-1]  # escaped: the user who started it chose the name
-    return f"{name} (pid {one.pid})" if name else f"pid {one.pid}"
+    who = f"pid {one.pid}, user {one.user}" if one.user else f"pid {one.pid}"
+    return f"{name} ({who})" if name else who
 
 
 def _running() -> Iterator[tuple[psutil.Process, QemuProcess]]:
-    """Yield every QEMU of this host whose command line can be read, with absolute paths."""
+    """Yield every QEMU of this host whose command line can be read.
+
+    Paths are absolute, but for a process of another user whose working directory cannot be seen.
+    """
     for process in psutil.process_iter():
         try:
             argv = process.cmdline()
-            if argv and _PROGRAM.match(Path(argv[0]).name):
-                yield process, _absolute(parse_argv(argv, process.pid), process.cwd())
+            if not argv or not _PROGRAM.match(Path(argv[0]).name):
+                continue
+            found = parse_argv(argv, process.pid)
+            uid = process.uids().real
+            if uid != os.getuid():
+                found = replace(found, user=process.username())
+            with suppress(psutil.AccessDenied):
+                found = _absolute(found, process.cwd())
+            yield process, found
         except psutil.Error:
             continue
 
@@ -272,14 +331,3 @@ def _absolute(found: QemuProcess, folder: str) -> QemuProcess:
         qmp=tuple(whole(path) for path in found.qmp),
         memory_path=None if found.memory_path is None else whole(found.memory_path),
     )
-
-
-def _listens(process: psutil.Process, address: str) -> bool:
-    if not address.startswith("tcp:"):
-        return False
-    port = int(address.removeprefix("tcp:"))
-    try:
-        connections = process.net_connections(kind="tcp")
-    except psutil.Error:
-        return False
-    return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in connections)

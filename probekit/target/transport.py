@@ -6,9 +6,11 @@ The socket is non-blocking; :meth:`Stream.poll` is the only place that waits.
 from __future__ import annotations
 
 import errno
+import pwd
 import select
 import socket
 import time
+from pathlib import Path
 from typing import Final
 
 from probekit.errors import TargetError, TargetLost, TargetTimeout
@@ -121,5 +123,19 @@ def _cannot_connect(name: str, problem: OSError, timeout: float) -> TargetError:
         )
     hint = START_HINT
     if problem.errno in (errno.EACCES, errno.EPERM):
-        hint = "the socket belongs to another user: run as that user, or as root"
+        hint = f"{_owner(name.removeprefix('unix:'))}: run as that user, or as root"
     return TargetError(f"{name}: cannot connect: {problem.strerror or problem}", hint=hint)
+
+
+def _owner(path: str) -> str:
+    """Say who owns the socket; where it cannot be seen, who owns the folder that keeps us from seeing it."""
+    for place in (Path(path), *Path(path).absolute().parents):
+        try:
+            uid = place.stat().st_uid
+        except OSError:
+            continue
+        try:
+            return f"{place} belongs to the user {pwd.getpwuid(uid).pw_name}"
+        except KeyError:
+            return f"{place} belongs to the user {uid}"
+    return "the socket belongs to another user"

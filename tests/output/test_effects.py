@@ -60,6 +60,16 @@ def test_a_command_runs_in_a_shell(tmp_path: Path) -> None:
         effects.run("a\0b")
 
 
+def test_a_command_is_left_to_itself_when_the_guest_is_to_be_restored(tmp_path: Path) -> None:
+    """It ends all the same, and is waited for in the end."""
+    effects = HostEffects(io.StringIO(), hurry=lambda: True)
+    effects.run(f"while ! [ -e {tmp_path}/go ]; do sleep 0.05; done; touch {tmp_path}/ended")
+    assert not (tmp_path / "ended").exists()
+    (tmp_path / "go").touch()
+    effects.close()
+    assert (tmp_path / "ended").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [

@@ -286,3 +286,29 @@ def test_a_registration_that_is_none(tmp_path: Path, item: object) -> None:
         stream.write(encode_record(Kind.REGISTERED, encode_facts({"items": [item]})))
     with pytest.raises(JournalError, match="registration"):
         load(journal.path)
+
+
+def test_a_user_without_a_home_hears_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    with pytest.raises(JournalError, match="no home directory") as caught:
+        default_dir()
+    assert "XDG_STATE_HOME" in caught.value.hint
+
+
+def test_journals_that_cannot_be_looked_for_are_not_taken_for_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert find_journals(tmp_path / "missing") == find_journals(tmp_path / "file") == []
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(JournalError, match="cannot be read: Permission denied") as caught:
+        find_journals(tmp_path)
+    assert "XDG_STATE_HOME" in caught.value.hint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from probekit.errors import BusyError
-from probekit.session.lock import acquire
+from probekit.errors import BusyError, JournalError
+from probekit.session.lock import Hold, acquire, no_lock
 
 KEY = "unix:/run/gdb.sock"
 
@@ -86,3 +87,77 @@ def test_what_a_file_says_is_not_believed(tmp_path: Path, text: bytes) -> None:
     lock.release()
     lock.path.write_bytes(text)
     acquire(KEY, directory=tmp_path).release()
+
+
+def test_what_a_killed_holder_had(tmp_path: Path) -> None:
+    """Whether it had the guest stopped."""
+    for held, left in ((True, Hold.STOPPED), (False, Hold.RUNNING)):
+        lock = acquire("guest", directory=tmp_path)
+        lock.note_hold(not held)
+        lock.note_hold(held)
+        os.close(lock._fd)  # as the kernel does
+        after = acquire("guest", directory=tmp_path)
+        assert after.left is left
+        after.note_hold(True)
+        after.note_hold(None)
+        after.release()
+        after.note_hold(True)  # too late
+        again = acquire("guest", directory=tmp_path)
+        assert again.left is Hold.NONE
+        again.release()
+
+
+def test_who_holds_it_is_known_beside_what_it_does(tmp_path: Path) -> None:
+    with acquire("guest", directory=tmp_path, command="first") as lock:
+        lock.note_hold(True)
+        with pytest.raises(BusyError, match="first") as caught:
+            acquire("guest", directory=tmp_path)
+        assert caught.value.pid == os.getpid()
+
+
+def test_a_lost_connection_leaves_the_note(tmp_path: Path) -> None:
+    lock = acquire("guest", directory=tmp_path)
+    lock.note_hold(True)
+    lock.release()
+    after = acquire("guest", directory=tmp_path)
+    assert after.left is Hold.STOPPED
+    after.note_hold(None)
+    after.release()
+    assert acquire("guest", directory=tmp_path).left is Hold.NONE
+
+
+def test_the_note_of_another_machine_at_the_same_address_is_not_heeded(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    path.touch()
+    lock = acquire(f"unix:{path}", directory=tmp_path)
+    lock.note_hold(True)
+    lock.release()
+    path.rename(tmp_path / "old")
+    path.touch()
+    assert acquire(f"unix:{path}", directory=tmp_path).left is Hold.NONE
+
+
+def test_a_full_disk_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with acquire(KEY, directory=tmp_path) as lock:
+        lock.note_hold(True)
+        monkeypatch.setattr(os, "ftruncate", full)
+        with pytest.raises(BusyError, match="by another process"):
+            acquire(KEY, directory=tmp_path)
+    acquire(KEY, directory=tmp_path).release()
+
+
+def test_a_file_that_cannot_be_made_is_named_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JournalError, match=r"the lock file .*/file/locks/\w+.lock cannot be opened") as caught:
+        acquire(KEY, directory=tmp_path / "file" / "locks")
+    assert "XDG_STATE_HOME" in caught.value.hint
+
+
+def test_no_lock_locks_nothing() -> None:
+    with no_lock() as lock:
+        lock.note_hold(True)
+        lock.release()

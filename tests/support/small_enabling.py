@@ -23,6 +23,7 @@ from probekit.guest.facts import GuestFacts
 from probekit.guest.memory import PauseClock, StubData
 from probekit.interp.state import ProgramState
 from probekit.ir.build import compile_program
+from probekit.ir.ops import Program
 from probekit.patch import journal as journal_module
 from probekit.patch.hooks import TracepointHook
 from probekit.patch.journal import Journal, find_journals
@@ -37,7 +38,7 @@ from tests.support.failures import Failures, JournalDisk, Killed, Mode
 from tests.support.fake_guest import FakeGuest, GuestCrash
 from tests.support.fake_guest_facts import FACTS, FAULTING, MODULE, PAD, TEXT, TRACEPOINT
 
-__all__ = ("ENTRY", "INSN", "STAGED", "SmallEnabling", "check_journal", "quick")
+__all__ = ("ENTRY", "INSN", "STAGED", "SmallEnabling", "check_journal", "quick", "small_sites")
 
 HEADER = JournalHeader("unix:/fake", 1, 2.0, b"build", TEXT, b"boot")
 ENTRY = EntrySite(TEXT + 0x400, PAD, TEXT + 0x400)
@@ -59,7 +60,8 @@ class _NoTables:
         return []
 
 
-def _sites() -> list[EnabledSite]:
+def small_sites() -> list[EnabledSite]:
+    """The sites of the one clause."""
     places = (ENTRY, INSN, STAGED, TracepointHook(TRACEPOINT, MODULE))
     probes = [Probe(n, ProbeName("fbt", "vmlinux", f"f{n}", "entry"), "entry") for n in range(len(places))]
     return [EnabledSite(n, probe, place, (0,), 0) for n, (probe, place) in enumerate(zip(probes, places, strict=True))]
@@ -105,7 +107,7 @@ class SmallEnabling:
         self.opened.append(JournalLog(Journal.create(self.folder, HEADER, 1 << 14)))
         return self.opened[-1]
 
-    def engine(self, log: JournalLog) -> GuestEngine:
+    def engine(self, log: JournalLog, program: Program = PROGRAM) -> GuestEngine:
         guest: Any = self.guest
         tables: Any = _NoTables()
         clock = PauseClock(guest)
@@ -113,8 +115,8 @@ class SmallEnabling:
             target=guest,
             text=guest,
             facts=self.facts,
-            program=PROGRAM,
-            sites=_sites(),
+            program=program,
+            sites=small_sites(),
             options=OPTIONS,
             log=log,
             clock=clock,

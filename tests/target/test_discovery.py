@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -91,6 +94,8 @@ class _Process:
 
     pid: int
     words: str
+    foreign: bool = False
+    ports: tuple[int, ...] = ()
 
     def cmdline(self) -> list[str]:
         if not self.words:
@@ -98,7 +103,20 @@ class _Process:
         return self.words.split()
 
     def cwd(self) -> str:
+        if self.foreign:
+            raise psutil.AccessDenied(self.pid)
         return "/run"
+
+    def uids(self) -> SimpleNamespace:
+        return SimpleNamespace(real=os.getuid() + self.foreign)
+
+    def username(self) -> str:
+        return "somebody"
+
+    def net_connections(self, kind: str) -> list[SimpleNamespace]:
+        if self.foreign:
+            raise psutil.AccessDenied(self.pid)
+        return [SimpleNamespace(status="LISTEN", laddr=SimpleNamespace(port=port)) for port in self.ports]
 
 
 def _processes(monkeypatch: pytest.MonkeyPatch, *commands: str) -> None:
@@ -130,3 +148,41 @@ def test_no_guest_or_several_are_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     _processes(monkeypatch, "kvm -gdb tcp::2", "kvm -gdb tcp::1 -name b")
     with pytest.raises(ProbekitError, match=r"(?s)2 guests.*-r localhost:1 +b \(pid 2\)\n +-r localhost:2 +pid 1"):
         only_guest()
+
+
+def _machine(monkeypatch: pytest.MonkeyPatch, *found: _Process) -> None:
+    monkeypatch.setattr("psutil.process_iter", lambda: iter(found))
+
+
+def test_a_stub_that_the_monitor_opened_is_asked_for_or_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def ask(qmp: tuple[str, ...]) -> str | None:
+        asked.append(qmp)
+        return "tcp:4321" if qmp else None
+
+    monkeypatch.setattr("probekit.target.discovery.ask_for_stub", ask)
+    _machine(monkeypatch, _Process(1, "kvm -qmp unix:q,server=on -vnc :1 -name a", ports=(4321, 5901)))
+    assert only_guest() == ("localhost:4321", "a (pid 1)") and asked == [("/run/q",)]
+    _machine(monkeypatch, _Process(1, "kvm -qmp unix:q,server=on -vnc :1", ports=(5901,)))
+    with pytest.raises(ProbekitError, match="none with a gdb stub"):
+        only_guest()
+    assert len(asked) == 1  # it listens on nothing else, so there is nothing to ask
+    _machine(monkeypatch, _Process(1, "kvm -name a", ports=(4321, 4322)))
+    with pytest.raises(ProbekitError, match=r"none with a gdb stub.*a \(pid 1\)") as caught:
+        only_guest()
+    assert "-r localhost:4321 or -r localhost:4322" in caught.value.hint
+
+
+def test_who_may_not_look_is_told_who_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    _machine(monkeypatch, _Process(1, "kvm -name a", foreign=True))
+    with pytest.raises(ProbekitError, match=r"a \(pid 1, user somebody\)") as caught:
+        only_guest()
+    assert "only root and somebody can see" in caught.value.hint
+    _machine(monkeypatch, _Process(1, "kvm -s", foreign=True))
+    assert only_guest() == ("localhost:1234", "pid 1, user somebody")
+    _machine(monkeypatch)
+    monkeypatch.setattr(Path, "read_bytes", lambda path: b"")  # hidepid: what others run cannot be read
+    with pytest.raises(ProbekitError, match="you may not see the processes of other users") as caught:
+        only_guest()
+    assert "as root" in caught.value.hint
