@@ -39,6 +39,7 @@ Transport 2, through a gdb process:
 - ``gdb_memory``  read and write memory
 - ``gdb_threads``  map vCPUs to gdb's threads, read and write registers
 - ``gdb_breakpoints``  set breakpoints
+- ``gdb_stops``  read why the machine stopped
 - ``gdb_pauses``  tell whether somebody else has paused the machine
 - ``gdbmi``  the target: ``GdbTarget``
 

@@ -24,7 +24,7 @@ from pygdbmi.gdbcontroller import GdbController
 
 from probekit.errors import TargetError, TargetLost, TargetTimeout, UnsupportedError
 
-__all__ = ("GdbProcess", "Record")
+__all__ = ("GdbProcess", "Record", "select_target")
 
 Record = dict[str, Any]
 """One MI record as pygdbmi parses it: ``type``, ``message``, ``payload``, ``token``."""
@@ -214,3 +214,25 @@ class GdbProcess:
         if self._gone or "Remote connection closed" in words or "Remote communication error" in words:
             return TargetLost(f"gdb: {words}", hint="did the virtual machine end?")
         return TargetError(f"gdb: {words or 'refused'} (command {text[:60]!r})")
+
+
+def select_target(gdb: GdbProcess, address: str, timeout: float, *, name: str) -> None:
+    """Connect gdb to ``address``: what ``target remote`` takes, ``unix:PATH``, or ``extended-remote ADDRESS``.
+
+    ``name``: the target as the user gave it. Raises :class:`TargetTimeout` after ``timeout`` seconds.
+    """
+    kind, _, rest = address.partition(" ")
+    if kind not in ("remote", "extended-remote"):
+        kind, rest = "remote", address
+    rest = rest.strip().removeprefix("unix:")
+    # gdb retries a refused connection by itself, and would wait longest for a stub that does not answer.
+    gdb.console(f"set tcp connect-timeout {max(1, int(timeout))}")
+    gdb.console(f"set remotetimeout {max(1, int(timeout))}")
+    try:
+        gdb.command(f"-target-select {kind} {rest}", timeout=timeout + 1)
+    except TargetTimeout as problem:
+        raise TargetTimeout(
+            f"{name}: no gdb stub answers within {timeout:g} s", seconds=timeout, hint=problem.hint
+        ) from None
+    # gdb sends a packet again after this time, and gives up after three.
+    gdb.console("set remotetimeout 3")

@@ -20,7 +20,8 @@ from probekit.target.api import BreakKind, NoteHold, Regs, StopReason, Vcpu, ign
 from probekit.target.gdb_breakpoints import GdbBreakpoints
 from probekit.target.gdb_memory import read_ranges, write_edits
 from probekit.target.gdb_pauses import GdbPauses
-from probekit.target.gdb_process import GdbProcess, Record
+from probekit.target.gdb_process import GdbProcess, Record, select_target
+from probekit.target.gdb_stops import stop_reason
 from probekit.target.gdb_threads import GdbThreads
 
 __all__ = ("GdbTarget",)
@@ -28,7 +29,6 @@ __all__ = ("GdbTarget",)
 _REQUEST_SECONDS: Final = 10.0
 _STEP_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 0.5
-_SIGNALS: Final = {"SIGTRAP": 5, "SIGINT": 2, "SIGQUIT": 3, "SIGABRT": 6, "0": 2}
 
 
 class GdbTarget:
@@ -66,26 +66,10 @@ class GdbTarget:
 
     def _connect(self, address: str, timeout: float, was_running: bool | None) -> None:
         self._gdb.prepare()
-        kind, _, rest = address.partition(" ")
-        if kind not in ("remote", "extended-remote"):
-            kind, rest = "remote", address
-        rest = rest.strip().removeprefix("unix:")
-        # gdb retries a refused connection by itself, and would wait longest for a stub that does not answer.
-        self._gdb.console(f"set tcp connect-timeout {max(1, int(timeout))}")
-        self._gdb.console(f"set remotetimeout {max(1, int(timeout))}")
-        try:
-            stop_seen = self._pauses.stop_seen(
-                lambda: self._gdb.command(f"-target-select {kind} {rest}", timeout=timeout + 1)
-            )
-        except TargetTimeout as problem:
-            raise TargetTimeout(
-                f"{self._name}: no gdb stub answers within {timeout:g} s", seconds=timeout, hint=problem.hint
-            ) from None
-        # gdb sends a packet again after this time, and gives up after three.
-        self._gdb.console("set remotetimeout 3")
+        stop_seen = self._pauses.stop_seen(lambda: select_target(self._gdb, address, timeout, name=self._name))
         stop = self._gdb.next_stop(1.0)
         self._threads.load()
-        self._last_stop = self._reason({} if stop is None else stop)
+        self._last_stop = stop_reason({} if stop is None else stop, self._threads, self._breakpoints)
         self._pauses.note_connected(stop_seen=stop_seen, was_running=was_running)
         self._note_hold(not self._pauses.paused)
 
@@ -216,7 +200,7 @@ class GdbTarget:
         self._note_hold(not self._pauses.paused)
         self._running = False
         self._threads.deselect()
-        self._last_stop = self._reason(stop)
+        self._last_stop = stop_reason(stop, self._threads, self._breakpoints)
         if self._last_stop.kind == "exited":
             self._close()
         return self._last_stop
@@ -258,21 +242,6 @@ class GdbTarget:
         except TargetError:
             self._running = False
             raise
-
-    def _reason(self, stop: Record) -> StopReason:
-        why = str(stop.get("reason", ""))
-        raw = str(stop)[:512]
-        if why.startswith("exited"):
-            return StopReason("exited", 0, 0, raw)
-        vcpu = self._threads.vcpu_of(str(stop.get("thread-id", "")))
-        if self._breakpoints.is_watch(why):
-            return StopReason("watch", 5, vcpu, raw, watch_addr=self._breakpoints.watched_address(stop))
-        signal = 5
-        if why == "signal-received":
-            signal = _SIGNALS.get(str(stop.get("signal-name", "")), 0)
-        elif not why:
-            signal = 2
-        return StopReason("breakpoint" if signal == 5 else "interrupt", signal, vcpu, raw)
 
     # Breakpoints
 
