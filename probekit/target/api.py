@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-__all__ = ("BreakKind", "NoteHold", "Regs", "StopReason", "Target", "Vcpu", "ignore_hold")
+from probekit.errors import MemoryAccessError
+
+__all__ = ("BreakKind", "NoteHold", "Regs", "StopReason", "Target", "Vcpu", "ignore_hold", "unreadable")
 
 Vcpu = int
 """A vCPU as the stub numbers its threads (QEMU: 1, 2, ...)."""
@@ -183,3 +185,13 @@ class Target(Protocol):
     def detach(self) -> None:
         """Clear our breakpoints, let the machine run unless it is paused, and close. Safe to call twice."""
         ...
+
+
+def unreadable(addr: int, size: int) -> MemoryAccessError:
+    """Make the error for ``size`` bytes of guest memory that :meth:`Target.read` cannot read."""
+    return MemoryAccessError(
+        f"guest memory {addr:#x} ({size} bytes) cannot be read",
+        addr=addr,
+        size=size,
+        hint="not mapped in the address space of the vCPU looked through",
+    )

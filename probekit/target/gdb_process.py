@@ -24,7 +24,7 @@ from pygdbmi.gdbcontroller import GdbController
 
 from probekit.errors import TargetError, TargetLost, TargetTimeout, UnsupportedError
 
-__all__ = ("GdbProcess", "Record", "select_target")
+__all__ = ("GdbProcess", "Record", "ask_monitor", "select_target")
 
 Record = dict[str, Any]
 """One MI record as pygdbmi parses it: ``type``, ``message``, ``payload``, ``token``."""
@@ -236,3 +236,19 @@ def select_target(gdb: GdbProcess, address: str, timeout: float, *, name: str) -
         ) from None
     # gdb sends a packet again after this time, and gives up after three.
     gdb.console("set remotetimeout 3")
+
+
+def ask_monitor(gdb: GdbProcess, command: str, *, name: str) -> str:
+    """Return what the stub's monitor prints for ``command``. ``name``: the target as the user gave it.
+
+    Raises :class:`UnsupportedError` for a stub without a monitor, and any other :class:`TargetError`.
+    """
+    try:
+        text = gdb.console(f"monitor {command}")
+    except TargetLost:
+        raise
+    except TargetError as problem:
+        if "not supported" in problem.message:
+            raise UnsupportedError(f"{name}: the stub has no monitor", feature="monitor") from problem
+        raise
+    return text.replace("\r\n", "\n")

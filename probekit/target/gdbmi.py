@@ -15,12 +15,12 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from probekit.errors import GuestPaused, MemoryAccessError, TargetError, TargetLost, TargetTimeout, UnsupportedError
-from probekit.target.api import BreakKind, NoteHold, Regs, StopReason, Vcpu, ignore_hold
+from probekit.errors import GuestPaused, TargetError, TargetLost, TargetTimeout
+from probekit.target.api import BreakKind, NoteHold, Regs, StopReason, Vcpu, ignore_hold, unreadable
 from probekit.target.gdb_breakpoints import GdbBreakpoints
 from probekit.target.gdb_memory import read_ranges, write_edits
 from probekit.target.gdb_pauses import GdbPauses
-from probekit.target.gdb_process import GdbProcess, Record, select_target
+from probekit.target.gdb_process import GdbProcess, Record, ask_monitor, select_target
 from probekit.target.gdb_stops import stop_reason
 from probekit.target.gdb_threads import GdbThreads
 
@@ -103,12 +103,7 @@ class GdbTarget:
         """See :meth:`Target.read`."""
         data = self.read_many([(addr, size)])[0]
         if data is None:
-            raise MemoryAccessError(
-                f"guest memory {addr:#x} ({size} bytes) cannot be read",
-                addr=addr,
-                size=size,
-                hint="not mapped in the address space of the vCPU looked through",
-            )
+            raise unreadable(addr, size)
         return data
 
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
@@ -260,15 +255,7 @@ class GdbTarget:
     def monitor(self, command: str) -> str:
         """See :meth:`Target.monitor`. A command that resumes the machine must not be given."""
         self._need_stopped()
-        try:
-            text = self._gdb.console(f"monitor {command}")
-        except TargetLost:
-            raise
-        except TargetError as problem:
-            if "not supported" in problem.message:
-                raise UnsupportedError(f"{self._name}: the stub has no monitor", feature="monitor") from problem
-            raise
-        return text.replace("\r\n", "\n")
+        return ask_monitor(self._gdb, command, name=self._name)
 
     def detach(self) -> None:
         """See :meth:`Target.detach`. Ends gdb."""

@@ -20,8 +20,8 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Final
 
-from probekit.errors import GuestPaused, MachineRan, MemoryAccessError, TargetError, TargetLost, TargetTimeout
-from probekit.target.api import BreakKind, NoteHold, Regs, StopReason, Vcpu, ignore_hold
+from probekit.errors import GuestPaused, MachineRan, TargetError, TargetLost, TargetTimeout
+from probekit.target.api import BreakKind, NoteHold, Regs, StopReason, Vcpu, ignore_hold, unreadable
 from probekit.target.handshake import StubFeatures
 from probekit.target.queries import run_monitor
 from probekit.target.stub_breakpoints import BreakpointTable
@@ -95,9 +95,7 @@ class RspTarget:
         """See :meth:`Target.read`."""
         data = self.read_many([(addr, size)])[0]
         if data is None:
-            hint = "not mapped in the address space of the vCPU looked through"
-            message = f"guest memory {addr:#x} ({size} bytes) cannot be read"
-            raise MemoryAccessError(message, addr=addr, size=size, hint=hint)
+            raise unreadable(addr, size)
         return data
 
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
