@@ -219,6 +219,7 @@ class GdbTarget:
         if self._pauses.paused:
             self._pauses.look()
             return self._take({})
+        self._note_hold(True)  # before it stops: whoever kills us in between leaves it stopped
         self._gdb.command("-exec-interrupt --all")
         stop = self._gdb.next_stop(timeout)
         if stop is None:

@@ -193,6 +193,7 @@ class RspTarget:
         session.need_open()
         if not session.running:
             return session.last_stop
+        session.note_stop()  # before it stops: whoever kills us in between leaves it stopped
         reason = self._execution.halt(time.monotonic() + timeout)
         if reason is None:
             raise TargetTimeout(

@@ -55,7 +55,8 @@ class StubSession:
         self.closed = False
         self.memory_vcpu: Vcpu | None = None
         """The vCPU whose page tables memory is seen through; None: the one that stopped last."""
-        self._note_hold = note_hold
+        self._tell_hold = note_hold
+        self._hold: bool | None = None
         self._exited = False
         self._thread_ids: dict[Vcpu, bytes] = {}
         self._general: Vcpu | None = None
@@ -151,6 +152,11 @@ class StubSession:
         self.link.command(packet)
         self._note_hold(False)
 
+    def _note_hold(self, held: bool | None) -> None:
+        if held != self._hold:
+            self._hold = held
+            self._tell_hold(held)
+
     def parse_stop(self, packet: bytes) -> StopReason:
         """Read a stop packet. Raises :class:`ProtocolError` for any other."""
         reason, thread = parse_stop(packet)
@@ -214,7 +220,7 @@ class StubSession:
             return ""
 
     def note_stop(self) -> None:
-        """Note that the machine has stopped."""
+        """Note that the machine has stopped, or is about to stop for us."""
         self._note_hold(not self.paused)
         self.running = False
         self._general = None
