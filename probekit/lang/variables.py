@@ -66,7 +66,7 @@ def identifier(expr: ast.Name, scope: Scope) -> Value:
         value, t = scope.types.enumerators[name]
         return Value(typed.Const(value, INT), t)
     if name == "NULL":
-        return Value(typed.Const(0, INT), VOID_POINTER, _FIXED)
+        return Value(typed.Const(0, INT), INT, _FIXED)
     if name in CONSTANTS:
         return Value(typed.Const(CONSTANTS[name], INT), INT, _FIXED)
     if name in FUNCTIONS:
