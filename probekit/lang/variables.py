@@ -19,7 +19,6 @@ from probekit.lang.types import (
     INT,
     INT64,
     VOID,
-    VOID_POINTER,
     IntType,
     StringType,
     Type,
