@@ -9,7 +9,8 @@ from probekit.lang import ast, translators, typed
 from probekit.lang.access import add as moved
 from probekit.lang.access import subscript
 from probekit.lang.arguments import typed_argument
-from probekit.lang.builtins import CONSTANTS, FUNCTIONS, VARIABLES, BuiltinVariable
+from probekit.lang.builtins import FUNCTIONS, VARIABLES, BuiltinVariable
+from probekit.lang.constants import CONSTANTS
 from probekit.lang.diagnostics import did_you_mean, refuse
 from probekit.lang.operators import describe
 from probekit.lang.scope import NamedInline, Scope
