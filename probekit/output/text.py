@@ -208,7 +208,7 @@ def _flow_name(fired: ProbeFired, style: TextStyle) -> str:
 def _item(item: RecordItem, style: TextStyle) -> str:
     match item:
         case model.TraceInt(value=value, bits=bits):
-            return _integer(value, bits, style.quiet)
+            return _number(value if bits in _AS_TYPED else _as_key(value, bits), bits, quiet=style.quiet)
         case model.TraceString(text=text):
             return style.guest(text) if style.quiet else _string(text, _TRACE_STRING, style)
         case model.TraceBytes(data=data):
@@ -231,11 +231,17 @@ def _item(item: RecordItem, style: TextStyle) -> str:
             assert_never(item)
 
 
-def _integer(value: int, bits: int, quiet: bool = False) -> str:
-    # DTrace prints 32 and 64 bits as signed, whatever their type, and narrower ones as unsigned.
+def _as_key(value: int, bits: int) -> int:
+    """Return the number that DTrace shows for a key: 32 and 64 bits are signed, narrower ones are not."""
     value &= (1 << bits) - 1
-    if bits >= 32 and value >> (bits - 1):
-        value -= 1 << bits
+    return value - (1 << bits) if bits >= 32 and value >> (bits - 1) else value
+
+
+_AS_TYPED = (16, 32)
+"""The widths whose values ``trace()`` shows as their type has them. It shows others as keys are shown."""
+
+
+def _number(value: int, bits: int, *, quiet: bool = False) -> str:
     return str(value) if quiet else f" {value:>{_INT_COLUMNS.get(bits, 16)}}"
 
 
@@ -276,7 +282,7 @@ def _row(row: JoinedRow, kinds: Sequence[KeyKind], funcs: Sequence[AggFuncName],
 
 def _key(part: KeyValue, kind: KeyKind, style: TextStyle) -> str:
     if isinstance(part, int):
-        return _integer(part, kind.bits)
+        return _number(_as_key(part, kind.bits), kind.bits)
     if kind.kind == "stack":
         return "\n" + "".join(f"{'':{style.stack_indent}}{style.guest(frame)}\n" for frame in part.splitlines())
     return _string(part, _KEY_STRING, style)
