@@ -41,7 +41,7 @@ from probekit.consumer.text.drops import drop_text
 from probekit.consumer.text.faults import fault_text
 from probekit.consumer.text.printa import scaled
 from probekit.consumer.text.quantize import histogram_lines
-from probekit.consumer.text.strings import escape_controls
+from probekit.consumer.text.strings import escape_controls, padded
 from probekit.output.api import PROGRAM, TextStyle
 from probekit.output.dump import hexdump, looks_like_text, typed_lines
 from probekit.output.effects import Effects, NoEffects
@@ -246,7 +246,7 @@ def _number(value: int, bits: int, *, quiet: bool = False) -> str:
 
 
 def _string(text: str, columns: int, style: TextStyle) -> str:
-    return f"  {style.guest(text):<{columns}}"
+    return f"  {padded(style.guest(text), columns, left=True)}"
 
 
 def _bytes(data: bytes, style: TextStyle) -> str:
