@@ -163,6 +163,8 @@ def size_of(expr: ast.Sizeof, scope: Scope) -> Value:
         raise refuse("D_SIZEOF_BITFIELD", expr.span, "a bit-field has no size in bytes")
     if value.dynamic or value.action:
         raise refuse("D_SIZEOF_TYPE", expr.span, f"{describe(value)} has no size")
+    if isinstance(value.node, typed.StringConst) and isinstance(value.type, StringType):
+        return Value(typed.Const(value.type.size, SIZE_T), SIZE_T)  # a literal is an array of characters, as in C
     return size_of_type(value.type, expr.span, scope)
 
 
