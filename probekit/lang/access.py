@@ -28,6 +28,7 @@ from probekit.lang.types import (
     sizeof,
 )
 from probekit.lang.values import (
+    CharPlace,
     ElemPlace,
     FixedPlace,
     MemPlace,
@@ -109,7 +110,10 @@ def subscript(base: Value, expr: ast.Index, scope: Scope) -> Value:
 
 
 def _character(text: Value, index: TypedExpr) -> Value:
-    return Value(typed.SubroutineCall("charat", (text.node, index), CHAR), CHAR)
+    place = None
+    if isinstance(text.type, StringType) and isinstance(text.place, (VarPlace, ElemPlace, MemPlace)):
+        place = CharPlace(text.place, text.type, index)
+    return Value(typed.SubroutineCall("charat", (text.node, index), CHAR), CHAR, place)
 
 
 def member(expr: ast.MemberExpr, scope: Scope) -> Value:
