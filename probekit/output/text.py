@@ -210,6 +210,8 @@ def _item(item: RecordItem, style: TextStyle) -> str:
         case model.TraceInt(value=value, bits=bits):
             return _number(value if bits in _AS_TYPED else _as_key(value, bits), bits, quiet=style.quiet)
         case model.TraceString(text=text):
+            if style.raw_bytes:
+                return _raw_string(text, style)
             return style.guest(text) if style.quiet else _string(text, _TRACE_STRING, style)
         case model.TraceBytes(data=data):
             return _bytes(data, style)
@@ -249,6 +251,11 @@ def _string(text: str, columns: int, style: TextStyle) -> str:
     return f"  {padded(style.guest(text), columns, left=True)}"
 
 
+def _raw_string(text: str, style: TextStyle) -> str:
+    """Return a string in hexadecimal: all bytes that a variable of type string has."""
+    return hexdump(text.encode("utf-8", "surrogateescape")[: style.string_size].ljust(style.string_size, b"\0"))
+
+
 def _bytes(data: bytes, style: TextStyle) -> str:
     text = None if style.raw_bytes else looks_like_text(data)
     if text is None:
@@ -285,6 +292,8 @@ def _key(part: KeyValue, kind: KeyKind, style: TextStyle) -> str:
         return _number(_as_key(part, kind.bits), kind.bits)
     if kind.kind == "stack":
         return "\n" + "".join(f"{'':{style.stack_indent}}{style.guest(frame)}\n" for frame in part.splitlines())
+    if style.raw_bytes and kind.kind == "string":
+        return _raw_string(part, style)
     return _string(part, _KEY_STRING, style)
 
 
