@@ -195,9 +195,11 @@ class _TokenFilter:
         """Tell whether a word of D's own names a member of a struct, or a struct, as any other word does in C."""
         if self.before in ("STRUCT", "ENUM"):
             return True
+        if "IDENT" not in accepted or "INT" in accepted:
+            return False  # an expression
         words = frozenset(self.parser.accepts())
         if self.struct_braces:
-            return self.before in _BEFORE_DECLARED and "IDENT" in words and "INT" not in words
+            return self.before in _BEFORE_DECLARED and "IDENT" in words
         return words in (_MEMBER, _MEMBER_OF_TRANSLATOR)
 
     def _tagged(self, token: Token) -> Iterator[Token]:
