@@ -34,19 +34,18 @@ def open_output(path: str | None) -> Iterator[TextIO]:
 
     Raises :class:`ProbekitError` when it cannot be opened or written, BrokenPipeError when its reader has closed it.
     """
-    with ExitStack() as stack:
-        out = sys.stdout if path is None else stack.enter_context(_opened(path))
-        try:
+    try:
+        with ExitStack() as stack:
+            out = sys.stdout if path is None else stack.enter_context(_opened(path))
             yield out
-            out.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            if path is None:
-                os.dup2(
-                    os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-                )  # or Python would try to write again at exit
-            raise ProbekitError(f"cannot write {path or 'the output'}: {error.strerror}") from error
+            out.flush()  # closing the file tries once more, so it is inside the try as well
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if path is None:
+            # Or Python would try to write again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise ProbekitError(f"cannot write {path or 'the output'}: {error.strerror}") from error
 
 
 def _opened(path: str) -> TextIO:
