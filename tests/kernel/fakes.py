@@ -278,3 +278,22 @@ def fake_kernel(*, data_symbols: bool = True, banner: bytes = b"Linux version 9.
     handler = BASE + 0x4000
     gate = struct.pack("<HHBBHII", handler & 0xFFFF, 0x10, 0, 0x8E, handler >> 16 & 0xFFFF, handler >> 32, 0)
     return FakeTarget((BASE, bytes(text) + rest + bytes(-len(rest) % (2 << 20))), (idt, gate * 32), idt=idt)
+
+
+def sample_btf() -> BtfWriter:
+    """One type of each kind; ``struct task`` has all forms of members."""
+    w = BtfWriter()
+    integer = w.int("int", 4)
+    char = w.int("char", 1, char=True)
+    comm = w.array(char, 16)
+    inner = w.struct("", 8, [("low", integer, 0), ("flag_a", integer, 32, 1), ("flag_b", integer, 33, 3)])
+    either = w.struct("", 8, [("", inner, 0), ("whole", integer, 0)], union=True)
+    task = 8  # forward reference to itself
+    pointer = w.ptr(task)
+    w.raw("pid_t", 8, 0, integer)
+    assert w.struct("task", 64, [("next", pointer, 0), ("comm", comm, 64), ("", either, 192), ("pid", 7, 256)]) == task
+    w.raw("color", 6, 2, 4, w.string("RED"), 0, w.string("GREEN"), 0xFFFFFFFF)
+    w.raw("wide", 19, 1, 8, w.string("BIG"), 1, 2)
+    w.func("do_it", integer, [("task", pointer), ("", 0)])
+    w.raw("lost", 7, 0, 0)
+    return w

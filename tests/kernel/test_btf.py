@@ -9,29 +9,11 @@ from probekit.errors import SymbolError
 from probekit.kernel.btf import Btf
 from probekit.kernel.c_types import CPointer, CStruct, display, sizeof, strip
 
-from .fakes import BtfWriter
-
-
-def _sample() -> BtfWriter:
-    w = BtfWriter()
-    integer = w.int("int", 4)
-    char = w.int("char", 1, char=True)
-    comm = w.array(char, 16)
-    inner = w.struct("", 8, [("low", integer, 0), ("flag_a", integer, 32, 1), ("flag_b", integer, 33, 3)])
-    either = w.struct("", 8, [("", inner, 0), ("whole", integer, 0)], union=True)
-    task = 8  # forward reference to itself
-    pointer = w.ptr(task)
-    w.raw("pid_t", 8, 0, integer)
-    assert w.struct("task", 64, [("next", pointer, 0), ("comm", comm, 64), ("", either, 192), ("pid", 7, 256)]) == task
-    w.raw("color", 6, 2, 4, w.string("RED"), 0, w.string("GREEN"), 0xFFFFFFFF)
-    w.raw("wide", 19, 1, 8, w.string("BIG"), 1, 2)
-    w.func("do_it", integer, [("task", pointer), ("", 0)])
-    w.raw("lost", 7, 0, 0)
-    return w
+from .fakes import BtfWriter, sample_btf
 
 
 def test_a_modules_types_lie_on_top_of_the_kernels() -> None:
-    base = Btf(_sample().data())
+    base = Btf(sample_btf().data())
     w = BtfWriter(first_id=base.type_count, first_string=base.string_size)
     own = w.ptr(8)
     w.struct("module_thing", 16, [("owner", own, 0)])
@@ -63,7 +45,7 @@ def _touch(btf: Btf) -> None:
 @settings(max_examples=300, deadline=3000)
 @given(st.lists(st.tuples(st.integers(24, 1 << 16), st.integers(0, 255)), min_size=1, max_size=12))
 def test_damaged_types_are_refused(edits: list[tuple[int, int]]) -> None:
-    data = bytearray(_sample().data())
+    data = bytearray(sample_btf().data())
     for at, value in edits:
         data[24 + at % (len(data) - 24)] = value
     btf = None

@@ -12,29 +12,11 @@ from probekit.errors import SymbolError
 from probekit.kernel.btf import Btf
 from probekit.kernel.btf_sections import BtfIndex, BtfKind, BtfSections
 
-from .fakes import BtfWriter
-
-
-def _sample() -> BtfWriter:
-    w = BtfWriter()
-    integer = w.int("int", 4)
-    char = w.int("char", 1, char=True)
-    comm = w.array(char, 16)
-    inner = w.struct("", 8, [("low", integer, 0), ("flag_a", integer, 32, 1), ("flag_b", integer, 33, 3)])
-    either = w.struct("", 8, [("", inner, 0), ("whole", integer, 0)], union=True)
-    task = 8  # forward reference to itself
-    pointer = w.ptr(task)
-    w.raw("pid_t", 8, 0, integer)
-    assert w.struct("task", 64, [("next", pointer, 0), ("comm", comm, 64), ("", either, 192), ("pid", 7, 256)]) == task
-    w.raw("color", 6, 2, 4, w.string("RED"), 0, w.string("GREEN"), 0xFFFFFFFF)
-    w.raw("wide", 19, 1, 8, w.string("BIG"), 1, 2)
-    w.func("do_it", integer, [("task", pointer), ("", 0)])
-    w.raw("lost", 7, 0, 0)
-    return w
+from .fakes import BtfWriter, sample_btf
 
 
 def test_the_index_is_kept_as_bytes() -> None:
-    data = _sample().data()
+    data = sample_btf().data()
     made = Btf(data)
     again = Btf(data, index=BtfIndex.unpack(made.index.pack()))
     assert again.index == made.index and again.type_count == made.type_count
@@ -69,7 +51,7 @@ _HEADER = struct.Struct("<HBBIIIII")
     ],
 )
 def test_a_header_that_does_not_fit_its_data_is_refused(place: int, value: int, message: str) -> None:
-    data = _sample().data()
+    data = sample_btf().data()
     words = list(_HEADER.unpack_from(data))
     words[place] = value
     with pytest.raises(SymbolError, match=message):
@@ -77,7 +59,7 @@ def test_a_header_that_does_not_fit_its_data_is_refused(place: int, value: int, 
 
 
 def test_a_type_that_is_cut_off_or_of_an_unknown_kind_is_refused() -> None:
-    data = _sample().data()
+    data = sample_btf().data()
     words = list(_HEADER.unpack_from(data))
     words[5] -= 4
     with pytest.raises(SymbolError, match="cut off"):
@@ -89,7 +71,7 @@ def test_a_type_that_is_cut_off_or_of_an_unknown_kind_is_refused() -> None:
 
 
 def test_strings_are_found_here_or_in_the_base_and_nowhere_else() -> None:
-    base = BtfSections(_sample().data())
+    base = BtfSections(sample_btf().data())
     writer = BtfWriter(first_id=base.type_count, first_string=base.string_size)
     writer.ptr(8)
     own = writer.string("module_thing")
@@ -102,7 +84,7 @@ def test_strings_are_found_here_or_in_the_base_and_nowhere_else() -> None:
 
 
 def test_a_type_number_that_does_not_exist_is_refused() -> None:
-    sections = BtfSections(_sample().data())
+    sections = BtfSections(sample_btf().data())
     assert sections.kind(1) == BtfKind.INT
     for number in (0, sections.type_count, -1):
         with pytest.raises(SymbolError, match="does not exist"):
@@ -110,7 +92,7 @@ def test_a_type_number_that_does_not_exist_is_refused() -> None:
 
 
 def test_enumerations_are_found_by_a_word_of_theirs() -> None:
-    sections = BtfSections(_sample().data())
+    sections = BtfSections(sample_btf().data())
     offset = sections.string_offset("GREEN")
     (found,) = sections.enums_with_word(offset)
     assert sections.kind(found) == BtfKind.ENUM

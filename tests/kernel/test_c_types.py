@@ -8,29 +8,11 @@ from probekit.errors import SymbolError
 from probekit.kernel.btf import Btf
 from probekit.kernel.c_types import CArray, CEnum, CInt, CPointer, display, sizeof, strip
 
-from .fakes import BtfWriter
-
-
-def _sample() -> BtfWriter:
-    w = BtfWriter()
-    integer = w.int("int", 4)
-    char = w.int("char", 1, char=True)
-    comm = w.array(char, 16)
-    inner = w.struct("", 8, [("low", integer, 0), ("flag_a", integer, 32, 1), ("flag_b", integer, 33, 3)])
-    either = w.struct("", 8, [("", inner, 0), ("whole", integer, 0)], union=True)
-    task = 8  # forward reference to itself
-    pointer = w.ptr(task)
-    w.raw("pid_t", 8, 0, integer)
-    assert w.struct("task", 64, [("next", pointer, 0), ("comm", comm, 64), ("", either, 192), ("pid", 7, 256)]) == task
-    w.raw("color", 6, 2, 4, w.string("RED"), 0, w.string("GREEN"), 0xFFFFFFFF)
-    w.raw("wide", 19, 1, 8, w.string("BIG"), 1, 2)
-    w.func("do_it", integer, [("task", pointer), ("", 0)])
-    w.raw("lost", 7, 0, 0)
-    return w
+from .fakes import BtfWriter, sample_btf
 
 
 def test_a_struct_has_its_members_in_their_places() -> None:
-    task = Btf(_sample().data()).struct("task")
+    task = Btf(sample_btf().data()).struct("task")
     places = {field.name: (field.offset, field.bit_shift, field.bit_size, field.size) for field in task.fields()}
     assert places == {
         "next": (0, 0, None, 8),
@@ -48,7 +30,7 @@ def test_a_struct_has_its_members_in_their_places() -> None:
 
 
 def test_each_kind_of_type_is_made_and_found_by_name() -> None:
-    btf = Btf(_sample().data())
+    btf = Btf(sample_btf().data())
     task = btf.struct("task")
     target = task.field("next").type
     assert isinstance(target, CPointer) and target.target is task
@@ -92,5 +74,5 @@ def test_cycles_and_wild_numbers_are_refused() -> None:
 
 
 def test_an_enum_with_a_negative_value_is_signed() -> None:
-    made = Btf(_sample().data()).find("enum", "color")
+    made = Btf(sample_btf().data()).find("enum", "color")
     assert isinstance(made, CEnum) and made.signed

@@ -63,10 +63,13 @@ def quieted(text: str, memory: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def constant(guest: Guest) -> int:
+def constant(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> int:
     """Where the kernel has text that never changes."""
-    with attach(guest.gdb, AttachOptions()) as attachment:
-        addr = attachment.kernel.symbols.addr("linux_banner")
+    with pytest.MonkeyPatch.context() as patch:
+        # What other runs have left in the user's own state directory is no concern of this one.
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        with attach(guest.gdb, AttachOptions()) as attachment:
+            addr = attachment.kernel.symbols.addr("linux_banner")
     assert addr is not None
     return addr
 

@@ -83,8 +83,9 @@ def test_with_every_vcpu_in_user_space(guest: Guest, probekit: Probekit, spinnin
 
 
 @only(PTI, PTI612)
-def test_every_symbol_is_found_with_every_vcpu_in_user_space(guest: Guest, spinning: None) -> None:
+def test_every_symbol_is_found_with_every_vcpu_in_user_space(guest: Guest, request: pytest.FixtureRequest) -> None:
     theirs = sorted((addr, name, module) for addr, _, name, module in kallsyms_rows(guest))
+    request.getfixturevalue("spinning")  # not earlier: the guest would take its time for its own list
     target = connect(guest.gdb)
     try:
         _stop_in_user_mode(target)
