@@ -10,7 +10,8 @@ breakpoint stands (:mod:`probekit.guest.call_points`). The function may sleep an
 the task may come back on another vCPU, so we recognise its return by its stack
 pointer and not by its vCPU.
 Linux kernels are built without a red zone, so no memory below the stack pointer is in
-use. We leave 256 bytes free all the same.
+use. We leave 256 bytes free all the same, and describe the call below them
+(:mod:`probekit.guest.borrowed`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from types import TracebackType
 from typing import Protocol
 
 from probekit.errors import Cancelled, GuestError, JournalError, SafePointTimeout, TargetError
+from probekit.guest.borrowed import BORROWED_SIZE, CALL_ROOM, encode_borrowed
 from probekit.guest.call_points import LANDING, CallPoints
 from probekit.guest.calls import GENERAL_REGISTERS, CallPurpose, GuestCall, OtherCall, is_pointer
 from probekit.guest.health import check_status
@@ -31,7 +33,6 @@ from probekit.target.api import Regs, StopReason, Target, Vcpu
 __all__ = ("CallLog", "NoCallLog", "SafePoint", "finish_call", "returned_on")
 
 _ARGS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
-_SKIP = 256
 _IF = 0x200
 _DF_TF = 0x500
 _SLICE = 0.1  # seconds between two looks at whether the user wants to stop
@@ -45,6 +46,11 @@ class CallLog(Protocol):
     It always shows whether a call was made: the task has its own registers before the call, and
     :meth:`call_returned` was called after it.
     """
+
+    @property
+    def token(self) -> bytes:
+        """The token of the journal, for the stamp of its memory; empty where memory gets no stamp."""
+        ...
 
     def call_started(self, call: GuestCall) -> None:
         """Note that the task is about to be borrowed."""
@@ -62,6 +68,8 @@ class CallLog(Protocol):
 class NoCallLog:
     """Keeps nothing. It is for tests, and for uses that only read."""
 
+    token = b""
+
     def call_started(self, call: GuestCall) -> None:
         """Keep nothing."""
 
@@ -72,9 +80,13 @@ class NoCallLog:
         """Keep nothing."""
 
 
-def finish_call(target: Target, vcpu: Vcpu, saved: Mapping[str, int]) -> None:
-    """Put a borrowed task's own registers back on the vCPU where it returned."""
+def finish_call(target: Target, vcpu: Vcpu, saved: Mapping[str, int], rsp: int) -> None:
+    """Put a borrowed task's own registers back on the vCPU where it returned, and wipe what its stack says of the call.
+
+    What is left on the stack would be taken for a task that is still inside. ``rsp``: the stack pointer after the call.
+    """
     target.set_regs(vcpu, target.regs(vcpu).replace(**{name: saved[name] for name in GENERAL_REGISTERS}))
+    target.write(rsp - 8, bytes(8 + BORROWED_SIZE))
 
 
 def returned_on(target: Target, landing: int, rsp: int) -> Vcpu | None:
@@ -156,15 +168,16 @@ class SafePoint:
         if len(args) > len(_ARGS):
             raise ValueError("at most six arguments go in registers")
         landing = self._landing()
-        frame = (self._saved["rsp"] - _SKIP) & ~15
+        frame = (self._saved["rsp"] - CALL_ROOM) & ~15
         changes = dict(zip(_ARGS, (a & (1 << 64) - 1 for a in args), strict=False))
         regs = self._target.regs(self._vcpu).replace(
             **changes, rip=function, rsp=frame - 8, rax=0, eflags=(self._saved["eflags"] | _IF) & ~_DF_TF
         )
-        self._log.call_started(GuestCall(self._vcpu, self._saved, landing, frame, purpose))
+        call = GuestCall(self._vcpu, self._saved, landing, frame, purpose)
+        self._log.call_started(call)
         self._borrowed = True
         try:
-            self._target.write(frame - 8, landing.to_bytes(8, "little"))
+            self._target.write(frame - 8, landing.to_bytes(8, "little") + encode_borrowed(call))
             self._target.set_breakpoint(landing)
         except TargetError:
             self._keep_task(frame)
@@ -176,10 +189,19 @@ class SafePoint:
             if not _runs(self._target):
                 self._target.clear_breakpoint(landing)
         self._log.call_returned(frame, result)
-        finish_call(self._target, self._vcpu, self._saved)
+        finish_call(self._target, self._vcpu, self._saved, frame)
         self._borrowed = False
         self._log.call_done(frame)
         return result
+
+    @property
+    def token(self) -> bytes:
+        """The token of the log's journal (:attr:`CallLog.token`)."""
+        return self._log.token
+
+    def write(self, addr: int, data: bytes) -> None:
+        """Write guest memory of ours. The guest is stopped between two calls."""
+        self._target.write(addr, data)
 
     def _send(self, regs: Regs, frame: int) -> None:
         """Give the task the registers of a call. When the stub refuses, find out whether the task has its own still."""

@@ -83,6 +83,8 @@ class Replay:
         """Edits not reverted, by the batch's number."""
         self.allocations: dict[int, Allocation] = {}
         """Guest memory not freed, by its address."""
+        self.stamped: set[int] = set()
+        """Addresses of allocations whose own record was written, which happens after their stamp was."""
         self.registrations: dict[Registration, None] = {}
         """Registrations not taken back, oldest first; the keys are an ordered set."""
         self.calls: dict[int, GuestCall] = {}
@@ -112,10 +114,12 @@ class Replay:
     def allocated(self, memory: Allocation) -> None:
         """Take memory that was allocated for us; the replay of its guest call may have added it already."""
         self.allocations[memory.addr] = memory
+        self.stamped.add(memory.addr)
 
     def freed(self, addr: int) -> None:
         """Take the address of memory that was freed; the replay of its guest call may have removed it already."""
         self.allocations.pop(addr, None)
+        self.stamped.discard(addr)
 
     def registered(self, items: Sequence[Registration]) -> None:
         """Take registrations that are about to be made."""
@@ -147,7 +151,7 @@ class Replay:
             case Allocate(kind, size) if is_pointer(value) and (kind == "percpu" or value >= _KERNEL):
                 self.allocations.setdefault(value, Allocation(kind, value, size))
             case Free(addr):
-                self.allocations.pop(addr, None)
+                self.freed(addr)
             case GetModule(module) if value & 0xFF:  # bool try_module_get()
                 self.registrations.setdefault(Registration(MODULE, (module,)))
             case PutModule(module):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from probekit.enabling.syscall_returns import SystemCalls
 from probekit.enabling.text_facts import gather_text
 from probekit.errors import GuestError, MemoryAccessError, ProbekitError, SymbolError, TargetError
+from probekit.guest.borrowed import borrowed_tasks
 from probekit.guest.facts import GuestFacts
 from probekit.guest.find_facts import find_guest_facts, is_emulated
 from probekit.guest.health import LivenessMonitor, check_events, check_status, has_panicked, panic_error
@@ -341,6 +342,11 @@ def _check_leftovers(attachment: Attachment) -> None:
                 f"an earlier probekit (process {state.header.host_pid}) was killed and left this guest changed",
                 hint=f"run `probekit recover -r {attachment.spec}` first",
             )
+    if borrowed_tasks(attachment.target):
+        raise GuestError(
+            "a probekit whose journal is not on this machine was killed while it had borrowed a task of this guest",
+            hint=f"run `probekit recover -r {attachment.spec}`: it gives the task back",
+        )
     if find_tables(attachment.target, attachment.kernel):
         if attachment.panicked():
             raise panic_error()

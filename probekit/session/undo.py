@@ -1,8 +1,9 @@
 """Undoes everything that one journal lists, in this order:
 
 1. wait until the calls of borrowed tasks return, and give each task its registers back
-2. put old bytes back wherever ours still are, newest batch first
-3. take back registrations and free memory, as at a normal end (:mod:`probekit.enabling.release`)
+2. find out whether the rest is in this guest at all (:mod:`probekit.session.presence`); end here if it is gone
+3. put old bytes back wherever ours still are, newest batch first
+4. take back registrations and free memory, as at a normal end (:mod:`probekit.enabling.release`)
 
 Each step is noted in the journal when it is done, so a recovery that is killed can be repeated.
 """
@@ -17,7 +18,7 @@ from contextlib import suppress
 from probekit.enabling.registrations import Registrations
 from probekit.enabling.release import Holdings, release_holdings
 from probekit.errors import JournalError
-from probekit.guest.calls import GuestCall
+from probekit.guest.calls import Allocate, Free, GetModule, GuestCall, PutModule, RemoveListEntry
 from probekit.guest.facts import GuestFacts
 from probekit.guest.linux import Allocation
 from probekit.guest.memory import PauseClock
@@ -25,10 +26,11 @@ from probekit.guest.safepoint import SafePoint, finish_call, returned_on
 from probekit.guest.stack_search import SLEEPER_LIMIT
 from probekit.patch.crossmodify import INT3
 from probekit.patch.edits import TextMemory, revert_batches
+from probekit.patch.journal_payloads import MODULE, Registration
 from probekit.patch.journal_state import Batch, JournalState
-from probekit.patch.recovery_table import HEADER_SIZE, read_header
 from probekit.records import record
 from probekit.session.journal_log import JournalLog
+from probekit.session.presence import Presence, find_whereabouts
 from probekit.target.api import Target, Vcpu
 
 __all__ = ("Recovered", "undo_journal")
@@ -53,6 +55,8 @@ class Recovered:
     """Borrowed tasks that were given back."""
     rebooted: int = 0
     """Journals of a guest that has rebooted since."""
+    gone: int = 0
+    """Journals of which nothing is in the guest any more: somebody else recovered it, or a snapshot was loaded."""
     problems: tuple[str, ...] = ()
     """A message for everything that could not be undone."""
 
@@ -97,6 +101,9 @@ class _Undo:
         self._limit = limit
         self._clock = PauseClock(target)
         self._problems: list[str] = []
+        """What could not be undone, and another recovery may undo."""
+        self._lost: list[str] = []
+        """What nobody can undo any more."""
 
     def run(self) -> Recovered:
         """Give back tasks, text, registrations and memory, in that order."""
@@ -104,14 +111,30 @@ class _Undo:
             with suppress(JournalError):  # the note is for people only
                 self._log.note(f"recovery by process {os.getpid()}")
             tasks = self._give_back_tasks()
+            with self._clock.paused():
+                found = find_whereabouts(self._text, self._log)
+            if found.presence is Presence.GONE and not self._problems:
+                self._log.forget()
+                return Recovered(already=found.original, tasks=tasks, gone=1)
+            if found.presence is Presence.GONE:  # a task is inside a call of ours, so nothing is certain
+                self._log.close(keep=True)
+                return Recovered(already=found.original, tasks=tasks, problems=tuple(self._problems))
+            for item in found.missing if found.presence is Presence.HERE else ():
+                self._log.freed(item)
             staged = any(batch.edits[0].old == INT3 for batch in self._log.batches if batch.edits)
             restored, already = self._revert(self._log.batches)
-            freed = self._unregister_and_free(bypassed=staged)
+            if found.presence is Presence.CONTRADICTORY:
+                size = sum(item.size for item in found.missing)
+                self._problems.append(f"{size} bytes of guest memory may be left: they no longer have our stamp")
+                freed = 0
+            else:
+                freed = self._unregister_and_free(bypassed=staged)
         except BaseException:
             self._log.close(keep=True)
             raise
         self._log.close(keep=bool(self._problems))
-        return Recovered(restored=restored, already=already, freed=freed, tasks=tasks, problems=tuple(self._problems))
+        problems = (*self._problems, *self._lost)
+        return Recovered(restored=restored, already=already, freed=freed, tasks=tasks, problems=problems)
 
     # -- tasks -------------------------------------------------------------------------------------------------------
 
@@ -123,8 +146,10 @@ class _Undo:
         if self._target.running:
             self._target.stop()
         for call in self._log.calls:
-            if self._untouched(call):
+            if self._has_own_registers(call):
                 self._log.call_done(call.rsp)
+            elif not self._inside(call):
+                self._given_back_by_another(call)
         self._finish_returned()
         if self._log.calls:
             self._await_returns()
@@ -133,16 +158,47 @@ class _Undo:
         ]
         return borrowed - len(self._log.calls)
 
-    def _untouched(self, call: GuestCall) -> bool:
-        """Return whether the task has its own registers: its call had not begun, or the registers are back already."""
-        for vcpu in self._target.vcpus():
-            regs = self._target.regs(vcpu)
-            if all(regs[name] == value for name, value in call.regs.items()):
-                return True
-        # The guest may have run since. A task inside its call has the landing as return address on its stack.
+    def _has_own_registers(self, call: GuestCall) -> bool:
+        """Return whether the task stands where it was borrowed: its call had not begun, or the registers are back."""
+        found = (self._target.regs(vcpu) for vcpu in self._target.vcpus())
+        return any(all(regs[name] == value for name, value in call.regs.items()) for regs in found)
+
+    def _inside(self, call: GuestCall) -> bool:
+        """Return whether the task is inside its call: it has the landing as return address on its stack, or is there.
+
+        The guest may have run since the call began, and then the address may only be left from a call that never began.
+        """
+        if self._returned_on(call) is not None:
+            return True
         slot = self._text.read_many([(call.rsp - 8, 8)])[0]
-        inside = slot == call.return_addr.to_bytes(8, "little")
-        return not inside and self._returned_on(call) is None
+        if slot != call.return_addr.to_bytes(8, "little"):
+            return False
+        lowest = self._facts().stack_search.lowest_used(self._target, call.rsp - 8)
+        return lowest is not None and lowest < call.rsp
+
+    def _given_back_by_another(self, call: GuestCall) -> None:
+        """Note that the task went on: it has its registers from another recovery (:mod:`probekit.guest.borrowed`).
+
+        Whether the call was made is not known. What must not be done twice counts as done, unless the recovery table
+        stands: then the guest is as it was before all such calls. Memory with a stamp does not count as freed, because
+        the stamp tells.
+        """
+        slots = {item.addr for item in self._log.allocations if item.stamp is None}
+        if self._log.token and self._log.table_addr is None:
+            match call.purpose:
+                case Free(addr) if addr in slots:
+                    self._log.call_returned(call.rsp, 0)
+                case PutModule() | RemoveListEntry():
+                    self._log.call_returned(call.rsp, 0)
+                case Allocate("percpu"):  # the other recovery has freed it, if it was that which gave the task back
+                    for item in self._log.allocations:
+                        if item.addr in slots - self._log.stamped:
+                            self._log.freed(item)
+                            self._lost.append(f"{item.size} bytes of per-CPU memory at {item.addr:#x} may be left")
+                case GetModule(module):
+                    self._log.unregistered([Registration(MODULE, (module,))])
+                    self._lost.append(f"a reference to the module at {module:#x} may be left")
+        self._log.call_done(call.rsp)
 
     def _await_returns(self) -> None:
         """Let the guest run until all calls have returned, for 60 s at most."""
@@ -165,7 +221,7 @@ class _Undo:
             vcpu = self._returned_on(call)
             if vcpu is not None:
                 self._log.call_returned(call.rsp, self._target.regs(vcpu)["rax"])
-                finish_call(self._target, vcpu, call.regs)
+                finish_call(self._target, vcpu, call.regs, call.rsp)
                 self._log.call_done(call.rsp)
 
     def _returned_on(self, call: GuestCall) -> Vcpu | None:
@@ -197,10 +253,6 @@ class _Undo:
         memory = list(self._log.allocations)
         if not (memory or self._log.registrations):
             return 0
-        if self._recovered_elsewhere():
-            if not self._problems:
-                self._log.forget()
-            return 0
         before = tuple(memory)  # the wait for readers allocates one more page
         with self._clock.paused():
             facts = self._facts()
@@ -220,15 +272,6 @@ class _Undo:
         )
         self._problems += release_holdings(holdings)
         return sum(item.size for item in before if item not in self._log.allocations)
-
-    def _recovered_elsewhere(self) -> bool:
-        """Return whether the guest was already recovered from its table: then its memory there is no longer ours."""
-        addr = self._log.table_addr
-        if addr is None:
-            return False
-        with self._clock.paused():
-            page = self._text.read_many([(addr, HEADER_SIZE)])[0]
-        return page is None or read_header(page) is None
 
     def _silence(self) -> None:
         """Make the clauses do nothing, for a CPU that may still reach them."""
