@@ -32,7 +32,7 @@ from probekit.guest.calls import (
 )
 from probekit.target.api import Target
 
-__all__ = ("BORROWED_SIZE", "CALL_ROOM", "borrowed_tasks", "decode_borrowed", "encode_borrowed")
+__all__ = ("BORROWED_SIZE", "CALL_ROOM", "GIVEN_BACK", "borrowed_tasks", "decode_borrowed", "encode_borrowed")
 
 _MAGIC = bytes.fromhex("9e 70 72 6f 62 65 6b 69 74 20 63 61 6c 6c 20 01")
 _HEAD = struct.Struct("<16sBBHIQ")
@@ -45,6 +45,8 @@ _MAX_VCPU = 1 << 16
 
 BORROWED_SIZE = _HEAD.size + _REGISTERS.size
 """Bytes of the description."""
+GIVEN_BACK = bytes.fromhex("9e 70 72 6f 62 65 6b 69 74 20 64 6f 6e 65 20 01")
+"""What a recovery leaves in the place of the description, for whoever has the call in a journal."""
 CALL_ROOM = 512
 """Bytes between the stack pointer after a call and that of the borrowed task: these bytes, and 256 that stay free."""
 

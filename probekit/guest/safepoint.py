@@ -80,13 +80,14 @@ class NoCallLog:
         """Keep nothing."""
 
 
-def finish_call(target: Target, vcpu: Vcpu, saved: Mapping[str, int], rsp: int) -> None:
+def finish_call(target: Target, vcpu: Vcpu, saved: Mapping[str, int], rsp: int, left: bytes = b"") -> None:
     """Put a borrowed task's own registers back on the vCPU where it returned, and wipe what its stack says of the call.
 
     What is left on the stack would be taken for a task that is still inside. ``rsp``: the stack pointer after the call.
+    ``left``: what to leave there.
     """
     target.set_regs(vcpu, target.regs(vcpu).replace(**{name: saved[name] for name in GENERAL_REGISTERS}))
-    target.write(rsp - 8, bytes(8 + BORROWED_SIZE))
+    target.write(rsp - 8, bytes(8) + left.ljust(BORROWED_SIZE, b"\0"))
 
 
 def returned_on(target: Target, landing: int, rsp: int) -> Vcpu | None:

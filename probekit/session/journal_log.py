@@ -94,6 +94,11 @@ class JournalLog:
         return frozenset(self._contents.stamped) if self.token else frozenset()
 
     @property
+    def after_table(self) -> frozenset[int]:
+        """Addresses of the allocations that no recovery table lists, as they were made after it was written."""
+        return frozenset(self._contents.after_table)
+
+    @property
     def table_addr(self) -> int | None:
         """Address of the recovery table's header, while it stands."""
         return self._contents.table

@@ -14,9 +14,10 @@ has our stamps                  somebody else's bytes              leaves those;
 not mapped, or another stamp    original, or somebody else's       changes nothing, ends the journal
 not mapped, or another stamp    our jumps                          restores them and says what memory may be left;
                                                                    the next recovery ends the journal
-has our stamps, the table is    any                                changes nothing, ends the journal: the recovery
-wiped, not by this journal                                         that wiped it has a journal of the rest
-some has our stamps             any                                as in the first three rows, with only that memory
+has our stamps, the table is    any                                frees memory that no table lists, ends the journal:
+wiped, not by this journal                                         the recovery that wiped it has a journal of the rest
+some has our stamps             any                                as in the first three rows, with only that memory;
+                                                                   if no table lists that memory, as in the row above
 none listed, text listed        any                                as in the first three rows: no memory can be proved
 ==============================  =================================  ==================================================
 
@@ -74,9 +75,12 @@ class Whereabouts(NamedTuple):
 def find_whereabouts(text: TextMemory, log: JournalLog) -> Whereabouts:
     """Compare what ``log`` lists with the guest, which is stopped. Changes nothing."""
     stamped = [item for item in log.allocations if item.stamp is not None]
-    missing = _missing_by_table(text, log) or (_missing(text, log, stamped) if log.token else ())
-    if not missing or len(missing) < len(stamped):
+    missing = _missing(text, log, stamped) if log.token else ()
+    wiped = _missing_by_table(text, log)
+    main = [item for item in stamped if item.addr not in log.after_table]
+    if not wiped and (not main or any(item not in missing for item in main)):
         return Whereabouts(Presence.HERE, missing, 0)
+    late = [item.addr for item in stamped if item.addr in log.after_table and item not in missing and log.token]
     original = leading = 0
     for batch in log.batches:
         edits = EditSet(batch.edits)
@@ -84,7 +88,7 @@ def find_whereabouts(text: TextMemory, log: JournalLog) -> Whereabouts:
             original += found == edit.old
             leading += found == edit.new and len(edit.new) > 1  # one byte is an INT3, which may be a kprobe's
     presence = Presence.CONTRADICTORY if leading else Presence.GONE
-    return Whereabouts(presence, log.allocations, original)
+    return Whereabouts(presence, tuple(item for item in log.allocations if item.addr not in late), original)
 
 
 def _missing(text: TextMemory, log: JournalLog, stamped: list[Allocation]) -> tuple[Allocation, ...]:

@@ -62,8 +62,8 @@ def adopt_calls(
 
     ``cookie``: of this boot. The guest is stopped before and after.
     """
-    calls = {call.rsp for state in known for call in state.calls if state.header.cookie == cookie}
-    waiting = [call for call in borrowed_tasks(target) if call.rsp not in calls]
+    calls = [(call.rsp, call.regs) for state in known for call in state.calls if state.header.cookie == cookie]
+    waiting = [call for call in borrowed_tasks(target) if (call.rsp, call.regs) not in calls]
     if not waiting and not calls:  # a call may not have returned yet
         target.resume()
         time.sleep(_CALL_S)

@@ -18,6 +18,7 @@ from contextlib import suppress
 from probekit.enabling.registrations import Registrations
 from probekit.enabling.release import Holdings, release_holdings
 from probekit.errors import JournalError
+from probekit.guest.borrowed import BORROWED_SIZE, GIVEN_BACK, decode_borrowed
 from probekit.guest.calls import Allocate, Free, GetModule, GuestCall, PutModule, RemoveListEntry
 from probekit.guest.facts import GuestFacts
 from probekit.guest.linux import Allocation
@@ -26,16 +27,17 @@ from probekit.guest.safepoint import SafePoint, finish_call, returned_on
 from probekit.guest.stack_search import SLEEPER_LIMIT
 from probekit.patch.crossmodify import INT3
 from probekit.patch.edits import TextMemory, revert_batches
-from probekit.patch.journal_payloads import MODULE, Registration
+from probekit.patch.journal_payloads import BPF_KSYM, MODULE, Registration
 from probekit.patch.journal_state import Batch, JournalState
 from probekit.records import record
 from probekit.session.journal_log import JournalLog
-from probekit.session.presence import Presence, find_whereabouts
+from probekit.session.presence import Presence, Whereabouts, find_whereabouts
 from probekit.target.api import Target, Vcpu
 
 __all__ = ("Recovered", "undo_journal")
 
 _RETURN_LIMIT = 60.0  # seconds to wait for borrowed tasks
+_POISON = 0xDEAD  # the highest 16 bits
 _SILENT = (1).to_bytes(8, "little")
 
 
@@ -113,12 +115,8 @@ class _Undo:
             tasks = self._give_back_tasks()
             with self._clock.paused():
                 found = find_whereabouts(self._text, self._log)
-            if found.presence is Presence.GONE and not self._problems:
-                self._log.forget()
-                return Recovered(already=found.original, tasks=tasks, gone=1)
-            if found.presence is Presence.GONE:  # a task is inside a call of ours, so nothing is certain
-                self._log.close(keep=True)
-                return Recovered(already=found.original, tasks=tasks, problems=tuple(self._problems))
+            if found.presence is Presence.GONE:
+                return self._end_gone(found, tasks)
             for item in found.missing if found.presence is Presence.HERE else ():
                 self._log.freed(item)
             staged = any(batch.edits[0].old == INT3 for batch in self._log.batches if batch.edits)
@@ -136,6 +134,19 @@ class _Undo:
         problems = (*self._problems, *self._lost)
         return Recovered(restored=restored, already=already, freed=freed, tasks=tasks, problems=problems)
 
+    def _end_gone(self, found: Whereabouts, tasks: int) -> Recovered:
+        """End a journal of which at most some pages are left that no recovery table lists."""
+        freed = 0
+        if not self._log.calls:  # otherwise a task is inside a call of ours, and nothing is certain
+            self._log.reverted()
+            self._log.unregistered(self._log.registrations)
+            for item in found.missing:
+                self._log.freed(item)
+            freed = self._unregister_and_free(bypassed=False)
+        self._log.close(keep=bool(self._problems))
+        gone = int(not self._problems)
+        return Recovered(already=found.original, freed=freed, tasks=tasks, gone=gone, problems=tuple(self._problems))
+
     # -- tasks -------------------------------------------------------------------------------------------------------
 
     def _give_back_tasks(self) -> int:
@@ -146,7 +157,7 @@ class _Undo:
         if self._target.running:
             self._target.stop()
         for call in self._log.calls:
-            if self._has_own_registers(call):
+            if self._has_own_registers(call) and not self._is_given_back(call):
                 self._log.call_done(call.rsp)
             elif not self._inside(call):
                 self._given_back_by_another(call)
@@ -163,6 +174,10 @@ class _Undo:
         found = (self._target.regs(vcpu) for vcpu in self._target.vcpus())
         return any(all(regs[name] == value for name, value in call.regs.items()) for regs in found)
 
+    def _is_given_back(self, call: GuestCall) -> bool:
+        """Return whether another recovery says on the task's stack that it has given it back after the call."""
+        return self._text.read_many([(call.rsp, len(GIVEN_BACK))])[0] == GIVEN_BACK
+
     def _inside(self, call: GuestCall) -> bool:
         """Return whether the task is inside its call: it has the landing as return address on its stack, or is there.
 
@@ -170,6 +185,8 @@ class _Undo:
         """
         if self._returned_on(call) is not None:
             return True
+        if not self._is_described(call):
+            return False
         slot = self._text.read_many([(call.rsp - 8, 8)])[0]
         if slot != call.return_addr.to_bytes(8, "little"):
             return False
@@ -183,22 +200,42 @@ class _Undo:
         stands: then the guest is as it was before all such calls. Memory with a stamp does not count as freed, because
         the stamp tells.
         """
-        slots = {item.addr for item in self._log.allocations if item.stamp is None}
         if self._log.token and self._log.table_addr is None:
-            match call.purpose:
-                case Free(addr) if addr in slots:
-                    self._log.call_returned(call.rsp, 0)
-                case PutModule() | RemoveListEntry():
-                    self._log.call_returned(call.rsp, 0)
-                case Allocate("percpu"):  # the other recovery has freed it, if it was that which gave the task back
-                    for item in self._log.allocations:
-                        if item.addr in slots - self._log.stamped:
-                            self._log.freed(item)
-                            self._lost.append(f"{item.size} bytes of per-CPU memory at {item.addr:#x} may be left")
-                case GetModule(module):
-                    self._log.unregistered([Registration(MODULE, (module,))])
-                    self._lost.append(f"a reference to the module at {module:#x} may be left")
+            self._settle(call)
         self._log.call_done(call.rsp)
+
+    def _settle(self, call: GuestCall) -> None:
+        """Note for a call of which nobody knows whether it was made what is safe, and name what may be left."""
+        slots = {item.addr: item for item in self._log.allocations if item.stamp is None}
+        match call.purpose:
+            case Allocate("percpu"):
+                memory = [item for item in slots.values() if item.addr not in self._log.stamped]
+            case Free(addr) if addr in slots:
+                memory = [slots[addr]]
+            case _:
+                memory = []
+        for item in memory:
+            self._log.freed(item)
+            self._lost.append(f"{item.size} bytes of per-CPU memory at {item.addr:#x} may be left")
+        match call.purpose:
+            case GetModule(module) | PutModule(module):
+                self._log.unregistered([Registration(MODULE, (module,))])
+                self._lost.append(f"a reference to the module at {module:#x} may be left")
+            case RemoveListEntry("bpf_ksym", addr) if self._unlinked(addr):
+                self._log.unregistered([Registration(BPF_KSYM, (addr,))])
+            case _:
+                pass  # to unregister a die notifier twice is harmless
+
+    def _unlinked(self, symbol: int) -> bool:
+        """Return whether the BPF symbol is on no list any more: the kernel's list_del() leaves an address that is none.
+
+        (``LIST_POISON2``, include/linux/poison.h)
+        """
+        traps = self._facts().traps
+        if traps is None or traps.ksym is None:
+            return False
+        found = self._text.read_many([(symbol + traps.ksym.links + 8, 8)])[0]
+        return found is not None and int.from_bytes(found, "little") >> 48 == _POISON
 
     def _await_returns(self) -> None:
         """Let the guest run until all calls have returned, for 60 s at most."""
@@ -221,11 +258,24 @@ class _Undo:
             vcpu = self._returned_on(call)
             if vcpu is not None:
                 self._log.call_returned(call.rsp, self._target.regs(vcpu)["rax"])
-                finish_call(self._target, vcpu, call.regs, call.rsp)
+                finish_call(self._target, vcpu, call.regs, call.rsp, GIVEN_BACK)
                 self._log.call_done(call.rsp)
 
     def _returned_on(self, call: GuestCall) -> Vcpu | None:
-        return returned_on(self._target, call.return_addr, call.rsp)
+        """Return the vCPU where the task is back from this call; None while it is not."""
+        vcpu = returned_on(self._target, call.return_addr, call.rsp)
+        return vcpu if vcpu is not None and self._is_described(call) else None
+
+    def _is_described(self, call: GuestCall) -> bool:
+        """Return whether the stack describes this very call, and not a later one of another recovery.
+
+        Journals of earlier versions have calls that the stack does not describe.
+        """
+        if not self._log.token:
+            return True
+        data = self._text.read_many([(call.rsp, BORROWED_SIZE)])[0]
+        found = decode_borrowed(data, landing=call.return_addr, rsp=call.rsp) if data is not None else None
+        return found is not None and found.regs == call.regs
 
     # -- text --------------------------------------------------------------------------------------------------------
 
