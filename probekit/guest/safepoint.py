@@ -43,8 +43,8 @@ _ALIVE = (2, 5)  # SIGINT, SIGTRAP; a machine that has shut down or panicked sto
 class CallLog(Protocol):
     """Is informed of every borrowed task before its registers change, so that a later run can give it back.
 
-    It always shows whether a call was made: the task has its own registers before the call, and
-    :meth:`call_returned` was called after it.
+    A later run can tell whether the guest function has been called. While the borrowed task still has its own
+    registers it has not; after the function has returned, the log has the note of :meth:`call_returned`.
     """
 
     @property

@@ -33,8 +33,8 @@ from probekit.kernel.syscalls import syscall_numbers
 from probekit.patch.jump_windows import side_entries
 from probekit.patch.sites import TextFacts
 from probekit.providers.api import Function
-from probekit.providers.fbt import FunctionTable
 from probekit.providers.from_kernel import GuestMarkers, GuestTracepoints, LiveMemory, find_variable, guest_functions
+from probekit.providers.function_table import FunctionTable
 from probekit.providers.registry import Registry, make_registry
 from probekit.session.identity import boot_cookie, target_key
 from probekit.session.journal_log import journals_of
@@ -227,7 +227,7 @@ class Attachment:
     def system_calls(self) -> SystemCalls:
         """Return the system calls by their functions, from the kernel's own table."""
         table = self.functions
-        starts = [function.addr for function in table]
+        starts = table.addrs
 
         def function_at(addr: int) -> Function | None:
             at = bisect_left(starts, addr)

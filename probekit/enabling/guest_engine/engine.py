@@ -1,6 +1,7 @@
 """Run the program's clauses as code inside the guest: the order of all steps of the guest engine.
 
-    enable   allocate at a safe point -> assemble -> write data and code -> check that it is mapped -> verify, patch
+    enable   allocate at a safe point -> build and verify the code -> write data and code -> journal -> check that it
+             is mapped everywhere -> register with the kernel -> compare the old bytes, patch
     poll     read each CPU's ring and counters, without a stop where the guest's RAM is a shared file
     disable  restore all sites -> safe point: wait for readers, copy the last records, free
 
