@@ -36,6 +36,7 @@ from probekit.providers.api import Function
 from probekit.providers.from_kernel import GuestMarkers, GuestTracepoints, LiveMemory, find_variable, guest_functions
 from probekit.providers.function_table import FunctionTable
 from probekit.providers.registry import Registry, make_registry
+from probekit.session.exclusive import ExclusiveUse
 from probekit.session.identity import boot_cookie, target_key
 from probekit.session.journal_log import journals_of
 from probekit.session.lock import Lock, acquire
@@ -109,6 +110,8 @@ class Attachment:
         self._qmp = _open_qmp(options)
         self.stacks = GuestStacks(kernel, self.safe_loads)
         self._liveness = LivenessMonitor(self._ticks, self.same_boot, self.panicked)
+        self.use = ExclusiveUse()
+        """Allows one trace, and one thread, at a time."""
         self.attach_pause = 0.0
         """How many seconds the guest was stopped for while we attached."""
 
@@ -121,7 +124,10 @@ class Attachment:
         self.detach()
 
     def detach(self) -> None:
-        """Let the guest run and close the connection. Safe to call twice."""
+        """Restore the guest if a trace is live, let it run and close the connection. Safe to call twice."""
+        self.use.detach(self._let_go)
+
+    def _let_go(self) -> None:
         try:
             with self.interrupts:
                 self.target.detach()

@@ -52,7 +52,16 @@ SECTIONS: dict[str, tuple[tuple[str, str], ...]] = {
             ("probekit.errors", name)
             for name in (
                 *("ProbekitError", "TargetError", "TargetLost", "TargetTimeout", "ProtocolError", "MemoryAccessError"),
-                *("UnsupportedError", "SymbolError", "GuestError", "SafePointTimeout", "ConflictError", "BusyError"),
+                *(
+                    "UnsupportedError",
+                    "SymbolError",
+                    "GuestError",
+                    "SafePointTimeout",
+                    "ConflictError",
+                    "BusyError",
+                    "InUseError",
+                    "DetachedError",
+                ),
                 *("JournalError", "Cancelled", "InternalError"),
             )
         ),
