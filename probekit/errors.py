@@ -17,9 +17,11 @@ __all__ = (
     "ConflictError",
     "DetachedError",
     "GuestError",
+    "GuestPaused",
     "InUseError",
     "InternalError",
     "JournalError",
+    "MachineRan",
     "MemoryAccessError",
     "ProbekitError",
     "ProtocolError",
@@ -80,6 +82,10 @@ class TargetTimeout(TargetError):
         self.seconds = seconds
 
 
+class MachineRan(TargetError):
+    """Somebody else let the machine run while we had it stopped: what was read of it before holds no longer."""
+
+
 class ProtocolError(TargetError):
     """The stub answered something that is not the gdb remote protocol. ``reply``: the raw bytes (bounded)."""
 
@@ -111,6 +117,17 @@ class SymbolError(ProbekitError):
 
 class GuestError(ProbekitError):
     """The guest is not in the state that an operation needs, or answered wrongly."""
+
+
+class GuestPaused(GuestError):
+    """Somebody has paused the guest, and an operation needs it to run. Only whoever paused it lets it run."""
+
+    def __init__(self, doing: str) -> None:
+        """``doing``: what needs the guest to run, for the message."""
+        super().__init__(
+            f"the guest is paused, and {doing} needs it to run",
+            hint="resume it first: `cont` in QEMU's monitor, `virsh resume`, or the debugger that stopped it",
+        )
 
 
 class Cancelled(ProbekitError):

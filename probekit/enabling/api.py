@@ -225,6 +225,13 @@ class Engine(Protocol):
         """Make clauses do nothing from now on (``exit()``); sites stay as they are."""
         ...
 
+    def is_in_place(self) -> bool:
+        """Return whether the guest's memory still holds what enabling put there. The guest is stopped.
+
+        It does not after a snapshot from before was loaded.
+        """
+        ...
+
     def disable(self) -> list[str]:
         """Restore every site and free our memory; safe to call twice.
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from probekit.enabling.api import EngineLog
 from probekit.enabling.registrations import KEPT_BY_READERS, Registrations
-from probekit.errors import GuestError, JournalError, required
+from probekit.errors import GuestError, GuestPaused, JournalError, required
 from probekit.guest.facts import GuestFacts
 from probekit.guest.health import resume_unless_dead
 from probekit.guest.linux import Allocation
@@ -94,6 +94,8 @@ def _stop_and_free(holdings: Holdings) -> None:
     """Carry out all steps. Raises :class:`GuestError` or :class:`JournalError` when one fails."""
     if holdings.log.borrowed:
         raise GuestError("a borrowed guest task has not come back from a call")
+    if holdings.target.paused:
+        raise GuestPaused("giving its memory back")
     if holdings.keep:
         with holdings.safe_point() as point:
             holdings.registrations.stop_calls(point)

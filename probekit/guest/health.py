@@ -78,6 +78,10 @@ def check_events(events: Iterable[Mapping[str, Any]]) -> None:
             raise GuestError(meaning, hint="nothing is left to restore in it; attach again when it is up")
 
 
+def _unknown() -> None:
+    """Return None: nobody can read the tick counter."""
+
+
 class LivenessMonitor:
     """Tells every two seconds whether the guest must be stopped for a look at it."""
 
@@ -87,6 +91,7 @@ class LivenessMonitor:
         same_boot: Callable[[], bool],
         panicked: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
+        stopped_ticks: Callable[[], int | None] = _unknown,
     ) -> None:
         """Begin the first two seconds.
 
@@ -94,12 +99,16 @@ class LivenessMonitor:
         ``same_boot``: whether the kernel in memory is still the one that we know; called with the guest stopped.
         ``panicked``: whether the kernel has panicked, after which its counter may still run; called when ticks could
         be read, or with the guest stopped.
+        ``stopped_ticks``: the tick counter, called with the guest stopped.
         """
         self._ticks = ticks
         self._same_boot = same_boot
         self._panicked = panicked
         self._clock = clock
+        self._stopped_ticks = stopped_ticks
         self._last: int | None = None
+        self._newest = 0
+        self._went_back = False
         self._next = clock() + _INTERVAL
 
     def due(self) -> bool:
@@ -110,10 +119,20 @@ class LivenessMonitor:
         now = self._ticks()
         moved = now is not None and now != self._last
         self._last = now
-        return not moved or self._panicked()
+        self._note(now)
+        return not moved or self._went_back or self._panicked()
+
+    def _note(self, ticks: int | None) -> None:
+        """Notice that time went backwards."""
+        if ticks is not None:
+            self._went_back = self._went_back or ticks < self._newest
+            self._newest = ticks
 
     def look(self) -> None:
-        """Look at the stopped guest. Raises :class:`GuestError` when it was rebooted, or has panicked."""
+        """Look at the stopped guest.
+
+        Raises :class:`GuestError` when it was rebooted, has panicked, or is in an earlier state than it was.
+        """
         if not self._same_boot():
             raise GuestError(
                 "the guest was rebooted while it was traced",
@@ -121,3 +140,9 @@ class LivenessMonitor:
             )
         if self._panicked():
             raise panic_error()
+        self._note(self._stopped_ticks())
+        if self._went_back:
+            raise GuestError(
+                "a snapshot of the guest was loaded while it was traced",
+                hint="what was counted since the snapshot is lost; attach again",
+            )

@@ -17,12 +17,12 @@ use. We leave 256 bytes free all the same, and describe the call below them
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Protocol
 
-from probekit.errors import Cancelled, GuestError, JournalError, SafePointTimeout, TargetError
+from probekit.errors import Cancelled, GuestError, GuestPaused, JournalError, MachineRan, SafePointTimeout, TargetError
 from probekit.guest.borrowed import BORROWED_SIZE, CALL_ROOM, encode_borrowed
 from probekit.guest.call_points import LANDING, CallPoints
 from probekit.guest.calls import GENERAL_REGISTERS, CallPurpose, GuestCall, OtherCall, is_pointer
@@ -36,6 +36,8 @@ _ARGS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
 _IF = 0x200
 _DF_TF = 0x500
 _SLICE = 0.1  # seconds between two looks at whether the user wants to stop
+_LONG_SLICE = 1.0  # the same, in a call, while somebody has paused the guest
+_TRIES = 10
 _OTHER = OtherCall()
 _ALIVE = (2, 5)  # SIGINT, SIGTRAP; a machine that has shut down or panicked stops with another signal
 
@@ -80,14 +82,25 @@ class NoCallLog:
         """Keep nothing."""
 
 
-def finish_call(target: Target, vcpu: Vcpu, saved: Mapping[str, int], rsp: int, left: bytes = b"") -> None:
-    """Put a borrowed task's own registers back on the vCPU where it returned, and wipe what its stack says of the call.
+def finish_call(
+    target: Target, vcpu: Vcpu, saved: Mapping[str, int], *, landing: int, rsp: int, left: bytes = b""
+) -> None:
+    """Put a borrowed task's own registers back on the vCPU where it returned to ``landing`` with ``rsp``.
 
-    What is left on the stack would be taken for a task that is still inside. ``rsp``: the stack pointer after the call.
-    ``left``: what to leave there.
+    Then wipe what its stack says of the call, which would be taken for a task that is still inside. ``left``: what to
+    leave there. Raises :class:`MachineRan`, with nothing written, when somebody let the guest run and it may be
+    elsewhere.
     """
-    target.set_regs(vcpu, target.regs(vcpu).replace(**{name: saved[name] for name in GENERAL_REGISTERS}))
-    target.write(rsp - 8, bytes(8) + left.ljust(BORROWED_SIZE, b"\0"))
+    regs = target.regs(vcpu)
+    if (regs["rip"], regs["rsp"]) != (landing, rsp):
+        raise MachineRan(f"{target.name}: somebody let the guest run, and a borrowed task went to another vCPU")
+    target.set_regs(vcpu, regs.replace(**{name: saved[name] for name in GENERAL_REGISTERS}))
+    wiped = bytes(8) + left.ljust(BORROWED_SIZE, b"\0")
+    if regs.foreign_runs is None:
+        target.write(rsp - 8, wiped)
+    else:
+        with suppress(MachineRan):  # the task has gone on and writes over it
+            target.write_once(rsp - 8, wiped, regs.foreign_runs)
 
 
 def returned_on(target: Target, landing: int, rsp: int) -> Vcpu | None:
@@ -117,8 +130,8 @@ class SafePoint:
 
         ``call_points``: where a task may be borrowed, and where its calls return to. ``log``: see :class:`CallLog`.
         ``timeout``: seconds until entering raises :class:`SafePointTimeout`.
-        ``cancelled``: called while waiting; entering raises :class:`Cancelled` when it returns True. It is never
-        called inside a guest call, so a borrowed task is given back first.
+        ``cancelled``: called while waiting; entering raises :class:`Cancelled` when it returns True. It is not
+        called inside a guest call, so a borrowed task is given back first, unless somebody has paused the guest.
         ``clock``: counts every pause.
         """
         self._target = target
@@ -131,6 +144,7 @@ class SafePoint:
         self._since = 0.0
         self._vcpu: Vcpu = 0
         self._saved: dict[str, int] = {}
+        self._foreign_runs: int | None = None
         self._borrowed = False
 
     def __enter__(self) -> SafePoint:
@@ -142,6 +156,13 @@ class SafePoint:
         if self._target.running:
             self._target.stop()
         check_status(self._target)
+        if self._target.paused:
+            raise GuestPaused("calling a function of its kernel")
+        self._seek()
+        return self
+
+    def _seek(self) -> None:
+        """Let the guest run until a task can be borrowed. It is stopped afterwards."""
         try:
             for addr in self._candidates:
                 self._target.set_breakpoint(addr)
@@ -150,7 +171,7 @@ class SafePoint:
             for addr in self._candidates:
                 self._target.clear_breakpoint(addr)
         self._saved = {name: regs[name] for name in GENERAL_REGISTERS}
-        return self
+        self._foreign_runs = regs.foreign_runs
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -168,6 +189,17 @@ class SafePoint:
         """
         if len(args) > len(_ARGS):
             raise ValueError("at most six arguments go in registers")
+        for _ in range(_TRIES):
+            try:
+                return self._call(function, args, timeout, purpose)
+            except MachineRan:
+                if self._borrowed:
+                    raise
+                self._seek()  # the task that we had has gone on
+        raise GuestError("somebody lets the guest run again and again while probekit has it stopped")
+
+    def _call(self, function: int, args: Sequence[int], timeout: float, purpose: CallPurpose) -> int:
+        """Call a guest function once. Raises :class:`MachineRan`, with nothing changed, when the task has gone on."""
         landing = self._landing()
         frame = (self._saved["rsp"] - CALL_ROOM) & ~15
         changes = dict(zip(_ARGS, (a & (1 << 64) - 1 for a in args), strict=False))
@@ -178,7 +210,7 @@ class SafePoint:
         self._log.call_started(call)
         self._borrowed = True
         try:
-            self._target.write(frame - 8, landing.to_bytes(8, "little") + encode_borrowed(call))
+            self._write_slot(frame - 8, landing.to_bytes(8, "little") + encode_borrowed(call))
             self._target.set_breakpoint(landing)
         except TargetError:
             self._keep_task(frame)
@@ -190,7 +222,7 @@ class SafePoint:
             if not _runs(self._target):
                 self._target.clear_breakpoint(landing)
         self._log.call_returned(frame, result)
-        finish_call(self._target, self._vcpu, self._saved, frame)
+        self._give_back(function, landing, frame, timeout)
         self._borrowed = False
         self._log.call_done(frame)
         return result
@@ -204,10 +236,38 @@ class SafePoint:
         """Write guest memory of ours. The guest is stopped between two calls."""
         self._target.write(addr, data)
 
+    def _write_slot(self, addr: int, data: bytes) -> None:
+        """Write below the task's stack pointer, unless the task has gone on, which may need that memory now."""
+        if self._foreign_runs is None:
+            self._target.write(addr, data)
+        else:
+            self._target.write_once(addr, data, self._foreign_runs)
+
+    def _give_back(self, function: int, landing: int, frame: int, timeout: float) -> None:
+        """Give the task its own registers. It loops at the landing if somebody lets the guest run, and is found again.
+
+        Raises :class:`GuestError` when that does not succeed: its log entry stays, for ``recover``.
+        """
+        for _ in range(_TRIES):
+            try:
+                finish_call(self._target, self._vcpu, self._saved, landing=landing, rsp=frame)
+                return
+            except MachineRan:
+                self._target.set_breakpoint(landing)
+                try:
+                    self._await_return(function, landing, frame, timeout)
+                finally:
+                    if not _runs(self._target):
+                        self._target.clear_breakpoint(landing)
+        raise GuestError("somebody let the guest run again and again while probekit gave a borrowed task back")
+
     def _send(self, regs: Regs, frame: int) -> None:
         """Give the task the registers of a call. When the stub refuses, find out whether the task has its own still."""
         try:
             self._target.set_regs(self._vcpu, regs)
+        except MachineRan:
+            self._keep_task(frame)
+            raise
         except TargetError:
             with suppress(TargetError):
                 now = self._target.regs(self._vcpu)
@@ -246,6 +306,8 @@ class SafePoint:
         deadline = time.monotonic() + self._timeout
         while True:
             stop = self._run(_SLICE)
+            if stop is None and self._target.paused:
+                deadline = time.monotonic() + self._timeout  # nobody can come here meanwhile
             if stop is None and (self._cancelled() or time.monotonic() > deadline):
                 stop = self._target.stop()  # a task that arrives at this very moment serves as well as any other
                 found = self._at_candidate(stop)
@@ -281,13 +343,17 @@ class SafePoint:
             if regs["rip"] in self._candidates and not regs.in_user_mode:
                 if regs["eflags"] & _IF:
                     return vcpu, regs
-                self._pass(vcpu, regs)
+                with suppress(MachineRan):  # then it stops here again
+                    self._pass(vcpu, regs)
         return None
 
     def _await_return(self, function: int, landing: int, frame: int, timeout: float) -> int:
         deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
-            stop = self._run(left)
+            stop = self._run(min(left, _LONG_SLICE) if self._target.paused else left)
+            if stop is None and self._target.paused and not self._cancelled():
+                deadline = time.monotonic() + timeout  # the call goes on when the guest does
+                continue
             if stop is None:
                 break
             self._check(stop)

@@ -111,7 +111,10 @@ class StackSearch:
         running = [regs["rsp"] for regs in map(target.regs, target.vcpus()) if not regs.in_user_mode]
         loose = [sp for sp in running if not any(t.stack_start <= sp < t.stack_end for t in tasks)]
         owner = next((task for task in tasks if task.stack_start <= addr < task.stack_end), None)
-        return None if owner is None else _lowest(owner, running, loose)
+        if owner is None:
+            return None
+        own = [sp for sp in running if owner.stack_start <= sp < owner.stack_end]
+        return min(own) & ~7 if own else _lowest(owner, running, loose)
 
     def tasks_returning_to(
         self,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from probekit.enabling.syscall_returns import SystemCalls
 from probekit.enabling.text_facts import gather_text
-from probekit.errors import GuestError, MemoryAccessError, ProbekitError, SymbolError, TargetError
+from probekit.errors import GuestError, MemoryAccessError, ProbekitError, SymbolError
 from probekit.guest.borrowed import borrowed_tasks
 from probekit.guest.facts import GuestFacts
 from probekit.guest.find_facts import find_guest_facts, is_emulated
@@ -40,10 +38,11 @@ from probekit.session.exclusive import ExclusiveUse
 from probekit.session.identity import boot_cookie, target_key
 from probekit.session.journal_log import journals_of
 from probekit.session.lock import Lock, acquire
+from probekit.session.opening import AttachOptions, Connection, open_target
 from probekit.session.signals import Interrupts
 from probekit.session.table_scan import find_tables
 from probekit.target.api import Target
-from probekit.target.connect import connect, parse_spec
+from probekit.target.connect import parse_spec
 from probekit.target.discovery import find_qemu
 from probekit.target.guest_ram import GuestRam, parse_ram_ranges, parse_ram_spans
 
@@ -54,29 +53,8 @@ __all__ = ("AttachOptions", "Attachment", "attach")
 
 _PAGE = 4096
 _LA57 = 1 << 12
+_TRIES = 3
 _MAX_SINGLE_READS = 2000  # to read more functions than this, whole text sections are read
-
-
-def _silent(_: str) -> None:
-    """Show no progress."""
-
-
-@dataclass(frozen=True, slots=True)
-class AttachOptions:
-    """The options of :func:`attach`."""
-
-    symbols: Path | None = None
-    """An ELF, System.map or kallsyms file; None to read the symbols from the guest."""
-    cache: bool = True
-    """Whether to use the symbol cache on disk."""
-    ram: str | None = None
-    """The guest's shared RAM file; None to look for it, ``none`` to do without."""
-    progress: Callable[[str], None] = _silent
-    """Receives a line before each slow step."""
-    timeout: float = 5.0
-    """Seconds for connecting."""
-    qmp: str | None = None
-    """QEMU's QMP socket, which reports resets and panics at once."""
 
 
 class Attachment:
@@ -85,7 +63,9 @@ class Attachment:
     The guest runs between operations. This is a context manager; leaving it detaches from the guest.
     """
 
-    def __init__(self, spec: str, target: Target, kernel: Kernel, lock: Lock, options: AttachOptions) -> None:
+    def __init__(
+        self, spec: str, target: Target, kernel: Kernel, lock: Lock, options: AttachOptions, qmp: Qmp | None = None
+    ) -> None:
         self.spec = spec
         """The target, as the user wrote it."""
         self.target = target
@@ -107,9 +87,9 @@ class Attachment:
         levels = 5 if target.regs(target.vcpus()[0]).values.get("cr4", 0) & _LA57 else 4
         self.safe_loads = SafeLoads(kernel.address_space, self.clock, self._ram_spans, levels, reader)
         """Reads kernel memory for clauses that are evaluated on the host."""
-        self._qmp = _open_qmp(options)
+        self._qmp = qmp
         self.stacks = GuestStacks(kernel, self.safe_loads)
-        self._liveness = LivenessMonitor(self._ticks, self.same_boot, self.panicked)
+        self._liveness = LivenessMonitor(self._ticks, self.same_boot, self.panicked, stopped_ticks=self._stopped_ticks)
         self.use = ExclusiveUse()
         """Allows one trace, and one thread, at a time."""
         self.attach_pause = 0.0
@@ -214,6 +194,13 @@ class Attachment:
         """Return whether the guest has panicked. Stops it for a moment where its RAM is no shared file."""
         return has_panicked(self.kernel.find, self.read_code)
 
+    def is_paused(self) -> bool:
+        """Return whether somebody else has paused the guest. One that was paused is looked at again."""
+        if self.target.paused:
+            with self.clock.paused():
+                pass
+        return self.target.paused
+
     def check_alive(self) -> None:
         """Raise :class:`GuestError` when the guest was rebooted or died. Does not stop it as long as it ticks."""
         if self._qmp is not None:
@@ -224,10 +211,14 @@ class Attachment:
                 self._liveness.look()
 
     def _ticks(self) -> int | None:
+        return self._ticks_by(self._ram_text.read_many) if self._ram_text is not None else None
+
+    def _stopped_ticks(self) -> int | None:
+        return self._ticks_by(self.text.read_many)
+
+    def _ticks_by(self, read_many: Callable[[Sequence[tuple[int, int]]], list[bytes | None]]) -> int | None:
         jiffies = self.kernel.find("jiffies_64", "jiffies")
-        if jiffies is None or self._ram_text is None:
-            return None
-        data = self._ram_text.read_many([(jiffies, 8)])[0]
+        data = read_many([(jiffies, 8)])[0] if jiffies is not None else None
         return int.from_bytes(data, "little") if data is not None else None
 
     def system_calls(self) -> SystemCalls:
@@ -293,7 +284,7 @@ class Attachment:
 
 
 def attach(spec: str | None = None, options: AttachOptions | None = None) -> Attachment:
-    """Connect to a guest, find its kernel, and let it run on.
+    """Connect to a guest, find its kernel, and let it run on. A guest that somebody has paused stays paused.
 
     ``spec``: as ``-r`` takes it; None for the only guest of this host that has a gdb stub.
     Raises :class:`probekit.errors.BusyError` when another probekit is attached to it, or another
@@ -305,37 +296,37 @@ def attach(spec: str | None = None, options: AttachOptions | None = None) -> Att
 
         spec, _ = only_guest()
     lock = acquire(target_key(spec))
-    target: Target | None = None
+    opened: Connection | None = None
     try:
-        options.progress(f"connecting to {spec}")
         begin = time.monotonic()
-        target = connect(spec, timeout=options.timeout)
-        check_status(target)
-        kernel = open_kernel(target, symbols_file=options.symbols, cache=options.cache, progress=options.progress)
-        attachment = Attachment(spec, target, kernel, lock, options)
-        _check_leftovers(attachment)
-        target.resume()
+        opened = open_target(spec, options, lock)
+        attachment = _read_guest(spec, opened, lock, options)
+        opened.target.resume()
         attachment.attach_pause = time.monotonic() - begin
         return attachment
     except BaseException:
-        if target is not None:
-            _detach_after_error(target)
+        if opened is not None:
+            opened.let_go()
         lock.release()
         raise
 
 
-def _open_qmp(options: AttachOptions) -> Qmp | None:
-    if options.qmp is None:
-        return None
-    from probekit.target.qmp import Qmp  # slow to import: asyncio
-
-    return Qmp(options.qmp.removeprefix("unix:"), timeout=options.timeout)
-
-
-def _detach_after_error(target: Target) -> None:
-    """Detach, and let the guest run again. A second error must not hide the first, so it is ignored."""
-    with suppress(TargetError):
-        target.detach()
+def _read_guest(spec: str, opened: Connection, lock: Lock, options: AttachOptions) -> Attachment:
+    """Find the kernel, and what an earlier probekit may have left. Repeats it if the guest ran meanwhile."""
+    target = opened.target
+    check_status(target)
+    tries = 0
+    while True:
+        runs, tries = target.foreign_runs, tries + 1
+        try:
+            kernel = open_kernel(target, symbols_file=options.symbols, cache=options.cache, progress=options.progress)
+            attachment = Attachment(spec, target, kernel, lock, options, opened.qmp)
+            _check_leftovers(attachment)
+        except (GuestError, MemoryAccessError):
+            if target.foreign_runs == runs or tries == _TRIES:
+                raise
+        else:
+            return attachment
 
 
 def _check_leftovers(attachment: Attachment) -> None:

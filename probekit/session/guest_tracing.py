@@ -16,7 +16,7 @@ from probekit.enabling.ecb import Matching
 from probekit.enabling.sites import RefusedProbe, SiteSet, find_sites, journal_size
 from probekit.enabling.speculation import Speculations
 from probekit.enabling.stop_engine.watch import WatchSite
-from probekit.errors import TargetLost, required
+from probekit.errors import GuestPaused, TargetLost, required
 from probekit.guest.health import panic_error
 from probekit.interp.state import ProgramState
 from probekit.ir.ops import Program
@@ -111,6 +111,8 @@ class GuestTracing:
         watched = [(e.probe, e.probe.watched, e.clauses) for e in matching.ecbs if e.probe.watched is not None]
         self._watches = tuple(WatchSite(len(sites) + n, *watch) for n, watch in enumerate(watched))
         self.stats |= {"sites": len(sites) + len(self._watches), "attach_pause_s": self.attachment.attach_pause}
+        if (sites or self._watches) and self.attachment.is_paused():
+            raise GuestPaused("enabling probes in it")
         probes = {s.number: s.probe for s in sites} | {w.number: w.probe for w in self._watches}
         return {number: model.ProbeIdentity(probe.id, probe.name) for number, probe in probes.items()}
 
@@ -221,10 +223,11 @@ class GuestTracing:
             self._overhead.stop()
         clock.longest, longest = 0.0, clock.longest
         try:
-            if not self._still_there():
+            gone = self._why_gone(engine)
+            if gone:
                 log.forget()
                 self._engine = self._log = None
-                return None, ["the traced guest has rebooted or panicked; there is nothing to restore"]
+                return None, [f"{gone}; there is nothing to restore"]
             problems = engine.disable()
         except TargetLost as error:
             self.give_up(error)
@@ -250,10 +253,13 @@ class GuestTracing:
         self._engine = self._log = None
         return drained, [f"not everything could be undone: {text}" for text in problems]
 
-    def _still_there(self) -> bool:
-        """Return whether the kernel that was changed still runs.
+    def _why_gone(self, engine: Engine) -> str:
+        """Return why the kernel that was changed is no longer there, or an empty string.
 
-        After a reboot the same addresses hold something else. After a panic no vCPU reaches a safe point any more.
+        After a reboot the same addresses hold something else, and so they do after a snapshot was loaded. After a
+        panic no vCPU reaches a safe point any more.
         """
         with self.attachment.clock.paused():
-            return self.attachment.same_boot() and not self.attachment.panicked()
+            if not self.attachment.same_boot() or self.attachment.panicked():
+                return "the traced guest has rebooted or panicked"
+            return "" if engine.is_in_place() else "a snapshot of the guest from before this trace was loaded"

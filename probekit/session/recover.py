@@ -16,15 +16,14 @@ from probekit.guest.stack_search import SLEEPER_LIMIT
 from probekit.kernel.kernel import Kernel
 from probekit.kernel.open_kernel import open_kernel
 from probekit.patch.journal_state import JournalState, load
-from probekit.session.attach import AttachOptions
 from probekit.session.identity import boot_cookie, target_key
 from probekit.session.journal_log import JournalLog, journals_of, new_journal
 from probekit.session.lock import acquire
+from probekit.session.opening import AttachOptions, open_target
 from probekit.session.signals import Interrupts
 from probekit.session.table_scan import adopt_tables, find_tables
 from probekit.session.undo import Recovered, undo_journal
 from probekit.target.api import Target
-from probekit.target.connect import connect
 
 __all__ = ("Recovered", "recover")
 
@@ -34,13 +33,14 @@ _CALL_S = 0.2  # seconds in which a guest call of a process that was killed retu
 def recover(spec: str, options: AttachOptions | None = None, *, limit: float = SLEEPER_LIMIT) -> Recovered:
     """Restore the guest at ``spec`` from every journal that names it. Raises :class:`probekit.errors.ProbekitError`.
 
+    A guest that somebody has paused stays paused: its text is restored, and what needs a guest that runs is left.
     ``limit``: seconds to wait until no task is inside our code. If one stays longer, the memory is not freed.
     """
     options = options or AttachOptions()
-    with acquire(target_key(spec)), Interrupts():
+    with acquire(target_key(spec)) as lock, Interrupts():
         states = journals_of(spec)
-        options.progress(f"connecting to {spec}")
-        target = connect(spec, timeout=options.timeout)
+        opened = open_target(spec, options, lock)
+        target = opened.target
         try:
             check_status(target)
             kernel = open_kernel(target, symbols_file=options.symbols, cache=options.cache, progress=options.progress)
@@ -52,7 +52,7 @@ def recover(spec: str, options: AttachOptions | None = None, *, limit: float = S
             states += adopt_calls(target, cookie, states, lambda: new_journal(spec, kernel, cookie, 0))
             return _recover_all(target, kernel, states, limit) if states else Recovered()
         finally:
-            target.detach()
+            opened.close()
 
 
 def adopt_calls(
@@ -64,7 +64,7 @@ def adopt_calls(
     """
     calls = [(call.rsp, call.regs) for state in known for call in state.calls if state.header.cookie == cookie]
     waiting = [call for call in borrowed_tasks(target) if (call.rsp, call.regs) not in calls]
-    if not waiting and not calls:  # a call may not have returned yet
+    if not waiting and not calls and not target.paused:  # a call may not have returned yet
         target.resume()
         time.sleep(_CALL_S)
         target.stop()

@@ -17,7 +17,7 @@ from contextlib import suppress
 
 from probekit.enabling.registrations import Registrations
 from probekit.enabling.release import Holdings, release_holdings
-from probekit.errors import JournalError
+from probekit.errors import JournalError, MachineRan
 from probekit.guest.borrowed import BORROWED_SIZE, GIVEN_BACK, decode_borrowed
 from probekit.guest.calls import Allocate, Free, GetModule, GuestCall, PutModule, RemoveListEntry
 from probekit.guest.facts import GuestFacts
@@ -161,8 +161,11 @@ class _Undo:
                 self._log.call_done(call.rsp)
             elif not self._inside(call):
                 self._given_back_by_another(call)
-        self._finish_returned()
-        if self._log.calls:
+        with suppress(MachineRan):
+            self._finish_returned()
+        if self._log.calls and self._target.paused:
+            self._problems.append("the guest is paused: a borrowed task can only come back when it runs")
+        elif self._log.calls:
             self._await_returns()
         self._problems += [
             f"the borrowed guest task has not come back to {call.return_addr:#x}" for call in self._log.calls
@@ -248,7 +251,8 @@ class _Undo:
                 self._target.resume()
                 if self._target.wait(1.0) is None:
                     self._target.stop()
-                self._finish_returned()
+                with suppress(MachineRan):  # it waits at the landing, where it is found again
+                    self._finish_returned()
         finally:
             for landing in landings:
                 self._target.clear_breakpoint(landing)
@@ -258,7 +262,8 @@ class _Undo:
             vcpu = self._returned_on(call)
             if vcpu is not None:
                 self._log.call_returned(call.rsp, self._target.regs(vcpu)["rax"])
-                finish_call(self._target, vcpu, call.regs, call.rsp, GIVEN_BACK)
+                landing, rsp = call.return_addr, call.rsp
+                finish_call(self._target, vcpu, call.regs, landing=landing, rsp=rsp, left=GIVEN_BACK)
                 self._log.call_done(call.rsp)
 
     def _returned_on(self, call: GuestCall) -> Vcpu | None:

@@ -51,11 +51,20 @@ SECTIONS: dict[str, tuple[tuple[str, str], ...]] = {
         *(
             ("probekit.errors", name)
             for name in (
-                *("ProbekitError", "TargetError", "TargetLost", "TargetTimeout", "ProtocolError", "MemoryAccessError"),
+                *(
+                    "ProbekitError",
+                    "TargetError",
+                    "TargetLost",
+                    "TargetTimeout",
+                    "MachineRan",
+                    "ProtocolError",
+                    "MemoryAccessError",
+                ),
                 *(
                     "UnsupportedError",
                     "SymbolError",
                     "GuestError",
+                    "GuestPaused",
                     "SafePointTimeout",
                     "ConflictError",
                     "BusyError",

@@ -154,8 +154,8 @@ class ProgramData:
                 words = struct.unpack(f"<{self._layout.header_words}Q", self.memory.read(block, size))
                 if words[HeaderWord.MAGIC] != BLOCK_MAGIC:
                     raise GuestError(
-                        "probekit's memory in the guest is gone: the guest rebooted or died",
-                        hint="nothing is left to restore in the new kernel; attach again",
+                        "probekit's memory in the guest is gone: a snapshot was loaded, or the guest rebooted or died",
+                        hint="nothing is left to restore in what runs now; attach again",
                     )
                 principal[cpu] = words[HeaderWord.PRINCIPAL_DROPS]
                 recursion[cpu] = words[HeaderWord.RECURSION_DROPS]

@@ -73,6 +73,7 @@ class GuestEngine:
         self._resources = GuestResources(self._access, self._plan, make_memory, quiet=options.quiet_s)
         self._patches = Patches(self._access, self._sites, options.staged, self.send_heartbeat)
         self._drain = Drain(target, options, self._resources)
+        self._header: tuple[int, bytes] | None = None
         self._meter: CostMeter | None = None
         self.code: tuple[int, bytes] | None = None
         """Address and bytes of the program's code, once it is written."""
@@ -136,7 +137,7 @@ class GuestEngine:
         patches.announce(built)
         resources.announce_calls(built)
         patches.announce_markers(built.markers)
-        write_table(access, plan, self.globals_, code=memory.code, data=memory.data)
+        self._header = write_table(access, plan, self.globals_, code=memory.code, data=memory.data)
         check_mapped(memory_touched(resources.memory, access.facts.cpu_offsets.values()), self._page_tables)
         self._calibrate(built, stubs)
         resources.take_traps()
@@ -198,6 +199,13 @@ class GuestEngine:
     def silence(self) -> None:
         """Make all clauses do nothing from now on; sites stay as they are."""
         self._resources.silence()
+
+    def is_in_place(self) -> bool:
+        """See :meth:`probekit.enabling.api.Engine.is_in_place`. The recovery table is no other's: it has a checksum."""
+        if self._header is None:
+            return True
+        addr, header = self._header
+        return self._access.text.read_many([(addr, len(header))])[0] == header
 
     def disable(self) -> list[str]:
         """Restore all sites, wait until no task is inside our code, copy the last records, free our memory.
