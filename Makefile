@@ -12,7 +12,7 @@ help:
 	@echo 'make demo    boot a guest, count its system calls for ten seconds, print them, stop it'
 	@echo 'make check   lint, types, layers and every test that needs no guest; a few minutes'
 	@echo 'make test    every check of the project: that of make check, and live guests'
-	@echo 'make faults  probekit killed or refused a system call at 300 points of its life (FAULTS=300); 30 minutes'
+	@echo 'make faults  probekit killed or refused a system call at 300 points of its life (FAULTS=300)'
 	@echo 'make lint    only ruff, mypy and import-linter'
 	@echo 'make bench   what a probe costs, beside bpftrace and gdb'
 
