@@ -8,7 +8,7 @@ A value in guest memory is a row of 64-bit words. The host merges the tables of 
     stddev     words 4   (count, sum, sum of squares: low 64 bits, high 64 bits)
     quantize   words 127, see :mod:`probekit.buffers.quantize`
     lquantize  words levels + 2: below the base, the levels, at and above the limit
-    llquantize words as ``LogLinear.buckets`` says: below the lowest magnitude, the steps of each, above the highest
+    llquantize words as ``LogLinear.buckets`` says: from the lowest negative bucket to the highest positive one
 
 For ``lquantize`` and ``llquantize`` the number of words depends on the call's parameters, so :attr:`AggPlan.words` and
 :attr:`AggPlan.initial` give it. :func:`datum` makes the words of one datum alone; merging them with a value adds the

@@ -6,11 +6,12 @@ its value nearest to zero: 0, 1, 2, 4 ... -1, -2, -4.
 
     Linear(base=0, limit=100, step=10)     bucket 0: < 0, 1: 0..9, ... 10: 90..99, 11: >= 100
     LogLinear(factor=10, low=0, high=1, steps=10)
-        bucket 0: < 1, 1: 1, 2: 2, ... 9: 9, 10: 10..19, ... 18: 90..99, 19: >= 100
+        bucket 19: 0, 20: 1, 21: 2, ... 28: 9, 29: 10..19, ... 37: 90..99, 38: >= 100; 18: -1, ... 0: <= -100
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -96,55 +97,59 @@ class LogLinear:
     factor: int
     """The base of the powers."""
     low: int
-    """The exponent of the lowest value of the second bucket."""
+    """The exponent of the lowest power: smaller magnitudes share one bucket, the middle one."""
     high: int
-    """The highest exponent: the last bucket begins at ``factor**(high+1)``."""
+    """The highest exponent: the last bucket begins at ``factor**(high+1)``, the first ends at its negative."""
     steps: int
-    """How many buckets each power has."""
+    """By how many steps a power divides ``factor`` times itself: it has a bucket for each step above it."""
 
     @cached_property
     def starts(self) -> tuple[int, ...]:
-        """The lowest value of each bucket but the first, ascending; the last is ``factor**(high+1)``."""
+        """The lowest magnitude of each bucket after the middle one, ascending; the last is ``factor**(high+1)``.
+
+        Each power begins a bucket. The others begin at the multiples of the power's step that lie above it.
+        """
         starts: list[int] = []
         value = self.factor**self.low
         for _ in range(self.low, self.high + 1):
-            end = value * self.factor
-            step = end // self.steps if end > self.steps else 1
             if value > _MAX:
                 break
-            while value < end:
-                starts.append(value)
-                value += step
+            end = value * self.factor
+            step = max(end // self.steps, 1)
+            starts += (value, *range((value // step + 1) * step, end, step))
             value = end
         return (*starts, value)
 
     @property
+    def middle(self) -> int:
+        """The bucket of what is nearer to zero than the lowest power. Negative values lie before it."""
+        return len(self.starts)
+
+    @property
     def buckets(self) -> int:
         """How many buckets there are."""
-        return len(self.starts) + 1
+        return 2 * self.middle + 1
 
     def bucket_of(self, value: int) -> int:
-        """Return the index of the bucket of a value: how many starts are not above it."""
-        low, high = 0, len(self.starts)
-        while low < high:
-            middle = (low + high) // 2
-            if self.starts[middle] <= value:
-                low = middle + 1
-            else:
-                high = middle
-        return low
+        """Return the index of the bucket of a value: its distance from the middle is how many starts it reaches."""
+        distance = bisect_right(self.starts, abs(value))
+        return self.middle + (distance if value > 0 else -distance)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The text that is printed beside each bucket."""
-        return (f"< {self.starts[0]}", *map(str, self.starts[:-1]), f">= {self.starts[-1]}")
+        *inner, last = self.starts
+        low = self.starts[0]
+        negative = (f"<= -{last}", *(f"-{start}" for start in reversed(inner)))
+        return (*negative, "0" if low == 1 else f"abs() < {low}", *map(str, inner), f">= {last}")
 
     @property
     def weights(self) -> tuple[int, ...]:
         """The weight of one datum in each bucket when rows are sorted."""
-        return (self.starts[0] - 1, *self.starts[:-1], self.starts[-1] + 1)
+        positive = (*self.starts[:-1], self.starts[-1] + 1)
+        return (*(-weight for weight in reversed(positive)), 0, *positive)
 
     @property
     def zero(self) -> int | None:
-        """None: no bucket is for 0 alone."""
-        return None
+        """The bucket that decides between rows of equal weight; None when no bucket is for 0 alone."""
+        return self.middle if self.low == 0 else None

@@ -141,6 +141,7 @@ class RunRenderer:
             escape=out.isatty(),
             stack_indent=options.stackindent,
             raw_bytes=options.rawbytes,
+            string_size=options.strsize,
             zoom=options.aggzoom,
             drop_tags=options.droptags,
         )

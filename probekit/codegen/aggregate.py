@@ -79,15 +79,26 @@ def _lquantize(plan: AggPlan, emit: EmitContext) -> Iterator[str]:
 
 
 def llquantize_bounds(plan: AggPlan) -> tuple[int, ...]:
-    """Return the bounds of an ``llquantize()`` that a 64-bit value can reach, ascending."""
+    """Return the magnitudes of 63 bits at which the buckets of an ``llquantize()`` begin, ascending."""
     return tuple(start for start in LogLinear(*plan.params).starts if start <= _MAX_VALUE)
 
 
 def _llquantize(plan: AggPlan, emit: EmitContext) -> Iterator[str]:
-    """Set rcx to the bucket: how many bounds are not above the value."""
+    """Set rcx to the bucket: the middle one plus, or for a negative value minus, how many bounds are not above it."""
+    label, middle = emit.new_label(), LogLinear(*plan.params).middle
     yield f"mov r9, {emit.context.llquantize_bounds[plan.index]:#x}"
     yield f"mov ecx, {len(llquantize_bounds(plan)):#x}"
+    yield "test rax, rax"
+    yield f"js {label}_negative"
     yield emit.call_routine("llquantize_bucket")
+    yield f"add ecx, {middle:#x}"
+    yield f"jmp {label}_bucket"
+    yield f"{label}_negative:"
+    yield "neg rax"
+    yield emit.call_routine("llquantize_bucket")
+    yield "neg ecx"
+    yield f"add ecx, {middle:#x}"
+    yield f"{label}_bucket:"
 
 
 def _plain(*lines: str) -> _Update:

@@ -49,6 +49,7 @@ _ROUTINE_CALLS: dict[str, _RoutineCall] = {
     "progenyof": _RoutineCall("progenyof"),
     "rand": _RoutineCall("rand"),
     "rindex": _RoutineCall("rindex", (_MAX_INT,)),
+    "setchar": _RoutineCall("setchar", faults=True),
     "speculation": _RoutineCall("speculation"),
     "strchr": _RoutineCall("strchr"),
     "strjoin": _RoutineCall("strjoin"),

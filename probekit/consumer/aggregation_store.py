@@ -49,10 +49,7 @@ class AggregationStore:
 
     def clear(self, agg: int) -> None:
         """Carry out ``clear()``: set every value to its initial one. Keys and normalization stay."""
-        plan = self.plans[agg]
-        # A min() or max() without any value is shown as 0.
-        zero = (0,) * plan.words if plan.func in ("min", "max") else plan.initial
-        self._tables[agg] = dict.fromkeys(self._tables[agg], zero)
+        self._tables[agg] = dict.fromkeys(self._tables[agg], self.plans[agg].initial)
 
     def trunc(self, agg: int, keep: int | None) -> None:
         """Carry out ``trunc()``: keep the ``keep`` greatest values; if negative, the smallest; if None, none."""

@@ -22,7 +22,7 @@ from probekit.buffers.formats import Conversion, Format
 from probekit.buffers.layout import RawRecord
 from probekit.consumer.events import GuestText, Printed, ProbeIdentity, RecordItem, TraceInt, TraceString
 from probekit.consumer.symbols import probe_field
-from probekit.consumer.text.strings import decode
+from probekit.consumer.text.strings import decode, padded
 
 __all__ = ("BulkPrinter", "PlanReader", "bulk_printer", "plan_reader")
 
@@ -74,6 +74,7 @@ class _ReaderSource:
             "TraceInt": TraceInt,
             "TraceString": TraceString,
             "decode": decode,
+            "padded": padded,
             "probe_field": probe_field,
         }
 
@@ -211,4 +212,7 @@ class _ReaderSource:
     def _string(self, conversion: Conversion, number: int, field: RecordField) -> tuple[str, str]:
         if conversion.letter != "s" or "0" in conversion.flags:
             raise _Unfit
-        return f"%{self._plain(conversion)}s", self._text(number, field)
+        text, plain = self._text(number, field), self._plain(conversion)
+        if not conversion.width:
+            return "%s", text
+        return "%s", f"padded({text}, {conversion.width}, left={plain.startswith('-')})"

@@ -99,6 +99,15 @@ def _charat(env: CallEnvironment, string: bytes, index: int) -> int:
     return byte - 256 if byte > 127 else byte
 
 
+def _setchar(env: CallEnvironment, string: bytes, index: int, char: int) -> bytes:
+    """Return the string with another character at a place. A place after its end is not part of it."""
+    if not 0 <= index < env.state.program.string_size:
+        raise OperationFault(FaultKind.BADADDR, index)
+    if index > len(string):
+        return string
+    return (string[:index] + bytes((char & 0xFF,)) + string[index + 1 :]).split(b"\0", 1)[0]
+
+
 def _strchr(_env: CallEnvironment, string: bytes, char: int) -> bytes:
     at = string.find(char & 0xFF) if char & 0xFF else -1
     return string[at:] if at >= 0 else b""
@@ -232,6 +241,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "rw_iswriter": _no_user,
     "rw_read_held": _no_user,
     "rw_write_held": _no_user,
+    "setchar": _setchar,
     "speculation": lambda env: env.speculation(),
     "stack": lambda env, frames: env.stack(frames),
     "strchr": _strchr,

@@ -70,10 +70,11 @@ def rindex(text: bytes, part: bytes, start: int | None = None) -> int:
 def substr(text: bytes, start: int, length: int | None = None) -> bytes:
     """Return the part from ``start`` on.
 
-    A negative ``start`` counts from the end. A negative ``length`` leaves out as many bytes at the end.
+    A negative ``start`` counts from the end; where that is before the string, the bytes before it count too. A negative
+    ``length`` leaves out as many bytes at the end. None: up to the end.
     """
     size = len(text)
-    left = size if length is None else length
+    left = size + max(-start, 0) if length is None else length
     if start < 0:
         start += size
         if start < 0 < start + left:

@@ -121,6 +121,7 @@ CALLS: dict[str, CallInfo] = {
     "rw_iswriter": CallInfo(_I, (_I,)),
     "rw_read_held": CallInfo(_I, (_I,)),
     "rw_write_held": CallInfo(_I, (_I,)),
+    "setchar": CallInfo(_S, (_S, _I, _I)),
     "speculation": CallInfo(_I),
     "stack": CallInfo(_S, (_I,)),
     "strchr": CallInfo(_S, (_S, _I)),
@@ -135,4 +136,4 @@ CALLS: dict[str, CallInfo] = {
     "toupper": CallInfo(_S, (_S,)),
     "ustack": CallInfo(_S, (_I,)),
 }
-"""The subroutines. ``charat`` gives a character of a string by its index; all others have D's names."""
+"""The subroutines. D lacks two: ``charat`` gives a character of a string, ``setchar`` a string with one replaced."""

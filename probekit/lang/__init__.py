@@ -24,8 +24,9 @@ The modules:
 - ``ast_exprs``      the syntax tree: expressions
 - ``ast_types``      the syntax tree: types as written
 - ``attributes``     stability attributes
-- ``builtins``       tables of D's own variables, functions and constants
+- ``builtins``       tables of D's own variables and functions
 - ``check``          the front end as one function: a script's text to a checked program
+- ``constants``      the integer constants that DTrace's libraries define on Linux
 - ``declare``        checks what stands outside of clauses
 - ``diagnostics``    the faults of a script, as data and as text
 - ``exprs``          checks expressions: dispatches to the modules for each kind

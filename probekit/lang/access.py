@@ -28,6 +28,7 @@ from probekit.lang.types import (
     sizeof,
 )
 from probekit.lang.values import (
+    CharPlace,
     ElemPlace,
     FixedPlace,
     MemPlace,
@@ -109,7 +110,10 @@ def subscript(base: Value, expr: ast.Index, scope: Scope) -> Value:
 
 
 def _character(text: Value, index: TypedExpr) -> Value:
-    return Value(typed.SubroutineCall("charat", (text.node, index), CHAR), CHAR)
+    place = None
+    if isinstance(text.type, StringType) and isinstance(text.place, (VarPlace, ElemPlace, MemPlace)):
+        place = CharPlace(text.place, text.type, index)
+    return Value(typed.SubroutineCall("charat", (text.node, index), CHAR), CHAR, place)
 
 
 def member(expr: ast.MemberExpr, scope: Scope) -> Value:
@@ -163,6 +167,8 @@ def size_of(expr: ast.Sizeof, scope: Scope) -> Value:
         raise refuse("D_SIZEOF_BITFIELD", expr.span, "a bit-field has no size in bytes")
     if value.dynamic or value.action:
         raise refuse("D_SIZEOF_TYPE", expr.span, f"{describe(value)} has no size")
+    if isinstance(value.node, typed.StringConst) and isinstance(value.type, StringType):
+        return Value(typed.Const(value.type.size, SIZE_T), SIZE_T)  # a literal is an array of characters, as in C
     return size_of_type(value.type, expr.span, scope)
 
 

@@ -143,14 +143,15 @@ def _log_linear(call: ast.CallExpr, args: list[Value]) -> tuple[int, ...]:
         raise refuse("D_LLQUANT_FACTORSMALL", call.args[1].span, "the factor must be two or more")
     if low >= high:
         raise refuse("D_LLQUANT_MAGRANGE", call.args[3].span, "the high magnitude must be above the low one")
-    if steps < factor:
-        raise refuse("D_LLQUANT_FACTORNSTEPS", call.args[4].span, "there must be at least as many steps as the factor")
+    where = call.args[4].span
+    if steps < factor and (steps < 1 or factor % steps):
+        raise refuse("D_LLQUANT_FACTORNSTEPS", where, "steps fewer than the factor must divide it")
     power = factor
     while power < steps:
         power *= factor
-    if steps % factor or power % steps:
+    if steps >= factor and (steps % factor or power % steps):
         message = "the steps must divide a power of the factor, and the factor the steps"
-        raise refuse("D_LLQUANT_FACTOREVEN", call.args[4].span, message)
+        raise refuse("D_LLQUANT_FACTOREVEN", where, message)
     if high >= 64 or factor ** (high + 1) >= 1 << 63:
         raise refuse("D_LLQUANT_MAGTOOBIG", call.args[3].span, "the high magnitude does not fit in 64 bits")
     return tuple(params)

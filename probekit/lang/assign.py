@@ -20,6 +20,7 @@ from probekit.lang.source import Span
 from probekit.lang.translators import member_value, source_once
 from probekit.lang.typed import TypedExpr, VarScope
 from probekit.lang.types import (
+    CHAR,
     INT64,
     VOID,
     ArrayType,
@@ -34,6 +35,7 @@ from probekit.lang.types import (
     sizeof,
 )
 from probekit.lang.values import (
+    CharPlace,
     ElemPlace,
     FixedPlace,
     MemPlace,
@@ -233,12 +235,19 @@ def load_place(place: Place, t: Type, scope: Scope) -> Value:
             return Value(node, t, place)
         case MemPlace():
             return load_memory(place.addr, t, shift=place.shift, bits=place.bits, string_size=scope.string_size)
+        case CharPlace(text=text, type=of, index=index):
+            return Value(typed.SubroutineCall("charat", (load_place(text, of, scope).node, index), CHAR), CHAR, place)
         case FixedPlace():
             raise InternalError("nothing is stored in a fixed place")
 
 
 def _once(place: Place, scope: Scope, body: Callable[[Place], TypedExpr]) -> TypedExpr:
     """Make ``body`` of the place, with the place's address or keys evaluated only once."""
+    if isinstance(place, CharPlace):
+        text, of, index = place.text, place.type, place.index
+        slot = typed.BoundValue(scope.slot(), index.type)
+        inner = _once(text, scope, lambda bound: body(CharPlace(bound, of, slot)))
+        return typed.Bind(slot.number, index, inner, inner.type)
     parts = place.keys if isinstance(place, ElemPlace) else (place.addr,) if isinstance(place, MemPlace) else ()
     slots = [typed.BoundValue(scope.slot(), part.type) for part in parts]
     match place:
@@ -269,8 +278,21 @@ def _store(place: Place, t: Type, value: Value, scope: Scope) -> TypedExpr:
             if bits:
                 return typed.BitFieldStore(addr, convert(node, m), shift, bits, m)
             return typed.MemStore(addr, node, m)
+        case CharPlace():
+            return _once(place, scope, lambda bound: _store_character(bound, node, scope))
         case FixedPlace():
             raise InternalError("a fixed place was assigned")
+
+
+def _store_character(place: Place, char: TypedExpr, scope: Scope) -> TypedExpr:
+    """Store the string again, with another character."""
+    if not isinstance(place, CharPlace):
+        raise InternalError("a character's place became another one")
+    text = load_place(place.text, place.type, scope).node
+    slot = typed.BoundValue(scope.slot(), CHAR)
+    changed = Value(typed.SubroutineCall("setchar", (text, place.index, slot), place.type), place.type)
+    stored = typed.Sequence(_store(place.text, place.type, changed, scope), slot, CHAR)
+    return typed.Bind(slot.number, char, stored, CHAR)
 
 
 def _store_object(place: Place, t: Type, value: Value, scope: Scope) -> TypedExpr:
@@ -293,8 +315,8 @@ def _address(place: Place) -> TypedExpr:
             return typed.AddressOfElement(var, keys, True)
         case MemPlace(addr=addr):
             return addr
-        case FixedPlace():
-            raise InternalError("a fixed place was assigned")
+        case CharPlace() | FixedPlace():
+            raise InternalError("a place that holds no object was assigned one")
 
 
 # Targets.

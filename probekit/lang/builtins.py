@@ -1,14 +1,12 @@
-"""List the names that D itself defines: variables, functions, aggregating functions, constants.
+"""List the names that D itself defines: variables, functions, aggregating functions.
 
-Each kind has one table; registering a name twice is an error. A function's prototype is data: its result, its
-parameters, and how many of the last parameters may be missing. None as a parameter's type is DTrace's ``@``: any
-type, which the function itself checks.
+The constants are in :mod:`probekit.lang.constants`. Each kind has one table; registering a name twice is an error. A
+function's prototype is data: its result, its parameters, and how many of the last parameters may be missing. None as a
+parameter's type is DTrace's ``@``: any type, which the function itself checks.
 """
 
 from __future__ import annotations
 
-import errno
-import signal
 from collections.abc import Iterable
 from typing import Literal, TypeVar
 
@@ -31,7 +29,6 @@ from probekit.records import record
 
 __all__ = (
     "ARGS",
-    "CONSTANTS",
     "DEFAULT_FRAMES",
     "DESTRUCTIVE",
     "FUNCTIONS",
@@ -266,25 +263,3 @@ DESTRUCTIVE = frozenset(
     ("breakpoint", "chill", "copyout", "copyoutstr", "freopen", "panic", "raise", "stop", "system", "pcap")
 )
 """Actions that change the system under observation: they need ``-w``."""
-
-CONSTANTS: dict[str, int] = {
-    **{name: number for number, name in errno.errorcode.items()},
-    **{s.name: s.value for s in signal.Signals},
-    "AF_UNSPEC": 0,
-    "AF_UNIX": 1,
-    "AF_INET": 2,
-    "AF_INET6": 10,
-    "ARPHRD_ETHER": 1,
-    "ARPHRD_INFINIBAND": 32,
-    "DTRACEFLT_UNKNOWN": 0,
-    "DTRACEFLT_BADADDR": 1,
-    "DTRACEFLT_BADALIGN": 2,
-    "DTRACEFLT_ILLOP": 3,
-    "DTRACEFLT_DIVZERO": 4,
-    "DTRACEFLT_NOSCRATCH": 5,
-    "DTRACEFLT_KPRIV": 6,
-    "DTRACEFLT_UPRIV": 7,
-    "DTRACEFLT_TUPOFLOW": 8,
-    "DTRACEFLT_BADSTACK": 9,
-}
-"""The inline integers that DTrace's own libraries define."""

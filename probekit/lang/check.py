@@ -23,7 +23,7 @@ from probekit.lang.diagnostics import CompileError, Diagnostic, Refusal, refuse
 from probekit.lang.exprs import make_scope
 from probekit.lang.functions import check_prototype, find_function
 from probekit.lang.kernelside import KernelSide, NoKernel
-from probekit.lang.operators import describe, truth
+from probekit.lang.operators import choose, chosen, condition, constant_of, decided, describe, truth
 from probekit.lang.parse.macros import Macros, MacroUses
 from probekit.lang.parse.parser import parse
 from probekit.lang.pragmas import check_pragmas
@@ -32,7 +32,8 @@ from probekit.lang.scope import Scope
 from probekit.lang.source import NOWHERE, Source, Span
 from probekit.lang.split import split_clauses
 from probekit.lang.typed import CheckedClause, CheckedProgram, TypedStatement
-from probekit.lang.types import STRING_SIZE
+from probekit.lang.types import INT, STRING_SIZE
+from probekit.lang.values import Value
 from probekit.probe.names import DescriptionError, ProbeDescription
 from probekit.records import record, replaced
 
@@ -386,10 +387,46 @@ def _expression(expr: ast.Expr, scope: Scope) -> TypedStatement:
             check_prototype(expr, function, scope)
             message = f"{function.name}() is no expression: write @name = {function.name}(...)"
             raise refuse("D_CG_EXPR", expr.span, message)
+        case ast.Conditional():
+            cond = condition(expr, scope)
+            branch = chosen(expr, cond)
+            if branch is None:
+                return _evaluate(expr, choose(expr, cond, scope))
+            return _expression(branch, scope) if _stands_alone(branch) else _evaluate(expr, scope.check(branch))
+        case ast.Binary(op=("&&" | "||")) if _stands_alone(expr.right):
+            return _logical_statement(expr, scope)
         case _:
-            value = scope.check(expr)
-            if value.action:
-                raise refuse("D_CG_EXPR", expr.span, f"{describe(value)} may only stand alone as a statement")
-            if value.dynamic:
-                raise refuse("D_CG_DYN", expr.span, f"{value.dynamic} alone does nothing")
-            return typed.Evaluate(value.node)
+            return _evaluate(expr, scope.check(expr))
+
+
+def _stands_alone(expr: ast.Expr) -> bool:
+    """Tell whether an expression has a meaning only as a statement: it is an action or updates an aggregation."""
+    match expr:
+        case ast.Assign(target=ast.AggRef()):
+            return True
+        case ast.Binary(op=("&&" | "||")):
+            return _stands_alone(expr.right)
+        case ast.Conditional():
+            return _stands_alone(expr.then) or _stands_alone(expr.orelse)
+        case _:
+            function = find_function(expr)
+            return function is not None and function.kind == "action"
+
+
+def _logical_statement(expr: ast.Binary, scope: Scope) -> TypedStatement:
+    """Check ``constant && action()`` or ``constant || action()``: the action stands alone, or is not there at all."""
+    left = scope.check(expr.left)
+    known = decided(expr.op, left)
+    if known is not None:
+        return typed.Evaluate(typed.Const(known, INT))
+    if constant_of(left) is not None:
+        return _expression(expr.right, scope)
+    return _evaluate(expr, scope.check(expr))
+
+
+def _evaluate(expr: ast.Expr, value: Value) -> TypedStatement:
+    if value.action:
+        raise refuse("D_CG_EXPR", expr.span, f"{describe(value)} may only stand alone as a statement")
+    if value.dynamic:
+        raise refuse("D_CG_DYN", expr.span, f"{value.dynamic} alone does nothing")
+    return typed.Evaluate(value.node)

@@ -55,7 +55,7 @@ def _declaration(item: ast.Declaration, scope: Scope) -> None:
     storage = _storage(item.specs)
     base = scope.types.specified(item.specs)
     if not item.declarators:
-        if not item.specs.tagged or storage:
+        if not item.specs.tagged or storage not in ("", "typedef"):
             raise refuse("D_DECL_USELESS", item.span, "this declares nothing")
         return
     for declarator in item.declarators:

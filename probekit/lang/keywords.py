@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-__all__ = ("BASE_TYPES", "KEYWORDS", "MEANINGLESS", "terminal_of")
+__all__ = ("BASE_TYPES", "D_WORDS", "KEYWORDS", "MEANINGLESS", "terminal_of")
 
 BASE_TYPES = frozenset(
     ("void", "char", "short", "int", "long", "float", "double", "signed", "unsigned", "string", "userland")
@@ -50,6 +50,15 @@ MEANINGLESS: dict[str, str] = {
     "while": "no loops",
 }
 """Words that are reserved in D (and C) but mean nothing in D, each with what D lacks."""
+
+
+D_WORDS = frozenset(
+    (
+        *("counter", "import", "offsetof", "probe", "provider", "self", "string", "stringof"),
+        *("this", "translator", "userland", "xlate"),
+    )
+)
+"""Words that are reserved in D and not in C. The kernel's structs may have members and tags of these names."""
 
 
 def terminal_of(word: str, typedefs: Container[str]) -> str | None:

@@ -49,7 +49,20 @@ from probekit.lang.values import (
     pointers_fit,
 )
 
-__all__ = ("arithmetic", "binary", "cast", "comma", "conditional", "truth", "unary")
+__all__ = (
+    "arithmetic",
+    "binary",
+    "cast",
+    "choose",
+    "chosen",
+    "comma",
+    "condition",
+    "conditional",
+    "constant_of",
+    "decided",
+    "truth",
+    "unary",
+)
 
 _ARITH: dict[str, tuple[ArithOp, str]] = {
     "+": ("add", "D_OP_INCOMPAT"),
@@ -123,8 +136,26 @@ def binary(expr: ast.Binary, scope: Scope) -> Value:
     first, nodes = ast.chain(expr)
     left = scope.check(first)
     for node in nodes:
-        left = _combine(node, left, _right(node, left, scope))
+        if (known := decided(node.op, left)) is not None:
+            left = Value(typed.Const(known, INT), INT)
+        else:
+            left = _combine(node, left, _right(node, left, scope))
     return left
+
+
+def decided(op: str, left: Value) -> int | None:
+    """Return what ``&&`` or ``||`` gives when its left side, a constant, decides it; the right side is not checked."""
+    known = constant_of(left)
+    if op not in ("&&", "||") or known is None or bool(known) != (op == "||"):
+        return None
+    return int(op == "||")
+
+
+def constant_of(value: Value) -> int | None:
+    """Return the value of a constant scalar, or None. An action and an aggregation have no value at all."""
+    if not isinstance(value.node, typed.Const) or not is_scalar(value.type) or value.action or value.dynamic:
+        return None
+    return value.node.value
 
 
 def _right(node: ast.Binary, left: Value, scope: Scope) -> Value:
@@ -146,6 +177,8 @@ def _combine(expr: ast.Binary, left: Value, right: Value) -> Value:
     if op in ("&&", "||", "^^"):
         a = truth_operand(left, expr.left.span, "D_OP_SCALAR", f"the left side of {op}")
         b = truth_operand(right, expr.right.span, "D_OP_SCALAR", f"the right side of {op}")
+        if op != "^^" and isinstance(a, typed.Const):  # it leaves the answer to the right side
+            return Value(_flag(b), INT)
         if op != "^^":
             return Value(typed.Logic("and" if op == "&&" else "or", a, b), INT)
         return Value(_compare("ne", _flag(a), _flag(b)), INT)
@@ -268,9 +301,24 @@ def _arith(op: ArithOp, left: TypedExpr, right: TypedExpr, t: IntType, span: Spa
 
 def conditional(expr: ast.Conditional, scope: Scope) -> Value:
     """Check ``cond ? then : orelse``."""
-    cond = truth(expr.cond, scope, "D_OP_SCALAR", "the condition of ?:")
-    if isinstance(cond, typed.Const):
-        return scope.check(expr.then if cond.value else expr.orelse)
+    cond = condition(expr, scope)
+    return scope.check(branch) if (branch := chosen(expr, cond)) is not None else choose(expr, cond, scope)
+
+
+def condition(expr: ast.Conditional, scope: Scope) -> TypedExpr:
+    """Check the condition of ``?:``."""
+    return truth(expr.cond, scope, "D_OP_SCALAR", "the condition of ?:")
+
+
+def chosen(expr: ast.Conditional, cond: TypedExpr) -> ast.Expr | None:
+    """Return the branch that a constant condition chooses. The other one is not checked, as in DTrace."""
+    if not isinstance(cond, typed.Const):
+        return None
+    return expr.then if cond.value else expr.orelse
+
+
+def choose(expr: ast.Conditional, cond: TypedExpr, scope: Scope) -> Value:
+    """Check the branches of ``?:``, whose condition is no constant."""
     then, orelse = scope.check(expr.then), scope.check(expr.orelse)
     if then.dynamic or orelse.dynamic or same(then.type, orelse.type):
         _want_values("?:", expr.span, then, orelse)

@@ -325,6 +325,7 @@ IN6_ADDR.complete = True
 
 TYPE_NAMES: dict[str, Type] = {
     **{name: IntType(name, bits, signed) for name, bits, signed in _INTEGER_NAMES},
+    "_Bool": IntType("_Bool", 8, False),
     "in6_addr_t": IN6_ADDR,
 }
 """The typedefs that D has without any guest."""

@@ -34,6 +34,7 @@ from probekit.lang.types import (
 from probekit.records import record
 
 __all__ = (
+    "CharPlace",
     "ElemPlace",
     "FixedPlace",
     "MemPlace",
@@ -91,11 +92,24 @@ class MemPlace:
 
 @final
 @record
+class CharPlace:
+    """A character of a string that lies in a place."""
+
+    text: Place
+    """Where the string is. It is not a :class:`FixedPlace` or another character."""
+    type: StringType
+    """The string's type."""
+    index: TypedExpr
+    """The character's place in the string, 64 bits."""
+
+
+@final
+@record
 class FixedPlace:
     """A built-in variable or an inline: it has a name and cannot be assigned."""
 
 
-Place = VarPlace | ElemPlace | MemPlace | FixedPlace
+Place = VarPlace | ElemPlace | MemPlace | CharPlace | FixedPlace
 
 
 @final

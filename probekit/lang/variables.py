@@ -9,7 +9,8 @@ from probekit.lang import ast, translators, typed
 from probekit.lang.access import add as moved
 from probekit.lang.access import subscript
 from probekit.lang.arguments import typed_argument
-from probekit.lang.builtins import CONSTANTS, FUNCTIONS, VARIABLES, BuiltinVariable
+from probekit.lang.builtins import FUNCTIONS, VARIABLES, BuiltinVariable
+from probekit.lang.constants import CONSTANTS
 from probekit.lang.diagnostics import did_you_mean, refuse
 from probekit.lang.operators import describe
 from probekit.lang.scope import NamedInline, Scope
@@ -19,7 +20,6 @@ from probekit.lang.types import (
     INT,
     INT64,
     VOID,
-    VOID_POINTER,
     IntType,
     StringType,
     Type,
@@ -66,7 +66,7 @@ def identifier(expr: ast.Name, scope: Scope) -> Value:
         value, t = scope.types.enumerators[name]
         return Value(typed.Const(value, INT), t)
     if name == "NULL":
-        return Value(typed.Const(0, INT), VOID_POINTER, _FIXED)
+        return Value(typed.Const(0, INT), INT, _FIXED)
     if name in CONSTANTS:
         return Value(typed.Const(CONSTANTS[name], INT), INT, _FIXED)
     if name in FUNCTIONS:

@@ -60,7 +60,9 @@ class TextStyle:
     stack_indent: int = STACK_INDENT
     """The number of columns before a frame (option ``stackindent``)."""
     raw_bytes: bool = False
-    """Whether bytes are always shown in hexadecimal (option ``rawbytes``)."""
+    """Whether ``trace()`` and keys show strings and bytes in hexadecimal (option ``rawbytes``)."""
+    string_size: int = 256
+    """Bytes of a string that is shown in hexadecimal (option ``strsize``)."""
     zoom: bool = False
     """Whether the longest bar of a histogram fills its columns (option ``aggzoom``)."""
     drop_tags: bool = False

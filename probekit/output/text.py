@@ -41,7 +41,7 @@ from probekit.consumer.text.drops import drop_text
 from probekit.consumer.text.faults import fault_text
 from probekit.consumer.text.printa import scaled
 from probekit.consumer.text.quantize import histogram_lines
-from probekit.consumer.text.strings import escape_controls
+from probekit.consumer.text.strings import escape_controls, padded
 from probekit.output.api import PROGRAM, TextStyle
 from probekit.output.dump import hexdump, looks_like_text, typed_lines
 from probekit.output.effects import Effects, NoEffects
@@ -210,8 +210,10 @@ def _flow_name(fired: ProbeFired, style: TextStyle) -> str:
 def _item(item: RecordItem, style: TextStyle) -> str:
     match item:
         case model.TraceInt(value=value, bits=bits):
-            return _integer(value, bits, style.quiet)
+            return _number(value if bits in _AS_TYPED else _as_key(value, bits), bits, quiet=style.quiet)
         case model.TraceString(text=text):
+            if style.raw_bytes:
+                return _raw_string(text, style)
             return style.guest(text) if style.quiet else _string(text, _TRACE_STRING, style)
         case model.TraceBytes(data=data):
             return _bytes(data, style)
@@ -233,16 +235,27 @@ def _item(item: RecordItem, style: TextStyle) -> str:
             assert_never(item)
 
 
-def _integer(value: int, bits: int, quiet: bool = False) -> str:
-    # DTrace prints 32 and 64 bits as signed, whatever their type, and narrower ones as unsigned.
+def _as_key(value: int, bits: int) -> int:
+    """Return the number that DTrace shows for a key: 32 and 64 bits are signed, narrower ones are not."""
     value &= (1 << bits) - 1
-    if bits >= 32 and value >> (bits - 1):
-        value -= 1 << bits
+    return value - (1 << bits) if bits >= 32 and value >> (bits - 1) else value
+
+
+_AS_TYPED = (16, 32)
+"""The widths whose values ``trace()`` shows as their type has them. It shows others as keys are shown."""
+
+
+def _number(value: int, bits: int, *, quiet: bool = False) -> str:
     return str(value) if quiet else f" {value:>{_INT_COLUMNS.get(bits, 16)}}"
 
 
 def _string(text: str, columns: int, style: TextStyle) -> str:
-    return f"  {style.guest(text):<{columns}}"
+    return f"  {padded(style.guest(text), columns, left=True)}"
+
+
+def _raw_string(text: str, style: TextStyle) -> str:
+    """Return a string in hexadecimal: all bytes that a variable of type string has."""
+    return hexdump(text.encode("utf-8", "surrogateescape")[: style.string_size].ljust(style.string_size, b"\0"))
 
 
 def _bytes(data: bytes, style: TextStyle) -> str:
@@ -278,9 +291,11 @@ def _row(row: JoinedRow, kinds: Sequence[KeyKind], funcs: Sequence[AggFuncName],
 
 def _key(part: KeyValue, kind: KeyKind, style: TextStyle) -> str:
     if isinstance(part, int):
-        return _integer(part, kind.bits)
+        return _number(_as_key(part, kind.bits), kind.bits)
     if kind.kind == "stack":
         return "\n" + "".join(f"{'':{style.stack_indent}}{style.guest(frame)}\n" for frame in part.splitlines())
+    if style.raw_bytes and kind.kind == "string":
+        return _raw_string(part, style)
     return _string(part, _KEY_STRING, style)
 
 

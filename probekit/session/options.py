@@ -199,10 +199,9 @@ def _text(text: str) -> str:
 
 
 def _version(text: str) -> str:
-    """Return a version of D that exists: 1.0 to 1.13, and 2.0."""
+    """Return a version of D that can be had: 1.13 or 2.0. Earlier ones lack names that cannot be taken away here."""
     match = re.fullmatch(r"(\d{1,4})\.(\d{1,4})(?:\.\d{1,4})?", text)
-    number = (int(match[1]), int(match[2])) if match is not None else (0, 0)
-    if number < (1, 0) or (1, 13) < number != (2, 0):
+    if match is None or (int(match[1]), int(match[2])) not in ((1, 13), (2, 0)):
         raise ValueError(text)
     return text
 
@@ -256,6 +255,9 @@ def _accepted(parse: Callable[[str], int | bool | str], *names: str, **rest: Any
     return {name: OptionInfo(None, parse, **rest) for name in names}
 
 
+_INTEGER_REGISTERS = 8
+"""DTrace's compiler has this many integer registers unless ``iregs`` says more; here it has what the CPU has."""
+
 OPTIONS: Mapping[str, OptionInfo] = {
     # Options for the form of the output may be set at any time.
     **_own(_boolean, "aggsortkey", "aggsortrev", "aggzoom", "flowindent", "quiet", "rawbytes"),
@@ -280,7 +282,8 @@ OPTIONS: Mapping[str, OptionInfo] = {
     **_accepted(_size, "jstackstrsize", where="start"),
     **_own(_one_of("switch", "fill", "ring"), "bufpolicy", where="start"),
     **_accepted(_one_of("auto", "manual"), "bufresize", where="start"),
-    **_accepted(_count, "cpu", where="start"),
+    # All CPUs are traced: the first one alone is what a host without a guest has, and no other can be chosen.
+    **_accepted(_count, "cpu", most=0, where="start"),
     **_accepted(_size_or_unlimited, "lockmem", where="start"),
     **_own(_boolean, "destructive", where="start"),
     "grabanon": OptionInfo(None, _boolean, where="start", refused="there is no anonymous tracing of a guest"),
@@ -297,7 +300,8 @@ OPTIONS: Mapping[str, OptionInfo] = {
     **_own(_text, "cppargs", "define", "incdir", "undef", many=True, where="command"),
     **_own(_attributes, "amin", where="start"),
     **_own(_one_of("text", "json"), "oformat", where="command"),
-    **_accepted(_ignored, "ctfpath", "ctypes", "debug", "dtypes", "iregs", "tregs", where="start"),
+    **_accepted(_ignored, "ctfpath", "ctypes", "debug", "dtypes", "tregs", where="start"),
+    **_accepted(_count, "iregs", least=_INTEGER_REGISTERS, where="start"),
     **_accepted(_ignored, "kdefs", "udefs", "late", "lazyload", "ldpath", "linkmode", "linktype", where="start"),
     **_accepted(_ignored, "linknommap", "aggpercpu", "preallocate", "strip", "syslibdir", "sysslice", where="start"),
     **_accepted(_ignored, "btfpath", "cppstd", "evaltime", "modpath", "objcopypath", "procfspath", where="start"),

@@ -25,7 +25,7 @@ TARGETS = ("x", "i", "c", "h", "u", "w", "this->t", "this->b", "this->s")
 OTHER_TARGETS = (
     *("self->y", "self->z", "self->k", "self->m[1]", "self->m[arg0]", "n[arg1 & 3]", "n[arg0]"),
     *("v[execname, arg1]", 'v["a", 1]', "o.a", "o.b", "o.name[3]", "this->j.a", "this->j.b", "self->e.a", "self->e.b"),
-    *("f[arg2 & 3].a", "f[1].b", "f[1].name[2]"),
+    *("f[arg2 & 3].a", "f[1].b", "f[1].name[2]", "q[1]", "this->r[0]", "g[arg0 & 3][arg1 & 7]"),
 )
 TEXT_TARGETS = ("q", "this->r", "self->p", "g[1]", "g[arg0 & 3]")
 CASTS = ("char", "unsigned char", "int16_t", "unsigned short", "int", "unsigned", "long", "uint64_t")

@@ -63,6 +63,16 @@ def test_a_weight_is_added_instead_of_one(func: str) -> None:
     both.check()
 
 
+@pytest.mark.parametrize("params", ["10, 0, 6, 20", "10, 3, 5, 5", "2, 0, 61, 2", "10, 0, 3, 2"])
+@settings(max_examples=40)
+@given(ints)
+def test_llquantize_puts_a_value_where_the_host_does(params: str, value: int) -> None:
+    both = Compared(f"fbt::: {{ @ = llquantize(arg0, {params}); }}")
+    for each in (value, -value, 999, -1000, -(1 << 63), (1 << 63) - 1, 0):
+        both.fire(each)
+    both.check()
+
+
 def test_a_key_that_each_site_has_once_needs_no_table() -> None:
     context = Machine("fbt::: { @a = count(); @b[probefunc] = sum(arg0); @c[arg0] = count(); }").context
     assert [type(context.store(agg)) for agg in range(3)] == [DenseStore, DenseStore, TableStore]

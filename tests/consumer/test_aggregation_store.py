@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from probekit.buffers.aggs import AggPlan, KeyPart, datum
 from probekit.buffers.formats import parse_format
 from probekit.consumer.aggregation_store import AggregationStore
@@ -36,6 +38,16 @@ def test_clear_keeps_keys_and_later_data_starts_anew() -> None:
     assert rows(store) == [("a", 0)]
     store.add(0, {(b"a",): (2,)})
     assert rows(store) == [("a", 2)]
+
+
+@pytest.mark.parametrize(("func", "none", "later"), [("min", (1 << 63) - 1, 9), ("max", -(1 << 63), -9)])
+def test_after_clear_a_minimum_or_maximum_is_that_of_later_data(func: str, none: int, later: int) -> None:
+    store = store_of(func)
+    store.add(0, {(b"a",): (5,)})
+    store.clear(0)
+    assert rows(store) == [("a", none)]
+    store.add(0, {(b"a",): (later,)})
+    assert rows(store) == [("a", later)]
 
 
 def test_trunc_and_its_negative() -> None:

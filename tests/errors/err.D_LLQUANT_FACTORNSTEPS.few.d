@@ -1,1 +1,1 @@
-BEGIN { @ = llquantize(1, 10, 0, 6, 5); }
+BEGIN { @ = llquantize(1, 10, 0, 6, 4); }

@@ -45,6 +45,10 @@ def test_values(name: str, value: str, field: str, expected: object) -> None:
     [
         ("command", "bogus", "1", "failed to set -x bogus: Invalid option name"),
         ("command", "bufsize", "4q", "failed to set -x bufsize: Invalid value for specified option"),
+        ("command", "cpu", "99", "failed to set -x cpu: Invalid value for specified option"),
+        ("command", "iregs", "3", "failed to set -x iregs: Invalid value for specified option"),
+        ("command", "version", "1.0", "failed to set -x version: Invalid value for specified option"),
+        ("program", "version", "1.6", "failed to set option 'version' to '1.6': Invalid value for specified option"),
         ("command", "bufpolicy", "none", "failed to set -x bufpolicy: Invalid value for specified option"),
         ("program", "bogus", "", "failed to set option 'bogus': Invalid option name"),
         ("program", "cpp", "", "failed to set option 'cpp': Option cannot be used from within a D program"),
@@ -55,6 +59,11 @@ def test_what_is_refused_and_how(source: str, name: str, value: str, message: st
     with pytest.raises(OptionError) as refused:
         set_option(Options(), name, value, source)  # type: ignore[arg-type]
     assert refused.value.message == message
+
+
+@pytest.mark.parametrize(("name", "value"), [("cpu", "0"), ("iregs", "8"), ("iregs", "16"), ("version", "2.0")])
+def test_values_that_can_be_met_are_accepted(name: str, value: str) -> None:
+    assert set_option(Options(), name, value) == Options()
 
 
 def test_a_misspelt_option_is_recognized() -> None:

@@ -6,7 +6,7 @@ copy_words         rdi: target, rsi: source, ecx: words  -> both pointers after 
 copy_frames        rdi: target, rsi: source, ecx: words  -> stops after the first word that is 0
 clear_words        rdi: target, ecx: words
 compare_strings    rdi, rsi           -> eax: negative, 0 or positive, by unsigned bytes
-llquantize_bucket  r9: bounds, ecx: how many, rax: value  -> rcx: how many are not above it; keeps rdi and rsi
+llquantize_bucket  r9: bounds, ecx: how many, rax: magnitude  -> rcx: how many are not above it; keeps rdi and rsi
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ def _llquantize_bucket(_context: CodegenContext, _address_of: AddressOf) -> str:
         lea r8, [rdx + rcx]
         shr r8, 1
         cmp qword ptr [r9 + r8*8], rax
-        jg above
+        ja above
         lea edx, [r8 + 1]
         jmp next
     above:

@@ -3,6 +3,7 @@
 lltostr    rsi: number, rdx: base   -> the string
 strtoll    rsi: string, rdx: base   -> rax: the number
 charat     rsi: string, rdx: index  -> rax: the character, 0 after the string's end
+setchar    rsi: string, rdx: index, cl: character  -> the string with that character
 rand                                -> rax: 32 random bits, sign-extended
 
 The rules are those of :mod:`probekit.codegen.runtime.strings`.
@@ -16,6 +17,7 @@ from probekit.codegen.reg_alloc import longest_string
 from probekit.codegen.runtime.core import header
 from probekit.codegen.runtime.registry import AddressOf, Routine
 from probekit.codegen.runtime.stack import REGS_SIZE
+from probekit.codegen.runtime.strings import max_length
 
 __all__ = ("ROUTINES",)
 
@@ -233,6 +235,42 @@ def _charat(context: CodegenContext, _address_of: AddressOf) -> str:
     """
 
 
+def _setchar(context: CodegenContext, _address_of: AddressOf) -> str:
+    """Copy a string up to its NUL, with another character at the place that rdx says."""
+    return f"""
+        cmp rdx, {context.program.string_size:#x}
+        jae bad
+        xor r8d, r8d
+    next:
+        cmp r8d, {max_length(context):#x}
+        jae done
+        mov al, byte ptr [rsi + r8]
+        cmp r8d, edx
+        je replaced
+        test al, al
+        jz done
+        mov byte ptr [rdi + r8], al
+        inc r8d
+        jmp next
+    replaced:
+        test cl, cl
+        jz done
+        mov byte ptr [rdi + r8], cl
+        inc r8d
+        test al, al
+        jnz next
+    done:
+        mov byte ptr [rdi + r8], 0
+        clc
+        ret
+    bad:
+        mov rax, rdx
+        mov edx, {FaultKind.BADADDR}
+        stc
+        ret
+    """
+
+
 def _rand(_context: CodegenContext, _address_of: AddressOf) -> str:
     """Take the next number of xorshift64 (Marsaglia, 2003), which starts from the time stamp counter."""
     return f"""
@@ -263,6 +301,7 @@ def _rand(_context: CodegenContext, _address_of: AddressOf) -> str:
 
 ROUTINES: dict[str, Routine] = {
     "charat": _charat,
+    "setchar": _setchar,
     "lltostr": _lltostr,
     "rand": _rand,
     "strtoll": _strtoll,

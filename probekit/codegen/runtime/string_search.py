@@ -125,7 +125,7 @@ def _substr(_context: CodegenContext, address_of: AddressOf) -> str:
         call {address_of("strlen"):#x}
         test r8d, r8d
         jz given
-        mov rcx, rax
+        mov rcx, {1 << 62:#x}
     given:
         test rdx, rdx
         jns placed

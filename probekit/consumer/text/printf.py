@@ -3,8 +3,8 @@ r"""Renders a parsed :class:`Format` with the recorded arguments, as ``printf()`
     Format "%-8s|%5d|%x"  arguments "bash", int32 -1, int16 -1   ->  "bash    |   -1|ffff"
 
 ``%d``, ``%u`` and ``%x`` use the argument's own width; a length modifier has no effect. Width and precision count
-characters, not bytes, so that columns line up. The compiler has checked the arguments. An argument that still does not
-fit its conversion is printed by its own type, and nothing here raises an error.
+bytes, as in C, so text that is not ASCII takes fewer columns. The compiler has checked the arguments. An argument that
+still does not fit its conversion is printed by its own type, and nothing here raises an error.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from probekit.consumer.events import (
     TraceString,
 )
 from probekit.consumer.symbols import Symbols
-from probekit.consumer.text.strings import c_escape, decode, raw_byte
+from probekit.consumer.text.strings import c_escape, cut, decode, padded, raw_byte
 from probekit.records import record
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class _Spec:
 
     def pad(self, text: str) -> str:
         """Return the text in its column."""
-        return text.ljust(self.width) if "-" in self.flags else text.rjust(self.width)
+        return padded(text, self.width, left="-" in self.flags)
 
 
 DEFAULT_CONTEXT = FormatContext()
@@ -143,7 +143,7 @@ def _star(left: Iterator[Argument]) -> int:
 def _string(spec: _Spec, text: str) -> str:
     if spec.letter in "SC":
         text = c_escape(text)
-    return spec.pad(text if spec.precision is None else text[: spec.precision])
+    return spec.pad(text if spec.precision is None else cut(text, spec.precision))
 
 
 # For each letter: the base, whether it is signed, and the prefix of the # flag.

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from probekit.buffers.quantize import BUCKETS, ZERO_BUCKET, Linear, bucket_value
+from probekit.buffers.quantize import BUCKETS, ZERO_BUCKET, Linear, LogLinear, bucket_value
 from probekit.consumer.events import Histogram, Quantize, divide
 from probekit.records import record
 
@@ -72,18 +72,23 @@ def shown_buckets(value: Quantize | Histogram) -> range:
     used = [i for i, count in enumerate(counts) if count]
     if used:
         return range(max(used[0] - 1, 0), min(used[-1] + 1, len(counts) - 1) + 1)
-    match value:
-        case Quantize():
-            return range(ZERO_BUCKET - 1, ZERO_BUCKET + 2)
-        case Histogram(scale=Linear()):
-            return range(min(3, len(counts)))
-        case Histogram():
-            return range(min(2, len(counts)))
+    if isinstance(value, Quantize):
+        return range(ZERO_BUCKET - 1, ZERO_BUCKET + 2)
+    first = 0 if isinstance(value.scale, Linear) else value.scale.middle
+    return range(first, min(first + 3, len(counts)))
 
 
 def labels(value: Quantize | Histogram) -> Sequence[str]:
-    """Return the label of each bucket."""
-    return _QUANTIZE_LABELS if isinstance(value, Quantize) else value.scale.labels
+    """Return the label of each bucket.
+
+    DTrace names the middle bucket of ``llquantize()`` by magnitudes only if it, or one before it, has any data.
+    """
+    if isinstance(value, Quantize):
+        return _QUANTIZE_LABELS
+    names, scale = value.scale.labels, value.scale
+    if isinstance(scale, LogLinear) and not any(value.buckets[: scale.middle + 1]):
+        return tuple(name.removeprefix("abs() ") for name in names)
+    return names
 
 
 _QUANTIZE_LABELS = tuple(str(bucket_value(i)) for i in range(BUCKETS))

@@ -4,13 +4,14 @@ decode(b"bash\0garbage")      -> 'bash'
 decode(b"\xff!")              -> '\udcff!'     not UTF-8: the byte goes through as it is
 escape_controls("\x1b[2J")    -> '\\x1b[2J'    cannot drive the terminal
 c_escape("a\tb")              -> 'a\\tb'       what %S prints
+padded("\xe9", 3)             -> ' \xe9'       columns count bytes
 """
 
 from __future__ import annotations
 
 import re
 
-__all__ = ("c_escape", "decode", "escape_controls", "raw_byte", "spell_surrogates")
+__all__ = ("c_escape", "cut", "decode", "escape_controls", "padded", "raw_byte", "spell_surrogates")
 
 # These can control a terminal or reorder a line: C0, DEL, C1, line separators, directional overrides, lone surrogates.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -35,6 +36,20 @@ _C_ESCAPES = {
 def decode(data: bytes) -> str:
     """Return the text up to the first NUL. Bytes that are not UTF-8 become surrogates; output has the bytes again."""
     return data.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
+
+
+def padded(text: str, width: int, *, left: bool = False) -> str:
+    """Return the text in a column of ``width`` bytes, as C's ``%10s`` or (``left``) ``%-10s`` has it."""
+    size = len(text) if text.isascii() else len(_SURROGATES.sub("?", text).encode())
+    blanks = " " * (width - size)
+    return text + blanks if left else blanks + text
+
+
+def cut(text: str, size: int) -> str:
+    """Return the first ``size`` bytes of the text, as C's ``%.10s`` has it. A character may be cut in two."""
+    if text.isascii():
+        return text[:size]
+    return text.encode("utf-8", "surrogateescape")[:size].decode("utf-8", "surrogateescape")
 
 
 def spell_surrogates(text: str) -> str:

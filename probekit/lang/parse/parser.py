@@ -17,7 +17,7 @@ from probekit.errors import InternalError
 from probekit.lang import ast
 from probekit.lang.diagnostics import Refusal, did_you_mean, refuse
 from probekit.lang.kernelside import KernelSide, NoKernel
-from probekit.lang.keywords import KEYWORDS, MEANINGLESS, terminal_of
+from probekit.lang.keywords import D_WORDS, KEYWORDS, MEANINGLESS, terminal_of
 from probekit.lang.parse.grammar import grammar_parser
 from probekit.lang.parse.macros import Macros, MacroUses, expand_text, expand_token
 from probekit.lang.parse.tree_builder import span_of
@@ -68,6 +68,9 @@ def parse(
 
 _STARRED = re.compile(r"([A-Za-z_]\w*)(\*+)([A-Za-z_]\w*)?")
 _BEFORE_NAME = frozenset(("TYPE_NAME", "STAR", "BASE_TYPE", "TAG", "RBRACE"))
+_BEFORE_DECLARED = _BEFORE_NAME | {"COMMA", "LPAR"}
+_MEMBER = frozenset(("IDENT", "TYPE_NAME"))
+_MEMBER_OF_TRANSLATOR = frozenset(("IDENT", "RBRACE"))
 _BEFORE_MEMBER = frozenset(("ARROW", "DOT", "STRUCT", "ENUM"))
 _AFTER_TYPE = re.compile(r"\s*[*)(\[\w]")
 _WORD = re.compile(r"[A-Za-z_]\w*")
@@ -100,6 +103,8 @@ class _TokenFilter:
     """How many braces are open in the ``typedef``."""
     parens: int = 0
     """How many parentheses are open in the ``typedef``."""
+    struct_braces: int = 0
+    """How many braces are open from that of a struct's body on."""
     module: str = ""
     """The module of ``module`struct``, until the tag comes."""
 
@@ -124,6 +129,10 @@ class _TokenFilter:
             self._define(token)
         elif terminal == "STORAGE" and token == "typedef":
             self.defining, self.taken, self.braces, self.parens = True, False, 0, 0
+        if terminal == "LBRACE" and (self.struct_braces or self.before in ("STRUCT", "TAG")):
+            self.struct_braces += 1
+        elif terminal == "RBRACE" and self.struct_braces:
+            self.struct_braces -= 1
         tagged = self.before in ("STRUCT", "ENUM") and terminal in ("IDENT", "TYPE_NAME")
         self.before = "TAG" if tagged else terminal
 
@@ -155,6 +164,9 @@ class _TokenFilter:
         name, stars, after = str(token), "", ""
         if token.type == "PSPEC" and (found := _STARRED.fullmatch(name)) is not None:
             name, stars, after = found[1], found[2], found[3] or ""
+        if name in D_WORDS and self._names_member(accepted):
+            yield from self._tagged(_like(token, "IDENT", name))
+            return
         terminal = terminal_of(name, self.typedefs)
         if terminal == "TYPE_NAME" and self.before in _BEFORE_NAME and "IDENT" in accepted:
             terminal = None
@@ -167,8 +179,7 @@ class _TokenFilter:
             if after:
                 yield _like(token, "IDENT", after)
         elif self.module and self.before in ("STRUCT", "ENUM"):
-            yield _like(token, token.type, f"{self.module}`{name}")
-            self.module = ""
+            yield from self._tagged(token)
         elif token.type == "PSPEC":
             yield _like(token, "PSPEC", expand_text(str(token), span_of(token), self.macros, self.uses))
         elif name in MEANINGLESS or (terminal is not None and terminal not in ("TYPE_NAME", "BASE_TYPE")):
@@ -179,6 +190,22 @@ class _TokenFilter:
             raise refuse("D_SYNTAX", span_of(token), f"{name} is not a type", did_you_mean(name, self.typedefs))
         else:
             yield token
+
+    def _names_member(self, accepted: Container[str]) -> bool:
+        """Tell whether a word of D's own names a member of a struct, or a struct, as any other word does in C."""
+        if self.before in ("STRUCT", "ENUM"):
+            return True
+        if "IDENT" not in accepted or "INT" in accepted:
+            return False  # an expression
+        words = frozenset(self.parser.accepts())
+        if self.struct_braces:
+            return self.before in _BEFORE_DECLARED and "IDENT" in words
+        return words in (_MEMBER, _MEMBER_OF_TRANSLATOR)
+
+    def _tagged(self, token: Token) -> Iterator[Token]:
+        """Yield a tag, with the module that it belongs to."""
+        yield _like(token, token.type, f"{self.module}`{token}") if self.module else token
+        self.module = ""
 
     def _is_kernel_type(self, token: Token, name: str, accepted: Container[str]) -> bool:
         """Tell whether a word that the script does not define as a type names one of the kernel's."""

@@ -84,3 +84,20 @@ def test_a_random_number_has_every_bit_in_both_states() -> None:
     guest = Machine("fbt::: { trace(rand()); }")
     numbers = [int.from_bytes(fired(guest).payload[:8], "little") for _ in range(64)]
     assert len(set(numbers)) > 60
+
+
+@lru_cache
+def _patched(size: int) -> Compared:
+    return Compared(
+        'string s; fbt::: { s = arg0 & 1 ? execname : arg0 & 2 ? "" : "0123456"; s[arg1] = arg2; trace(s); '
+        "s[0]++; trace(s); }",
+        bufsize=1 << 13,
+        strsize=size,
+    )
+
+
+@pytest.mark.parametrize("size", [8, 256])
+@settings(max_examples=60)
+@given(st.integers(0, 3), st.one_of(st.integers(-1, 10), st.sampled_from((255, 256)), ints), ints)
+def test_a_character_is_replaced_as_the_host_replaces_it(size: int, text: int, index: int, char: int) -> None:
+    _patched(size).fire(text, index, char)

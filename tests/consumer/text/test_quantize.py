@@ -141,6 +141,21 @@ def test_log_linear_text() -> None:
     ]
 
 
+def test_the_middle_of_a_log_linear_histogram_is_named_by_magnitude_only_with_data_up_to_it() -> None:
+    scale = LogLinear(10, 2, 2, 2)
+
+    def names(*values: int) -> list[str]:
+        counts = [0] * scale.buckets
+        for value in values:
+            counts[scale.bucket_of(value)] += 1
+        return [line.partition("|")[0].strip() for line in histogram_lines(Histogram(scale, tuple(counts)))][1:]
+
+    assert names(100) == ["< 100", "100", "500"]
+    assert names(7, 100) == ["-100", "abs() < 100", "100", "500"]
+    assert names(-150) == ["-500", "-100", "abs() < 100"]
+    assert names() == ["< 100", "100", "500"]
+
+
 def test_zoom_draws_the_longest_bar_nearly_full() -> None:
     lines = list(histogram_lines(quantized(*[1] * 50, 2), zoom=True))
     assert [line.count("@") for line in lines[1:]] == [0, 38, 1, 0]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probekit.consumer.text.strings import c_escape, decode, escape_controls, spell_surrogates
+from probekit.consumer.text.strings import c_escape, cut, decode, escape_controls, padded, spell_surrogates
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,20 @@ def test_decode() -> None:
 @given(st.text())
 def test_c_escape_is_printable_ascii(text: str) -> None:
     assert all(" " <= c <= "~" for c in c_escape(text))
+
+
+@given(st.binary(max_size=12), st.integers(0, 16))
+def test_columns_and_cuts_count_bytes(data: bytes, width: int) -> None:
+    text = decode(data)
+    size = len(text.encode("utf-8", "surrogateescape"))
+    for left in (False, True):
+        shown = padded(text, width, left=left)
+        assert len(shown.encode("utf-8", "surrogateescape")) == max(width, size)
+        assert shown.strip(" ") == text.strip(" ")
+    assert cut(text, width).encode("utf-8", "surrogateescape") == data.split(b"\0")[0][:width]
+
+
+def test_a_character_of_two_bytes_takes_two_columns() -> None:
+    assert padded("\u00e9", 4) == "  \u00e9"
+    assert padded("\u00e9", 4, left=True) == "\u00e9  "
+    assert cut("a\u00e9", 2) == "a\udcc3"
