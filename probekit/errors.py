@@ -15,8 +15,10 @@ __all__ = (
     "BusyError",
     "Cancelled",
     "ConflictError",
+    "DetachedError",
     "GuestError",
     "GuestPaused",
+    "InUseError",
     "InternalError",
     "JournalError",
     "MachineRan",
@@ -158,6 +160,14 @@ class JournalError(ProbekitError):
     def __init__(self, message: str, *, path: str, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.path = path
+
+
+class InUseError(ProbekitError):
+    """Another trace, or another thread, of this process uses this guest. Nothing was changed."""
+
+
+class DetachedError(ProbekitError):
+    """The guest was detached before. Nothing was changed."""
 
 
 class BusyError(ProbekitError):

@@ -34,6 +34,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--soak", type=float, default=30, help="seconds of everything at once under a mixed load")
     group.addoption("--activations", type=int, default=400, help="how often a marker is switched under full speed")
+    group.addoption("--faults", type=int, default=20, help="how many system calls are the last or fail")
+    group.addoption("--fault-seed", type=int, default=None, help="choose the same points again")
     group.addoption("--kills", type=int, default=20, help="how many times probekit is killed at a random moment")
 
 

@@ -39,7 +39,12 @@ def _lines(done: Recovered) -> list[str]:
     lines: list[str] = []
     if done.rebooted:
         lines.append(f"{done.rebooted} journal(s) of a guest that has rebooted since: there is nothing to restore")
-    if done.journals > done.rebooted:
+    if done.gone:
+        lines.append(
+            f"{done.gone} journal(s) of probes that are gone from this guest: somebody else has recovered it, or a "
+            f"snapshot was loaded; {done.already} sites have their original bytes"
+        )
+    if done.journals > done.rebooted + done.gone:
         lines.append(f"{done.restored} sites restored, {done.already} had their original bytes already")
         if done.tasks:
             lines.append(f"{done.tasks} borrowed task(s) given back")

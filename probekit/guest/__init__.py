@@ -10,6 +10,7 @@ Calling the kernel's functions:
 
 - ``call_points``  find places in a Linux kernel where a function may be called from outside
 - ``calls``        describe a guest call: the task that it borrows, and what it changes in the kernel
+- ``borrowed``     describe a borrowed task on its own stack, for a recovery without the journal
 - ``safepoint``    reach such a place, call functions there, give the task back
 - ``linux``        allocate, make executable, free, and wait for readers, by functions found by feature
 - ``module_refs``  keep modules from being unloaded, by a reference as every user takes it

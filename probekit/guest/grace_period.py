@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from probekit.errors import GuestError, SymbolError
-from probekit.guest.linux import Allocation, LinuxServices
+from probekit.guest.linux import STAMP_SIZE, Allocation, LinuxServices
 from probekit.guest.memory import PauseClock, StoppedMemory
 from probekit.guest.safepoint import SafePoint
 from probekit.kernel.btf import Btf
@@ -76,7 +76,7 @@ class GraceServices:
         Raises :class:`GuestError` when the guest has no memory, or a call does not return.
         """
         starts = (*self.starts, *(self.traced if traced else ()))
-        page = services.allocate(point, "grace", _PAGE)
+        page = services.allocate(point, "grace", _PAGE - STAMP_SIZE)
         take(page)
         lists = [page.addr + number * self.stride + self.links for number in range(len(starts))]
         memory.write_many([(at, at.to_bytes(8, "little") * 2) for at in lists])  # empty lists: each points at itself

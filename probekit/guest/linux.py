@@ -8,6 +8,10 @@ The functions are found by name, newest first, and never by the kernel's version
     per-CPU     pcpu_alloc_noprof (24e44cc22aa3, v6.10), __alloc_percpu before
     grace       as data; for structures that the kernel writes to (:mod:`probekit.guest.grace_period`)
     readers     synchronize_rcu_tasks where the kernel has it (preemptible kernels), synchronize_rcu
+
+All memory but per-CPU memory ends with a *stamp*: bytes that only the journal of its enabling has. A recovery frees
+nothing whose stamp is not there. After a snapshot was loaded, or another recovery freed the memory, somebody else may
+have memory at the same address.
 """
 
 from __future__ import annotations
@@ -20,12 +24,21 @@ from probekit.guest.safepoint import SafePoint
 from probekit.guest.trap_registration import TrapServices, find_trap_services
 from probekit.records import record
 
-__all__ = ("Allocation", "LinuxServices", "find_services")
+__all__ = ("STAMP_SIZE", "Allocation", "LinuxServices", "find_services", "stamp_of")
 
 _PAGE = 4096
 _KERNEL = 1 << 63
 _GFP_KERNEL = 0xCC0  # the same bits on every kernel that has the symbols below
 _EXECMEM_DEFAULT = 0
+
+STAMP_SIZE = 16
+"""Bytes of the stamp at the end of an allocation."""
+_STAMP_MAGIC = bytes.fromhex("b7 70 72 6f 62 65 6b 9e")
+
+
+def stamp_of(token: bytes) -> bytes:
+    """Return the stamp of memory whose journal has this token of 8 bytes."""
+    return _STAMP_MAGIC + token
 
 
 @record
@@ -37,7 +50,17 @@ class Allocation:
     addr: int
     """A kernel virtual address, or for ``percpu`` the kernel's per-CPU pointer."""
     size: int
-    """Bytes."""
+    """Bytes, with the stamp."""
+
+    @property
+    def stamp(self) -> int | None:
+        """Address of the stamp; None for per-CPU memory, which has none."""
+        return None if self.kind == "percpu" else self.addr + self.size - STAMP_SIZE
+
+    @property
+    def room(self) -> int:
+        """Bytes before the stamp."""
+        return self.size if self.kind == "percpu" else self.size - STAMP_SIZE
 
 
 @record
@@ -86,18 +109,23 @@ class LinuxServices:
     """The functions that register our trap handler and exception table."""
 
     def allocate(self, point: SafePoint, kind: MemoryKind, size: int) -> Allocation:
-        """Allocate ``size`` bytes, rounded up to whole pages except for ``percpu``. The guest zeroes all but ``exec``.
+        """Allocate ``size`` bytes, and write the stamp of the point's log after them.
+
+        The whole is rounded up to pages except for ``percpu``, which has no stamp. The guest zeroes all but ``exec``.
 
         Raises :class:`probekit.errors.GuestError` when the guest has no such memory left, or returns no such address.
         """
         maker, alloc, _ = self.makers[kind]
         if kind != "percpu":
-            size = -(-size // _PAGE) * _PAGE
+            size = -(-(size + STAMP_SIZE) // _PAGE) * _PAGE
         what = f"{size} bytes of {kind} memory"
         addr = point.call_pointer(alloc, *maker.before, size, *maker.after, what=what, purpose=Allocate(kind, size))
         if kind != "percpu" and addr < _KERNEL:
             raise GuestError(f"the guest kernel returned {addr:#x} for {what}, which is no kernel address")
-        return Allocation(kind=kind, addr=addr, size=size)
+        memory = Allocation(kind=kind, addr=addr, size=size)
+        if memory.stamp is not None and point.token:
+            point.write(memory.stamp, stamp_of(point.token))
+        return memory
 
     def make_executable(self, point: SafePoint, memory: Allocation) -> None:
         """Make ``exec`` memory read-only and executable, as kernels require. The stub can still write it."""

@@ -10,7 +10,8 @@ breakpoint stands (:mod:`probekit.guest.call_points`). The function may sleep an
 the task may come back on another vCPU, so we recognise its return by its stack
 pointer and not by its vCPU.
 Linux kernels are built without a red zone, so no memory below the stack pointer is in
-use. We leave 256 bytes free all the same.
+use. We leave 256 bytes free all the same, and describe the call below them
+(:mod:`probekit.guest.borrowed`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from types import TracebackType
 from typing import Protocol
 
 from probekit.errors import Cancelled, GuestError, GuestPaused, JournalError, MachineRan, SafePointTimeout, TargetError
+from probekit.guest.borrowed import BORROWED_SIZE, CALL_ROOM, encode_borrowed
 from probekit.guest.call_points import LANDING, CallPoints
 from probekit.guest.calls import GENERAL_REGISTERS, CallPurpose, GuestCall, OtherCall, is_pointer
 from probekit.guest.health import check_status
@@ -31,7 +33,6 @@ from probekit.target.api import Regs, StopReason, Target, Vcpu
 __all__ = ("CallLog", "NoCallLog", "SafePoint", "finish_call", "returned_on")
 
 _ARGS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
-_SKIP = 256
 _IF = 0x200
 _DF_TF = 0x500
 _SLICE = 0.1  # seconds between two looks at whether the user wants to stop
@@ -47,6 +48,11 @@ class CallLog(Protocol):
     A later run can tell whether the guest function has been called. While the borrowed task still has its own
     registers it has not; after the function has returned, the log has the note of :meth:`call_returned`.
     """
+
+    @property
+    def token(self) -> bytes:
+        """The token of the journal, for the stamp of its memory; empty where memory gets no stamp."""
+        ...
 
     def call_started(self, call: GuestCall) -> None:
         """Note that the task is about to be borrowed."""
@@ -64,6 +70,8 @@ class CallLog(Protocol):
 class NoCallLog:
     """Keeps nothing. It is for tests, and for uses that only read."""
 
+    token = b""
+
     def call_started(self, call: GuestCall) -> None:
         """Keep nothing."""
 
@@ -74,15 +82,25 @@ class NoCallLog:
         """Keep nothing."""
 
 
-def finish_call(target: Target, vcpu: Vcpu, saved: Mapping[str, int], *, landing: int, rsp: int) -> None:
+def finish_call(
+    target: Target, vcpu: Vcpu, saved: Mapping[str, int], *, landing: int, rsp: int, left: bytes = b""
+) -> None:
     """Put a borrowed task's own registers back on the vCPU where it returned to ``landing`` with ``rsp``.
 
-    Raises :class:`MachineRan`, with nothing written, when somebody let the guest run and it may be elsewhere.
+    Then wipe what its stack says of the call, which would be taken for a task that is still inside. ``left``: what to
+    leave there. Raises :class:`MachineRan`, with nothing written, when somebody let the guest run and it may be
+    elsewhere.
     """
     regs = target.regs(vcpu)
     if (regs["rip"], regs["rsp"]) != (landing, rsp):
         raise MachineRan(f"{target.name}: somebody let the guest run, and a borrowed task went to another vCPU")
     target.set_regs(vcpu, regs.replace(**{name: saved[name] for name in GENERAL_REGISTERS}))
+    wiped = bytes(8) + left.ljust(BORROWED_SIZE, b"\0")
+    if regs.foreign_runs is None:
+        target.write(rsp - 8, wiped)
+    else:
+        with suppress(MachineRan):  # the task has gone on and writes over it
+            target.write_once(rsp - 8, wiped, regs.foreign_runs)
 
 
 def returned_on(target: Target, landing: int, rsp: int) -> Vcpu | None:
@@ -183,15 +201,16 @@ class SafePoint:
     def _call(self, function: int, args: Sequence[int], timeout: float, purpose: CallPurpose) -> int:
         """Call a guest function once. Raises :class:`MachineRan`, with nothing changed, when the task has gone on."""
         landing = self._landing()
-        frame = (self._saved["rsp"] - _SKIP) & ~15
+        frame = (self._saved["rsp"] - CALL_ROOM) & ~15
         changes = dict(zip(_ARGS, (a & (1 << 64) - 1 for a in args), strict=False))
         regs = self._target.regs(self._vcpu).replace(
             **changes, rip=function, rsp=frame - 8, rax=0, eflags=(self._saved["eflags"] | _IF) & ~_DF_TF
         )
-        self._log.call_started(GuestCall(self._vcpu, self._saved, landing, frame, purpose))
+        call = GuestCall(self._vcpu, self._saved, landing, frame, purpose)
+        self._log.call_started(call)
         self._borrowed = True
         try:
-            self._write_slot(frame - 8, landing.to_bytes(8, "little"))
+            self._write_slot(frame - 8, landing.to_bytes(8, "little") + encode_borrowed(call))
             self._target.set_breakpoint(landing)
         except TargetError:
             self._keep_task(frame)
@@ -207,6 +226,15 @@ class SafePoint:
         self._borrowed = False
         self._log.call_done(frame)
         return result
+
+    @property
+    def token(self) -> bytes:
+        """The token of the log's journal (:attr:`CallLog.token`)."""
+        return self._log.token
+
+    def write(self, addr: int, data: bytes) -> None:
+        """Write guest memory of ours. The guest is stopped between two calls."""
+        self._target.write(addr, data)
 
     def _write_slot(self, addr: int, data: bytes) -> None:
         """Write below the task's stack pointer, unless the task has gone on, which may need that memory now."""

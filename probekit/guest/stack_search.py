@@ -102,6 +102,20 @@ class StackSearch:
         lows = [_lowest(task, running, loose) for task in tasks]
         return tasks, memory.read_many([(low, t.stack_end - low) for t, low in zip(tasks, lows, strict=True)]), loose
 
+    def lowest_used(self, target: Target, addr: int) -> int | None:
+        """Return the lowest address in use of the task's stack that holds ``addr``; None when no task has such a stack.
+
+        The guest is stopped. Where it cannot be known, the whole stack counts as used.
+        """
+        tasks = self.tasks()
+        running = [regs["rsp"] for regs in map(target.regs, target.vcpus()) if not regs.in_user_mode]
+        loose = [sp for sp in running if not any(t.stack_start <= sp < t.stack_end for t in tasks)]
+        owner = next((task for task in tasks if task.stack_start <= addr < task.stack_end), None)
+        if owner is None:
+            return None
+        own = [sp for sp in running if owner.stack_start <= sp < owner.stack_end]
+        return min(own) & ~7 if own else _lowest(owner, running, loose)
+
     def tasks_returning_to(
         self,
         point: SafePoint,
@@ -119,7 +133,7 @@ class StackSearch:
         suspects = self.tasks_with_words(target, memory, *code)
         if not suspects or self.unwind is None:
             return suspects
-        page = services.allocate(point, "data", _PAGE)
+        page = services.allocate(point, "data", 8 * _DEPTH)
         log.allocated(page)
         try:
             return [task for task in suspects if self._returns_to(point, memory, task, page.addr, code)]

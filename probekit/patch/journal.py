@@ -42,7 +42,7 @@ from probekit.patch.journal_records import (
     encode_record,
     read_records,
 )
-from probekit.patch.journal_state import JournalState, parse
+from probekit.patch.journal_state import JournalState, load, parse
 
 __all__ = ("STATE_FOLDER_HINT", "Journal", "default_dir", "find_journals")
 
@@ -106,15 +106,26 @@ class Journal:
         return cls._make(path, MAGIC + encode_record(Kind.HEADER, payloads.encode_header(header)), reserve)
 
     @classmethod
-    def adopt(cls, directory: Path, data: bytes) -> JournalState:
+    def adopt(cls, directory: Path, data: bytes, table: int, target: str) -> JournalState:
         """Write ``data``, the bytes of a journal found in guest memory, to a new file in ``directory``.
 
+        ``table``: address of the header of the recovery table that it is from. ``target``: the guest's name here, where
+        it may have another one than on the host that wrote the journal.
         Returns what the journal says. Raises :class:`JournalError`.
         """
         state = parse(data)
-        path = _new_path(directory, state.header)
-        cls._make(path, data).close()
-        return replace(state, path=path)
+        header = replace(state.header, target=target)
+        if not data.startswith(MAGIC_V1):
+            first = encode_record(Kind.HEADER, payloads.encode_header(header))
+            data = MAGIC + first + b"".join(encode_record(Kind(kind), text) for kind, text in state.records[1:])
+        path = _new_path(directory, header)
+        journal = cls._make(path, data)
+        try:
+            if not data.startswith(MAGIC_V1):  # a journal of format 1 gets no records of format 2
+                journal.table_written(table)
+        finally:
+            journal.close()
+        return load(path)
 
     @classmethod
     def reopen(cls, state: JournalState) -> Self:

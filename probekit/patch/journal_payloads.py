@@ -78,6 +78,8 @@ BPF_KSYM = "bpf_ksym"
 """Kinds of :class:`Registration`."""
 
 _REGISTRATION_WORDS: Mapping[str, int] = {TIMER: 2, TRACEPOINT: 3, MODULE: 1, DIE_NOTIFIER: 1, BPF_KSYM: 1}
+_HEADER_FIELDS = ("target", "host_pid", "host_start", "build_id", "base", "cookie")
+_TOKEN_SIZE = 8
 _MAX_WORDS = 8  # of a kind that this version does not know
 _MAX_TEXT = 1 << 16
 _MAX_VCPU = 1 << 16
@@ -105,6 +107,11 @@ class JournalHeader:
     """Address of the guest kernel's ``_text``."""
     cookie: bytes
     """Bytes that differ after a reboot of the guest (:func:`probekit.session.identity.boot_cookie`)."""
+    token: bytes = b""
+    """8 random bytes that no other journal has: the stamp of its guest memory (:mod:`probekit.guest.linux`).
+
+    Empty in journals of earlier versions, whose memory has no stamp.
+    """
 
 
 @record
@@ -140,15 +147,18 @@ def encode_facts(facts: Facts) -> bytes:
     return json.dumps(facts, separators=(",", ":"), allow_nan=False).encode()
 
 
-def decode_facts(payload: bytes, *names: str) -> Facts:
-    """Return the JSON object of a small record. Raises :class:`RecordError` unless its fields are exactly ``names``."""
+def decode_facts(payload: bytes, *names: str, optional: Sequence[str] = ()) -> Facts:
+    """Return the JSON object of a small record.
+
+    Raises :class:`RecordError` unless its fields are exactly ``names``, and some of ``optional``.
+    """
     try:
         facts = json.loads(payload, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise RecordError("a record is no JSON") from error
     if not isinstance(facts, dict):
         raise RecordError("a record is no object")
-    if facts.keys() != set(names):
+    if facts.keys() - set(optional) != set(names):
         raise RecordError(f"a record has the fields {sorted(facts)}, not {sorted(names)}")
     return facts
 
@@ -190,21 +200,20 @@ def _one_of(value: object, known: Mapping[str, _T], what: str) -> _T:
 
 def encode_header(header: JournalHeader) -> bytes:
     """Return the payload of a header."""
-    return encode_facts(
-        {
-            "target": header.target,
-            "host_pid": header.host_pid,
-            "host_start": float(header.host_start),
-            "build_id": header.build_id.hex(),
-            "base": header.base,
-            "cookie": header.cookie.hex(),
-        }
-    )
+    facts: Facts = {
+        "target": header.target,
+        "host_pid": header.host_pid,
+        "host_start": float(header.host_start),
+        "build_id": header.build_id.hex(),
+        "base": header.base,
+        "cookie": header.cookie.hex(),
+    }
+    return encode_facts(facts | {"token": header.token.hex()} if header.token else facts)
 
 
 def decode_header(payload: bytes) -> JournalHeader:
     """Read what :func:`encode_header` wrote."""
-    facts = decode_facts(payload, "target", "host_pid", "host_start", "build_id", "base", "cookie")
+    facts = decode_facts(payload, *_HEADER_FIELDS, optional=("token",))
     start = facts["host_start"]
     if isinstance(start, bool) or not isinstance(start, int | float) or not math.isfinite(start):
         raise RecordError("a record's 'host_start' is no time")
@@ -215,7 +224,15 @@ def decode_header(payload: bytes) -> JournalHeader:
         build_id=_hex(facts["build_id"], "'build_id'"),
         base=_number(facts["base"], "'base'"),
         cookie=_hex(facts["cookie"], "'cookie'"),
+        token=_token(facts["token"]) if "token" in facts else b"",
     )
+
+
+def _token(value: object) -> bytes:
+    token = _hex(value, "'token'")
+    if len(token) != _TOKEN_SIZE:
+        raise RecordError("a record's 'token' has not 8 bytes")
+    return token
 
 
 def encode_batch(batch: int) -> bytes:

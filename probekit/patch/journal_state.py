@@ -83,6 +83,10 @@ class Replay:
         """Edits not reverted, by the batch's number."""
         self.allocations: dict[int, Allocation] = {}
         """Guest memory not freed, by its address."""
+        self.stamped: set[int] = set()
+        """Addresses of allocations whose own record was written, which happens after their stamp was."""
+        self.after_table: set[int] = set()
+        """Addresses of allocations that were made after the recovery table was written, which no table lists."""
         self.registrations: dict[Registration, None] = {}
         """Registrations not taken back, oldest first; the keys are an ordered set."""
         self.calls: dict[int, GuestCall] = {}
@@ -92,6 +96,7 @@ class Replay:
         self.notes: list[str] = []
         """Notes for people, oldest first."""
         self._next_batch = 0
+        self._tabled = False
 
     @property
     def empty(self) -> bool:
@@ -112,10 +117,18 @@ class Replay:
     def allocated(self, memory: Allocation) -> None:
         """Take memory that was allocated for us; the replay of its guest call may have added it already."""
         self.allocations[memory.addr] = memory
+        self.stamped.add(memory.addr)
+        self._note_time(memory.addr)
 
     def freed(self, addr: int) -> None:
         """Take the address of memory that was freed; the replay of its guest call may have removed it already."""
         self.allocations.pop(addr, None)
+        self.stamped.discard(addr)
+        self.after_table.discard(addr)
+
+    def _note_time(self, addr: int) -> None:
+        if self._tabled:
+            self.after_table.add(addr)
 
     def registered(self, items: Sequence[Registration]) -> None:
         """Take registrations that are about to be made."""
@@ -146,8 +159,9 @@ class Replay:
         match call.purpose:
             case Allocate(kind, size) if is_pointer(value) and (kind == "percpu" or value >= _KERNEL):
                 self.allocations.setdefault(value, Allocation(kind, value, size))
+                self._note_time(value)
             case Free(addr):
-                self.allocations.pop(addr, None)
+                self.freed(addr)
             case GetModule(module) if value & 0xFF:  # bool try_module_get()
                 self.registrations.setdefault(Registration(MODULE, (module,)))
             case PutModule(module):
@@ -163,6 +177,7 @@ class Replay:
     def table_written(self, addr: int) -> None:
         """Take the address of the recovery table's header."""
         self.table = addr
+        self._tabled = True
 
     def table_wiped(self) -> None:
         """Note that the recovery table's header is about to be wiped."""

@@ -6,6 +6,7 @@ Attaching:
 - ``attach``          turns a target string into an :class:`~probekit.session.attach.Attachment`
 - ``opening``         connects, and finds out whether the guest runs or somebody has paused it
 - ``lock``            allows one probekit per guest
+- ``exclusive``       allows one trace of a guest, and one thread, at a time
 - ``identity``        names a guest, and one boot of it
 - ``guest_types``     tells the compiler types, symbols and prototypes of the guest's kernel
 
@@ -28,6 +29,7 @@ After a probekit that was killed:
 
 - ``journal_log``     writes and reads the undo journal of one guest, on this machine's disk
 - ``undo``            undoes everything that one journal lists
+- ``presence``        tells whether what a journal lists is still in this guest
 - ``recover``         restores a guest that a killed probekit left changed
 - ``table_scan``      finds recovery tables in a guest whose journal is on another machine
 """

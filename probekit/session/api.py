@@ -16,6 +16,7 @@ from probekit.providers.api import Probe
 from probekit.session.attach import Attachment, AttachOptions
 from probekit.session.attach import attach as attach_guest
 from probekit.session.checks import refuse_destructive
+from probekit.session.exclusive import detach_at_exit
 from probekit.session.guest_types import GuestTypes
 from probekit.session.options import EngineName, Options, apply_options
 from probekit.session.run import Run
@@ -41,7 +42,7 @@ class Guest:
         self.detach()
 
     def detach(self) -> None:
-        """Let the guest run and close the connection. Safe to call twice."""
+        """Restore the guest if a trace is live, let it run and close the connection. Safe to call twice."""
         self._attachment.detach()
 
     @property
@@ -59,7 +60,9 @@ class Guest:
 
         Raises :class:`probekit.probe.names.DescriptionError` for a malformed description.
         """
-        return self._attachment.registry.match(ProbeDescription.parse(description))
+        wanted = ProbeDescription.parse(description)
+        with self._attachment.use.turn():
+            return iter(list(self._attachment.registry.match(wanted)))
 
     def trace(
         self,
@@ -75,11 +78,15 @@ class Guest:
         ``guest`` runs clauses in the guest, ``stop`` stops the guest at each firing.
         Raises :class:`probekit.lang.diagnostics.CompileError`, :class:`probekit.session.checks.NoMatchError`,
         :class:`probekit.session.options.OptionError`, and :class:`probekit.errors.ProbekitError` for a destructive
-        action without the option ``destructive``.
+        action without the option ``destructive``, or :class:`probekit.errors.DetachedError` after :meth:`detach`.
         """
+        with self._attachment.use.turn():
+            return self._trace(script, args, options or {}, engine)
+
+    def _trace(self, script: str, args: Sequence[str], options: Mapping[str, str], engine: EngineName) -> Run:
         kernel = GuestTypes(self._attachment)
         program = compile_program(script, allow_bare=True, args=("probekit", *args), kernel=kernel)
-        settings = apply_options(apply_options(Options(), program.options), (options or {}).items())
+        settings = apply_options(apply_options(Options(), program.options), options.items())
         refuse_destructive(program, settings)
         name = f"description '{script.partition('{')[0].strip()}'"
         return Run(self._attachment, program, settings, engine=engine, name=name)
@@ -102,4 +109,6 @@ def attach(
     Raises :class:`probekit.errors.ProbekitError`; the guest is then as it was.
     """
     options = AttachOptions(symbols=Path(symbols) if symbols else None, cache=cache, ram=ram, timeout=timeout, qmp=qmp)
-    return Guest(attach_guest(spec, options))
+    attachment = attach_guest(spec, options)
+    detach_at_exit(attachment)
+    return Guest(attachment)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from probekit.enabling.syscall_returns import SystemCalls
 from probekit.enabling.text_facts import gather_text
 from probekit.errors import GuestError, JournalError, MemoryAccessError, ProbekitError, SymbolError
+from probekit.guest.borrowed import borrowed_tasks
 from probekit.guest.facts import GuestFacts
 from probekit.guest.find_facts import find_guest_facts, is_emulated
 from probekit.guest.health import LivenessMonitor, check_events, check_status, has_panicked, panic_error
@@ -33,6 +34,7 @@ from probekit.providers.api import Function
 from probekit.providers.from_kernel import GuestMarkers, GuestTracepoints, LiveMemory, find_variable, guest_functions
 from probekit.providers.function_table import FunctionTable
 from probekit.providers.registry import Registry, make_registry
+from probekit.session.exclusive import ExclusiveUse
 from probekit.session.identity import boot_cookie, target_key
 from probekit.session.journal_log import journals_of
 from probekit.session.lock import Lock, acquire, no_lock
@@ -88,6 +90,8 @@ class Attachment:
         self._qmp = qmp
         self.stacks = GuestStacks(kernel, self.safe_loads)
         self._liveness = LivenessMonitor(self._ticks, self.same_boot, self.panicked, stopped_ticks=self._stopped_ticks)
+        self.use = ExclusiveUse()
+        """Allows one trace, and one thread, at a time."""
         self.attach_pause = 0.0
         """How many seconds the guest was stopped for while we attached."""
 
@@ -100,7 +104,10 @@ class Attachment:
         self.detach()
 
     def detach(self) -> None:
-        """Let the guest run and close the connection. Safe to call twice."""
+        """Restore the guest if a trace is live, let it run and close the connection. Safe to call twice."""
+        self.use.detach(self._let_go)
+
+    def _let_go(self) -> None:
         try:
             with self.interrupts:
                 self.target.detach()
@@ -353,6 +360,11 @@ def _check_leftovers(attachment: Attachment) -> None:
                 f"an earlier probekit (process {state.header.host_pid}) was killed and left this guest changed",
                 hint=f"run `probekit recover -r {attachment.spec}` first",
             )
+    if borrowed_tasks(attachment.target):
+        raise GuestError(
+            "a probekit whose journal is not on this machine was killed while it had borrowed a task of this guest",
+            hint=f"run `probekit recover -r {attachment.spec}`: it gives the task back",
+        )
     if find_tables(attachment.target, attachment.kernel):
         if attachment.panicked():
             raise panic_error()

@@ -6,10 +6,12 @@ An engine writes every change to it before it makes the change. A recovery reads
 from __future__ import annotations
 
 import os
+import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Self
 
 import psutil
@@ -32,9 +34,11 @@ _ROOM = 1 << 16  # bytes for all records but the edits: about 30 guest calls of 
 class JournalLog:
     """Keeps an :class:`probekit.enabling.api.EngineLog` on disk, and its current contents in memory."""
 
-    def __init__(self, journal: Journal) -> None:
-        """Begin with an empty journal."""
+    def __init__(self, journal: Journal, token: bytes = b"") -> None:
+        """Begin with an empty journal. ``token``: of its header."""
         self._journal = journal
+        self.token = token
+        """The token of the journal: the stamp of its memory. Empty in a journal of an earlier version."""
         self._contents = Replay()
         self._pending: deque[Callable[[], None]] = deque()
         """Each call writes a record that the disk did not take yet. These are written before any new record."""
@@ -42,10 +46,15 @@ class JournalLog:
     @classmethod
     def reopen(cls, state: JournalState) -> Self:
         """Continue a journal that another process left. Raises :class:`probekit.errors.JournalError`."""
-        log = cls(Journal.reopen(state))
+        log = cls(Journal.reopen(state), state.header.token)
         for item in state.records[1:]:
             log._contents.take(item)
         return log
+
+    @property
+    def path(self) -> Path:
+        """Where the journal's file is."""
+        return self._journal.path
 
     # -- what is in the guest, by the journal ------------------------------------------------------------------------
 
@@ -78,6 +87,16 @@ class JournalLog:
     def calls(self) -> tuple[GuestCall, ...]:
         """Guest calls whose task was not given back, oldest first."""
         return tuple(self._contents.calls.values())
+
+    @property
+    def stamped(self) -> frozenset[int]:
+        """Addresses of the allocations that certainly have their stamp. Only the last one may not have it yet."""
+        return frozenset(self._contents.stamped) if self.token else frozenset()
+
+    @property
+    def after_table(self) -> frozenset[int]:
+        """Addresses of the allocations that no recovery table lists, as they were made after it was written."""
+        return frozenset(self._contents.after_table)
 
     @property
     def table_addr(self) -> int | None:
@@ -196,8 +215,9 @@ def new_journal(spec: str, kernel: Kernel, cookie: bytes, edits: int) -> Journal
         build_id=bytes.fromhex(kernel.build_id or ""),
         base=kernel.base,
         cookie=cookie,
+        token=secrets.token_bytes(8),
     )
-    return JournalLog(Journal.create(default_dir(), header, edits + _ROOM))
+    return JournalLog(Journal.create(default_dir(), header, edits + _ROOM), header.token)
 
 
 def journals_of(spec: str) -> list[JournalState]:

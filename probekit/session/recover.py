@@ -5,23 +5,29 @@ Every journal is checked against the live guest first. If the guest has rebooted
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
+
+from probekit.guest.borrowed import borrowed_tasks
 from probekit.guest.find_facts import find_guest_facts
 from probekit.guest.health import check_status, has_panicked, panic_error
 from probekit.guest.kernel_text import KernelText
 from probekit.guest.stack_search import SLEEPER_LIMIT
 from probekit.kernel.kernel import Kernel
 from probekit.kernel.open_kernel import open_kernel
-from probekit.patch.journal_state import JournalState
+from probekit.patch.journal_state import JournalState, load
 from probekit.session.identity import boot_cookie, target_key
-from probekit.session.journal_log import journals_of
+from probekit.session.journal_log import JournalLog, journals_of, new_journal
 from probekit.session.lock import acquire
 from probekit.session.opening import AttachOptions, open_target
 from probekit.session.signals import Interrupts
-from probekit.session.table_scan import adopt_tables
+from probekit.session.table_scan import adopt_tables, find_tables
 from probekit.session.undo import Recovered, undo_journal
 from probekit.target.api import Target
 
 __all__ = ("Recovered", "recover")
+
+_CALL_S = 0.2  # seconds in which a guest call of a process that was killed returns
 
 
 def recover(spec: str, options: AttachOptions | None = None, *, limit: float = SLEEPER_LIMIT) -> Recovered:
@@ -40,10 +46,38 @@ def recover(spec: str, options: AttachOptions | None = None, *, limit: float = S
             kernel = open_kernel(target, symbols_file=options.symbols, cache=options.cache, progress=options.progress)
             if has_panicked(kernel.find, kernel.address_space.read_many):
                 raise panic_error()
-            states += adopt_tables(target, kernel, boot_cookie(kernel), states)
+            cookie = boot_cookie(kernel)
+            text = KernelText(target, kernel.address_space, kernel.symbol("init_task"))
+            states = adopt_tables(find_tables(target, kernel), text, target_key(spec), cookie, states)
+            states += adopt_calls(target, cookie, states, lambda: new_journal(spec, kernel, cookie, 0))
             return _recover_all(target, kernel, states, limit) if states else Recovered()
         finally:
             opened.close()
+
+
+def adopt_calls(
+    target: Target, cookie: bytes, known: Sequence[JournalState], new_log: Callable[[], JournalLog]
+) -> list[JournalState]:
+    """Make a journal of each borrowed task that waits in a landing, and whose call is in no journal here.
+
+    ``cookie``: of this boot. The guest is stopped before and after.
+    """
+    calls = [(call.rsp, call.regs) for state in known for call in state.calls if state.header.cookie == cookie]
+    waiting = [call for call in borrowed_tasks(target) if (call.rsp, call.regs) not in calls]
+    if not waiting and not calls and not target.paused:  # a call may not have returned yet
+        target.resume()
+        time.sleep(_CALL_S)
+        target.stop()
+        waiting = borrowed_tasks(target)
+    states: list[JournalState] = []
+    for call in waiting:
+        log = new_log()
+        try:
+            log.call_started(call)
+        finally:
+            log.close(keep=True)
+        states.append(load(log.path))
+    return states
 
 
 def _recover_all(target: Target, kernel: Kernel, states: list[JournalState], limit: float) -> Recovered:
@@ -67,5 +101,6 @@ def _add(a: Recovered, b: Recovered) -> Recovered:
         freed=a.freed + b.freed,
         tasks=a.tasks + b.tasks,
         rebooted=a.rebooted + b.rebooted,
+        gone=a.gone + b.gone,
         problems=a.problems + b.problems,
     )

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -23,6 +25,7 @@ from probekit.ir.ops import Program
 from probekit.providers.registry import Registry, make_registry
 from probekit.session.checks import check_matches, check_records
 from probekit.session.event_stream import EventStream
+from probekit.session.exclusive import ExclusiveSteps
 from probekit.session.host_tracing import HostTracing
 from probekit.session.options import EngineName, Options
 from probekit.session.run_state import RunState
@@ -64,6 +67,9 @@ class Run:
         :class:`~probekit.consumer.events.Costs` are among the last events.
         Raises :class:`probekit.errors.ProbekitError` for a program that cannot be run here.
         """
+        self._use = attachment.use if attachment is not None else None
+        self._closed = False
+        self._reader: weakref.ref[ExclusiveSteps[Event]] | None = None
         self._started = started
         self._ended = ended
         self._name = name
@@ -147,8 +153,24 @@ class Run:
         """Run the program until ``exit()``, a signal, or until ``seconds`` have passed. Then restore the guest and end.
 
         The guest is also restored when the reader stops early, and when an error ends the run.
-        Raises :class:`probekit.errors.ProbekitError`.
+        Raises :class:`probekit.errors.InUseError` when another trace of this guest is live, or another reader reads
+        this one, and any other :class:`probekit.errors.ProbekitError`.
         """
+        steps = ExclusiveSteps(self._events(seconds), self._check_attached)
+        self._reader = weakref.ref(steps)
+        return steps
+
+    def _check_attached(self) -> None:
+        """Raise :class:`probekit.errors.DetachedError` when the guest was detached before this run began."""
+        if self._use is not None and not self._closed:
+            with self._use.turn():
+                pass
+
+    def _events(self, seconds: float | None) -> Generator[Event]:
+        if self._closed:
+            return
+        if self._use is not None:
+            self._use.begin(self)
         with self._interrupts:
             try:
                 yield from self._start()
@@ -159,13 +181,18 @@ class Run:
             yield from self._end()
 
     def close(self) -> None:
-        """Restore the guest if the reader of :meth:`events` stopped early. Safe to call twice."""
+        """Restore the guest if the reader of :meth:`events` stopped early, and end that reader. Safe to call twice."""
+        self._closed = True
         with self._interrupts:
             self._disable()
+        reader = self._reader() if self._reader is not None else None
+        if reader is not None:
+            reader.close()
 
     def aggregations(self) -> list[model.Aggregation]:
         """Return all aggregations as they are now, or as they were at the end, merged over CPUs and sorted."""
-        return self._stream.aggregations()
+        with self._turn():
+            return self._stream.aggregations()
 
     def unprinted(self) -> list[model.Aggregation]:
         """Return the aggregations that no ``printa()`` has shown, which dtrace prints at the end."""
@@ -175,18 +202,21 @@ class Run:
 
     def _start(self) -> Iterator[Event]:
         begin = time.monotonic()
-        sites: dict[int, model.ProbeIdentity] = self._guest.find(self.matching) if self._guest is not None else {}
+        with self._turn():
+            sites: dict[int, model.ProbeIdentity] = self._guest.find(self.matching) if self._guest is not None else {}
         named = self._host.name_sites(sites)
         refused = len({r.probe.id for r in self.refused if not r.partial})
         probes = len(self.matching.ecbs) - refused
         yield model.Attached(what=self._name, probes=probes, refused=refused)
         self._stream.begin(named)
-        self._host.fire("begin")
+        with self._turn():
+            self._host.fire("begin")
         if not self.state.exit_called:
             if self._stream.options.bufpolicy == "switch":
                 yield from self._switch()
             if self._guest is not None and not self.state.output_lost:
-                self._guest.enable(self._host.globals_.values, self._host.probes.state, self._host.speculations)
+                with self._turn():
+                    self._guest.enable(self._host.globals_.values, self._host.probes.state, self._host.speculations)
         self.stats |= {"probes": probes, "enable_s": time.monotonic() - begin}
         if self._guest is not None:
             self.stats |= self._guest.stats | {"first_data_s": _age_of_process()}
@@ -200,18 +230,22 @@ class Run:
         end = None if seconds is None else time.monotonic() + seconds
         guest = self._guest
         while not self._over(end):
-            self._host.fire_due()
+            with self._turn():
+                self._host.fire_due()
             if self.state.exit_called:
                 return
             if self._stream.options.bufpolicy == "switch" and time.monotonic_ns() >= self._next_switch_ns:
                 yield from self._switch()
             if guest is not None:
-                guest.attachment.check_alive()
+                with self._turn():
+                    guest.attachment.check_alive()
                 yield from self._note_pause(guest.attachment)
             timeout = self._seconds_to_wait(end)
             self.state.idle()
             if guest is not None and guest.live:
-                yield from self._stream.of_guest(guest.poll(timeout))
+                with self._turn():
+                    drained = guest.poll(timeout)
+                yield from self._stream.of_guest(drained)
             elif self._host.timed or end is not None or guest is not None or self._ended is not None:
                 time.sleep(timeout)
             else:
@@ -237,6 +271,7 @@ class Run:
         """
         if (
             self.state.over
+            or self._closed
             or self._interrupts.pending
             or (end is not None and time.monotonic() >= end)
             or (self._guest is not None and self._guest.too_costly())
@@ -279,8 +314,20 @@ class Run:
         """Restore the guest. Returns its last records (None after ``exit()``), and a message for each failure."""
         if self._guest is None:
             return None, []
-        drained, problems = self._guest.disable(self._host.globals_.store)
-        self.stats |= self._guest.stats
+        try:
+            with self._turn():
+                return self._restore(self._guest)
+        finally:
+            if self._use is not None:
+                self._use.end(self)
+
+    def _turn(self) -> AbstractContextManager[None]:
+        """Keep other threads from the guest for the body of a ``with``."""
+        return self._use.turn() if self._use is not None and not self._use.detached else nullcontext()
+
+    def _restore(self, guest: GuestTracing) -> tuple[Drained | None, list[str]]:
+        drained, problems = guest.disable(self._host.globals_.store)
+        self.stats |= guest.stats
         return (None if self.state.exit_called and not self.state.exited_in_guest else drained), problems
 
     def _disable_after(self, error: BaseException) -> None:

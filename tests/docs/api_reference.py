@@ -68,6 +68,8 @@ SECTIONS: dict[str, tuple[tuple[str, str], ...]] = {
                     "SafePointTimeout",
                     "ConflictError",
                     "BusyError",
+                    "InUseError",
+                    "DetachedError",
                 ),
                 *("JournalError", "Cancelled", "InternalError"),
             )

@@ -251,7 +251,7 @@ def test_a_recovery_is_in_that_order(tmp_path: Path) -> None:
         ranks = first_calls(small.recover)
     found = [p for p in steps(PAGE.read_text(), "## The way back after SIGKILL") if (str(p.path), p.name) in ranks]
     assert [place.name for place in found] == [
-        "undo_journal", "_give_back_tasks", "_revert", "revert_batches",
+        "undo_journal", "_give_back_tasks", "find_whereabouts", "_revert", "revert_batches",
         "_unregister_and_free", "release_holdings", "close",
     ]  # fmt: skip
     check_order(found, ranks)
@@ -265,7 +265,7 @@ def test_every_option_and_command_that_is_named_exists() -> None:
     for option in set(re.findall(r"-x (\w+)", text)):
         assert option in OPTIONS, option
     suite = (ROOT / "tests" / "conftest.py").read_text()
-    for flag in set(re.findall(r"`(--(?:update|nmis|soak|kills|activations)[\w-]*)", text)):
+    for flag in set(re.findall(r"`(--(?:update|nmis|soak|kills|fault|activations)[\w-]*)", text)):
         assert f'"{flag}"' in suite, flag
 
 

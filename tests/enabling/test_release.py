@@ -72,7 +72,7 @@ def test_the_order(world: SmallEnabling, finish: Finish) -> None:
         "hrtimer_cancel", unregister,
         "vzalloc", "call_rcu", "call_rcu_tasks", "call_srcu",
         "module_put", "unregister_die_notifier", "bpf_ksym_del", "synchronize_rcu",
-        "vfree", "execmem_free", "vfree", "vfree", "free_percpu",
+        "vfree", "execmem_free", "vfree", "free_percpu", "vfree",
     ]  # fmt: skip
 
 

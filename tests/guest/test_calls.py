@@ -29,6 +29,8 @@ PAGE = 0xFFFFC90000010000
 class Point:
     """Answers every call with a pointer, and keeps the purposes."""
 
+    token = b""
+
     def __init__(self) -> None:
         self.purposes: list[CallPurpose] = []
 

@@ -9,7 +9,7 @@ import pytest
 
 from probekit.errors import GuestError
 from probekit.guest.grace_period import GraceServices, find_grace_services
-from probekit.guest.linux import Allocation
+from probekit.guest.linux import STAMP_SIZE, Allocation
 from probekit.guest.memory import PauseClock
 from probekit.kernel.btf import Btf
 from probekit.kernel.tasks import Task
@@ -73,7 +73,7 @@ def _begin(traced: bool) -> tuple[Any, Point, Target]:
     linux: Any = services
     taken: list[Allocation] = []
     waiting = SERVICES.begin(some, linux, target, taken.append, traced=traced)
-    assert taken == [Allocation("grace", PAGE, 4096)]
+    assert taken == [Allocation("grace", PAGE, 4096 - STAMP_SIZE)]
     return waiting, point, target
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from probekit.errors import GuestError, UnsupportedError
 from probekit.guest.calls import MemoryKind
-from probekit.guest.linux import Allocation, LinuxServices, find_services
+from probekit.guest.linux import STAMP_SIZE, Allocation, LinuxServices, find_services, stamp_of
 
 OLD = "module_alloc module_memfree vzalloc vfree __alloc_percpu free_percpu set_memory_ro set_memory_x synchronize_rcu"
 NEW = (
@@ -18,12 +18,18 @@ NEW = (
 
 
 class Point:
-    """``calls``: the name of each function called and its arguments."""
+    """``calls``: the name of each function called and its arguments. ``written``: memory that was written."""
+
+    token = b"token 01"
 
     def __init__(self, symbols: dict[str, int], value: int = 0xFFFFC90000010000) -> None:
         self.names = {addr: name for name, addr in symbols.items()}
         self.calls: list[tuple[Any, ...]] = []
         self.value = value
+        self.written: list[tuple[int, bytes]] = []
+
+    def write(self, addr: int, data: bytes) -> None:
+        self.written.append((addr, data))
 
     def call(self, function: int, *args: int, **_: Any) -> int:
         self.calls.append((self.names[function], *args))
@@ -57,6 +63,24 @@ def test_memory_of_each_kind(names: str, kind: MemoryKind, call: tuple[Any, ...]
     services, point, shown = made(names)
     memory = services.allocate(shown, kind, 5000)
     assert point.calls == [call] and memory == Allocation(kind, point.value, 5000 if kind == "percpu" else 8192)
+    if kind == "percpu":
+        assert point.written == [] and (memory.stamp, memory.room) == (None, 5000)
+    else:
+        assert point.written == [(point.value + 8192 - STAMP_SIZE, stamp_of(b"token 01"))]
+        assert (memory.stamp, memory.room) == (point.value + 8192 - STAMP_SIZE, 8192 - STAMP_SIZE)
+
+
+def test_the_stamp_has_room_of_its_own() -> None:
+    services, _, shown = made(NEW)
+    assert services.allocate(shown, "data", 8192 - STAMP_SIZE).size == 8192
+    assert services.allocate(shown, "data", 8192 - STAMP_SIZE + 1).size == 12288
+
+
+def test_without_a_journal_there_is_no_stamp() -> None:
+    services, point, shown = made(NEW)
+    point.token = b""
+    services.allocate(shown, "data", 5000)
+    assert point.written == []
 
 
 @pytest.mark.parametrize(

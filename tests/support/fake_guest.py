@@ -26,6 +26,7 @@ from tests.support.fake_guest_facts import (
     EXEC_END,
     KERNEL,
     LAND,
+    LINKS,
     MODULE,
     MODULES,
     PAD,
@@ -405,6 +406,7 @@ class FakeGuest(FakeTarget):
             raise self._crash("a symbol is taken off its list for the second time")
         if symbol in self.symbols:  # an empty list otherwise
             self.symbols.remove(symbol)
+            self._put(symbol + LINKS + 8, 0xDEAD000000000122)  # LIST_POISON2
             self._take_off(symbol)
 
     def _try_module_get(self, module: int, *_: int) -> int:

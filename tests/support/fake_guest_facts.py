@@ -25,6 +25,7 @@ __all__ = (
     "FAULTING",
     "KERNEL",
     "LAND",
+    "LINKS",
     "MODULE",
     "MODULES",
     "PAD",
@@ -55,6 +56,7 @@ CPU_OFFSETS = {0: 0xFFFF888000000000, 1: 0xFFFF888000100000}
 PAGE = 4096
 USER = 0x402000
 TASK_VCPUS, RESIDENT = (1, 2), 3
+LINKS = 16  # of a BPF symbol: its place on the list
 TIMER = 24  # offset of a watchdog's timer in its words
 
 _NAMES = (
@@ -70,7 +72,7 @@ addresses = {name: FUNCTIONS + 16 * number for number, name in enumerate(_NAMES)
 def _facts() -> GuestFacts:
     a = addresses
     ksym = KsymLayout(
-        ksym=16, start=0, end=8, name=32, links=16, is_prog=48, prog=96, entries=104, table=112, aux_size=128,
+        ksym=16, start=0, end=8, name=32, links=LINKS, is_prog=48, prog=96, entries=104, table=112, aux_size=128,
         prog_aux=8, prog_size=32,
     )  # fmt: skip
     bounds = [(STACKS + n * STACK_SIZE, STACKS + (n + 1) * STACK_SIZE) for n in range(4)]

@@ -14,6 +14,7 @@ from probekit.guest.memory import PauseClock
 from probekit.probe.names import ProbeDescription
 from probekit.providers.registry import make_registry
 from probekit.session.attach import AttachOptions
+from probekit.session.exclusive import ExclusiveUse
 from tests.support.fake_guest_facts import FACTS
 from tests.support.small_enabling import SmallEnabling, small_sites
 
@@ -57,6 +58,7 @@ def small_guest(world: SmallEnabling, detached: Callable[[], None] = lambda: Non
             progress=options.progress,
             read_code=lambda ranges: [None for _ in ranges],
             registry=_Registry(),
+            use=ExclusiveUse(),
             safe_loads=SimpleNamespace(read=lambda addr, size: None, invalidate=lambda: None),
             same_boot=lambda: True,
             side_entries=(),

@@ -38,9 +38,9 @@ from tests.support.failures import Failures, JournalDisk, Killed, Mode
 from tests.support.fake_guest import FakeGuest, GuestCrash
 from tests.support.fake_guest_facts import FACTS, FAULTING, MODULE, PAD, TEXT, TRACEPOINT
 
-__all__ = ("ENTRY", "INSN", "STAGED", "SmallEnabling", "check_journal", "quick", "small_sites")
+__all__ = ("ENTRY", "HEADER", "INSN", "STAGED", "SmallEnabling", "check_journal", "quick", "small_sites")
 
-HEADER = JournalHeader("unix:/fake", 1, 2.0, b"build", TEXT, b"boot")
+HEADER = JournalHeader("unix:/fake", 1, 2.0, b"build", TEXT, b"boot", b"token 01")
 ENTRY = EntrySite(TEXT + 0x400, PAD, TEXT + 0x400)
 INSN = InsnSite(FAULTING, bytes.fromhex("488b07"), TEXT + 0x580, trap=True)  # mov rax, qword ptr [rdi]
 STAGED = EntrySite(TEXT + 0x800, PAD, TEXT + 0x800)
@@ -82,6 +82,7 @@ class SmallEnabling:
     guest: FakeGuest = field(default_factory=FakeGuest)
     facts: GuestFacts = FACTS
     opened: list[JournalLog] = field(default_factory=list)
+    header: JournalHeader = HEADER
 
     def __post_init__(self) -> None:
         for site in (ENTRY, INSN, STAGED):
@@ -104,7 +105,7 @@ class SmallEnabling:
         self.guest.reconnect(Failures())
 
     def log(self) -> JournalLog:
-        self.opened.append(JournalLog(Journal.create(self.folder, HEADER, 1 << 14)))
+        self.opened.append(JournalLog(Journal.create(self.folder, self.header, 1 << 14), self.header.token))
         return self.opened[-1]
 
     def engine(self, log: JournalLog, program: Program = PROGRAM) -> GuestEngine:

@@ -119,7 +119,7 @@ class GuestEngine:
         built = build_code(self._program, self._sites, stubs, context, memory.code.addr + CODE_AT)
         verify_code(built.image.layout, context)
         image = built.code + self._prepare_traps(built, memory)
-        if CODE_AT + len(image) > memory.code.size:
+        if CODE_AT + len(image) > memory.code.room:
             raise InternalError("the code is larger than its upper bound")
         write_data(
             access,

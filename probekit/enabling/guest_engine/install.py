@@ -87,7 +87,7 @@ def write_table(
     Returns the header and its address.
     """
     table = access.log.contents()
-    if len(table) > data.size - plan.table:
+    if len(table) > data.room - plan.table:
         raise InternalError("the recovery table is larger than its upper bound")
     where = data.addr + plan.table
     for offset in range(0, len(table), _CHUNK):

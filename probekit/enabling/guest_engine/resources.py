@@ -85,8 +85,9 @@ class GuestResources:
         """
         plan, services = self._plan, self._access.facts.services
         with self._access.calls() as point:
-            slot = self._allocate(point, "percpu", 8)
+            # The data first: memory is freed newest first, and by its stamp a recovery knows that the slot is there.
             main = self._allocate(point, "data", data)
+            slot = self._allocate(point, "percpu", 8)
             traps = self._allocate(point, "data", plan.traps.data_size) if plan.traps is not None else None
             executable = self._allocate(point, "exec", code)
             services.make_executable(point, executable)
