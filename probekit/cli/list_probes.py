@@ -8,6 +8,7 @@ from probekit.cli.prototypes import argument_types
 from probekit.consumer import events as model
 from probekit.enabling.ecb import Ecb, match_program
 from probekit.errors import ProbekitError
+from probekit.interruption import until_interrupted
 from probekit.ir.ops import Program
 from probekit.output.probe_list import STABILITY, ListedProbe, Refused, listing_json, listing_text
 from probekit.probe.names import ProbeDescription
@@ -27,7 +28,7 @@ def list_probes(guest: Attachment | None, program: Program | None, out: TextIO, 
     """
     registry = guest.registry if guest is not None else make_registry(None)
     if program is None:
-        ecbs = tuple(Ecb(probe, ()) for probe in registry.match(ProbeDescription()))
+        ecbs = tuple(Ecb(probe, ()) for probe in until_interrupted(registry.match(ProbeDescription())))
     else:
         matching = match_program(program, registry)
         ecbs = matching.ecbs
@@ -50,14 +51,15 @@ def list_probes(guest: Attachment | None, program: Program | None, out: TextIO, 
             stability=STABILITY.get(e.probe.name.provider, STABILITY[""]),
             notes=tuple(notes.get(e.probe.id, ())),
         )
-        for e in ecbs
+        for e in until_interrupted(ecbs)
         if e.probe.id not in gone
     ]
     left_out = [Refused(r.probe.name, r.reason) for r in gone.values()] if verbose else []
     if json:
         out.writelines(listing_json(listed, left_out))
     else:
-        out.writelines(line + "\n" for line in listing_text(listed, left_out, verbose=verbose))
+        lines = listing_text(listed, left_out, verbose=verbose)
+        out.writelines(line + "\n" for line in until_interrupted(lines))
 
 
 def _how(site: EnabledSite) -> str:

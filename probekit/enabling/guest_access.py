@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from probekit.enabling.api import EngineLog
 from probekit.guest.facts import GuestFacts
 from probekit.guest.memory import PauseClock
 from probekit.guest.safepoint import SafePoint
+from probekit.interruption import interruptible
 from probekit.patch.edits import TextMemory
 from probekit.records import record
 from probekit.target.api import Target
@@ -42,6 +43,15 @@ class GuestAccess:
             cancelled=_never if ending else self.cancelled,
             clock=self.clock,
         )
+
+    def check_interrupted(self) -> None:
+        """Raise :class:`probekit.errors.Cancelled` when the user wants to stop."""
+        with self.interruptible():
+            pass
+
+    def interruptible(self) -> AbstractContextManager[None]:
+        """Let the body be given up when the user wants to stop. It must not change the guest's text or call it."""
+        return interruptible(self.cancelled)
 
     @contextmanager
     def calls(self) -> Iterator[SafePoint]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from probekit.enabling.syscall_returns import SystemCalls
 from probekit.enabling.text_facts import gather_text
-from probekit.errors import GuestError, MemoryAccessError, ProbekitError, SymbolError, TargetError
+from probekit.errors import Cancelled, GuestError, MemoryAccessError, ProbekitError, SymbolError, TargetError
 from probekit.guest.facts import GuestFacts
 from probekit.guest.find_facts import find_guest_facts, is_emulated
 from probekit.guest.health import LivenessMonitor, check_events, check_status, has_panicked, panic_error
@@ -71,6 +71,8 @@ class AttachOptions:
     """The guest's shared RAM file; None to look for it, ``none`` to do without."""
     progress: Callable[[str], None] = _silent
     """Receives a line before each slow step."""
+    answer: Callable[[str], None] = _silent
+    """Receives a line for whoever sends a signal while the guest is being restored."""
     timeout: float = 5.0
     """Seconds for connecting."""
     qmp: str | None = None
@@ -90,7 +92,7 @@ class Attachment:
         self.kernel = kernel
         self.clock = PauseClock(target)
         """Pauses the guest, and measures for how long it was paused."""
-        self.interrupts = Interrupts()
+        self.interrupts = Interrupts(options.answer)
         self.guest_cookie = boot_cookie(kernel)
         """Bytes that identify this boot of the guest."""
         self.progress = options.progress
@@ -180,6 +182,8 @@ class Attachment:
         try:
             layout = self.target.monitor("info mtree -f")
             return GuestRam(path, parse_ram_ranges(layout, (found and found.memory_backend) or Path(path).name))
+        except Cancelled:
+            raise
         except ProbekitError as error:
             if self._options.ram:
                 raise
@@ -193,6 +197,8 @@ class Attachment:
         """Ask the hypervisor where physical memory is RAM; None when it does not answer. The guest is stopped."""
         try:
             return parse_ram_spans(self.target.monitor("info mtree -f")) or None
+        except Cancelled:
+            raise
         except ProbekitError:
             return None
 

@@ -19,6 +19,7 @@ from probekit.enabling.stop_engine.watch import WatchSite
 from probekit.errors import TargetLost, required
 from probekit.guest.health import panic_error
 from probekit.interp.state import ProgramState
+from probekit.interruption import interruptible
 from probekit.ir.ops import Program
 from probekit.patch.sites import TextFacts
 from probekit.session.attach import Attachment
@@ -122,7 +123,8 @@ class GuestTracing:
         attachment = self.attachment
         if self._needs_stacks:
             attachment.progress("reading the kernel's unwind tables")
-            attachment.stacks.load()
+            with interruptible(self._cancelled):
+                attachment.stacks.load()
         count = len(self._sites.sites) + len(self._watches)
         if not count:
             return
@@ -216,6 +218,13 @@ class GuestTracing:
         if engine is None or log is None:
             return None, []
         attachment.progress("restoring the guest")
+        with attachment.interrupts.waiting(f"restoring {len(self._sites.sites) + len(self._watches):,} sites"):
+            return self._restore(engine, log, keep)
+
+    def _restore(
+        self, engine: Engine, log: JournalLog, keep: Callable[[int, int], None]
+    ) -> tuple[Drained | None, list[str]]:
+        attachment = self.attachment
         clock, begin = attachment.clock, time.monotonic()
         if self._overhead is not None:
             self._overhead.stop()

@@ -31,17 +31,22 @@ def recover(spec: str, options: AttachOptions | None = None, *, limit: float = S
     ``limit``: seconds to wait until no task is inside our code. If one stays longer, the memory is not freed.
     """
     options = options or AttachOptions()
-    with acquire(target_key(spec)), Interrupts():
+    with acquire(target_key(spec)), Interrupts(options.answer) as interrupts:
         states = journals_of(spec)
         options.progress(f"connecting to {spec}")
-        target = connect(spec, timeout=options.timeout)
+        with interrupts.interruptible():
+            target = connect(spec, timeout=options.timeout)
         try:
             check_status(target)
-            kernel = open_kernel(target, symbols_file=options.symbols, cache=options.cache, progress=options.progress)
+            with interrupts.interruptible():
+                kernel = open_kernel(
+                    target, symbols_file=options.symbols, cache=options.cache, progress=options.progress
+                )
             if has_panicked(kernel.find, kernel.address_space.read_many):
                 raise panic_error()
             states += adopt_tables(target, kernel, boot_cookie(kernel), states)
-            return _recover_all(target, kernel, states, limit) if states else Recovered()
+            with interrupts.waiting("restoring the guest"):
+                return _recover_all(target, kernel, states, limit) if states else Recovered()
         finally:
             target.detach()
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from probekit.consumer import events as model
 from probekit.consumer.events import Event
 from probekit.enabling.ecb import Matching, match_program
-from probekit.errors import ProbekitError, TargetLost
+from probekit.errors import Cancelled, ProbekitError, TargetLost
 from probekit.ir.ops import Program
 from probekit.providers.registry import Registry, make_registry
 from probekit.session.checks import check_matches, check_records
@@ -109,7 +109,7 @@ class Run:
             program,
             options,
             engine=engine,
-            cancelled=lambda: self._interrupts.pending != 0,
+            cancelled=self._interrupts.wanted,
             measure=measure,
         )
 
@@ -168,7 +168,8 @@ class Run:
 
     def _start(self) -> Iterator[Event]:
         begin = time.monotonic()
-        sites: dict[int, model.ProbeIdentity] = self._guest.find(self.matching) if self._guest is not None else {}
+        with self._interrupts.interruptible():
+            sites = self._guest.find(self.matching) if self._guest is not None else {}
         named = self._host.name_sites(sites)
         refused = len({r.probe.id for r in self.refused if not r.partial})
         probes = len(self.matching.ecbs) - refused
@@ -179,7 +180,13 @@ class Run:
             if self._stream.options.bufpolicy == "switch":
                 yield from self._switch()
             if self._guest is not None:
-                self._guest.enable(self._host.globals_.values, self._host.probes.state, self._host.speculations)
+                try:
+                    self._guest.enable(self._host.globals_.values, self._host.probes.state, self._host.speculations)
+                except Cancelled as error:
+                    # BEGIN has fired, so END fires too, and what both have recorded is shown.
+                    self.state.exited(error.exit_code)
+                    yield model.Message(error.message)
+                    return
         self.stats |= {"probes": probes, "enable_s": time.monotonic() - begin}
         if self._guest is not None:
             self.stats |= self._guest.stats | {"first_data_s": _age_of_process()}

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from probekit.errors import ProtocolError, TargetLost, TargetTimeout
+from probekit.interruption import check_interrupted
 from probekit.target.packet_stream import PacketStream
 from probekit.target.packets import LinkEvent, expand_rle, frame
 from probekit.target.pipeline import Pipeline
@@ -85,6 +86,7 @@ class PacketLink:
 
         Raises :class:`TargetTimeout`, :class:`TargetLost`, :class:`ProtocolError`.
         """
+        check_interrupted()
         deadline = self._deadline(timeout)
         self._begin()
         self._send_acknowledged(payload, deadline)
@@ -134,6 +136,7 @@ class PacketLink:
         """
         if self.window == 1:
             return [self.request(payload) for payload in payloads]
+        check_interrupted()
         self._begin()
         done: list[bytes] = []
         for _ in range(_RETRIES):

@@ -71,7 +71,7 @@ class GuestEngine:
         self._plan = plan_guest(program, self._sites, facts, options)
         self._resources = GuestResources(self._access, self._plan, make_memory, quiet=options.quiet_s)
         self._patches = Patches(self._access, self._sites, options.staged, self.send_heartbeat)
-        self._drain = Drain(target, options, self._resources)
+        self._drain = Drain(target, options, self._resources, cancelled)
         self._meter: CostMeter | None = None
         self.code: tuple[int, bytes] | None = None
         """Address and bytes of the program's code, once it is written."""
@@ -109,13 +109,15 @@ class GuestEngine:
     def _enable(self, initial: Mapping[int, int], state: ProgramState, speculations: Speculations) -> None:
         access, plan, resources, patches = self._access, self._plan, self._resources, self._patches
         # Both upper bounds are computed before the guest is stopped at a safe point.
-        bound, room = plan.code_bound(), plan.data_bound(len(access.log.contents()) + self._edits_size)
-        plan.check_room(bound + room)
+        with access.interruptible():
+            bound, room = plan.code_bound(), plan.data_bound(len(access.log.contents()) + self._edits_size)
+            plan.check_room(bound + room)
         memory = resources.acquire(data=room, code=bound)
         context = plan.context(data=memory.data.addr, slot=memory.slot.addr)
-        stubs = plan_stubs(self._program, self._sites, context)
-        built = build_code(self._program, self._sites, stubs, context, memory.code.addr + CODE_AT)
-        verify_code(built.image.layout, context)
+        with access.interruptible():
+            stubs = plan_stubs(self._program, self._sites, context)
+            built = build_code(self._program, self._sites, stubs, context, memory.code.addr + CODE_AT)
+            verify_code(built.image.layout, context)
         image = built.code + self._prepare_traps(built, memory)
         if CODE_AT + len(image) > memory.code.size:
             raise InternalError("the code is larger than its upper bound")
@@ -136,7 +138,8 @@ class GuestEngine:
         resources.announce_calls(built)
         patches.announce_markers(built.markers)
         write_table(access, plan, self.globals_, code=memory.code, data=memory.data)
-        check_mapped(memory_touched(resources.memory, access.facts.cpu_offsets.values()), self._page_tables)
+        with access.interruptible():
+            check_mapped(memory_touched(resources.memory, access.facts.cpu_offsets.values()), self._page_tables)
         self._calibrate(built, stubs)
         resources.take_traps()
         if resources.heartbeat is not None:

@@ -102,6 +102,7 @@ class Patches:
             return
         target = self._access.target
         for _ in range(_MAX_TRIES):
+            self._access.check_interrupted()
             with self._access.clock.paused():
                 rips = [target.regs(vcpu)["rip"] for vcpu in target.vcpus()]
                 if not rips_inside(rips, edits) and not self._stack_check.occupied():
