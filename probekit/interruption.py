@@ -39,7 +39,7 @@ def check_interrupted() -> None:
     work = _current.get()
     if work is not None and not work.unwinding and work.wanted():
         work.unwinding = True
-        raise Cancelled("interrupted before tracing began")
+        raise Cancelled("interrupted")
 
 
 def until_interrupted(items: Iterable[_T]) -> Iterator[_T]:
