@@ -17,6 +17,10 @@ from probekit.target.api import Target
 __all__ = ("GuestAccess",)
 
 
+def _assume_alive(_: bool) -> None:
+    """Assume that the guest still runs."""
+
+
 @record
 class GuestAccess:
     """The objects that the parts of an engine use to reach the guest."""
@@ -32,6 +36,8 @@ class GuestAccess:
     """Seconds to wait for a place where guest functions may be called."""
     cancelled: Callable[[], bool]
     """Returns whether the user wants to stop. Called while we wait for a safe point."""
+    alive: Callable[[bool], None] = _assume_alive
+    """Raises :class:`GuestGone` when the guest is gone. Its argument: whether the guest is stopped."""
 
     def safe_point(self, *, ending: bool = False) -> SafePoint:
         """Return a safe point to enter. ``ending``: everything is being undone, so the user cannot cancel the wait."""
@@ -42,6 +48,7 @@ class GuestAccess:
             timeout=self.safepoint_s,
             cancelled=_never if ending else self.cancelled,
             clock=self.clock,
+            alive=self.alive,
         )
 
     def check_interrupted(self) -> None:

@@ -16,7 +16,7 @@ from probekit.enabling.ecb import Matching
 from probekit.enabling.sites import RefusedProbe, SiteSet, find_sites, journal_size
 from probekit.enabling.speculation import Speculations
 from probekit.enabling.stop_engine.watch import WatchSite
-from probekit.errors import TargetLost, required
+from probekit.errors import GuestGone, TargetLost, required
 from probekit.guest.health import panic_error
 from probekit.interp.state import ProgramState
 from probekit.interruption import interruptible
@@ -70,6 +70,8 @@ class GuestTracing:
         self._sites = SiteSet((), ())
         self._watches: tuple[WatchSite, ...] = ()
         self._needs_stacks = False
+        self.lost: GuestGone | TargetLost | None = None
+        """How the guest was lost while it was being restored."""
         self.stats: dict[str, float | int] = {}
         """How long each step took, and other figures, by name: see :class:`probekit.consumer.events.Stats`."""
 
@@ -153,6 +155,10 @@ class GuestTracing:
         except TargetLost as error:
             self.give_up(error)
             raise
+        except GuestGone:
+            self._log.forget()
+            self._log = None
+            raise
         except BaseException:
             self._log.close()
             self._log = None
@@ -195,6 +201,34 @@ class GuestTracing:
         """Return everything that was aggregated so far, by aggregation number."""
         return self._engine.aggregations() if self._engine is not None else self._last_aggregations
 
+    def keep_copy(self) -> None:
+        """Keep a copy of what was counted, because the guest was just seen to run. It may die at any time."""
+        if self._engine is not None:
+            self._engine.keep_copy()
+
+    def salvage(
+        self, error: GuestGone | TargetLost, keep: Callable[[int, int], None]
+    ) -> tuple[Drained | None, list[str]]:
+        """Take what can still be read of a guest that is gone, instead of :meth:`disable`, and forget the guest.
+
+        Returns the last records (None where there are none), and messages. ``keep``: as in :meth:`disable`.
+        """
+        engine, log = self._engine, self._log
+        if engine is None or log is None:
+            return None, []
+        left = engine.salvage(intact=not isinstance(error, GuestGone) or error.intact)
+        if left.age is not None:
+            self._last_aggregations = engine.aggregations()
+            self._keep_globals(engine, keep)
+        if isinstance(error, GuestGone):
+            log.forget()
+            self._engine = self._log = None
+        else:
+            self.give_up(error)
+        if left.age is None:
+            return left.drained, ["what the guest had counted cannot be read any more"]
+        return left.drained, [f"what the guest had counted is as of {left.age:.1f} s ago"] if left.age else []
+
     def give_up(self, error: TargetLost) -> None:
         """Stop tracing without restoring the guest, because the connection is lost.
 
@@ -230,14 +264,15 @@ class GuestTracing:
             self._overhead.stop()
         clock.longest, longest = 0.0, clock.longest
         try:
-            if not self._still_there():
-                log.forget()
-                self._engine = self._log = None
-                return None, ["the traced guest has rebooted or panicked; there is nothing to restore"]
+            if attachment.gone is not None:
+                raise attachment.gone
+            with clock.paused():
+                attachment.alive(True)
             problems = engine.disable()
-        except TargetLost as error:
-            self.give_up(error)
-            raise
+        except (GuestGone, TargetLost) as error:
+            drained, problems = self.salvage(error, keep)
+            self.lost = error
+            return drained, problems
         log.close()
         self.stats |= {
             "disable_s": time.monotonic() - begin,
@@ -253,16 +288,12 @@ class GuestTracing:
         spent = engine.costs()
         if self._overhead is not None and spent is not None:
             self.costs = self._overhead.summary(spent)
-        for variable in self._program.variables:
-            if variable.scope == "global" and variable.kind == "int" and variable.plain:
-                keep(variable.index, engine.globals_.load(variable.index))
+        self._keep_globals(engine, keep)
         self._engine = self._log = None
         return drained, [f"not everything could be undone: {text}" for text in problems]
 
-    def _still_there(self) -> bool:
-        """Return whether the kernel that was changed still runs.
-
-        After a reboot the same addresses hold something else. After a panic no vCPU reaches a safe point any more.
-        """
-        with self.attachment.clock.paused():
-            return self.attachment.same_boot() and not self.attachment.panicked()
+    def _keep_globals(self, engine: Engine, keep: Callable[[int, int], None]) -> None:
+        """Call ``keep`` for each global integer."""
+        for variable in self._program.variables:
+            if variable.scope == "global" and variable.kind == "int" and variable.plain:
+                keep(variable.index, engine.globals_.load(variable.index))

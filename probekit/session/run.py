@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from probekit.consumer import events as model
 from probekit.consumer.events import Event
 from probekit.enabling.ecb import Matching, match_program
-from probekit.errors import Cancelled, ProbekitError, TargetLost
+from probekit.errors import Cancelled, GuestGone, ProbekitError, TargetLost
 from probekit.ir.ops import Program
 from probekit.providers.registry import Registry, make_registry
 from probekit.session.checks import check_matches, check_records
@@ -88,6 +88,8 @@ class Run:
         )
         self._stream = EventStream(program, options, self._host, guest, self.state)
         self._next_switch_ns = 0
+        self.ended = False
+        """Whether all events were read, so that :meth:`unprinted` has what is left to show."""
 
     def _of_guest(
         self, attachment: Attachment | None, program: Program, options: Options, engine: EngineName, *, measure: bool
@@ -143,13 +145,21 @@ class Run:
         Raises :class:`probekit.errors.ProbekitError`.
         """
         with self._interrupts:
+            lost: GuestGone | TargetLost | None = None
             try:
                 yield from self._start()
                 yield from self._consume(seconds)
+            except (GuestGone, TargetLost) as error:
+                if not self._traces_guest():
+                    raise
+                lost = error  # what was collected is shown before it is raised
             except BaseException as error:
                 self._disable_after(error)
                 raise
-            yield from self._end()
+            yield from self._end(lost)
+
+    def _traces_guest(self) -> bool:
+        return self._guest is not None and self._guest.live
 
     def close(self) -> None:
         """Restore the guest if the reader of :meth:`events` stopped early. Safe to call twice."""
@@ -205,8 +215,8 @@ class Run:
                 return
             if self._stream.options.bufpolicy == "switch" and time.monotonic_ns() >= self._next_switch_ns:
                 yield from self._switch()
-            if guest is not None:
-                guest.attachment.check_alive()
+            if guest is not None and guest.attachment.check_alive():
+                guest.keep_copy()
             timeout = self._seconds_to_wait(end)
             self.state.idle()
             if guest is not None and guest.live:
@@ -250,9 +260,13 @@ class Run:
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
-    def _end(self) -> Iterator[Event]:
-        """Restore the guest, fire END, read the last records. Then report failures, costs and statistics."""
-        drained, problems = self._disable()
+    def _end(self, lost: GuestGone | TargetLost | None) -> Iterator[Event]:
+        """Restore the guest, fire END, read the last records. Then report failures, costs and statistics.
+
+        ``lost``: how the guest was lost, if it was. Raises that at the very end, or how it was lost now.
+        """
+        drained, problems = self._disable() if lost is None else self._salvage(lost)
+        lost = lost or (self._guest.lost if self._guest is not None else None)
         waiting = self._host.probes.take()
         self._host.fire("end")  # probes fire before records are read; END's own record is read last
         yield from self._stream.of_fired(waiting)
@@ -266,6 +280,13 @@ class Run:
                 self.state.fail()
             yield costs
         yield model.Stats(dict(self.stats))
+        self.ended = True
+        if lost is not None:
+            raise lost
+
+    def _salvage(self, lost: GuestGone | TargetLost) -> tuple[Drained | None, list[str]]:
+        """Take what is left of a guest that is gone. Returns the same as :meth:`_disable`."""
+        return self._guest.salvage(lost, self._host.globals_.store) if self._guest is not None else (None, [])
 
     def _disable(self) -> tuple[Drained | None, list[str]]:
         """Restore the guest. Returns its last records (None after ``exit()``), and a message for each failure."""
@@ -280,8 +301,6 @@ class Run:
 
         When ``error`` only means that the reader stopped early (GeneratorExit), an error of restoring is raised.
         """
-        if isinstance(error, TargetLost) and self._guest is not None:
-            self._guest.give_up(error)
         try:
             _, problems = self._disable()
         except ProbekitError as second:

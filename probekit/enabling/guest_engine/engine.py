@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from probekit.codegen.verify import verify_code
-from probekit.enabling.api import ClauseCosts, Drained, EngineLog, EngineOptions, MemoryFactory, Rows
+from probekit.enabling.api import ClauseCosts, Drained, EngineLog, EngineOptions, MemoryFactory, Rows, Salvaged
 from probekit.enabling.guest_access import GuestAccess
 from probekit.enabling.guest_engine.costs import CostMeter, LeadTimes, inline_clauses
 from probekit.enabling.guest_engine.data_memory import ProgramData
@@ -56,14 +56,16 @@ class GuestEngine:
         page_tables: PageTables,
         edits_size: int,
         cancelled: Callable[[], bool] = lambda: False,
+        alive: Callable[[bool], None] = lambda _: None,
     ) -> None:
         """Plan the enabling, but change nothing in the guest yet.
 
         ``edits_size``: bytes of the journal's records of all edits (:func:`probekit.enabling.sites.journal_size`).
         ``cancelled``: whether the user wants to stop; called while waiting for a safe point.
+        ``alive``: as in :class:`probekit.enabling.guest_access.GuestAccess`.
         Raises :class:`probekit.errors.UnsupportedError` when a site needs INT3 and the guest cannot take it.
         """
-        self._access = GuestAccess(target, text, facts, log, clock, options.safepoint_s, cancelled)
+        self._access = GuestAccess(target, text, facts, log, clock, options.safepoint_s, cancelled, alive)
         self._program = program
         self._sites = tuple(sites)
         self._page_tables = page_tables
@@ -200,6 +202,20 @@ class GuestEngine:
     def silence(self) -> None:
         """Make all clauses do nothing from now on; sites stay as they are."""
         self._resources.silence()
+
+    def keep_copy(self) -> None:
+        """See :meth:`probekit.enabling.api.Engine.keep_copy`."""
+        if self._resources.program_data is not None:
+            self._resources.program_data.keep_copy()
+
+    def salvage(self, *, intact: bool) -> Salvaged:
+        """See :meth:`probekit.enabling.api.Engine.salvage`."""
+        program_data = self._resources.program_data
+        age = program_data.salvage(intact=intact) if program_data is not None else None
+        if age is None:
+            self._resources.program_data = None
+        # A copy was made before the rings were read last: they hold records that were shown already.
+        return Salvaged(self._drain.poll(0) if age == 0 else None, age)
 
     def disable(self) -> list[str]:
         """Restore all sites, wait until no task is inside our code, copy the last records, free our memory.
