@@ -35,6 +35,7 @@ _SKIP = 256
 _IF = 0x200
 _DF_TF = 0x500
 _SLICE = 0.1  # seconds between two looks at whether the user wants to stop
+_CALL_SLICE = 0.5  # seconds between two looks at QMP's events during a guest call
 _LOOK = 2.0  # seconds between two stops that show whether the guest is still there
 _OTHER = OtherCall()
 _ALIVE = (2, 5)  # SIGINT, SIGTRAP; a machine that has shut down or panicked stops with another signal
@@ -286,11 +287,14 @@ class SafePoint:
         return None
 
     def _await_return(self, function: int, landing: int, frame: int, timeout: float) -> int:
-        deadline = time.monotonic() + timeout
+        deadline, left = time.monotonic() + timeout, timeout
         self._next_look = time.monotonic() + _LOOK
-        while (left := deadline - time.monotonic()) > 0:
-            stop = self._run(min(left, _SLICE))
-            if stop is None and (stop := self._look()) is None:
+        while left > 0 and time.monotonic() < deadline:
+            stop = self._run(min(left, _CALL_SLICE))
+            if stop is None:
+                left -= _CALL_SLICE
+                stop = self._look()
+            if stop is None:
                 continue
             self._check(stop)
             vcpu = returned_on(self._target, landing, frame)
