@@ -6,6 +6,7 @@ import gc
 import io
 import os
 import sys
+from typing import NoReturn
 
 from probekit.cli.args import HelpWanted, UsageError, parse
 from probekit.errors import ProbekitError
@@ -66,9 +67,24 @@ def run() -> None:
             # standard error.
             stream.reconfigure(errors="surrogateescape" if stream is sys.stdout else "backslashreplace")
     try:
-        sys.exit(main(sys.argv[1:]))
+        status = main(sys.argv[1:])
     except Exception as error:
         if os.environ.get("PROBEKIT_DEBUG"):
             raise
         sys.stderr.write(f"probekit: internal error: {type(error).__name__}: {error}; PROBEKIT_DEBUG=1 shows where\n")
-        sys.exit(1)
+        status = 1
+    _end_process(status)
+
+
+def _end_process(status: int) -> NoReturn:
+    """End the process at once when nothing is left to write.
+
+    Everything is closed by now, and a kernel's symbols are a million objects: to free them one by one takes half a
+    second.
+    """
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):
+        sys.exit(status)  # Python says what it cannot write
+    os._exit(status)
