@@ -17,8 +17,10 @@ __all__ = (
     "ConflictError",
     "GuestError",
     "GuestGone",
+    "GuestPaused",
     "InternalError",
     "JournalError",
+    "MachineRan",
     "MemoryAccessError",
     "ProbekitError",
     "ProtocolError",
@@ -79,6 +81,10 @@ class TargetTimeout(TargetError):
         self.seconds = seconds
 
 
+class MachineRan(TargetError):
+    """Somebody else let the machine run while we had it stopped: what was read of it before holds no longer."""
+
+
 class ProtocolError(TargetError):
     """The stub answered something that is not the gdb remote protocol. ``reply``: the raw bytes (bounded)."""
 
@@ -119,6 +125,17 @@ class GuestGone(GuestError):
         """``intact``: whether the guest's memory still is what it was then, as far as anybody can tell."""
         super().__init__(message, hint=hint)
         self.intact = intact
+
+
+class GuestPaused(GuestError):
+    """Somebody has paused the guest, and an operation needs it to run. Only whoever paused it lets it run."""
+
+    def __init__(self, doing: str) -> None:
+        """``doing``: what needs the guest to run, for the message."""
+        super().__init__(
+            f"the guest is paused, and {doing} needs it to run",
+            hint="resume it first: `cont` in QEMU's monitor, `virsh resume`, or the debugger that stopped it",
+        )
 
 
 class Cancelled(ProbekitError):

@@ -65,7 +65,7 @@ PTI612 = Kind("6.12-cloud", append="pti=on")
 K61RT = Kind("6.1-rt")
 KERNELS = (K61, K612)
 SINGLE = tuple(Kind(kind.kernel, tcg="single") for kind in KERNELS)
-"""For tests that make the guest rewrite its own running code, which QEMU 7.2 gets wrong at times when each vCPU has a
+"""For tests that make the guest rewrite its own running code, which QEMU gets wrong at times when each vCPU has a
 thread of its own (vm/README.md)."""
 
 

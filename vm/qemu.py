@@ -7,23 +7,26 @@ guest reboots, which QEMU turns into a pause: the dead guest can be inspected.
 
 TCG runs each vCPU in a thread of its own (``multi``) or all in one (``single``).
 With ``multi``, a guest kernel that rewrites its own hot code (kprobes, static
-keys) while another vCPU runs it can be left with a translation of the old bytes:
-on QEMU 7.2 the second bpftrace kprobe on a busy system call made the guest oops,
-ten in a row were fine with ``single``. Writes through the gdb stub are not
-affected, because every vCPU is stopped then.
+keys) while another vCPU runs it can be left with a translation of the old bytes,
+and then oopses: on QEMU 7.2 within seconds, on 11.1 within minutes
+(``vm/README.md`` has the figures). With ``single`` it does not. Writes through
+the gdb stub are not affected, because every vCPU is stopped then.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-__all__ = ("EXEC_CHANNELS", "Machine", "Tcg", "command_line")
+from vm.errors import VmError
+
+__all__ = ("EXEC_CHANNELS", "Machine", "Tcg", "command_line", "program")
 
 Tcg: TypeAlias = Literal["multi", "single"]
 
-PROGRAM = "qemu-system-x86_64"
 EXEC_CHANNELS = 3
 
 # loglevel=5 keeps warnings and worse on the console while booting; init raises it to 7. The console is a
@@ -67,11 +70,25 @@ def _unix(machine: Machine, name: str) -> tuple[str, ...]:
     return ("-chardev", f"socket,id={name},path={machine.socket(name)},server=on,wait=off")
 
 
+def program() -> str:
+    """Return QEMU's program: the one that ``PROBEKIT_QEMU`` names, else the machine's own.
+
+    Raises :class:`VmError` when the variable names no program.
+    """
+    named = os.environ.get("PROBEKIT_QEMU")
+    if not named:
+        return "qemu-system-x86_64"
+    found = shutil.which(named)
+    if found is None:
+        raise VmError(f"PROBEKIT_QEMU names no program: {named}")
+    return found
+
+
 def command_line(machine: Machine) -> tuple[str, ...]:
     """Return the whole command line. The first serial port is the console, the others are exec channels."""
     channels = [f"exec{n}" for n in range(1, EXEC_CHANNELS + 1)]
     return (
-        *(PROGRAM, "-name", f"probekit-vm-{machine.name}", "-nodefaults", "-no-user-config", "-display", "none"),
+        *(program(), "-name", f"probekit-vm-{machine.name}", "-nodefaults", "-no-user-config", "-display", "none"),
         *("-machine", "q35,memory-backend=ram", "-accel", f"tcg,thread={machine.tcg}", "-cpu", "max"),
         *("-smp", str(machine.smp), "-m", str(machine.memory)),
         *("-object", f"memory-backend-file,id=ram,share=on,mem-path={machine.ram},size={machine.memory}M"),

@@ -3,7 +3,7 @@
 Each CPU has its own *block* in guest memory. Only that CPU writes it, except for the ring's tail, which is the host's.
 A slot in the kernel's own per-CPU area holds the block's address, so that code in the guest finds it with one load.
 
-    block   header | dense values | hashed tables | scratch | ring
+    block   header | values or table of each aggregation, in their order | scratch | ring
     header  u64 words, see HeaderWord; CostWords where clauses are measured
     dense   aggregations whose key the probe alone decides: site * value words
     table   open addressing: tag (0 = free), key words, value words

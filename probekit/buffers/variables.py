@@ -6,10 +6,11 @@ The data memory holds, for all CPUs:
     threads  the ``self->`` variables of each thread, open addressing by its task:
              u64 task (0: free), u64 when it began, the values
     dynamic  the elements of all associative arrays, chained by hash:
-             u64 free list (u32 number + 1, u32 changes), u64 entries ever used,
+             u64 free list (u32 first entry's number + 1, u32 count of changes), u64 entries ever used,
              buckets (u32 lock, u32 first entry's number + 1),
              entries (u32 next entry's number + 1, u32, u64 hash, key words, value)
 
+The count of changes makes a compare-and-exchange of the free list fail when entries went and came back meanwhile (ABA).
 A key is the variable's number, for ``self->`` arrays the task and when it began, then a word for each integer and
 whole words for each string. The kernel uses a task's memory again for another task. The two began at different times,
 so no thread ever sees the values of one that has ended.

@@ -3,8 +3,9 @@
 A stub pushes its site number and calls the thunk. The thunk returns and takes the site number off the stack. While
 clauses run, interrupts are off, so that only an NMI can interrupt them: the guard turns a firing in the NMI into a
 counted drop. A program that calls into the kernel, or takes page faults there, can also fire probes itself. Such a
-firing is no drop: the guard holds the CPU's NMI count besides its 1, and a firing that finds the same count comes from
-the clause itself.
+firing is no drop, and the two are told apart by the kernel's count of nested NMIs (the NMI bits of its preempt count):
+while clauses run, the guard holds 1 and that count. A firing that finds the same count in the guard comes from the
+clause itself; another count means that an NMI has come in between.
 """
 
 from __future__ import annotations
@@ -131,7 +132,11 @@ def _load_guard(context: CodegenContext) -> Iterator[str]:
 
 
 def _check_syscall(context: CodegenContext) -> Iterator[str]:
-    """Leave unless the function returns to a system call's caller, and from the system call that is probed."""
+    """Leave unless this return ends the system call that is probed.
+
+    A system call's function may also be called from elsewhere in the kernel: the return address tells. And it may be
+    called while another system call is served: the number that the task entered the kernel with tells.
+    """
     entry = context.kernel.syscalls
     if entry.stack_top is None or not entry.callers:
         raise UnsupportedError("it is not known where this kernel calls system calls from", feature="syscall return")

@@ -247,6 +247,13 @@ class Engine(Protocol):
         """
         ...
 
+    def is_in_place(self) -> bool:
+        """Return whether the guest's memory still holds what enabling put there. The guest is stopped.
+
+        It does not after a snapshot from before was loaded.
+        """
+        ...
+
     def disable(self) -> list[str]:
         """Restore every site and free our memory; safe to call twice.
 

@@ -3,7 +3,8 @@
 The same steps serve a normal end, the end after SIGINT or SIGTERM (:mod:`probekit.session.signals` notes the signal),
 and a recovery after SIGKILL. Sites already have their old bytes:
 
-1. unregister timers and tracepoints: the kernel does not call us by itself any more
+1. where an INT3 of a stage or of a marker stood, wait until no vCPU is in the kernel's INT3 handler; then unregister
+   timers and tracepoints: the kernel does not call us by itself any more
 2. wait for readers and sleepers: nobody is in our code, and nobody will come back to it
 3. check that no vCPU is in our code; the caller copies the data that it still wants to read
 4. wipe the header of the recovery table
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 
 from probekit.enabling.api import EngineLog
 from probekit.enabling.registrations import KEPT_BY_READERS, Registrations
-from probekit.errors import GuestError, GuestGone, JournalError, required
+from probekit.errors import GuestError, GuestGone, GuestPaused, JournalError, required
 from probekit.guest.facts import GuestFacts
 from probekit.guest.health import resume_unless_dead
 from probekit.guest.linux import Allocation
@@ -101,6 +102,8 @@ def _stop_and_free(holdings: Holdings) -> None:
     """Carry out all steps. Raises :class:`GuestError` or :class:`JournalError` when one fails."""
     if holdings.log.borrowed:
         raise GuestError("a borrowed guest task has not come back from a call")
+    if holdings.target.paused:
+        raise GuestPaused("giving its memory back")
     if holdings.keep:
         with holdings.safe_point() as point:
             holdings.registrations.stop_calls(point)
@@ -184,7 +187,10 @@ def _sleepers(holdings: Holdings, point: SafePoint) -> list[Task]:
 
 
 def _check_vcpus(holdings: Holdings) -> None:
-    """Raise :class:`GuestError` for a vCPU in our code. After the wait one can only be there for an instant, idle."""
+    """Raise :class:`GuestError` for a vCPU that executes our code.
+
+    After the wait for readers none can be there any more: this is the last check before memory is freed.
+    """
     for vcpu in holdings.target.vcpus():
         rip = holdings.target.regs(vcpu)["rip"]
         if any(start <= rip < end for start, end in holdings.code()):

@@ -13,7 +13,7 @@ from probekit.isa.decode import ENDBR64
 from probekit.kernel.markers import CALL_OFFSET, STATE_OFFSET
 from probekit.patch.crossmodify import journal_batches
 from probekit.patch.edits import Edit
-from probekit.patch.exits import exit_sites
+from probekit.patch.find_exits import exit_sites
 from probekit.patch.hooks import Hook, MarkerHook, TracepointHook, marker_edits
 from probekit.patch.insn_sites import FunctionInsns, instruction_sites
 from probekit.patch.journal_records import edits_size

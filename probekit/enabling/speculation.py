@@ -66,8 +66,11 @@ class Speculations:
 
     def share(self, shared: SharedNumbers) -> None:
         """Share the numbers with a guest. Speculations that are active now stay active."""
-        for _ in self._active:
-            shared.acquire()
+        for _ in range(max(self._active, default=0)):
+            shared.acquire()  # the lowest free one each time: 1, 2, ...
+        for number in range(1, max(self._active, default=0)):
+            if number not in self._active:
+                shared.release(number)
         self._shared = shared
 
     def acquire(self) -> int:
@@ -122,9 +125,11 @@ class Speculations:
         self._ended_now.append((number, keep))
 
     def settle(self) -> list[CpuRecord]:
-        """Note that the guest's buffers have been read. Returns records of speculations, in order of time.
+        """Return records of committed speculations, by time. Call it after each reading of the guest's buffers.
 
-        These are the speculations that were committed before the previous reading.
+        A commit is carried out one reading late: its record may have been read before those of another CPU's ring that
+        belong to the same speculation. So a speculation that has ended since the last call waits for the next one.
+        Those that ended before the last call are returned, and become free.
         """
         found: list[CpuRecord] = []
         for number, keep in self._ended_before:

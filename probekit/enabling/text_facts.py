@@ -40,7 +40,7 @@ _RETPOLINE = ("__x86_indirect_thunk_array", "__x86_indirect_thunk_rax")
 _MAX_HANDLERS = 256
 _NMI_TYPES = 4  # NMI_LOCAL, NMI_UNKNOWN, NMI_SERR, NMI_IO_CHECK
 _INT3_PATH = "runs while an INT3 is handled: another one in it would never end"
-_NMI_PATH = "runs in an NMI, which the return from an INT3 would let in again"
+_NMI_PATH = "runs in an NMI: the IRET that ends an INT3 would unblock NMIs, and a second one could nest"
 # Functions that run between the trap and our notifier, and after it. NOKPROBE does not name them, because kprobes
 # handles its own traps before notifiers are called.
 _PATH_NAMES = (

@@ -13,10 +13,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from probekit.errors import GuestGone, TargetError, UnsupportedError
+from probekit.errors import GuestError, GuestGone, TargetError, UnsupportedError
 from probekit.target.api import Target
 
-__all__ = ("LivenessMonitor", "check_events", "check_status", "has_panicked", "panic_error", "resume_unless_dead")
+__all__ = (
+    "LivenessMonitor",
+    "check_events",
+    "check_status",
+    "has_panicked",
+    "panic_error",
+    "reboot_error",
+    "resume_unless_dead",
+)
 
 ReadMany = Callable[[Sequence[tuple[int, int]]], list[bytes | None]]
 
@@ -51,6 +59,15 @@ def panic_error() -> GuestGone:
     return GuestGone(_DEAD["guest-panicked"], hint=_CONSOLE)
 
 
+def reboot_error() -> GuestGone:
+    """Return the error for a guest where another kernel runs, or none, than the one that was traced."""
+    return GuestGone(
+        "the guest was rebooted while it was traced",
+        hint="nothing is left to restore in the new kernel; attach again",
+        intact=False,  # the new kernel may have been here for seconds
+    )
+
+
 def check_status(target: Target) -> None:
     """Raise :class:`GuestGone` when the stopped guest will never run again."""
     try:
@@ -78,6 +95,10 @@ def check_events(events: Iterable[Mapping[str, Any]]) -> None:
             raise GuestGone(meaning, hint="nothing is left to restore in it; attach again when it is up")
 
 
+def _unknown() -> None:
+    """Return None: nobody can read the tick counter."""
+
+
 class LivenessMonitor:
     """Tells every two seconds whether the guest must be stopped for a look at it."""
 
@@ -87,6 +108,7 @@ class LivenessMonitor:
         same_boot: Callable[[], bool],
         panicked: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
+        stopped_ticks: Callable[[], int | None] = _unknown,
     ) -> None:
         """Begin the first two seconds.
 
@@ -94,14 +116,18 @@ class LivenessMonitor:
         ``same_boot``: whether the kernel in memory is still the one that we know; called with the guest stopped.
         ``panicked``: whether the kernel has panicked, after which its counter may still run; called when ticks could
         be read, or with the guest stopped.
+        ``stopped_ticks``: the tick counter, called with the guest stopped.
         """
         self._ticks = ticks
         self._same_boot = same_boot
         self._panicked = panicked
         self._clock = clock
+        self._stopped_ticks = stopped_ticks
         self._last: int | None = None
         self.ticking = False
         """Whether the counter had moved on when it was read last, so that the guest ran until then or nearly."""
+        self._newest = 0
+        self._went_back = False
         self._next = clock() + _INTERVAL
 
     def due(self) -> bool:
@@ -113,20 +139,32 @@ class LivenessMonitor:
         # A kernel that was booted anew begins to count from the start.
         self.ticking = now is not None and (self._last is None or now > self._last)
         self._last = now
-        return not self.ticking or self._panicked()
+        self._note(now)
+        return not self.ticking or self._went_back or self._panicked()
 
     def take_ticking(self) -> bool:
         """Return whether the guest was seen to tick since the last call."""
         ticking, self.ticking = self.ticking, False
         return ticking
 
+    def _note(self, ticks: int | None) -> None:
+        """Notice that time went backwards."""
+        if ticks is not None:
+            self._went_back = self._went_back or ticks < self._newest
+            self._newest = ticks
+
     def look(self) -> None:
-        """Look at the stopped guest. Raises :class:`GuestGone` when it was rebooted, or has panicked."""
+        """Look at the stopped guest. Raises :class:`GuestGone` when it was rebooted, or has panicked.
+
+        Raises another :class:`GuestError` when it is in an earlier state than it was.
+        """
         if not self._same_boot():
-            raise GuestGone(
-                "the guest was rebooted while it was traced",
-                hint="nothing is left to restore in the new kernel; attach again",
-                intact=False,  # the new kernel may have been here for seconds
-            )
+            raise reboot_error()
         if self._panicked():
             raise panic_error()
+        self._note(self._stopped_ticks())
+        if self._went_back:
+            raise GuestError(
+                "a snapshot of the guest was loaded while it was traced",
+                hint="what was counted since the snapshot is lost; attach again",
+            )

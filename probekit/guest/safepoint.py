@@ -16,12 +16,12 @@ use. We leave 256 bytes free all the same.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Protocol
 
-from probekit.errors import Cancelled, GuestError, JournalError, SafePointTimeout, TargetError
+from probekit.errors import Cancelled, GuestError, GuestPaused, JournalError, MachineRan, SafePointTimeout, TargetError
 from probekit.guest.call_points import LANDING, CallPoints
 from probekit.guest.calls import GENERAL_REGISTERS, CallPurpose, GuestCall, OtherCall, is_pointer
 from probekit.guest.health import check_status
@@ -37,6 +37,8 @@ _DF_TF = 0x500
 _SLICE = 0.1  # seconds between two looks at whether the user wants to stop
 _CALL_SLICE = 0.5  # seconds between two looks at QMP's events during a guest call
 _LOOK = 2.0  # seconds between two stops that show whether the guest is still there
+_LONG_SLICE = 1.0  # the same, in a call, while somebody has paused the guest
+_TRIES = 10
 _OTHER = OtherCall()
 _ALIVE = (2, 5)  # SIGINT, SIGTRAP; a machine that has shut down or panicked stops with another signal
 
@@ -44,8 +46,8 @@ _ALIVE = (2, 5)  # SIGINT, SIGTRAP; a machine that has shut down or panicked sto
 class CallLog(Protocol):
     """Is informed of every borrowed task before its registers change, so that a later run can give it back.
 
-    It always shows whether a call was made: the task has its own registers before the call, and
-    :meth:`call_returned` was called after it.
+    A later run can tell whether the guest function has been called. While the borrowed task still has its own
+    registers it has not; after the function has returned, the log has the note of :meth:`call_returned`.
     """
 
     def call_started(self, call: GuestCall) -> None:
@@ -74,9 +76,15 @@ class NoCallLog:
         """Keep nothing."""
 
 
-def finish_call(target: Target, vcpu: Vcpu, saved: Mapping[str, int]) -> None:
-    """Put a borrowed task's own registers back on the vCPU where it returned."""
-    target.set_regs(vcpu, target.regs(vcpu).replace(**{name: saved[name] for name in GENERAL_REGISTERS}))
+def finish_call(target: Target, vcpu: Vcpu, saved: Mapping[str, int], *, landing: int, rsp: int) -> None:
+    """Put a borrowed task's own registers back on the vCPU where it returned to ``landing`` with ``rsp``.
+
+    Raises :class:`MachineRan`, with nothing written, when somebody let the guest run and it may be elsewhere.
+    """
+    regs = target.regs(vcpu)
+    if (regs["rip"], regs["rsp"]) != (landing, rsp):
+        raise MachineRan(f"{target.name}: somebody let the guest run, and a borrowed task went to another vCPU")
+    target.set_regs(vcpu, regs.replace(**{name: saved[name] for name in GENERAL_REGISTERS}))
 
 
 def returned_on(target: Target, landing: int, rsp: int) -> Vcpu | None:
@@ -111,8 +119,8 @@ class SafePoint:
 
         ``call_points``: where a task may be borrowed, and where its calls return to. ``log``: see :class:`CallLog`.
         ``timeout``: seconds until entering raises :class:`SafePointTimeout`.
-        ``cancelled``: called while waiting; entering raises :class:`Cancelled` when it returns True. It is never
-        called inside a guest call, so a borrowed task is given back first.
+        ``cancelled``: called while waiting; entering raises :class:`Cancelled` when it returns True. It is not
+        called inside a guest call, so a borrowed task is given back first, unless somebody has paused the guest.
         ``clock``: counts every pause.
         ``alive``: raises :class:`GuestGone` when the guest has rebooted or died. Called while waiting, with True when
         the guest is stopped and with False when it runs.
@@ -129,6 +137,7 @@ class SafePoint:
         self._since = 0.0
         self._vcpu: Vcpu = 0
         self._saved: dict[str, int] = {}
+        self._foreign_runs: int | None = None
         self._borrowed = False
 
     def __enter__(self) -> SafePoint:
@@ -140,6 +149,13 @@ class SafePoint:
         if self._target.running:
             self._target.stop()
         check_status(self._target)
+        if self._target.paused:
+            raise GuestPaused("calling a function of its kernel")
+        self._seek()
+        return self
+
+    def _seek(self) -> None:
+        """Let the guest run until a task can be borrowed. It is stopped afterwards."""
         try:
             for addr in self._candidates:
                 self._target.set_breakpoint(addr)
@@ -148,7 +164,7 @@ class SafePoint:
             for addr in self._candidates:
                 self._target.clear_breakpoint(addr)
         self._saved = {name: regs[name] for name in GENERAL_REGISTERS}
-        return self
+        self._foreign_runs = regs.foreign_runs
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -166,6 +182,17 @@ class SafePoint:
         """
         if len(args) > len(_ARGS):
             raise ValueError("at most six arguments go in registers")
+        for _ in range(_TRIES):
+            try:
+                return self._call(function, args, timeout, purpose)
+            except MachineRan:
+                if self._borrowed:
+                    raise
+                self._seek()  # the task that we had has gone on
+        raise GuestError("somebody lets the guest run again and again while probekit has it stopped")
+
+    def _call(self, function: int, args: Sequence[int], timeout: float, purpose: CallPurpose) -> int:
+        """Call a guest function once. Raises :class:`MachineRan`, with nothing changed, when the task has gone on."""
         landing = self._landing()
         frame = (self._saved["rsp"] - _SKIP) & ~15
         changes = dict(zip(_ARGS, (a & (1 << 64) - 1 for a in args), strict=False))
@@ -175,7 +202,7 @@ class SafePoint:
         self._log.call_started(GuestCall(self._vcpu, self._saved, landing, frame, purpose))
         self._borrowed = True
         try:
-            self._target.write(frame - 8, landing.to_bytes(8, "little"))
+            self._write_slot(frame - 8, landing.to_bytes(8, "little"))
             self._target.set_breakpoint(landing)
         except TargetError:
             self._keep_task(frame)
@@ -187,15 +214,43 @@ class SafePoint:
             if not _runs(self._target):
                 self._target.clear_breakpoint(landing)
         self._log.call_returned(frame, result)
-        finish_call(self._target, self._vcpu, self._saved)
+        self._give_back(function, landing, frame, timeout)
         self._borrowed = False
         self._log.call_done(frame)
         return result
+
+    def _write_slot(self, addr: int, data: bytes) -> None:
+        """Write below the task's stack pointer, unless the task has gone on, which may need that memory now."""
+        if self._foreign_runs is None:
+            self._target.write(addr, data)
+        else:
+            self._target.write_once(addr, data, self._foreign_runs)
+
+    def _give_back(self, function: int, landing: int, frame: int, timeout: float) -> None:
+        """Give the task its own registers. It loops at the landing if somebody lets the guest run, and is found again.
+
+        Raises :class:`GuestError` when that does not succeed: its log entry stays, for ``recover``.
+        """
+        for _ in range(_TRIES):
+            try:
+                finish_call(self._target, self._vcpu, self._saved, landing=landing, rsp=frame)
+                return
+            except MachineRan:
+                self._target.set_breakpoint(landing)
+                try:
+                    self._await_return(function, landing, frame, timeout)
+                finally:
+                    if not _runs(self._target):
+                        self._target.clear_breakpoint(landing)
+        raise GuestError("somebody let the guest run again and again while probekit gave a borrowed task back")
 
     def _send(self, regs: Regs, frame: int) -> None:
         """Give the task the registers of a call. When the stub refuses, find out whether the task has its own still."""
         try:
             self._target.set_regs(self._vcpu, regs)
+        except MachineRan:
+            self._keep_task(frame)
+            raise
         except TargetError:
             with suppress(TargetError):
                 now = self._target.regs(self._vcpu)
@@ -235,6 +290,8 @@ class SafePoint:
         self._next_look = time.monotonic() + _LOOK
         while True:
             stop = self._run(_SLICE)
+            if stop is None and self._target.paused:
+                deadline = time.monotonic() + self._timeout  # nobody can come here meanwhile
             if stop is None and (self._cancelled() or time.monotonic() > deadline):
                 stop = self._target.stop()  # a task that arrives at this very moment serves as well as any other
                 found = self._at_candidate(stop)
@@ -283,14 +340,18 @@ class SafePoint:
             if regs["rip"] in self._candidates and not regs.in_user_mode:
                 if regs["eflags"] & _IF:
                     return vcpu, regs
-                self._pass(vcpu, regs)
+                with suppress(MachineRan):  # then it stops here again
+                    self._pass(vcpu, regs)
         return None
 
     def _await_return(self, function: int, landing: int, frame: int, timeout: float) -> int:
         deadline, left = time.monotonic() + timeout, timeout
         self._next_look = time.monotonic() + _LOOK
         while left > 0 and time.monotonic() < deadline:
-            stop = self._run(min(left, _CALL_SLICE))
+            stop = self._run(min(left, _LONG_SLICE if self._target.paused else _CALL_SLICE))
+            if stop is None and self._target.paused and not self._cancelled():
+                deadline, left = time.monotonic() + timeout, timeout  # the call goes on when the guest does
+                continue
             if stop is None:
                 left -= _CALL_SLICE
                 stop = self._look()

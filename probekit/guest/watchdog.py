@@ -36,7 +36,10 @@ __all__ = (
 )
 
 SILENT = 2
-"""What the activity word holds when the watchdog has silenced the clauses. 1 is the host's own ``exit()``."""
+"""What the activity word holds when the watchdog has silenced the clauses.
+
+1 is written by everybody else: ``exit()`` in the guest, a full ring, the host.
+"""
 
 WATCHDOG_SIZE = 160
 """Bytes that :func:`watchdog_code` needs at most."""

@@ -27,13 +27,17 @@ from typing import NamedTuple
 from probekit.errors import SymbolError
 from probekit.kernel.kallsyms import RawSymbols
 
-__all__ = ("KernelSymbol", "ModuleSymbols", "SymbolTable", "require_symbol")
+__all__ = ("KernelSymbol", "ModuleSymbols", "SymbolRow", "SymbolTable", "require_symbol")
 
 _TEXT_TYPES = frozenset("tTwW")
 _TEXT_CAP = 64 << 10
 _DATA_CAP = 4 << 20
 # CALL_PADDING (commit b341b20d648b, v6.2) and kCFI (commit 3c516f89e17e, v6.1) name the bytes *before* a function.
 _PADDING_PREFIXES = ("__pfx_", "__cfi_")
+
+
+SymbolRow = tuple[int, int, str, str, str]
+"""The fields of a :class:`KernelSymbol`, in that order, as a plain tuple, which costs a third."""
 
 
 class KernelSymbol(NamedTuple):
@@ -155,6 +159,10 @@ class SymbolTable:
 
     def text(self, module: str | None = None) -> Iterator[KernelSymbol]:
         """Yield text symbols by address, with aliases, without names of padding. ``module``: as in :meth:`find`."""
+        return map(KernelSymbol._make, self.text_rows(module))
+
+    def text_rows(self, module: str | None = None) -> Iterator[SymbolRow]:
+        """Yield what :meth:`text` yields as plain tuples."""
         addrs, names, owners, modules, sizes = self._addrs, self._names, self._owners, self._modules, self._sizes
         end = len(addrs)
         for index, letter in enumerate(self._types):
@@ -173,7 +181,7 @@ class SymbolTable:
                 while after < end and addrs[after] == addr:
                     after += 1
                 size = min(addrs[after] - addr, _TEXT_CAP) if after < end else 0
-            yield KernelSymbol(addr, size, name, letter, owner)
+            yield addr, size, name, letter, owner
 
     def text_addrs(self) -> frozenset[int]:
         """Return the addresses of all text symbols, padding included, without making an object for each."""

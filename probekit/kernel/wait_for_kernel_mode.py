@@ -14,7 +14,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 
-from probekit.errors import GuestError, SafePointTimeout, TargetError
+from probekit.errors import GuestError, GuestPaused, SafePointTimeout, TargetError
 from probekit.kernel.image_base import gate_handlers
 from probekit.target.api import Regs, Target
 
@@ -39,6 +39,8 @@ def wait_for_kernel_mode(target: Target, idts: Sequence[int], *, timeout: float 
     Raises :class:`SafePointTimeout` when that does not happen in time, :class:`GuestError` when no interrupt table
     can be read.
     """
+    if target.paused:
+        raise GuestPaused("reading its kernel's memory, which no vCPU maps now,")
     entries = _entry_points(target, idts)
     deadline = time.monotonic() + timeout
     with _breakpoints(target, entries):

@@ -5,7 +5,7 @@ This package knows bytes, addresses and the target, never the language. In readi
 Which places are patched, and which are refused:
 
 - ``sites``          define sites and refusals, and find the site at a function's entry
-- ``exits``          find every way out of a function, and say for each which kind of exit it is or why it is refused
+- ``find_exits``     find every way out of a function, and say for each which kind of exit it is or why it is refused
 - ``insn_sites``     find the sites at a function's instructions, or why an instruction is refused
 - ``jump_windows``   put several instructions under one jump
 - ``refused_text``   look up which functions must not get INT3 or an instruction probe, and why

@@ -1,6 +1,6 @@
 """Build detours: the jump at a site and the stub that it leads to.
 
-Which kind a site has is found out in :mod:`probekit.patch.exits` (returns and tail jumps),
+Which kind a site has is found out in :mod:`probekit.patch.find_exits` (returns and tail jumps),
 :func:`probekit.patch.sites.entry_site` and :mod:`probekit.patch.insn_sites`.
 
 A *stub* is `prefix + body + suffix`. The body is what a probe does. Control

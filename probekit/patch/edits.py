@@ -215,7 +215,8 @@ def revert_batches(target: TextMemory, batches: Sequence[Sequence[Edit]]) -> Rev
         restored += report.restored
         already += report.already
         unreadable += report.unreadable
-        # Bytes that a newer edit does not know may be an older edit's: then the newer one was never made.
+        # A newer edit of a place may never have been made: the INT3 stage journaled and made, the next stage only
+        # journaled. The newer edit then meets bytes that it does not know; the older one, undone next, knows them.
         for addr in (*report.restored, *report.already):
             conflicts.pop(addr, None)
         conflicts.update(report.conflicts)

@@ -14,8 +14,8 @@ instruction, and after it only bytes that are never executed. ::
 Where a guest can take our INT3 (``TextFacts.trapping``), an exit that has no room for a
 jump is a site as well: its window is the instruction alone, and its first byte becomes INT3.
 
-:mod:`probekit.patch.exits` finds the sites at exits and tells their kinds, :mod:`probekit.patch.insn_sites` finds those
-at instructions, and :mod:`probekit.patch.detours` builds what replaces each kind. A place that is refused is a
+:mod:`probekit.patch.find_exits` finds the sites at exits and tells their kinds, :mod:`probekit.patch.insn_sites` finds
+those at instructions, and :mod:`probekit.patch.detours` builds what replaces each kind. A place that is refused is a
 :class:`SiteRefusal`, an entry of ``FunctionExits.unprobeable`` or one of ``FunctionInsns.refused``.
 """
 

@@ -5,6 +5,7 @@ A provider tells which of its probes match a description. ``registry`` asks all 
 - ``api``  define :class:`Probe` and the :class:`Provider` contract
 - ``registry``  ask all providers of a session as one
 - ``from_kernel``  give the providers the functions, tracepoints, markers and variables of one kernel
+- ``function_table``  the functions of one kernel, as columns
 - ``fbt``  function boundary tracing: entry and return of every kernel function
 - ``kinst``  any instruction of a kernel function
 - ``syscall``  entry and return of every system call

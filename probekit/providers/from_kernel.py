@@ -16,7 +16,7 @@ from probekit.kernel.markers import KERNEL_MARKERS, MARKER_SYMBOL, Marker
 from probekit.kernel.memory import KernelMemory
 from probekit.kernel.tracepoints import Tracepoint
 from probekit.providers.api import KERNEL_MODULE
-from probekit.providers.fbt import FunctionTable, function_table
+from probekit.providers.function_table import FunctionTable, function_table
 from probekit.providers.mem import KernelVariable
 
 __all__ = (
@@ -33,7 +33,7 @@ _Found = TypeVar("_Found")
 def guest_functions(kernel: Kernel) -> FunctionTable:
     """Return every function of the kernel and its modules, without init text, which is freed after boot."""
     init = kernel.symbols.range("__init_begin", "__init_end")
-    return function_table(kernel.symbols.text(), () if init is None else (init,))
+    return function_table(kernel.symbols.text_rows(), () if init is None else (init,))
 
 
 @dataclass(frozen=True, slots=True)

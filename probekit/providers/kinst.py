@@ -17,7 +17,7 @@ from probekit.errors import ProbekitError
 from probekit.isa.decode import instruction_starts
 from probekit.probe.names import ProbeDescription, ProbeName, glob_regex, is_glob
 from probekit.providers.api import Probe
-from probekit.providers.fbt import FunctionTable, matching_functions
+from probekit.providers.function_table import FunctionTable, matching_functions
 
 __all__ = ("MAX_PROBES", "KinstProvider")
 

@@ -12,7 +12,7 @@ from probekit.providers.dtrace import DtraceProvider
 from probekit.providers.profile import ProfileProvider
 
 if TYPE_CHECKING:
-    from probekit.providers.fbt import FunctionTable
+    from probekit.providers.function_table import FunctionTable
     from probekit.providers.marker import Markers
     from probekit.providers.mem import KernelVariable
     from probekit.providers.tracepoint import Tracepoints

@@ -13,7 +13,7 @@ from functools import cached_property
 
 from probekit.probe.names import ProbeDescription, ProbeName, glob_regex
 from probekit.providers.api import Function, Probe, ProbeKind
-from probekit.providers.fbt import SYSCALL_PREFIX, FunctionTable
+from probekit.providers.function_table import SYSCALL_PREFIX, FunctionTable
 
 __all__ = ("SyscallProvider",)
 
@@ -56,7 +56,7 @@ class SyscallProvider:
 
     @cached_property
     def _probes(self) -> tuple[Probe, ...]:
-        calls = [function for function in self._table if function.name.startswith(SYSCALL_PREFIX)][:_MAX_SYSCALLS]
+        calls = [self._table[index] for index in self._table.system_calls[:_MAX_SYSCALLS]]
         named = [(function, name) for function in calls for name in _KINDS]
         return tuple(self._probe(self._first_id + index, *pair) for index, pair in enumerate(named))
 

@@ -4,6 +4,7 @@ Attaching:
 
 - ``api``             what ``import probekit`` offers
 - ``attach``          turns a target string into an :class:`~probekit.session.attach.Attachment`
+- ``opening``         connects, and finds out whether the guest runs or somebody has paused it
 - ``lock``            allows one probekit per guest
 - ``identity``        names a guest, and one boot of it
 - ``guest_types``     tells the compiler types, symbols and prototypes of the guest's kernel

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -14,18 +12,10 @@ from typing import TYPE_CHECKING
 
 from probekit.enabling.syscall_returns import SystemCalls
 from probekit.enabling.text_facts import gather_text
-from probekit.errors import (
-    Cancelled,
-    GuestError,
-    GuestGone,
-    MemoryAccessError,
-    ProbekitError,
-    SymbolError,
-    TargetError,
-)
+from probekit.errors import Cancelled, GuestError, GuestGone, MemoryAccessError, ProbekitError, SymbolError
 from probekit.guest.facts import GuestFacts
 from probekit.guest.find_facts import find_guest_facts, is_emulated
-from probekit.guest.health import LivenessMonitor, check_events, check_status, has_panicked, panic_error
+from probekit.guest.health import LivenessMonitor, check_events, check_status, has_panicked, panic_error, reboot_error
 from probekit.guest.kernel_text import KernelText
 from probekit.guest.linux import Allocation
 from probekit.guest.memory import DataMemory, PauseClock, RamData, StubData
@@ -41,16 +31,17 @@ from probekit.kernel.syscalls import syscall_numbers
 from probekit.patch.jump_windows import side_entries
 from probekit.patch.sites import TextFacts
 from probekit.providers.api import Function
-from probekit.providers.fbt import FunctionTable
 from probekit.providers.from_kernel import GuestMarkers, GuestTracepoints, LiveMemory, find_variable, guest_functions
+from probekit.providers.function_table import FunctionTable
 from probekit.providers.registry import Registry, make_registry
 from probekit.session.identity import boot_cookie, target_key
 from probekit.session.journal_log import journals_of
 from probekit.session.lock import Lock, acquire
+from probekit.session.opening import AttachOptions, Connection, open_target
 from probekit.session.signals import Interrupts
 from probekit.session.table_scan import find_tables
 from probekit.target.api import Regs, Target
-from probekit.target.connect import connect, parse_spec
+from probekit.target.connect import parse_spec
 from probekit.target.discovery import find_qemu
 from probekit.target.guest_ram import GuestRam, parse_ram_ranges, parse_ram_spans
 
@@ -62,32 +53,9 @@ __all__ = ("AttachOptions", "Attachment", "attach")
 _PAGE = 4096
 _LA57 = 1 << 12
 _PAGING = 1 << 31  # in CR0
-_TRIES, _BETWEEN_TRIES = 4, 0.03  # looks at a guest that seems to be gone, and the seconds between them
+_BETWEEN_TRIES = 0.03  # seconds between two looks at a guest that seems to be gone
+_TRIES = 3
 _MAX_SINGLE_READS = 2000  # to read more functions than this, whole text sections are read
-
-
-def _silent(_: str) -> None:
-    """Show no progress."""
-
-
-@dataclass(frozen=True, slots=True)
-class AttachOptions:
-    """The options of :func:`attach`."""
-
-    symbols: Path | None = None
-    """An ELF, System.map or kallsyms file; None to read the symbols from the guest."""
-    cache: bool = True
-    """Whether to use the symbol cache on disk."""
-    ram: str | None = None
-    """The guest's shared RAM file; None to look for it, ``none`` to do without."""
-    progress: Callable[[str], None] = _silent
-    """Receives a line before each slow step."""
-    answer: Callable[[str], None] = _silent
-    """Receives a line for whoever sends a signal while the guest is being restored."""
-    timeout: float = 5.0
-    """Seconds for connecting."""
-    qmp: str | None = None
-    """QEMU's QMP socket, which reports resets and panics at once."""
 
 
 class Attachment:
@@ -96,7 +64,9 @@ class Attachment:
     The guest runs between operations. This is a context manager; leaving it detaches from the guest.
     """
 
-    def __init__(self, spec: str, target: Target, kernel: Kernel, lock: Lock, options: AttachOptions) -> None:
+    def __init__(
+        self, spec: str, target: Target, kernel: Kernel, lock: Lock, options: AttachOptions, qmp: Qmp | None = None
+    ) -> None:
         self.spec = spec
         """The target, as the user wrote it."""
         self.target = target
@@ -118,9 +88,9 @@ class Attachment:
         levels = 5 if target.regs(target.vcpus()[0]).values.get("cr4", 0) & _LA57 else 4
         self.safe_loads = SafeLoads(kernel.address_space, self.clock, self._ram_spans, levels, reader)
         """Reads kernel memory for clauses that are evaluated on the host."""
-        self._qmp = _open_qmp(options)
+        self._qmp = qmp
         self.stacks = GuestStacks(kernel, self.safe_loads)
-        self._liveness = LivenessMonitor(self._ticks, self.same_boot, self.panicked)
+        self._liveness = LivenessMonitor(self._ticks, self.same_boot, self.panicked, stopped_ticks=self._stopped_ticks)
         self._image_at = kernel.address_space.translate(kernel.base)
         self.gone: GuestGone | None = None
         """How the guest ended, once that was noticed."""
@@ -248,7 +218,10 @@ class Attachment:
             if stopped:
                 check_status(self.target)
                 self._outlast_firmware()
-                self._liveness.look()
+                if not self.same_boot():
+                    raise reboot_error()
+                if self.panicked():
+                    raise panic_error()
         except GuestGone as error:
             self.gone = error
             raise
@@ -269,28 +242,40 @@ class Attachment:
         """Return whether the guest has panicked. Stops it for a moment where its RAM is no shared file."""
         return has_panicked(self.kernel.find, self.read_code)
 
+    def is_paused(self) -> bool:
+        """Return whether somebody else has paused the guest. One that was paused is looked at again."""
+        if self.target.paused:
+            with self.clock.paused():
+                pass
+        return self.target.paused
+
     def check_alive(self) -> bool:
         """Raise :class:`GuestGone` when the guest was rebooted or died. Does not stop it as long as it ticks.
 
-        Returns whether it was just seen to tick.
+        Returns whether it was just seen to tick. Raises another :class:`GuestError` when a snapshot was loaded.
         """
         self.alive(False)
         if self._liveness.due():
             with self.clock.paused():
                 self.alive(True)
+                self._liveness.look()
         return self._liveness.take_ticking()
 
     def _ticks(self) -> int | None:
+        return self._ticks_by(self._ram_text.read_many) if self._ram_text is not None else None
+
+    def _stopped_ticks(self) -> int | None:
+        return self._ticks_by(self.text.read_many)
+
+    def _ticks_by(self, read_many: Callable[[Sequence[tuple[int, int]]], list[bytes | None]]) -> int | None:
         jiffies = self.kernel.find("jiffies_64", "jiffies")
-        if jiffies is None or self._ram_text is None:
-            return None
-        data = self._ram_text.read_many([(jiffies, 8)])[0]
+        data = read_many([(jiffies, 8)])[0] if jiffies is not None else None
         return int.from_bytes(data, "little") if data is not None else None
 
     def system_calls(self) -> SystemCalls:
         """Return the system calls by their functions, from the kernel's own table."""
         table = self.functions
-        starts = [function.addr for function in table]
+        starts = table.addrs
 
         def function_at(addr: int) -> Function | None:
             at = bisect_left(starts, addr)
@@ -350,7 +335,7 @@ class Attachment:
 
 
 def attach(spec: str | None = None, options: AttachOptions | None = None) -> Attachment:
-    """Connect to a guest, find its kernel, and let it run on.
+    """Connect to a guest, find its kernel, and let it run on. A guest that somebody has paused stays paused.
 
     ``spec``: as ``-r`` takes it; None for the only guest of this host that has a gdb stub.
     Raises :class:`probekit.errors.BusyError` when another probekit is attached to it, or another
@@ -362,37 +347,37 @@ def attach(spec: str | None = None, options: AttachOptions | None = None) -> Att
 
         spec, _ = only_guest()
     lock = acquire(target_key(spec))
-    target: Target | None = None
+    opened: Connection | None = None
     try:
-        options.progress(f"connecting to {spec}")
         begin = time.monotonic()
-        target = connect(spec, timeout=options.timeout)
-        check_status(target)
-        kernel = open_kernel(target, symbols_file=options.symbols, cache=options.cache, progress=options.progress)
-        attachment = Attachment(spec, target, kernel, lock, options)
-        _check_leftovers(attachment)
-        target.resume()
+        opened = open_target(spec, options, lock)
+        attachment = _read_guest(spec, opened, lock, options)
+        opened.target.resume()
         attachment.attach_pause = time.monotonic() - begin
         return attachment
     except BaseException:
-        if target is not None:
-            _detach_after_error(target)
+        if opened is not None:
+            opened.let_go()
         lock.release()
         raise
 
 
-def _open_qmp(options: AttachOptions) -> Qmp | None:
-    if options.qmp is None:
-        return None
-    from probekit.target.qmp import Qmp  # slow to import: asyncio
-
-    return Qmp(options.qmp.removeprefix("unix:"), timeout=options.timeout)
-
-
-def _detach_after_error(target: Target) -> None:
-    """Detach, and let the guest run again. A second error must not hide the first, so it is ignored."""
-    with suppress(TargetError):
-        target.detach()
+def _read_guest(spec: str, opened: Connection, lock: Lock, options: AttachOptions) -> Attachment:
+    """Find the kernel, and what an earlier probekit may have left. Repeats it if the guest ran meanwhile."""
+    target = opened.target
+    check_status(target)
+    tries = 0
+    while True:
+        runs, tries = target.foreign_runs, tries + 1
+        try:
+            kernel = open_kernel(target, symbols_file=options.symbols, cache=options.cache, progress=options.progress)
+            attachment = Attachment(spec, target, kernel, lock, options, opened.qmp)
+            _check_leftovers(attachment)
+        except (GuestError, MemoryAccessError):
+            if target.foreign_runs == runs or tries == _TRIES:
+                raise
+        else:
+            return attachment
 
 
 def _check_leftovers(attachment: Attachment) -> None:

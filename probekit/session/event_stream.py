@@ -123,7 +123,7 @@ class EventStream:
 
     def of_committed(self) -> Iterator[Event]:
         """Yield the events of the speculations that were committed last. Call it after the last record was read."""
-        left = self._host.speculations.settle() + self._host.speculations.settle()
+        left = self._host.speculations.settle() + self._host.speculations.settle()  # the ones that wait as well
         yield from self._events_of(left, ticks_per_ns=self._ticks_per_ns, late=True)
 
     def of_guest(self, drained: Drained) -> Iterator[Event]:

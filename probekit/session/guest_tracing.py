@@ -16,7 +16,7 @@ from probekit.enabling.ecb import Matching
 from probekit.enabling.sites import RefusedProbe, SiteSet, find_sites, journal_size
 from probekit.enabling.speculation import Speculations
 from probekit.enabling.stop_engine.watch import WatchSite
-from probekit.errors import GuestGone, TargetLost, required
+from probekit.errors import GuestError, GuestGone, GuestPaused, TargetLost, required
 from probekit.guest.health import panic_error
 from probekit.interp.state import ProgramState
 from probekit.interruption import interruptible
@@ -114,6 +114,8 @@ class GuestTracing:
         watched = [(e.probe, e.probe.watched, e.clauses) for e in matching.ecbs if e.probe.watched is not None]
         self._watches = tuple(WatchSite(len(sites) + n, *watch) for n, watch in enumerate(watched))
         self.stats |= {"sites": len(sites) + len(self._watches), "attach_pause_s": self.attachment.attach_pause}
+        if (sites or self._watches) and self.attachment.is_paused():
+            raise GuestPaused("enabling probes in it")
         probes = {s.number: s.probe for s in sites} | {w.number: w.probe for w in self._watches}
         return {number: model.ProbeIdentity(probe.id, probe.name) for number, probe in probes.items()}
 
@@ -187,7 +189,14 @@ class GuestTracing:
 
     def poll(self, timeout: float) -> Drained:
         """Wait up to ``timeout`` seconds for records, and return them."""
-        return required(self._engine, "the engine of enabled sites").poll(timeout)
+        try:
+            return required(self._engine, "the engine of enabled sites").poll(timeout)
+        except GuestGone:
+            raise
+        except GuestError:
+            with self.attachment.clock.paused():
+                self.attachment.alive(True)  # what could not be read may only mean that the guest is gone
+            raise
 
     def too_costly(self) -> bool:
         """Return whether the program takes more of the guest's time than ``maxoverhead`` allows; silence it then."""
@@ -268,6 +277,12 @@ class GuestTracing:
                 raise attachment.gone
             with clock.paused():
                 attachment.alive(True)
+                in_place = engine.is_in_place()
+            if not in_place:
+                log.forget()
+                self._engine = self._log = None
+                why = "a snapshot of the guest from before this trace was loaded"
+                return None, [f"{why}; there is nothing to restore"]
             problems = engine.disable()
         except (GuestGone, TargetLost) as error:
             drained, problems = self.salvage(error, keep)

@@ -1,7 +1,8 @@
 """Allows one probekit per guest: a lock file, locked with ``flock``.
 
 The kernel releases the lock when its holder ends, for whatever reason, so a file that is left over locks nothing.
-Files are never removed: another process may be about to lock the same inode. ::
+Files are never removed: another process may be about to lock the same inode. What is left of a holder that was killed
+does say whether it had the guest stopped, so that the next one can tell that from an operator's pause. ::
 
     lock = acquire("unix:/run/gdb.sock")      BusyError(pid) when another holds it
 """
@@ -12,6 +13,7 @@ import fcntl
 import json
 import os
 import sys
+from enum import Enum
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -20,9 +22,21 @@ from typing import Self
 from probekit.errors import BusyError, JournalError
 from probekit.patch.journal import default_dir
 
-__all__ = ("Lock", "acquire", "default_lock_dir")
+__all__ = ("Hold", "Lock", "acquire", "default_lock_dir")
 
 _MAX_TEXT = 4096
+_HOLD_AT = _MAX_TEXT
+
+
+class Hold(Enum):
+    """How the holder of a lock has the guest: the byte after the text in the lock's file."""
+
+    NONE = b""
+    """Not at all, or it ended in order."""
+    RUNNING = b"R"
+    """Attached; the guest runs, or somebody else has paused it."""
+    STOPPED = b"S"
+    """Stopped by the holder: the guest ran before."""
 
 
 def default_lock_dir() -> Path:
@@ -33,9 +47,16 @@ def default_lock_dir() -> Path:
 class Lock:
     """Holds a lock. A context manager. The end of the process releases the lock too."""
 
-    def __init__(self, path: Path, fd: int) -> None:
+    def __init__(self, path: Path, fd: int, left: Hold = Hold.NONE) -> None:
         self.path = path
+        self.left = left
+        """How an earlier holder that was killed had the guest."""
         self._fd = fd
+
+    def note_hold(self, held: bool) -> None:
+        """Write down whether we have the guest stopped, for whoever comes after us if we are killed."""
+        if self._fd >= 0:
+            os.pwrite(self._fd, (Hold.STOPPED if held else Hold.RUNNING).value, _HOLD_AT)
 
     def release(self) -> None:
         """Release the guest. Safe to call twice."""
@@ -80,8 +101,10 @@ def acquire(key: str, *, directory: Path | None = None, command: str | None = No
     except OSError as error:
         os.close(fd)
         raise JournalError(f"the lock file {path} cannot be locked: {error.strerror}", path=str(path)) from error
+    byte = os.pread(fd, 1, _HOLD_AT)
+    left = Hold(byte) if byte in (Hold.RUNNING.value, Hold.STOPPED.value) else Hold.NONE
     _sign(fd, key, " ".join(sys.argv) if command is None else command)
-    return Lock(path, fd)
+    return Lock(path, fd, left)
 
 
 def _sign(fd: int, key: str, command: str) -> None:
@@ -94,7 +117,7 @@ def _sign(fd: int, key: str, command: str) -> None:
 def _holder(fd: int) -> tuple[int, str]:
     """Return the process ID and command of the holder; 0 and "" when the file does not hold them."""
     try:
-        facts = json.loads(os.pread(fd, _MAX_TEXT, 0))
+        facts = json.loads(os.pread(fd, _MAX_TEXT, 0).rstrip(b"\0"))
         pid, command = facts["pid"], facts["command"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return 0, ""

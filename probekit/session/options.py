@@ -247,10 +247,12 @@ class OptionInfo:
 
 
 def _own(parse: Callable[[str], int | bool | str], *names: str, **rest: Any) -> dict[str, OptionInfo]:
+    """Declare options whose value is the field of the same name in :class:`Options`."""
     return {name: OptionInfo(name, parse, **rest) for name in names}
 
 
 def _accepted(parse: Callable[[str], int | bool | str], *names: str, **rest: Any) -> dict[str, OptionInfo]:
+    """Declare options that are checked and then have no effect here."""
     return {name: OptionInfo(None, parse, **rest) for name in names}
 
 

@@ -12,15 +12,14 @@ from probekit.guest.stack_search import SLEEPER_LIMIT
 from probekit.kernel.kernel import Kernel
 from probekit.kernel.open_kernel import open_kernel
 from probekit.patch.journal_state import JournalState
-from probekit.session.attach import AttachOptions
 from probekit.session.identity import boot_cookie, target_key
 from probekit.session.journal_log import journals_of
 from probekit.session.lock import acquire
+from probekit.session.opening import AttachOptions, open_target
 from probekit.session.signals import Interrupts
 from probekit.session.table_scan import adopt_tables
 from probekit.session.undo import Recovered, undo_journal
 from probekit.target.api import Target
-from probekit.target.connect import connect
 
 __all__ = ("Recovered", "recover")
 
@@ -28,14 +27,15 @@ __all__ = ("Recovered", "recover")
 def recover(spec: str, options: AttachOptions | None = None, *, limit: float = SLEEPER_LIMIT) -> Recovered:
     """Restore the guest at ``spec`` from every journal that names it. Raises :class:`probekit.errors.ProbekitError`.
 
+    A guest that somebody has paused stays paused: its text is restored, and what needs a guest that runs is left.
     ``limit``: seconds to wait until no task is inside our code. If one stays longer, the memory is not freed.
     """
     options = options or AttachOptions()
-    with acquire(target_key(spec)), Interrupts(options.answer) as interrupts:
+    with acquire(target_key(spec)) as lock, Interrupts(options.answer) as interrupts:
         states = journals_of(spec)
-        options.progress(f"connecting to {spec}")
         with interrupts.interruptible():
-            target = connect(spec, timeout=options.timeout)
+            opened = open_target(spec, options, lock)
+        target = opened.target
         try:
             check_status(target)
             with interrupts.interruptible():
@@ -48,7 +48,7 @@ def recover(spec: str, options: AttachOptions | None = None, *, limit: float = S
             with interrupts.waiting("restoring the guest"):
                 return _recover_all(target, kernel, states, limit) if states else Recovered()
         finally:
-            target.detach()
+            opened.close()
 
 
 def _recover_all(target: Target, kernel: Kernel, states: list[JournalState], limit: float) -> Recovered:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ("Run",)
 
+_PAUSED = "the guest is paused; tracing goes on when it runs again"
 _LONGEST_WAIT = 0.2  # seconds; a signal is noticed after at most this time
 
 
@@ -90,6 +91,7 @@ class Run:
         self._next_switch_ns = 0
         self.ended = False
         """Whether all events were read, so that :meth:`unprinted` has what is left to show."""
+        self._paused = False
 
     def _of_guest(
         self, attachment: Attachment | None, program: Program, options: Options, engine: EngineName, *, measure: bool
@@ -215,8 +217,10 @@ class Run:
                 return
             if self._stream.options.bufpolicy == "switch" and time.monotonic_ns() >= self._next_switch_ns:
                 yield from self._switch()
-            if guest is not None and guest.attachment.check_alive():
-                guest.keep_copy()
+            if guest is not None:
+                if guest.attachment.check_alive():
+                    guest.keep_copy()
+                yield from self._note_pause(guest.attachment)
             timeout = self._seconds_to_wait(end)
             self.state.idle()
             if guest is not None and guest.live:
@@ -225,6 +229,13 @@ class Run:
                 time.sleep(timeout)
             else:
                 return  # with no guest and no timer nothing more can happen
+
+    def _note_pause(self, attachment: Attachment) -> Iterator[Event]:
+        """Say once that somebody has paused the guest, and once that it runs again."""
+        paused = attachment.target.paused
+        if paused != self._paused:
+            self._paused = paused
+            yield model.Message(_PAUSED if paused else "the guest runs again")
 
     def _switch(self) -> Iterator[Event]:
         """Read the records of the host's own probes, and set the time of the next reading."""

@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from probekit.enabling.registrations import Registrations
 from probekit.enabling.release import Holdings, release_holdings
-from probekit.errors import JournalError
+from probekit.errors import JournalError, MachineRan
 from probekit.guest.calls import GuestCall
 from probekit.guest.facts import GuestFacts
 from probekit.guest.linux import Allocation
@@ -125,8 +125,11 @@ class _Undo:
         for call in self._log.calls:
             if self._untouched(call):
                 self._log.call_done(call.rsp)
-        self._finish_returned()
-        if self._log.calls:
+        with suppress(MachineRan):
+            self._finish_returned()
+        if self._log.calls and self._target.paused:
+            self._problems.append("the guest is paused: a borrowed task can only come back when it runs")
+        elif self._log.calls:
             self._await_returns()
         self._problems += [
             f"the borrowed guest task has not come back to {call.return_addr:#x}" for call in self._log.calls
@@ -155,7 +158,8 @@ class _Undo:
                 self._target.resume()
                 if self._target.wait(1.0) is None:
                     self._target.stop()
-                self._finish_returned()
+                with suppress(MachineRan):  # it waits at the landing, where it is found again
+                    self._finish_returned()
         finally:
             for landing in landings:
                 self._target.clear_breakpoint(landing)
@@ -165,7 +169,7 @@ class _Undo:
             vcpu = self._returned_on(call)
             if vcpu is not None:
                 self._log.call_returned(call.rsp, self._target.regs(vcpu)["rax"])
-                finish_call(self._target, vcpu, call.regs)
+                finish_call(self._target, vcpu, call.regs, landing=call.return_addr, rsp=call.rsp)
                 self._log.call_done(call.rsp)
 
     def _returned_on(self, call: GuestCall) -> Vcpu | None:

@@ -24,7 +24,9 @@ Transport 1, our own client of the gdb remote protocol, from the bottom up:
 - ``register_layout``  tell which byte of a ``g`` reply is which register
 - ``memory_packets``  cut memory requests into packets
 - ``handshake``  ask a stub what it can do
+- ``machine_state``  tell whether QEMU's machine ran, and whether it may be set running
 - ``stub_session``  hold the state of a connection: running or stopped, its vCPUs
+- ``stub_running``  stop, resume and wait, beside others who do the same
 - ``stub_memory``  read and write memory, virtual and physical
 - ``stub_registers``  read and write registers
 - ``stub_breakpoints``  set breakpoints, by INT3 where the stub cannot
@@ -36,6 +38,7 @@ Transport 2, through a gdb process:
 - ``gdb_memory``  read and write memory
 - ``gdb_threads``  map vCPUs to gdb's threads, read and write registers
 - ``gdb_breakpoints``  set breakpoints
+- ``gdb_pauses``  tell whether somebody else has paused the machine
 - ``gdbmi``  the target: ``GdbTarget``
 
 Beyond the contract both transports have ``use_memory_of`` (whose page tables memory

@@ -7,14 +7,22 @@ in gdb's all-stop mode all vCPUs stop and run together, and each stop has one re
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-__all__ = ("BreakKind", "Regs", "StopReason", "Target", "Vcpu")
+__all__ = ("BreakKind", "NoteHold", "Regs", "StopReason", "Target", "Vcpu", "ignore_hold")
 
 Vcpu = int
 """A vCPU as the stub numbers its threads (QEMU: 1, 2, ...)."""
+
+NoteHold = Callable[[bool], None]
+"""Called with True when the machine is stopped and ours to set running, with False when it runs or is paused."""
+
+
+def ignore_hold(_: bool) -> None:
+    """Do nothing: nobody wants to know whether we have the machine stopped."""
+
 
 BreakKind = Literal["software", "hardware", "watch_write", "watch_read", "watch_access"]
 
@@ -30,6 +38,8 @@ class Regs:
     """
     raw: bytes
     """The stub's whole ``g`` reply, so that a write keeps the registers that have no name here; empty through gdb."""
+    foreign_runs: int | None = field(default=None, compare=False)
+    """:attr:`Target.foreign_runs` when they were read; None where nobody counts."""
 
     def __getitem__(self, name: str) -> int:
         return self.values[name]
@@ -42,7 +52,7 @@ class Regs:
         unknown = changes.keys() - self.values.keys()
         if unknown:
             raise KeyError(f"no such register: {sorted(unknown)}")
-        return Regs(values={**self.values, **changes}, raw=self.raw)
+        return replace(self, values={**self.values, **changes})
 
     @property
     def in_user_mode(self) -> bool:
@@ -73,6 +83,10 @@ class Target(Protocol):
 
     Connecting stops the machine. ``read``, ``write`` and ``regs`` need it
     stopped: a call on a running machine raises :class:`TargetError`.
+
+    Others may stop the machine too: an operator in the hypervisor's monitor, a migration, the hypervisor itself. Such
+    a machine is *paused*. We never set it running: after ``resume`` or ``detach`` it stays as it is, until whoever
+    paused it lets it run. ``running`` is True meanwhile, and ``wait`` finds no stop.
     """
 
     @property
@@ -83,6 +97,20 @@ class Target(Protocol):
     @property
     def running(self) -> bool: ...
 
+    @property
+    def paused(self) -> bool:
+        """Whether somebody else has stopped the machine, as far as that is known.
+
+        It is known exactly after each call that needs the machine stopped. A machine that was found paused when we
+        connected counts as well.
+        """
+        ...
+
+    @property
+    def foreign_runs(self) -> int:
+        """How often somebody else let the machine run while we had it stopped. What was read before is outdated."""
+        ...
+
     def read(self, addr: int, size: int) -> bytes:
         """Return exactly ``size`` bytes, read in packets of the stub's size. Raises :class:`MemoryAccessError`."""
         ...
@@ -92,6 +120,13 @@ class Target(Protocol):
         ...
 
     def write(self, addr: int, data: bytes) -> None: ...
+
+    def write_once(self, addr: int, data: bytes, foreign_runs: int) -> None:
+        """Write a few bytes unless the machine ran since :attr:`foreign_runs` was so.
+
+        Raises :class:`MachineRan`, with nothing written, :class:`MemoryAccessError`.
+        """
+        ...
 
     def write_many(self, edits: Iterable[tuple[int, bytes]]) -> None:
         """Write many ``(addr, data)`` at once, pipelined, in order.
@@ -104,18 +139,26 @@ class Target(Protocol):
 
     def regs(self, vcpu: Vcpu) -> Regs: ...
 
-    def set_regs(self, vcpu: Vcpu, regs: Regs) -> None: ...
+    def set_regs(self, vcpu: Vcpu, regs: Regs) -> None:
+        """Write a vCPU's registers.
+
+        Raises :class:`MachineRan` when the machine ran, by somebody else, since ``regs`` were read: nothing is written.
+        """
+        ...
 
     def resume(self) -> None:
-        """Let every vCPU run, and return at once."""
+        """Let every vCPU run, and return at once. A paused machine stays paused until whoever paused it resumes it."""
         ...
 
     def step(self, vcpu: Vcpu) -> StopReason:
-        """Execute one instruction on one vCPU, with the others stopped."""
+        """Execute one instruction on one vCPU, with the others stopped. Raises :class:`GuestPaused` when paused."""
         ...
 
     def wait(self, timeout: float) -> StopReason | None:
-        """Return the next stop, or None when ``timeout`` seconds pass and the machine still runs."""
+        """Return the next stop, or None when ``timeout`` seconds pass and the machine still runs.
+
+        None as well as soon as somebody pauses it.
+        """
         ...
 
     def stop(self, timeout: float = 10.0) -> StopReason:
@@ -130,6 +173,10 @@ class Target(Protocol):
         """Return what the hypervisor's monitor (QEMU: HMP) prints for a command. Raises :class:`UnsupportedError`."""
         ...
 
+    def own_pause(self) -> None:
+        """Take the pause for one of our own, since an earlier probekit made it: the machine may be set running."""
+        ...
+
     def detach(self) -> None:
-        """Clear our breakpoints, let the machine run, and close. Safe to call twice."""
+        """Clear our breakpoints, let the machine run unless it is paused, and close. Safe to call twice."""
         ...

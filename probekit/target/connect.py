@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, assert_never
 
 from probekit.errors import ProbekitError
-from probekit.target.api import Target
+from probekit.target.api import NoteHold, Target, ignore_hold
 from probekit.target.rsp import RspTarget
 from probekit.target.transport import open_tcp, open_unix
 
@@ -57,21 +57,27 @@ def parse_spec(spec: str) -> TargetSpec:
     raise ProbekitError(f"not a target: {spec!r}", hint=_FORMS)
 
 
-def connect(spec: str, timeout: float = DEFAULT_TIMEOUT) -> Target:
+def connect(
+    spec: str, timeout: float = DEFAULT_TIMEOUT, *, was_running: bool | None = None, note_hold: NoteHold = ignore_hold
+) -> Target:
     """Connect to the machine that ``spec`` names, which stops it.
 
+    ``was_running``: whether it runs now, where somebody knows (QMP); None to go by what the stub says.
+    ``note_hold``: see :data:`~probekit.target.api.NoteHold`.
     Raises :class:`ProbekitError` for a bad ``spec`` and :class:`TargetError` (with a hint) when nothing answers.
     """
     parsed = parse_spec(spec)
     match parsed.kind:
         case "tcp":
-            return RspTarget(open_tcp(parsed.address, parsed.port, timeout=timeout), name=spec, timeout=timeout)
+            stream = open_tcp(parsed.address, parsed.port, timeout=timeout)
+            return RspTarget(stream, name=spec, timeout=timeout, was_running=was_running, note_hold=note_hold)
         case "unix":
-            return RspTarget(open_unix(parsed.address, timeout=timeout), name=spec, timeout=timeout)
+            stream = open_unix(parsed.address, timeout=timeout)
+            return RspTarget(stream, name=spec, timeout=timeout, was_running=was_running, note_hold=note_hold)
         case "gdb":
             from probekit.target.gdbmi import GdbTarget  # imported here: pygdbmi is seldom needed
 
-            return GdbTarget(parsed.address, name=spec, timeout=timeout)
+            return GdbTarget(parsed.address, name=spec, timeout=timeout, was_running=was_running, note_hold=note_hold)
         case "none":
             raise ProbekitError("this needs a target: none was chosen", hint=_FORMS)
         case _ as never:

@@ -73,6 +73,7 @@ class GdbProcess:
         self._results: dict[int, Record] = {}
         self._stops: deque[Record] = deque(maxlen=_MAX_QUEUED)
         self._texts: deque[str] = deque(maxlen=_MAX_QUEUED)
+        self._log: deque[str] = deque(maxlen=_MAX_QUEUED)
 
     @property
     def pid(self) -> int:
@@ -133,6 +134,12 @@ class GdbProcess:
     def drop_stops(self) -> None:
         """Drop the stops that gdb has reported and that were not read yet."""
         self._stops.clear()
+
+    def take_log(self) -> str:
+        """Return what gdb logged since the last call, such as what ``set debug remote 1`` makes it say."""
+        text = "".join(self._log)
+        self._log.clear()
+        return text
 
     def close(self) -> None:
         """End gdb. Safe to call twice."""
@@ -197,6 +204,8 @@ class GdbProcess:
                 self._gone = True
             elif record["type"] in ("console", "target"):
                 self._texts.append(str(record["payload"] or ""))
+            elif record["type"] == "log":
+                self._log.append(str(record["payload"] or ""))
         return bool(records)
 
     def _error(self, result: Record, text: str) -> TargetError:

@@ -6,17 +6,20 @@ Differences from the direct transport:
   registers sets the named ones only (no x87, no SSE).
 - gdb does not report a write watchpoint whose value stays the same.
 - There is no physical memory mode.
+- It is not noticed that somebody else let the machine run while we had it stopped (``foreign_runs`` is always 0).
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from probekit.errors import MemoryAccessError, TargetError, TargetLost, TargetTimeout, UnsupportedError
-from probekit.target.api import BreakKind, Regs, StopReason, Vcpu
+from probekit.errors import GuestPaused, MemoryAccessError, TargetError, TargetLost, TargetTimeout, UnsupportedError
+from probekit.target.api import BreakKind, NoteHold, Regs, StopReason, Vcpu, ignore_hold
 from probekit.target.gdb_breakpoints import GdbBreakpoints
 from probekit.target.gdb_memory import read_ranges, write_edits
+from probekit.target.gdb_pauses import GdbPauses
 from probekit.target.gdb_process import GdbProcess, Record
 from probekit.target.gdb_threads import GdbThreads
 
@@ -24,31 +27,44 @@ __all__ = ("GdbTarget",)
 
 _REQUEST_SECONDS: Final = 10.0
 _STEP_SECONDS: Final = 10.0
+_LOOK_SECONDS: Final = 0.5
 _SIGNALS: Final = {"SIGTRAP": 5, "SIGINT": 2, "SIGQUIT": 3, "SIGABRT": 6, "0": 2}
 
 
 class GdbTarget:
     """A :class:`~probekit.target.api.Target` driven through a gdb process. Not thread-safe."""
 
-    def __init__(self, address: str, *, name: str, timeout: float = 5.0) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        name: str,
+        timeout: float = 5.0,
+        was_running: bool | None = None,
+        note_hold: NoteHold = ignore_hold,
+    ) -> None:
         """Connect to ``address``: what gdb's ``target remote`` takes, ``unix:PATH``, or ``extended-remote ADDRESS``.
 
+        ``was_running``: whether the machine ran until now, where somebody knows; None to find out.
+        ``note_hold``: see :data:`~probekit.target.api.NoteHold`.
         Raises :class:`UnsupportedError` without gdb, :class:`TargetError` when it cannot connect.
         """
         self._name = name
+        self._note_hold = note_hold
         self._running = False
         self._closed = False
         self._memory_vcpu: Vcpu | None = None
         self._gdb = GdbProcess(timeout=_REQUEST_SECONDS)
         self._threads = GdbThreads(self._gdb, name)
         self._breakpoints = GdbBreakpoints(self._gdb)
+        self._pauses = GdbPauses(self._gdb)
         try:
-            self._connect(address, timeout)
+            self._connect(address, timeout, was_running)
         except BaseException:
             self._gdb.close()
             raise
 
-    def _connect(self, address: str, timeout: float) -> None:
+    def _connect(self, address: str, timeout: float, was_running: bool | None) -> None:
         self._gdb.prepare()
         kind, _, rest = address.partition(" ")
         if kind not in ("remote", "extended-remote"):
@@ -58,15 +74,20 @@ class GdbTarget:
         self._gdb.console(f"set tcp connect-timeout {max(1, int(timeout))}")
         self._gdb.console(f"set remotetimeout {max(1, int(timeout))}")
         try:
-            self._gdb.command(f"-target-select {kind} {rest}", timeout=timeout + 1)
+            stop_seen = self._pauses.stop_seen(
+                lambda: self._gdb.command(f"-target-select {kind} {rest}", timeout=timeout + 1)
+            )
         except TargetTimeout as problem:
             raise TargetTimeout(
                 f"{self._name}: no gdb stub answers within {timeout:g} s", seconds=timeout, hint=problem.hint
             ) from None
-        self._gdb.console("set remotetimeout 10")
+        # gdb sends a packet again after this time, and gives up after three.
+        self._gdb.console("set remotetimeout 3")
         stop = self._gdb.next_stop(1.0)
         self._threads.load()
         self._last_stop = self._reason({} if stop is None else stop)
+        self._pauses.note_connected(stop_seen=stop_seen, was_running=was_running)
+        self._note_hold(not self._pauses.paused)
 
     @property
     def name(self) -> str:
@@ -77,6 +98,16 @@ class GdbTarget:
     def running(self) -> bool:
         """True from a resume until its stop has been read."""
         return self._running
+
+    @property
+    def paused(self) -> bool:
+        """See :attr:`Target.paused`."""
+        return self._pauses.paused
+
+    @property
+    def foreign_runs(self) -> int:
+        """Return 0: gdb does not say."""
+        return 0
 
     # Memory
 
@@ -105,6 +136,10 @@ class GdbTarget:
         """See :meth:`Target.write`."""
         self.write_many([(addr, data)])
 
+    def write_once(self, addr: int, data: bytes, foreign_runs: int) -> None:
+        """Write all of ``data``: gdb does not say whether somebody let the machine run."""
+        self.write(addr, data)
+
     def write_many(self, edits: Iterable[tuple[int, bytes]]) -> None:
         """See :meth:`Target.write_many`."""
         self._select_for_memory()
@@ -132,12 +167,17 @@ class GdbTarget:
     def resume(self) -> None:
         """See :meth:`Target.resume`. gdb steps over a breakpoint at the place of the last stop."""
         self._need_stopped()
+        if not self._pauses.may_run():
+            self._running = True
+            return
         self._threads.select(self._last_stop.vcpu)
         self._run("-exec-continue")
 
     def step(self, vcpu: Vcpu) -> StopReason:
         """See :meth:`Target.step`. Raises :class:`TargetTimeout` when the instruction does not end."""
         self._need_stopped()
+        if self._pauses.paused:
+            raise GuestPaused("a single step")
         self._gdb.command("-gdb-set scheduler-locking on")
         try:
             self._run(f"-exec-step-instruction --thread {self._threads.thread(vcpu)}")
@@ -152,31 +192,59 @@ class GdbTarget:
 
     def wait(self, timeout: float) -> StopReason | None:
         """See :meth:`Target.wait`."""
-        if self._running:
+        deadline = time.monotonic() + timeout
+        while self._running:
             try:
-                stop = self._gdb.next_stop(timeout)
+                stop = self._gdb.next_stop(min(deadline - time.monotonic(), _LOOK_SECONDS))
+                if stop is None and self._pauses.paused:
+                    self._look()
+                elif stop is not None and self._pauses.is_pause(stop):
+                    self._pauses.paused = True
+                    return None
             except TargetLost:
                 self._close()
                 raise
             if stop is None:
-                return None
-            self._running = False
-            self._threads.deselect()
-            self._last_stop = self._reason(stop)
-            if self._last_stop.kind == "exited":
-                self._close()
+                if time.monotonic() >= deadline:
+                    return None
+                continue
+            self._take(stop)
         return self._last_stop
+
+    def _take(self, stop: Record) -> StopReason:
+        """Note that the machine has stopped."""
+        self._note_hold(not self._pauses.paused)
+        self._running = False
+        self._threads.deselect()
+        self._last_stop = self._reason(stop)
+        if self._last_stop.kind == "exited":
+            self._close()
+        return self._last_stop
+
+    def _look(self) -> None:
+        """Let a paused machine run again if somebody has set it running: looking has stopped it."""
+        self._pauses.look()
+        if not self._pauses.paused:
+            self._threads.deselect()
+            self._run("-exec-continue")
 
     def stop(self, timeout: float = 10.0) -> StopReason:
         """See :meth:`Target.stop`. On a stopped machine: the last reason."""
         self._need_open()
         if not self._running:
             return self._last_stop
+        if (came := self._gdb.next_stop(0.0)) is not None:  # not asked for
+            if not self._pauses.is_pause(came):
+                return self._take(came)
+            self._pauses.paused = True
+        if self._pauses.paused:
+            self._pauses.look()
+            return self._take({})
         self._gdb.command("-exec-interrupt --all")
-        reason = self.wait(timeout)
-        if reason is None:
+        stop = self._gdb.next_stop(timeout)
+        if stop is None:
             raise TargetTimeout(f"{self._name}: the machine did not stop within {timeout:g} s", seconds=timeout)
-        return reason
+        return self._take(stop)
 
     def _run(self, command: str) -> None:
         self._gdb.drop_stops()
@@ -184,6 +252,7 @@ class GdbTarget:
         self._threads.deselect()
         try:
             self._gdb.command(command)
+            self._note_hold(False)
         except TargetTimeout:
             raise
         except TargetError:
@@ -241,11 +310,16 @@ class GdbTarget:
                 self.stop()
             if not self._closed:
                 self._breakpoints.clear_all()
-                self._gdb.command("-target-detach")
+                self._pauses.look()
+                self._gdb.command("-target-detach" if self._pauses.may_run() else "-target-disconnect")
         except TargetLost:
             pass  # the machine is gone, and its breakpoints with it
         finally:
             self._close()
+
+    def own_pause(self) -> None:
+        """See :meth:`Target.own_pause`."""
+        self._pauses.paused = False
 
     def _close(self) -> None:
         self._closed = True

@@ -3,7 +3,12 @@
 An *acknowledgement* is the stub's ``+`` or ``-`` for a packet of ours. The stub
 acknowledges and answers packets in order, so any packet that arrives before the acknowledgement
 of our request is *stale* (an unsolicited stop on connect, a late reply) and is
-dropped.
+dropped. A stop packet among them says that the machine ran until then: it is kept in ``stops``.
+
+QEMU takes the first byte that it gets while the machine runs as a request to stop, and drops it.
+With ``guarded``, each exchange therefore begins with the byte 0x03. A stopped machine's stub ignores it. A running
+machine stops by it, says so by a stop packet (since QEMU 8.1 it does that for no other byte), and then
+answers the request, of which nothing is lost.
 
 Up to ``window`` requests are sent before their replies are read
 (:mod:`probekit.target.pipeline`). Stubs that may not take it (gdbsx) are asked one request at a time.
@@ -19,13 +24,16 @@ from typing import Final
 from probekit.errors import ProtocolError, TargetLost, TargetTimeout
 from probekit.interruption import check_interrupted
 from probekit.target.packet_stream import PacketStream
-from probekit.target.packets import LinkEvent, expand_rle, frame
-from probekit.target.pipeline import Pipeline
+from probekit.target.packets import BREAK, LinkEvent, expand_rle, frame
+from probekit.target.pipeline import LOST_SECONDS, Pipeline
+from probekit.target.stop_packets import is_stop
 from probekit.target.transport import Stream
 
 __all__ = ("PacketLink",)
 
 _RETRIES: Final = 3
+_MAX_RESENT: Final = 20
+_UNREPORTED: Final = b"T02"  # a stop that the stub does not report
 _QUIET_SECONDS: Final = 0.2
 _MAX_UNRELATED: Final = 1000  # events before the one that is waited for
 
@@ -40,9 +48,15 @@ class PacketLink:
         """The most requests in flight."""
         self.stale = 0
         """Packets that were dropped as answers to nothing."""
+        self.stops: list[bytes] = []
+        """Stop packets among them, oldest first, until :meth:`take_stops`."""
+        self.guarded = False
+        """Whether each exchange begins with 0x03: for QEMU's stub, which understands it."""
         # Set while an exchange is under way: an exception (a signal's too) that leaves it set means that
         # replies that nothing waits for may still arrive.
         self._unfinished = False
+        # Whether the request under way was sent again because it seemed lost.
+        self._resent = False
 
     @property
     def name(self) -> str:
@@ -91,8 +105,34 @@ class PacketLink:
         self._begin()
         self._send_acknowledged(payload, deadline)
         reply = self._read_reply(deadline, payload)
-        self._unfinished = False
+        self._unfinished = self._resent  # what was taken for lost may only have been late
         return reply
+
+    def request_once(self, payload: bytes) -> bytes | None:
+        """Send one request that must not be done if the machine runs, and return its reply; None when it was not done.
+
+        It is not guarded: a running machine's stub drops its first byte, and with that all of it. Raises as
+        :meth:`request`.
+        """
+        if not self.guarded:
+            return self.request(payload)
+        self._begin()
+        self._packets.queue(frame(payload))
+        self._packets.flush(self._deadline(None))
+        before = len(self.stops)
+        try:
+            if self._read_acknowledgement(time.monotonic() + 2 * LOST_SECONDS, payload):
+                reply = self._read_reply(self._deadline(None), payload)
+                self._unfinished = False
+                return reply
+        except TargetTimeout:
+            if len(self.stops) == before:
+                # Since QEMU 8.1 the byte that is dropped stops the machine without a word. Requests are answered in
+                # order: if a later one is, this one was lost.
+                if not self.request(b"qC").startswith(b"QC"):
+                    raise
+                self.stops.append(_UNREPORTED)
+        return None
 
     def request_more(self, payload: bytes, *, timeout: float | None = None) -> bytes:
         """Return the next packet of an answer that has several (``O`` output). ``payload``: the request, for messages.
@@ -109,7 +149,7 @@ class PacketLink:
         deadline = self._deadline(None)
         self._begin()
         self._send_acknowledged(payload, deadline)
-        self._unfinished = False
+        self._unfinished = self._resent
 
     def next_packet(self, seconds: float) -> bytes | None:
         """Return the next packet that comes unasked (a stop), or None after ``seconds``."""
@@ -124,9 +164,14 @@ class PacketLink:
             if event is LinkEvent.BAD_CHECKSUM:
                 self._packets.acknowledge(b"-")
 
+    def take_stops(self) -> list[bytes]:
+        """Return the stop packets that came instead of an answer since the last call."""
+        taken, self.stops = self.stops, []
+        return taken
+
     def send_break(self) -> None:
         """Send the byte 0x03, which asks the stub to stop the machine."""
-        self._packets.queue(b"\x03")
+        self._packets.queue(BREAK)
         self._packets.flush(self._deadline(None))
 
     def exchange(self, payloads: Sequence[bytes]) -> list[bytes]:
@@ -139,21 +184,34 @@ class PacketLink:
         check_interrupted()
         self._begin()
         done: list[bytes] = []
-        for _ in range(_RETRIES):
+        damaged = 0
+        for _ in range(_MAX_RESENT):
+            stops = len(self.stops)
             replies = self._run_pipeline(payloads[len(done) :])
+            if replies is None:  # one request was lost: no answer can be told from that to its neighbour
+                self._begin()
+                done.clear()
+                continue
             good = replies.index(None) if None in replies else len(replies)
             done += [reply for reply in replies[:good] if reply is not None]
             if len(done) == len(payloads):
                 self._unfinished = False
                 return done
+            damaged += len(self.stops) == stops  # a packet loses a byte if the machine is set running in its middle
+            if damaged == _RETRIES:
+                break
         raise ProtocolError(f"{self.name}: the stub refused a packet {_RETRIES} times as damaged")
 
-    def _run_pipeline(self, payloads: Sequence[bytes]) -> list[bytes | None]:
-        pipeline = Pipeline(self._packets, payloads, self.window, self._silent)
+    def _run_pipeline(self, payloads: Sequence[bytes]) -> list[bytes | None] | None:
+        """Return the replies; None when the machine was set running meanwhile, which cost a request."""
+        # In a row the stub waits for the acknowledgement of its last reply: before that it drops any byte but "$".
+        guard = b"+" + BREAK if self.guarded else b""
+        pipeline = Pipeline(self._packets, payloads, self.window, self._silent, guard)
         try:
             return pipeline.run()
         finally:
             self.stale += pipeline.stale
+            self.stops += pipeline.stops
 
     def _begin(self) -> None:
         """Wait until nothing arrives any more, and drop late answers to a request that was given up."""
@@ -166,28 +224,48 @@ class PacketLink:
                 self.stale += 1
             packets.incoming.clear()
         self._unfinished = True
+        self._resent = False
 
     def _send_acknowledged(self, payload: bytes, deadline: float) -> None:
         """Send ``payload`` until the stub acknowledges it as good."""
         packet = frame(payload)
-        for _ in range(_RETRIES):
-            self._packets.queue(packet)
+        guard = BREAK if self.guarded else b""
+        damaged = 0
+        for _ in range(_MAX_RESENT):
+            stops = len(self.stops)
+            self._packets.queue(guard + packet)
             self._packets.flush(deadline)
             if not self.acks or self._read_acknowledgement(deadline, payload):
                 return
+            if len(self.stops) > stops:
+                guard = b"+" + BREAK  # it waits for the acknowledgement of its stop packet
+            else:
+                damaged += 1
+            if damaged == _RETRIES:
+                break
         raise ProtocolError(f"{self.name}: the stub refused a packet {_RETRIES} times as damaged", reply=payload)
 
     def _read_acknowledgement(self, deadline: float, payload: bytes) -> bool:
-        """Wait for the acknowledgement of what was just sent. True for ``+``; packets before it are stale."""
+        """Wait for the acknowledgement of what was just sent. True for ``+``; packets before it are stale.
+
+        A stop packet and then silence mean that the request was lost: it is to be sent again.
+        """
+        until = deadline
         for _ in range(_MAX_UNRELATED):
-            event = self._packets.next_event(deadline)
+            event = self._packets.next_event(until)
             if event is None:
+                if until < deadline:
+                    self._resent = True
+                    return False
                 raise self._silent(payload)
             if event is LinkEvent.ACK:
                 return True
             if event is LinkEvent.NAK:
                 return False
             self.stale += 1
+            if isinstance(event, bytes) and is_stop(expand_rle(event)):
+                self.stops.append(expand_rle(event))
+                until = min(deadline, time.monotonic() + LOST_SECONDS)
         raise ProtocolError(f"{self.name}: the stub sends packets but acknowledges none")
 
     def _read_reply(self, deadline: float, payload: bytes) -> bytes:

@@ -24,6 +24,7 @@ from zlib import adler32
 from probekit.errors import ProtocolError
 
 __all__ = (
+    "BREAK",
     "MAX_EXPANDED",
     "OK_REPLY",
     "LinkEvent",
@@ -37,6 +38,9 @@ __all__ = (
     "unescape",
     "unframe",
 )
+
+BREAK: Final = b"\x03"
+"""The byte that asks a stub to stop the machine. It is no packet."""
 
 MAX_EXPANDED: Final = 1 << 20
 """The longest reply accepted once run lengths are expanded, in bytes."""
@@ -80,9 +84,9 @@ def frame(payload: bytes) -> bytes:
     return b"$%b#%02x" % (payload, checksum(payload))
 
 
-def frame_many(payloads: Iterable[bytes]) -> bytes:
-    """Return many packets in one buffer, in order."""
-    return b"".join([b"$%b#%02x" % (p, checksum(p)) for p in payloads])
+def frame_many(payloads: Iterable[bytes], between: bytes = b"") -> bytes:
+    """Return many packets in one buffer, in order. ``between``: bytes between each two of them."""
+    return between.join([b"$%b#%02x" % (p, checksum(p)) for p in payloads])
 
 
 def unframe(buffer: bytes | bytearray, start: int) -> tuple[LinkEvent | bytes | None, int]:

@@ -9,7 +9,7 @@ Rules kept here, each learnt from a stub:
 - Only 0x03 is sent to a running machine: any byte stops QEMU's.
 - ``?`` is sent once, first: it removes all breakpoints, those of a dead client too.
 - ``k`` and ``vKill`` are never sent: they end the virtual machine.
-- The connection is never just closed while the machine is stopped: QEMU would leave the guest stopped for ever.
+- The connection is just closed only when somebody else has paused the machine: QEMU leaves it stopped then.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Final
 
-from probekit.errors import MemoryAccessError, TargetError, TargetLost, TargetTimeout
-from probekit.target.api import BreakKind, Regs, StopReason, Vcpu
+from probekit.errors import GuestPaused, MachineRan, MemoryAccessError, TargetError, TargetLost, TargetTimeout
+from probekit.target.api import BreakKind, NoteHold, Regs, StopReason, Vcpu, ignore_hold
 from probekit.target.handshake import StubFeatures
 from probekit.target.queries import run_monitor
 from probekit.target.stub_breakpoints import BreakpointTable
 from probekit.target.stub_memory import StubMemory
 from probekit.target.stub_registers import StubRegisters
+from probekit.target.stub_running import StubRunning
 from probekit.target.stub_session import StubSession
 from probekit.target.transport import Stream
 
@@ -37,12 +39,23 @@ _STEP_SECONDS: Final = 10.0
 class RspTarget:
     """A :class:`~probekit.target.api.Target` over one stream. Connecting stops the machine. Not thread-safe."""
 
-    def __init__(self, stream: Stream, *, name: str, timeout: float = 5.0) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        name: str,
+        timeout: float = 5.0,
+        was_running: bool | None = None,
+        note_hold: NoteHold = ignore_hold,
+    ) -> None:
         """Shake hands within ``timeout`` seconds; the same limit then holds for each reply.
 
+        ``was_running``: whether the machine ran until now, where somebody knows; None to find out.
+        ``note_hold``: see :data:`~probekit.target.api.NoteHold`.
         Raises :class:`TargetTimeout`, :class:`TargetLost`, :class:`ProtocolError`; the stream is then closed.
         """
-        self._session = StubSession(stream, name=name, timeout=timeout)
+        self._session = StubSession(stream, name=name, timeout=timeout, was_running=was_running, note_hold=note_hold)
+        self._execution = StubRunning(self._session)
         self._memory = StubMemory(self._session)
         self._registers = StubRegisters(self._session)
         self._breakpoints = BreakpointTable()
@@ -56,6 +69,16 @@ class RspTarget:
     def running(self) -> bool:
         """True from a resume until its stop has been read."""
         return self._session.running
+
+    @property
+    def paused(self) -> bool:
+        """See :attr:`Target.paused`."""
+        return self._session.paused
+
+    @property
+    def foreign_runs(self) -> int:
+        """See :attr:`Target.foreign_runs`."""
+        return self._session.foreign_runs
 
     @property
     def features(self) -> StubFeatures:
@@ -85,6 +108,13 @@ class RspTarget:
         """See :meth:`Target.write`."""
         self.write_many([(addr, data)])
 
+    def write_once(self, addr: int, data: bytes, foreign_runs: int) -> None:
+        """See :meth:`Target.write_once`."""
+        self._session.need_stopped()
+        if foreign_runs != self._session.foreign_runs:
+            raise MachineRan(f"{self.name}: somebody let the machine run before memory was written")
+        self._memory.write_once(addr, data)
+
     def write_many(self, edits: Iterable[tuple[int, bytes]]) -> None:
         """See :meth:`Target.write_many`. Edits without a gap between them share a packet."""
         self._memory.write_many(edits)
@@ -100,14 +130,18 @@ class RspTarget:
 
     def vcpus(self) -> tuple[Vcpu, ...]:
         """See :meth:`Target.vcpus`. The stub is asked each time."""
-        return self._session.vcpus()
+        return self._session.repeated(self._session.vcpus)
 
     def regs(self, vcpu: Vcpu) -> Regs:
         """See :meth:`Target.regs`."""
-        return self._registers.read(vcpu)
+        regs = self._session.repeated(lambda: self._registers.read(vcpu))
+        return replace(regs, foreign_runs=self._session.foreign_runs)
 
     def set_regs(self, vcpu: Vcpu, regs: Regs) -> None:
         """See :meth:`Target.set_regs`. Only registers that differ from the vCPU's are written."""
+        self._session.need_stopped()
+        if regs.foreign_runs not in (None, self._session.foreign_runs):
+            raise MachineRan(f"{self.name}: somebody let the machine run before registers were written")
         self._registers.write(vcpu, regs)
 
     # Running
@@ -116,10 +150,10 @@ class RspTarget:
         """See :meth:`Target.resume`. A breakpoint at the place of the last stop is stepped over first."""
         session = self._session
         session.need_stopped()
-        if self._breakpoint_at_rip(session.last_stop.vcpu) is not None:
+        if self._execution.may_run() and self._breakpoint_at_rip(session.last_stop.vcpu) is not None:
             self.step(session.last_stop.vcpu)
         if not session.running:
-            session.send_resume(b"vCont;c" if session.features.vcont else b"c")
+            self._execution.go()
 
     def step(self, vcpu: Vcpu) -> StopReason:
         """See :meth:`Target.step`. A breakpoint of ours under the vCPU does not stop it.
@@ -127,6 +161,8 @@ class RspTarget:
         Raises :class:`TargetTimeout`, with the machine stopped, when the instruction does not end (a halted vCPU's).
         """
         self._session.need_stopped()
+        if self._session.paused:
+            raise GuestPaused("a single step")
         rip = self._breakpoint_at_rip(vcpu)
         if rip is None:
             return self._step(vcpu)
@@ -148,20 +184,10 @@ class RspTarget:
 
     def wait(self, timeout: float) -> StopReason | None:
         """See :meth:`Target.wait`."""
-        session = self._session
-        deadline = time.monotonic() + timeout
-        while session.running:
-            try:
-                packet = session.link.next_packet(deadline - time.monotonic())
-            except TargetLost:
-                session.note_exit()
-                raise
-            if packet is None:
-                return None
-            if packet[:1] in (b"O", b"F") and packet != b"OK":
-                continue  # the machine's console output, or a file request: not for us
-            return self._stopped(session.parse_stop(packet))
-        return session.last_stop
+        if not self._session.running:
+            return self._session.last_stop
+        reason = self._execution.wait(time.monotonic() + timeout)
+        return None if reason is None else self._stopped(reason)
 
     def stop(self, timeout: float = 10.0) -> StopReason:
         """See :meth:`Target.stop`. On a stopped machine: the last reason."""
@@ -169,15 +195,14 @@ class RspTarget:
         session.need_open()
         if not session.running:
             return session.last_stop
-        session.link.send_break()
-        reason = self.wait(timeout)
+        reason = self._execution.halt(time.monotonic() + timeout)
         if reason is None:
             raise TargetTimeout(
                 f"{self.name}: the machine did not stop within {timeout:g} s",
                 seconds=timeout,
                 hint="is QEMU itself suspended? A Xen domain is stopped by `xl pause` instead",
             )
-        return reason
+        return self._stopped(reason)
 
     def _stopped(self, reason: StopReason) -> StopReason:
         self._session.note_stop()
@@ -222,6 +247,10 @@ class RspTarget:
         self._session.need_stopped()
         return run_monitor(self._session.link, command)
 
+    def own_pause(self) -> None:
+        """See :meth:`Target.own_pause`."""
+        self._session.paused = False
+
     def detach(self) -> None:
         """See :meth:`Target.detach`."""
         session = self._session
@@ -240,16 +269,19 @@ class RspTarget:
     def _restore_and_detach(self) -> None:
         session = self._session
         problem: TargetError | None = None
+        may_run = False
         try:
             session.select_for_memory()
             self._breakpoints.clear_all(self)
+            may_run = self._execution.may_run()
             if session.features.step_mask is not None:
                 session.link.request(b"Qqemu.sstep=%x" % session.features.step_mask)
         except TargetError as error:
             problem = error  # the guest must run again whatever else failed
-        session.running = True
-        reply = session.link.request(b"D;1") if session.features.multiprocess else b""
-        if reply != b"OK":
-            session.link.request(b"D")
+        if may_run or not session.paused:
+            session.running = True
+            reply = session.link.request(b"D;1") if session.features.multiprocess else b""
+            if reply != b"OK":
+                session.link.request(b"D")
         if problem is not None:
             raise problem

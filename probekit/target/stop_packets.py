@@ -14,7 +14,7 @@ from probekit.errors import ProtocolError
 from probekit.target.api import BreakKind, StopReason, Vcpu
 from probekit.target.packets import hex_field
 
-__all__ = ("SIGNAL_TRAP", "parse_stop", "thread_number")
+__all__ = ("SIGNAL_TRAP", "is_stop", "parse_stop", "thread_number")
 
 SIGNAL_TRAP: Final = 5
 """The signal of a breakpoint, a watchpoint or a finished step."""
@@ -29,6 +29,11 @@ def thread_number(text: bytes) -> Vcpu:
     if match is None:
         raise ProtocolError("the stub sent a malformed thread id", reply=text)
     return int(match[1], 16)
+
+
+def is_stop(packet: bytes) -> bool:
+    """Tell whether a packet says that the machine stopped (and has not ended)."""
+    return _STOP.fullmatch(packet) is not None
 
 
 def parse_stop(packet: bytes) -> tuple[StopReason, bytes | None]:

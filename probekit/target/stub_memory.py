@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 
-from probekit.errors import MemoryAccessError, UnsupportedError
+from probekit.errors import MachineRan, MemoryAccessError, UnsupportedError
 from probekit.target.memory_packets import join_replies, plan_reads, plan_writes
 from probekit.target.packets import to_hex
 from probekit.target.queries import printable_reply
@@ -23,9 +23,8 @@ class StubMemory:
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
         """See :meth:`probekit.target.api.Target.read_many`."""
         session = self._session
-        session.select_for_memory()
         plan = plan_reads(ranges, session.features.read_size)
-        replies = session.link.exchange([b"m%x,%x" % piece for piece in plan.pieces])
+        replies = session.exchange_memory([b"m%x,%x" % piece for piece in plan.pieces])
         return join_replies(plan, replies, self._read_rest)
 
     def _read_rest(self, addr: int, size: int) -> bytes:
@@ -35,9 +34,8 @@ class StubMemory:
     def write_many(self, edits: Iterable[tuple[int, bytes]]) -> None:
         """See :meth:`probekit.target.api.Target.write_many`. Edits without a gap between them share a packet."""
         session = self._session
-        session.select_for_memory()
         pieces = plan_writes(edits, session.features.write_size)
-        replies = session.link.exchange([b"M%x,%x:%b" % (addr, len(data), to_hex(data)) for addr, data in pieces])
+        replies = session.exchange_memory([b"M%x,%x:%b" % (addr, len(data), to_hex(data)) for addr, data in pieces])
         if replies.count(b"OK") == len(replies):
             return
         for (addr, data), reply in zip(pieces, replies, strict=True):
@@ -47,6 +45,17 @@ class StubMemory:
                     addr=addr,
                     size=len(data),
                 )
+
+    def write_once(self, addr: int, data: bytes) -> None:
+        """Write what fits in one packet. Raises :class:`MachineRan`, with nothing written, when the machine runs."""
+        session = self._session
+        session.select_for_memory()
+        reply = session.link.request_once(b"M%x,%x:%b" % (addr, len(data), to_hex(data)))
+        if session.heed_stops() or reply is None:
+            raise MachineRan(f"{session.name}: somebody let the machine run before memory was written")
+        if reply != b"OK":
+            message = f"guest memory {addr:#x} ({len(data)} bytes) cannot be written: {printable_reply(reply)}"
+            raise MemoryAccessError(message, addr=addr, size=len(data))
 
     @contextlib.contextmanager
     def physical(self) -> Iterator[None]:

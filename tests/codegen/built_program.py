@@ -20,7 +20,7 @@ from probekit.guest.offsets import KernelServices, TaskOffsets
 from probekit.ir.build import compile_program
 from probekit.ir.ops import Program
 from probekit.ir.verify import verify_program
-from probekit.patch.exits import exit_sites
+from probekit.patch.find_exits import exit_sites
 from probekit.patch.hooks import Hook, MarkerHook, TracepointHook
 from probekit.patch.sites import EntrySite, ExitSite, TextFacts, entry_site
 from probekit.probe.names import ProbeName

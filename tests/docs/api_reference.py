@@ -51,8 +51,24 @@ SECTIONS: dict[str, tuple[tuple[str, str], ...]] = {
         *(
             ("probekit.errors", name)
             for name in (
-                *("ProbekitError", "TargetError", "TargetLost", "TargetTimeout", "ProtocolError", "MemoryAccessError"),
-                *("UnsupportedError", "SymbolError", "GuestError", "SafePointTimeout", "ConflictError", "BusyError"),
+                *(
+                    "ProbekitError",
+                    "TargetError",
+                    "TargetLost",
+                    "TargetTimeout",
+                    "MachineRan",
+                    "ProtocolError",
+                    "MemoryAccessError",
+                ),
+                *(
+                    "UnsupportedError",
+                    "SymbolError",
+                    "GuestError",
+                    "GuestPaused",
+                    "SafePointTimeout",
+                    "ConflictError",
+                    "BusyError",
+                ),
                 *("JournalError", "Cancelled", "InternalError"),
             )
         ),

@@ -51,3 +51,26 @@ def test_a_rebooted_guest() -> None:
     guest.same = False
     with pytest.raises(GuestError, match="rebooted"):
         guest.heartbeat().look()
+
+
+def test_time_that_went_backwards() -> None:
+    """A snapshot was loaded: seen by the RAM file, or else at the next look."""
+    guest = _Guest()
+    heart = guest.heartbeat()
+    for guest.ticks in (50, 60):
+        assert not heart.due()
+    guest.ticks = 55
+    assert heart.due()
+    with pytest.raises(GuestError, match="snapshot"):
+        heart.look()
+
+    ticks = iter((70, 80, 75))
+    seconds = count(0, 10)
+    heart = LivenessMonitor(
+        lambda: None, lambda: True, lambda: False, lambda: float(next(seconds)), stopped_ticks=lambda: next(ticks)
+    )
+    for _ in range(2):
+        assert heart.due()
+        heart.look()
+    with pytest.raises(GuestError, match="snapshot"):
+        heart.look()

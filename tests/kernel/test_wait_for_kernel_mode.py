@@ -27,6 +27,8 @@ def _regs(cs: int, cr3: int) -> Regs:
 class _Machine:
     """Stops at an entry with the user's page tables, and has the kernel's after ``steps`` steps (None: never)."""
 
+    paused = False
+
     def __init__(self, steps: int | None, *, stops: bool = True) -> None:
         self.steps = steps
         self.stops = stops

@@ -57,7 +57,13 @@ def test_killed_between_any_two_stages(guest: Guest, probekit: Probekit) -> None
     # Eight moments, from early to late in enabling and in restoring; the matrix shares them, as each takes 10 s.
     for turn in share(guest, 8, together=2):
         running = probekit.start(
-            "-v", "-x", "stages", "-n", "fbt::: { @[probename] = count(); }", "-n", "tick-200ms { exit(0); }"
+            "-v",
+            "-x",
+            "stages",
+            "-n",
+            "fbt:::entry, fbt::vfs_*:return { @[probename] = count(); }",
+            "-n",
+            "tick-200ms { exit(0); }",
         )
         running.wait_said("restoring" if turn % 2 else "enabling")
         time.sleep(0.3 + 0.25 * turn if turn % 2 == 0 else 0.1 * turn)

@@ -9,7 +9,7 @@ from support.emulator import DATA, DONE, STUBS, TEXT, Emulator, Outcome
 
 from probekit.isa.assemble import assemble
 from probekit.patch.detours import RangeError, compose_stub, copied_slot, site_edit, stub_shape
-from probekit.patch.exits import exit_sites
+from probekit.patch.find_exits import exit_sites
 from probekit.patch.sites import EntrySite, ExitSite, Site, TextFacts, entry_site
 
 F = TEXT + 0x100

@@ -8,7 +8,8 @@ import pytest
 
 from probekit.kernel.symbols import KernelSymbol
 from probekit.probe.names import ProbeDescription
-from probekit.providers.fbt import FbtProvider, function_table
+from probekit.providers.fbt import FbtProvider
+from probekit.providers.function_table import function_table
 from probekit.providers.profile import ProfileProvider, period_ns
 from probekit.providers.registry import make_registry
 

@@ -10,7 +10,7 @@ from probekit.errors import ProbekitError
 from probekit.probe.names import ProbeDescription
 from probekit.providers import kinst
 from probekit.providers.api import Function
-from probekit.providers.fbt import FunctionTable
+from probekit.providers.function_table import FunctionTable
 from probekit.providers.registry import make_registry
 
 A, B = 0xFFFFFFFF81000000, 0xFFFFFFFF81000100

@@ -5,7 +5,7 @@ from __future__ import annotations
 from probekit.kernel.markers import Marker
 from probekit.probe.names import ProbeDescription
 from probekit.providers.api import Function
-from probekit.providers.fbt import FunctionTable
+from probekit.providers.function_table import FunctionTable
 from probekit.providers.registry import make_registry
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from probekit.kernel.symbols import KernelSymbol
 from probekit.probe.names import ProbeDescription
-from probekit.providers.fbt import function_table
+from probekit.providers.function_table import function_table
 from probekit.providers.registry import make_registry, resolve_alias
 
 _BASE = 0xFFFFFFFF81000000

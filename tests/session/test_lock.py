@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from probekit.errors import BusyError
-from probekit.session.lock import acquire
+from probekit.session.lock import Hold, acquire
 
 KEY = "unix:/run/gdb.sock"
 
@@ -86,3 +86,27 @@ def test_what_a_file_says_is_not_believed(tmp_path: Path, text: bytes) -> None:
     lock.release()
     lock.path.write_bytes(text)
     acquire(KEY, directory=tmp_path).release()
+
+
+def test_what_a_killed_holder_had(tmp_path: Path) -> None:
+    """Whether it had the guest stopped; a holder that ends in order leaves nothing."""
+    for held, left in ((True, Hold.STOPPED), (False, Hold.RUNNING)):
+        lock = acquire("guest", directory=tmp_path)
+        lock.note_hold(not held)
+        lock.note_hold(held)
+        os.close(lock._fd)  # as the kernel does
+        after = acquire("guest", directory=tmp_path)
+        assert after.left is left
+        after.release()
+        after.note_hold(True)  # too late
+        again = acquire("guest", directory=tmp_path)
+        assert again.left is Hold.NONE
+        again.release()
+
+
+def test_who_holds_it_is_known_beside_what_it_does(tmp_path: Path) -> None:
+    with acquire("guest", directory=tmp_path, command="first") as lock:
+        lock.note_hold(True)
+        with pytest.raises(BusyError, match="first") as caught:
+            acquire("guest", directory=tmp_path)
+        assert caught.value.pid == os.getpid()

@@ -27,6 +27,8 @@ class FakeTarget:
     die_after: int | None = None
     ignore: frozenset[int] = frozenset()
     running: bool = False
+    paused: bool = False
+    foreign_runs: int = 0
     name: str = "fake"
 
     def _place(self, addr: int, size: int) -> tuple[bytearray, int]:

@@ -55,5 +55,8 @@ class ScriptedGdb:
     def drop_stops(self) -> None:
         self.sent.append("(stops dropped)")
 
+    def take_log(self) -> str:
+        return ""
+
     def close(self) -> None:
         self.closed = True

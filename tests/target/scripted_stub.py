@@ -53,6 +53,10 @@ class ScriptedStub:
         self.registers = {1: bytearray(608 if qemu else 164), 2: bytearray(608 if qemu else 164)}
         self.current = 1
         self.physical = False
+        self.breaks_sent = 0
+        self.unacknowledged = False
+        # Somebody lets the machine run once so many packets have arrived.
+        self.run_after: int | None = None
         self._sock = ours
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
@@ -65,6 +69,7 @@ class ScriptedStub:
     def push(self, payload: bytes) -> None:
         """A packet nobody asked for (a stop)."""
         self.running = False
+        self.unacknowledged = True
         self._sock.sendall(frame(payload))
 
     def _serve(self) -> None:
@@ -81,6 +86,17 @@ class ScriptedStub:
 
     def _eat(self, data: bytes) -> bytes:
         while data:
+            if self.run_after == len(self.packets) > 0:
+                self.run_after = None
+                self.running = True
+            self.breaks_sent += data[:1] == b"\x03"
+            if self.qemu and self.unacknowledged and data[:1] in b"+\x03":
+                # QEMU's waits for the acknowledgement of its last reply, for which the next packet serves as well.
+                self.unacknowledged = data[:1] != b"+"
+                self.acks += data[:1] == b"+"
+                data = data[1:]
+                continue
+            self.unacknowledged = False
             if self.running:
                 # Any byte stops the machine, and is lost.
                 data = data[1:]
@@ -117,6 +133,7 @@ class ScriptedStub:
         if reply is None:
             reply = self._reply(payload)
         if reply is not None:
+            self.unacknowledged = True
             packet = frame(reply)
             if faults.corrupt_first:
                 faults.corrupt_first -= 1

@@ -169,7 +169,10 @@ def test_a_gdb_that_dies_is_a_lost_target(live: Live) -> None:
     with pytest.raises(TargetLost):
         target.read(live.symbols["jiffies"], 8)
     target.detach()
-    connect(live.guest.gdb).detach()  # a killed gdb leaves the machine stopped
+    connect(live.guest.gdb).detach()  # a killed gdb leaves the machine stopped, and so do we
+    with Qmp(live.guest.qmp.removeprefix("unix:")) as qmp:
+        assert qmp.status() == "paused"
+        qmp.execute("cont")
     assert live.alive()
 
 

@@ -80,7 +80,7 @@ def test_a_running_machine_is_not_touched(start: Start) -> None:
         with pytest.raises(TargetError, match="running"):
             forbidden()
     assert len(gdb.sent) == sent
-    gdb.stops.append({"reason": "signal-received", "signal-name": "SIGINT", "thread-id": "1"})
+    _stops_when_asked(gdb)
     reason = target.stop()
     assert (reason.kind, reason.signal, reason.vcpu) == ("interrupt", 2, 1)
     assert not target.running and "-exec-interrupt --all" in gdb.sent
@@ -156,7 +156,7 @@ def test_detaching_clears_breakpoints_and_may_be_repeated(start: Start) -> None:
     target, gdb = start()
     target.set_breakpoint(0x1000)
     target.detach()
-    assert gdb.sent[-2:] == ["-break-delete 1", "-target-detach"] and gdb.closed
+    assert _without_questions(gdb)[-2:] == ["-break-delete 1", "-target-detach"] and gdb.closed
     sent = len(gdb.sent)
     target.detach()
     assert len(gdb.sent) == sent
@@ -168,6 +168,35 @@ def test_a_running_machine_is_stopped_before_it_is_left(start: Start) -> None:
     target, gdb = start()
     target.set_breakpoint(0x1000)
     target.resume()
-    gdb.stops.append({"reason": "signal-received", "signal-name": "SIGINT", "thread-id": "1"})
+    _stops_when_asked(gdb)
     target.detach()
-    assert gdb.sent[-3:] == ["-exec-interrupt --all", "-break-delete 1", "-target-detach"]
+    assert _without_questions(gdb)[-3:] == ["-exec-interrupt --all", "-break-delete 1", "-target-detach"]
+
+
+def test_a_paused_machine_is_left_paused(start: Start) -> None:
+    """What QEMU's monitor says of it decides, and gdb disconnects instead of detaching."""
+    target, gdb = start(target_select={})
+    gdb.answers["monitor info status"] = {"text": "VM status: paused\r\n"}
+    gdb.answers["monitor info version"] = {"text": "7.2.22\r\n"}
+    target.resume()
+    gdb.stops.append({"reason": "signal-received", "signal-name": "SIGINT", "thread-id": "1"})
+    assert target.wait(1) is None and target.paused and target.running
+    resumed = gdb.sent.count("-exec-continue")
+    target.stop()
+    target.resume()
+    target.detach()
+    assert gdb.sent.count("-exec-continue") == resumed == 1
+    assert _without_questions(gdb)[-1] == "-target-disconnect" and "-exec-interrupt --all" not in gdb.sent
+
+
+def _stops_when_asked(gdb: ScriptedGdb) -> None:
+    def answer(_: str) -> dict[str, Any]:
+        gdb.stops.append({"reason": "signal-received", "signal-name": "SIGINT", "thread-id": "1"})
+        return {}
+
+    gdb.answers["-exec-interrupt"] = answer
+
+
+def _without_questions(gdb: ScriptedGdb) -> list[str]:
+    """What was sent, without what only asks whether somebody else has paused the machine."""
+    return [command for command in gdb.sent if not command.startswith(("monitor info", "set debug"))]

@@ -105,6 +105,18 @@ def test_the_command_line_listens_on_unix_sockets_only(tmp_path: Path) -> None:
     assert words[words.index("-smp") + 1] == "3"
 
 
+def test_another_qemu_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PROBEKIT_QEMU", raising=False)
+    assert qemu.program() == "qemu-system-x86_64"
+    newer = tmp_path / "newer"
+    monkeypatch.setenv("PROBEKIT_QEMU", str(newer))
+    with pytest.raises(VmError, match=f"PROBEKIT_QEMU names no program: {newer}"):
+        qemu.program()
+    newer.write_text("#!/bin/sh\n")
+    newer.chmod(0o755)
+    assert qemu.program() == str(newer)
+
+
 def test_a_record_survives_a_round_trip(runtime: Path) -> None:
     record = _record("a", pid=1, created=2.5)
     (runtime / "a").mkdir()

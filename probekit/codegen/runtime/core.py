@@ -108,7 +108,7 @@ def _evict(context: CodegenContext, label: str) -> str:
 
 
 def _copy_padded(_context: CodegenContext, _address_of: AddressOf) -> str:
-    """Copy by words up to the one with the NUL in it. Every source has a spare word after it."""
+    """Copy by words up to the one with the NUL in it. Every source has a spare word after it to be read too far."""
     return """
         mov r8, 0x0101010101010101
         mov r9, 0x8080808080808080

@@ -17,7 +17,7 @@ from probekit.consumer.events import ProbeIdentity
 from probekit.enabling.api import Drained, Rows
 from probekit.enabling.guest_engine.data_layout import DataPlan
 from probekit.enabling.guest_engine.variables import GuestSpeculations, GuestVariables
-from probekit.errors import GuestError, GuestGone, InternalError, MemoryAccessError, ProbekitError, required
+from probekit.errors import GuestError, InternalError, MemoryAccessError, ProbekitError, required
 from probekit.guest.memory import DataMemory, PauseClock
 from probekit.ir.ops import Program
 
@@ -187,10 +187,9 @@ class ProgramData:
                 size = 8 * self._layout.header_words
                 words = struct.unpack(f"<{self._layout.header_words}Q", self.memory.read(block, size))
                 if words[HeaderWord.MAGIC] != BLOCK_MAGIC:
-                    raise GuestGone(
-                        "probekit's memory in the guest is gone: the guest rebooted or died",
-                        hint="nothing is left to restore in the new kernel; attach again",
-                        intact=False,
+                    raise GuestError(
+                        "probekit's memory in the guest is gone: a snapshot was loaded, or the guest rebooted or died",
+                        hint="nothing is left to restore in what runs now; attach again",
                     )
                 principal[cpu] = words[HeaderWord.PRINCIPAL_DROPS]
                 recursion[cpu] = words[HeaderWord.RECURSION_DROPS]

@@ -1,6 +1,7 @@
 """Run the program's clauses as code inside the guest: the order of all steps of the guest engine.
 
-    enable   allocate at a safe point -> assemble -> write data and code -> check that it is mapped -> verify, patch
+    enable   allocate at a safe point -> build and verify the code -> write data and code -> journal -> check that it
+             is mapped everywhere -> register with the kernel -> compare the old bytes, patch
     poll     read each CPU's ring and counters, without a stop where the guest's RAM is a shared file
     disable  restore all sites -> safe point: wait for readers, copy the last records, free
 
@@ -74,6 +75,7 @@ class GuestEngine:
         self._resources = GuestResources(self._access, self._plan, make_memory, quiet=options.quiet_s)
         self._patches = Patches(self._access, self._sites, options.staged, self.send_heartbeat)
         self._drain = Drain(target, options, self._resources, cancelled)
+        self._header: tuple[int, bytes] | None = None
         self._meter: CostMeter | None = None
         self.code: tuple[int, bytes] | None = None
         """Address and bytes of the program's code, once it is written."""
@@ -139,7 +141,7 @@ class GuestEngine:
         patches.announce(built)
         resources.announce_calls(built)
         patches.announce_markers(built.markers)
-        write_table(access, plan, self.globals_, code=memory.code, data=memory.data)
+        self._header = write_table(access, plan, self.globals_, code=memory.code, data=memory.data)
         with access.interruptible():
             check_mapped(memory_touched(resources.memory, access.facts.cpu_offsets.values()), self._page_tables)
         self._calibrate(built, stubs)
@@ -216,6 +218,13 @@ class GuestEngine:
             self._resources.program_data = None
         # A copy was made before the rings were read last: they hold records that were shown already.
         return Salvaged(self._drain.poll(0) if age == 0 else None, age)
+
+    def is_in_place(self) -> bool:
+        """See :meth:`probekit.enabling.api.Engine.is_in_place`. The recovery table is no other's: it has a checksum."""
+        if self._header is None:
+            return True
+        addr, header = self._header
+        return self._access.text.read_many([(addr, len(header))])[0] == header
 
     def disable(self) -> list[str]:
         """Restore all sites, wait until no task is inside our code, copy the last records, free our memory.

@@ -82,13 +82,18 @@ def write_data(
 
 def write_table(
     access: GuestAccess, plan: GuestPlan, program_data: ProgramData, *, code: Allocation, data: Allocation
-) -> None:
-    """Write the recovery table, and its header last, when everything that it names is complete."""
+) -> tuple[int, bytes]:
+    """Write the recovery table, and its header last, when everything that it names is complete.
+
+    Returns the header and its address.
+    """
     table = access.log.contents()
     if len(table) > data.size - plan.table:
         raise InternalError("the recovery table is larger than its upper bound")
     where = data.addr + plan.table
     for offset in range(0, len(table), _CHUNK):
         program_data.memory.write(where + offset, table[offset : offset + _CHUNK])
-    write_code(access, code.addr, header(where, table))
+    head = header(where, table)
+    write_code(access, code.addr, head)
     access.log.table_written(code.addr)
+    return code.addr, head

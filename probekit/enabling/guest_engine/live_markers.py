@@ -27,7 +27,8 @@ __all__ = ("LiveMarkers", "load_bypasses")
 def load_bypasses(markers: Sequence[tuple[MarkerHook, int]]) -> dict[int, int]:
     """Return where a processor goes on after the INT3 over a load, by the load's address: at the next instruction.
 
-    The register that the load sets may hold any value then.
+    The load is left out then. That is harmless while a marker is switched: the register only says whether it is on, and
+    either answer is right at that moment.
     """
     return {addr: addr + len(old) for hook, _ in markers for addr, old in hook.loads}
 

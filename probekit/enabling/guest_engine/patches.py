@@ -104,12 +104,21 @@ class Patches:
         for _ in range(_MAX_TRIES):
             self._access.check_interrupted()
             with self._access.clock.paused():
-                rips = [target.regs(vcpu)["rip"] for vcpu in target.vcpus()]
-                if not rips_inside(rips, edits) and not self._stack_check.occupied():
+                if self._is_free(edits):
+                    runs = target.foreign_runs
                     apply_edits(self._access.text, edits, lambda _: None)
-                    return
+                    if target.foreign_runs == runs or self._is_free(edits):
+                        return
+                    # Somebody let the guest run meanwhile, and now a thread is where it cannot go on.
+                    revert_edits(self._access.text, edits)
             time.sleep(0.001)
         raise GuestError("a thread stayed inside the bytes to be patched", hint="try again, or probe fewer functions")
+
+    def _is_free(self, edits: EditSet) -> bool:
+        """Return whether no thread is inside the bytes of a site. The guest is stopped."""
+        target = self._access.target
+        rips = [target.regs(vcpu)["rip"] for vcpu in target.vcpus()]
+        return not rips_inside(rips, edits) and not self._stack_check.occupied()
 
     def undo(self) -> list[str]:
         """Restore all text that still has our bytes: staged sites, then markers, then sites changed in one pause.

@@ -25,7 +25,7 @@ from probekit.enabling.stop_engine.step_in_place import InPlaceStepper
 from probekit.enabling.stop_engine.step_slots import StepSlots
 from probekit.enabling.stop_engine.watch import Watcher
 from probekit.enabling.stop_engine.worlds import StoppedWorlds
-from probekit.errors import GuestError, GuestGone, UnsupportedError
+from probekit.errors import GuestError, GuestGone, MachineRan, UnsupportedError
 from probekit.guest.facts import GuestFacts
 from probekit.guest.health import check_status, resume_unless_dead
 from probekit.guest.memory import PauseClock
@@ -198,6 +198,10 @@ class StopEngine:
         self._access.clock.on_stop = _ignore
         return Salvaged(self.poll(0), 0.0)
 
+    def is_in_place(self) -> bool:
+        """See :meth:`probekit.enabling.api.Engine.is_in_place`."""
+        return self._slots.is_in_place()
+
     def disable(self) -> list[str]:
         """Clear breakpoints and watchpoints, and free the slots once no task can be in one; safe to call twice.
 
@@ -252,7 +256,13 @@ class StopEngine:
                 if site.call is not None and site.call != self._worlds.system_call(regs):
                     continue
                 self._fire(vcpu, site.probe, site.clauses, site.number, self._worlds.at_site(site, regs))
-            self._move_on(vcpu, regs)
+            try:
+                self._move_on(vcpu, regs)
+            except MachineRan:
+                # Somebody let the guest run, and the breakpoint has kept this vCPU where it was.
+                now = self._target.regs(vcpu)
+                if now["rip"] == regs["rip"]:
+                    self._move_on(vcpu, now)
         return served
 
     def _fire(self, vcpu: Vcpu, probe: Probe, numbers: Sequence[int], site: int, world: VcpuWorld) -> None:

@@ -28,6 +28,7 @@ class StepSlots:
         self._limit = limit
         self._memory: Allocation | None = None
         self._addrs: dict[int, int] = {}
+        self._written: list[tuple[int, bytes]] = []
         self.size = 0
         """Bytes of guest memory that the slots take, or took before they were freed."""
 
@@ -51,6 +52,12 @@ class StepSlots:
             self._addrs[site.site.addr] = addr
             slots.append((addr, step_slot(site.site, addr)))
         self._access.text.write_many(slots)
+        self._written = slots
+
+    def is_in_place(self) -> bool:
+        """Return whether the guest's memory still holds the slots. The guest is stopped."""
+        found = self._access.text.read_many([(addr, len(code)) for addr, code in self._written])
+        return found == [code for _, code in self._written]
 
     def addr(self, site: int) -> int:
         """Return the address of the slot of the site at address ``site``."""

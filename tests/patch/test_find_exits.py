@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from probekit.patch.exits import exit_sites
+from probekit.patch.find_exits import exit_sites
 from probekit.patch.ranges import Ranges
 from probekit.patch.sites import ExitSite, FunctionExits, TextFacts
 
