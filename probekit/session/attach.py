@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING
 
 from probekit.enabling.syscall_returns import SystemCalls
 from probekit.enabling.text_facts import gather_text
-from probekit.errors import Cancelled, GuestError, GuestGone, MemoryAccessError, ProbekitError, SymbolError
+from probekit.errors import (
+    Cancelled,
+    GuestError,
+    GuestGone,
+    MemoryAccessError,
+    ProbekitError,
+    SymbolError,
+    TargetError,
+    TargetLost,
+)
 from probekit.guest.facts import GuestFacts
 from probekit.guest.find_facts import find_guest_facts, is_emulated
 from probekit.guest.health import LivenessMonitor, check_events, check_status, has_panicked, panic_error, reboot_error
@@ -225,6 +234,16 @@ class Attachment:
         except GuestGone as error:
             self.gone = error
             raise
+
+    def why_lost(self, error: TargetLost) -> GuestGone | TargetLost:
+        """Return what QMP says about the end of the guest; ``error``, the lost connection, where it says nothing."""
+        try:
+            self.alive(False)
+        except GuestGone as gone:
+            return gone
+        except TargetError:
+            return error  # QMP is lost too
+        return error
 
     def _outlast_firmware(self) -> None:
         """Let the guest run for a moment while its kernel seems to be gone.

@@ -152,16 +152,14 @@ class Run:
                 yield from self._start()
                 yield from self._consume(seconds)
             except (GuestGone, TargetLost) as error:
-                if not self._traces_guest():
+                if self._guest is None or not self._guest.live:
                     raise
-                lost = error  # what was collected is shown before it is raised
+                # What was collected is shown before it is raised.
+                lost = self._guest.attachment.why_lost(error) if isinstance(error, TargetLost) else error
             except BaseException as error:
                 self._disable_after(error)
                 raise
             yield from self._end(lost)
-
-    def _traces_guest(self) -> bool:
-        return self._guest is not None and self._guest.live
 
     def close(self) -> None:
         """Restore the guest if the reader of :meth:`events` stopped early. Safe to call twice."""
