@@ -17,6 +17,7 @@ __all__ = (
     "ConflictError",
     "DetachedError",
     "GuestError",
+    "GuestGone",
     "GuestPaused",
     "InUseError",
     "InternalError",
@@ -117,6 +118,15 @@ class SymbolError(ProbekitError):
 
 class GuestError(ProbekitError):
     """The guest is not in the state that an operation needs, or answered wrongly."""
+
+
+class GuestGone(GuestError):
+    """The kernel that is traced does not run any more: it rebooted, panicked or shut down. Nothing can be restored."""
+
+    def __init__(self, message: str, *, hint: str = "", intact: bool = True) -> None:
+        """``intact``: whether the guest's memory still is what it was then, as far as anybody can tell."""
+        super().__init__(message, hint=hint)
+        self.intact = intact
 
 
 class GuestPaused(GuestError):

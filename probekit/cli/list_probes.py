@@ -8,6 +8,7 @@ from probekit.cli.prototypes import argument_types
 from probekit.consumer import events as model
 from probekit.enabling.ecb import Ecb, match_program
 from probekit.errors import ProbekitError
+from probekit.interruption import until_interrupted
 from probekit.ir.ops import Program
 from probekit.output.probe_list import STABILITY, ListedProbe, Refused, listing_json, listing_text
 from probekit.output.streams import TextStream
@@ -30,7 +31,7 @@ def list_probes(
     """
     registry = guest.registry if guest is not None else make_registry(None)
     if program is None:
-        ecbs = tuple(Ecb(probe, ()) for probe in registry.match(ProbeDescription()))
+        ecbs = tuple(Ecb(probe, ()) for probe in until_interrupted(registry.match(ProbeDescription())))
     else:
         matching = match_program(program, registry)
         ecbs = matching.ecbs
@@ -53,11 +54,12 @@ def list_probes(
             stability=STABILITY.get(e.probe.name.provider, STABILITY[""]),
             notes=tuple(notes.get(e.probe.id, ())),
         )
-        for e in ecbs
+        for e in until_interrupted(ecbs)
         if e.probe.id not in gone
     ]
     left_out = [Refused(r.probe.name, r.reason) for r in gone.values()] if verbose else []
-    for line in listing_json(listed, left_out) if json else listing_text(listed, left_out, verbose=verbose):
+    lines = listing_json(listed, left_out) if json else listing_text(listed, left_out, verbose=verbose)
+    for line in until_interrupted(lines):
         out.write(line if json else line + "\n")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from typing import NoReturn
 
 from probekit.cli.args import HelpWanted, UsageError, parse
 from probekit.errors import ProbekitError
@@ -72,10 +73,25 @@ def run() -> None:
     gc.set_threshold(2_000_000, 20, 20)
     fill_descriptors()
     try:
-        sys.exit(main(sys.argv[1:]))
+        status = main(sys.argv[1:])
     except Exception as error:
         if os.environ.get("PROBEKIT_DEBUG"):
             raise
         output = begin_output()
         output.say(f"probekit: internal error: {type(error).__name__}: {error}; PROBEKIT_DEBUG=1 shows where\n")
-        sys.exit(output.finish(1))
+        status = output.finish(1)
+    _end_process(status)
+
+
+def _end_process(status: int) -> NoReturn:
+    """End the process at once when nothing is left to write.
+
+    Everything is closed by now, and a kernel's symbols are a million objects: to free them one by one takes half a
+    second.
+    """
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):
+        sys.exit(status)  # Python says what it cannot write
+    os._exit(status)

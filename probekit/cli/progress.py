@@ -6,11 +6,15 @@ restored.
 
 from __future__ import annotations
 
+import os
+import select
+import sys
 import time
+from contextlib import suppress
 
 from probekit.output.streams import process_output
 
-__all__ = ("Progress",)
+__all__ = ("Progress", "answer")
 
 _QUIET_S = 0.3  # seconds from the start in which nothing is shown on a terminal
 
@@ -43,6 +47,14 @@ class Progress:
         if self._shown:
             _write("\r\x1b[K")
             self._shown = False
+
+
+def answer(text: str) -> None:
+    """Write a line to standard error from a signal handler: past Python's buffers, and only if that does not block."""
+    with suppress(OSError, ValueError):
+        number = sys.__stderr__.fileno() if sys.__stderr__ is not None else -1
+        if select.select([], [number], [], 0)[1]:
+            os.write(number, f"\nprobekit: {text}\n".encode())
 
 
 def _write(text: str) -> None:

@@ -11,8 +11,8 @@ from probekit.cli.progress import Progress
 from probekit.cli.prototypes import ArgumentTypes
 from probekit.cli.sources import Compiled
 from probekit.consumer.bulk import TextSink
-from probekit.consumer.events import Attached, Message, ProbeFired
-from probekit.errors import ProbekitError
+from probekit.consumer.events import Attached, Event, Message, ProbeFired
+from probekit.errors import GuestGone, ProbekitError, TargetLost
 from probekit.ir.ops import Clause
 from probekit.output.api import Renderer
 from probekit.output.effects import HostEffects
@@ -108,18 +108,29 @@ class RunRenderer:
         renderer.header()
         sink = _SinkAfterProgress(renderer, self._progress) if isinstance(renderer, TextSink) else None
         self._run.state.set_output(idle=renderer.flush, sink=sink, lost=lambda: output.failed)
-        for event in self._run.events():
-            self._progress.done()
-            if isinstance(event, Attached):
-                self._announce(renderer, out)
-            else:
-                renderer.event(event)
-            if not isinstance(event, ProbeFired):
-                renderer.flush()  # firings are many, so they are flushed only before the next wait
+        lost: ProbekitError | None = None
+        try:
+            for event in self._run.events():
+                self._event(renderer, event, out)
+        except (GuestGone, TargetLost) as error:
+            if not self._run.ended:
+                raise
+            lost = error
         self._progress.done()
         renderer.aggregations(self._run.unprinted())
         renderer.close()
+        if lost is not None:
+            raise lost
         return self._run.status & 0xFF
+
+    def _event(self, renderer: Renderer, event: Event, out: OutputStream) -> None:
+        self._progress.done()
+        if isinstance(event, Attached):
+            self._announce(renderer, out)
+        else:
+            renderer.event(event)
+        if not isinstance(event, ProbeFired):
+            renderer.flush()  # firings are many, so they are flushed only before the next wait
 
     def _renderer(self, out: OutputStream, effects: HostEffects) -> Renderer:
         if self._arguments.json:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from probekit.cli.args import Arguments, UsageError
-from probekit.cli.progress import Progress
+from probekit.cli.progress import Progress, answer
 from probekit.errors import ProbekitError
 from probekit.output.streams import process_output
 
@@ -58,6 +58,7 @@ def attach_options(arguments: Arguments, progress: Progress) -> AttachOptions:
         cache=not arguments.no_cache,
         ram=arguments.ram,
         progress=progress,
+        answer=answer,
         timeout=arguments.timeout,
         qmp=arguments.qmp,
         changes=not (arguments.list or arguments.compile_only),

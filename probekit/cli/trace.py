@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from probekit.cli.args import Arguments, UsageError
 from probekit.cli.errors import ScriptError
-from probekit.cli.progress import Progress
+from probekit.cli.progress import Progress, answer
 from probekit.cli.prototypes import argument_types
 from probekit.cli.render import RunRenderer, open_output
 from probekit.cli.sources import CanMatch, Compiled, compile_sources, pragma_options, read_sources
@@ -69,26 +69,36 @@ class _TraceCommand:
             return 0
         spec = spec or found_guest(quiet=self._options.quiet or arguments.json)
         progress = Progress(verbose=arguments.verbose and spec != NO_GUEST, silent=arguments.json)
-        interrupts = self._stack.enter_context(Interrupts())
+        interrupts = self._stack.enter_context(Interrupts(answer))
         process_output().heed(lambda: interrupts.pending)
-        guest = self._attach(spec, progress, interrupts)
+        with interrupts.interruptible():
+            guest = self._attach(spec, progress, interrupts)
+            run = self._prepare(guest, progress, interrupts)
+        if run is None:
+            return 0
+        self._stack.enter_context(run)
+        compiled = required(self._compiled, "the program to run")
+        return RunRenderer(run, compiled, arguments, self._options, progress, argument_types(guest)).render(
+            self._outputs
+        )
+
+    def _prepare(self, guest: Attachment | None, progress: Progress, interrupts: Interrupts) -> Run | None:
+        """Compile what needs the guest, and match the probes. Returns None when nothing runs: after ``-l``, ``-e``."""
+        arguments = self._arguments
         if guest is not None and arguments.programs and self._compiled is None:
             from probekit.session.guest_types import GuestTypes
 
             self._compile(GuestTypes(guest))
         if arguments.list:
             self._list(guest, progress)
-            return 0
+            return None
         compiled = required(self._compiled, "the program to run")
         run = self._make_run(compiled, guest, interrupts)
         if arguments.compile_only:
             if arguments.verbose:
                 self._report_stability(compiled, run, guest)
-            return 0
-        self._stack.enter_context(run)
-        return RunRenderer(run, compiled, arguments, self._options, progress, argument_types(guest)).render(
-            self._outputs
-        )
+            return None
+        return run
 
     # -- compiling ---------------------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ __all__ = (
     "Globals",
     "MemoryFactory",
     "Rows",
+    "Salvaged",
 )
 
 MemoryFactory = Callable[[Allocation], DataMemory]
@@ -174,6 +175,16 @@ class Globals(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Salvaged:
+    """What was left of the data of a guest that is gone."""
+
+    drained: Drained | None
+    """The last records; None where they cannot be told from those that were read before."""
+    age: float | None
+    """How many seconds ago the aggregations and variables were read; None where nothing is left of them."""
+
+
 class Engine(Protocol):
     """Runs a program's guest clauses. Each call leaves the guest running or stopped, as it was."""
 
@@ -223,6 +234,17 @@ class Engine(Protocol):
 
     def silence(self) -> None:
         """Make clauses do nothing from now on (``exit()``); sites stay as they are."""
+        ...
+
+    def keep_copy(self) -> None:
+        """Keep a copy of what was counted, in case the guest dies. Called when the guest was just seen to run."""
+        ...
+
+    def salvage(self, *, intact: bool) -> Salvaged:
+        """Take what can still be read, instead of :meth:`disable`, of a guest that is gone.
+
+        ``intact``: whether its memory is still what it was when it ended.
+        """
         ...
 
     def is_in_place(self) -> bool:

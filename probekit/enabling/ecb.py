@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from probekit.interruption import until_interrupted
 from probekit.ir.ops import Program
 from probekit.probe.names import ProbeDescription
 from probekit.providers.api import GUEST_KINDS, Probe
@@ -48,7 +49,7 @@ def match_program(program: Program, registry: Registry) -> Matching:
         only_this = (clause.index,)
         for description in clause.probes:
             found = False
-            for probe in registry.match(description):
+            for probe in until_interrupted(registry.match(description)):
                 found = True
                 number = probe[0]
                 before = clauses.get(number)

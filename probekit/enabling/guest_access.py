@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from probekit.enabling.api import EngineLog
 from probekit.guest.facts import GuestFacts
 from probekit.guest.memory import PauseClock
 from probekit.guest.safepoint import SafePoint
+from probekit.interruption import interruptible
 from probekit.patch.edits import TextMemory
 from probekit.records import record
 from probekit.target.api import Target
 
 __all__ = ("GuestAccess",)
+
+
+def _assume_alive(_: bool) -> None:
+    """Assume that the guest still runs."""
 
 
 @record
@@ -31,6 +36,8 @@ class GuestAccess:
     """Seconds to wait for a place where guest functions may be called."""
     cancelled: Callable[[], bool]
     """Returns whether the user wants to stop. Called while we wait for a safe point."""
+    alive: Callable[[bool], None] = _assume_alive
+    """Raises :class:`GuestGone` when the guest is gone. Its argument: whether the guest is stopped."""
 
     def safe_point(self, *, ending: bool = False) -> SafePoint:
         """Return a safe point to enter. ``ending``: everything is being undone, so the user cannot cancel the wait."""
@@ -41,7 +48,17 @@ class GuestAccess:
             timeout=self.safepoint_s,
             cancelled=_never if ending else self.cancelled,
             clock=self.clock,
+            alive=self.alive,
         )
+
+    def check_interrupted(self) -> None:
+        """Raise :class:`probekit.errors.Cancelled` when the user wants to stop."""
+        with self.interruptible():
+            pass
+
+    def interruptible(self) -> AbstractContextManager[None]:
+        """Let the body be given up when the user wants to stop. It must not change the guest's text or call it."""
+        return interruptible(self.cancelled)
 
     @contextmanager
     def calls(self) -> Iterator[SafePoint]:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from probekit.enabling.api import EngineLog
 from probekit.enabling.registrations import KEPT_BY_READERS, Registrations
-from probekit.errors import GuestError, GuestPaused, JournalError, required
+from probekit.errors import GuestError, GuestGone, GuestPaused, JournalError, required
 from probekit.guest.facts import GuestFacts
 from probekit.guest.health import resume_unless_dead
 from probekit.guest.linux import Allocation
@@ -42,6 +42,10 @@ __all__ = ("Holdings", "release_holdings")
 
 def _nothing() -> None:
     """Do nothing."""
+
+
+def _assume_alive(_: bool) -> None:
+    """Assume that the guest still runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,8 @@ class Holdings:
     """Why the memory must not be freed, as guest text may still lead there; empty when it may be freed."""
     silence: Callable[[], None] = _nothing
     """Makes clauses do nothing, for a CPU that may still reach them. The guest runs or is stopped."""
+    alive: Callable[[bool], None] = _assume_alive
+    """Raises :class:`GuestGone` when the guest is gone. Its argument: whether the guest is stopped."""
     check_idle: Callable[[], None] = _nothing
     """Raises :class:`GuestError` when a clause has not ended. The guest is stopped."""
     copy: Callable[[], None] = _nothing
@@ -81,10 +87,12 @@ def release_holdings(holdings: Holdings) -> list[str]:
     """Unregister and free everything, or leave all memory allocated but inert. Returns a message in that case.
 
     The guest may run or be stopped before, and runs afterwards unless it is dead. Raises
-    :class:`probekit.errors.TargetError` when it cannot be reached any more.
+    :class:`probekit.errors.TargetError` when it cannot be reached any more, :class:`GuestGone` when its kernel is gone.
     """
     try:
         _stop_and_free(holdings)
+    except GuestGone:
+        raise
     except (GuestError, JournalError) as error:
         return [_keep_inert(holdings, error.message)]
     return []
@@ -146,7 +154,7 @@ def _begin_wait(holdings: Holdings, point: SafePoint) -> Callable[[], None]:
     waiting = grace.begin(
         point, facts.services, holdings.text, take, traced=holdings.registrations.traced, earlier=earlier
     )
-    return lambda: waiting.wait(holdings.text, holdings.clock, holdings.limit, facts.stack_search.tasks)
+    return lambda: waiting.wait(holdings.text, holdings.clock, holdings.limit, facts.stack_search.tasks, holdings.alive)
 
 
 def _nobody_inside(holdings: Holdings) -> bool:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from probekit.enabling.ecb import Ecb
 from probekit.enabling.syscall_returns import SystemCalls, final_exits, load_jump_targets
+from probekit.interruption import until_interrupted
 from probekit.isa.decode import ENDBR64
 from probekit.kernel.markers import CALL_OFFSET, STATE_OFFSET
 from probekit.patch.crossmodify import journal_batches
@@ -99,7 +100,7 @@ def find_sites(
             wanted.setdefault(ecb.probe.function.addr, set()).add(ecb.probe.offset)
     insns = _Instructions(code, facts, wanted)
     returns = _CallReturns([e.probe for e in ecbs if e.probe.kind == "sysret"], calls, code, read, facts)
-    for probe, clauses in ecbs:
+    for probe, clauses in until_interrupted(ecbs):
         function, kind = probe.function, probe.kind
         if function is None:
             called = _called(probe, facts)

@@ -57,6 +57,9 @@ _WORKERS = (
     "clocksource_watchdog_work",
     "lru_add_drain_per_cpu",
     "delayed_fput",
+    # The kernel thread that compacts memory looks at each zone twice a second, without a lock (fragmentation_score_zone
+    # since kernel commit facdaa917c4d, v5.9). Nobody else comes here but a write to a sysctl.
+    "extfrag_for_order",
 )
 
 CANDIDATE_NAMES: tuple[str, ...] = (

@@ -32,6 +32,11 @@ __all__ = ("GraceServices", "find_grace_services")
 _PAGE = 4096
 _FIRST_INTERVAL, _LONGEST_INTERVAL = 0.005, 0.1  # seconds between two looks, growing
 _MAX_NAMED = 3  # tasks named in an error
+_LOOK = 1.0  # seconds between two looks at whether the guest is still there
+
+
+def _assume_alive(_: bool) -> None:
+    """Assume that the guest still runs."""
 
 
 @record
@@ -107,17 +112,29 @@ class ReaderWait:
         found = memory.read_many([(page, _PAGE) for page in self.pages])
         return all(page is not None and self.services.over(page) for page in found)
 
-    def wait(self, memory: StoppedMemory, clock: PauseClock, limit: float, tasks: Callable[[], Sequence[Task]]) -> None:
+    def wait(
+        self,
+        memory: StoppedMemory,
+        clock: PauseClock,
+        limit: float,
+        tasks: Callable[[], Sequence[Task]],
+        alive: Callable[[bool], None] = _assume_alive,
+    ) -> None:
         """Wait until all readers are gone, while the guest runs. Raises :class:`GuestError` after ``limit`` seconds.
 
-        ``tasks``: every task of the guest; called with the guest stopped.
+        ``tasks``: every task of the guest; called with the guest stopped. ``alive``: raises :class:`GuestGone` when the
+        guest is gone; called with True while it is stopped.
         """
         deadline = time.monotonic() + limit
         interval = _FIRST_INTERVAL
+        next_look = time.monotonic() + _LOOK
         while True:
             with clock.paused():
                 if self.over(memory):
                     return
+                if time.monotonic() >= next_look:
+                    alive(True)
+                    next_look = time.monotonic() + _LOOK
                 expired = time.monotonic() >= deadline
                 names = self._holdouts(memory, tasks()) if expired else ()
             if expired:

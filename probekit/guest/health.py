@@ -13,10 +13,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from probekit.errors import GuestError, TargetError, UnsupportedError
+from probekit.errors import GuestError, GuestGone, TargetError, UnsupportedError
 from probekit.target.api import Target
 
-__all__ = ("LivenessMonitor", "check_events", "check_status", "has_panicked", "panic_error", "resume_unless_dead")
+__all__ = (
+    "LivenessMonitor",
+    "check_events",
+    "check_status",
+    "has_panicked",
+    "panic_error",
+    "reboot_error",
+    "resume_unless_dead",
+)
 
 ReadMany = Callable[[Sequence[tuple[int, int]]], list[bytes | None]]
 
@@ -46,36 +54,45 @@ def has_panicked(find: Callable[[str], int | None], read_many: ReadMany) -> bool
     return data is not None and data != b"\xff\xff\xff\xff"
 
 
-def panic_error() -> GuestError:
+def panic_error() -> GuestGone:
     """Return the error for a kernel that has panicked, which can be neither traced nor restored."""
-    return GuestError(_DEAD["guest-panicked"], hint=_CONSOLE)
+    return GuestGone(_DEAD["guest-panicked"], hint=_CONSOLE)
+
+
+def reboot_error() -> GuestGone:
+    """Return the error for a guest where another kernel runs, or none, than the one that was traced."""
+    return GuestGone(
+        "the guest was rebooted while it was traced",
+        hint="nothing is left to restore in the new kernel; attach again",
+        intact=False,  # the new kernel may have been here for seconds
+    )
 
 
 def check_status(target: Target) -> None:
-    """Raise :class:`GuestError` when the stopped guest will never run again."""
+    """Raise :class:`GuestGone` when the stopped guest will never run again."""
     try:
         status = target.monitor("info status")
     except (UnsupportedError, TargetError):
         return  # a stub without a monitor does not say
     for word, meaning in _DEAD.items():
         if f"({word})" in status:
-            raise GuestError(meaning, hint=_CONSOLE)
+            raise GuestGone(meaning, hint=_CONSOLE)
 
 
 def resume_unless_dead(target: Target) -> None:
     """Let a stopped guest run, unless it has shut down or panicked."""
     if not target.running:
-        with suppress(GuestError):
+        with suppress(GuestGone):
             check_status(target)
             target.resume()
 
 
 def check_events(events: Iterable[Mapping[str, Any]]) -> None:
-    """Raise :class:`GuestError` when one of these QMP events says that the guest rebooted, shut down or panicked."""
+    """Raise :class:`GuestGone` when one of these QMP events says that the guest rebooted, shut down or panicked."""
     for event in events:
         meaning = _EVENTS.get(str(event.get("event")))
         if meaning is not None:
-            raise GuestError(meaning, hint="nothing is left to restore in it; attach again when it is up")
+            raise GuestGone(meaning, hint="nothing is left to restore in it; attach again when it is up")
 
 
 def _unknown() -> None:
@@ -107,6 +124,8 @@ class LivenessMonitor:
         self._clock = clock
         self._stopped_ticks = stopped_ticks
         self._last: int | None = None
+        self.ticking = False
+        """Whether the counter had moved on when it was read last, so that the guest ran until then or nearly."""
         self._newest = 0
         self._went_back = False
         self._next = clock() + _INTERVAL
@@ -117,10 +136,16 @@ class LivenessMonitor:
             return False
         self._next = self._clock() + _INTERVAL
         now = self._ticks()
-        moved = now is not None and now != self._last
+        # A kernel that was booted anew begins to count from the start.
+        self.ticking = now is not None and (self._last is None or now > self._last)
         self._last = now
         self._note(now)
-        return not moved or self._went_back or self._panicked()
+        return not self.ticking or self._went_back or self._panicked()
+
+    def take_ticking(self) -> bool:
+        """Return whether the guest was seen to tick since the last call."""
+        ticking, self.ticking = self.ticking, False
+        return ticking
 
     def _note(self, ticks: int | None) -> None:
         """Notice that time went backwards."""
@@ -129,15 +154,12 @@ class LivenessMonitor:
             self._newest = ticks
 
     def look(self) -> None:
-        """Look at the stopped guest.
+        """Look at the stopped guest. Raises :class:`GuestGone` when it was rebooted, or has panicked.
 
-        Raises :class:`GuestError` when it was rebooted, has panicked, or is in an earlier state than it was.
+        Raises another :class:`GuestError` when it is in an earlier state than it was.
         """
         if not self._same_boot():
-            raise GuestError(
-                "the guest was rebooted while it was traced",
-                hint="nothing is left to restore in the new kernel; attach again",
-            )
+            raise reboot_error()
         if self._panicked():
             raise panic_error()
         self._note(self._stopped_ticks())

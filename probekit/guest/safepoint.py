@@ -36,6 +36,8 @@ _ARGS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
 _IF = 0x200
 _DF_TF = 0x500
 _SLICE = 0.1  # seconds between two looks at whether the user wants to stop
+_CALL_SLICE = 0.5  # seconds between two looks at QMP's events during a guest call
+_LOOK = 2.0  # seconds between two stops that show whether the guest is still there
 _LONG_SLICE = 1.0  # the same, in a call, while somebody has paused the guest
 _TRIES = 50  # each takes a few milliseconds of a guest that somebody sets running all the time
 _OTHER = OtherCall()
@@ -113,6 +115,10 @@ def returned_on(target: Target, landing: int, rsp: int) -> Vcpu | None:
     return None
 
 
+def _assume_alive(_: bool) -> None:
+    """Assume that the guest still runs."""
+
+
 class SafePoint:
     """Stops a task at a safe point, and calls functions with it. A context manager; it leaves the guest stopped."""
 
@@ -125,6 +131,7 @@ class SafePoint:
         timeout: float = 20.0,
         cancelled: Callable[[], bool] = lambda: False,
         clock: PauseClock | None = None,
+        alive: Callable[[bool], None] = _assume_alive,
     ) -> None:
         """Prepare, but change nothing in the guest until the ``with`` begins.
 
@@ -133,6 +140,8 @@ class SafePoint:
         ``cancelled``: called while waiting; entering raises :class:`Cancelled` when it returns True. It is not
         called inside a guest call, so a borrowed task is given back first, unless somebody has paused the guest.
         ``clock``: counts every pause.
+        ``alive``: raises :class:`GuestGone` when the guest has rebooted or died. Called while waiting, with True when
+        the guest is stopped and with False when it runs.
         """
         self._target = target
         self._candidates = dict(call_points.candidates)
@@ -141,6 +150,8 @@ class SafePoint:
         self._timeout = timeout
         self._cancelled = cancelled
         self._clock = clock
+        self._alive = alive
+        self._next_look = 0.0
         self._since = 0.0
         self._vcpu: Vcpu = 0
         self._saved: dict[str, int] = {}
@@ -304,6 +315,7 @@ class SafePoint:
 
     def _reach(self) -> tuple[Vcpu, Regs]:
         deadline = time.monotonic() + self._timeout
+        self._next_look = time.monotonic() + _LOOK
         while True:
             stop = self._run(_SLICE)
             if stop is None and self._target.paused:
@@ -316,6 +328,8 @@ class SafePoint:
                 if found is None:
                     break
                 return found
+            if stop is None:
+                stop = self._look()
             found = self._at_candidate(stop) if stop is not None else None
             if found is not None:
                 return found
@@ -335,6 +349,17 @@ class SafePoint:
         self._since = time.monotonic() if stop is not None else 0.0
         return stop
 
+    def _look(self) -> StopReason | None:
+        """Look whether the running guest is alive. Now and then it is stopped for that; then the stop is returned."""
+        self._alive(False)
+        if time.monotonic() < self._next_look:
+            return None
+        self._next_look = time.monotonic() + _LOOK
+        stop = self._target.stop()
+        self._since = time.monotonic()
+        self._alive(True)
+        return stop
+
     def _at_candidate(self, stop: StopReason) -> tuple[Vcpu, Regs] | None:
         """Return the vCPU whose task can be borrowed, or None. Move a task with interrupts off past its candidate."""
         self._check(stop)
@@ -348,14 +373,18 @@ class SafePoint:
         return None
 
     def _await_return(self, function: int, landing: int, frame: int, timeout: float) -> int:
-        deadline = time.monotonic() + timeout
-        while (left := deadline - time.monotonic()) > 0:
-            stop = self._run(min(left, _LONG_SLICE) if self._target.paused else left)
+        deadline, left = time.monotonic() + timeout, timeout
+        self._next_look = time.monotonic() + _LOOK
+        while left > 0 and time.monotonic() < deadline:
+            stop = self._run(min(left, _LONG_SLICE if self._target.paused else _CALL_SLICE))
             if stop is None and self._target.paused and not self._cancelled():
-                deadline = time.monotonic() + timeout  # the call goes on when the guest does
+                deadline, left = time.monotonic() + timeout, timeout  # the call goes on when the guest does
                 continue
             if stop is None:
-                break
+                left -= _CALL_SLICE
+                stop = self._look()
+            if stop is None:
+                continue
             self._check(stop)
             vcpu = returned_on(self._target, landing, frame)
             if vcpu is not None:

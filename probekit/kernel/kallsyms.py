@@ -40,6 +40,7 @@ from itertools import pairwise
 from typing import Literal
 
 from probekit.errors import SymbolError
+from probekit.interruption import check_interrupted
 from probekit.kernel.memory import MemoryCopy
 
 __all__ = ("Encoding", "KallsymsLayout", "RawSymbols", "decode", "find_layout", "load")
@@ -289,6 +290,7 @@ def _decode_names(data: bytes, layout: KallsymsLayout) -> list[str]:
     high_bit = 0x80 if layout.big else 0x100
     at = 0
     for block, mark in enumerate(words):
+        check_interrupted()
         if at != mark:
             raise SymbolError(f"symbol names and markers disagree at symbol {256 * block}")
         for _ in range(min(256, layout.num_syms - 256 * block)):

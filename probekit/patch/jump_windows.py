@@ -20,6 +20,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 
+from probekit.interruption import until_interrupted
 from probekit.isa.decode import decode_one, scan_flow
 from probekit.isa.relocate import RelocateError, relocate
 from probekit.patch.insn_sites import FunctionInsns
@@ -36,7 +37,7 @@ def side_entries(functions: Iterable[tuple[int, bytes]], starts: frozenset[int])
     ``functions``: ``(address, bytes)``; ``starts``: every function's address.
     """
     found: set[int] = set()
-    for addr, code in functions:
+    for addr, code in until_interrupted(functions):
         found.update(leave.target for leave in scan_flow(code, addr).exits if leave.target not in starts)
     found.discard(0)
     return tuple(sorted(found))

@@ -12,11 +12,21 @@ from typing import TYPE_CHECKING
 
 from probekit.enabling.syscall_returns import SystemCalls
 from probekit.enabling.text_facts import gather_text
-from probekit.errors import GuestError, JournalError, MemoryAccessError, ProbekitError, SymbolError
+from probekit.errors import (
+    Cancelled,
+    GuestError,
+    GuestGone,
+    JournalError,
+    MemoryAccessError,
+    ProbekitError,
+    SymbolError,
+    TargetError,
+    TargetLost,
+)
 from probekit.guest.borrowed import borrowed_tasks
 from probekit.guest.facts import GuestFacts
 from probekit.guest.find_facts import find_guest_facts, is_emulated
-from probekit.guest.health import LivenessMonitor, check_events, check_status, has_panicked, panic_error
+from probekit.guest.health import LivenessMonitor, check_events, check_status, has_panicked, panic_error, reboot_error
 from probekit.guest.kernel_text import KernelText
 from probekit.guest.linux import Allocation
 from probekit.guest.memory import DataMemory, PauseClock, RamData, StubData
@@ -27,6 +37,7 @@ from probekit.guest.stacks import GuestStacks
 from probekit.kernel.kernel import Kernel
 from probekit.kernel.memory import KernelMemory
 from probekit.kernel.open_kernel import open_kernel
+from probekit.kernel.page_tables import PhysicalMemory, root_candidates, translate_many
 from probekit.kernel.syscalls import syscall_numbers
 from probekit.patch.jump_windows import side_entries
 from probekit.patch.sites import TextFacts
@@ -41,7 +52,7 @@ from probekit.session.lock import Lock, acquire, no_lock
 from probekit.session.opening import AttachOptions, Connection, open_target
 from probekit.session.signals import Interrupts
 from probekit.session.table_scan import find_tables
-from probekit.target.api import Target
+from probekit.target.api import Regs, Target
 from probekit.target.connect import parse_spec
 from probekit.target.discovery import find_qemu
 from probekit.target.guest_ram import GuestRam, parse_ram_ranges, parse_ram_spans
@@ -53,6 +64,8 @@ __all__ = ("AttachOptions", "Attachment", "attach")
 
 _PAGE = 4096
 _LA57 = 1 << 12
+_PAGING = 1 << 31  # in CR0
+_BETWEEN_TRIES = 0.03  # seconds between two looks at a guest that seems to be gone
 _TRIES = 3
 _MAX_SINGLE_READS = 2000  # to read more functions than this, whole text sections are read
 
@@ -72,7 +85,7 @@ class Attachment:
         self.kernel = kernel
         self.clock = PauseClock(target)
         """Pauses the guest, and measures for how long it was paused."""
-        self.interrupts = Interrupts()
+        self.interrupts = Interrupts(options.answer)
         self.guest_cookie = boot_cookie(kernel)
         """Bytes that identify this boot of the guest."""
         self.progress = options.progress
@@ -92,6 +105,9 @@ class Attachment:
         self._liveness = LivenessMonitor(self._ticks, self.same_boot, self.panicked, stopped_ticks=self._stopped_ticks)
         self.use = ExclusiveUse()
         """Allows one trace, and one thread, at a time."""
+        self._image_at = kernel.address_space.translate(kernel.base)
+        self.gone: GuestGone | None = None
+        """How the guest ended, once that was noticed."""
         self.attach_pause = 0.0
         """How many seconds the guest was stopped for while we attached."""
 
@@ -167,6 +183,8 @@ class Attachment:
         try:
             layout = self.target.monitor("info mtree -f")
             return GuestRam(path, parse_ram_ranges(layout, (found and found.memory_backend) or Path(path).name))
+        except Cancelled:
+            raise
         except ProbekitError as error:
             if self._options.ram:
                 raise
@@ -180,15 +198,72 @@ class Attachment:
         """Ask the hypervisor where physical memory is RAM; None when it does not answer. The guest is stopped."""
         try:
             return parse_ram_spans(self.target.monitor("info mtree -f")) or None
+        except Cancelled:
+            raise
         except ProbekitError:
             return None
 
     def same_boot(self) -> bool:
-        """Return whether the kernel in memory is the one that was attached to. The guest is stopped."""
+        """Return whether the kernel that runs is the one that was attached to. The guest is stopped."""
         try:
-            return boot_cookie(self.kernel) == self.guest_cookie
+            return self._is_mapped() and boot_cookie(self.kernel) == self.guest_cookie
         except (MemoryAccessError, SymbolError):
             return False
+
+    def _is_mapped(self) -> bool:
+        """Return whether a vCPU's page tables map the kernel where it was. The guest is stopped.
+
+        After a reset its memory and page tables are still there for a while, but no vCPU uses them.
+        """
+        target = self.target
+        known = [values for vcpu in target.vcpus() if "cr3" in (values := target.regs(vcpu).values)]
+        if not known or self._image_at is None or not isinstance(target, PhysicalMemory):
+            return True  # this stub does not say
+        roots = root_candidates(Regs(values, b"") for values in known if values.get("cr0", _PAGING) & _PAGING)
+        base = self.kernel.base
+        with target.physical_memory():
+            return any(translate_many(target, root, [base])[base] == self._image_at for root in roots)
+
+    def alive(self, stopped: bool) -> None:
+        """Raise :class:`GuestGone` when the guest was rebooted or died.
+
+        ``stopped``: whether the guest is stopped, so that it can be looked at; otherwise only QMP's events tell.
+        """
+        try:
+            if self._qmp is not None:
+                check_events(self._qmp.events())
+            if stopped:
+                check_status(self.target)
+                self._outlast_firmware()
+                if not self.same_boot():
+                    raise reboot_error()
+                if self.panicked():
+                    raise panic_error()
+        except GuestGone as error:
+            self.gone = error
+            raise
+
+    def why_lost(self, error: TargetLost) -> GuestGone | TargetLost:
+        """Return what QMP says about the end of the guest; ``error``, the lost connection, where it says nothing."""
+        try:
+            self.alive(False)
+        except GuestGone as gone:
+            return gone
+        except TargetError:
+            return error  # QMP is lost too
+        return error
+
+    def _outlast_firmware(self) -> None:
+        """Let the guest run for a moment while its kernel seems to be gone.
+
+        Firmware in system management mode maps no kernel, but it never runs for long.
+        """
+        for _ in range(_TRIES):
+            if self.same_boot():
+                return
+            self.target.resume()
+            time.sleep(_BETWEEN_TRIES)
+            self.target.stop()
 
     def panicked(self) -> bool:
         """Return whether the guest has panicked. Stops it for a moment where its RAM is no shared file."""
@@ -201,14 +276,17 @@ class Attachment:
                 pass
         return self.target.paused
 
-    def check_alive(self) -> None:
-        """Raise :class:`GuestError` when the guest was rebooted or died. Does not stop it as long as it ticks."""
-        if self._qmp is not None:
-            check_events(self._qmp.events())
+    def check_alive(self) -> bool:
+        """Raise :class:`GuestGone` when the guest was rebooted or died. Does not stop it as long as it ticks.
+
+        Returns whether it was just seen to tick. Raises another :class:`GuestError` when a snapshot was loaded.
+        """
+        self.alive(False)
         if self._liveness.due():
             with self.clock.paused():
-                check_status(self.target)
+                self.alive(True)
                 self._liveness.look()
+        return self._liveness.take_ticking()
 
     def _ticks(self) -> int | None:
         return self._ticks_by(self._ram_text.read_many) if self._ram_text is not None else None

@@ -16,9 +16,10 @@ from probekit.enabling.ecb import Matching
 from probekit.enabling.sites import RefusedProbe, SiteSet, find_sites, journal_size
 from probekit.enabling.speculation import Speculations
 from probekit.enabling.stop_engine.watch import WatchSite
-from probekit.errors import GuestPaused, JournalError, TargetLost, required
+from probekit.errors import GuestError, GuestGone, GuestPaused, JournalError, TargetLost, required
 from probekit.guest.health import panic_error
 from probekit.interp.state import ProgramState
+from probekit.interruption import interruptible
 from probekit.ir.ops import Program
 from probekit.patch.sites import TextFacts
 from probekit.session.attach import Attachment
@@ -69,6 +70,8 @@ class GuestTracing:
         self._sites = SiteSet((), ())
         self._watches: tuple[WatchSite, ...] = ()
         self._needs_stacks = False
+        self.lost: GuestGone | TargetLost | None = None
+        """How the guest was lost while it was being restored."""
         self.stats: dict[str, float | int] = {}
         """How long each step took, and other figures, by name: see :class:`probekit.consumer.events.Stats`."""
 
@@ -124,7 +127,8 @@ class GuestTracing:
         attachment = self.attachment
         if self._needs_stacks:
             attachment.progress("reading the kernel's unwind tables")
-            attachment.stacks.load()
+            with interruptible(self._cancelled):
+                attachment.stacks.load()
         count = len(self._sites.sites) + len(self._watches)
         if not count:
             return
@@ -152,6 +156,10 @@ class GuestTracing:
             engine.enable(initial, state, speculations)
         except TargetLost as error:
             self.give_up(error)
+            raise
+        except GuestGone:
+            self._log.forget()
+            self._log = None
             raise
         except BaseException:
             self._log.close()
@@ -181,7 +189,14 @@ class GuestTracing:
 
     def poll(self, timeout: float) -> Drained:
         """Wait up to ``timeout`` seconds for records, and return them."""
-        return required(self._engine, "the engine of enabled sites").poll(timeout)
+        try:
+            return required(self._engine, "the engine of enabled sites").poll(timeout)
+        except GuestGone:
+            raise
+        except GuestError:
+            with self.attachment.clock.paused():
+                self.attachment.alive(True)  # what could not be read may only mean that the guest is gone
+            raise
 
     def too_costly(self) -> bool:
         """Return whether the program takes more of the guest's time than ``maxoverhead`` allows; silence it then."""
@@ -194,6 +209,34 @@ class GuestTracing:
     def aggregations(self) -> dict[int, Rows]:
         """Return everything that was aggregated so far, by aggregation number."""
         return self._engine.aggregations() if self._engine is not None else self._last_aggregations
+
+    def keep_copy(self) -> None:
+        """Keep a copy of what was counted, because the guest was just seen to run. It may die at any time."""
+        if self._engine is not None:
+            self._engine.keep_copy()
+
+    def salvage(
+        self, error: GuestGone | TargetLost, keep: Callable[[int, int], None]
+    ) -> tuple[Drained | None, list[str]]:
+        """Take what can still be read of a guest that is gone, instead of :meth:`disable`, and forget the guest.
+
+        Returns the last records (None where there are none), and messages. ``keep``: as in :meth:`disable`.
+        """
+        engine, log = self._engine, self._log
+        if engine is None or log is None:
+            return None, []
+        left = engine.salvage(intact=not isinstance(error, GuestGone) or error.intact)
+        if left.age is not None:
+            self._last_aggregations = engine.aggregations()
+            self._keep_globals(engine, keep)
+        if isinstance(error, GuestGone):
+            log.forget()
+            self._engine = self._log = None
+        else:
+            self.give_up(error)
+        if left.age is None:
+            return left.drained, ["what the guest had counted cannot be read any more"]
+        return left.drained, [f"what the guest had counted is as of {left.age:.1f} s ago"] if left.age else []
 
     def give_up(self, error: TargetLost) -> None:
         """Stop tracing without restoring the guest, because the connection is lost.
@@ -218,21 +261,35 @@ class GuestTracing:
         if engine is None or log is None:
             return None, []
         failed = self._say_restoring()
+        with attachment.interrupts.waiting(f"restoring {len(self._sites.sites) + len(self._watches):,} sites"):
+            drained, problems = self._restore(engine, log, keep)
+        return drained, [*problems, *failed]
+
+    def _restore(
+        self, engine: Engine, log: JournalLog, keep: Callable[[int, int], None]
+    ) -> tuple[Drained | None, list[str]]:
+        attachment = self.attachment
         clock, begin = attachment.clock, time.monotonic()
         if self._overhead is not None:
             self._overhead.stop()
         clock.longest, longest = 0.0, clock.longest
         try:
-            gone = self._why_gone(engine)
-            if gone:
+            if attachment.gone is not None:
+                raise attachment.gone
+            with clock.paused():
+                attachment.alive(True)
+                in_place = engine.is_in_place()
+            if not in_place:
                 log.forget()
                 self._engine = self._log = None
-                return None, [f"{gone}; there is nothing to restore", *failed]
+                why = "a snapshot of the guest from before this trace was loaded"
+                return None, [f"{why}; there is nothing to restore"]
             problems = engine.disable()
-        except TargetLost as error:
-            self.give_up(error)
-            raise
-        failed += _closed(log)
+        except (GuestGone, TargetLost) as error:
+            drained, problems = self.salvage(error, keep)
+            self.lost = error
+            return drained, problems
+        failed = _closed(log)
         self.stats |= {
             "disable_s": time.monotonic() - begin,
             "disable_pause_s": clock.longest,
@@ -247,9 +304,7 @@ class GuestTracing:
         spent = engine.costs()
         if self._overhead is not None and spent is not None:
             self.costs = self._overhead.summary(spent)
-        for variable in self._program.variables:
-            if variable.scope == "global" and variable.kind == "int" and variable.plain:
-                keep(variable.index, engine.globals_.load(variable.index))
+        self._keep_globals(engine, keep)
         self._engine = self._log = None
         return drained, [f"not everything could be undone: {text}" for text in problems] + failed
 
@@ -261,16 +316,11 @@ class GuestTracing:
             return [f"the progress function failed: {type(error).__name__}: {error}"]
         return []
 
-    def _why_gone(self, engine: Engine) -> str:
-        """Return why the kernel that was changed is no longer there, or an empty string.
-
-        After a reboot the same addresses hold something else, and so they do after a snapshot was loaded. After a
-        panic no vCPU reaches a safe point any more.
-        """
-        with self.attachment.clock.paused():
-            if not self.attachment.same_boot() or self.attachment.panicked():
-                return "the traced guest has rebooted or panicked"
-            return "" if engine.is_in_place() else "a snapshot of the guest from before this trace was loaded"
+    def _keep_globals(self, engine: Engine, keep: Callable[[int, int], None]) -> None:
+        """Call ``keep`` for each global integer."""
+        for variable in self._program.variables:
+            if variable.scope == "global" and variable.kind == "int" and variable.plain:
+                keep(variable.index, engine.globals_.load(variable.index))
 
 
 def _closed(log: JournalLog) -> list[str]:

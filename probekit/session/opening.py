@@ -37,6 +37,8 @@ class AttachOptions:
     """The guest's shared RAM file; None to look for it, ``none`` to do without."""
     progress: Callable[[str], None] = _silent
     """Receives a line before each slow step."""
+    answer: Callable[[str], None] = _silent
+    """Receives a line for whoever sends a signal while the guest is being restored."""
     timeout: float = 5.0
     """Seconds for connecting."""
     qmp: str | None = None

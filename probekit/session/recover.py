@@ -37,20 +37,25 @@ def recover(spec: str, options: AttachOptions | None = None, *, limit: float = S
     ``limit``: seconds to wait until no task is inside our code. If one stays longer, the memory is not freed.
     """
     options = options or AttachOptions()
-    with acquire(target_key(spec)) as lock, Interrupts():
+    with acquire(target_key(spec)) as lock, Interrupts(options.answer) as interrupts:
         states = journals_of(spec)
-        opened = open_target(spec, options, lock)
+        with interrupts.interruptible():
+            opened = open_target(spec, options, lock)
         target = opened.target
         try:
             check_status(target)
-            kernel = open_kernel(target, symbols_file=options.symbols, cache=options.cache, progress=options.progress)
+            with interrupts.interruptible():
+                kernel = open_kernel(
+                    target, symbols_file=options.symbols, cache=options.cache, progress=options.progress
+                )
             if has_panicked(kernel.find, kernel.address_space.read_many):
                 raise panic_error()
             cookie = boot_cookie(kernel)
             text = KernelText(target, kernel.address_space, kernel.symbol("init_task"))
             states = adopt_tables(find_tables(target, kernel), text, target_key(spec), cookie, states)
             states += adopt_calls(target, cookie, states, lambda: new_journal(spec, kernel, cookie, 0))
-            return _recover_all(target, kernel, states, limit) if states else Recovered()
+            with interrupts.waiting("restoring the guest"):
+                return _recover_all(target, kernel, states, limit) if states else Recovered()
         finally:
             opened.close()
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from probekit.consumer import events as model
 from probekit.consumer.events import Event
 from probekit.enabling.ecb import Matching, match_program
-from probekit.errors import ProbekitError, TargetLost
+from probekit.errors import Cancelled, GuestGone, ProbekitError, TargetLost
 from probekit.ir.ops import Program
 from probekit.providers.registry import Registry, make_registry
 from probekit.session.checks import check_matches, check_records
@@ -95,6 +95,8 @@ class Run:
         )
         self._stream = EventStream(program, options, self._host, guest, self.state)
         self._next_switch_ns = 0
+        self.ended = False
+        """Whether all events were read, so that :meth:`unprinted` has what is left to show."""
         self._paused = False
 
     def _of_guest(
@@ -117,7 +119,7 @@ class Run:
             program,
             options,
             engine=engine,
-            cancelled=lambda: self._interrupts.pending != 0 or self.state.output_lost,
+            cancelled=lambda: self._interrupts.wanted() or self.state.output_lost,
             measure=measure,
         )
 
@@ -172,13 +174,19 @@ class Run:
         if self._use is not None:
             self._use.begin(self)
         with self._interrupts:
+            lost: GuestGone | TargetLost | None = None
             try:
                 yield from self._start()
                 yield from self._consume(seconds)
+            except (GuestGone, TargetLost) as error:
+                if self._guest is None or not self._guest.live:
+                    raise
+                # What was collected is shown before it is raised.
+                lost = self._guest.attachment.why_lost(error) if isinstance(error, TargetLost) else error
             except BaseException as error:
                 self._disable_after(error)
                 raise
-            yield from self._end()
+            yield from self._end(lost)
 
     def close(self) -> None:
         """Restore the guest if the reader of :meth:`events` stopped early, and end that reader. Safe to call twice."""
@@ -202,7 +210,7 @@ class Run:
 
     def _start(self) -> Iterator[Event]:
         begin = time.monotonic()
-        with self._turn():
+        with self._turn(), self._interrupts.interruptible():
             sites: dict[int, model.ProbeIdentity] = self._guest.find(self.matching) if self._guest is not None else {}
         named = self._host.name_sites(sites)
         refused = len({r.probe.id for r in self.refused if not r.partial})
@@ -215,8 +223,14 @@ class Run:
             if self._stream.options.bufpolicy == "switch":
                 yield from self._switch()
             if self._guest is not None and not self.state.output_lost:
-                with self._turn():
-                    self._guest.enable(self._host.globals_.values, self._host.probes.state, self._host.speculations)
+                try:
+                    with self._turn():
+                        self._guest.enable(self._host.globals_.values, self._host.probes.state, self._host.speculations)
+                except Cancelled as error:
+                    # BEGIN has fired, so END fires too, and what both have recorded is shown.
+                    self.state.exited(error.exit_code)
+                    yield model.Message(error.message)
+                    return
         self.stats |= {"probes": probes, "enable_s": time.monotonic() - begin}
         if self._guest is not None:
             self.stats |= self._guest.stats | {"first_data_s": _age_of_process()}
@@ -238,7 +252,8 @@ class Run:
                 yield from self._switch()
             if guest is not None:
                 with self._turn():
-                    guest.attachment.check_alive()
+                    if guest.attachment.check_alive():
+                        guest.keep_copy()
                 yield from self._note_pause(guest.attachment)
             timeout = self._seconds_to_wait(end)
             self.state.idle()
@@ -293,9 +308,13 @@ class Run:
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
-    def _end(self) -> Iterator[Event]:
-        """Restore the guest, fire END, read the last records. Then report failures, costs and statistics."""
-        drained, problems = self._disable()
+    def _end(self, lost: GuestGone | TargetLost | None) -> Iterator[Event]:
+        """Restore the guest, fire END, read the last records. Then report failures, costs and statistics.
+
+        ``lost``: how the guest was lost, if it was. Raises that at the very end, or how it was lost now.
+        """
+        drained, problems = self._disable() if lost is None else self._salvage(lost)
+        lost = lost or (self._guest.lost if self._guest is not None else None)
         waiting = self._host.probes.take()
         self._host.fire("end")  # probes fire before records are read; END's own record is read last
         yield from self._stream.of_fired(waiting)
@@ -309,6 +328,13 @@ class Run:
                 self.state.fail()
             yield costs
         yield model.Stats(dict(self.stats))
+        self.ended = True
+        if lost is not None:
+            raise lost
+
+    def _salvage(self, lost: GuestGone | TargetLost) -> tuple[Drained | None, list[str]]:
+        """Take what is left of a guest that is gone. Returns the same as :meth:`_disable`."""
+        return self._guest.salvage(lost, self._host.globals_.store) if self._guest is not None else (None, [])
 
     def _disable(self) -> tuple[Drained | None, list[str]]:
         """Restore the guest. Returns its last records (None after ``exit()``), and a message for each failure."""
@@ -335,8 +361,6 @@ class Run:
 
         When ``error`` only means that the reader stopped early (GeneratorExit), an error of restoring is raised.
         """
-        if isinstance(error, TargetLost) and self._guest is not None:
-            self._guest.give_up(error)
         try:
             _, problems = self._disable()
         except Exception as second:

@@ -1,29 +1,45 @@
 """Notes SIGINT, SIGTERM and SIGHUP while a guest is attached, so that the run ends at the next safe moment.
 
 A signal in the middle of an exchange with the stub, or between two writes, must not unwind the stack there. Inside an
-:class:`Interrupts` the handlers only note the signal. The loop of :mod:`.run`, and everything that waits for the
-guest, reads :attr:`Interrupts.pending`. Tracing then ends as after ``exit()``: every site gets its old bytes back, and
-:mod:`probekit.enabling.release` frees our guest memory.
+:class:`Interrupts` the handlers only note the signal. The loop of :mod:`.run`, everything that waits for the guest, and
+long work (:mod:`probekit.interruption`) look whether one is noted. Tracing then ends as after ``exit()``: every site
+gets its old bytes back, and :mod:`probekit.enabling.release` frees our guest memory.
+
+Whoever sends another signal meanwhile gets a line that says what is being waited for.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType, TracebackType
 from typing import Any
+
+from probekit.interruption import interruptible
 
 __all__ = ("Interrupts",)
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+def _silent(_: str) -> None:
+    """Answer nothing."""
+
+
 class Interrupts:
     """Notes signals instead of obeying them. A re-entrant context manager; without effect outside the main thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, answer: Callable[[str], None] = _silent) -> None:
+        """Prepare. ``answer``: shows one line to whoever sends a signal while :meth:`waiting` is entered.
+
+        It is called by the signal handler, so it must not block, and nothing that it uses may be in use elsewhere.
+        """
         self.pending = 0
         """The number of the first signal that arrived, or 0."""
+        self._answer = answer
+        self._waiting = ""
         self._depth = 0
         self._before: dict[signal.Signals, Any] = {}
 
@@ -46,5 +62,24 @@ class Interrupts:
         """Ask the run to end, as a signal does. Any thread may call this."""
         self.pending = self.pending or number
 
+    def wanted(self) -> bool:
+        """Return whether the user wants to stop."""
+        return self.pending != 0
+
+    def interruptible(self) -> AbstractContextManager[None]:
+        """Let a signal end the body with :class:`probekit.errors.Cancelled`, at a place where nothing is half done."""
+        return interruptible(self.wanted)
+
+    @contextmanager
+    def waiting(self, doing: str) -> Iterator[None]:
+        """Answer every signal during the body. ``doing``: what has to end first, such as ``restoring 35,059 sites``."""
+        self._waiting, before = doing, self._waiting
+        try:
+            yield
+        finally:
+            self._waiting = before
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.request(number)
+        if self._waiting:
+            self._answer(f"{self._waiting}; kill -9 would leave that to `probekit recover`")

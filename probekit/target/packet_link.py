@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from probekit.errors import ProtocolError, TargetLost, TargetTimeout
+from probekit.interruption import check_interrupted
 from probekit.target.packet_stream import PacketStream
 from probekit.target.packets import BREAK, LinkEvent, expand_rle, frame
 from probekit.target.pipeline import LOST_SECONDS, Pipeline
@@ -99,6 +100,7 @@ class PacketLink:
 
         Raises :class:`TargetTimeout`, :class:`TargetLost`, :class:`ProtocolError`.
         """
+        check_interrupted()
         deadline = self._deadline(timeout)
         self._begin()
         self._send_acknowledged(payload, deadline)
@@ -179,6 +181,7 @@ class PacketLink:
         """
         if self.window == 1:
             return [self.request(payload) for payload in payloads]
+        check_interrupted()
         self._begin()
         done: list[bytes] = []
         damaged = 0

@@ -6,12 +6,14 @@ import time
 from typing import Final
 
 from probekit.errors import ProtocolError, TargetTimeout
+from probekit.interruption import check_interrupted
 from probekit.target.packets import LinkEvent, unframe
 from probekit.target.transport import Stream
 
 __all__ = ("PacketStream",)
 
 _MAX_UNFINISHED: Final = 1 << 20  # bytes without the end of a packet
+_SILENCE: Final = 0.5  # seconds; a stub that is silent for so long may be given up when the user wants to stop
 
 
 class PacketStream:
@@ -44,11 +46,13 @@ class PacketStream:
             if event is not None:
                 return event
             remaining = deadline - time.monotonic()
-            readable, _ = self.stream.poll(remaining)
+            readable, _ = self.stream.poll(min(remaining, _SILENCE))
             if readable:
                 self.receive()
             elif remaining <= 0:
                 return None
+            else:
+                check_interrupted()
 
     def receive(self) -> None:
         """Take in what has arrived. Raises :class:`TargetLost`, :class:`ProtocolError`."""

@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Coroutine
+from concurrent.futures import Future
 from typing import Any, Final, TypeVar
 
 from qemu.qmp import (
@@ -25,12 +27,14 @@ from qemu.qmp import (
     StateError,
 )
 
-from probekit.errors import TargetError, TargetLost, TargetTimeout
+from probekit.errors import Cancelled, TargetError, TargetLost, TargetTimeout
+from probekit.interruption import check_interrupted
 
 __all__ = ("Qmp",)
 
 _T = TypeVar("_T")
 _MAX_EVENTS: Final = 4096
+_SLICE: Final = 0.1  # seconds between two looks at whether the user wants to stop
 
 
 class Qmp:
@@ -51,7 +55,7 @@ class Qmp:
         self._thread.start()
         try:
             self._call(self._client.connect(path), f"connecting to {path}")
-        except TargetError:
+        except (TargetError, Cancelled):
             self.close()
             raise
 
@@ -91,6 +95,21 @@ class Qmp:
     async def _drain(self) -> list[dict[str, Any]]:
         return [dict(message) for message in self._listener.clear()[-_MAX_EVENTS:]]
 
+    def _result(self, future: Future[_T]) -> _T:
+        """Wait for an answer, at most twice the limit. A wait that may be interrupted is."""
+        deadline = time.monotonic() + 2 * self.timeout
+        while True:
+            try:
+                return future.result(min(_SLICE, max(deadline - time.monotonic(), 0.0)))
+            except TimeoutError:
+                if future.done() or time.monotonic() >= deadline:
+                    raise
+            try:
+                check_interrupted()
+            except Cancelled:
+                future.cancel()
+                raise
+
     def _call(self, work: Coroutine[Any, Any, _T], doing: str) -> _T:
         if self._loop.is_closed():
             work.close()
@@ -98,7 +117,7 @@ class Qmp:
         # wait_for lets the library clean up before it gives up; a limit on the future would not.
         future = asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, self.timeout), self._loop)
         try:
-            return future.result(2 * self.timeout)
+            return self._result(future)
         except TimeoutError as problem:
             raise TargetTimeout(
                 f"qmp: {doing}: no answer within {self.timeout:g} s",

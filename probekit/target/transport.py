@@ -6,6 +6,7 @@ The socket is non-blocking; :meth:`Stream.poll` is the only place that waits.
 from __future__ import annotations
 
 import errno
+import os
 import pwd
 import select
 import socket
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from probekit.errors import TargetError, TargetLost, TargetTimeout
+from probekit.interruption import check_interrupted
 
 __all__ = ("START_HINT", "Stream", "open_tcp", "open_unix")
 
@@ -96,6 +98,7 @@ def open_unix(path: str, *, timeout: float) -> Stream:
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     raise TimeoutError from None
+                check_interrupted()
                 time.sleep(0.02)
     except OSError as problem:
         sock.close()
@@ -106,12 +109,49 @@ def open_tcp(host: str, port: int, *, timeout: float) -> Stream:
     """Connect to ``host``:``port``. Raises :class:`TargetError` or :class:`TargetTimeout`."""
     name = f"tcp:{host}:{port}"
     try:
-        sock = socket.create_connection((host, port), timeout=timeout)
+        sock = _connected(host, port, time.monotonic() + timeout)
     except OSError as problem:
         raise _cannot_connect(name, problem, timeout) from problem
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     return Stream(sock, name)
+
+
+def _connected(host: str, port: int, deadline: float) -> socket.socket:
+    """Return a TCP socket that is connected to the first address of ``host`` that answers.
+
+    Raises :class:`OSError`, which is :class:`TimeoutError` at ``deadline``.
+    """
+    problem: OSError | None = None
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        sock = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
+        try:
+            _connect(sock, address, deadline)
+            return sock
+        except OSError as error:
+            sock.close()
+            problem = error
+        except BaseException:
+            sock.close()
+            raise
+    raise problem or OSError(errno.EADDRNOTAVAIL, "the host has no address")
+
+
+def _connect(sock: socket.socket, address: object, deadline: float) -> None:
+    """Connect without blocking, so that the wait can be given up. Raises :class:`OSError`."""
+    sock.setblocking(False)
+    begun = sock.connect_ex(address)  # type: ignore[arg-type]
+    if begun not in (0, errno.EINPROGRESS):
+        raise OSError(begun, os.strerror(begun))
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLOUT)
+    while not poll.poll(100):
+        check_interrupted()
+        if time.monotonic() >= deadline:
+            raise TimeoutError
+    ended = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if ended:
+        raise OSError(ended, os.strerror(ended))
 
 
 def _cannot_connect(name: str, problem: OSError, timeout: float) -> TargetError:

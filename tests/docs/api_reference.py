@@ -64,6 +64,7 @@ SECTIONS: dict[str, tuple[tuple[str, str], ...]] = {
                     "UnsupportedError",
                     "SymbolError",
                     "GuestError",
+                    "GuestGone",
                     "GuestPaused",
                     "SafePointTimeout",
                     "ConflictError",

@@ -6,8 +6,10 @@ import os
 import random
 import resource
 import signal
+import socket
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,73 @@ def test_while_it_begins(guest: Guest, probekit: Probekit, text: bytes, phase: s
     _left_nothing(guest, probekit, text, done)
     # Interrupted before anything ran, or just after: both are orderly ends.
     assert done.status in (0, 130), done.stderr
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    ("phase", "arguments"),
+    [
+        ("connecting", ("-n", "fbt:::entry")),
+        ("reading the symbol table", ("--no-cache", "-n", "fbt:::entry")),
+        ("reading types", ("--no-cache", "-n", "fbt:::entry")),
+        ("finding the kernel", ("-l",)),
+        ("finding the sites", ("-n", "fbt:::entry")),
+        ("finding the sites", ("-x", "kinstjump", "-n", "kinst::vfs_*:")),
+        (
+            "reading the kernel's unwind tables",
+            ("-n", "fbt::vfs_read:entry { @[stack()] = count(); }", "--engine", "stop"),
+        ),
+    ],
+    ids=["connecting", "symbols", "types", "listing", "sites", "side entries", "unwind tables"],
+)
+def test_before_tracing_began(
+    guest: Guest, probekit: Probekit, text: bytes, phase: str, arguments: tuple[str, ...], number: int
+) -> None:
+    running = probekit.start("-v", *arguments)
+    running.wait_said(phase)
+    time.sleep(random.uniform(0, 0.3))
+    done = running.finish(number)
+    _left_nothing(guest, probekit, text, done)
+    assert done.status in (0, 130), done.stderr
+    assert done.status == 0 or "probekit: interrupted" in done.stderr
+
+
+def test_a_silent_port_is_given_up(guest: Guest, probekit: Probekit, tool: Callable[[str], Probekit]) -> None:
+    with socket.socket(socket.AF_UNIX) as server, tempfile.TemporaryDirectory() as directory:
+        server.bind(f"{directory}/silent")
+        server.listen(1)
+        running = tool(f"unix:{directory}/silent").start("--timeout", "600", "-v", "-n", "fbt::vfs_read:entry")
+        running.wait_said("connecting")
+        time.sleep(0.3)
+        done = running.finish(signal.SIGTERM, limit=30)
+    assert done.status == 130 and "interrupted" in done.paragraph().splitlines()[-1]
+
+
+@pytest.mark.parametrize("turn", range(6))
+def test_a_signal_in_the_middle_of_enabling_everything(
+    guest: Guest, probekit: Probekit, text: bytes, turn: int
+) -> None:
+    running = probekit.start(
+        *("-v", "-q", "-n", 'BEGIN { printf("begin\\n"); }', "-n", "fbt:::entry { @ = count(); }"),
+        *("-n", 'END { printf("end\\n"); }'),
+    )
+    running.wait_said("enabling")
+    time.sleep(random.uniform(0, 3))
+    done = running.finish(SIGNALS[turn % 3])
+    _left_nothing(guest, probekit, text, done)
+    assert done.status in (0, 130), done.stderr
+    assert "begin\n" in done.stdout and "end\n" in done.stdout
+
+
+def test_a_signal_while_it_restores_is_answered(guest: Guest, probekit: Probekit, text: bytes) -> None:
+    running = probekit.start("-v", "-q", "-n", "fbt:::entry { @ = count(); }", "-n", "tick-1s { exit(0); }")
+    running.wait_said("restoring")
+    running.signal(signal.SIGINT)
+    done = running.finish()
+    _left_nothing(guest, probekit, text, done)
+    assert done.status == 0
+    (said,) = [line for line in done.stderr.splitlines() if "recover" in line]
+    assert said.startswith("probekit: restoring ") and " sites; kill -9 " in said
 
 
 def test_again_and_again_while_it_restores(guest: Guest, probekit: Probekit, text: bytes) -> None:

@@ -8,6 +8,8 @@ import threading
 
 import pytest
 
+from probekit.errors import Cancelled
+from probekit.interruption import check_interrupted
 from probekit.session.signals import Interrupts
 
 
@@ -51,3 +53,24 @@ def test_another_thread_changes_no_handlers_and_may_ask_for_the_end() -> None:
     thread.start()
     thread.join()
     assert seen == [before] and interrupts.pending == signal.SIGINT
+
+
+def test_a_signal_is_answered_while_something_has_to_end_first() -> None:
+    said: list[str] = []
+    with Interrupts(said.append) as interrupts:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert said == [] and interrupts.wanted()
+        with interrupts.waiting("restoring 3 sites"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert said == ["restoring 3 sites; kill -9 would leave that to `probekit recover`"]
+
+
+def test_interruptible_work_ends_where_it_looks() -> None:
+    with Interrupts() as interrupts:
+        with interrupts.interruptible():
+            check_interrupted()
+        with pytest.raises(Cancelled), interrupts.interruptible():
+            os.kill(os.getpid(), signal.SIGHUP)
+            check_interrupted()
+        check_interrupted()

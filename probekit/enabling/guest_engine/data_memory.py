@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 from probekit.buffers.layout import BLOCK_MAGIC, CpuBlockLayout, DenseStore, HeaderWord, RawRecord, walk_records
 from probekit.consumer.aggregations import stored_rows
@@ -17,13 +17,14 @@ from probekit.consumer.events import ProbeIdentity
 from probekit.enabling.api import Drained, Rows
 from probekit.enabling.guest_engine.data_layout import DataPlan
 from probekit.enabling.guest_engine.variables import GuestSpeculations, GuestVariables
-from probekit.errors import GuestError, InternalError, MemoryAccessError, required
+from probekit.errors import GuestError, InternalError, MemoryAccessError, ProbekitError, required
 from probekit.guest.memory import DataMemory, PauseClock
 from probekit.ir.ops import Program
 
 __all__ = ("DataSnapshot", "ProgramData")
 
 _MAX_TRIES = 2000
+_MAX_COPY = 64 << 20  # bytes; of more no copies are kept
 
 _MASK = (1 << 64) - 1
 
@@ -86,6 +87,7 @@ class ProgramData:
         self._probes = probes
         self._clock = clock
         self._corrupt = 0
+        self._copies: list[tuple[float, DataSnapshot]] = []  # newest last, at most two
         self.variables = GuestVariables(
             program, plan.storage, base=base, memory=lambda: self.memory, no_clause_running=self.no_clause_running
         )
@@ -119,6 +121,38 @@ class ProgramData:
         """Make a copy and use it from now on. The guest's memory may be freed afterwards."""
         with self._one_pause():
             self.memory = DataSnapshot(self._base, self.memory.read(self._base, self._plan.size))
+
+    def keep_copy(self) -> None:
+        """Keep a copy in case the guest dies. Called now and then, when the guest was just seen to run.
+
+        The copy before the newest is the good one: the guest was alive after it was made. Where a copy would need a
+        stop, none is kept.
+        """
+        if self.memory.live and not self.frozen and self._plan.size <= _MAX_COPY:
+            copy = DataSnapshot(self._base, self.memory.read(self._base, self._plan.size))
+            self._copies = [*self._copies[-1:], (time.monotonic(), copy)]
+
+    def salvage(self, *, intact: bool) -> float | None:
+        """Keep what can still be read, as :meth:`freeze` does, of a guest that is gone.
+
+        ``intact``: whether its memory is still what it was. Returns the age of the data in seconds, and 0 where it is
+        the last; None where nothing is left.
+        """
+        if intact and not self.frozen:
+            with suppress(ProbekitError):
+                self.freeze()
+                if self._is_ours():
+                    return 0.0
+        if not self._copies:
+            self.memory = DataSnapshot(self._base, b"")
+            return None
+        taken, self.memory = self._copies[0]
+        return time.monotonic() - taken
+
+    def _is_ours(self) -> bool:
+        """Return whether every CPU's block begins as a block does."""
+        heads = (self.memory.read(self._block(n) + 8 * HeaderWord.MAGIC, 8) for n in range(len(self._cpus)))
+        return all(int.from_bytes(head, "little") == BLOCK_MAGIC for head in heads)
 
     def cpus_in_clauses(self) -> list[int]:
         """Return the numbers of the CPUs that are inside a clause, as their guard words say."""

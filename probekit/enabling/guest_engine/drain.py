@@ -27,13 +27,23 @@ _NEARLY_EMPTY, _HALF_FULL = 1 / 8, 1 / 2  # parts of a ring that are in use when
 
 _NOTHING = Drained((), {}, {}, {})
 _LIVE_INTERVAL = 0.02  # seconds between two readings that do not stop the guest
+_LONGEST_STEP = 0.05  # seconds; a signal is noticed after at most this time
+
+
+def _never() -> bool:
+    """Return that nobody wants to stop."""
+    return False
 
 
 class Drain:
     """Reads the rings and counters of one enabling."""
 
-    def __init__(self, target: Target, options: EngineOptions, resources: GuestResources) -> None:
+    def __init__(
+        self, target: Target, options: EngineOptions, resources: GuestResources, cancelled: Callable[[], bool] = _never
+    ) -> None:
+        """Prepare. ``cancelled``: returns whether the user wants to stop, so that nobody need wait any more."""
         self._target = target
+        self._cancelled = cancelled
         self._options = options
         self._resources = resources
         self._next_switch = 0.0
@@ -52,9 +62,9 @@ class Drain:
         while True:
             drained = self._read_if_due(program_data)
             left = deadline - time.monotonic()
-            if drained.records or drained.filled or left <= 0:
+            if drained.records or drained.filled or left <= 0 or self._cancelled():
                 return drained
-            step = _LIVE_INTERVAL if program_data.memory.live else self.pace.seconds_left
+            step = _LIVE_INTERVAL if program_data.memory.live else min(self.pace.seconds_left, _LONGEST_STEP)
             self._let_run(min(step, left))
 
     def _read_if_due(self, program_data: ProgramData) -> Drained:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from probekit.codegen.verify import verify_code
-from probekit.enabling.api import ClauseCosts, Drained, EngineLog, EngineOptions, MemoryFactory, Rows
+from probekit.enabling.api import ClauseCosts, Drained, EngineLog, EngineOptions, MemoryFactory, Rows, Salvaged
 from probekit.enabling.guest_access import GuestAccess
 from probekit.enabling.guest_engine.costs import CostMeter, LeadTimes, inline_clauses
 from probekit.enabling.guest_engine.data_memory import ProgramData
@@ -57,14 +57,16 @@ class GuestEngine:
         page_tables: PageTables,
         edits_size: int,
         cancelled: Callable[[], bool] = lambda: False,
+        alive: Callable[[bool], None] = lambda _: None,
     ) -> None:
         """Plan the enabling, but change nothing in the guest yet.
 
         ``edits_size``: bytes of the journal's records of all edits (:func:`probekit.enabling.sites.journal_size`).
         ``cancelled``: whether the user wants to stop; called while waiting for a safe point.
+        ``alive``: as in :class:`probekit.enabling.guest_access.GuestAccess`.
         Raises :class:`probekit.errors.UnsupportedError` when a site needs INT3 and the guest cannot take it.
         """
-        self._access = GuestAccess(target, text, facts, log, clock, options.safepoint_s, cancelled)
+        self._access = GuestAccess(target, text, facts, log, clock, options.safepoint_s, cancelled, alive)
         self._program = program
         self._sites = tuple(sites)
         self._page_tables = page_tables
@@ -72,7 +74,7 @@ class GuestEngine:
         self._plan = plan_guest(program, self._sites, facts, options)
         self._resources = GuestResources(self._access, self._plan, make_memory, quiet=options.quiet_s)
         self._patches = Patches(self._access, self._sites, options.staged, self.send_heartbeat)
-        self._drain = Drain(target, options, self._resources)
+        self._drain = Drain(target, options, self._resources, cancelled)
         self._header: tuple[int, bytes] | None = None
         self._meter: CostMeter | None = None
         self.code: tuple[int, bytes] | None = None
@@ -111,13 +113,15 @@ class GuestEngine:
     def _enable(self, initial: Mapping[int, int], state: ProgramState, speculations: Speculations) -> None:
         access, plan, resources, patches = self._access, self._plan, self._resources, self._patches
         # Both upper bounds are computed before the guest is stopped at a safe point.
-        bound, room = plan.code_bound(), plan.data_bound(len(access.log.contents()) + self._edits_size)
-        plan.check_room(bound + room)
+        with access.interruptible():
+            bound, room = plan.code_bound(), plan.data_bound(len(access.log.contents()) + self._edits_size)
+            plan.check_room(bound + room)
         memory = resources.acquire(data=room, code=bound)
         context = plan.context(data=memory.data.addr, slot=memory.slot.addr)
-        stubs = plan_stubs(self._program, self._sites, context)
-        built = build_code(self._program, self._sites, stubs, context, memory.code.addr + CODE_AT)
-        verify_code(built.image.layout, context)
+        with access.interruptible():
+            stubs = plan_stubs(self._program, self._sites, context)
+            built = build_code(self._program, self._sites, stubs, context, memory.code.addr + CODE_AT)
+            verify_code(built.image.layout, context)
         image = built.code + self._prepare_traps(built, memory)
         if CODE_AT + len(image) > memory.code.room:
             raise InternalError("the code is larger than its upper bound")
@@ -138,7 +142,8 @@ class GuestEngine:
         resources.announce_calls(built)
         patches.announce_markers(built.markers)
         self._header = write_table(access, plan, self.globals_, code=memory.code, data=memory.data)
-        check_mapped(memory_touched(resources.memory, access.facts.cpu_offsets.values()), self._page_tables)
+        with access.interruptible():
+            check_mapped(memory_touched(resources.memory, access.facts.cpu_offsets.values()), self._page_tables)
         self._calibrate(built, stubs)
         resources.take_traps()
         if resources.heartbeat is not None:
@@ -199,6 +204,20 @@ class GuestEngine:
     def silence(self) -> None:
         """Make all clauses do nothing from now on; sites stay as they are."""
         self._resources.silence()
+
+    def keep_copy(self) -> None:
+        """See :meth:`probekit.enabling.api.Engine.keep_copy`."""
+        if self._resources.program_data is not None:
+            self._resources.program_data.keep_copy()
+
+    def salvage(self, *, intact: bool) -> Salvaged:
+        """See :meth:`probekit.enabling.api.Engine.salvage`."""
+        program_data = self._resources.program_data
+        age = program_data.salvage(intact=intact) if program_data is not None else None
+        if age is None:
+            self._resources.program_data = None
+        # A copy was made before the rings were read last: they hold records that were shown already.
+        return Salvaged(self._drain.poll(0) if age == 0 else None, age)
 
     def is_in_place(self) -> bool:
         """See :meth:`probekit.enabling.api.Engine.is_in_place`. The recovery table is no other's: it has a checksum."""

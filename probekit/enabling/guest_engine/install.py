@@ -24,6 +24,7 @@ _MASK = (1 << 64) - 1
 def write_code(access: GuestAccess, addr: int, image: bytes) -> None:
     """Write code in pieces, with a short pause for each, and read it back. Raises :class:`ConflictError`."""
     for offset in range(0, len(image), _CHUNK):
+        access.check_interrupted()
         with access.clock.paused():
             chunk = image[offset : offset + _CHUNK]
             access.text.write_many([(addr + offset, chunk)])

@@ -102,6 +102,7 @@ class Patches:
             return
         target = self._access.target
         for _ in range(_MAX_TRIES):
+            self._access.check_interrupted()
             with self._access.clock.paused():
                 if self._is_free(edits):
                     runs = target.foreign_runs

@@ -195,6 +195,7 @@ class GuestResources:
                 bypassed=bypassed,
                 keep=keep,
                 silence=self.silence,
+                alive=access.alive,
                 check_idle=self._check_clauses,
                 copy=self._freeze,
             )

@@ -21,6 +21,7 @@ from probekit.codegen.thunk import CALL_BODY_SIZE, call_body
 from probekit.enabling.sites import EnabledSite
 from probekit.errors import InternalError
 from probekit.guest.tracepoints import CALL_ENTRY_SIZE, TracepointProbe, call_table, caller_code
+from probekit.interruption import until_interrupted
 from probekit.ir.ops import Clause, Program, UpdateAgg
 from probekit.isa.assemble import assemble
 from probekit.patch.detours import compose_stub, site_edit, stub_shape
@@ -168,7 +169,7 @@ def build_code(
     stubs: dict[int, int] = {}
     copies: dict[int, int] = {}
     bodies = _Bodies(plan, context, image)
-    for members in _by_address(sites):
+    for members in until_interrupted(_by_address(sites)):
         main = members[-1].site  # this site decides the form of the stub
         stub_addr = addr + len(code)
         if len(members) == 1 and not isinstance(main, Hook | InsnSite) and len(main.old) >= JUMP_SIZE:

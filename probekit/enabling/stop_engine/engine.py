@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from probekit.buffers.layout import RawRecord
-from probekit.enabling.api import Drained, EngineLog, EngineOptions, Rows
+from probekit.enabling.api import Drained, EngineLog, EngineOptions, Rows, Salvaged
 from probekit.enabling.guest_access import GuestAccess
 from probekit.enabling.host.firing import Firing, HostGlobals, fire
 from probekit.enabling.host.vcpu import VcpuWorld
@@ -25,7 +25,7 @@ from probekit.enabling.stop_engine.step_in_place import InPlaceStepper
 from probekit.enabling.stop_engine.step_slots import StepSlots
 from probekit.enabling.stop_engine.watch import Watcher
 from probekit.enabling.stop_engine.worlds import StoppedWorlds
-from probekit.errors import GuestError, MachineRan, UnsupportedError
+from probekit.errors import GuestError, GuestGone, MachineRan, UnsupportedError
 from probekit.guest.facts import GuestFacts
 from probekit.guest.health import check_status, resume_unless_dead
 from probekit.guest.memory import PauseClock
@@ -63,6 +63,7 @@ class StopEngine:
         safe_loads: SafeLoads | None = None,
         stacks: GuestStacks | None = None,
         cancelled: Callable[[], bool] = lambda: False,
+        alive: Callable[[bool], None] = lambda _: None,
         watcher: Watcher | None = None,
         fixups: Mapping[int, int] | None = None,
     ) -> None:
@@ -70,6 +71,7 @@ class StopEngine:
 
         ``safe_loads``: kernel memory that clauses may read. ``stacks``: finds callers for ``stack()``.
         ``cancelled``: whether the user wants to stop; called while waiting for a safe point.
+        ``alive``: as in :class:`probekit.enabling.guest_access.GuestAccess`.
         ``watcher``: the ``mem`` probes of the program, not armed yet.
         ``fixups``: the kernel's exception table: fix-up addresses by the address of the fault.
         """
@@ -78,7 +80,7 @@ class StopEngine:
         self._sites: dict[int, list[EnabledSite]] = {}
         for site in sites:
             self._sites.setdefault(site.site.addr, []).append(site)
-        self._access = GuestAccess(target, text, facts, log, clock, options.safepoint_s, cancelled)
+        self._access = GuestAccess(target, text, facts, log, clock, options.safepoint_s, cancelled, alive)
         self._slots = StepSlots(self._access, options.quiet_s)
         self._worlds = StoppedWorlds(text, facts, stacks)
         self._aggregations = Aggregations(program.aggregations)
@@ -157,7 +159,7 @@ class StopEngine:
             if stop is None:
                 break
             if stop.kind == "exited":
-                raise GuestError("the guest ended while it was traced")
+                raise GuestGone("the guest ended while it was traced")
             if not self._serve(stop):  # not at a probe: somebody else stopped the guest
                 check_status(self._target)
             self._target.resume()
@@ -186,6 +188,15 @@ class StopEngine:
     def silence(self) -> None:
         """Evaluate no clause from now on; stops are still served."""
         self._silent = True
+
+    def keep_copy(self) -> None:
+        """Do nothing: everything that was counted is on the host."""
+
+    def salvage(self, *, intact: bool) -> Salvaged:
+        """Return the last records. All data is on the host."""
+        self._live = False
+        self._access.clock.on_stop = _ignore
+        return Salvaged(self.poll(0), 0.0)
 
     def is_in_place(self) -> bool:
         """See :meth:`probekit.enabling.api.Engine.is_in_place`."""

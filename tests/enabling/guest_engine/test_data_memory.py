@@ -186,3 +186,30 @@ def test_cost_words_of_a_program_that_is_measured() -> None:
         made()[1].cost_words()
     with pytest.raises(InternalError):
         data.counted(1)
+
+
+def test_what_is_left_of_a_guest_that_is_gone() -> None:
+    guest, data, _ = made()
+    guest.fire(rdi=3, rsi=9)
+    data.keep_copy()
+    guest.fire(rdi=4, rsi=9)
+    assert data.salvage(intact=True) == 0
+    assert [words for _, words in data.aggregations()[0]] == [(2,)] and len(data.drain().records) == 2
+
+
+def test_of_a_guest_that_was_booted_anew_only_a_copy_that_was_proved_good_is_used() -> None:
+    guest, data, _ = made()
+    guest.fire(rdi=3, rsi=9)
+    data.keep_copy()
+    guest.write(DATA, bytes(guest.plan.size))  # the new kernel uses this memory; it ticks like the old one
+    data.keep_copy()
+    age = data.salvage(intact=False)
+    assert age is not None and age > 0
+    assert [words for _, words in data.aggregations()[0]] == [(1,)]
+
+
+def test_memory_that_is_not_ours_any_more_is_not_read() -> None:
+    guest, data, _ = made()
+    guest.fire(rdi=3)
+    guest.write(DATA, bytes(guest.plan.size))
+    assert data.salvage(intact=True) is None
