@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from probekit.errors import Cancelled
 
-__all__ = ("check_interrupted", "interruptible", "until_interrupted")
+__all__ = ("check_interrupted", "interruptible", "uninterrupted", "until_interrupted")
 
 _T = TypeVar("_T")
 
@@ -58,6 +58,16 @@ def interruptible(wanted: Callable[[], bool]) -> Iterator[None]:
     token = _current.set(_Work(wanted))
     try:
         check_interrupted()
+        yield
+    finally:
+        _current.reset(token)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Do the body to its end: :func:`check_interrupted` does nothing in it. It must be short."""
+    token = _current.set(None)
+    try:
         yield
     finally:
         _current.reset(token)

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from probekit.errors import Cancelled
-from probekit.interruption import check_interrupted, interruptible, until_interrupted
+from probekit.interruption import check_interrupted, interruptible, uninterrupted, until_interrupted
 
 
 def test_nothing_is_given_up_outside() -> None:
@@ -37,6 +37,17 @@ def test_what_tidies_up_is_not_interrupted_again() -> None:
             check_interrupted()
             tidied = True
     assert tidied
+
+
+def test_what_must_not_be_cut_in_two_is_done_to_its_end() -> None:
+    wanted = done = False
+    with pytest.raises(Cancelled), interruptible(lambda: wanted):
+        with uninterrupted():
+            wanted = True
+            check_interrupted()
+            done = True
+        check_interrupted()
+    assert done
 
 
 def test_another_thread_goes_on() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from probekit.errors import TargetError
+from probekit.errors import TargetError, TargetLost
 from probekit.records import record
 from probekit.session.lock import Hold, Lock
 from probekit.target.api import Target
@@ -76,9 +76,7 @@ def open_target(spec: str, options: AttachOptions, lock: Lock) -> Connection:
     options.progress(f"connecting to {spec}")
     qmp = _open_qmp(options)
     try:
-        was_running = None if qmp is None else qmp.status() == "running"
-        lock.note_hold(True)  # connecting stops it: whether it ran is known a moment later
-        target = connect(spec, timeout=options.timeout, was_running=was_running, note_hold=lock.note_hold)
+        target = _connect(spec, options, lock, None if qmp is None else qmp.status() == "running")
     except BaseException:
         if qmp is not None:
             qmp.close()
@@ -89,11 +87,28 @@ def open_target(spec: str, options: AttachOptions, lock: Lock) -> Connection:
             options.progress("an earlier probekit was killed while it had the guest stopped: it will run again")
             target.own_pause()
         elif target.paused:
+            lock.note_hold(False)
             options.progress("the guest is paused, and stays paused")
     except BaseException:
         opened.let_go()
         raise
     return opened
+
+
+def _connect(spec: str, options: AttachOptions, lock: Lock, was_running: bool | None) -> Target:
+    """Connect, with a note on disk before that is right if we are killed before anything else is known.
+
+    Connecting stops the machine. Whether it ran until then is known a moment later, except by QMP. One that a killed
+    probekit left stopped is found stopped, but is not somebody's to keep so.
+    """
+    lock.note_hold(was_running is not False or lock.left is Hold.STOPPED)
+    try:
+        return connect(spec, timeout=options.timeout, was_running=was_running, note_hold=lock.note_hold)
+    except TargetLost:
+        raise  # it may have stopped, and nobody has let it run
+    except BaseException:
+        lock.note_left()
+        raise
 
 
 def _stopped_by_a_killed_probekit(target: Target, left: Hold) -> bool:

@@ -41,6 +41,7 @@ Transport 2, through a gdb process:
 - ``gdb_breakpoints``  set breakpoints
 - ``gdb_stops``  read why the machine stopped
 - ``gdb_pauses``  tell whether somebody else has paused the machine
+- ``gdb_running``  stop, resume and wait
 - ``gdbmi``  the target: ``GdbTarget``
 
 Beyond the contract both transports have ``use_memory_of`` (whose page tables memory

@@ -21,7 +21,8 @@ Vcpu = int
 NoteHold = Callable[[bool | None], None]
 """Called with True when the machine is stopped and ours to set running, with False when it runs or is paused.
 
-Called with None once we have let it go in order. After a connection that was lost there is no such call.
+Connecting calls it with True when the machine ran, and not for one that it finds paused. Called with None once we have
+let it go in order. After a connection that was lost there is no such call.
 """
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from probekit.errors import MemoryAccessError
+from probekit.interruption import check_interrupted
 from probekit.target.gdb_process import GdbProcess, Record
 from probekit.target.memory_packets import plan_reads, plan_writes
 
@@ -13,12 +14,17 @@ __all__ = ("read_ranges", "write_edits")
 
 _READ_SIZE: Final = 0x4000
 _WRITE_SIZE: Final = 0x1000
+_AT_ONCE: Final = 256  # reads between two looks at whether the user wants to stop
 
 
 def read_ranges(gdb: GdbProcess, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
     """Read ``(address, size)`` ranges through the selected thread; None where one is unreadable."""
     plan = plan_reads(ranges, _READ_SIZE)
-    records = gdb.commands([f"-data-read-memory-bytes {addr:#x} {size}" for addr, size in plan.pieces])
+    reads = [f"-data-read-memory-bytes {addr:#x} {size}" for addr, size in plan.pieces]
+    records: list[Record] = []
+    while len(records) < len(reads):
+        check_interrupted()
+        records += gdb.commands(reads[len(records) :][:_AT_ONCE])
     results: list[bytes | None] = []
     index = 0
     for count in plan.counts:

@@ -23,6 +23,7 @@ from pygdbmi.constants import GdbTimeoutError
 from pygdbmi.gdbcontroller import GdbController
 
 from probekit.errors import TargetError, TargetLost, TargetTimeout, UnsupportedError
+from probekit.interruption import check_interrupted
 
 __all__ = ("GdbProcess", "Record", "ask_monitor", "select_target")
 
@@ -52,6 +53,7 @@ _IN_FLIGHT_BYTES: Final = 24_000  # less than a pipe's 64 KiB, so that gdb and w
 _IN_FLIGHT: Final = 64
 _SLICE_SECONDS: Final = 0.1
 _EXIT_SECONDS: Final = 2.0
+_SILENCE: Final = 0.5  # seconds without an answer, after which a command may be given up
 _MAX_QUEUED: Final = 10_000
 
 
@@ -85,18 +87,22 @@ class GdbProcess:
         for line in _SETUP:
             self.console(line)
 
-    def command(self, text: str, *, timeout: float | None = None) -> Any:
-        """Run one MI command and return the payload of its result.
+    def command(self, text: str, *, timeout: float | None = None, heed: bool = False) -> Any:
+        """Run one MI command and return the payload of its result. ``heed``: it may be given up once gdb is silent.
 
-        Raises :class:`TargetError` with gdb's words, :class:`TargetTimeout`, :class:`TargetLost`.
+        Raises :class:`TargetError` with gdb's words, :class:`TargetTimeout`, :class:`TargetLost`, and with ``heed``
+        :class:`Cancelled`.
         """
-        result = self.commands([text], timeout=timeout)[0]
+        result = self.commands([text], timeout=timeout, heed=heed)[0]
         if result["message"] == "error":
             raise self._error(result, text)
         return result["payload"]
 
-    def commands(self, texts: Sequence[str], *, timeout: float | None = None) -> list[Record]:
-        """Run many MI commands, several in flight, and return the result record of each, errors included."""
+    def commands(self, texts: Sequence[str], *, timeout: float | None = None, heed: bool = False) -> list[Record]:
+        """Run many MI commands, several in flight, and return the result record of each, errors included.
+
+        ``heed``: see :meth:`command`.
+        """
         limit = self.timeout if timeout is None else timeout
         waiting: deque[tuple[int, int]] = deque()
         results: list[Record] = []
@@ -106,11 +112,11 @@ class GdbProcess:
             line = f"{self._token}{text}\n"
             while waiting and (size + len(line) > _IN_FLIGHT_BYTES or len(waiting) >= _IN_FLIGHT):
                 size -= waiting[0][1]
-                results.append(self._result(waiting.popleft()[0], text, limit))
+                results.append(self._result(waiting.popleft()[0], text, limit, heed=heed))
             self._write(line)
             waiting.append((self._token, len(line)))
             size += len(line)
-        results += [self._result(token, texts[-1], limit) for token, _ in waiting]
+        results += [self._result(token, texts[-1], limit, heed=heed) for token, _ in waiting]
         return results
 
     def console(self, command: str, *, timeout: float | None = None) -> str:
@@ -141,15 +147,15 @@ class GdbProcess:
         self._log.clear()
         return text
 
-    def close(self) -> None:
-        """End gdb. Safe to call twice."""
+    def close(self, seconds: float = _EXIT_SECONDS) -> None:
+        """End gdb, which gets ``seconds`` to do so by itself. Safe to call twice."""
         process = self._gdb.gdb_process
         if process is None:
             return
         with contextlib.suppress(TargetLost):
             self._write("-gdb-exit\n")
         try:
-            process.wait(_EXIT_SECONDS)
+            process.wait(seconds)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -171,9 +177,12 @@ class GdbProcess:
         except (BrokenPipeError, ValueError) as problem:
             raise TargetLost("gdb has ended") from problem
 
-    def _result(self, token: int, text: str, limit: float) -> Record:
-        deadline = time.monotonic() + limit
+    def _result(self, token: int, text: str, limit: float, *, heed: bool) -> Record:
+        begun = time.monotonic()
+        deadline = begun + limit
         while token not in self._results:
+            if heed and time.monotonic() > begun + _SILENCE:
+                check_interrupted()
             remaining = deadline - time.monotonic()
             if not self._read(remaining) and remaining <= 0:
                 raise TargetTimeout(
@@ -229,7 +238,7 @@ def select_target(gdb: GdbProcess, address: str, timeout: float, *, name: str) -
     gdb.console(f"set tcp connect-timeout {max(1, int(timeout))}")
     gdb.console(f"set remotetimeout {max(1, int(timeout))}")
     try:
-        gdb.command(f"-target-select {kind} {rest}", timeout=timeout + 1)
+        gdb.command(f"-target-select {kind} {rest}", timeout=timeout + 1, heed=True)
     except TargetTimeout as problem:
         raise TargetTimeout(
             f"{name}: no gdb stub answers within {timeout:g} s", seconds=timeout, hint=problem.hint

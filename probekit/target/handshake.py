@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from probekit.errors import InternalError, ProtocolError, TargetTimeout
+from probekit.interruption import uninterrupted
 from probekit.target.packet_link import PacketLink
 from probekit.target.packets import unescape
 from probekit.target.register_layout import RegisterLayout, layout_from_xml
@@ -59,6 +60,11 @@ class StubFeatures:
 def negotiate(link: PacketLink) -> StubFeatures:
     """Ask the stub what it can do, and set its modes. Raises :class:`TargetTimeout` when it does not answer."""
     supported = _first_contact(link)
+    with uninterrupted():
+        return _features(link, supported)
+
+
+def _features(link: PacketLink, supported: bytes) -> StubFeatures:
     words = dict(word.partition(b"=")[::2] for word in supported.split(b";") if word)
     if b"QStartNoAckMode+" in words and link.request(b"QStartNoAckMode") == b"OK":
         link.acks = False
@@ -91,7 +97,7 @@ def _first_contact(link: PacketLink) -> bytes:
     try:
         for attempt in range(_ATTEMPTS):
             try:
-                return link.request(_OFFER)
+                return link.request_first(_OFFER)
             except TargetTimeout:
                 if attempt == _ATTEMPTS - 1:
                     raise TargetTimeout(

@@ -101,6 +101,10 @@ class PacketLink:
         Raises :class:`TargetTimeout`, :class:`TargetLost`, :class:`ProtocolError`.
         """
         check_interrupted()
+        return self.request_first(payload, timeout=timeout)
+
+    def request_first(self, payload: bytes, *, timeout: float | None = None) -> bytes:
+        """Do the same, but give up only a stub that is silent. Raises as :meth:`request`."""
         deadline = self._deadline(timeout)
         self._begin()
         self._send_acknowledged(payload, deadline)

@@ -193,7 +193,6 @@ class RspTarget:
         session.need_open()
         if not session.running:
             return session.last_stop
-        session.note_stop()  # before it stops: whoever kills us in between leaves it stopped
         reason = self._execution.halt(time.monotonic() + timeout)
         if reason is None:
             raise TargetTimeout(
@@ -248,7 +247,7 @@ class RspTarget:
 
     def own_pause(self) -> None:
         """See :meth:`Target.own_pause`."""
-        self._session.paused = False
+        self._session.own_pause()
 
     def detach(self) -> None:
         """See :meth:`Target.detach`."""

@@ -85,6 +85,7 @@ class StubRunning:
                 self._pause("paused")
             if session.paused:
                 return self._halt_paused() or StopReason("interrupt", 2, session.last_stop.vcpu, "paused")
+        session.note_stopping()
         session.link.send_break()
         return self._next_stop(deadline)
 
@@ -92,7 +93,7 @@ class StubRunning:
         return self._session.features.qemu and reason.kind == "interrupt" and reason.signal in _PAUSES
 
     def _pause(self, state: str) -> None:
-        self._session.paused = True
+        self._session.note_pause()
         self._state = state
 
     def _look(self) -> StopReason | None:
@@ -111,11 +112,11 @@ class StubRunning:
         stops = session.link.take_stops()
         if stops:
             session.note_stop()
-            session.paused = False
+            session.own_pause()
             return session.parse_stop(stops[-1])
         if state == "debug" != self._state:
             # Since QEMU 8.1 a breakpoint is not reported after a pause.
-            session.paused = False
+            session.own_pause()
             return session.parse_stop(session.link.request(b"?"))
         return None
 

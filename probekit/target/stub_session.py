@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 from probekit.errors import MachineRan, TargetError, TargetLost, UnsupportedError
+from probekit.interruption import uninterrupted
 from probekit.target.api import NoteHold, StopReason, Vcpu, ignore_hold
 from probekit.target.handshake import StubFeatures, negotiate
 from probekit.target.machine_state import ran_before, state_in
@@ -62,15 +63,10 @@ class StubSession:
         self._general: Vcpu | None = None
         try:
             self.features: StubFeatures = negotiate(self.link)
-            # Sent once, first: it removes all breakpoints, those of a dead client too.
-            self.last_stop = self.parse_stop(self.link.request(b"?"))
-            stops = self.link.take_stops()
-            if self.features.qemu:
-                self.link.guarded = True
-                if was_running is None:
-                    was_running = ran_before(self.ask_monitor, stop_seen=bool(stops))
-                self.paused = not was_running
-            self._note_hold(not self.paused)
+            with uninterrupted():  # given up in the middle, nobody would know whether it is to run again
+                # Sent once, first: it removes all breakpoints, those of a dead client too.
+                self.last_stop = self.parse_stop(self.link.request(b"?"))
+                self._note_found(was_running)
             if self.features.qemu:
                 self._clear_leftovers()
             self.link.timeout = max(timeout, 10.0)
@@ -79,6 +75,17 @@ class StubSession:
         except BaseException:
             self._give_up()
             raise
+
+    def _note_found(self, was_running: bool | None) -> None:
+        """Note whether the machine ran until we connected."""
+        stops = self.link.take_stops()
+        if self.features.qemu:
+            self.link.guarded = True
+            if was_running is None:
+                was_running = ran_before(self.ask_monitor, stop_seen=bool(stops))
+            self.paused = not was_running
+        if not self.paused:
+            self._note_hold(True)
 
     def _give_up(self) -> None:
         """Close a connection that came to nothing, with the machine as it was found."""
@@ -170,7 +177,7 @@ class StubSession:
         if not stops:
             return False
         self.foreign_runs += 1
-        self.paused = False
+        self.own_pause()
         self._general = None  # a stop makes the vCPU that it names the general one
         self.last_stop = self.parse_stop(stops[-1])
         return True
@@ -219,11 +226,25 @@ class StubSession:
         except (TargetError, UnsupportedError):
             return ""
 
+    def note_stopping(self) -> None:
+        """Note that the machine is about to stop for us: whoever kills us in between leaves it stopped."""
+        self._note_hold(not self.paused)
+
     def note_stop(self) -> None:
-        """Note that the machine has stopped, or is about to stop for us."""
+        """Note that the machine has stopped."""
         self._note_hold(not self.paused)
         self.running = False
         self._general = None
+
+    def own_pause(self) -> None:
+        """Note that the stopped machine is ours to set running."""
+        self.paused = False
+        self._note_hold(True)
+
+    def note_pause(self) -> None:
+        """Note that somebody else has stopped the machine."""
+        self.paused = True
+        self._note_hold(False)
 
     def note_let_go(self) -> None:
         """Note that nothing of ours keeps the machine stopped any more."""

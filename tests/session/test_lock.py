@@ -126,6 +126,27 @@ def test_a_lost_connection_leaves_the_note(tmp_path: Path) -> None:
     assert acquire("guest", directory=tmp_path).left is Hold.NONE
 
 
+def test_the_note_stays_until_the_next_holder_has_touched_the_guest(tmp_path: Path) -> None:
+    """It may be killed before, or find nothing to connect to."""
+    lock = acquire("guest", directory=tmp_path)
+    lock.note_hold(True)
+    os.close(lock._fd)
+    killed = acquire("guest", directory=tmp_path, command="second")
+    os.close(killed._fd)
+    in_vain = acquire("guest", directory=tmp_path)
+    assert in_vain.left is Hold.STOPPED
+    in_vain.note_hold(False)
+    in_vain.note_left()
+    in_vain.release()
+    assert acquire("guest", directory=tmp_path).left is Hold.STOPPED
+
+
+def test_a_shorter_command_leaves_nothing_of_a_longer_one(tmp_path: Path) -> None:
+    acquire("guest", directory=tmp_path, command="x" * 500).release()
+    with acquire("guest", directory=tmp_path, command="short"), pytest.raises(BusyError, match=r"\(short\)"):
+        acquire("guest", directory=tmp_path)
+
+
 def test_the_note_of_another_machine_at_the_same_address_is_not_heeded(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     path.touch()

@@ -24,10 +24,12 @@ class ScriptedGdb:
         self.stops: list[dict[str, Any]] = []
         self.closed = False
 
-    def commands(self, texts: Sequence[str], *, timeout: float | None = None) -> list[dict[str, Any]]:
+    def commands(
+        self, texts: Sequence[str], *, timeout: float | None = None, heed: bool = False
+    ) -> list[dict[str, Any]]:
         return [self._record(text) for text in texts]
 
-    def command(self, text: str, *, timeout: float | None = None) -> Any:
+    def command(self, text: str, *, timeout: float | None = None, heed: bool = False) -> Any:
         record = self._record(text)
         if record["message"] == "error":
             raise TargetError(f"gdb: {record['payload']['msg']}")
@@ -58,5 +60,5 @@ class ScriptedGdb:
     def take_log(self) -> str:
         return ""
 
-    def close(self) -> None:
+    def close(self, seconds: float = 2.0) -> None:
         self.closed = True

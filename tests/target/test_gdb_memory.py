@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted_gdb import ScriptedGdb
 
-from probekit.errors import MemoryAccessError
+from probekit.errors import Cancelled, MemoryAccessError
+from probekit.interruption import interruptible
 from probekit.target.gdb_memory import read_ranges, write_edits
 
 _START, _SIZE = 0x1000, 0x9000
@@ -68,3 +69,10 @@ def test_a_long_write_goes_in_pieces_that_cover_it() -> None:
     pieces = [(int(addr, 16), bytes.fromhex(text)) for _, addr, text in map(str.split, gdb.sent)]
     assert b"".join(piece for _, piece in pieces) == data
     assert [addr for addr, _ in pieces] == [0x1000, 0x2000, 0x3000]
+
+
+def test_many_reads_are_given_up_when_the_user_wants_to_stop() -> None:
+    gdb = ScriptedGdb({"-data-read-memory-bytes": _memory})
+    with pytest.raises(Cancelled), interruptible(lambda: bool(gdb.sent)):
+        read_ranges(gdb, [(_START, 8)] * 10_000)
+    assert 0 < len(gdb.sent) < 1000

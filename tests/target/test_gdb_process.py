@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from probekit.errors import TargetError, TargetLost, TargetTimeout, UnsupportedError
+from probekit.errors import Cancelled, TargetError, TargetLost, TargetTimeout, UnsupportedError
+from probekit.interruption import interruptible
 from probekit.target import gdb_process
 from probekit.target.gdb_process import GdbProcess
 
@@ -87,6 +88,16 @@ def test_a_silent_gdb_is_given_up_after_the_limit(start: Callable[..., GdbProces
     with pytest.raises(TargetTimeout) as caught:
         start().command("-silent", timeout=0.2)
     assert caught.value.seconds == 0.2
+
+
+def test_a_silent_gdb_is_given_up_when_the_user_wants_to_stop(start: Callable[..., GdbProcess]) -> None:
+    gdb = start()
+    wanted = False
+    with pytest.raises(Cancelled), interruptible(lambda: wanted):
+        wanted = True
+        assert gdb.commands(["-echo 1", "-echo 2"], heed=True)[0]["message"] == "done"  # it answers in time
+        gdb.command("-silent", heed=True)
+    assert gdb.command("-ok") is None  # its late answer is not taken for another's
 
 
 def test_a_gdb_that_dies_is_a_lost_target(start: Callable[..., GdbProcess]) -> None:

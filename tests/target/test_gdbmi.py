@@ -52,7 +52,7 @@ def test_an_address_is_given_to_gdb_in_its_own_form(start: Start, address: str, 
 
 def test_a_connection_that_fails_ends_gdb(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[ScriptedGdb] = []
-    monkeypatch.setattr(ScriptedGdb, "close", lambda self: made.append(self))
+    monkeypatch.setattr(ScriptedGdb, "close", lambda self, _: made.append(self))
     with pytest.raises(TargetError, match="refused"):
         start(target_select="Connection refused.")
     assert len(made) == 1

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 from scripted_stub import Faults, ScriptedStub
 
-from probekit.errors import GuestPaused, MachineRan
+from probekit.errors import Cancelled, GuestPaused, MachineRan, TargetTimeout
+from probekit.interruption import interruptible
 from probekit.target.rsp import RspTarget
 
 Stubs = Callable[..., ScriptedStub]
@@ -79,6 +80,23 @@ def test_a_failed_handshake_leaves_a_paused_machine_paused(stubs: Stubs) -> None
         RspTarget(stub.stream, name="stub", timeout=2)
     time.sleep(0.1)
     assert resumes(stub) == []
+
+
+@pytest.mark.parametrize("ran", [True, False])
+def test_connecting_that_is_interrupted_leaves_the_machine_as_it_was(stubs: Stubs, ran: bool) -> None:
+    """Only once it is known whether the machine ran is the connection given up."""
+    for after in range(14):
+        stub = stubs(faults=Faults(answers=monitor()))
+        if ran:
+            stub.push(b"T02thread:p01.01;")
+        begun = False
+        with pytest.raises(Cancelled), interruptible(lambda: begun and len(stub.packets) >= after):  # noqa: B023
+            begun = True
+            RspTarget(stub.stream, name="stub", timeout=2)
+        deadline = time.monotonic() + (2 if ran else 0.05)
+        while not resumes(stub) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        assert resumes(stub) == ([b"D;1"] if ran else []), after
 
 
 @pytest.mark.parametrize("signal", [b"02", b"0e", b"17", b"18"])
@@ -212,6 +230,42 @@ def test_who_holds_the_machine_is_noted(stubs: Stubs) -> None:
     target.wait(1)
     target.stop()
     assert not any(notes[4:]), "somebody else's pause is not our hold"
+
+
+def test_one_that_is_found_paused_is_noted_once_it_is_ours(stubs: Stubs) -> None:
+    """Until then what is on disk is for whoever has connected us to say."""
+    notes: list[bool] = []
+    stub = stubs(faults=Faults(answers=monitor()))
+    target = RspTarget(stub.stream, name="stub", timeout=2, note_hold=notes.append)
+    assert target.paused and notes == []
+    target.own_pause()
+    assert not target.paused and notes == [True]
+
+
+def test_one_that_somebody_resumes_while_we_have_it_stopped_is_ours_from_then_on(stubs: Stubs) -> None:
+    notes: list[bool] = []
+    stub = stubs(faults=Faults(answers=monitor()))
+    target = RspTarget(stub.stream, name="stub", timeout=2, note_hold=notes.append)
+    stub.running = True
+    target.read(0x1000, 4)
+    assert not target.paused and notes == [True]
+
+
+def test_a_stop_is_noted_before_it_is_asked_for(stubs: Stubs) -> None:
+    """Whoever is killed in between leaves the machine stopped. One that does not stop in time counts as running."""
+    asked: list[tuple[bool, int]] = []
+    stub = stubs(faults=Faults(answers=monitor()))
+    stub.push(b"T02thread:p01.01;")
+    target = RspTarget(
+        stub.stream, name="stub", timeout=2, note_hold=lambda held: asked.append((bool(held), stub.breaks_sent))
+    )
+    target.resume()
+    stub.running = False  # a stub that does not answer a 0x03
+    before = stub.breaks_sent
+    with pytest.raises(TargetTimeout):
+        target.stop(0.2)
+    assert asked[-1] == (True, before) and stub.breaks_sent == before + 1
+    assert target.running
 
 
 def test_another_stub_is_left_as_it_was(stubs: Stubs) -> None:
