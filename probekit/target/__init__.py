@@ -19,6 +19,7 @@ Transport 1, our own client of the gdb remote protocol, from the bottom up:
 - ``packets``  frame and unframe packets
 - ``packet_stream``  send and receive packets and acknowledgements
 - ``pipeline``  send many requests before reading their replies
+- ``reply_reader``  read the acknowledgement and the reply of one request
 - ``packet_link``  exchange requests and replies, with retransmission
 - ``queries``  ask for the vCPU list and the monitor's output
 - ``stop_packets``  read why the machine stopped

@@ -3,7 +3,7 @@
 An *acknowledgement* is the stub's ``+`` or ``-`` for a packet of ours. The stub
 acknowledges and answers packets in order, so any packet that arrives before the acknowledgement
 of our request is *stale* (an unsolicited stop on connect, a late reply) and is
-dropped. A stop packet among them says that the machine ran until then: it is kept in ``stops``.
+dropped. A stop packet among them says that the machine ran until then: it is kept until :meth:`PacketLink.take_stops`.
 
 QEMU takes the first byte that it gets while the machine runs as a request to stop, and drops it.
 With ``guarded``, each exchange therefore begins with the byte 0x03. A stopped machine's stub ignores it. A running
@@ -26,7 +26,7 @@ from probekit.interruption import check_interrupted
 from probekit.target.packet_stream import PacketStream
 from probekit.target.packets import BREAK, LinkEvent, expand_rle, frame
 from probekit.target.pipeline import LOST_SECONDS, Pipeline
-from probekit.target.stop_packets import is_stop
+from probekit.target.reply_reader import ReplyReader
 from probekit.target.transport import Stream
 
 __all__ = ("PacketLink",)
@@ -35,7 +35,6 @@ _RETRIES: Final = 3
 _MAX_RESENT: Final = 20
 _UNREPORTED: Final = b"T02"  # a stop that the stub does not report
 _QUIET_SECONDS: Final = 0.2
-_MAX_UNRELATED: Final = 1000  # events before the one that is waited for
 
 
 class PacketLink:
@@ -44,19 +43,14 @@ class PacketLink:
     def __init__(self, stream: Stream, *, timeout: float) -> None:
         """Use ``stream``, which this object then owns; ``timeout``: the longest wait for one reply, in seconds."""
         self._packets = PacketStream(stream, timeout=timeout)
+        self._replies = ReplyReader(self._packets)
         self.window = 1
         """The most requests in flight."""
-        self.stale = 0
-        """Packets that were dropped as answers to nothing."""
-        self.stops: list[bytes] = []
-        """Stop packets among them, oldest first, until :meth:`take_stops`."""
         self.guarded = False
         """Whether each exchange begins with 0x03: for QEMU's stub, which understands it."""
         # Set while an exchange is under way: an exception (a signal's too) that leaves it set means that
         # replies that nothing waits for may still arrive.
         self._unfinished = False
-        # Whether the request under way was sent again because it seemed lost.
-        self._resent = False
 
     @property
     def name(self) -> str:
@@ -80,6 +74,11 @@ class PacketLink:
     @timeout.setter
     def timeout(self, seconds: float) -> None:
         self._packets.timeout = seconds
+
+    @property
+    def stale(self) -> int:
+        """Packets that were dropped as answers to nothing."""
+        return self._replies.stale
 
     def close(self) -> None:
         """Close the stream. Safe to call twice."""
@@ -108,8 +107,8 @@ class PacketLink:
         deadline = self._deadline(timeout)
         self._begin()
         self._send_acknowledged(payload, deadline)
-        reply = self._read_reply(deadline, payload)
-        self._unfinished = self._resent  # what was taken for lost may only have been late
+        reply = self._replies.reply(deadline, payload)
+        self._unfinished = self._replies.lost  # what was taken for lost may only have been late
         return reply
 
     def request_once(self, payload: bytes) -> bytes | None:
@@ -123,19 +122,19 @@ class PacketLink:
         self._begin()
         self._packets.queue(frame(payload))
         self._packets.flush(self._deadline(None))
-        before = len(self.stops)
+        before = len(self._replies.stops)
         try:
-            if self._read_acknowledgement(time.monotonic() + 2 * LOST_SECONDS, payload):
-                reply = self._read_reply(self._deadline(None), payload)
+            if self._replies.acknowledgement(time.monotonic() + 2 * LOST_SECONDS, payload):
+                reply = self._replies.reply(self._deadline(None), payload)
                 self._unfinished = False
                 return reply
         except TargetTimeout:
-            if len(self.stops) == before:
+            if len(self._replies.stops) == before:
                 # Since QEMU 8.1 the byte that is dropped stops the machine without a word. Requests are answered in
                 # order: if a later one is, this one was lost.
                 if not self.request(b"qC").startswith(b"QC"):
                     raise
-                self.stops.append(_UNREPORTED)
+                self._replies.stops.append(_UNREPORTED)
         return None
 
     def request_more(self, payload: bytes, *, timeout: float | None = None) -> bytes:
@@ -144,7 +143,7 @@ class PacketLink:
         Raises as :meth:`request`.
         """
         self._unfinished = True
-        reply = self._read_reply(self._deadline(timeout), payload)
+        reply = self._replies.reply(self._deadline(timeout), payload)
         self._unfinished = False
         return reply
 
@@ -153,7 +152,7 @@ class PacketLink:
         deadline = self._deadline(None)
         self._begin()
         self._send_acknowledged(payload, deadline)
-        self._unfinished = self._resent
+        self._unfinished = self._replies.lost
 
     def next_packet(self, seconds: float) -> bytes | None:
         """Return the next packet that comes unasked (a stop), or None after ``seconds``."""
@@ -170,7 +169,7 @@ class PacketLink:
 
     def take_stops(self) -> list[bytes]:
         """Return the stop packets that came instead of an answer since the last call."""
-        taken, self.stops = self.stops, []
+        taken, self._replies.stops = self._replies.stops, []
         return taken
 
     def send_break(self) -> None:
@@ -190,7 +189,7 @@ class PacketLink:
         done: list[bytes] = []
         damaged = 0
         for _ in range(_MAX_RESENT):
-            stops = len(self.stops)
+            stops = len(self._replies.stops)
             replies = self._run_pipeline(payloads[len(done) :])
             if replies is None:  # one request was lost: no answer can be told from that to its neighbour
                 self._begin()
@@ -201,7 +200,8 @@ class PacketLink:
             if len(done) == len(payloads):
                 self._unfinished = False
                 return done
-            damaged += len(self.stops) == stops  # a packet loses a byte if the machine is set running in its middle
+            # A packet loses a byte if the machine is set running in its middle.
+            damaged += len(self._replies.stops) == stops
             if damaged == _RETRIES:
                 break
         raise ProtocolError(f"{self.name}: the stub refused a packet {_RETRIES} times as damaged")
@@ -210,12 +210,12 @@ class PacketLink:
         """Return the replies; None when the machine was set running meanwhile, which cost a request."""
         # In a row the stub waits for the acknowledgement of its last reply: before that it drops any byte but "$".
         guard = b"+" + BREAK if self.guarded else b""
-        pipeline = Pipeline(self._packets, payloads, self.window, self._silent, guard)
+        pipeline = Pipeline(self._packets, payloads, self.window, self._replies.silent, guard)
         try:
             return pipeline.run()
         finally:
-            self.stale += pipeline.stale
-            self.stops += pipeline.stops
+            self._replies.stale += pipeline.stale
+            self._replies.stops += pipeline.stops
 
     def _begin(self) -> None:
         """Wait until nothing arrives any more, and drop late answers to a request that was given up."""
@@ -225,10 +225,10 @@ class PacketLink:
             packets.flush(deadline)
             while time.monotonic() < deadline and packets.stream.poll(_QUIET_SECONDS)[0]:
                 packets.stream.receive()
-                self.stale += 1
+                self._replies.stale += 1
             packets.incoming.clear()
         self._unfinished = True
-        self._resent = False
+        self._replies.lost = False
 
     def _send_acknowledged(self, payload: bytes, deadline: float) -> None:
         """Send ``payload`` until the stub acknowledges it as good."""
@@ -236,12 +236,12 @@ class PacketLink:
         guard = BREAK if self.guarded else b""
         damaged = 0
         for _ in range(_MAX_RESENT):
-            stops = len(self.stops)
+            stops = len(self._replies.stops)
             self._packets.queue(guard + packet)
             self._packets.flush(deadline)
-            if not self.acks or self._read_acknowledgement(deadline, payload):
+            if not self.acks or self._replies.acknowledgement(deadline, payload):
                 return
-            if len(self.stops) > stops:
+            if len(self._replies.stops) > stops:
                 guard = b"+" + BREAK  # it waits for the acknowledgement of its stop packet
             else:
                 damaged += 1
@@ -249,51 +249,5 @@ class PacketLink:
                 break
         raise ProtocolError(f"{self.name}: the stub refused a packet {_RETRIES} times as damaged", reply=payload)
 
-    def _read_acknowledgement(self, deadline: float, payload: bytes) -> bool:
-        """Wait for the acknowledgement of what was just sent. True for ``+``; packets before it are stale.
-
-        A stop packet and then silence mean that the request was lost: it is to be sent again.
-        """
-        until = deadline
-        for _ in range(_MAX_UNRELATED):
-            event = self._packets.next_event(until)
-            if event is None:
-                if until < deadline:
-                    self._resent = True
-                    return False
-                raise self._silent(payload)
-            if event is LinkEvent.ACK:
-                return True
-            if event is LinkEvent.NAK:
-                return False
-            self.stale += 1
-            if isinstance(event, bytes) and is_stop(expand_rle(event)):
-                self.stops.append(expand_rle(event))
-                until = min(deadline, time.monotonic() + LOST_SECONDS)
-        raise ProtocolError(f"{self.name}: the stub sends packets but acknowledges none")
-
-    def _read_reply(self, deadline: float, payload: bytes) -> bytes:
-        """Read and acknowledge the reply to ``payload``."""
-        for _ in range(_MAX_UNRELATED):
-            event = self._packets.next_event(deadline)
-            if event is None:
-                raise self._silent(payload)
-            if isinstance(event, bytes):
-                self._packets.acknowledge(b"+")
-                return expand_rle(event)
-            if event is LinkEvent.BAD_CHECKSUM:
-                if not self.acks:
-                    raise ProtocolError(f"{self.name}: a damaged reply, and no way to ask for it again")
-                self._packets.acknowledge(b"-")
-        raise ProtocolError(f"{self.name}: no whole reply among what the stub sends")
-
     def _deadline(self, timeout: float | None) -> float:
         return time.monotonic() + (self.timeout if timeout is None else timeout)
-
-    def _silent(self, payload: bytes) -> TargetTimeout:
-        what = payload[:24].decode("ascii", "replace")
-        return TargetTimeout(
-            f"{self.name}: the stub did not answer {what!r} within {self.timeout:g} s",
-            seconds=self.timeout,
-            hint="a gdb stub serves one client: is another debugger attached, or the virtual machine suspended?",
-        )
