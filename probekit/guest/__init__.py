@@ -12,6 +12,7 @@ Calling the kernel's functions:
 - ``calls``        describe a guest call: the task that it borrows, and what it changes in the kernel
 - ``borrowed``     describe a borrowed task on its own stack, for a recovery without the journal
 - ``safepoint``    reach such a place, call functions there, give the task back
+- ``watched_run``  let the guest run until it stops by itself, and look now and then whether it is alive
 - ``linux``        allocate, make executable, free, and wait for readers, by functions found by feature
 - ``module_refs``  keep modules from being unloaded, by a reference as every user takes it
 - ``tracepoints``  register functions of ours as probes of the kernel's tracepoints

@@ -28,6 +28,7 @@ from probekit.guest.call_points import LANDING, CallPoints
 from probekit.guest.calls import GENERAL_REGISTERS, CallPurpose, GuestCall, OtherCall, is_pointer
 from probekit.guest.health import check_status
 from probekit.guest.memory import PauseClock
+from probekit.guest.watched_run import WatchedRun
 from probekit.target.api import Regs, StopReason, Target, Vcpu
 
 __all__ = ("CallLog", "NoCallLog", "SafePoint", "finish_call", "returned_on")
@@ -37,7 +38,6 @@ _IF = 0x200
 _DF_TF = 0x500
 _SLICE = 0.1  # seconds between two looks at whether the user wants to stop
 _CALL_SLICE = 0.5  # seconds between two looks at QMP's events during a guest call
-_LOOK = 2.0  # seconds between two stops that show whether the guest is still there
 _LONG_SLICE = 1.0  # the same, in a call, while somebody has paused the guest
 _TRIES = 50  # each takes a few milliseconds of a guest that somebody sets running all the time
 _OTHER = OtherCall()
@@ -149,10 +149,7 @@ class SafePoint:
         self._log: CallLog = log or NoCallLog()
         self._timeout = timeout
         self._cancelled = cancelled
-        self._clock = clock
-        self._alive = alive
-        self._next_look = 0.0
-        self._since = 0.0
+        self._guest = WatchedRun(target, clock, alive)
         self._vcpu: Vcpu = 0
         self._saved: dict[str, int] = {}
         self._foreign_runs: int | None = None
@@ -190,8 +187,7 @@ class SafePoint:
         # A task that is still inside a call cannot be given back. Its log entry stays, for `probekit recover`.
         if self._borrowed or self._target.running:
             return
-        if self._clock is not None and self._since:
-            self._clock.note(time.monotonic() - self._since)  # the caller lets the guest run next
+        self._guest.end_pause()  # the caller lets the guest run next
 
     def call(self, function: int, *args: int, timeout: float = 60.0, purpose: CallPurpose = _OTHER) -> int:
         """Call a guest function with at most six integer arguments. Returns RAX, unsigned. ``purpose``: for the log.
@@ -315,9 +311,9 @@ class SafePoint:
 
     def _reach(self) -> tuple[Vcpu, Regs]:
         deadline = time.monotonic() + self._timeout
-        self._next_look = time.monotonic() + _LOOK
+        self._guest.begin()
         while True:
-            stop = self._run(_SLICE)
+            stop = self._guest.run(_SLICE)
             if stop is None and self._target.paused:
                 deadline = time.monotonic() + self._timeout  # nobody can come here meanwhile
             if stop is None and (self._cancelled() or time.monotonic() > deadline):
@@ -329,7 +325,7 @@ class SafePoint:
                     break
                 return found
             if stop is None:
-                stop = self._look()
+                stop = self._guest.look()
             found = self._at_candidate(stop) if stop is not None else None
             if found is not None:
                 return found
@@ -338,27 +334,6 @@ class SafePoint:
             seconds=self._timeout,
             hint="run something in the guest (any system call will do), or raise the limit with -x safepoint=60s",
         )
-
-    def _run(self, seconds: float) -> StopReason | None:
-        """Let the guest run until it stops by itself. Returns None when it still runs after ``seconds``."""
-        if not _runs(self._target):
-            if self._clock is not None and self._since:
-                self._clock.note(time.monotonic() - self._since)
-            self._target.resume()
-        stop = self._target.wait(seconds)
-        self._since = time.monotonic() if stop is not None else 0.0
-        return stop
-
-    def _look(self) -> StopReason | None:
-        """Look whether the running guest is alive. Now and then it is stopped for that; then the stop is returned."""
-        self._alive(False)
-        if time.monotonic() < self._next_look:
-            return None
-        self._next_look = time.monotonic() + _LOOK
-        stop = self._target.stop()
-        self._since = time.monotonic()
-        self._alive(True)
-        return stop
 
     def _at_candidate(self, stop: StopReason) -> tuple[Vcpu, Regs] | None:
         """Return the vCPU whose task can be borrowed, or None. Move a task with interrupts off past its candidate."""
@@ -374,15 +349,15 @@ class SafePoint:
 
     def _await_return(self, function: int, landing: int, frame: int, timeout: float) -> int:
         deadline, left = time.monotonic() + timeout, timeout
-        self._next_look = time.monotonic() + _LOOK
+        self._guest.begin()
         while left > 0 and time.monotonic() < deadline:
-            stop = self._run(min(left, _LONG_SLICE if self._target.paused else _CALL_SLICE))
+            stop = self._guest.run(min(left, _LONG_SLICE if self._target.paused else _CALL_SLICE))
             if stop is None and self._target.paused and not self._cancelled():
                 deadline, left = time.monotonic() + timeout, timeout  # the call goes on when the guest does
                 continue
             if stop is None:
                 left -= _CALL_SLICE
-                stop = self._look()
+                stop = self._guest.look()
             if stop is None:
                 continue
             self._check(stop)
