@@ -5,6 +5,7 @@ Attaching:
 - ``api``             what ``import probekit`` offers
 - ``attach``          turns a target string into an :class:`~probekit.session.attach.Attachment`
 - ``opening``         connects, and finds out whether the guest runs or somebody has paused it
+- ``liveness``        tells whether the kernel that was attached to still runs
 - ``lock``            allows one probekit per guest
 - ``exclusive``       allows one trace of a guest, and one thread, at a time
 - ``identity``        names a guest, and one boot of it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -15,18 +15,14 @@ from probekit.enabling.text_facts import gather_text
 from probekit.errors import (
     Cancelled,
     GuestError,
-    GuestGone,
     JournalError,
     MemoryAccessError,
     ProbekitError,
-    SymbolError,
-    TargetError,
-    TargetLost,
 )
 from probekit.guest.borrowed import borrowed_tasks
 from probekit.guest.facts import GuestFacts
 from probekit.guest.find_facts import find_guest_facts, is_emulated
-from probekit.guest.health import LivenessMonitor, check_events, check_status, has_panicked, panic_error, reboot_error
+from probekit.guest.health import check_status, panic_error
 from probekit.guest.kernel_text import KernelText
 from probekit.guest.linux import Allocation
 from probekit.guest.memory import DataMemory, PauseClock, RamData, StubData
@@ -37,7 +33,6 @@ from probekit.guest.stacks import GuestStacks
 from probekit.kernel.kernel import Kernel
 from probekit.kernel.memory import KernelMemory
 from probekit.kernel.open_kernel import open_kernel
-from probekit.kernel.page_tables import PhysicalMemory, root_candidates, translate_many
 from probekit.kernel.syscalls import syscall_numbers
 from probekit.patch.jump_windows import side_entries
 from probekit.patch.sites import TextFacts
@@ -48,11 +43,12 @@ from probekit.providers.registry import Registry, make_registry
 from probekit.session.exclusive import ExclusiveUse
 from probekit.session.identity import boot_cookie, target_key
 from probekit.session.journal_log import journals_of
+from probekit.session.liveness import GuestLife
 from probekit.session.lock import Lock, acquire, no_lock
 from probekit.session.opening import AttachOptions, Connection, open_target
 from probekit.session.signals import Interrupts
 from probekit.session.table_scan import find_tables
-from probekit.target.api import Regs, Target
+from probekit.target.api import Target
 from probekit.target.connect import parse_spec
 from probekit.target.discovery import find_qemu
 from probekit.target.guest_ram import GuestRam, parse_ram_ranges, parse_ram_spans
@@ -64,8 +60,6 @@ __all__ = ("AttachOptions", "Attachment", "attach")
 
 _PAGE = 4096
 _LA57 = 1 << 12
-_PAGING = 1 << 31  # in CR0
-_BETWEEN_TRIES = 0.03  # seconds between two looks at a guest that seems to be gone
 _TRIES = 3
 _MAX_SINGLE_READS = 2000  # to read more functions than this, whole text sections are read
 
@@ -102,12 +96,19 @@ class Attachment:
         """Reads kernel memory for clauses that are evaluated on the host."""
         self._qmp = qmp
         self.stacks = GuestStacks(kernel, self.safe_loads)
-        self._liveness = LivenessMonitor(self._ticks, self.same_boot, self.panicked, stopped_ticks=self._stopped_ticks)
+        self.life = GuestLife(
+            target,
+            kernel,
+            self.clock,
+            self.guest_cookie,
+            qmp=qmp,
+            read_stopped=self.text.read_many,
+            read_running=self._ram_text.read_many if self._ram_text is not None else None,
+            read=self.read_code,
+        )
+        """Tells whether this kernel still runs."""
         self.use = ExclusiveUse()
         """Allows one trace, and one thread, at a time."""
-        self._image_at = kernel.address_space.translate(kernel.base)
-        self.gone: GuestGone | None = None
-        """How the guest ended, once that was noticed."""
         self.attach_pause = 0.0
         """How many seconds the guest was stopped for while we attached."""
 
@@ -203,101 +204,12 @@ class Attachment:
         except ProbekitError:
             return None
 
-    def same_boot(self) -> bool:
-        """Return whether the kernel that runs is the one that was attached to. The guest is stopped."""
-        try:
-            return self._is_mapped() and boot_cookie(self.kernel) == self.guest_cookie
-        except (MemoryAccessError, SymbolError):
-            return False
-
-    def _is_mapped(self) -> bool:
-        """Return whether a vCPU's page tables map the kernel where it was. The guest is stopped.
-
-        After a reset its memory and page tables are still there for a while, but no vCPU uses them.
-        """
-        target = self.target
-        known = [values for vcpu in target.vcpus() if "cr3" in (values := target.regs(vcpu).values)]
-        if not known or self._image_at is None or not isinstance(target, PhysicalMemory):
-            return True  # this stub does not say
-        roots = root_candidates(Regs(values, b"") for values in known if values.get("cr0", _PAGING) & _PAGING)
-        base = self.kernel.base
-        with target.physical_memory():
-            return any(translate_many(target, root, [base])[base] == self._image_at for root in roots)
-
-    def alive(self, stopped: bool) -> None:
-        """Raise :class:`GuestGone` when the guest was rebooted or died.
-
-        ``stopped``: whether the guest is stopped, so that it can be looked at; otherwise only QMP's events tell.
-        """
-        try:
-            if self._qmp is not None:
-                check_events(self._qmp.events())
-            if stopped:
-                check_status(self.target)
-                self._outlast_firmware()
-                if not self.same_boot():
-                    raise reboot_error()
-                if self.panicked():
-                    raise panic_error()
-        except GuestGone as error:
-            self.gone = error
-            raise
-
-    def why_lost(self, error: TargetLost) -> GuestGone | TargetLost:
-        """Return what QMP says about the end of the guest; ``error``, the lost connection, where it says nothing."""
-        try:
-            self.alive(False)
-        except GuestGone as gone:
-            return gone
-        except TargetError:
-            return error  # QMP is lost too
-        return error
-
-    def _outlast_firmware(self) -> None:
-        """Let the guest run for a moment while its kernel seems to be gone.
-
-        Firmware in system management mode maps no kernel, but it never runs for long.
-        """
-        for _ in range(_TRIES):
-            if self.same_boot():
-                return
-            self.target.resume()
-            time.sleep(_BETWEEN_TRIES)
-            self.target.stop()
-
-    def panicked(self) -> bool:
-        """Return whether the guest has panicked. Stops it for a moment where its RAM is no shared file."""
-        return has_panicked(self.kernel.find, self.read_code)
-
     def is_paused(self) -> bool:
         """Return whether somebody else has paused the guest. One that was paused is looked at again."""
         if self.target.paused:
             with self.clock.paused():
                 pass
         return self.target.paused
-
-    def check_alive(self) -> bool:
-        """Raise :class:`GuestGone` when the guest was rebooted or died. Does not stop it as long as it ticks.
-
-        Returns whether it was just seen to tick. Raises another :class:`GuestError` when a snapshot was loaded.
-        """
-        self.alive(False)
-        if self._liveness.due():
-            with self.clock.paused():
-                self.alive(True)
-                self._liveness.look()
-        return self._liveness.take_ticking()
-
-    def _ticks(self) -> int | None:
-        return self._ticks_by(self._ram_text.read_many) if self._ram_text is not None else None
-
-    def _stopped_ticks(self) -> int | None:
-        return self._ticks_by(self.text.read_many)
-
-    def _ticks_by(self, read_many: Callable[[Sequence[tuple[int, int]]], list[bytes | None]]) -> int | None:
-        jiffies = self.kernel.find("jiffies_64", "jiffies")
-        data = read_many([(jiffies, 8)])[0] if jiffies is not None else None
-        return int.from_bytes(data, "little") if data is not None else None
 
     def system_calls(self) -> SystemCalls:
         """Return the system calls by their functions, from the kernel's own table."""
@@ -444,7 +356,7 @@ def _check_leftovers(attachment: Attachment) -> None:
             hint=f"run `probekit recover -r {attachment.spec}`: it gives the task back",
         )
     if find_tables(attachment.target, attachment.kernel):
-        if attachment.panicked():
+        if attachment.life.panicked():
             raise panic_error()
         raise GuestError(
             "a probekit whose journal is not on this machine was killed and left this guest changed",

@@ -108,7 +108,7 @@ def make_engine(attachment: Attachment, plan: EnginePlan, log: JournalLog) -> En
         log=log,
         clock=attachment.clock,
         cancelled=plan.cancelled,
-        alive=attachment.alive,
+        alive=attachment.life.alive,
     )
 
 

@@ -132,7 +132,7 @@ class GuestTracing:
         count = len(self._sites.sites) + len(self._watches)
         if not count:
             return
-        if attachment.panicked():
+        if attachment.life.panicked():
             raise panic_error()
         attachment.progress(f"enabling {count} sites")
         clock = attachment.clock
@@ -195,7 +195,7 @@ class GuestTracing:
             raise
         except GuestError:
             with self.attachment.clock.paused():
-                self.attachment.alive(True)  # what could not be read may only mean that the guest is gone
+                self.attachment.life.alive(True)  # what could not be read may only mean that the guest is gone
             raise
 
     def too_costly(self) -> bool:
@@ -274,10 +274,10 @@ class GuestTracing:
             self._overhead.stop()
         clock.longest, longest = 0.0, clock.longest
         try:
-            if attachment.gone is not None:
-                raise attachment.gone
+            if attachment.life.gone is not None:
+                raise attachment.life.gone
             with clock.paused():
-                attachment.alive(True)
+                attachment.life.alive(True)
                 in_place = engine.is_in_place()
             if not in_place:
                 log.forget()

@@ -182,7 +182,7 @@ class Run:
                 if self._guest is None or not self._guest.live:
                     raise
                 # What was collected is shown before it is raised.
-                lost = self._guest.attachment.why_lost(error) if isinstance(error, TargetLost) else error
+                lost = self._guest.attachment.life.why_lost(error) if isinstance(error, TargetLost) else error
             except BaseException as error:
                 self._disable_after(error)
                 raise
@@ -252,7 +252,7 @@ class Run:
                 yield from self._switch()
             if guest is not None:
                 with self._turn():
-                    if guest.attachment.check_alive():
+                    if guest.attachment.life.check():
                         guest.keep_copy()
                 yield from self._note_pause(guest.attachment)
             timeout = self._seconds_to_wait(end)

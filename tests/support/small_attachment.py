@@ -48,19 +48,19 @@ def small_guest(world: SmallEnabling, detached: Callable[[], None] = lambda: Non
         world.guest.running = True
         guest = SimpleNamespace(
             attach_pause=0.0,
-            check_alive=lambda: None,
             clock=clock,
             facts=FACTS,
             guest_cookie=b"boot",
             is_paused=lambda: False,
             kernel=SimpleNamespace(symbols=SimpleNamespace(lookup=lambda addr: None)),
-            panicked=lambda: False,
+            life=SimpleNamespace(
+                alive=lambda stopped: None, check=lambda: False, gone=None, panicked=lambda: False, why_lost=lambda e: e
+            ),
             progress=options.progress,
             read_code=lambda ranges: [None for _ in ranges],
             registry=_Registry(),
             use=ExclusiveUse(),
             safe_loads=SimpleNamespace(read=lambda addr, size: None, invalidate=lambda: None),
-            same_boot=lambda: True,
             side_entries=(),
             spec=spec,
             stacks=None,
