@@ -18,7 +18,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ("CANDIDATE_NAMES", "LANDING", "PADS", "CallPoints", "find_landings", "safe_point_candidates")
+from probekit.errors import GuestError
+
+__all__ = (
+    "CANDIDATE_NAMES",
+    "LANDING",
+    "PADS",
+    "CallPoints",
+    "find_landings",
+    "safe_point_candidates",
+    "unchanged_landing",
+)
 
 LANDING = b"\xeb\xfe"  # jmp .
 """The bytes at which a called function returns to us."""
@@ -94,6 +104,20 @@ def find_landings(read: Callable[[int, int], bytes], start: int, end: int) -> tu
         if len(found) >= _MAX_LANDINGS:
             break
     return tuple(found)
+
+
+def unchanged_landing(
+    read_many: Callable[[Sequence[tuple[int, int]]], list[bytes | None]], landings: Sequence[int]
+) -> int:
+    """Return the first landing whose bytes are unchanged; a probe may have changed others.
+
+    ``read_many``: ``(addr, size)`` ranges of guest memory to bytes. Raises :class:`GuestError` when there is none.
+    """
+    found = read_many([(addr, len(LANDING)) for addr in landings])
+    for addr, code in zip(landings, found, strict=True):
+        if code == LANDING:
+            return addr
+    raise GuestError("every place in the kernel's text where a guest call could return to was changed")
 
 
 def safe_point_candidates(

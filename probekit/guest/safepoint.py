@@ -24,7 +24,7 @@ from typing import Protocol
 
 from probekit.errors import Cancelled, GuestError, GuestPaused, JournalError, MachineRan, SafePointTimeout, TargetError
 from probekit.guest.borrowed import BORROWED_SIZE, CALL_ROOM, encode_borrowed
-from probekit.guest.call_points import LANDING, CallPoints
+from probekit.guest.call_points import CallPoints, unchanged_landing
 from probekit.guest.calls import GENERAL_REGISTERS, CallPurpose, GuestCall, OtherCall, is_pointer
 from probekit.guest.health import check_status
 from probekit.guest.memory import PauseClock
@@ -41,7 +41,6 @@ _CALL_SLICE = 0.5  # seconds between two looks at QMP's events during a guest ca
 _LONG_SLICE = 1.0  # the same, in a call, while somebody has paused the guest
 _TRIES = 50  # each takes a few milliseconds of a guest that somebody sets running all the time
 _OTHER = OtherCall()
-_ALIVE = (2, 5)  # SIGINT, SIGTRAP; a machine that has shut down or panicked stops with another signal
 
 
 class CallLog(Protocol):
@@ -207,7 +206,7 @@ class SafePoint:
 
     def _call(self, function: int, args: Sequence[int], timeout: float, purpose: CallPurpose) -> int:
         """Call a guest function once. Raises :class:`MachineRan`, with nothing changed, when the task has gone on."""
-        landing = self._landing()
+        landing = unchanged_landing(self._target.read_many, self._landings)
         frame = (self._saved["rsp"] - CALL_ROOM) & ~15
         changes = dict(zip(_ARGS, (a & (1 << 64) - 1 for a in args), strict=False))
         regs = self._target.regs(self._vcpu).replace(
@@ -301,14 +300,6 @@ class SafePoint:
             )
         return value
 
-    def _landing(self) -> int:
-        """Return a landing whose bytes are unchanged; a probe may have changed others."""
-        found = self._target.read_many([(addr, len(LANDING)) for addr in self._landings])
-        for addr, code in zip(self._landings, found, strict=True):
-            if code == LANDING:
-                return addr
-        raise GuestError("every place in the kernel's text where a guest call could return to was changed")
-
     def _reach(self) -> tuple[Vcpu, Regs]:
         deadline = time.monotonic() + self._timeout
         self._guest.begin()
@@ -337,7 +328,7 @@ class SafePoint:
 
     def _at_candidate(self, stop: StopReason) -> tuple[Vcpu, Regs] | None:
         """Return the vCPU whose task can be borrowed, or None. Move a task with interrupts off past its candidate."""
-        self._check(stop)
+        self._guest.check(stop)
         for vcpu in self._target.vcpus():
             regs = self._target.regs(vcpu)
             if regs["rip"] in self._candidates and not regs.in_user_mode:
@@ -360,7 +351,7 @@ class SafePoint:
                 stop = self._guest.look()
             if stop is None:
                 continue
-            self._check(stop)
+            self._guest.check(stop)
             vcpu = returned_on(self._target, landing, frame)
             if vcpu is not None:
                 self._vcpu = vcpu
@@ -375,12 +366,6 @@ class SafePoint:
     def _pass(self, vcpu: Vcpu, regs: Regs) -> None:
         """Move a task past the pad under our breakpoint. A pad has no effect, so skipping it is harmless."""
         self._target.set_regs(vcpu, regs.replace(rip=regs["rip"] + self._candidates[regs["rip"]]))
-
-    def _check(self, stop: StopReason) -> None:
-        if stop.kind == "exited":
-            raise TargetError("the guest ended while probekit was waiting for a safe point")
-        if stop.signal not in _ALIVE:
-            check_status(self._target)
 
 
 def _runs(target: Target) -> bool:

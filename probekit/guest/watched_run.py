@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from probekit.errors import TargetError
+from probekit.guest.health import check_status
 from probekit.guest.memory import PauseClock
 from probekit.target.api import StopReason, Target
 
 __all__ = ("WatchedRun",)
 
+_ALIVE = (2, 5)  # SIGINT, SIGTRAP; a machine that has shut down or panicked stops with another signal
 _LOOK = 2.0  # seconds between two stops that show whether the guest is still there
 
 
@@ -47,6 +50,13 @@ class WatchedRun:
         self._since = time.monotonic()
         self._alive(True)
         return stop
+
+    def check(self, stop: StopReason) -> None:
+        """Raise :class:`TargetError` or :class:`GuestGone` when the guest stopped because it has ended."""
+        if stop.kind == "exited":
+            raise TargetError("the guest ended while probekit was waiting for a safe point")
+        if stop.signal not in _ALIVE:
+            check_status(self._target)
 
     def end_pause(self) -> None:
         """Count the pause that ends now, as somebody lets the guest run next."""

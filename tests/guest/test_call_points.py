@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from probekit.guest.call_points import LANDING, PADS, find_landings, safe_point_candidates
+import pytest
+
+from probekit.errors import GuestError
+from probekit.guest.call_points import LANDING, PADS, find_landings, safe_point_candidates, unchanged_landing
 
 START, CHUNK = 0xFFFFFFFF81000000, 256 << 10
 
@@ -42,3 +45,14 @@ def test_only_functions_that_begin_with_a_pad_are_safe_points() -> None:
     assert safe_point_candidates(symbols.get, read_many) == {0x1000: 4, 0x2000: 5}
     assert safe_point_candidates({}.get, read_many) == {}
     assert all(len(pad) == size for pad, size in PADS.items())
+
+
+def test_a_landing_that_a_probe_has_changed_is_passed_over() -> None:
+    code = {0x1000: b"\xe9\x00", 0x2000: None, 0x3000: LANDING, 0x4000: LANDING}
+
+    def read_many(ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
+        return [code[addr] for addr, _ in ranges]
+
+    assert unchanged_landing(read_many, tuple(code)) == 0x3000
+    with pytest.raises(GuestError, match="was changed"):
+        unchanged_landing(read_many, (0x1000, 0x2000))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from probekit.errors import GuestGone, TargetError
 from probekit.guest import watched_run
 from probekit.guest.memory import PauseClock
 from probekit.guest.watched_run import WatchedRun
@@ -22,6 +23,10 @@ class _Guest:
         self.stops = list(stops)
         self.running = False
         self.resumed = 0
+        self.status = "shutdown"
+
+    def monitor(self, command: str) -> str:
+        return f"VM status: paused ({self.status})"
 
     def resume(self) -> None:
         self.running, self.resumed = True, self.resumed + 1
@@ -63,3 +68,16 @@ def test_it_is_stopped_for_a_look_only_now_and_then(monkeypatch: pytest.MonkeyPa
     assert run.look() == ASKED and seen == [False, False, True] and not guest.running
     run.end_pause()
     assert clock.count == 1
+
+
+def test_a_stop_by_which_the_guest_has_ended_is_an_error() -> None:
+    guest, run, _ = made()
+    run.check(TRAP)
+    run.check(ASKED)
+    with pytest.raises(TargetError, match="ended"):
+        run.check(StopReason("exited", 0, 0, "W00"))
+    strange = StopReason("interrupt", 6, 1, "T06")
+    with pytest.raises(GuestGone, match="shut down"):
+        run.check(strange)
+    guest.status = "watchdog"
+    run.check(strange)
