@@ -141,7 +141,10 @@ class GuestPaused(GuestError):
 
 
 class Cancelled(ProbekitError):
-    """The user interrupted an operation before it had changed anything."""
+    """The user interrupted an operation before it had changed anything.
+
+    ``exit_code``: 128 and the number of the signal, once that is known.
+    """
 
     exit_code = 130
 

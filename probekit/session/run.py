@@ -228,7 +228,7 @@ class Run:
                         self._guest.enable(self._host.globals_.values, self._host.probes.state, self._host.speculations)
                 except Cancelled as error:
                     # BEGIN has fired, so END fires too, and what both have recorded is shown.
-                    self.state.exited(error.exit_code)
+                    self.state.exited(self._interrupts.exit_code)
                     yield model.Message(error.message)
                     return
         self.stats |= {"probes": probes, "enable_s": time.monotonic() - begin}

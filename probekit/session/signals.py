@@ -13,10 +13,11 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
+from probekit.errors import Cancelled
 from probekit.interruption import interruptible
 
 __all__ = ("Interrupts",)
@@ -66,9 +67,20 @@ class Interrupts:
         """Return whether the user wants to stop."""
         return self.pending != 0
 
-    def interruptible(self) -> AbstractContextManager[None]:
+    @property
+    def exit_code(self) -> int:
+        """The exit status of a command that the signal ended before it had begun: what a shell shows of such an end."""
+        return 128 + (self.pending or signal.SIGINT)
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
         """Let a signal end the body with :class:`probekit.errors.Cancelled`, at a place where nothing is half done."""
-        return interruptible(self.wanted)
+        try:
+            with interruptible(self.wanted):
+                yield
+        except Cancelled as error:
+            error.exit_code = self.exit_code
+            raise
 
     @contextmanager
     def waiting(self, doing: str) -> Iterator[None]:

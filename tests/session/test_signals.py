@@ -70,7 +70,15 @@ def test_interruptible_work_ends_where_it_looks() -> None:
     with Interrupts() as interrupts:
         with interrupts.interruptible():
             check_interrupted()
-        with pytest.raises(Cancelled), interrupts.interruptible():
+        with pytest.raises(Cancelled) as caught, interrupts.interruptible():
             os.kill(os.getpid(), signal.SIGHUP)
             check_interrupted()
         check_interrupted()
+    assert caught.value.exit_code == 129
+
+
+def test_the_exit_status_is_that_of_a_command_which_the_signal_ended() -> None:
+    for number, status in ((signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        interrupts = Interrupts()
+        interrupts.request(number)
+        assert interrupts.exit_code == status
