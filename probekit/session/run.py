@@ -229,7 +229,7 @@ class Run:
                 except Cancelled as error:
                     # BEGIN has fired, so END fires too, and what both have recorded is shown.
                     self.state.exited(self._interrupts.exit_code)
-                    yield model.Message(error.message)
+                    yield from (model.Message(text) for text in (error.message, *getattr(error, "__notes__", ())))
                     return
         self.stats |= {"probes": probes, "enable_s": time.monotonic() - begin}
         if self._guest is not None:

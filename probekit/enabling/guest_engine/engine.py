@@ -104,8 +104,9 @@ class GuestEngine:
         """Allocate, assemble, write, patch. On any error everything is undone before the error is raised."""
         try:
             self._enable(initial, state, speculations)
-        except BaseException:
-            self.disable()
+        except BaseException as error:
+            for problem in self.disable():
+                error.add_note(f"not everything could be undone: {problem}")
             if not self._access.target.running:
                 self._access.target.resume()
             raise

@@ -124,8 +124,9 @@ class StopEngine:
             if self._watcher is not None:
                 self._watcher.arm()
             self._target.resume()
-        except BaseException:
-            self.disable()
+        except BaseException as error:
+            for problem in self.disable():
+                error.add_note(f"not everything could be undone: {problem}")
             if not self._target.running:
                 self._target.resume()
             raise

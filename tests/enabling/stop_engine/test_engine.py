@@ -225,6 +225,15 @@ def test_a_failure_takes_everything_back(monkeypatch: pytest.MonkeyPatch) -> Non
     assert stub.breakpoints == [] and log.memory == [] and stub.running
 
 
+def test_what_a_failure_leaves_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, _, _ = made("fbt::: { trace(1); }", monkeypatch=monkeypatch, refuses=site(1))
+    disable = engine.disable
+    monkeypatch.setattr(engine, "disable", lambda: [*disable(), "16 bytes are left behind"])
+    with pytest.raises(GuestError, match="no more") as caught:
+        engine.enable({}, ProgramState(engine._program), Speculations(1, 100))
+    assert caught.value.__notes__ == ["not everything could be undone: 16 bytes are left behind"]
+
+
 def test_too_many_sites_are_refused_before_anything_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, stub, log = made("fbt::: { trace(1); }", count=MAX_STOP_SITES + 1, monkeypatch=monkeypatch)
     with pytest.raises(UnsupportedError, match="1001 sites are too many"):
