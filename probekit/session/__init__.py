@@ -19,6 +19,8 @@ One run of a program, from BEGIN to the last aggregation:
 - ``run``             has the order of a run: start, the loop that drains, restoring, the end
 - ``run_state``       holds what the parts of a run share: exit status, end of tracing, where output goes
 - ``guest_tracing``   serves the probes in the guest: finds their sites, enables, drains, restores
+- ``run_limits``      tells when a run ends, and how long it may wait until then
+- ``restoring``       restores the guest at the end of a run, however it ends
 - ``engine_factory``  makes the engine that a run asks for
 - ``host_tracing``    serves the probes that fire on the host: BEGIN, END, ERROR, tick-N and profile-N
 - ``sampling``        reads what each CPU is doing when the timer of ``profile-N`` fires

@@ -13,6 +13,7 @@ import time
 import weakref
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 from probekit.consumer import events as model
 from probekit.consumer.events import Event
 from probekit.enabling.ecb import Matching, match_program
-from probekit.errors import Cancelled, GuestGone, ProbekitError, TargetLost
+from probekit.errors import Cancelled, GuestGone, TargetLost
 from probekit.ir.ops import Program
 from probekit.providers.registry import Registry, make_registry
 from probekit.session.checks import check_matches, check_records
@@ -28,11 +29,12 @@ from probekit.session.event_stream import EventStream
 from probekit.session.exclusive import ExclusiveSteps
 from probekit.session.host_tracing import HostTracing
 from probekit.session.options import EngineName, Options
+from probekit.session.restoring import Restoring
+from probekit.session.run_limits import RunLimits
 from probekit.session.run_state import RunState
 from probekit.session.signals import Interrupts
 
 if TYPE_CHECKING:
-    from probekit.enabling.api import Drained
     from probekit.enabling.sites import RefusedProbe
     from probekit.session.attach import Attachment
     from probekit.session.guest_tracing import GuestTracing
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
 __all__ = ("Run",)
 
 _PAUSED = "the guest is paused; tracing goes on when it runs again"
-_LONGEST_WAIT = 0.2  # seconds; a signal is noticed after at most this time
 
 
 class Run:
@@ -71,7 +72,6 @@ class Run:
         self._closed = False
         self._reader: weakref.ref[ExclusiveSteps[Event]] | None = None
         self._started = started
-        self._ended = ended
         self._name = name
         self._interrupts = interrupts or (attachment.interrupts if attachment is not None else Interrupts())
         registry: Registry = attachment.registry if attachment is not None else make_registry(None)
@@ -79,7 +79,12 @@ class Run:
         """The program's probes, each with the clauses enabled at it."""
         check_matches(self.matching, options)
         check_records(program, options)
-        self._guest = self._of_guest(attachment, program, options, engine, measure=measure)
+        self._guest: GuestTracing | None = None
+        if attachment is not None:
+            cancelled = lambda: self._interrupts.wanted() or self.state.output_lost  # noqa: E731
+            self._guest = _guest_tracing(
+                attachment, program, self.matching, options, engine, cancelled=cancelled, measure=measure
+            )
         self.stats: dict[str, float | int] = {}
         """How long each step took, and other figures, by name: see :class:`probekit.consumer.events.Stats`."""
         self.state = RunState()
@@ -94,34 +99,15 @@ class Run:
             in_guest=lambda: guest.globals_ if guest is not None else None,
         )
         self._stream = EventStream(program, options, self._host, guest, self.state)
+        over = (lambda: None) if self._use is None else partial(self._use.end, self)
+        self._restoring = Restoring(
+            guest, self.state, self.stats, keep=self._host.globals_.store, turn=self._turn, over=over
+        )
+        self._limits = RunLimits(self.state, self._interrupts, options, self._host, guest, ended)
         self._next_switch_ns = 0
         self.ended = False
         """Whether all events were read, so that :meth:`unprinted` has what is left to show."""
         self._paused = False
-
-    def _of_guest(
-        self, attachment: Attachment | None, program: Program, options: Options, engine: EngineName, *, measure: bool
-    ) -> GuestTracing | None:
-        """Return the guest's part of the run; None without a guest.
-
-        Raises :class:`UnsupportedError` when the program uses something that its engine does not have.
-        """
-        if attachment is None:
-            return None
-        if self.matching.of_kind("watch"):
-            engine = "stop"  # the hypervisor watches the memory, and each access stops the guest
-        from probekit.session.engine_support import refuse_for_guest
-        from probekit.session.guest_tracing import GuestTracing
-
-        refuse_for_guest(program, self.matching, engine)
-        return GuestTracing(
-            attachment,
-            program,
-            options,
-            engine=engine,
-            cancelled=lambda: self._interrupts.wanted() or self.state.output_lost,
-            measure=measure,
-        )
 
     def __enter__(self) -> Run:
         return self
@@ -184,7 +170,7 @@ class Run:
                 # What was collected is shown before it is raised.
                 lost = self._guest.attachment.life.why_lost(error) if isinstance(error, TargetLost) else error
             except BaseException as error:
-                self._disable_after(error)
+                self._restoring.restore_after(error)
                 raise
             yield from self._end(lost)
 
@@ -192,7 +178,7 @@ class Run:
         """Restore the guest if the reader of :meth:`events` stopped early, and end that reader. Safe to call twice."""
         self._closed = True
         with self._interrupts:
-            self._disable()
+            self._restoring.restore()
         reader = self._reader() if self._reader is not None else None
         if reader is not None:
             reader.close()
@@ -241,9 +227,9 @@ class Run:
     # -- while it runs -----------------------------------------------------------------------------------------------
 
     def _consume(self, seconds: float | None) -> Iterator[Event]:
-        end = None if seconds is None else time.monotonic() + seconds
-        guest = self._guest
-        while not self._over(end):
+        guest, limits = self._guest, self._limits
+        limits.begin(seconds)
+        while not self._closed and not limits.over():
             with self._turn():
                 self._host.fire_due()
             if self.state.exit_called:
@@ -255,13 +241,13 @@ class Run:
                     if guest.attachment.life.check():
                         guest.keep_copy()
                 yield from self._note_pause(guest.attachment)
-            timeout = self._seconds_to_wait(end)
+            timeout = limits.seconds_to_wait()
             self.state.idle()
             if guest is not None and guest.live:
                 with self._turn():
                     drained = guest.poll(timeout)
                 yield from self._stream.of_guest(drained)
-            elif self._host.timed or end is not None or guest is not None or self._ended is not None:
+            elif guest is not None or limits.any:
                 time.sleep(timeout)
             else:
                 return  # with no guest and no timer nothing more can happen
@@ -278,34 +264,6 @@ class Run:
         self._next_switch_ns = time.monotonic_ns() + (self._stream.options.switchrate_ns or 0)
         yield from self._stream.of_host()
 
-    def _over(self, end: float | None) -> bool:
-        """Return whether tracing must end now. ``end``: when its time is over, on the monotonic clock; None for never.
-
-        Tracing ends by ``exit()``, a signal, its time, the limit ``maxoverhead``, or the end of the process of ``-c``
-        or ``-p``.
-        """
-        if (
-            self.state.over
-            or self._closed
-            or self._interrupts.pending
-            or (end is not None and time.monotonic() >= end)
-            or (self._guest is not None and self._guest.too_costly())
-        ):
-            return True
-        return self._ended is not None and self._ended()
-
-    def _seconds_to_wait(self, end: float | None) -> float:
-        """Return how many seconds :meth:`_consume` may wait: until the next reading, timed probe or end."""
-        limits = [_LONGEST_WAIT]
-        if self._stream.options.switchrate_ns:
-            limits.append(self._stream.options.switchrate_ns / 1e9)
-        due = self._host.due_in()
-        if due is not None:
-            limits.append(due)
-        if end is not None:
-            limits.append(end - time.monotonic())
-        return max(min(limits), 0.0)
-
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def _end(self, lost: GuestGone | TargetLost | None) -> Iterator[Event]:
@@ -313,7 +271,7 @@ class Run:
 
         ``lost``: how the guest was lost, if it was. Raises that at the very end, or how it was lost now.
         """
-        drained, problems = self._disable() if lost is None else self._salvage(lost)
+        drained, problems = self._restoring.restore() if lost is None else self._restoring.salvage(lost)
         lost = lost or (self._guest.lost if self._guest is not None else None)
         waiting = self._host.probes.take()
         self._host.fire("end")  # probes fire before records are read; END's own record is read last
@@ -332,47 +290,32 @@ class Run:
         if lost is not None:
             raise lost
 
-    def _salvage(self, lost: GuestGone | TargetLost) -> tuple[Drained | None, list[str]]:
-        """Take what is left of a guest that is gone. Returns the same as :meth:`_disable`."""
-        return self._guest.salvage(lost, self._host.globals_.store) if self._guest is not None else (None, [])
-
-    def _disable(self) -> tuple[Drained | None, list[str]]:
-        """Restore the guest. Returns its last records (None after ``exit()``), and a message for each failure."""
-        if self._guest is None:
-            return None, []
-        try:
-            with self._turn():
-                return self._restore(self._guest)
-        finally:
-            if self._use is not None:
-                self._use.end(self)
-
     def _turn(self) -> AbstractContextManager[None]:
         """Keep other threads from the guest for the body of a ``with``."""
         return self._use.turn() if self._use is not None and not self._use.detached else nullcontext()
 
-    def _restore(self, guest: GuestTracing) -> tuple[Drained | None, list[str]]:
-        drained, problems = guest.disable(self._host.globals_.store)
-        self.stats |= guest.stats
-        return (None if self.state.exit_called and not self.state.exited_in_guest else drained), problems
 
-    def _disable_after(self, error: BaseException) -> None:
-        """Restore the guest after an error. Each further failure becomes a note on that error.
+def _guest_tracing(
+    attachment: Attachment,
+    program: Program,
+    matching: Matching,
+    options: Options,
+    engine: EngineName,
+    *,
+    cancelled: Callable[[], bool],
+    measure: bool,
+) -> GuestTracing:
+    """Return the guest's part of a run.
 
-        When ``error`` only means that the reader stopped early (GeneratorExit), an error of restoring is raised.
-        """
-        try:
-            _, problems = self._disable()
-        except Exception as second:
-            if isinstance(error, GeneratorExit):
-                raise
-            problems = [f"restoring the guest failed too: {_reason(second)}"]
-        for problem in problems:
-            error.add_note(problem)
+    Raises :class:`UnsupportedError` when the program uses something that its engine does not have.
+    """
+    from probekit.session.engine_support import refuse_for_guest
+    from probekit.session.guest_tracing import GuestTracing
 
-
-def _reason(error: Exception) -> str:
-    return error.message if isinstance(error, ProbekitError) else f"{type(error).__name__}: {error}"
+    if matching.of_kind("watch"):
+        engine = "stop"  # the hypervisor watches the memory, and each access stops the guest
+    refuse_for_guest(program, matching, engine)
+    return GuestTracing(attachment, program, options, engine=engine, cancelled=cancelled, measure=measure)
 
 
 def _age_of_process() -> float:
