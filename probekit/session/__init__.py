@@ -18,6 +18,7 @@ One run of a program, from BEGIN to the last aggregation:
 - ``engine_support``  refuses a program that uses something its engine does not have, and names that
 - ``run``             has the order of a run: start, the loop that drains, restoring, the end
 - ``run_state``       holds what the parts of a run share: exit status, end of tracing, where output goes
+- ``guest_sites``     finds the sites of a program's probes in the guest
 - ``guest_tracing``   serves the probes in the guest: finds their sites, enables, drains, restores
 - ``run_limits``      tells when a run ends, and how long it may wait until then
 - ``restoring``       restores the guest at the end of a run, however it ends

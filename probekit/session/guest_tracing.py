@@ -7,24 +7,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from functools import cached_property
 
 from probekit.consumer import events as model
 from probekit.enabling.api import Drained, Engine, Globals, Rows
 from probekit.enabling.ecb import Matching
-from probekit.enabling.sites import RefusedProbe, SiteSet, find_sites, journal_size
+from probekit.enabling.sites import RefusedProbe, journal_size
 from probekit.enabling.speculation import Speculations
-from probekit.enabling.stop_engine.watch import WatchSite
 from probekit.errors import GuestError, GuestGone, GuestPaused, JournalError, TargetLost, required
 from probekit.guest.health import panic_error
 from probekit.interp.state import ProgramState
 from probekit.interruption import interruptible
 from probekit.ir.ops import Program
-from probekit.patch.sites import TextFacts
 from probekit.session.attach import Attachment
 from probekit.session.engine_factory import ENGINES, EnginePlan, make_engine, staged_sites
 from probekit.session.engine_support import wants_stacks
+from probekit.session.guest_sites import GuestSites, find_guest_sites
 from probekit.session.journal_log import JournalLog, new_journal
 from probekit.session.options import EngineName, Options
 from probekit.session.overhead import Overhead, refuse_measuring
@@ -67,8 +64,7 @@ class GuestTracing:
         self._engine: Engine | None = None
         self._log: JournalLog | None = None
         self._last_aggregations: dict[int, Rows] = {}
-        self._sites = SiteSet((), ())
-        self._watches: tuple[WatchSite, ...] = ()
+        self._sites = GuestSites()
         self._needs_stacks = False
         self.lost: GuestGone | TargetLost | None = None
         """How the guest was lost while it was being restored."""
@@ -83,7 +79,7 @@ class GuestTracing:
     @property
     def refused(self) -> tuple[RefusedProbe, ...]:
         """Probes, or exits of probes, that cannot be enabled. Known after :meth:`find`."""
-        return self._sites.refused
+        return self._sites.found.refused
 
     @property
     def globals_(self) -> Globals | None:
@@ -99,25 +95,13 @@ class GuestTracing:
     def find(self, matching: Matching) -> dict[int, model.ProbeIdentity]:
         """Find the sites of all guest probes. Returns the probe of each site number."""
         self._needs_stacks = wants_stacks(self._program, matching, self._engine_name)
-        ecbs = [ecb for ecb in matching.in_guest() if ecb.probe.watched is None]
-        if ecbs:
-            attachment = self.attachment
-            attachment.progress(f"finding the sites of {len(ecbs)} probes")
-            text = any(ecb.probe.function is not None for ecb in ecbs)
-            facts = attachment.text_facts if text else TextFacts()
-            if self._kind.steps_in_place:
-                facts = replace(facts, trapping=True, fixups=True)
-            if self._options.kinstjump or (text and facts.pads is None):
-                facts = replace(facts, side_entries=attachment.side_entries)
-            self._sites = find_sites(ecbs, attachment.read_code, facts, attachment.system_calls)
-        sites = self._sites.sites
-        watched = [(e.probe, e.probe.watched, e.clauses) for e in matching.ecbs if e.probe.watched is not None]
-        self._watches = tuple(WatchSite(len(sites) + n, *watch) for n, watch in enumerate(watched))
-        self.stats |= {"sites": len(sites) + len(self._watches), "attach_pause_s": self.attachment.attach_pause}
-        if (sites or self._watches) and self.attachment.is_paused():
+        self._sites = find_guest_sites(
+            self.attachment, matching, kinstjump=self._options.kinstjump, steps_in_place=self._kind.steps_in_place
+        )
+        self.stats |= {"sites": self._sites.count, "attach_pause_s": self.attachment.attach_pause}
+        if self._sites.count and self.attachment.is_paused():
             raise GuestPaused("enabling probes in it")
-        probes = {s.number: s.probe for s in sites} | {w.number: w.probe for w in self._watches}
-        return {number: model.ProbeIdentity(probe.id, probe.name) for number, probe in probes.items()}
+        return self._sites.probes
 
     def enable(self, initial: Mapping[int, int], state: ProgramState, speculations: Speculations) -> None:
         """Make the sites live, if there are any. All or nothing; raises :class:`probekit.errors.ProbekitError`.
@@ -129,15 +113,17 @@ class GuestTracing:
             attachment.progress("reading the kernel's unwind tables")
             with interruptible(self._cancelled):
                 attachment.stacks.load()
-        count = len(self._sites.sites) + len(self._watches)
+        count, sites = self._sites.count, self._sites.found.sites
         if not count:
             return
         if attachment.life.panicked():
             raise panic_error()
         attachment.progress(f"enabling {count} sites")
-        clock = attachment.clock
-        clock.longest = 0.0
-        size = journal_size(self._sites.sites, self._staged)
+        (clock := attachment.clock).longest = 0.0
+        staged: frozenset[int] = frozenset()
+        if self._options.stages and self._kind.patches_in_stages:
+            staged = staged_sites(attachment, sites)
+        size = journal_size(sites, staged)
         # Twice: registrations are journaled when they are made, and again when they are taken back.
         self._log = new_journal(attachment.spec, attachment.kernel, attachment.guest_cookie, 2 * size)
         try:
@@ -145,9 +131,9 @@ class GuestTracing:
                 name=self._engine_name,
                 program=self._program,
                 options=self._options,
-                sites=self._sites.sites,
-                watches=self._watches,
-                staged=self._staged,
+                sites=sites,
+                watches=self._sites.watches,
+                staged=staged,
                 measure=self._measure,
                 edits_size=size,
                 cancelled=self._cancelled,
@@ -157,25 +143,17 @@ class GuestTracing:
         except TargetLost as error:
             self.give_up(error)
             raise
-        except GuestGone:
-            self._log.forget()
-            self._log = None
-            raise
-        except BaseException:
-            self._log.close()
+        except BaseException as error:
+            if isinstance(error, GuestGone):
+                self._log.forget()
+            else:
+                self._log.close()
             self._log = None
             raise
         self._engine = engine
         if self._measure:
-            cpus = len(attachment.facts.online)
-            self._overhead = Overhead(self._options.maxoverhead, cpus, lambda: clock.total)
+            self._overhead = Overhead(self._options.maxoverhead, len(attachment.facts.online), lambda: clock.total)
         self.stats |= {"enable_pause_s": clock.longest, "guest_bytes": engine.guest_bytes}
-
-    @cached_property
-    def _staged(self) -> frozenset[int]:
-        """The addresses of the sites that are patched in stages; none unless the option ``stages`` is set."""
-        wanted = self._options.stages and self._kind.patches_in_stages
-        return staged_sites(self.attachment, self._sites.sites) if wanted else frozenset()
 
     @property
     def code(self) -> tuple[int, bytes] | None:
@@ -228,7 +206,7 @@ class GuestTracing:
         left = engine.salvage(intact=not isinstance(error, GuestGone) or error.intact)
         if left.age is not None:
             self._last_aggregations = engine.aggregations()
-            self._keep_globals(engine, keep)
+            _keep_globals(self._program, engine, keep)
         if isinstance(error, GuestGone):
             log.forget()
             self._engine = self._log = None
@@ -260,8 +238,8 @@ class GuestTracing:
         engine, log, attachment = self._engine, self._log, self.attachment
         if engine is None or log is None:
             return None, []
-        failed = self._say_restoring()
-        with attachment.interrupts.waiting(f"restoring {len(self._sites.sites) + len(self._watches):,} sites"):
+        failed = _say(attachment.progress, "restoring the guest")
+        with attachment.interrupts.waiting(f"restoring {self._sites.count:,} sites"):
             drained, problems = self._restore(engine, log, keep)
         return drained, [*problems, *failed]
 
@@ -290,37 +268,33 @@ class GuestTracing:
             self.lost = error
             return drained, problems
         failed = _closed(log)
-        self.stats |= {
-            "disable_s": time.monotonic() - begin,
-            "disable_pause_s": clock.longest,
-            "longest_pause_s": max(
-                longest, clock.longest, attachment.attach_pause, float(self.stats.get("enable_pause_s", 0))
-            ),
-            "pauses": clock.count,
-        }
-        self.stats |= engine.stats
+        longest = max(longest, clock.longest, attachment.attach_pause, float(self.stats.get("enable_pause_s", 0)))
+        self.stats |= {"disable_s": time.monotonic() - begin, "disable_pause_s": clock.longest}
+        self.stats |= {"longest_pause_s": longest, "pauses": clock.count} | engine.stats
         drained = engine.poll(0)
         self._last_aggregations = engine.aggregations()
         spent = engine.costs()
         if self._overhead is not None and spent is not None:
             self.costs = self._overhead.summary(spent)
-        self._keep_globals(engine, keep)
+        _keep_globals(self._program, engine, keep)
         self._engine = self._log = None
         return drained, [f"not everything could be undone: {text}" for text in problems] + failed
 
-    def _say_restoring(self) -> list[str]:
-        """Call the progress function. If that fails, return a message: nothing may keep us from restoring the guest."""
-        try:
-            self.attachment.progress("restoring the guest")
-        except Exception as error:  # noqa: BLE001 - it is the caller's, and may raise anything
-            return [f"the progress function failed: {type(error).__name__}: {error}"]
-        return []
 
-    def _keep_globals(self, engine: Engine, keep: Callable[[int, int], None]) -> None:
-        """Call ``keep`` for each global integer."""
-        for variable in self._program.variables:
-            if variable.scope == "global" and variable.kind == "int" and variable.plain:
-                keep(variable.index, engine.globals_.load(variable.index))
+def _say(progress: Callable[[str], None], text: str) -> list[str]:
+    """Call the progress function. If that fails, return a message: nothing may keep us from restoring the guest."""
+    try:
+        progress(text)
+    except Exception as error:  # noqa: BLE001 - it is the caller's, and may raise anything
+        return [f"the progress function failed: {type(error).__name__}: {error}"]
+    return []
+
+
+def _keep_globals(program: Program, engine: Engine, keep: Callable[[int, int], None]) -> None:
+    """Call ``keep`` for each global integer."""
+    for variable in program.variables:
+        if variable.scope == "global" and variable.kind == "int" and variable.plain:
+            keep(variable.index, engine.globals_.load(variable.index))
 
 
 def _closed(log: JournalLog) -> list[str]:

@@ -76,7 +76,7 @@ def small_guest(world: SmallEnabling, detached: Callable[[], None] = lambda: Non
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("probekit.session.attach.attach", attach)
         patched.setattr("probekit.cli.trace.argument_types", lambda guest: lambda probe: None)
-        patched.setattr("probekit.session.guest_tracing.find_sites", lambda *given: SiteSet(tuple(small_sites()), ()))
+        patched.setattr("probekit.session.guest_sites.find_sites", lambda *given: SiteSet(tuple(small_sites()), ()))
         patched.setattr("probekit.session.guest_tracing.new_journal", lambda *given: world.log())
         patched.setattr(
             "probekit.session.guest_tracing.make_engine", lambda guest, plan, log: world.engine(log, plan.program)
