@@ -270,7 +270,8 @@ class GuestTracing:
         failed = _closed(log)
         longest = max(longest, clock.longest, attachment.attach_pause, float(self.stats.get("enable_pause_s", 0)))
         self.stats |= {"disable_s": time.monotonic() - begin, "disable_pause_s": clock.longest}
-        self.stats |= {"longest_pause_s": longest, "pauses": clock.count} | engine.stats
+        self.stats |= {"longest_pause_s": longest, "pauses": clock.count}
+        self.stats |= engine.stats
         drained = engine.poll(0)
         self._last_aggregations = engine.aggregations()
         spent = engine.costs()

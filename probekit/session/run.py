@@ -74,6 +74,8 @@ class Run:
         self._started = started
         self._name = name
         self._interrupts = interrupts or (attachment.interrupts if attachment is not None else Interrupts())
+        self.state = RunState()
+        """The state that the parts of the run share."""
         registry: Registry = attachment.registry if attachment is not None else make_registry(None)
         self.matching: Matching = match_program(program, registry)
         """The program's probes, each with the clauses enabled at it."""
@@ -87,8 +89,6 @@ class Run:
             )
         self.stats: dict[str, float | int] = {}
         """How long each step took, and other figures, by name: see :class:`probekit.consumer.events.Stats`."""
-        self.state = RunState()
-        """The state that the parts of the run share."""
         guest = self._guest
         self._host = HostTracing(
             program,

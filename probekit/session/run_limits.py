@@ -20,7 +20,7 @@ _LONGEST_WAIT = 0.2  # seconds; a signal is noticed after at most this time
 
 
 class RunLimits:
-    """The limits of one run: ``exit()``, a signal, its time, ``maxoverhead``, the end of the process of ``-c`` or ``-p``."""
+    """The limits of one run: ``exit()``, a signal, its time, ``maxoverhead``, and the end of a process."""
 
     def __init__(
         self,

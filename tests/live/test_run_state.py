@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -233,6 +236,33 @@ def test_killed_while_it_had_the_guest_stopped(guest: Guest, probekit: Probekit,
     done = probekit.run("-v", "-n", "BEGIN { exit(0); }")
     assert done.status == 0 and "was killed" in done.stderr
     assert operator.status() == "running"
+
+
+@only(K61)
+def test_killed_around_each_note_of_who_holds_the_guest(
+    guest: Guest, probekit: Probekit, operator: Operator, tmp_path: Path
+) -> None:
+    """The next probekit lets the guest run, at whatever note the last one was killed."""
+    program = ("-r", guest.gdb, "-n", "BEGIN { exit(0); }")
+
+    def faulty(*own: str) -> int:
+        command = [sys.executable, "-m", "tests.live.faulty", *own, "--", *program]
+        root = Path(__file__).parents[2]
+        return subprocess.run(command, env=probekit.env, cwd=root, capture_output=True, check=False).returncode
+
+    kept = tmp_path / "points"
+    assert faulty("count", str(kept)) == 0
+    calls: dict[str, list[str]] = {}
+    for line in kept.read_text().splitlines():
+        stage, name = line.split()
+        calls.setdefault(stage, []).append(name)
+    notes = [(stage, at) for stage, names in calls.items() for at, name in enumerate(names) if name == "pwrite"]
+    assert len(notes) > 3, calls
+    for stage, at in notes:
+        for kind, number in (("before", at), ("after", at), ("after", min(at + 1, len(calls[stage]) - 1))):
+            assert faulty(kind, stage, str(number)) == -signal.SIGKILL
+            assert probekit.run("-n", "BEGIN { exit(0); }").status == 0
+            assert operator.status() == "running", (kind, stage, number)
 
 
 def test_a_debugger_left_it_stopped(guest: Guest, probekit: Probekit, operator: Operator) -> None:

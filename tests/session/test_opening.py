@@ -93,9 +93,7 @@ def test_who_stopped_it(monkeypatch: pytest.MonkeyPatch, left: Hold, state: str,
         (Hold.STOPPED, "paused", True),  # killed now, the next one must let it run
     ],
 )
-def test_what_is_noted_before_connecting(
-    monkeypatch: pytest.MonkeyPatch, left: Hold, state: str, note: bool
-) -> None:
+def test_what_is_noted_before_connecting(monkeypatch: pytest.MonkeyPatch, left: Hold, state: str, note: bool) -> None:
     lock, asked = _Lock(left), []
 
     def connect(spec: str, **options: Any) -> _Target:

@@ -34,9 +34,7 @@ class _Bench:
         gdb: Any = self.gdb
         threads = GdbThreads(gdb, "gdb:stub")
         threads.load()
-        self.running = GdbRunning(
-            gdb, threads, GdbBreakpoints(gdb), name="gdb:stub", note_hold=self.events.append
-        )
+        self.running = GdbRunning(gdb, threads, GdbBreakpoints(gdb), name="gdb:stub", note_hold=self.events.append)
         self.running.note_connected(None, stop_seen=False, was_running=was_running)
 
     def _noted(self, command: str) -> dict[str, Any]:

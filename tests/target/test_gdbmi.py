@@ -12,7 +12,7 @@ import pytest
 from scripted_gdb import ScriptedGdb
 
 from probekit.errors import MemoryAccessError, TargetError, TargetLost, TargetTimeout, UnsupportedError
-from probekit.target import gdbmi
+from probekit.target import gdb_running, gdbmi
 from probekit.target.gdbmi import GdbTarget
 from probekit.target.register_layout import CORE
 
@@ -128,7 +128,8 @@ def test_other_vcpus_stand_still_during_a_step_and_go_on_after_it(start: Start) 
     assert gdb.sent[-1] == "-gdb-set scheduler-locking off"
 
 
-def test_a_step_that_does_not_end_is_stopped_and_refused(start: Start) -> None:
+def test_a_step_that_does_not_end_is_stopped_and_refused(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gdb_running, "_STEP_SECONDS", 0.1)
     target, gdb = start()
     gdb.answers["-exec-interrupt"] = lambda _: gdb.stops.append({"thread-id": "1"}) or {}
     with pytest.raises(TargetTimeout, match="did not end"):
