@@ -72,8 +72,13 @@ def doomed(qmp: bool) -> Iterator[Guest]:
         yield guest
 
 
-@pytest.mark.parametrize("qmp", [False, True], ids=["stub alone", "qmp"])
-@pytest.mark.parametrize("ending", ENDINGS)
+# Each boots a guest. For the stub a QEMU that quits is one that was killed, and QMP has one event for both reboots.
+CASES = [(e, qmp) for e in ENDINGS for qmp in (False, True) if (e, qmp) not in (("quit", False), ("reboot", True))]
+
+
+@pytest.mark.parametrize(
+    ("ending", "qmp"), CASES, ids=[f"{ending}-{'qmp' if qmp else 'stub alone'}" for ending, qmp in CASES]
+)
 def test_how_it_ended_is_named_and_what_was_collected_is_shown(
     doomed: Guest, tool: Make, ending: str, qmp: bool
 ) -> None:
