@@ -238,8 +238,8 @@ class GuestTracing:
         engine, log, attachment = self._engine, self._log, self.attachment
         if engine is None or log is None:
             return None, []
-        failed = _say(attachment.progress, "restoring the guest")
         with attachment.interrupts.waiting(f"restoring {self._sites.count:,} sites"):
+            failed = _say(attachment.progress, "restoring the guest")
             drained, problems = self._restore(engine, log, keep)
         return drained, [*problems, *failed]
 

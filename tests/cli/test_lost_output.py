@@ -150,3 +150,16 @@ def test_a_renderer_that_fails_does_not_keep_the_guest(
         main(["-r", "fake:1", "-w", *(word for clause in PROGRAM for word in ("-n", clause))])
     world.guest.check_clean()
     assert world.journal() is None
+
+
+def test_a_signal_is_answered_as_soon_as_it_is_said_that_the_guest_is_restored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def progress(self: object, text: str) -> None:
+        if text.startswith("restoring"):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("probekit.cli.progress.Progress.__call__", progress)
+    status, world = _run(tmp_path, _Writes(), "-w")
+    assert status == 3 and world.journal() is None
+    assert "kill -9 would leave that to `probekit recover`" in capfd.readouterr().err
