@@ -178,9 +178,9 @@ def test_a_table_that_is_damaged(guest: Guest, probekit: Probekit, tmp_path: Pat
         kernel = open_kernel(target)
         (found,) = find_tables(target, kernel)
         text = GuestText(target, kernel.address_space, kernel.symbol("init_task"))
-        (was,) = text.read_many([(found.addr + 100, 1)])
+        (was,) = text.read_many([(found.header.addr + 100, 1)])
         assert was is not None
-        text.write_many([(found.addr + 100, bytes((was[0] ^ 1,)))])
+        text.write_many([(found.header.addr + 100, bytes((was[0] ^ 1,)))])
     finally:
         target.detach()
     refused(elsewhere.recover(), "damaged")
