@@ -144,10 +144,8 @@ class GuestTracing:
             self.give_up(error)
             raise
         except BaseException as error:
-            if isinstance(error, GuestGone):
-                self._log.forget()
-            else:
-                self._log.close()
+            end = self._log.forget if isinstance(error, GuestGone) else self._log.close
+            end()
             self._log = None
             raise
         self._engine = engine
