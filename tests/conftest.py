@@ -36,7 +36,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--activations", type=int, default=600, help="how often a marker is switched under full speed, in all guests"
     )
-    group.addoption("--kills", type=int, default=20, help="how many times probekit is killed at a random moment")
+    group.addoption(
+        "--kills", type=int, default=12, help="how many times probekit is killed at a random moment, in all guests"
+    )
 
 
 def _scope(nodeid: str) -> str:

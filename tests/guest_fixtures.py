@@ -20,11 +20,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
 import pytest
 from pytest import PytestWarning
 
 from probekit.session.recover import recover
+from probekit.target.qmp import Qmp
 from tests.live.snapshot import TextSnapshot
 from tests.live.tool import Probekit
 from tests.reporting import FAILED
@@ -35,8 +35,8 @@ from vm.kernel_code import KernelCode, differences
 __all__ = ("K61", "K61RT", "K612", "KERNELS", "PTI", "PTI612", "SINGLE", "Kind", "only", "share")
 
 
-_GUEST_NICE = 5
-"""A load in a guest takes what is left of the host's processors, not the time of other tests."""
+_VCPU_NICE = 5
+"""A load in a guest takes what is left of the host's processors, and not the time of other tests or of the stub."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,11 @@ class Kind:
 
     def _start(self) -> Guest:
         guest = Guest.start(kernel=self.kernel, append=self.append, tcg=self.tcg)  # type: ignore[arg-type]
-        for thread in psutil.Process(guest.pid).threads():
-            os.setpriority(os.PRIO_PROCESS, thread.id, _GUEST_NICE)
+        with Qmp(guest.qmp2.removeprefix("unix:")) as qmp:
+            vcpus = qmp.execute("query-cpus-fast")
+        assert isinstance(vcpus, list)
+        for thread in {vcpu["thread-id"] for vcpu in vcpus}:
+            os.setpriority(os.PRIO_PROCESS, thread, _VCPU_NICE)
         return guest
 
 
