@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -68,6 +69,8 @@ def _dispatch(argv: list[str], output: ProcessOutput) -> int:
 
 def run() -> None:
     """Run the ``probekit`` command and end the process."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # A kernel's symbols are a million small objects that are never freed. To search them for garbage would take a
     # fifth of the time until tracing starts.
     gc.set_threshold(2_000_000, 20, 20)
