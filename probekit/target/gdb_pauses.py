@@ -53,12 +53,13 @@ class GdbPauses:
             self.paused = False
 
     def stop_seen(self, work: Callable[[], object]) -> bool:
-        """Do ``work``, and return whether gdb dropped a packet meanwhile that it did not ask for."""
+        """Do ``work``, and return whether gdb dropped a packet meanwhile that it did not ask for.
+
+        An error of ``work`` is raised at once: gdb may still be waiting for the stub, and would not answer.
+        """
         self._gdb.console("set debug remote 1")
-        try:
-            work()
-        finally:
-            self._gdb.console("set debug remote 0")
+        work()
+        self._gdb.console("set debug remote 0")
         return "Packet instead of Ack" in self._gdb.take_log()
 
     def ask(self, command: str) -> str:

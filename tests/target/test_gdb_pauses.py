@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from probekit.errors import TargetError
+from probekit.errors import Cancelled, TargetError
 from probekit.target.gdb_pauses import GdbPauses
 
 
@@ -77,3 +77,14 @@ def test_which_stops_are_pauses() -> None:
     assert found.is_pause({"signal-name": "SIGINT"})
     assert not found.is_pause({"signal-name": "SIGTRAP"}) and not found.is_pause({"reason": "breakpoint-hit"})
     assert not pauses(_Gdb(None)).is_pause({"signal-name": "SIGINT"}), "another stub's stop is a stop"
+
+
+def test_a_gdb_that_was_given_up_is_asked_nothing_more() -> None:
+    gdb = _Gdb()
+
+    def give_up() -> None:
+        raise Cancelled("interrupted")
+
+    with pytest.raises(Cancelled):
+        pauses(gdb).stop_seen(give_up)
+    assert gdb.debug, "it may still be waiting for the stub"
