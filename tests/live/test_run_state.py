@@ -282,7 +282,7 @@ def test_killed_at_any_note_of_who_holds_the_guest(
             left_stopped += 1
             assert probekit.run(*program).status == 0
         assert operator.status() == "running", number
-    assert status == 0 and number > 4 and left_stopped > 1
+    assert status == 0 and number > 4 and left_stopped > 0
 
 
 @only(K61)
