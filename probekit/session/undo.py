@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 from probekit.enabling.registrations import Registrations
 from probekit.enabling.release import Holdings, release_holdings
@@ -263,8 +264,8 @@ class _Undo:
             if vcpu is not None:
                 self._log.call_returned(call.rsp, self._target.regs(vcpu)["rax"])
                 landing, rsp = call.return_addr, call.rsp
-                finish_call(self._target, vcpu, call.regs, landing=landing, rsp=rsp, left=GIVEN_BACK)
-                self._log.call_done(call.rsp)
+                done = partial(self._log.call_done, rsp)
+                finish_call(self._target, vcpu, call.regs, landing=landing, rsp=rsp, done=done, left=GIVEN_BACK)
 
     def _returned_on(self, call: GuestCall) -> Vcpu | None:
         """Return the vCPU where the task is back from this call; None while it is not."""
