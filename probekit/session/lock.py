@@ -56,17 +56,24 @@ class Lock:
         """How an earlier holder had the guest that was killed, or lost its connection."""
         self._fd = fd
         self._machine = machine
-        self._hold = Hold.NONE
+        self._hold = left
 
     def note_hold(self, held: bool | None) -> None:
         """Write down whether we have the guest stopped, for whoever comes after us if we cannot let it go in order.
 
         ``held``: None once we have let it go. A disk that does not take the note is no reason to fail here.
         """
-        self._hold = Hold.NONE if held is None else Hold.STOPPED if held else Hold.RUNNING
+        self._write_hold(Hold.NONE if held is None else Hold.STOPPED if held else Hold.RUNNING)
+
+    def note_unchanged(self) -> None:
+        """Write down that the guest is still as the earlier holder has left it."""
+        self._write_hold(self.left)
+
+    def _write_hold(self, hold: Hold) -> None:
+        self._hold = hold
         if self._fd >= 0:
             with suppress(OSError):
-                os.pwrite(self._fd, self._hold.value.ljust(1, b"\0") + self._machine, _HOLD_AT)
+                os.pwrite(self._fd, hold.value.ljust(1, b"\0") + self._machine, _HOLD_AT)
 
     def release(self) -> None:
         """Release the guest. Safe to call twice."""
@@ -144,11 +151,13 @@ def no_lock() -> Lock:
 
 
 def _sign(fd: int, key: str, command: str) -> None:
-    """Write the holder into the file, for messages only: the flock is what locks."""
+    """Write the holder into the file, for messages only: the flock is what locks.
+
+    The note of an earlier holder stays: whoever is killed before its own note needs it no less.
+    """
     text = json.dumps({"pid": os.getpid(), "key": key[:512], "command": command[:512]})
     with suppress(OSError):  # a full disk
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, text.encode(), 0)
+        os.pwrite(fd, text.encode()[:_MAX_TEXT].ljust(_MAX_TEXT, b"\0"), 0)
 
 
 def _holder(fd: int) -> tuple[int, str]:

@@ -77,8 +77,8 @@ def open_target(spec: str, options: AttachOptions, lock: Lock) -> Connection:
     qmp = _open_qmp(options)
     try:
         was_running = None if qmp is None else qmp.status() == "running"
-        lock.note_hold(True)  # connecting stops it: whether it ran is known a moment later
-        target = connect(spec, timeout=options.timeout, was_running=was_running, note_hold=lock.note_hold)
+        note = _Note(lock)
+        target = connect(spec, timeout=options.timeout, was_running=was_running, note_hold=note)
     except BaseException:
         if qmp is not None:
             qmp.close()
@@ -90,10 +90,38 @@ def open_target(spec: str, options: AttachOptions, lock: Lock) -> Connection:
             target.own_pause()
         elif target.paused:
             options.progress("the guest is paused, and stays paused")
+        note.decide(ours=not target.paused)
     except BaseException:
         opened.let_go()
         raise
     return opened
+
+
+class _Note:
+    """Keeps the note in the lock true while it is not known yet whether the guest is ours to let run.
+
+    If we are killed meanwhile, the next one must find as much as we did. When an earlier probekit has noted that it
+    had the guest stopped, that note stays until we have decided.
+    """
+
+    def __init__(self, lock: Lock) -> None:
+        self._lock = lock
+        self._decided = False
+        lock.note_hold(True)  # connecting stops it: whether it ran is known a moment later
+
+    def __call__(self, held: bool | None) -> None:
+        """Note what the target says (:data:`probekit.target.api.NoteHold`)."""
+        self._decided = self._decided or held is True
+        if self._decided or (held is False and self._lock.left is not Hold.STOPPED):
+            self._lock.note_hold(held)
+        elif held is None:
+            self._lock.note_unchanged()
+
+    def decide(self, *, ours: bool) -> None:
+        """Note from now on all that the target says. ``ours``: whether we may let the guest run."""
+        if not self._decided:
+            self._lock.note_hold(ours)
+        self._decided = True
 
 
 def _stopped_by_a_killed_probekit(target: Target, left: Hold) -> bool:

@@ -21,7 +21,8 @@ Vcpu = int
 NoteHold = Callable[[bool | None], None]
 """Called with True when the machine is stopped and ours to set running, with False when it runs or is paused.
 
-Called with None once we have let it go in order. After a connection that was lost there is no such call.
+Called with None once we have let it go in order, or could not get to it. After a connection that was lost there is no
+such call.
 """
 
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, assert_never
 
-from probekit.errors import ProbekitError
+from probekit.errors import ProbekitError, TargetLost
 from probekit.target.api import NoteHold, Target, ignore_hold
 from probekit.target.rsp import RspTarget
-from probekit.target.transport import open_tcp, open_unix
+from probekit.target.transport import Stream, open_tcp, open_unix
 
 __all__ = ("DEFAULT_TIMEOUT", "TargetSpec", "connect", "parse_spec")
 
@@ -68,12 +68,15 @@ def connect(
     """
     parsed = parse_spec(spec)
     match parsed.kind:
-        case "tcp":
-            stream = open_tcp(parsed.address, parsed.port, timeout=timeout)
-            return RspTarget(stream, name=spec, timeout=timeout, was_running=was_running, note_hold=note_hold)
-        case "unix":
-            stream = open_unix(parsed.address, timeout=timeout)
-            return RspTarget(stream, name=spec, timeout=timeout, was_running=was_running, note_hold=note_hold)
+        case "tcp" | "unix":
+            try:
+                stream = _open_stream(parsed, timeout)
+                return RspTarget(stream, name=spec, timeout=timeout, was_running=was_running, note_hold=note_hold)
+            except TargetLost:
+                raise  # it may be left stopped
+            except BaseException:
+                note_hold(None)
+                raise
         case "gdb":
             from probekit.target.gdbmi import GdbTarget  # imported here: pygdbmi is seldom needed
 
@@ -82,3 +85,9 @@ def connect(
             raise ProbekitError("this needs a target: none was chosen", hint=_FORMS)
         case _ as never:
             assert_never(never)
+
+
+def _open_stream(spec: TargetSpec, timeout: float) -> Stream:
+    if spec.kind == "unix":
+        return open_unix(spec.address, timeout=timeout)
+    return open_tcp(spec.address, spec.port, timeout=timeout)

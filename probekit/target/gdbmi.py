@@ -278,6 +278,7 @@ class GdbTarget:
     def own_pause(self) -> None:
         """See :meth:`Target.own_pause`."""
         self._pauses.paused = False
+        self._note_hold(True)
 
     def _close(self) -> None:
         self._closed = True

@@ -249,6 +249,7 @@ class RspTarget:
     def own_pause(self) -> None:
         """See :meth:`Target.own_pause`."""
         self._session.paused = False
+        self._session.note_stop()
 
     def detach(self) -> None:
         """See :meth:`Target.detach`."""

@@ -126,6 +126,39 @@ def test_a_lost_connection_leaves_the_note(tmp_path: Path) -> None:
     assert acquire("guest", directory=tmp_path).left is Hold.NONE
 
 
+def test_the_note_stays_until_there_is_another(tmp_path: Path) -> None:
+    """One that is killed or fails before it gets to the guest leaves it to the next one."""
+    lock = acquire("guest", directory=tmp_path, command="a long command " * 40)
+    lock.note_hold(True)
+    os.close(lock._fd)
+    killed = acquire("guest", directory=tmp_path)
+    os.close(killed._fd)
+    failed = acquire("guest", directory=tmp_path)
+    failed.release()
+    unreached = acquire("guest", directory=tmp_path)
+    unreached.note_hold(True)
+    unreached.note_unchanged()
+    unreached.release()
+    last = acquire("guest", directory=tmp_path)
+    assert (killed.left, failed.left, unreached.left, last.left) == (Hold.STOPPED,) * 4
+
+
+def test_a_guest_that_nobody_stopped_and_that_was_not_reached(tmp_path: Path) -> None:
+    with acquire("guest", directory=tmp_path) as lock:
+        lock.note_hold(True)
+        lock.note_unchanged()
+    assert acquire("guest", directory=tmp_path).left is Hold.NONE
+
+
+def test_the_longest_command_leaves_the_note_alone(tmp_path: Path) -> None:
+    lock = acquire("guest", directory=tmp_path)
+    lock.note_hold(False)
+    os.close(lock._fd)
+    os.close(acquire("g\u00fcest" * 1000, directory=tmp_path, command="\u00fc" * 5000)._fd)
+    os.close(acquire("guest", directory=tmp_path, command="\u00fc" * 5000)._fd)
+    assert acquire("guest", directory=tmp_path).left is Hold.RUNNING
+
+
 def test_the_note_of_another_machine_at_the_same_address_is_not_heeded(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     path.touch()

@@ -214,6 +214,17 @@ def test_who_holds_the_machine_is_noted(stubs: Stubs) -> None:
     assert not any(notes[4:]), "somebody else's pause is not our hold"
 
 
+def test_a_pause_that_becomes_our_own_is_noted(stubs: Stubs) -> None:
+    notes: list[bool | None] = []
+    stub = stubs(faults=Faults(answers=monitor()))
+    target = RspTarget(stub.stream, name="stub", timeout=2, note_hold=notes.append)
+    target.own_pause()
+    assert notes == [False, True], "killed now, it has left the machine stopped"
+    target.resume()
+    target.detach()
+    assert notes == [False, True, False, True, None]
+
+
 def test_another_stub_is_left_as_it_was(stubs: Stubs) -> None:
     """gdbsx: no 0x03 in front of requests, a stop that came unasked is reported, and the end lets the domain run."""
     stub = stubs(qemu=False)
