@@ -97,11 +97,11 @@ class Bench:
         self.process("after", "trace", str(max(last // 2, 0)), program=GUEST_ENGINE)
 
     def recover(self, first: str, second: str) -> list[Recovered]:
-        """Recover from both directories, until neither of them has anything more to recover. In this process: it is
-        what the command does, and takes a fraction of the time.
+        """Recover from both directories, until neither of them has anything more to recover.
 
-        Only the lock in its own directory says that the process had stopped the guest. For the other directory that is
-        somebody's pause, which it says, and leaves what needs a guest that runs; then it is asked again.
+        This process does it as the command would, in a fraction of the time. Only the lock in its own directory says
+        that the process had stopped the guest. For the other directory that is somebody's pause, which it says, and
+        leaves what needs a guest that runs; then it is asked again.
         """
         results = [self.recover_in(first), self.recover_in(second)]
         if any("the guest is paused" in problem for problem in results[0].problems):
