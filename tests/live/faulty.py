@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,12 @@ _ERRORS = {
     "pwrite": errno.ENOSPC,
     "posix_fallocate": errno.ENOSPC,
 }
+
+
+def _callers() -> str:
+    """Name the functions of probekit that we are in, innermost first."""
+    frames = traceback.extract_stack()
+    return " < ".join(frame.name for frame in reversed(frames) if "/probekit/" in frame.filename)
 
 
 def _failure(name: str) -> Exception:
@@ -64,7 +71,7 @@ class Points:
             self._seen.append(f"{stage} {name}")
             chosen = (stage, number) == (self._wanted, self._number)
             if chosen:
-                sys.stderr.write(f"fault: {self._kind} {stage} {number} {name}\n")
+                sys.stderr.write(f"fault: {self._kind} {stage} {number} {name} {_callers()}\n")
                 sys.stderr.flush()
             if chosen and self._kind == "before":
                 os.kill(os.getpid(), signal.SIGKILL)
