@@ -84,24 +84,34 @@ class NoCallLog:
 
 
 def finish_call(
-    target: Target, vcpu: Vcpu, saved: Mapping[str, int], *, landing: int, rsp: int, left: bytes = b""
+    target: Target,
+    vcpu: Vcpu,
+    saved: Mapping[str, int],
+    *,
+    landing: int,
+    rsp: int,
+    done: Callable[[], None],
+    left: bytes = b"",
 ) -> None:
     """Put a borrowed task's own registers back on the vCPU where it returned to ``landing`` with ``rsp``.
 
     Then wipe what its stack says of the call, which would be taken for a task that is still inside. ``left``: what to
-    leave there. Raises :class:`MachineRan`, with nothing written, when somebody let the guest run and it may be
-    elsewhere.
+    leave there. ``done``: notes that the task has its registers; it is called after them, also when wiping fails.
+    Raises :class:`MachineRan`, with nothing written, when somebody let the guest run and it may be elsewhere.
     """
     regs = target.regs(vcpu)
     if (regs["rip"], regs["rsp"]) != (landing, rsp):
         raise MachineRan(f"{target.name}: somebody let the guest run, and a borrowed task went to another vCPU")
     target.set_regs(vcpu, regs.replace(**{name: saved[name] for name in GENERAL_REGISTERS}))
     wiped = bytes(8) + left.ljust(BORROWED_SIZE, b"\0")
-    if regs.foreign_runs is None:
-        target.write(rsp - 8, wiped)
-    else:
-        with suppress(MachineRan):  # the task has gone on and writes over it
-            target.write_once(rsp - 8, wiped, regs.foreign_runs)
+    try:
+        if regs.foreign_runs is None:
+            target.write(rsp - 8, wiped)
+        else:
+            with suppress(MachineRan):  # the task has gone on and writes over it
+                target.write_once(rsp - 8, wiped, regs.foreign_runs)
+    finally:
+        done()
 
 
 def returned_on(target: Target, landing: int, rsp: int) -> Vcpu | None:
@@ -229,8 +239,6 @@ class SafePoint:
                 self._target.clear_breakpoint(landing)
         self._log.call_returned(frame, result)
         self._give_back(function, landing, frame, timeout)
-        self._borrowed = False
-        self._log.call_done(frame)
         return result
 
     @property
@@ -254,9 +262,14 @@ class SafePoint:
 
         Raises :class:`GuestError` when that does not succeed: its log entry stays, for ``recover``.
         """
+
+        def done() -> None:
+            self._borrowed = False
+            self._log.call_done(frame)
+
         for _ in range(_TRIES):
             try:
-                finish_call(self._target, self._vcpu, self._saved, landing=landing, rsp=frame)
+                finish_call(self._target, self._vcpu, self._saved, landing=landing, rsp=frame, done=done)
                 return
             except MachineRan:
                 self._target.set_breakpoint(landing)

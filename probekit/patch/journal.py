@@ -44,7 +44,7 @@ from probekit.patch.journal_records import (
 )
 from probekit.patch.journal_state import JournalState, load, parse
 
-__all__ = ("STATE_FOLDER_HINT", "Journal", "default_dir", "find_journals")
+__all__ = ("STATE_FOLDER_HINT", "Journal", "default_dir", "find_journals", "remove_journal")
 
 STATE_FOLDER_HINT = "set XDG_STATE_HOME to a folder that you can write to: the lock and the undo journal go there"
 """What to do when the folder of locks and journals cannot be used."""
@@ -80,6 +80,14 @@ def find_journals(directory: Path) -> list[Path]:
     except OSError as error:
         message = f"the undo journals in {directory} cannot be read: {error.strerror}"
         raise JournalError(message, path=str(directory), hint=STATE_FOLDER_HINT) from error
+
+
+def remove_journal(path: Path) -> None:
+    """Remove a journal of which nothing is in the guest any more. Raises :class:`JournalError`."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise _failed("removed", path, error) from error
 
 
 class Journal:
@@ -241,9 +249,9 @@ class Journal:
             self._fd = -1
 
     def close_clean(self) -> None:
-        """Close and remove the file, because nothing of ours is left in the guest."""
+        """Close and remove the file, because nothing of ours is left in the guest. Raises :class:`JournalError`."""
         self.close()
-        self.path.unlink(missing_ok=True)
+        remove_journal(self.path)
 
     def _record(self, kind: Kind, item: _T, encode: Callable[[_T], bytes], decode: Callable[[bytes], _T]) -> None:
         """Write a small record, after a check that a recovery can read it.
@@ -295,10 +303,11 @@ def _new_path(directory: Path, header: JournalHeader) -> Path:
 _HINTS = {
     "created": "nothing was changed in the guest; free some space or set XDG_STATE_HOME to a writable place",
     "written": "the change that it should record was not made; free some space, then run `probekit recover`",
+    "removed": "nothing of it is left in the guest; `probekit recover` removes it when its folder can be written to",
 }
 
 
-def _failed(verb: Literal["created", "written"], path: Path, error: OSError) -> JournalError:
+def _failed(verb: Literal["created", "written", "removed"], path: Path, error: OSError) -> JournalError:
     message = f"the undo journal could not be {verb}: {path}: {error.strerror}"
     return JournalError(message, path=str(path), hint=_HINTS[verb])
 

@@ -34,6 +34,7 @@ from probekit.kernel.kernel import Kernel
 from probekit.kernel.memory import KernelMemory
 from probekit.kernel.open_kernel import open_kernel
 from probekit.kernel.syscalls import syscall_numbers
+from probekit.patch.journal import remove_journal
 from probekit.patch.jump_windows import side_entries
 from probekit.patch.sites import TextFacts
 from probekit.providers.api import Function
@@ -344,7 +345,7 @@ def _check_leftovers(attachment: Attachment) -> None:
     """Raise :class:`GuestError` for a guest that a killed probekit left changed."""
     for state in journals_of(attachment.spec):
         if state.header.cookie != attachment.guest_cookie:
-            state.path.unlink(missing_ok=True)  # that guest is gone: it rebooted, or it was another one
+            remove_journal(state.path)  # that guest is gone: it rebooted, or it was another one
         elif state.batches or state.registrations or state.calls:
             raise GuestError(
                 f"an earlier probekit (process {state.header.host_pid}) was killed and left this guest changed",

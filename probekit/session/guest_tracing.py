@@ -300,6 +300,8 @@ def _closed(log: JournalLog) -> list[str]:
     """Close the journal of a guest that was restored. Returns a message if that fails."""
     try:
         log.close()
-    except (OSError, JournalError) as error:
+    except JournalError as error:
+        return [error.message]
+    except OSError as error:
         return [f"the undo journal cannot be closed: {error}"]
     return []

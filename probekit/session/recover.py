@@ -15,6 +15,7 @@ from probekit.guest.kernel_text import KernelText
 from probekit.guest.stack_search import SLEEPER_LIMIT
 from probekit.kernel.kernel import Kernel
 from probekit.kernel.open_kernel import open_kernel
+from probekit.patch.journal import remove_journal
 from probekit.patch.journal_state import JournalState, load
 from probekit.session.identity import boot_cookie, target_key
 from probekit.session.journal_log import JournalLog, journals_of, new_journal
@@ -91,7 +92,7 @@ def _recover_all(target: Target, kernel: Kernel, states: list[JournalState], lim
     total = Recovered(journals=len(states))
     for state in reversed(states):
         if state.header.cookie != cookie:
-            state.path.unlink(missing_ok=True)
+            remove_journal(state.path)
             total = _add(total, Recovered(rebooted=1))
             continue
         total = _add(total, undo_journal(target, text, state, lambda: find_guest_facts(kernel), limit=limit))

@@ -26,7 +26,7 @@ class Restoring:
         stats: MutableMapping[str, float | int],
         *,
         keep: Callable[[int, int], None],
-        turn: Callable[[], AbstractContextManager[None]],
+        turn: Callable[[], AbstractContextManager[object]],
         over: Callable[[], object],
     ) -> None:
         """``guest``: the guest's part of the run; None for a run without a guest.

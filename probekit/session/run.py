@@ -12,7 +12,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from probekit.consumer import events as model
 from probekit.consumer.events import Event
 from probekit.enabling.ecb import Matching, match_program
-from probekit.errors import Cancelled, GuestGone, TargetLost
+from probekit.errors import Cancelled, DetachedError, GuestGone, TargetLost
 from probekit.ir.ops import Program
 from probekit.providers.registry import Registry, make_registry
 from probekit.session.checks import check_matches, check_records
@@ -69,7 +69,7 @@ class Run:
         Raises :class:`probekit.errors.ProbekitError` for a program that cannot be run here.
         """
         self._use = attachment.use if attachment is not None else None
-        self._closed = False
+        self._closed = self._begun = False
         self._reader: weakref.ref[ExclusiveSteps[Event]] | None = None
         self._started = started
         self._name = name
@@ -150,8 +150,8 @@ class Run:
 
     def _check_attached(self) -> None:
         """Raise :class:`probekit.errors.DetachedError` when the guest was detached before this run began."""
-        if self._use is not None and not self._closed:
-            with self._use.turn():
+        if not (self._begun or self._closed):
+            with self._exclusive():
                 pass
 
     def _events(self, seconds: float | None) -> Generator[Event]:
@@ -159,6 +159,7 @@ class Run:
             return
         if self._use is not None:
             self._use.begin(self)
+        self._begun = True
         with self._interrupts:
             lost: GuestGone | TargetLost | None = None
             try:
@@ -196,7 +197,7 @@ class Run:
 
     def _start(self) -> Iterator[Event]:
         begin = time.monotonic()
-        with self._turn(), self._interrupts.interruptible():
+        with self._exclusive(), self._interrupts.interruptible():
             sites: dict[int, model.ProbeIdentity] = self._guest.find(self.matching) if self._guest is not None else {}
         named = self._host.name_sites(sites)
         refused = len({r.probe.id for r in self.refused if not r.partial})
@@ -210,7 +211,9 @@ class Run:
                 yield from self._switch()
             if self._guest is not None and not self.state.output_lost:
                 try:
-                    with self._turn():
+                    with self._turn() as is_open:
+                        if not is_open:
+                            return
                         self._guest.enable(self._host.globals_.values, self._host.probes.state, self._host.speculations)
                 except Cancelled as error:
                     # BEGIN has fired, so END fires too, and what both have recorded is shown.
@@ -237,16 +240,17 @@ class Run:
             if self._stream.options.bufpolicy == "switch" and time.monotonic_ns() >= self._next_switch_ns:
                 yield from self._switch()
             if guest is not None:
-                with self._turn():
-                    if guest.attachment.life.check():
+                with self._turn() as is_open:
+                    if is_open and guest.attachment.life.check():
                         guest.keep_copy()
                 yield from self._note_pause(guest.attachment)
             timeout = limits.seconds_to_wait()
             self.state.idle()
             if guest is not None and guest.live:
-                with self._turn():
-                    drained = guest.poll(timeout)
-                yield from self._stream.of_guest(drained)
+                with self._turn() as is_open:
+                    drained = guest.poll(timeout) if is_open else None
+                if drained is not None:
+                    yield from self._stream.of_guest(drained)
             elif guest is not None or limits.any:
                 time.sleep(timeout)
             else:
@@ -290,9 +294,20 @@ class Run:
         if lost is not None:
             raise lost
 
-    def _turn(self) -> AbstractContextManager[None]:
-        """Keep other threads from the guest for the body of a ``with``."""
-        return self._use.turn() if self._use is not None and not self._use.detached else nullcontext()
+    def _exclusive(self) -> AbstractContextManager[None]:
+        """Keep other threads from the guest for the body of a ``with``. Raises :class:`DetachedError`."""
+        return self._use.turn() if self._use is not None else nullcontext()
+
+    @contextmanager
+    def _turn(self) -> Iterator[bool]:
+        """Do the same, also after the guest was detached.
+
+        Yields whether the run is open: another thread may just have closed it, or detached from the guest.
+        """
+        with ExitStack() as stack:
+            with suppress(DetachedError):
+                stack.enter_context(self._exclusive())
+            yield not self._closed
 
 
 def _guest_tracing(

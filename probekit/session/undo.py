@@ -11,9 +11,11 @@ Each step is noted in the journal when it is done, so a recovery that is killed 
 from __future__ import annotations
 
 import os
+import struct
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 from probekit.enabling.registrations import Registrations
 from probekit.enabling.release import Holdings, release_holdings
@@ -39,6 +41,7 @@ __all__ = ("Recovered", "undo_journal")
 _RETURN_LIMIT = 60.0  # seconds to wait for borrowed tasks
 _POISON = 0xDEAD  # the highest 16 bits
 _SILENT = (1).to_bytes(8, "little")
+_INTERRUPT = struct.Struct("<5Q")  # RIP, CS, RFLAGS, RSP, SS: Intel SDM vol. 3, 6.14.2
 
 
 @record
@@ -88,6 +91,20 @@ def undo_journal(
 def activity_word(memory: Sequence[Allocation]) -> int | None:
     """Return the address of the word that silences clauses: it is the first of an enabling's oldest data memory."""
     return next((item.addr for item in memory if item.kind == "data"), None)
+
+
+def _will_return(call: GuestCall, below: bytes) -> bool:
+    """Return whether the landing is the return address ``below`` the stack pointer that the call returns with."""
+    return below.endswith(call.return_addr.to_bytes(8, "little"))
+
+
+def _is_interrupted(call: GuestCall, below: bytes) -> bool:
+    """Return whether the bytes ``below`` the stack pointer are those of an interrupt that came in the landing.
+
+    Then no vCPU is in the landing now, and the return address is written over.
+    """
+    rip, _cs, _eflags, rsp, _ss = _INTERRUPT.unpack(below)
+    return (rip, rsp) == (call.return_addr, call.rsp)
 
 
 class _Undo:
@@ -190,8 +207,8 @@ class _Undo:
             return True
         if not self._is_described(call):
             return False
-        slot = self._text.read_many([(call.rsp - 8, 8)])[0]
-        if slot != call.return_addr.to_bytes(8, "little"):
+        below = self._text.read_many([(call.rsp - _INTERRUPT.size, _INTERRUPT.size)])[0]
+        if below is None or not (_will_return(call, below) or _is_interrupted(call, below)):
             return False
         lowest = self._facts().stack_search.lowest_used(self._target, call.rsp - 8)
         return lowest is not None and lowest < call.rsp
@@ -263,8 +280,8 @@ class _Undo:
             if vcpu is not None:
                 self._log.call_returned(call.rsp, self._target.regs(vcpu)["rax"])
                 landing, rsp = call.return_addr, call.rsp
-                finish_call(self._target, vcpu, call.regs, landing=landing, rsp=rsp, left=GIVEN_BACK)
-                self._log.call_done(call.rsp)
+                done = partial(self._log.call_done, rsp)
+                finish_call(self._target, vcpu, call.regs, landing=landing, rsp=rsp, done=done, left=GIVEN_BACK)
 
     def _returned_on(self, call: GuestCall) -> Vcpu | None:
         """Return the vCPU where the task is back from this call; None while it is not."""

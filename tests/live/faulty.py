@@ -15,12 +15,14 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from probekit.cli.main import main
+from probekit.errors import MemoryAccessError
 from probekit.guest.memory import RamData
 from probekit.session.guest_tracing import GuestTracing
 
@@ -31,11 +33,24 @@ KINDS = ("before", "after", "fail")
 _ERRORS = {
     "send": errno.EPIPE,
     "recv": errno.ECONNRESET,
-    "ram": errno.EIO,
     "write": errno.ENOSPC,
     "pwrite": errno.ENOSPC,
     "posix_fallocate": errno.ENOSPC,
 }
+
+
+def _callers() -> str:
+    """Name the functions of probekit that we are in, innermost first."""
+    frames = traceback.extract_stack()
+    return " < ".join(frame.name for frame in reversed(frames) if "/probekit/" in frame.filename)
+
+
+def _failure(name: str) -> Exception:
+    """Return what a call raises that fails. A process whose mapping of the guest's memory breaks gets a signal."""
+    if name == "ram":
+        return MemoryAccessError("the guest's memory file cannot be written", addr=0, size=0)
+    number = _ERRORS.get(name, errno.EIO)
+    return OSError(number, os.strerror(number))
 
 
 class Points:
@@ -56,13 +71,12 @@ class Points:
             self._seen.append(f"{stage} {name}")
             chosen = (stage, number) == (self._wanted, self._number)
             if chosen:
-                sys.stderr.write(f"fault: {self._kind} {stage} {number} {name}\n")
+                sys.stderr.write(f"fault: {self._kind} {stage} {number} {name} {_callers()}\n")
                 sys.stderr.flush()
             if chosen and self._kind == "before":
                 os.kill(os.getpid(), signal.SIGKILL)
             if chosen and self._kind == "fail":
-                number = _ERRORS.get(name, errno.EIO)
-                raise OSError(number, os.strerror(number))
+                raise _failure(name)
             result = function(*args, **more)
             if chosen and self._kind == "after":
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -13,7 +13,7 @@ from contextlib import suppress
 import pytest
 
 import probekit as api
-from probekit.errors import DetachedError, InUseError
+from probekit.errors import BusyError, DetachedError, InUseError
 from probekit.session.recover import recover
 from tests.guest_fixtures import share
 from tests.live.work import our_memory
@@ -74,11 +74,13 @@ def test_two_threads(guest: Guest, homes: dict[str, str]) -> None:
         threads = [threading.Thread(target=read) for _ in range(3)]
         for thread in threads:
             thread.start()
+        memory = our_memory(guest)
         for _ in range(5):
             assert len(list(attached.probes("fbt::vfs_re*:entry"))) >= 2
             assert run.aggregations() is not None
             with pytest.raises(InUseError):
                 next(iter(attached.trace(SCRIPT).events()))
+        assert our_memory(guest) == memory != []
         over.set()
         for thread in threads:
             thread.join(60)
@@ -102,6 +104,28 @@ def test_detached_while_it_traces(guest: Guest, homes: dict[str, str]) -> None:
         attached.detach()
         assert list(events) == [], "the trace has ended"
         assert run.aggregations()
+
+
+@pytest.mark.parametrize("how", ["detach", "close"])
+def test_ended_by_another_thread(guest: Guest, homes: dict[str, str], how: str) -> None:
+    with api.attach(guest.gdb) as attached:
+        run = attached.trace(SCRIPT)
+        events, ended = live(run), list[int]()
+        thread = threading.Thread(target=lambda: ended.append(sum(1 for _ in events)))
+        thread.start()
+        attached.detach() if how == "detach" else run.close()
+        thread.join(60)
+        assert len(ended) == 1, "its reader comes to an end, without an error"
+        assert our_memory(guest) == []
+
+
+def test_two_attachments(guest: Guest, homes: dict[str, str]) -> None:
+    with api.attach(guest.gdb) as attached:
+        with pytest.raises(BusyError) as caught:
+            api.attach(guest.gdb)
+        assert caught.value.pid == os.getpid()
+        assert our_memory(guest) == []
+        assert next(live(attached.trace(SCRIPT)))
 
 
 class Fault(Exception):

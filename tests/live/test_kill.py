@@ -164,8 +164,10 @@ def test_recovered_without_its_journal(guest: Guest, probekit: Probekit, tmp_pat
     assert elsewhere.recover("--json").events[0]["clean"]
     # The journal that came back with its disk finds everything done; what was freed is not freed again.
     (late,) = probekit.recover("--json").events
-    assert late["restored"] == 0 and late["already"] > 100, late
-    assert differences(before, text.read()) == []
+    assert late["restored"] == late["freed"] == 0 and late["already"] > 100 and late["gone"] == 1, late
+    assert differences(before, text.read()) == [] and late["problems"] == []
+    assert probekit.recover("--json").events[0]["clean"], "that has ended it"
+    assert probekit.run(*PROBE).status == 0 and our_memory(guest) == memory
 
 
 def test_a_table_that_is_damaged(guest: Guest, probekit: Probekit, tmp_path: Path) -> None:

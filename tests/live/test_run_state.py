@@ -317,13 +317,38 @@ def test_migrated_away(guest: Guest, probekit: Probekit, operator: Operator) -> 
 
 
 @pytest.fixture
-def snapshots(operator: Operator, tmp_path_factory: pytest.TempPathFactory) -> None:
+def snapshots(operator: Operator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Give the guest a disk that holds snapshots. It has no use for it otherwise."""
     path = str(tmp_path_factory.mktemp("disk") / "disk.qcow2")
     operator.create({"driver": "file", "filename": path, "size": 0})
     operator.execute("blockdev-add", driver="file", node_name="snapshot-file", filename=path)
     operator.create({"driver": "qcow2", "file": "snapshot-file", "size": 1 << 30})
     operator.execute("blockdev-add", driver="qcow2", node_name="snapshot-disk", file="snapshot-file")
+    yield
+    for name in ("snapshot-disk", "snapshot-file"):
+        operator.execute("blockdev-del", node_name=name)
+
+
+@only(K61)
+def test_a_snapshot_from_before_a_trace_that_was_killed(
+    guest: Guest, probekit: Probekit, operator: Operator, snapshots: object
+) -> None:
+    """Its journal is of this boot, and what it lists is not in the guest any more: `recover` ends it."""
+    assert operator.type("savevm before") == ""
+    running = probekit.live(COUNT)
+    running.process.kill()
+    running.finish()
+    assert operator.type("loadvm before") == ""
+    tried = probekit.run("-n", COUNT)
+    assert tried.status == 1 and "`probekit recover" in tried.stderr
+    done = probekit.recover()
+    assert done.status == 0 and "1 journal(s) of probes that are gone" in done.stdout, done.stdout + done.stderr
+    assert "snapshot was loaded; 1 sites have their original bytes" in done.stdout
+    assert "nothing to recover" in probekit.recover().stdout
+    assert our_memory(guest) == []
+    running = probekit.live(COUNT)
+    getppid_on_each_cpu(guest, CALLS)()
+    assert counted(running) == CALLS * guest.smp
 
 
 @only(K61)

@@ -17,7 +17,7 @@ from probekit.guest.calls import GENERAL_REGISTERS, Free, GuestCall
 from probekit.guest.linux import Allocation
 from probekit.patch import journal as module
 from probekit.patch.edits import Edit
-from probekit.patch.journal import Journal, default_dir, find_journals
+from probekit.patch.journal import Journal, default_dir, find_journals, remove_journal
 from probekit.patch.journal_payloads import (
     JournalHeader,
     Registration,
@@ -286,6 +286,23 @@ def test_a_registration_that_is_none(tmp_path: Path, item: object) -> None:
         stream.write(encode_record(Kind.REGISTERED, encode_facts({"items": [item]})))
     with pytest.raises(JournalError, match="registration"):
         load(journal.path)
+
+
+def test_one_that_cannot_be_removed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal.create(tmp_path, HEADER)
+
+    def refuse(path: Path, *, missing_ok: bool) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refuse)
+        with pytest.raises(JournalError, match=r"could not be removed: .*\.journal: Input/output error") as caught:
+            journal.close_clean()
+        assert "nothing of it is left" in caught.value.hint
+    (left,) = find_journals(tmp_path)
+    remove_journal(left)
+    remove_journal(left)
+    assert find_journals(tmp_path) == []
 
 
 def test_a_user_without_a_home_hears_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:

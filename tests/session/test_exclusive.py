@@ -6,12 +6,27 @@ import gc
 import subprocess
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from probekit.errors import DetachedError, InUseError
+from probekit.ir.build import compile_program
+from probekit.session import attach
 from probekit.session.exclusive import ExclusiveSteps, ExclusiveUse, detach_at_exit
+from probekit.session.opening import AttachOptions
+from probekit.session.options import Options
+from probekit.session.run import Run
+from tests.support.fake_guest import FakeGuest
+from tests.support.small_attachment import small_guest
+from tests.support.small_enabling import SmallEnabling, quick
+
+__all__ = ("quick",)
+
+PROBES = compile_program("fbt::: { @ = count(); }", allow_bare=True)
 
 
 class Trace:
@@ -125,6 +140,46 @@ def test_a_step_that_reads_itself_is_refused() -> None:
     steps = ExclusiveSteps(careless(), lambda: None)
     with pytest.raises(InUseError):
         next(steps)
+
+
+class Racing(ExclusiveUse):
+    """Another thread does something just before one of the turns."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.left = at
+        self.act: Callable[[], None] = lambda: None
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        self.left -= 1
+        if self.left == -1:
+            self.act()
+        with super().turn():
+            yield
+
+
+@pytest.mark.parametrize("how", ["close", "detach"])
+def test_ended_by_another_thread_at_any_turn(tmp_path: Path, quick: None, how: str) -> None:
+    """The guest is not used any more, and its reader comes to an end."""
+    ended, at = False, 0
+    while not ended:
+        world, use = SmallEnabling(tmp_path, FakeGuest()), Racing(at)
+        with world.process(), small_guest(world), attach.attach("unix:/fake", AttachOptions()) as attachment:
+            attachment.use = use
+            trace = Run(attachment, PROBES, Options())
+            detach = partial(use.detach, lambda: None)
+            use.act = trace.close if how == "close" else detach
+            steps = trace.events(seconds=0.001)
+            if how == "detach" and at < 3:  # before it has begun
+                with pytest.raises(DetachedError):
+                    list(steps)
+            else:
+                list(steps)
+            trace.close()
+        world.guest.check_clean()
+        ended, at = use.left >= 0, at + 1
+    assert at > 6
 
 
 PROGRAM = """

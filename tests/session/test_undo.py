@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from probekit.errors import ProbekitError
+from probekit.guest.calls import Allocate, GetModule, PutModule, RemoveListEntry
 from tests.support.failures import Failures, Mode
 from tests.support.fake_guest import FakeGuest
+from tests.support.fake_guest_facts import LAND
 from tests.support.old_journal import in_format_1
 from tests.support.small_enabling import SmallEnabling, check_journal, quick
 
@@ -150,6 +152,51 @@ def test_each_step_of_a_recovery_fails(tmp_path: Path, mode: Mode) -> None:
             raise
         at += 1
     assert at > 150
+
+
+def test_a_task_is_given_back_and_its_stack_cannot_be_wiped(tmp_path: Path) -> None:
+    """The call is over all the same: nobody has to guess later whether it was made, and to name what may be left."""
+    taken, tried = steps(tmp_path), 0
+
+    def killed(at: int, name: str) -> SmallEnabling:
+        world = fresh(tmp_path / f"{name} {at}")
+        with world.process(at):
+            world.run()
+        return world
+
+    for at in (at for at, name in enumerate(taken) if name == "set registers"):
+        world = killed(at, "whole")
+        state = world.journal()
+        once = (GetModule, PutModule, RemoveListEntry)
+        calls = [call.purpose for call in state.calls] if state is not None else []
+        if not any(isinstance(p, once) or (isinstance(p, Allocate) and p.kind == "percpu") for p in calls):
+            continue
+        with world.process() as failures:
+            world.recover()
+        given_back = failures.taken.index("set registers")
+        world = killed(at, "refused")
+        wiped = failures.taken.index("write", given_back)
+        with world.process(wiped, "refused"), pytest.raises(ProbekitError, match="the stub refused"):
+            world.recover()
+        check_journal(world)
+        world.check_recovered()
+        tried += 1
+    assert tried > 4
+
+
+def test_a_task_that_is_interrupted_while_it_waits_to_be_given_back(tmp_path: Path) -> None:
+    """It is not taken for one that has gone on: it would wait in the landing for ever."""
+    taken, tried = steps(tmp_path), 0
+    for at in (at for at, name in enumerate(taken) if name == "set registers"):
+        world = fresh(tmp_path / str(at))
+        with world.process(at):
+            world.run()
+        waiting = [vcpu for vcpu, now in world.guest.registers.items() if now["rip"] == LAND]
+        for vcpu in waiting:
+            world.guest.interrupt(vcpu)
+            assert world.check_recovered().tasks == 1, at
+            tried += 1
+    assert tried > 15
 
 
 def test_a_journal_of_format_1_is_undone_as_well(tmp_path: Path) -> None:

@@ -104,6 +104,7 @@ class FakeGuest(FakeTarget):
         self.registers = {vcpu: _regs(USER) for vcpu in (*TASK_VCPUS, RESIDENT)}
         self.running = True
         self._arrived: dict[int, Regs] = {}
+        self._interrupted: dict[int, Regs] = {}
         self._in_call: dict[int, int] = {}
         self._begun = 0
 
@@ -214,11 +215,21 @@ class FakeGuest(FakeTarget):
             self.registers[vcpu] = self._arrived[vcpu] = now
         return vcpu
 
+    def interrupt(self, vcpu: int) -> None:
+        """Let an interrupt come on a vCPU, in whose handler it is found until the guest runs again."""
+        now = self._interrupted[vcpu] = self.registers[vcpu]
+        sp = now["rsp"] & ~15
+        for number, name in enumerate(("ss", "rsp", "eflags", "cs", "rip"), 1):
+            self._put(sp - 8 * number, now.values.get(name, 0x18))
+        self.registers[vcpu] = now.replace(rip=TEXT + 0x900, rsp=sp - 0x60)
+
     def _pass_time(self) -> None:
         """Let calls return, and readers end."""
         if not self.running:
             return
         self.time += 1
+        self.registers |= self._interrupted
+        self._interrupted.clear()
         for vcpu in TASK_VCPUS:
             now = self.registers[vcpu]
             if self._is_function(now["rip"]) and self._returns(vcpu):

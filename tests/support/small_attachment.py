@@ -15,6 +15,7 @@ from probekit.probe.names import ProbeDescription
 from probekit.providers.registry import make_registry
 from probekit.session.attach import AttachOptions
 from probekit.session.exclusive import ExclusiveUse
+from probekit.session.signals import Interrupts
 from tests.support.fake_guest_facts import FACTS
 from tests.support.small_enabling import SmallEnabling, small_sites
 
@@ -47,10 +48,13 @@ def small_guest(world: SmallEnabling, detached: Callable[[], None] = lambda: Non
         options.progress(f"connecting to {spec}")
         world.guest.running = True
         guest = SimpleNamespace(
+            alive=lambda stopped: None,
             attach_pause=0.0,
             clock=clock,
             facts=FACTS,
+            gone=None,
             guest_cookie=b"boot",
+            interrupts=Interrupts(),
             is_paused=lambda: False,
             kernel=SimpleNamespace(symbols=SimpleNamespace(lookup=lambda addr: None)),
             life=SimpleNamespace(
