@@ -16,7 +16,7 @@ from probekit.enabling.ecb import Matching
 from probekit.enabling.sites import RefusedProbe, SiteSet, find_sites, journal_size
 from probekit.enabling.speculation import Speculations
 from probekit.enabling.stop_engine.watch import WatchSite
-from probekit.errors import TargetLost, required
+from probekit.errors import GuestError, TargetError, TargetLost, required
 from probekit.guest.health import panic_error
 from probekit.interp.state import ProgramState
 from probekit.ir.ops import Program
@@ -207,10 +207,11 @@ class GuestTracing:
             self._log.close()
         self._engine = self._log = None
 
-    def disable(self, keep: Callable[[int, int], None]) -> tuple[Drained | None, list[str]]:
+    def disable(self, keep: Callable[[int, int], None], *, silence: bool = False) -> tuple[Drained | None, list[str]]:
         """Restore the guest. Returns what was still in its buffers, and a message for each failure.
 
-        ``keep``: is called with the index and last value of each global integer. Safe to call twice.
+        ``keep``: is called with the index and last value of each global integer. ``silence``: whether clauses must do
+        nothing from now on, already before the sites are restored. Safe to call twice.
         """
         engine, log, attachment = self._engine, self._log, self.attachment
         if engine is None or log is None:
@@ -225,7 +226,8 @@ class GuestTracing:
                 log.forget()
                 self._engine = self._log = None
                 return None, ["the traced guest has rebooted or panicked; there is nothing to restore"]
-            problems = engine.disable()
+            problems = _silenced(engine) if silence else []
+            problems += engine.disable()
         except TargetLost as error:
             self.give_up(error)
             raise
@@ -257,3 +259,14 @@ class GuestTracing:
         """
         with self.attachment.clock.paused():
             return self.attachment.same_boot() and not self.attachment.panicked()
+
+
+def _silenced(engine: Engine) -> list[str]:
+    """Silence the clauses. Returns a message when that fails: the guest is restored all the same."""
+    try:
+        engine.silence()
+    except (GuestError, TargetError) as error:
+        if isinstance(error, TargetLost):
+            raise
+        return [f"clauses ran until their sites were restored: {error.message}"]
+    return []

@@ -145,7 +145,11 @@ class Run:
         with self._interrupts:
             try:
                 yield from self._start()
-                yield from self._consume(seconds)
+                try:
+                    yield from self._consume(seconds)
+                except ProbekitError:
+                    yield from self._stream.of_held()
+                    raise
             except BaseException as error:
                 self._disable_after(error)
                 raise
@@ -248,9 +252,11 @@ class Run:
         drained, problems = self._disable()
         waiting = self._host.probes.take()
         self._host.fire("end")  # probes fire before records are read; END's own record is read last
+        if drained is None:
+            yield from self._stream.of_held()
         yield from self._stream.of_fired(waiting)
         if drained is not None:
-            yield from self._stream.of_guest(drained)
+            yield from self._stream.of_guest(drained, last=True)
         yield from self._stream.of_committed()
         yield from self._stream.of_host(last=True)
         yield from (model.Message(problem) for problem in problems)
@@ -261,12 +267,13 @@ class Run:
         yield model.Stats(dict(self.stats))
 
     def _disable(self) -> tuple[Drained | None, list[str]]:
-        """Restore the guest. Returns its last records (None after ``exit()``), and a message for each failure."""
+        """Restore the guest. Returns its last records, and a message for each failure."""
         if self._guest is None:
             return None, []
-        drained, problems = self._guest.disable(self._host.globals_.store)
+        # exit() ends tracing on all CPUs at once, and not when the sites are restored.
+        drained, problems = self._guest.disable(self._host.globals_.store, silence=self.state.exit_called)
         self.stats |= self._guest.stats
-        return (None if self.state.exit_called and not self.state.exited_in_guest else drained), problems
+        return drained, problems
 
     def _disable_after(self, error: BaseException) -> None:
         """Restore the guest after an error. Each further failure becomes a note on that error.

@@ -38,11 +38,13 @@ class Drain:
         self._resources = resources
         self._next_switch = 0.0
         self._last = _NOTHING
+        self._complete_until: int | None = 0
         self.pace = DrainPace()
 
     def poll(self, timeout: float) -> Drained:
         """Return the records in the rings; wait up to ``timeout`` seconds while they are empty.
 
+        It returns as well when it has learnt that of the records of the last reading none is missing.
         Raises :class:`probekit.errors.GuestError` when the guest has died or rebooted.
         """
         program_data = self._resources.program_data
@@ -52,7 +54,9 @@ class Drain:
         while True:
             drained = self._read_if_due(program_data)
             left = deadline - time.monotonic()
-            if drained.records or drained.filled or left <= 0:
+            news = drained.complete_until != self._complete_until
+            if drained.records or drained.filled or news or left <= 0:
+                self._complete_until = drained.complete_until
                 return drained
             step = _LIVE_INTERVAL if program_data.memory.live else self.pace.seconds_left
             self._let_run(min(step, left))
