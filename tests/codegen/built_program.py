@@ -20,6 +20,7 @@ from probekit.guest.offsets import KernelServices, TaskOffsets
 from probekit.ir.build import compile_program
 from probekit.ir.ops import Program
 from probekit.ir.verify import verify_program
+from probekit.kernel.syscalls import SyscallEntry
 from probekit.patch.find_exits import exit_sites
 from probekit.patch.hooks import Hook, MarkerHook, TracepointHook
 from probekit.patch.insn_sites import instruction_sites
@@ -36,6 +37,7 @@ from tests.codegen.emulated_kernel import (
     PREEMPT_COUNT,
     RETURN_THUNK,
     SLOT,
+    SYSCALLS,
     G,
     kernel_services,
 )
@@ -56,6 +58,7 @@ class Function:
     """Code as hex, and which of its sites are probed. ``clauses``: None means all of the program's.
 
     ``at``: the index of a function before it that is probed once more. ``offset``: of the instruction that is probed.
+    ``call``, ``compat``: see :class:`EnabledSite`.
     """
 
     code: str = NOP5 + RET
@@ -63,6 +66,8 @@ class Function:
     clauses: tuple[int, ...] | None = None
     at: int | None = None
     offset: int = 0
+    call: int | None = None
+    compat: bool = False
 
 
 @dataclass
@@ -95,6 +100,7 @@ class BuiltProgram:
     measured: bool = False
     user_okay: bool = True
     services: bool = True
+    entry: SyscallEntry = SYSCALLS
     program: Program = field(init=False)
     image: CodeImage = field(init=False)
     built: BuiltCode = field(init=False)
@@ -158,7 +164,8 @@ class BuiltProgram:
                 found = exits.sites
             clauses = every if function.clauses is None else function.clauses
             sites += [
-                EnabledSite(len(sites) + n, probe, site, clauses, site.addr - addr) for n, site in enumerate(found)
+                EnabledSite(len(sites) + n, probe, site, clauses, site.addr - addr, function.call, function.compat)
+                for n, site in enumerate(found)
             ]
         return tuple(sites)
 
@@ -168,7 +175,9 @@ class BuiltProgram:
     @property
     def kernel(self) -> KernelServices:
         """What the guest's kernel has; without ``services`` only what reading memory takes."""
-        return kernel_services() if self.services else KernelServices(load=LOADS, preempt_count=PREEMPT_COUNT)
+        if not self.services:
+            return KernelServices(load=LOADS, preempt_count=PREEMPT_COUNT)
+        return replace(kernel_services(), syscalls=self.entry)
 
     @property
     def bound(self) -> int:

@@ -85,6 +85,8 @@ def _kind(site: EnabledSite) -> FiringKind:
     match site.probe.kind:
         case "watch" | "begin" | "end" | "error" | "tick":
             raise InternalError(f"a {site.probe.kind} probe has a site in the guest engine")
+        case "syscall" if site.compat:
+            return "syscall32"
         case kind:
             return kind if site.call is None else "sysend"
 

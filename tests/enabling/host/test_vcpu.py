@@ -10,6 +10,7 @@ import pytest
 from probekit.enabling.host.vcpu import STOPPED_FACTS, VcpuWorld, kernel_gs_base
 from probekit.errors import GuestError, UnsupportedError
 from probekit.guest.offsets import TaskOffsets
+from probekit.kernel.syscalls import SyscallEntry
 from probekit.target.api import Regs
 from tests.support.fake_target import FakeTarget
 
@@ -49,7 +50,7 @@ def regs(**more: int) -> Regs:
 
 
 def world(task: TaskOffsets | None = OFFSETS, **options: Any) -> VcpuWorld:
-    facts: Any = SimpleNamespace(task=task, kernel=SimpleNamespace(paths=None))
+    facts: Any = SimpleNamespace(task=task, kernel=SimpleNamespace(paths=None, syscalls=SyscallEntry()))
     text: Any = memory()
     return VcpuWorld(options.pop("regs", regs()), text, facts, **options)
 

@@ -20,6 +20,7 @@ from probekit.guest.memory import PauseClock
 from probekit.guest.offsets import TaskOffsets
 from probekit.interp.state import ProgramState
 from probekit.ir.build import compile_program
+from probekit.kernel.syscalls import SyscallEntry
 from probekit.patch.sites import EntrySite, InsnSite
 from probekit.patch.step_slot import STEP_SLOT_SIZE
 from probekit.probe.names import ProbeName
@@ -142,7 +143,8 @@ def made(
     anything: Any = target
     journal: Any = log
     facts: Any = SimpleNamespace(
-        services=services, task=TASKS, kernel=SimpleNamespace(paths=None), grace=None, tracepoints=None,
+        services=services, task=TASKS, kernel=SimpleNamespace(paths=None, syscalls=SyscallEntry()), grace=None,
+        tracepoints=None,
         watchdog=None, module_refs=None,
     )  # fmt: skip
 
