@@ -109,7 +109,11 @@ class VcpuWorld:
                 return self._word(current + task.tgid, 4)
             case "tid":
                 return self._word(current + task.pid, 4)
-            case "curabi" if task.status is not None:
+            case "curabi":
+                if task.status is None:
+                    raise UnsupportedError(
+                        "curabi needs the kernel's type information (thread_info.status)", feature=name
+                    )
                 return ABI_NAMES[self._way_in(self._word(current + task.status, 4), base)]
             case "execname":
                 return self._bytes(current + task.comm, 16).split(b"\0", 1)[0]
