@@ -16,6 +16,12 @@ from vm.paths import SOURCES, cache_dir, write_atomic
 __all__ = ("init", "static_binary", "workloads")
 
 _FLAGS = ("-O2", "-static", "-s", "-std=gnu11", "-Wall", "-Wextra", "-pthread")
+# An i386 program: Debian's compiler makes one without further packages, as long as it needs no library.
+_FREESTANDING = (
+    *("-O2", "-static", "-s", "-std=gnu11", "-Wall", "-Wextra", "-m32", "-nostdlib", "-ffreestanding"),
+    *("-fno-pie", "-no-pie", "-fno-stack-protector", "-fno-builtin"),
+)
+_OWN_FLAGS = {"compat32": _FREESTANDING}
 
 
 @cache
@@ -23,9 +29,11 @@ def _compiler() -> str:
     return run(("gcc", "--version")).splitlines()[0]
 
 
-def static_binary(sources: tuple[Path, ...], *, headers: tuple[Path, ...] = ()) -> bytes:
+def static_binary(
+    sources: tuple[Path, ...], *, headers: tuple[Path, ...] = (), flags: tuple[str, ...] = _FLAGS
+) -> bytes:
     """Compile and link, and return the ELF file. Raises :class:`vm.errors.CommandFailedError`."""
-    digest = hashlib.sha256(repr((_compiler(), _FLAGS)).encode())
+    digest = hashlib.sha256(repr((_compiler(), flags)).encode())
     for path in (*sources, *headers):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     binaries = cache_dir("bin")
@@ -33,7 +41,7 @@ def static_binary(sources: tuple[Path, ...], *, headers: tuple[Path, ...] = ()) 
     if not cached.exists():
         made = binaries / f".{cached.name}.{id(digest):x}"
         try:
-            run(("gcc", *_FLAGS, "-o", str(made), *map(str, sources)))
+            run(("gcc", *flags, "-o", str(made), *map(str, sources)))
             write_atomic(cached, made.read_bytes(), mode=0o755)
         finally:
             made.unlink(missing_ok=True)
@@ -48,4 +56,5 @@ def init() -> bytes:
 
 def workloads() -> dict[str, bytes]:
     """Return the binary of every program of ``vm/workloads``, by name."""
-    return {path.stem: static_binary((path,)) for path in sorted((SOURCES / "workloads").glob("*.c"))}
+    sources = sorted((SOURCES / "workloads").glob("*.c"))
+    return {path.stem: static_binary((path,), flags=_OWN_FLAGS.get(path.stem, _FLAGS)) for path in sources}

@@ -16,6 +16,7 @@ from probekit.codegen.storage import MAX_STACK_DEPTH
 from probekit.errors import UnsupportedError
 from probekit.ir.names import BUILTINS
 from probekit.ir.ops import LoadArg, LoadBuiltin, Reg
+from probekit.kernel.syscalls import ABI_NAMES, CALL_NUMBER, TS_COMPAT, X32_BIT, X32_MASK
 
 __all__ = ("TASK_STRINGS", "argument", "builtin")
 
@@ -67,6 +68,8 @@ def _load_value(name: str, clause: int, emit: EmitContext) -> Iterator[str]:
         yield emit.call_routine("run_time")
     elif name == "errno":
         yield from _errno(emit)
+    elif name == "curabi":
+        yield from _abi(emit)
     elif name == "stackdepth":
         yield from _unwind(MAX_STACK_DEPTH, emit)
     elif name == "caller" and emit.kind == "instruction":
@@ -116,6 +119,30 @@ def _errno(emit: EmitContext) -> Iterator[str]:
     yield f"cmp eax, {MAX_ERRNO:#x}"
     yield f"jbe {label}"
     yield "xor eax, eax"
+    yield f"{label}:"
+
+
+def _abi(emit: EmitContext) -> Iterator[str]:
+    """Load ``rax`` with the address of the name of the ABI by which the task is in its system call."""
+    context, entry = emit.context, emit.context.kernel.syscalls
+    task = context.task
+    if task is None or task.status is None:
+        raise UnsupportedError("curabi needs the kernel's type information (thread_info.status)", feature="curabi")
+    names = {abi: context.string_pool + context.pool_offsets[name] for abi, name in ABI_NAMES.items()}
+    label = emit.new_label()
+    yield f"mov rcx, qword ptr gs:[{task.current:#x}]"
+    yield f"mov ecx, dword ptr [rcx + {task.status:#x}]"
+    yield f"mov rax, {names['32-bit']:#x}"
+    yield f"test ecx, {TS_COMPAT:#x}"
+    yield f"jnz {label}"
+    if entry.x32 and entry.stack_top is not None:
+        yield f"mov rcx, qword ptr gs:[{entry.stack_top:#x}]"
+        yield f"mov ecx, dword ptr [rcx - {-CALL_NUMBER}]"
+        yield f"and ecx, {X32_MASK:#x}"
+        yield f"mov rax, {names['x32']:#x}"
+        yield f"cmp ecx, {X32_BIT:#x}"
+        yield f"je {label}"
+    yield f"mov rax, {names['64-bit']:#x}"
     yield f"{label}:"
 
 

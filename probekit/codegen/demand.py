@@ -25,6 +25,7 @@ from probekit.ir.ops import (
     Str,
     UpdateAgg,
 )
+from probekit.kernel.syscalls import ABI_NAMES
 
 __all__ = (
     "SERVICES",
@@ -98,6 +99,8 @@ def program_demand(program: Program, clauses: Sequence[Clause]) -> Demand:
                     site_table = True
                 case LoadBuiltin(name=name) if BUILTINS[name].by_routine:
                     services = True
+                case LoadBuiltin(name="curabi"):
+                    strings.update(ABI_NAMES.values())
                 case LoadBuiltin(name="caller" | "stackdepth") | CallSubroutine(name="stack"):
                     site_addresses = services = True
                 case UpdateAgg(agg=agg) if program.aggregations[agg].func == "llquantize":

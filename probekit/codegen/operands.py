@@ -10,7 +10,7 @@ from probekit.codegen.frame import ARG_FRAME, FRAME_CALLER, FRAME_RAX, FRAME_STA
 from probekit.codegen.reg_alloc import LEADING_ARGUMENTS, RETURNS, FiringKind, RegAllocation
 from probekit.errors import UnsupportedError
 from probekit.ir.ops import LoadArg, LoadBuiltin, Reg
-from probekit.kernel.syscalls import SYSCALL_ARGS
+from probekit.kernel.syscalls import COMPAT_ARGS, SYSCALL_ARGS
 
 __all__ = ("OperandEmitter", "fits_immediate")
 
@@ -94,7 +94,7 @@ class OperandEmitter:
         """
         if self.kind in RETURNS:
             return f"qword ptr [rbp + {FRAME_RAX}]" if index == 1 or (index == 0 and self.kind != "return") else None
-        if self.kind == "syscall":
+        if self.kind in ("syscall", "syscall32"):
             return None
         index += LEADING_ARGUMENTS[self.kind]
         offset = ARG_FRAME[index] if index < len(ARG_FRAME) else FRAME_STACK_ARGS + _WORD * (index - len(ARG_FRAME))
@@ -145,9 +145,13 @@ class OperandEmitter:
     def load_argument(self, index: int, into: str = "rax") -> Iterator[str]:
         """Load ``into`` with ``argN``; with 0 where the probe has no such argument."""
         operand = self._argument_operand(index)
-        if self.kind == "syscall" and index < len(SYSCALL_ARGS):
+        if self.kind in ("syscall", "syscall32") and index < len(SYSCALL_ARGS):
             # The function's own argument points at the saved registers of user space.
             yield f"mov {into}, qword ptr [rbp + {ARG_FRAME[0]}]"
+            if self.kind == "syscall32":
+                # A 32-bit program's registers have 32 bits; this clears the upper half.
+                yield f"mov {_LOWER_HALVES[into]}, dword ptr [{into} + {COMPAT_ARGS[index]:#x}]"
+                return
             operand = f"qword ptr [{into} + {SYSCALL_ARGS[index]:#x}]"
         yield f"mov {into}, {operand if operand is not None else 0}"
 

@@ -68,11 +68,14 @@ __all__ = (
     "longest_string",
 )
 
-FiringKind = Literal["entry", "return", "syscall", "sysret", "sysend", "instruction", "tracepoint", "marker"]
+FiringKind = Literal[
+    "entry", "return", "syscall", "syscall32", "sysret", "sysend", "instruction", "tracepoint", "marker"
+]
 """What a site is.
 
 ``entry``, ``return``: a function's entry, and a place where it returns. ``syscall``, ``sysret``: the same of a
-function that one system call has. ``sysend``: a place where a function returns that several system calls may end in.
+function that one system call has; ``syscall32``: its entry, where the function serves 32-bit programs. ``sysend``: a
+place where a function returns that several system calls may end in.
 ``instruction``: an instruction in the middle of a function. ``tracepoint``, ``marker``: a function of ours that the
 tracepoint or marker calls.
 """

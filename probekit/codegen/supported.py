@@ -19,7 +19,7 @@ GUEST_BUILTINS = frozenset(
         *REMATERIALIZED_BUILTINS,
         *(name for name, info in BUILTINS.items() if info.per_probe),
         *TASK_STRINGS,
-        *("epid", "errno", "stackdepth", "timestamp", "vtimestamp", "walltimestamp"),
+        *("curabi", "epid", "errno", "stackdepth", "timestamp", "vtimestamp", "walltimestamp"),
     )
 )
 """The built-in variables that code in the guest has. It has all operations."""

@@ -49,7 +49,7 @@ from probekit.ir.ops import (
     UpdateAgg,
     VarAddress,
 )
-from probekit.kernel.syscalls import CALL_NUMBER
+from probekit.kernel.syscalls import CALL_NUMBER, COMPAT_CALL, X32_BIT
 
 __all__ = ("CALL_BODY_SIZE", "call_body", "thunk_text")
 
@@ -140,20 +140,26 @@ def _check_syscall(context: CodegenContext) -> Iterator[str]:
     entry = context.kernel.syscalls
     if entry.stack_top is None or not entry.callers:
         raise UnsupportedError("it is not known where this kernel calls system calls from", feature="syscall return")
-    for start, end in entry.callers:
-        yield f"mov rax, qword ptr [rbp + {FRAME_CALLER}]"
-        yield f"mov rcx, {start:#x}"
-        yield "sub rax, rcx"
-        yield f"cmp rax, {end - start:#x}"
-        yield "jb called"
+    yield "xor edx, edx"
+    for way_in, flag in ((entry.callers, 0), (entry.compat_callers, COMPAT_CALL)):
+        if flag and way_in:
+            yield f"mov edx, {flag:#x}"
+        for start, end in way_in:
+            yield f"mov rax, qword ptr [rbp + {FRAME_CALLER}]"
+            yield f"mov rcx, {start:#x}"
+            yield "sub rax, rcx"
+            yield f"cmp rax, {end - start:#x}"
+            yield "jb called"
     yield "jmp silent"
     yield "called:"
-    yield f"mov rdx, qword ptr gs:[{entry.stack_top:#x}]"
+    yield f"mov rcx, qword ptr gs:[{entry.stack_top:#x}]"
+    yield f"mov ecx, dword ptr [rcx - {-CALL_NUMBER}]"
+    yield f"and ecx, {~X32_BIT & 0xFFFFFFFF:#x}"
+    yield "or edx, ecx"
     yield f"mov eax, dword ptr [rbp + {FRAME_SITE}]"
     yield f"imul rax, rax, {SITE_ENTRY_SIZE}"
     yield f"mov rcx, {context.site_table + SITE_FIELDS['call']:#x}"
-    yield "mov eax, dword ptr [rcx + rax]"
-    yield f"cmp eax, dword ptr [rdx - {-CALL_NUMBER}]"
+    yield "cmp edx, dword ptr [rcx + rax]"
     yield "jne silent"
 
 

@@ -2,6 +2,7 @@
 
 - ``events``             defines the events that every renderer starts from
 - ``record_events``      turns a record and its plan into ``ProbeFired``, ``ExitRequested``, ``Fault``, or ``Corrupt``
+- ``record_order``       puts the records of all CPUs in order of time, and holds back what may not be complete
 - ``plan_readers``       makes fast readers, each for the records of one clause
 - ``bulk``               prints many records of one ``printf()`` at once
 - ``aggregations``       decodes keys, merges CPUs, computes values, sorts as DTrace does, joins columns

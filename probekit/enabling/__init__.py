@@ -11,6 +11,7 @@ other.
 
 - ``api``              define the protocol that both engines implement, their options and their results
 - ``ecb``              match probe descriptions to probes
+- ``firing_order``     decide which of several probes at one place fires first
 - ``guest_access``     collect what the parts of an engine need to reach the guest
 - ``registrations``    list our registrations with the guest's kernel, and unregister each kind
 - ``release``          free our guest memory and unregister, at a normal end, after SIGTERM and in a recovery

@@ -144,6 +144,8 @@ class Drained:
     """Stop engine: accesses to watched memory of which only the range is known."""
     lost_steps: int = 0
     """Stop engine: single steps whose trap was lost."""
+    complete_until: int | None = None
+    """Time stamp until which no record is missing that a later reading will find; None when none is missing."""
 
 
 @dataclass(frozen=True, slots=True)

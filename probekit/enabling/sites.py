@@ -11,6 +11,7 @@ from probekit.enabling.syscall_returns import SystemCalls, final_exits, load_jum
 from probekit.interruption import until_interrupted
 from probekit.isa.decode import ENDBR64
 from probekit.kernel.markers import CALL_OFFSET, STATE_OFFSET
+from probekit.kernel.syscalls import is_compat
 from probekit.patch.crossmodify import journal_batches
 from probekit.patch.edits import Edit
 from probekit.patch.find_exits import exit_sites
@@ -20,7 +21,7 @@ from probekit.patch.journal_records import edits_size
 from probekit.patch.jump_windows import as_trap, jump_window
 from probekit.patch.ranges import any_inside
 from probekit.patch.sites import NO_PAD, FunctionExits, InsnSite, Site, SiteRefusal, TextFacts, entry_site
-from probekit.providers.api import ENTRY_KINDS, Function, Probe
+from probekit.providers.api import CALL_KINDS, ENTRY_KINDS, Function, Probe
 
 __all__ = ("EnabledSite", "RefusedProbe", "SiteSet", "TextReader", "find_sites", "journal_size")
 
@@ -41,6 +42,8 @@ class EnabledSite(NamedTuple):
     """Bytes from the start of the probe's function; 0 when the site is in another function."""
     call: int | None = None
     """The system call's number, where it returns in another function; None for all other sites."""
+    compat: bool = False
+    """Whether its function serves system calls of 32-bit programs, whose arguments are in other registers."""
 
 
 class RefusedProbe(NamedTuple):
@@ -88,10 +91,9 @@ def find_sites(
 ) -> SiteSet:
     """Find the sites of all guest probes in ``ecbs``, by analysing their functions.
 
-    ``calls``: returns the kernel's system calls; called only when a probe of a system call's return needs them.
+    ``calls``: returns the kernel's system calls; called only when a probe of a system call needs them.
     """
-    functions = {e.probe.function.addr: e.probe.function for e in ecbs if e.probe.function is not None}
-    code = _read_code(tuple(functions.values()), read)
+    code = _read_code(tuple({f.addr: f for e in ecbs for f in e.probe.functions}.values()), read)
     sites: list[EnabledSite] = []
     refused: list[RefusedProbe] = []
     wanted: dict[int, set[int]] = {}
@@ -99,7 +101,7 @@ def find_sites(
         if ecb.probe.kind == "instruction" and ecb.probe.function is not None:
             wanted.setdefault(ecb.probe.function.addr, set()).add(ecb.probe.offset)
     insns = _Instructions(code, facts, wanted)
-    returns = _CallReturns([e.probe for e in ecbs if e.probe.kind == "sysret"], calls, code, read, facts)
+    returns = _CallReturns([e.probe for e in ecbs if e.probe.kind in CALL_KINDS], calls, code, read, facts)
     for probe, clauses in until_interrupted(ecbs):
         function, kind = probe.function, probe.kind
         if function is None:
@@ -109,19 +111,49 @@ def find_sites(
             elif called is not None:
                 sites.append(EnabledSite(len(sites), probe, called, clauses, 0))
             continue
-        if kind == "instruction":
-            found, problems = insns.at(function, probe.offset)
-        elif kind == "sysret":
-            found, problems = returns.of(function)
-        else:
-            found, problems = _probe_sites(probe, function, code, facts, insns)
+        if kind in CALL_KINDS:
+            _find_call_sites(
+                probe, clauses, returns, lambda p, f: _probe_sites(p, f, code, facts, insns), sites, refused
+            )
+            continue
+        found, problems = (
+            insns.at(function, probe.offset)
+            if kind == "instruction"
+            else _probe_sites(probe, function, code, facts, insns)
+        )
         for site in found:
-            call = returns.call(function, site) if kind == "sysret" else None
-            offset = site.addr - function.addr if call is None else 0
-            sites.append(EnabledSite(len(sites), probe, site, clauses, offset, call))
+            sites.append(EnabledSite(len(sites), probe, site, clauses, site.addr - function.addr))
         for addr, reason in problems:
             refused.append(RefusedProbe(probe, addr, reason, bool(found)))
     return SiteSet(tuple(_separated(sites)), tuple(refused))
+
+
+def _find_call_sites(
+    probe: Probe,
+    clauses: tuple[int, ...],
+    returns: _CallReturns,
+    entries: Callable[[Probe, Function], _Found],
+    sites: list[EnabledSite],
+    refused: list[RefusedProbe],
+) -> None:
+    """Add the sites and refusals of a probe of a system call, in each of its functions that some program calls.
+
+    ``entries``: finds the sites at one function's entry.
+    """
+    before = len(sites)
+    missed: list[tuple[int, str]] = []
+    functions = returns.called(probe)
+    for function in functions:
+        found, problems = returns.of(function) if probe.kind == "sysret" else entries(probe, function)
+        missed += problems
+        compat = is_compat(function.name)
+        for site in found:
+            for call in returns.numbers(function, site) if probe.kind == "sysret" else (None,):
+                offset = site.addr - function.addr if call is None else 0
+                sites.append(EnabledSite(len(sites), probe, site, clauses, offset, call, compat))
+    if not functions:
+        missed = [(f.addr, "no number of a system call leads to it") for f in probe.functions]
+    refused += [RefusedProbe(probe, addr, reason, len(sites) > before) for addr, reason in missed]
 
 
 def _separated(sites: list[EnabledSite]) -> list[EnabledSite]:
@@ -193,7 +225,7 @@ class _Instructions:
 
 
 class _CallReturns:
-    """Finds where system calls return, and analyses each function once."""
+    """Finds where system calls return, and analyses each function once. ``probes``: those of system calls."""
 
     def __init__(
         self,
@@ -209,15 +241,20 @@ class _CallReturns:
         self._known: dict[int, FunctionExits | str] = {}
         if probes:
             self._calls = calls()
-            load_jump_targets(probes, self._calls, self._learn, self._exits)
+            functions = [f for probe in probes if probe.kind == "sysret" for f in self.called(probe)]
+            load_jump_targets(functions, self._calls, self._learn, self._exits)
+
+    def called(self, probe: Probe) -> list[Function]:
+        """Return those of a system call's functions that a program may call."""
+        return [function for function in probe.functions if not self._calls.never_called(function)]
 
     def of(self, function: Function) -> _Found:
-        """Return the sites of one probe."""
+        """Return the sites where the system call with this function returns."""
         return final_exits(function, self._calls, self._exits)
 
-    def call(self, function: Function, site: Site) -> int | None:
-        """Return the number of the system call that a firing at ``site`` must be in; None where every firing counts."""
-        return self._calls.numbers[function.addr] if site.func_addr != function.addr else None
+    def numbers(self, function: Function, site: Site) -> tuple[int | None, ...]:
+        """Return the numbers of system calls that a firing at ``site`` must be in; None where every firing counts."""
+        return self._calls.numbers[function.addr] if site.func_addr != function.addr else (None,)
 
     def _learn(self, functions: Sequence[Function]) -> None:
         self._code.update(_read_code(functions, self._read))

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from probekit.kernel.syscalls import Abi, call_function
 from probekit.patch.sites import ExitSite, FunctionExits
-from probekit.providers.api import Function, Probe
+from probekit.providers.api import Function
 
 __all__ = ("ExitFinder", "SystemCalls", "final_exits", "load_jump_targets")
 
@@ -25,17 +26,30 @@ ExitFinder = Callable[[Function], FunctionExits | str]
 class SystemCalls:
     """The kernel's system calls."""
 
-    numbers: Mapping[int, int]
-    """Number of each system call, by its function's address."""
+    numbers: Mapping[int, tuple[int, ...]]
+    """The numbers of each system call, by its function's address: ``CallNumbers.by_function``."""
     function_at: Callable[[int], Function | None]
     """Returns the function that begins at an address."""
+    complete: frozenset[Abi] = frozenset()
+    """The ways in all of whose functions are in ``numbers``."""
+
+    def never_called(self, function: Function) -> bool:
+        """Return whether no number of a system call leads to this function.
+
+        The kernel's macros make one for each way in and each system call, needed or not.
+        """
+        found = call_function(function.name)
+        return found is not None and found.abi in self.complete and function.addr not in self.numbers
 
 
 def load_jump_targets(
-    probes: Iterable[Probe], calls: SystemCalls, learn: Callable[[list[Function]], None], exits: ExitFinder
+    functions: Iterable[Function], calls: SystemCalls, learn: Callable[[list[Function]], None], exits: ExitFinder
 ) -> None:
-    """Call ``learn`` with the functions whose exits :func:`final_exits` will need, so that many are read at once."""
-    known = {probe.function.addr: probe.function for probe in probes if probe.function is not None}
+    """Call ``learn`` with the functions whose exits :func:`final_exits` will need, so that many are read at once.
+
+    ``functions``: those of the system calls.
+    """
+    known = {function.addr: function for function in functions}
     frontier = list(known.values())
     for _ in range(_MAX_JUMPS):
         found = {target.addr: target for function in frontier for target in _targets(exits(function), calls)}
@@ -87,7 +101,7 @@ def final_exits(
                 elif target is None:
                     missed.append((site.addr, "it ends in a jump into the middle of a function"))
                 elif function.addr not in calls.numbers:
-                    missed.append((site.addr, "it is in no table of system calls of 64-bit programs"))
+                    missed.append((site.addr, "no number of a system call is known to lead to it"))
                 elif target.addr not in seen:
                     seen.add(target.addr)
                     targets.append(target)

@@ -47,6 +47,7 @@ def _task_offsets(kernel: Kernel) -> TaskOffsets | None:
             cred=_offset(task, "cred"),
             uid=_credential(kernel.btf, "uid"),
             gid=_credential(kernel.btf, "gid"),
+            status=_status(kernel.btf, task),
         )
     except (SymbolError, UnsupportedError):
         return None
@@ -55,6 +56,15 @@ def _task_offsets(kernel: Kernel) -> TaskOffsets | None:
 def _offset(struct: CStruct, name: str) -> int | None:
     found = struct.find_field(name)
     return found.offset if found is not None else None
+
+
+def _status(btf: Btf, task: CStruct) -> int | None:
+    """Return the offset of ``thread_info.status``, which is in the task (commit c65eacbe290b, v4.9)."""
+    info = _offset(task, "thread_info")
+    if info is None:
+        return None
+    status = _offset(btf.struct("thread_info"), "status")
+    return None if status is None else info + status
 
 
 def _credential(btf: Btf, name: str) -> int | None:

@@ -40,6 +40,8 @@ class TaskOffsets:
     """Offset in ``struct cred``."""
     gid: int | None = None
     """Offset in ``struct cred``."""
+    status: int | None = None
+    """``thread_info.status``: how the task entered the kernel; None where the kernel has no such member."""
 
 
 @record

@@ -33,6 +33,7 @@ class BuiltinInfo:
 BUILTINS: dict[str, BuiltinInfo] = {
     "caller": BuiltinInfo("int", signed=False),
     "cpu": BuiltinInfo("int", bits=32),
+    "curabi": BuiltinInfo("string", size=16),
     "curthread": BuiltinInfo("int", signed=False),
     "cwd": BuiltinInfo("string", size=256, by_routine=True),
     "epid": BuiltinInfo("int", bits=32, signed=False),

@@ -8,6 +8,7 @@ addresses, and no guest.
 - ``asm_syntax``  parse the assembly text before keystone sees it
 - ``compare``  tell whether a decoded instruction is the one that was asked for
 - ``access``  tell what memory an instruction has touched, from the registers after it
+- ``follow``  find where a tree of comparisons leads for a given value
 - ``relocate``  move instructions to another address (iced's BlockEncoder), or refuse with the reason
 - ``disassemble``  write machine code as text for people
 """

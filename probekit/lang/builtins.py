@@ -99,6 +99,7 @@ VARIABLES: dict[str, BuiltinVariable] = register(
         BuiltinVariable("args"),
         BuiltinVariable("caller", _ADDR),
         BuiltinVariable("cpu", INT),
+        BuiltinVariable("curabi", StringType(16)),
         BuiltinVariable("curthread", PointerType(StructType("struct", "task_struct"))),
         BuiltinVariable("cwd", _NAME),
         BuiltinVariable("epid", _UINT),

@@ -11,7 +11,17 @@ if TYPE_CHECKING:
     from probekit.kernel.markers import Marker
     from probekit.kernel.tracepoints import Tracepoint
 
-__all__ = ("ENTRY_KINDS", "GUEST_KINDS", "KERNEL_MODULE", "Function", "Probe", "ProbeKind", "Provider", "WatchedRange")
+__all__ = (
+    "CALL_KINDS",
+    "ENTRY_KINDS",
+    "GUEST_KINDS",
+    "KERNEL_MODULE",
+    "Function",
+    "Probe",
+    "ProbeKind",
+    "Provider",
+    "WatchedRange",
+)
 
 KERNEL_MODULE = "vmlinux"
 """D's name for the kernel itself as a module."""
@@ -22,6 +32,9 @@ ProbeKind = GuestKind | Literal["begin", "end", "error", "tick"]
 
 ENTRY_KINDS: tuple[ProbeKind, ...] = ("entry", "syscall")
 """Probes at a function's entry; ``return`` and ``sysret`` are where it returns."""
+
+CALL_KINDS: tuple[ProbeKind, ...] = ("syscall", "sysret")
+"""Probes of system calls."""
 
 GUEST_KINDS: tuple[ProbeKind, ...] = get_args(GuestKind)
 """Probes that fire in the guest; the host fires the others itself."""
@@ -72,6 +85,13 @@ class Probe(NamedTuple):
     """The memory of a ``mem`` probe."""
     marker: Marker | None = None
     """The marker of a ``marker`` probe."""
+    others: tuple[Function, ...] = ()
+    """More functions that it is in: those of a system call for 32-bit and x32 programs."""
+
+    @property
+    def functions(self) -> tuple[Function, ...]:
+        """All functions that it is in."""
+        return () if self.function is None else (self.function, *self.others)
 
     @property
     def in_guest(self) -> bool:

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import overload
 
 from probekit.kernel.symbols import SymbolRow
+from probekit.kernel.syscalls import call_function
 from probekit.probe.names import ProbeDescription, glob_regex, is_glob
 from probekit.providers.api import KERNEL_MODULE, Function
 
@@ -93,10 +94,22 @@ class FunctionTable(Sequence[Function]):
         found.update(index for index, name in self._system_calls if fits(name))
         return sorted(found)
 
-    @property
-    def system_calls(self) -> list[int]:
-        """The indexes of the functions of system calls, in order."""
-        return [index for index, _ in self._system_calls]
+    def system_calls(self) -> dict[str, list[int]]:
+        """Return the indexes of the functions of each system call, those for 64-bit programs first, else in order.
+
+        A function that has names of several ways in is there once.
+        """
+        native: dict[str, list[int]] = {}
+        others: dict[str, list[int]] = {}
+        for index, name in enumerate(self._names):
+            if name[:2] != "__":
+                continue
+            found = call_function(name) or next(filter(None, map(call_function, self._aliases.get(index, ()))), None)
+            if found is not None:
+                (native if found.abi == "64-bit" else others).setdefault(found.call, []).append(index)
+        for call, indexes in others.items():
+            native.setdefault(call, []).extend(indexes)
+        return native
 
     @cached_property
     def _system_calls(self) -> list[tuple[int, str]]:

@@ -3,17 +3,19 @@
 ``syscall::NAME:entry`` has the call's own arguments as ``arg0`` .. ``arg5``: its function gets the registers of
 user space, and the arguments are read from there. ``syscall::NAME:return`` has the result as ``arg0`` and ``arg1``.
 
-System calls are the functions ``__x64_sys_NAME`` (commit d5a00528b58c, v4.17). IDs follow their address order.
+There is one probe for each name, as in illumos's DTrace, whatever programs call it: it is in the function for 64-bit
+programs, ``__x64_sys_NAME``, and in those for 32-bit and x32 programs (:mod:`probekit.kernel.syscalls`). IDs follow
+the order of the names' first functions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 from probekit.probe.names import ProbeDescription, ProbeName, glob_regex
 from probekit.providers.api import Function, Probe, ProbeKind
-from probekit.providers.function_table import SYSCALL_PREFIX, FunctionTable
+from probekit.providers.function_table import FunctionTable
 
 __all__ = ("SyscallProvider",)
 
@@ -56,10 +58,12 @@ class SyscallProvider:
 
     @cached_property
     def _probes(self) -> tuple[Probe, ...]:
-        calls = [self._table[index] for index in self._table.system_calls[:_MAX_SYSCALLS]]
-        named = [(function, name) for function in calls for name in _KINDS]
-        return tuple(self._probe(self._first_id + index, *pair) for index, pair in enumerate(named))
+        calls = sorted(self._table.system_calls().items(), key=lambda item: item[1])[:_MAX_SYSCALLS]
+        named = [(call, [self._table[index] for index in indexes], name) for call, indexes in calls for name in _KINDS]
+        return tuple(self._probe(self._first_id + number, *probe) for number, probe in enumerate(named))
 
-    def _probe(self, probe_id: int, function: Function, name: str) -> Probe:
-        call = function.name.removeprefix(SYSCALL_PREFIX)
-        return Probe(probe_id, ProbeName(self.name, function.module, call, name), _KINDS[name], function)
+    def _probe(self, probe_id: int, call: str, functions: Sequence[Function], name: str) -> Probe:
+        first, *others = functions
+        return Probe(
+            probe_id, ProbeName(self.name, first.module, call, name), _KINDS[name], first, others=tuple(others)
+        )

@@ -33,7 +33,7 @@ from probekit.guest.stacks import GuestStacks
 from probekit.kernel.kernel import Kernel
 from probekit.kernel.memory import KernelMemory
 from probekit.kernel.open_kernel import open_kernel
-from probekit.kernel.syscalls import syscall_numbers
+from probekit.kernel.syscalls import find_dispatchers, syscall_numbers
 from probekit.patch.journal import remove_journal
 from probekit.patch.jump_windows import side_entries
 from probekit.patch.sites import TextFacts
@@ -213,7 +213,7 @@ class Attachment:
         return self.target.paused
 
     def system_calls(self) -> SystemCalls:
-        """Return the system calls by their functions, from the kernel's own table."""
+        """Return the system calls by their functions, from what the kernel itself finds them with."""
         table = self.functions
         starts = table.addrs
 
@@ -221,8 +221,10 @@ class Attachment:
             at = bisect_left(starts, addr)
             return table[at] if at < len(starts) and starts[at] == addr else None
 
-        with self.clock.paused():
-            return SystemCalls(syscall_numbers(self.kernel.symbols, self.kernel.memory.read), function_at)
+        dispatchers = find_dispatchers(self.kernel.symbols)
+        data = self.read_code([(dispatcher.addr, dispatcher.size) for dispatcher in dispatchers])
+        numbers = syscall_numbers(dispatchers, data)
+        return SystemCalls(numbers.by_function, function_at, numbers.complete)
 
     def read_code(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
         """Read the live text of many functions: from the RAM file without a stop, else in one pause.

@@ -21,6 +21,7 @@ from probekit.consumer.drop_meter import DropMeter
 from probekit.consumer.events import Drop, DropKind, Event
 from probekit.consumer.flow import FlowTracker
 from probekit.consumer.record_events import Corrupt, ReadClause, ReadProgram, record_events
+from probekit.consumer.record_order import RecordOrder
 from probekit.consumer.symbols import SymbolAt, Symbols
 from probekit.consumer.text.printf import FormatContext
 from probekit.enabling.host.probes import record_integer
@@ -40,6 +41,8 @@ __all__ = ("EventStream",)
 
 _EMPTY_PLAN = RecordPlan((), (), 0)
 _HEARTBEAT_RECORDS = 2048  # records between two heartbeats for the guest's watchdog
+_HELD_S = 1.0  # seconds for which a record may be held back
+_HELD_READINGS = 2  # or so many intervals of the option switchrate, if that is longer
 _DROPS_NS = 1_000_000_000  # between two reports of what the host's own probes have lost
 _AGGREGATION_ACTIONS = (acts.Printa, acts.Clear, acts.Trunc, acts.Normalize, acts.Denormalize)
 
@@ -68,6 +71,7 @@ class EventStream:
         self._drops = DropMeter()
         self._host_drops = DropMeter()
         self._flow = FlowTracker()
+        self._order = RecordOrder()
         self._next_drops_ns = 0
         self._clauses_on_aggregations = _clauses_with(program, _AGGREGATION_ACTIONS)
         self._speculative = _clauses_with(program, (acts.Speculate, acts.Commit, acts.Discard))
@@ -126,15 +130,28 @@ class EventStream:
         left = self._host.speculations.settle() + self._host.speculations.settle()  # the ones that wait as well
         yield from self._events_of(left, ticks_per_ns=self._ticks_per_ns, late=True)
 
-    def of_guest(self, drained: Drained) -> Iterator[Event]:
-        """Yield the events of the records that were drained from the guest, and its drops."""
-        ordered = sorted(drained.records, key=lambda item: item[1].timestamp)
-        plain = [item for item in ordered if item[1].clause not in self._speculative or not self._speculate(*item)]
-        plain += self._host.speculations.settle()
-        yield from self._events_of(plain, ticks_per_ns=self._ticks_per_ns)
+    def of_guest(self, drained: Drained, *, last: bool = False) -> Iterator[Event]:
+        """Yield the events of the records that were drained from the guest, by time, and its drops.
+
+        A record that a later reading may precede is held back, for a limited time. ``last``: the clauses do nothing any
+        more, so that what was recorded before an ``exit()`` on the host is shown as well.
+        """
+        longest = max(_HELD_S, _HELD_READINGS * (self.options.switchrate_ns or 0) / 1e9)
+        ordered = self._order.add(drained.records, drained.complete_until, now=time.monotonic(), longest=longest)
+        plain = self._not_speculative(ordered) + self._host.speculations.settle()
+        yield from self._events_of(plain, ticks_per_ns=self._ticks_per_ns, late=last)
         if drained.filled:
             self._state.fill_ring()
         yield from self._drops_of_guest(drained)
+
+    def of_held(self) -> Iterator[Event]:
+        """Yield the events of the guest's records that are held back. Call it when no more will be read."""
+        held = self._not_speculative(self._order.rest())
+        yield from self._events_of(held, ticks_per_ns=self._ticks_per_ns, late=True)
+
+    def _not_speculative(self, records: CpuRecords) -> list[tuple[int, RawRecord]]:
+        """Carry out the speculation actions of guest records, in order. Returns the records that are shown."""
+        return [item for item in records if item[1].clause not in self._speculative or not self._speculate(*item)]
 
     def _drops_of_guest(self, drained: Drained) -> Iterator[Drop]:
         """Yield a drop for each counter that has grown."""
@@ -214,7 +231,7 @@ class EventStream:
             if not number % _HEARTBEAT_RECORDS:
                 self._send_heartbeat()
             on_host = record.site in self._host.sites
-            if not (on_host or late or self._state.shows(record.timestamp)):
+            if not (on_host or self._state.shows(record.timestamp, late=late)):
                 continue  # recorded by the guest's clauses after exit(); those of the host do not run then
             events = record_events(self._reader, record, cpu=cpu, timestamp=int(record.timestamp / ticks_per_ns))
             if isinstance(events, Corrupt):

@@ -13,7 +13,7 @@ from probekit.enabling.api import Drained, Engine, Globals, Rows
 from probekit.enabling.ecb import Matching
 from probekit.enabling.sites import RefusedProbe, journal_size
 from probekit.enabling.speculation import Speculations
-from probekit.errors import GuestError, GuestGone, GuestPaused, JournalError, TargetLost, required
+from probekit.errors import GuestError, GuestGone, GuestPaused, JournalError, TargetError, TargetLost, required
 from probekit.guest.health import panic_error
 from probekit.interp.state import ProgramState
 from probekit.interruption import interruptible
@@ -228,21 +228,22 @@ class GuestTracing:
             self._log.close()
         self._engine = self._log = None
 
-    def disable(self, keep: Callable[[int, int], None]) -> tuple[Drained | None, list[str]]:
+    def disable(self, keep: Callable[[int, int], None], *, silence: bool = False) -> tuple[Drained | None, list[str]]:
         """Restore the guest. Returns what was still in its buffers, and a message for each failure.
 
-        ``keep``: is called with the index and last value of each global integer. Safe to call twice.
+        ``keep``: is called with the index and last value of each global integer. ``silence``: whether clauses must do
+        nothing from now on, already before the sites are restored. Safe to call twice.
         """
         engine, log, attachment = self._engine, self._log, self.attachment
         if engine is None or log is None:
             return None, []
         with attachment.interrupts.waiting(f"restoring {self._sites.count:,} sites"):
             failed = _say(attachment.progress, "restoring the guest")
-            drained, problems = self._restore(engine, log, keep)
+            drained, problems = self._restore(engine, log, keep, silence=silence)
         return drained, [*problems, *failed]
 
     def _restore(
-        self, engine: Engine, log: JournalLog, keep: Callable[[int, int], None]
+        self, engine: Engine, log: JournalLog, keep: Callable[[int, int], None], *, silence: bool
     ) -> tuple[Drained | None, list[str]]:
         attachment = self.attachment
         clock, begin = attachment.clock, time.monotonic()
@@ -260,7 +261,8 @@ class GuestTracing:
                 self._engine = self._log = None
                 why = "a snapshot of the guest from before this trace was loaded"
                 return None, [f"{why}; there is nothing to restore"]
-            problems = engine.disable()
+            problems = _silenced(engine) if silence else []
+            problems += engine.disable()
         except (GuestGone, TargetLost) as error:
             drained, problems = self.salvage(error, keep)
             self.lost = error
@@ -304,4 +306,15 @@ def _closed(log: JournalLog) -> list[str]:
         return [error.message]
     except OSError as error:
         return [f"the undo journal cannot be closed: {error}"]
+    return []
+
+
+def _silenced(engine: Engine) -> list[str]:
+    """Silence the clauses. Returns a message when that fails: the guest is restored all the same."""
+    try:
+        engine.silence()
+    except (GuestError, TargetError) as error:
+        if isinstance(error, TargetLost | GuestGone):
+            raise
+        return [f"clauses ran until their sites were restored: {error.message}"]
     return []

@@ -42,16 +42,17 @@ class Restoring:
         self._over = over
 
     def restore(self) -> tuple[Drained | None, list[str]]:
-        """Restore the guest. Returns its last records (None after ``exit()``), and a message for each failure."""
+        """Restore the guest. Returns its last records, and a message for each failure."""
         if self._guest is None:
             return None, []
         try:
             with self._turn():
-                drained, problems = self._guest.disable(self._keep)
+                # exit() ends tracing on all CPUs at once, and not when the sites are restored.
+                drained, problems = self._guest.disable(self._keep, silence=self._state.exit_called)
         finally:
             self._over()
         self._stats.update(self._guest.stats)
-        return (None if self._state.exit_called and not self._state.exited_in_guest else drained), problems
+        return drained, problems
 
     def salvage(self, lost: GuestGone | TargetLost) -> tuple[Drained | None, list[str]]:
         """Take what is left of a guest that is gone. Returns the same as :meth:`restore`."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from probekit.consumer import events as model
 from probekit.consumer.events import Event
 from probekit.enabling.ecb import Matching, match_program
-from probekit.errors import Cancelled, DetachedError, GuestGone, TargetLost
+from probekit.errors import Cancelled, DetachedError, GuestGone, ProbekitError, TargetLost
 from probekit.ir.ops import Program
 from probekit.providers.registry import Registry, make_registry
 from probekit.session.checks import check_matches, check_records
@@ -164,7 +164,13 @@ class Run:
             lost: GuestGone | TargetLost | None = None
             try:
                 yield from self._start()
-                yield from self._consume(seconds)
+                try:
+                    yield from self._consume(seconds)
+                except (GuestGone, TargetLost):
+                    raise
+                except ProbekitError:
+                    yield from self._stream.of_held()
+                    raise
             except (GuestGone, TargetLost) as error:
                 if self._guest is None or not self._guest.live:
                     raise
@@ -279,9 +285,11 @@ class Run:
         lost = lost or (self._guest.lost if self._guest is not None else None)
         waiting = self._host.probes.take()
         self._host.fire("end")  # probes fire before records are read; END's own record is read last
+        if drained is None:
+            yield from self._stream.of_held()
         yield from self._stream.of_fired(waiting)
         if drained is not None:
-            yield from self._stream.of_guest(drained)
+            yield from self._stream.of_guest(drained, last=True)
         yield from self._stream.of_committed()
         yield from self._stream.of_host(last=True)
         yield from (model.Message(problem) for problem in problems)

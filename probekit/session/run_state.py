@@ -64,14 +64,15 @@ class RunState:
         """Receives the printed text of records, where nothing else of them is needed; None to produce every event."""
         return self._sink
 
-    def shows(self, timestamp: int) -> bool:
+    def shows(self, timestamp: int, *, late: bool = False) -> bool:
         """Return whether a guest record is shown. ``timestamp``: the record's, by the guest's clock.
 
-        After ``exit()`` in the guest only older ones are: another CPU's ring may have been read first.
+        After ``exit()`` in the guest only older ones are: another CPU's ring may have been read first. After ``exit()``
+        on the host only those are that were recorded before it, and are read ``late``.
         """
-        if not self._exit_called:
-            return True
-        return self._exit_time is not None and timestamp < self._exit_time
+        if self._exit_time is not None:
+            return timestamp < self._exit_time
+        return late or not self._exit_called
 
     @property
     def output_lost(self) -> bool:

@@ -6,7 +6,7 @@ Everything is built by the product (``plan_stubs``, ``build_code``, ``plan_data`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from probekit.buffers.layout import Policy, plan_block
 from probekit.codegen.context import CodegenContext
@@ -20,11 +20,13 @@ from probekit.guest.offsets import KernelServices, TaskOffsets
 from probekit.ir.build import compile_program
 from probekit.ir.ops import Program
 from probekit.ir.verify import verify_program
+from probekit.kernel.syscalls import SyscallEntry
 from probekit.patch.find_exits import exit_sites
 from probekit.patch.hooks import Hook, MarkerHook, TracepointHook
-from probekit.patch.sites import EntrySite, ExitSite, TextFacts, entry_site
+from probekit.patch.insn_sites import instruction_sites
+from probekit.patch.sites import EntrySite, Site, TextFacts, entry_site
 from probekit.probe.names import ProbeName
-from probekit.providers.api import Probe
+from probekit.providers.api import ENTRY_KINDS, Probe
 from tests.codegen.emulated_kernel import (
     CLOCK,
     CODE,
@@ -35,6 +37,7 @@ from tests.codegen.emulated_kernel import (
     PREEMPT_COUNT,
     RETURN_THUNK,
     SLOT,
+    SYSCALLS,
     G,
     kernel_services,
 )
@@ -52,11 +55,19 @@ def function_addr(index: int) -> int:
 
 @dataclass(frozen=True)
 class Function:
-    """Code as hex, and which of its sites are probed. ``clauses``: None means all of the program's."""
+    """Code as hex, and which of its sites are probed. ``clauses``: None means all of the program's.
+
+    ``at``: the index of a function before it that is probed once more. ``offset``: of the instruction that is probed.
+    ``call``, ``compat``: see :class:`EnabledSite`.
+    """
 
     code: str = NOP5 + RET
     kind: str = "entry"
     clauses: tuple[int, ...] | None = None
+    at: int | None = None
+    offset: int = 0
+    call: int | None = None
+    compat: bool = False
 
 
 @dataclass
@@ -89,6 +100,7 @@ class BuiltProgram:
     measured: bool = False
     user_okay: bool = True
     services: bool = True
+    entry: SyscallEntry = SYSCALLS
     program: Program = field(init=False)
     image: CodeImage = field(init=False)
     built: BuiltCode = field(init=False)
@@ -133,13 +145,16 @@ class BuiltProgram:
         every = tuple(clause.index for clause in self.program.clauses)
         sites: list[EnabledSite] = []
         for index, function in enumerate(self.functions):
-            addr, code = function_addr(index), bytes.fromhex(function.code)
+            place = index if function.at is None else function.at
+            addr, code = function_addr(place), bytes.fromhex(self.functions[place].code)
             probe = Probe(100 + index, ProbeName("fbt", "vmlinux", f"f{index}", function.kind), function.kind)  # type: ignore[arg-type]
             if function.kind == "tracepoint":
-                found: tuple[EntrySite | ExitSite | Hook, ...] = (TracepointHook(addr, 0),)
+                found: tuple[Site | Hook, ...] = (TracepointHook(addr, 0),)
             elif function.kind == "marker":
                 found = (MarkerHook(addr, 0, (addr + 0x40, 0), 0, ()),)
-            elif function.kind == "entry":
+            elif function.kind == "instruction":
+                found = (instruction_sites(addr, code, replace(facts, trapping=True)).sites[function.offset],)
+            elif function.kind in ENTRY_KINDS:
                 entry = entry_site(addr, code[:9])
                 assert isinstance(entry, EntrySite)
                 found = (entry,)
@@ -149,7 +164,8 @@ class BuiltProgram:
                 found = exits.sites
             clauses = every if function.clauses is None else function.clauses
             sites += [
-                EnabledSite(len(sites) + n, probe, site, clauses, site.addr - addr) for n, site in enumerate(found)
+                EnabledSite(len(sites) + n, probe, site, clauses, site.addr - addr, function.call, function.compat)
+                for n, site in enumerate(found)
             ]
         return tuple(sites)
 
@@ -159,7 +175,9 @@ class BuiltProgram:
     @property
     def kernel(self) -> KernelServices:
         """What the guest's kernel has; without ``services`` only what reading memory takes."""
-        return kernel_services() if self.services else KernelServices(load=LOADS, preempt_count=PREEMPT_COUNT)
+        if not self.services:
+            return KernelServices(load=LOADS, preempt_count=PREEMPT_COUNT)
+        return replace(kernel_services(), syscalls=self.entry)
 
     @property
     def bound(self) -> int:

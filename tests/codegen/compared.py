@@ -74,6 +74,7 @@ class Compared:
         world.variables = {v: x for v, x in world.variables.items() if machine.program.variables[v].scope == "global"}
         name = site.probe.name
         world.builtins |= {
+            "curabi": b"x86_64",
             "execname": machine.comm,
             "pid": machine.pid,
             "tid": machine.tid,

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from probekit.guest.offsets import KernelServices, PathOffsets, RunTime, TaskOffsets
 from probekit.isa.assemble import assemble
+from probekit.kernel.syscalls import CALL_NUMBER, SyscallEntry
 from tests.support.emulator import TEXT
 
 CODE = 0xFFFFFFFFC0000000
@@ -47,6 +48,7 @@ OFFSETS = TaskOffsets(
     cred=0x710,
     uid=0x8,
     gid=0xC,
+    status=0x10,
 )
 PATHS = PathOffsets(
     fs=0x610,
@@ -70,6 +72,12 @@ SIGNAL = TASK + PAGE + 0x800
 """Where the machine's kernel keeps the signal that was sent last."""
 
 PREEMPT_COUNT = 0x1FBA0
+STACK_TOP_WORD = 0x1FBD8
+"""Where a CPU keeps the end of its task's stack, from the GS base."""
+SAVED_NUMBER = TASK + PAGE + 0x400
+"""Where the saved number of the task's system call is."""
+SYSCALLS = SyscallEntry(((DONE, DONE + 1),), STACK_TOP_WORD)
+"""Every function of the machine is called from the kernel's entry."""
 CRED = TASK + 0x800
 PARENT = TASK + PAGE
 KMEM = 0xFFFF888005000000
@@ -253,6 +261,7 @@ def kernel_services() -> KernelServices:
         preempt_count=PREEMPT_COUNT,
         run_time=RUN,
         paths=PATHS,
+        syscalls=SYSCALLS,
     )
 
 
@@ -276,6 +285,7 @@ def task_memory(
     """Address and bytes of what the kernel keeps of the running task, its parent and its CPU."""
     yield gs_base + OFFSETS.current, TASK.to_bytes(8, "little")
     yield gs_base + OFFSETS.cpu, cpu.to_bytes(4, "little")
+    yield gs_base + STACK_TOP_WORD, (SAVED_NUMBER - CALL_NUMBER).to_bytes(8, "little")
     yield TASK + OFFSETS.pid, tid.to_bytes(4, "little", signed=True)
     yield TASK + OFFSETS.tgid, pid.to_bytes(4, "little", signed=True)
     yield TASK + OFFSETS.comm, comm.ljust(16, b"\0")[:16]

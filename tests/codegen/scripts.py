@@ -56,7 +56,7 @@ _facts = (
 _values = st.sampled_from((*(f"arg{n}" for n in range(6)), *TARGETS, *OTHER_TARGETS, *_facts))
 _MEMORY = ("char", "unsigned char", "int16_t", "unsigned short", "int", "unsigned", "long", "uint64_t")
 _plain_texts = st.one_of(
-    st.sampled_from(("execname", "execname", "probefunc", "probeprov", "probemod", "probename")),
+    st.sampled_from(("execname", "execname", "curabi", "probefunc", "probeprov", "probemod", "probename")),
     st.sampled_from(("", "bash", "f0", "fbt", "entry", "bas", "bash2", "a long name of more than sixteen bytes")).map(
         '"{}"'.format
     ),

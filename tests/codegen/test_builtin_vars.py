@@ -5,10 +5,18 @@ from __future__ import annotations
 import pytest
 
 from probekit.errors import UnsupportedError
+from probekit.kernel.syscalls import COMPAT_ARGS, COMPAT_CALL, SYSCALL_ARGS, X32_BIT, SyscallEntry
 from tests.codegen.built_program import NOP5, RET, Function
 from tests.codegen.compared import Compared, compare
 from tests.codegen.emulated_kernel import (
+    DONE,
+    KMEM,
+    OFFSETS,
+    SAVED_NUMBER,
     STACK_TOP,
+    STACK_TOP_WORD,
+    SYSCALLS,
+    TASK,
 )
 from tests.codegen.machine import Machine
 
@@ -87,3 +95,76 @@ def test_timestamps_by_a_shared_counter_only_grow() -> None:
         first, second = (int.from_bytes(record.payload[at : at + 8], "little") for at in (0, 8))
         assert last <= record.timestamp // 3 <= first + 1 and first <= second
         last = second
+
+
+@pytest.mark.parametrize(("compat", "offsets", "mask"), [(False, SYSCALL_ARGS, -1), (True, COMPAT_ARGS, 0xFFFFFFFF)])
+def test_a_system_calls_arguments_are_the_programs(compat: bool, offsets: tuple[int, ...], mask: int) -> None:
+    """A 32-bit program's are in other registers and have 32 bits; there are six of them."""
+    text = "fbt::: { " + " ".join(f"trace(arg{n});" for n in range(7)) + " trace(arg1 + arg2); @ = sum(arg5); }"
+    guest = Machine(text, [Function(kind="syscall", compat=compat)])
+    values = [0xFFFFFFFF_00000000 - n for n in range(6)]
+    for offset, value in zip(offsets, values, strict=True):
+        guest.write(KMEM + offset, value.to_bytes(8, "little"))
+    assert guest.fire(rdi=KMEM).fault == 0
+    (record,) = guest.drain()
+    words = [int.from_bytes(record.payload[8 * n : 8 * n + 8], "little") for n in range(8)]
+    expected = [value & mask & (1 << 64) - 1 for value in values]
+    assert words == [*expected, 0, (expected[1] + expected[2]) & (1 << 64) - 1]
+
+
+@pytest.mark.parametrize(
+    ("compat", "saved", "fires"),
+    [
+        (False, 39, (39, None)),
+        (False, 39 | X32_BIT, (39, None)),
+        (False, 0xDEAD << 32 | 39, (39, None)),
+        (True, 39, (39 | COMPAT_CALL, None)),
+        (False, 20, (None,)),
+    ],
+)
+def test_where_several_system_calls_end_the_number_and_the_way_in_decide(
+    compat: bool, saved: int, fires: tuple[int | None, ...]
+) -> None:
+    """One exit with a probe for each number: of a 64-bit and of a 32-bit program, and the function's own return."""
+    ranges = ((DONE, DONE + 1),)
+    entry = SyscallEntry(((1, 2),), STACK_TOP_WORD, ranges) if compat else SYSCALLS
+    numbers = (39, 39 | COMPAT_CALL, None)
+    functions = [Function(kind="sysret", call=39)]
+    functions += [Function("", "sysret", None, 0, 0, call) for call in numbers[1:]]
+    guest = Machine("fbt::: { trace(arg0); }", functions, entry=entry)
+    guest.write(SAVED_NUMBER, saved.to_bytes(8, "little"))
+    assert guest.fire(0, rax=-2).fault == 0
+    assert tuple(numbers[record.site] for record in guest.drain()) == fires
+
+
+def test_another_function_that_ends_there_is_no_system_call() -> None:
+    guest = Machine(
+        "fbt::: { trace(1); }", [Function(kind="sysret", call=39)], entry=SyscallEntry(((1, 2),), STACK_TOP_WORD)
+    )
+    guest.write(SAVED_NUMBER, (39).to_bytes(8, "little"))
+    assert guest.fire(0).fault == 0 and guest.drain() == []
+
+
+@pytest.mark.parametrize(
+    ("status", "saved", "x32", "abi"),
+    [
+        (0, 4, True, b"x86_64"),
+        (2, 4, True, b"i386"),
+        (1, 4 | X32_BIT, True, b"x32"),
+        (0, 4 | X32_BIT, False, b"x86_64"),
+        (0, -1 & (1 << 64) - 1, True, b"x86_64"),
+    ],
+)
+def test_the_abi_of_the_system_call_is_the_kernels_own_word(status: int, saved: int, x32: bool, abi: bytes) -> None:
+    entry = SyscallEntry(SYSCALLS.callers, STACK_TOP_WORD, (), x32)
+    guest = Machine("fbt::: { trace(curabi); @[curabi] = count(); }", entry=entry)
+    guest.write(TASK + (OFFSETS.status or 0), status.to_bytes(4, "little"))
+    guest.write(SAVED_NUMBER, saved.to_bytes(8, "little"))
+    assert guest.fire().fault == 0
+    (record,) = guest.drain()
+    assert record.payload[:16] == abi.ljust(16, b"\0") and guest.table(0) == {(abi,): (1,)}
+
+
+def test_the_abi_needs_the_kernels_types() -> None:
+    with pytest.raises(UnsupportedError, match=r"thread_info\.status"):
+        Machine("fbt::: { trace(curabi); }", task=None)

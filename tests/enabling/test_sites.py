@@ -11,6 +11,7 @@ from probekit.enabling.ecb import Ecb
 from probekit.enabling.sites import EnabledSite, SiteSet, find_sites, journal_size
 from probekit.enabling.syscall_returns import SystemCalls
 from probekit.kernel.markers import CALL_OFFSET, STATE_OFFSET, Marker
+from probekit.kernel.syscalls import COMPAT_CALL
 from probekit.kernel.tracepoints import Tracepoint
 from probekit.patch.hooks import MarkerHook, TracepointHook
 from probekit.patch.refused_text import RefusedText
@@ -108,17 +109,47 @@ def test_a_jump_over_several_instructions_gives_way_to_a_site_that_it_would_cove
 
 def test_a_system_call_returns_where_the_function_does_that_it_ends_in() -> None:
     code = {F: NOP5 + b"\xe9" + rel32(F + 5, 5, G) + b"\xcc" * 6, G: PUSH_POP_RET}
-    calls = SystemCalls({F: 39}, {G: Function(G, 16, "g", "vmlinux")}.get)
+    calls = SystemCalls({F: (39,)}, {G: Function(G, 16, "g", "vmlinux")}.get)
     (site,) = found(probe("sysret"), code=code, calls=calls).sites
     assert (site.site.addr, site.offset, site.call) == (G + 7, 0, 39)
     (own,) = found(probe("sysret"), calls=calls).sites
     assert (own.offset, own.call) == (7, None)
 
 
+def call_probe(kind: ProbeKind, *functions: tuple[int, str]) -> Probe:
+    first, *others = [Function(addr, 16, name, "vmlinux") for addr, name in functions]
+    return Probe(1, ProbeName("syscall", "vmlinux", "x", kind), kind, first, others=tuple(others))
+
+
+def test_a_system_call_is_probed_in_the_functions_of_all_programs_that_call_it() -> None:
+    code = dict.fromkeys((F, G, COLD), PUSH_POP_RET)
+    functions = ((F, "__x64_sys_x"), (G, "__ia32_sys_x"), (COLD, "__ia32_compat_sys_x"))
+    calls = SystemCalls({F: (3,), COLD: (9 | COMPAT_CALL,)}, lambda _: None, frozenset({"32-bit", "64-bit"}))
+    sites = found(call_probe("syscall", *functions), call_probe("sysret", *functions), code=code, calls=calls)
+    assert [(s.site.addr, s.offset, s.call, s.compat) for s in sites.sites] == [
+        (F, 0, None, False),
+        (COLD, 0, None, True),
+        (F + 7, 7, None, False),
+        (COLD + 7, 7, None, True),
+    ]
+    assert sites.refused == ()
+    (refused,) = found(call_probe("syscall", functions[1]), code=code, calls=calls).refused
+    assert refused.addr == G and refused.reason == "no number of a system call leads to it" and not refused.partial
+
+
+def test_where_two_programs_system_calls_end_in_one_function_each_has_a_site() -> None:
+    tail = NOP5 + b"\xe9" + rel32(F + 5, 5, G) + b"\xcc" * 6
+    code = {F: tail, COLD: NOP5 + b"\xe9" + rel32(COLD + 5, 5, G) + b"\xcc" * 6, G: PUSH_POP_RET}
+    numbers = {F: (39, 40), COLD: (20 | COMPAT_CALL,)}
+    calls = SystemCalls(numbers, {G: Function(G, 16, "g", "vmlinux")}.get, frozenset({"32-bit"}))
+    sites = found(call_probe("sysret", (F, "__x64_sys_x"), (COLD, "__ia32_sys_x")), code=code, calls=calls).sites
+    assert [(s.site.addr, s.call) for s in sites] == [(G + 7, 39), (G + 7, 40), (G + 7, 20 | COMPAT_CALL)]
+
+
 def test_a_system_call_that_must_not_be_traced() -> None:
     refused = RefusedText.of([(F, F + 16, "the kernel says no")])
     (one,) = found(
-        probe("sysret"), facts=TextFacts(trapping=True, refused=refused), calls=SystemCalls({F: 1}, lambda _: None)
+        probe("sysret"), facts=TextFacts(trapping=True, refused=refused), calls=SystemCalls({F: (1,)}, lambda _: None)
     ).refused
     assert one.reason == "the kernel says no"
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from probekit.enabling.syscall_returns import ExitFinder, SystemCalls, final_exits, load_jump_targets
 from probekit.patch.sites import ExitKind, ExitSite, FunctionExits
-from probekit.probe.names import ProbeName
-from probekit.providers.api import Function, Probe
+from probekit.providers.api import Function
 
 _FUNCTIONS = {addr: Function(addr, 16, f"f{addr:x}", "vmlinux") for addr in range(0x1000, 0x1100, 0x10)}
 
@@ -26,7 +25,7 @@ def _of(exits: dict[int, FunctionExits | str]) -> ExitFinder:
 
 
 def _calls(*numbered: int) -> SystemCalls:
-    return SystemCalls({addr: number for number, addr in enumerate(numbered)}, _FUNCTIONS.get)
+    return SystemCalls({addr: (number,) for number, addr in enumerate(numbered)}, _FUNCTIONS.get)
 
 
 def test_every_end_is_found_once() -> None:
@@ -73,10 +72,16 @@ def test_functions_are_learned_in_rounds() -> None:
     exits = _exits(
         _exit(0x1000, 1, "tail_jump", 0x1010), _exit(0x1010, 1, "tail_jump", 0x1020), _exit(0x1020, 1), _exit(0x1030, 1)
     )
-    probes = [
-        Probe(n, ProbeName("syscall", "vmlinux", "x", "return"), "sysret", _FUNCTIONS[addr])
-        for n, addr in enumerate((0x1000, 0x1030))
-    ]
+    functions = [_FUNCTIONS[addr] for addr in (0x1000, 0x1030)]
     learned: list[list[int]] = []
-    load_jump_targets(probes, _calls(0x1000), lambda found: learned.append([f.addr for f in found]), _of(exits))
+    load_jump_targets(functions, _calls(0x1000), lambda found: learned.append([f.addr for f in found]), _of(exits))
     assert learned == [[0x1010], [0x1020]]
+
+
+def test_a_function_that_no_program_calls_is_known_where_all_numbers_are() -> None:
+    dead, native = Function(0x1000, 16, "__ia32_sys_open", "vmlinux"), Function(0x1010, 16, "__x64_sys_open", "vmlinux")
+    assert SystemCalls({}, _FUNCTIONS.get, frozenset({"32-bit"})).never_called(dead)
+    assert not SystemCalls({}, _FUNCTIONS.get, frozenset({"64-bit"})).never_called(dead), "its numbers are not known"
+    assert not SystemCalls({0x1000: (5,)}, _FUNCTIONS.get, frozenset({"32-bit"})).never_called(dead)
+    assert SystemCalls({}, _FUNCTIONS.get, frozenset({"64-bit"})).never_called(native)
+    assert not SystemCalls({}, _FUNCTIONS.get, frozenset({"32-bit", "64-bit"})).never_called(_FUNCTIONS[0x1000])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from probekit.buffers.layout import Policy
 from probekit.consumer import events as model
 from probekit.session.options import Options
+from tests.guest_fixtures import K61, only
 from tests.live.inprocess import Outcome, trace
 from tests.live.work import getppid_on_each_cpu, lines
 from vm.guest import Guest
@@ -45,6 +47,28 @@ def test_ring_keeps_what_came_last(guest: Guest, homes: object) -> None:
     assert set(found) == {0, 1} and done.trouble() == []
     for seen in found.values():
         assert seen == list(range(20_001 - len(seen), 20_001)) and len(seen) >= 16384 // 40 - 1
+
+
+@only(K61)
+@pytest.mark.parametrize("ram", [None, "none"], ids=["live", "in stops"])
+def test_records_of_both_cpus_are_in_order_of_time(guest: Guest, homes: object, ram: str | None) -> None:
+    """Both CPUs record at the same time; their rings are read one after the other, or while the guest stands still."""
+    calls = 20_000 if ram is None else 2_000
+    done = trace(guest, NUMBERED, getppid_on_each_cpu(guest, calls), ram=ram)
+    assert done.trouble() == []
+    times = [fired.timestamp for fired in done.fired()]
+    assert len(times) == 2 * calls and times == sorted(times)
+    assert by_cpu(done) == {cpu: list(range(1, calls + 1)) for cpu in (0, 1)}
+
+
+@only(K61)
+@pytest.mark.parametrize("policy", ["switch", "ring"])
+def test_exit_on_the_host_shows_what_was_recorded_before(guest: Guest, homes: object, policy: Policy) -> None:
+    """Records that were not read yet when a tick calls exit(): with a long interval, or read at the end only."""
+    options = Options(bufpolicy=policy, switchrate_ns=3_000_000_000)
+    script = f"{NUMBERED} tick-1s /done++ > 1/ {{ exit(0); }}"
+    done = trace(guest, script, lines(guest, "syscalls 50 0; sleep 4"), options=options, tick=False)
+    assert by_cpu(done) == {0: list(range(1, 51))} and done.trouble() == [] and done.status == 0
 
 
 def test_switch_loses_nothing_that_it_does_not_count(guest: Guest, homes: object) -> None:

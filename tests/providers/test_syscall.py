@@ -27,6 +27,28 @@ def test_names() -> None:
     assert _named("sys_read:return") == ["fbt:vmlinux:__x64_sys_read:return"]
 
 
+def test_one_probe_for_each_name_whatever_programs_call_it() -> None:
+    names = (
+        "__ia32_compat_sys_open",
+        "__ia32_sys_open",
+        "__ia32_sys_socketcall",
+        "__x64_sys_open",
+        "__x64_compat_sys_open",
+    )
+    rows = [KernelSymbol(_BASE + 32 * n, 32, name, "T", "") for n, name in enumerate(names)]
+    rows += [KernelSymbol(_BASE + 0x1000, 32, name, "T", "") for name in ("__ia32_sys_getpid", "__x64_sys_getpid")]
+    registry = make_registry(function_table(rows))
+    found = list(registry.match(ProbeDescription.parse("syscall:::entry")))
+    functions = [[f.name for f in probe.functions] for probe in found]
+    assert [probe.name.function for probe in found] == ["socketcall", "open", "getpid"]
+    assert functions == [
+        ["__ia32_sys_socketcall"],
+        ["__x64_sys_open", "__ia32_compat_sys_open", "__ia32_sys_open", "__x64_compat_sys_open"],
+        ["__x64_sys_getpid"],
+    ]
+    assert [registry.by_id(probe.id) for probe in found] == found
+
+
 def test_kinds_and_numbers() -> None:
     registry = make_registry(_TABLE)
     found = list(registry.match(ProbeDescription.parse("syscall:::")))

@@ -9,9 +9,13 @@ import pytest
 from probekit.buffers import actions as acts
 from probekit.buffers.aggs import AggPlan
 from probekit.buffers.formats import parse_format
-from probekit.errors import ProbekitError
+from probekit.buffers.layout import RawRecord
+from probekit.consumer.events import Event, ProbeIdentity
+from probekit.enabling.api import Drained
+from probekit.errors import GuestError, ProbekitError
 from probekit.ir import ops
 from probekit.ir.build import compile_program
+from probekit.probe.names import ProbeName
 from probekit.session.options import Options
 from probekit.session.run import Run
 
@@ -142,3 +146,57 @@ def test_what_is_printed_in_bulk_is_what_each_prints() -> None:
     outputs = [run(made)[:2], run(made, sink=texts)[:2]]
     assert outputs[0] == outputs[1]
     assert "".join(texts) == "BEGIN     1|2%\nab    |fffffffc\n"
+
+
+GUEST_SITE = 9
+
+
+def recorded(number: int, time: int) -> tuple[int, RawRecord]:
+    return 0, RawRecord(0, time, GUEST_SITE, 0, number.to_bytes(8, "little"))
+
+
+def drained(*records: tuple[int, RawRecord], until: int | None = None) -> Drained:
+    return Drained(records, {}, {}, {}, complete_until=until)
+
+
+def tracing() -> Run:
+    """A run of a clause that prints its number, at a probe that the host does not have."""
+    number = acts.Printf(parse_format("%d "), (0,))
+    trace = Run(None, program(clause(0, "BEGIN", [number], [0])), Options(quiet=True))
+    trace._stream.begin({GUEST_SITE: ProbeIdentity(77, ProbeName("fbt", "m", "f", "entry"))})
+    return trace
+
+
+def test_records_of_the_guest_wait_until_none_older_is_missing() -> None:
+    stream = tracing()._stream
+    assert printed(list(stream.of_guest(drained(recorded(3, 30), recorded(1, 10), until=20)))) == "1 "
+    assert printed(list(stream.of_guest(drained(until=29)))) == ""
+    assert printed(list(stream.of_guest(drained(recorded(2, 25), recorded(4, 40), until=30)))) == "2 3 "
+    assert printed(list(stream.of_guest(drained(recorded(5, 35))))) == "5 4 ", "the last reading shows all"
+    assert list(stream.of_held()) == []
+
+
+def test_records_that_wait_when_the_host_exits_are_shown_and_those_read_later_are_not() -> None:
+    trace = tracing()
+    assert list(trace._stream.of_guest(drained(recorded(1, 10), until=0))) == []
+    trace.state.call_exit()
+    assert printed(list(trace._stream.of_held())) == "1 "
+    assert list(trace._stream.of_guest(drained(recorded(2, 5)))) == []
+    assert printed(list(trace._stream.of_guest(drained(recorded(3, 5)), last=True))) == "3 "
+
+
+def test_records_that_wait_are_shown_before_an_error_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = tracing()
+
+    def fail() -> None:
+        assert list(trace._stream.of_guest(drained(recorded(1, 10), until=0))) == []
+        raise GuestError("the guest has died")
+
+    monkeypatch.setattr(trace._host, "fire_due", fail)
+    seen: list[Event] = []
+    trace._host.sites.clear()
+    with pytest.raises(GuestError), trace:
+        for event in trace.events():
+            trace._stream._reader.probes[GUEST_SITE] = ProbeIdentity(77, ProbeName("fbt", "m", "f", "entry"))  # type: ignore[index]
+            seen.append(event)
+    assert printed(seen).endswith("1 ")

@@ -24,6 +24,7 @@ def test_exit_on_the_host_ends_the_run_before_its_status_is_read() -> None:
     assert state.over and state.status == 0 and not state.exited_in_guest
     state.exited(3)
     assert state.status == 3 and not state.shows(0)
+    assert state.shows(0, late=True), "it was read before exit() was called"
 
 
 def test_exit_in_the_guest_hides_only_what_came_after_it() -> None:
@@ -32,6 +33,7 @@ def test_exit_in_the_guest_hides_only_what_came_after_it() -> None:
     assert state.over and state.exited_in_guest and state.status == 4
     assert state.shows(999)
     assert not state.shows(1000) and not state.shows(1001)
+    assert state.shows(999, late=True) and not state.shows(1000, late=True)
 
 
 def test_a_full_ring_ends_the_run_and_shows_what_was_recorded() -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
+from probekit.kernel.syscalls import SyscallEntry
 from probekit.session.sampling import samples
 from tests.enabling.host.test_vcpu import OFFSETS, TASK, memory, regs
 
@@ -22,7 +23,7 @@ class Guest:
         self.clock: Any = self
         self.text: Any = memory()
         self.stacks: Any = None
-        self.facts: Any = SimpleNamespace(task=OFFSETS, kernel=SimpleNamespace(paths=None))
+        self.facts: Any = SimpleNamespace(task=OFFSETS, kernel=SimpleNamespace(paths=None, syscalls=SyscallEntry()))
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -16,6 +16,7 @@
 - ``stack_check``    find threads inside the bytes of a jump over several instructions
 - ``drain``          read records and counters while clauses run, and decide how often
 - ``data_memory``    read our data memory: records, counters, aggregations, globals
+- ``read_times``     tell until which time everything that the CPUs have recorded has been read
 - ``variables``      read and write strings and associative arrays from the host
 - ``costs``          compute the CPU time of clauses from their own measurements
 """

@@ -10,12 +10,14 @@ import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import replace
 
 from probekit.buffers.layout import BLOCK_MAGIC, CpuBlockLayout, DenseStore, HeaderWord, RawRecord, walk_records
 from probekit.consumer.aggregations import stored_rows
 from probekit.consumer.events import ProbeIdentity
 from probekit.enabling.api import Drained, Rows
 from probekit.enabling.guest_engine.data_layout import DataPlan
+from probekit.enabling.guest_engine.read_times import ReadTimes
 from probekit.enabling.guest_engine.variables import GuestSpeculations, GuestVariables
 from probekit.errors import GuestError, InternalError, MemoryAccessError, ProbekitError, required
 from probekit.guest.memory import DataMemory, PauseClock
@@ -88,6 +90,7 @@ class ProgramData:
         self._clock = clock
         self._corrupt = 0
         self._copies: list[tuple[float, DataSnapshot]] = []  # newest last, at most two
+        self._times = ReadTimes(self._cpus)
         self.variables = GuestVariables(
             program, plan.storage, base=base, memory=lambda: self.memory, no_clause_running=self.no_clause_running
         )
@@ -171,9 +174,24 @@ class ProgramData:
     def drain(self, *, take: bool = True) -> Drained:
         """Read the counters, and with ``take`` remove the records from the rings and return them.
 
-        Raises :class:`GuestError` when the memory is no longer ours, as after a reboot.
+        Rings that are read while the guest runs are read twice: the second time tells that of the records of the first
+        time none is missing. Raises :class:`GuestError` when the memory is no longer ours, as after a reboot.
         """
+        first = self._read_all(take)
+        if not first.records or first.complete_until is None or not self.memory.live:
+            return first
+        second = self._read_all(take)
+        return replace(
+            second,
+            records=first.records + second.records,
+            corrupt=first.corrupt + second.corrupt,
+            fill=max(first.fill, second.fill),
+        )
+
+    def _read_all(self, take: bool) -> Drained:
+        """Read the header of each CPU's block, and with ``take`` its ring."""
         records: list[tuple[int, RawRecord]] = []
+        newest: dict[int, int] = {}
         principal: dict[int, int] = {}
         dynamic = busy = unavailable = busy_speculations = 0
         filled = False
@@ -182,15 +200,10 @@ class ProgramData:
         aggregation: dict[int, int] = {}
         corrupt, self._corrupt = self._corrupt, 0
         with self._one_pause():
+            # Before the first ring: what begins to fire later than this is newer than what was read until now.
+            inside = set(self.cpus_in_clauses()) if take and self.memory.live else set[int]()
             for index, cpu in enumerate(self._cpus):
-                block = self._block(index)
-                size = 8 * self._layout.header_words
-                words = struct.unpack(f"<{self._layout.header_words}Q", self.memory.read(block, size))
-                if words[HeaderWord.MAGIC] != BLOCK_MAGIC:
-                    raise GuestError(
-                        "probekit's memory in the guest is gone: a snapshot was loaded, or the guest rebooted or died",
-                        hint="nothing is left to restore in what runs now; attach again",
-                    )
+                words = self._header(index)
                 principal[cpu] = words[HeaderWord.PRINCIPAL_DROPS]
                 recursion[cpu] = words[HeaderWord.RECURSION_DROPS]
                 aggregation[cpu] = sum(words[HeaderWord.AGG_DROPS :])
@@ -203,9 +216,15 @@ class ProgramData:
                 fill = max(fill, min(used, 1.0))
                 if not take:
                     continue
-                found, sound = self._take_ring(block, words[HeaderWord.HEAD], words[HeaderWord.TAIL])
+                if not self.memory.live and words[HeaderWord.GUARD]:
+                    inside.add(cpu)
+                found, sound = self._take_ring(self._block(index), words[HeaderWord.HEAD], words[HeaderWord.TAIL])
+                if found:
+                    newest[cpu] = found[-1].timestamp
                 records += [(cpu, record) for record in found]
                 corrupt += not sound
+        if take:
+            self._times.note(newest, inside, paused=not self.memory.live)
         return Drained(
             tuple(records),
             principal,
@@ -218,7 +237,19 @@ class ProgramData:
             busy_speculations=busy_speculations,
             filled=filled,
             fill=fill,
+            complete_until=None if self.frozen else self._times.complete_until,
         )
+
+    def _header(self, index: int) -> tuple[int, ...]:
+        """Return the header words of a block. Raises :class:`GuestError` when it is no longer ours."""
+        count = self._layout.header_words
+        words = struct.unpack(f"<{count}Q", self.memory.read(self._block(index), 8 * count))
+        if words[HeaderWord.MAGIC] != BLOCK_MAGIC:
+            raise GuestError(
+                "probekit's memory in the guest is gone: a snapshot was loaded, or the guest rebooted or died",
+                hint="nothing is left to restore in what runs now; attach again",
+            )
+        return words
 
     def aggregations(self) -> dict[int, Rows]:
         """Return all values of all CPUs, by aggregation number."""

@@ -48,11 +48,13 @@ class Drain:
         self._resources = resources
         self._next_switch = 0.0
         self._last = _NOTHING
+        self._complete_until: int | None = 0
         self.pace = DrainPace()
 
     def poll(self, timeout: float) -> Drained:
         """Return the records in the rings; wait up to ``timeout`` seconds while they are empty.
 
+        It returns as well when it has learnt that of the records of the last reading none is missing.
         Raises :class:`probekit.errors.GuestError` when the guest has died or rebooted.
         """
         program_data = self._resources.program_data
@@ -62,7 +64,9 @@ class Drain:
         while True:
             drained = self._read_if_due(program_data)
             left = deadline - time.monotonic()
-            if drained.records or drained.filled or left <= 0 or self._cancelled():
+            news = drained.complete_until != self._complete_until
+            if drained.records or drained.filled or news or left <= 0 or self._cancelled():
+                self._complete_until = drained.complete_until
                 return drained
             step = _LIVE_INTERVAL if program_data.memory.live else min(self.pace.seconds_left, _LONGEST_STEP)
             self._let_run(min(step, left))

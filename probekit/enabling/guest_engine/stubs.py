@@ -7,7 +7,7 @@ each site adds one small stub.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from probekit.codegen.image import CodeImage, ThunkKey, build_image
 from probekit.codegen.inline import inline_aggregation, inline_bodies, inline_body_size, inline_increment
 from probekit.codegen.reg_alloc import FiringKind
 from probekit.codegen.thunk import CALL_BODY_SIZE, call_body
+from probekit.enabling.firing_order import by_address
 from probekit.enabling.sites import EnabledSite
 from probekit.errors import InternalError
 from probekit.guest.tracepoints import CALL_ENTRY_SIZE, TracepointProbe, call_table, caller_code
@@ -85,6 +86,8 @@ def _kind(site: EnabledSite) -> FiringKind:
     match site.probe.kind:
         case "watch" | "begin" | "end" | "error" | "tick":
             raise InternalError(f"a {site.probe.kind} probe has a site in the guest engine")
+        case "syscall" if site.compat:
+            return "syscall32"
         case kind:
             return kind if site.call is None else "sysend"
 
@@ -169,8 +172,8 @@ def build_code(
     stubs: dict[int, int] = {}
     copies: dict[int, int] = {}
     bodies = _Bodies(plan, context, image)
-    for members in until_interrupted(_by_address(sites)):
-        main = members[-1].site  # this site decides the form of the stub
+    for members in until_interrupted(by_address(sites).values()):
+        main = _main(members)
         stub_addr = addr + len(code)
         if len(members) == 1 and not isinstance(main, Hook | InsnSite) and len(main.old) >= JUMP_SIZE:
             # Nearly every site is of this form, and there may be 90,000 of them.
@@ -178,7 +181,7 @@ def build_code(
             code += compose_stub(main, stub_addr, body)
             edits.append(site_edit(main, stub_addr))
             continue
-        before, body = bodies.of_all(members, stub_addr)
+        before, body = bodies.of_all(members, main, stub_addr)
         main_addr = stub_addr + len(before)
         code += before
         if isinstance(main, Hook):
@@ -212,14 +215,9 @@ def build_code(
     )
 
 
-def _by_address(sites: Sequence[EnabledSite]) -> Iterable[Sequence[EnabledSite]]:
-    """Yield the sites at each address. An entry or exit comes last, because the last site decides the stub's form."""
-    if len({site.site.addr for site in sites}) == len(sites):
-        return ((site,) for site in sites)
-    found: dict[int, list[EnabledSite]] = {}
-    for site in sites:
-        found.setdefault(site.site.addr, []).append(site)
-    return [sorted(members, key=lambda member: not isinstance(member.site, InsnSite)) for members in found.values()]
+def _main(members: Sequence[EnabledSite]) -> Site | Hook:
+    """Return the site that decides the form of the stub of these, which have one address: an entry or exit, if any."""
+    return next((m.site for m in members if not isinstance(m.site, InsnSite)), members[0].site)
 
 
 class _Bodies:
@@ -238,18 +236,18 @@ class _Bodies:
         body = self._made[aggs](site.number)
         return _PUSHFQ + body + _POPFQ if isinstance(site.site, InsnSite) else body
 
-    def of_all(self, sites: Sequence[EnabledSite], stub_addr: int) -> tuple[bytes, bytes]:
-        """Return the bodies of all sites at one address, whose stub at ``stub_addr`` has the form of the last site.
+    def of_all(self, members: Sequence[EnabledSite], main: Site | Hook, stub_addr: int) -> tuple[bytes, bytes]:
+        """Return the bodies of all sites at one address, whose stub at ``stub_addr`` has the form of ``main``.
 
-        The first result goes before the stub proper, the second inside it as its body.
+        The first result goes before the stub proper, the second inside it as its body. The bodies are in the order of
+        ``members``. Inside the stub of a conditional jump those run that fire when the jump is taken; instructions
+        fire in any case, and before it.
         """
-        main = sites[-1].site
+        outside = [m for m in members if isinstance(main, ExitSite) and not isinstance(m.site, ExitSite)]
         before, body = b"", b""
-        for site in sites[:-1]:
-            if type(site.site) is not type(main):
-                before += self.of(site, stub_addr + len(before))
+        for site in outside:
+            before += self.of(site, stub_addr + len(before))
         body_addr = stub_addr + len(before) + _around(main, 0)[0]
-        for site in sites:
-            if type(site.site) is type(main):
-                body += self.of(site, body_addr + len(body))
+        for site in members[len(outside) :]:
+            body += self.of(site, body_addr + len(body))
         return before, body

@@ -13,6 +13,7 @@ from probekit.guest.facts import GuestFacts
 from probekit.guest.offsets import PathOffsets, TaskOffsets
 from probekit.guest.stacks import GuestStacks
 from probekit.interp.run import Value
+from probekit.kernel.syscalls import ABI_NAMES, CALL_NUMBER, TS_COMPAT, X32_BIT, X32_MASK, Abi
 from probekit.patch.edits import TextMemory
 from probekit.target.api import Regs
 
@@ -25,7 +26,7 @@ _MAX_GENERATIONS = 512
 
 STOPPED_FACTS = frozenset(
     (
-        *("caller", "cpu", "curthread", "errno", "execname", "gid", "percpu_offset", "pid", "ppid", "tid"),
+        *("caller", "cpu", "curabi", "curthread", "errno", "execname", "gid", "percpu_offset", "pid", "ppid", "tid"),
         *("cwd", "root", "stackdepth", "timestamp", "uid", "walltimestamp"),
     )
 )
@@ -70,6 +71,7 @@ class VcpuWorld:
         self._text = text
         self._task = facts.task
         self._paths = facts.kernel.paths
+        self._entry = facts.kernel.syscalls
         self._arg = arg or self._abi
 
     def arg(self, index: int) -> int:
@@ -107,6 +109,12 @@ class VcpuWorld:
                 return self._word(current + task.tgid, 4)
             case "tid":
                 return self._word(current + task.pid, 4)
+            case "curabi":
+                if task.status is None:
+                    raise UnsupportedError(
+                        "curabi needs the kernel's type information (thread_info.status)", feature=name
+                    )
+                return ABI_NAMES[self._way_in(self._word(current + task.status, 4), base)]
             case "execname":
                 return self._bytes(current + task.comm, 16).split(b"\0", 1)[0]
             case "cwd" | "root" if self._paths is not None:
@@ -117,6 +125,16 @@ class VcpuWorld:
                 return self._word(self._word(current + task.cred, 8) + where, 4)
             case _:
                 raise UnsupportedError(f"{name} is not implemented in the stop engine", feature=name)
+
+    def _way_in(self, status: int, base: int) -> Abi:
+        """Return how the task has entered the kernel for its system call. ``base``: of the per-CPU memory."""
+        entry = self._entry
+        if status & TS_COMPAT:
+            return "32-bit"
+        if not entry.x32 or entry.stack_top is None:
+            return "64-bit"
+        number = self._word(self._word(base + entry.stack_top, 8) + CALL_NUMBER, 4)
+        return "x32" if number & X32_MASK == X32_BIT else "64-bit"
 
     def _directory(self, current: int, name: str, paths: PathOffsets) -> bytes:
         """Return the path of a directory of the task, seen from its root. ``root`` itself is seen from the system's.

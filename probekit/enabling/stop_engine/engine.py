@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from probekit.buffers.layout import RawRecord
 from probekit.enabling.api import Drained, EngineLog, EngineOptions, Rows, Salvaged
+from probekit.enabling.firing_order import by_address
 from probekit.enabling.guest_access import GuestAccess
 from probekit.enabling.host.firing import Firing, HostGlobals, fire
 from probekit.enabling.host.vcpu import VcpuWorld
@@ -77,9 +78,7 @@ class StopEngine:
         """
         self._target = target
         self._program = program
-        self._sites: dict[int, list[EnabledSite]] = {}
-        for site in sites:
-            self._sites.setdefault(site.site.addr, []).append(site)
+        self._sites: dict[int, list[EnabledSite]] = by_address(sites)
         self._access = GuestAccess(target, text, facts, log, clock, options.safepoint_s, cancelled, alive)
         self._slots = StepSlots(self._access, options.quiet_s)
         self._worlds = StoppedWorlds(text, facts, stacks)

@@ -9,7 +9,7 @@ from probekit.enabling.sites import EnabledSite
 from probekit.enabling.stop_engine.watch import WatchHit
 from probekit.guest.facts import GuestFacts
 from probekit.guest.stacks import GuestStacks
-from probekit.kernel.syscalls import CALL_NUMBER, SYSCALL_ARGS
+from probekit.kernel.syscalls import CALL_NUMBER, COMPAT_ARGS, COMPAT_CALL, SYSCALL_ARGS, X32_BIT
 from probekit.patch.edits import TextMemory
 from probekit.target.api import Regs
 
@@ -40,7 +40,8 @@ class StoppedWorlds:
                 args = [regs["rax"], regs["rax"]]
             case "syscall":
                 (data,) = self._text.read_many([(regs["rdi"], max(SYSCALL_ARGS) + 8)])  # struct pt_regs
-                args = [int.from_bytes((data or b"")[at : at + 8], "little") for at in SYSCALL_ARGS]
+                offsets, size = (COMPAT_ARGS, 4) if site.compat else (SYSCALL_ARGS, 8)
+                args = [int.from_bytes((data or b"")[at : at + size], "little") for at in offsets]
             case _:
                 return VcpuWorld(regs, self._text, self._facts, stacks=self._stacks)
         returned = 0 if site.probe.kind == "syscall" else regs["rax"]
@@ -51,15 +52,19 @@ class StoppedWorlds:
         return VcpuWorld(hit.regs, self._text, self._facts, _lookup(hit.args), stacks=self._stacks, with_current=True)
 
     def system_call(self, regs: Regs) -> int | None:
-        """Return the number of the system call whose function returns here.
+        """Return the number of the system call whose function returns here, as ``EnabledSite.call`` has it.
 
         None when another function of the kernel called it.
         """
         entry = self._facts.kernel.syscalls
         caller = self._word(regs["rsp"])
-        if entry.stack_top is None or not any(start <= caller < end for start, end in entry.callers):
+        native, compat = (
+            any(start <= caller < end for start, end in callers) for callers in (entry.callers, entry.compat_callers)
+        )
+        if entry.stack_top is None or not (native or compat):
             return None
-        return self._word(self._word(kernel_gs_base(regs) + entry.stack_top) + CALL_NUMBER) & 0xFFFFFFFF
+        number = self._word(self._word(kernel_gs_base(regs) + entry.stack_top) + CALL_NUMBER) & 0xFFFFFFFF
+        return number & ~X32_BIT | (0 if native else COMPAT_CALL)
 
     def _word(self, addr: int) -> int:
         (data,) = self._text.read_many([(addr & _MASK, 8)])

@@ -101,6 +101,36 @@ def test_rings_can_be_left_as_they_are() -> None:
     assert data.drain(take=False).records == () and len(data.drain().records) == 1
 
 
+def test_what_is_complete_is_told() -> None:
+    """CPU 0 is idle, so everything until the reading before is complete; nothing more is while it is in a clause."""
+    guest, data, _ = made()
+    guest.fire(rdi=1)
+    drained = data.drain()
+    (first,) = [record.timestamp for _, record in drained.records]
+    assert drained.complete_until == first, "the second look finds no more"
+    inside = DATA + guest.plan.block(0) + 8 * HeaderWord.GUARD
+    guest.write(inside, b"\1")
+    guest.fire(rdi=1)
+    drained = data.drain()
+    assert len(drained.records) == 1 and drained.complete_until == first
+    guest.write(inside, bytes(8))
+    assert data.drain(take=False).complete_until == first
+    newest = data.drain().complete_until
+    assert newest is not None and newest > first
+    data.freeze()
+    assert data.drain().complete_until is None
+
+
+def test_a_guest_that_stands_still_is_complete_unless_a_cpu_is_in_a_clause() -> None:
+    guest, data, _ = made(live=False)
+    guest.fire(rdi=1)
+    drained = data.drain()
+    assert drained.complete_until == drained.records[0][1].timestamp
+    guest.write(DATA + guest.plan.block(0) + 8 * HeaderWord.GUARD, b"\1")
+    guest.fire(rdi=1)
+    assert data.drain().complete_until == drained.complete_until
+
+
 def test_drops_are_told_by_cpu() -> None:
     guest, data, _ = made()
     guest.set_word(HeaderWord.PRINCIPAL_DROPS, 5)

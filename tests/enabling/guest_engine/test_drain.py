@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -95,8 +96,8 @@ def record(payload: bytes = b"") -> tuple[int, RawRecord]:
     return (0, RawRecord(0, 1, 0, 0, payload))
 
 
-EMPTY = Drained((), {0: 0}, {0: 0}, {0: 0})
-ONE = Drained((record(),), {0: 0}, {0: 0}, {0: 0})
+EMPTY = Drained((), {0: 0}, {0: 0}, {0: 0}, complete_until=0)
+ONE = Drained((record(),), {0: 0}, {0: 0}, {0: 0}, complete_until=0)
 
 
 def drain(data: Data | None, target: Machine | None = None, **options: Any) -> tuple[Drain, Heart]:
@@ -152,3 +153,12 @@ def test_a_guest_that_somebody_else_paused_goes_on_and_a_dead_one_is_an_error() 
     dead.resumed = -1
     with pytest.raises(GuestError, match="panicked"):
         drain(Data(EMPTY), dead)[0].poll(10)
+
+
+def test_it_tells_at_once_that_what_was_read_before_is_complete() -> None:
+    later = replace(EMPTY, complete_until=1)
+    data = Data(ONE, EMPTY, later)
+    reader, _ = drain(data)
+    assert reader.poll(10).records == ONE.records
+    assert reader.poll(10) == replace(later, watchdog_timeouts=3)
+    assert reader.poll(0.01).complete_until == 1 and len(data.takes) > 3, "once"

@@ -10,6 +10,8 @@ import pytest
 from probekit.enabling.host.vcpu import STOPPED_FACTS, VcpuWorld, kernel_gs_base
 from probekit.errors import GuestError, UnsupportedError
 from probekit.guest.offsets import TaskOffsets
+from probekit.kernel.syscalls import CALL_NUMBER, X32_BIT, SyscallEntry
+from probekit.records import replaced
 from probekit.target.api import Regs
 from tests.support.fake_target import FakeTarget
 
@@ -49,7 +51,7 @@ def regs(**more: int) -> Regs:
 
 
 def world(task: TaskOffsets | None = OFFSETS, **options: Any) -> VcpuWorld:
-    facts: Any = SimpleNamespace(task=task, kernel=SimpleNamespace(paths=None))
+    facts: Any = SimpleNamespace(task=task, kernel=SimpleNamespace(paths=None, syscalls=SyscallEntry()))
     text: Any = memory()
     return VcpuWorld(options.pop("regs", regs()), text, facts, **options)
 
@@ -67,6 +69,31 @@ def test_facts_of_the_task() -> None:
     }  # fmt: skip
     assert {name: seen.fact(name) for name in expected} == expected and expected.keys() <= STOPPED_FACTS
     assert seen.thread() == TASK
+
+
+@pytest.mark.parametrize(
+    ("status", "number", "x32", "abi"),
+    [
+        (0, 4, True, b"x86_64"),
+        (2, 4, True, b"i386"),
+        (1, 4 | X32_BIT, True, b"x32"),
+        (0, 4 | X32_BIT, False, b"x86_64"),
+        (0, -1 & (1 << 64) - 1, True, b"x86_64"),
+    ],
+)
+def test_the_abi_of_the_system_call(status: int, number: int, x32: bool, abi: bytes) -> None:
+    target, top = memory(), GS + 0x1800
+    target.write(TASK + 0x10, status.to_bytes(4, "little"))
+    target.write(GS + 0x1F00, top.to_bytes(8, "little"))
+    target.write(top + CALL_NUMBER, number.to_bytes(8, "little"))
+    entry = SyscallEntry(stack_top=0x1F00, x32=x32)
+    facts: Any = SimpleNamespace(
+        task=replaced(OFFSETS, status=0x10), kernel=SimpleNamespace(paths=None, syscalls=entry)
+    )
+    text: Any = target
+    assert VcpuWorld(regs(), text, facts).fact("curabi") == abi
+    with pytest.raises(UnsupportedError, match="thread_info"):
+        world().fact("curabi")
 
 
 def test_errno_is_in_what_the_function_returns() -> None:

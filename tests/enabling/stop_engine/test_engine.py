@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -20,10 +20,11 @@ from probekit.guest.memory import PauseClock
 from probekit.guest.offsets import TaskOffsets
 from probekit.interp.state import ProgramState
 from probekit.ir.build import compile_program
-from probekit.patch.sites import EntrySite
+from probekit.kernel.syscalls import SyscallEntry
+from probekit.patch.sites import EntrySite, InsnSite
 from probekit.patch.step_slot import STEP_SLOT_SIZE
 from probekit.probe.names import ProbeName
-from probekit.providers.api import Probe
+from probekit.providers.api import Probe, ProbeKind
 from probekit.target.api import BreakKind, Regs, StopReason
 from tests.support.fake_target import FakeTarget
 
@@ -115,7 +116,10 @@ def site(number: int) -> int:
     return TEXT + 32 * number
 
 
-def made(text: str, *, count: int = 2, monkeypatch: pytest.MonkeyPatch, **stub: Any) -> tuple[StopEngine, Stub, Log]:
+def made(
+    text: str, *, count: int = 2, kinds: Sequence[ProbeKind] = (), monkeypatch: pytest.MonkeyPatch, **stub: Any
+) -> tuple[StopEngine, Stub, Log]:
+    """``count``: of functions with a probe each; ``kinds``: of several probes at the first function instead."""
     program = compile_program(text, allow_bare=True)
     clauses = tuple(clause.index for clause in program.clauses)
     memory = {TEXT: bytearray(32 * count), CODE: bytearray(0x1000), GS: bytearray(0x1000)}
@@ -123,20 +127,24 @@ def made(text: str, *, count: int = 2, monkeypatch: pytest.MonkeyPatch, **stub: 
     services = Services(target)
     target.memory[GS][0:8] = (GS + 0x100).to_bytes(8, "little")
     target.memory[GS][0x104:0x108] = (40).to_bytes(4, "little")
+    places: list[tuple[ProbeKind, int]] = [(kind, site(0)) for kind in kinds] or [
+        ("entry", site(n)) for n in range(count)
+    ]
     sites = [
         EnabledSite(
             n,
-            Probe(10 + n, ProbeName("fbt", "vmlinux", f"f{n}", "entry"), "entry"),
-            EntrySite(site(n), PAD, site(n)),
+            Probe(10 + n, ProbeName("fbt", "vmlinux", f"f{n}", kind), kind),
+            InsnSite(addr, PAD, addr, trap=False) if kind == "instruction" else EntrySite(addr, PAD, addr),
             clauses,
             0,
         )
-        for n in range(count)
+        for n, (kind, addr) in enumerate(places)
     ]
     anything: Any = target
     journal: Any = log
     facts: Any = SimpleNamespace(
-        services=services, task=TASKS, kernel=SimpleNamespace(paths=None), grace=None, tracepoints=None,
+        services=services, task=TASKS, kernel=SimpleNamespace(paths=None, syscalls=SyscallEntry()), grace=None,
+        tracepoints=None,
         watchdog=None, module_refs=None,
     )  # fmt: skip
 
@@ -180,6 +188,12 @@ def test_a_firing_goes_on_in_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [stub.registers[n]["rip"] for n in (1, 2)] == [CODE + STEP_SLOT_SIZE, CODE] and stub.running
     ((key, words),) = engine.aggregations()[0]
     assert (key, tuple(words)) == ((40,), (2,)) and engine.poll(0).records == ()
+
+
+def test_probes_at_one_place_fire_from_the_outside_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, stub, _ = enabled("fbt::: { trace(1); }", monkeypatch, kinds=("entry", "instruction", "syscall"))
+    stub.stops = [lambda target: target.registers.update({1: regs(site(0))})]
+    assert [record.site for _, record in engine.poll(1).records] == [2, 0, 1] and stub.breakpoints == [site(0)]
 
 
 def test_user_programs_at_the_same_address_do_not_fire(monkeypatch: pytest.MonkeyPatch) -> None:

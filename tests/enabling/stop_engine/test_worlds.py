@@ -10,7 +10,7 @@ import pytest
 from probekit.enabling.sites import EnabledSite
 from probekit.enabling.stop_engine.watch import WatchHit, WatchSite
 from probekit.enabling.stop_engine.worlds import StoppedWorlds
-from probekit.kernel.syscalls import CALL_NUMBER, SYSCALL_ARGS, SyscallEntry
+from probekit.kernel.syscalls import CALL_NUMBER, COMPAT_ARGS, COMPAT_CALL, SYSCALL_ARGS, X32_BIT, SyscallEntry
 from probekit.patch.sites import EntrySite
 from probekit.probe.names import ProbeName
 from probekit.providers.api import Probe, ProbeKind, WatchedRange
@@ -76,6 +76,15 @@ def test_a_system_calls_arguments_are_the_programs() -> None:
     assert [lost.arg(n) for n in range(6)] == [0] * 6
 
 
+def test_a_32_bit_programs_arguments_are_in_other_registers_and_have_32_bits() -> None:
+    worlds, _ = made()
+    target: Any = worlds._text
+    for number, offset in enumerate(COMPAT_ARGS):
+        target.write(SAVED + offset, (0xDEAD << 32 | number + 70).to_bytes(8, "little"))
+    world = worlds.at_site(site("syscall")._replace(compat=True), regs(rdi=SAVED))
+    assert [world.arg(n) for n in range(7)] == [70, 71, 72, 73, 74, 75, 0]
+
+
 def test_a_hit_has_its_own_arguments_and_the_stack_begins_where_it_was_made() -> None:
     worlds, stacks = made()
     probe = Probe(1, ProbeName("mem", "", "", ""), "watch")
@@ -90,4 +99,10 @@ def test_a_hit_has_its_own_arguments_and_the_stack_begins_where_it_was_made() ->
 def test_a_function_called_by_the_kernels_entry_code_is_in_the_tasks_system_call() -> None:
     assert made()[0].system_call(regs()) == 39
     assert made(caller=0x200)[0].system_call(regs()) is None, "another function of the kernel called it"
+    compat = SyscallEntry((), 0x20, ((0x100, 0x200),))
+    assert made(entry=compat)[0].system_call(regs()) == 39 | COMPAT_CALL
+    worlds, _ = made()
+    target: Any = worlds._text
+    target.write(TOP + CALL_NUMBER, (X32_BIT | 39).to_bytes(8, "little"))
+    assert worlds.system_call(regs()) == 39, "an x32 program's"
     assert made(entry=SyscallEntry(((0x100, 0x200),), None))[0].system_call(regs()) is None
