@@ -88,6 +88,7 @@ class BuiltProgram:
     strsize: int | None = None
     measured: bool = False
     user_okay: bool = True
+    empty_is_0: bool = False
     services: bool = True
     program: Program = field(init=False)
     image: CodeImage = field(init=False)
