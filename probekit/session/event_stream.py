@@ -24,6 +24,7 @@ from probekit.consumer.record_events import Corrupt, ReadClause, ReadProgram, re
 from probekit.consumer.symbols import SymbolAt, Symbols
 from probekit.consumer.text.printf import FormatContext
 from probekit.enabling.host.probes import record_integer
+from probekit.enabling.speculation import CpuRecord
 from probekit.ir.ops import Program
 from probekit.providers.dtrace import ERROR
 from probekit.records import replaced
@@ -128,9 +129,10 @@ class EventStream:
 
     def of_guest(self, drained: Drained) -> Iterator[Event]:
         """Yield the events of the records that were drained from the guest, and its drops."""
-        ordered = sorted(drained.records, key=lambda item: item[1].timestamp)
-        plain = [item for item in ordered if item[1].clause not in self._speculative or not self._speculate(*item)]
-        plain += self._host.speculations.settle()
+        plain = sorted(drained.records, key=lambda item: item[1].timestamp)
+        if self._speculative:
+            plain = [shown for item in plain for shown in self._speculate(*item)]
+            plain += self._host.speculations.settle()
         yield from self._events_of(plain, ticks_per_ns=self._ticks_per_ns)
         if drained.filled:
             self._state.fill_ring()
@@ -160,21 +162,29 @@ class EventStream:
             yield from _present(self._drops.update(kind, cpu=None, total=total))
         yield from _present(self._drops.add("corrupt", cpu=None, count=drained.corrupt))
 
-    def _speculate(self, cpu: int, record: RawRecord) -> bool:
-        """Carry out the speculation actions of a guest record. Returns whether the record itself is speculative."""
-        if record.fault:
-            return False
+    def _speculate(self, cpu: int, record: RawRecord) -> CpuRecords:
+        """Carry out the speculation actions of a guest record.
+
+        Returns the records to be shown now: those that it has committed, and itself unless it is speculative.
+        """
+        if record.fault or record.clause not in self._speculative:
+            return [(cpu, record)]
+        speculations = self._host.speculations
+        committed: list[CpuRecord] = []
         plan = self._reader.clauses[record.clause].plan
         for action in plan.actions:
             match action:
                 case acts.Speculate(field=number):
-                    self._host.speculations.hold(record_integer(plan, record, number), cpu, record)
-                    return True
+                    speculations.hold(record_integer(plan, record, number), cpu, record)
+                    return []
                 case acts.Commit(field=number) | acts.Discard(field=number):
-                    # 0: the speculation was not active; only the guest knows that for certain.
-                    if ended := record_integer(plan, record, number):
-                        self._host.speculations.ended(ended, keep=isinstance(action, acts.Commit))
-        return False
+                    # Only the guest knows what became of it: see probekit.codegen.runtime.speculation.
+                    ended, keep = record_integer(plan, record, number, signed=True), isinstance(action, acts.Commit)
+                    if ended < 0:
+                        committed += speculations.ended_at_once(-ended, cpu, keep=keep)
+                    elif ended > 0:
+                        speculations.ended(ended, keep=keep)
+        return [*committed, (cpu, record)]
 
     # -- records to events -------------------------------------------------------------------------------------------
 
