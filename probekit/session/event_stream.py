@@ -117,6 +117,8 @@ class EventStream:
         self._next_drops_ns = now + _DROPS_NS
         for kind, cpu, total in self._host.losses():
             yield from _present(self._host_drops.update(kind, cpu=cpu, total=total))
+        for probe, total in self._host.missed():
+            yield from _present(self._host_drops.update("missed", cpu=None, total=total, probe=probe))
 
     def of_fired(self, records: CpuRecords) -> Iterator[Event]:
         """Yield the events of these records of the host's own probes."""

@@ -245,6 +245,7 @@ class Run:
 
     def _end(self) -> Iterator[Event]:
         """Restore the guest, fire END, read the last records. Then report failures, costs and statistics."""
+        self._host.stop_timers()
         drained, problems = self._disable()
         waiting = self._host.probes.take()
         self._host.fire("end")  # probes fire before records are read; END's own record is read last
