@@ -6,6 +6,7 @@ A renderer calls these between the items that it writes, so that everything happ
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
@@ -56,12 +57,24 @@ class NoEffects:
         return style
 
 
+_LONGEST_WAIT = 0.5  # seconds that a command is waited for at a time
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
 class HostEffects:
     """Uses this host's shell and files."""
 
-    def __init__(self, first: TextIO) -> None:
-        """Prepare. ``first``: the first output stream, to which an empty path of ``freopen()`` returns."""
+    def __init__(self, first: TextIO, waiting: Callable[[], None] = _nothing) -> None:
+        """Prepare.
+
+        ``first``: the first output stream, to which an empty path of ``freopen()`` returns. ``waiting``: is called
+        twice a second while a command runs.
+        """
         self._first = first
+        self._waiting = waiting
         self._opened: TextIO | None = None
 
     def run(self, command: str) -> None:
@@ -70,9 +83,16 @@ class HostEffects:
 
         sys.stdout.flush()
         try:
-            subprocess.run(["/bin/sh", "-c", command], check=False)
+            process = subprocess.Popen(["/bin/sh", "-c", command])
         except (OSError, ValueError) as error:  # ValueError: a NUL in the command
             raise ProbekitError(f"failed to run {command!r}: {error}") from error
+        with process:
+            while True:
+                try:
+                    process.wait(_LONGEST_WAIT)
+                    return
+                except subprocess.TimeoutExpired:
+                    self._waiting()
 
     def reopen(self, path: str) -> TextIO:
         """See :class:`Effects`."""
