@@ -95,7 +95,7 @@ class RunRenderer:
     def render(self, stack: ExitStack) -> int:
         """Run the program and render everything. Returns the exit status. ``stack``: closes the output at the end."""
         out = stack.enter_context(open_output(self._arguments.output))
-        effects = HostEffects(out)
+        effects = HostEffects(out, self._run.send_heartbeat)
         stack.callback(effects.close)
         renderer = self._renderer(out, effects)
         renderer.header()

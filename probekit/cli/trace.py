@@ -79,7 +79,11 @@ class _TraceCommand:
                 self._report_stability(compiled, run, guest)
             return 0
         self._stack.enter_context(run)
-        return RunRenderer(run, compiled, arguments, self._options, progress, argument_types(guest)).render(self._stack)
+        renderer = RunRenderer(run, compiled, arguments, self._options, progress, argument_types(guest))
+        try:
+            return renderer.render(self._stack)
+        except NoMatchError as error:
+            raise _no_match(error, compiled, errtags=self._options.errtags) from error
 
     # -- compiling ---------------------------------------------------------------------------------------------------
 

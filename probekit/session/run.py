@@ -21,7 +21,7 @@ from probekit.enabling.ecb import Matching, match_program
 from probekit.errors import ProbekitError, TargetLost
 from probekit.ir.ops import Program
 from probekit.providers.registry import Registry, make_registry
-from probekit.session.checks import check_matches, check_records
+from probekit.session.checks import check_matches, check_records, check_refused
 from probekit.session.event_stream import EventStream
 from probekit.session.host_tracing import HostTracing
 from probekit.session.options import EngineName, Options
@@ -66,9 +66,10 @@ class Run:
         self._started = started
         self._ended = ended
         self._name = name
+        self._program = program
         self._interrupts = interrupts or (attachment.interrupts if attachment is not None else Interrupts())
-        registry: Registry = attachment.registry if attachment is not None else make_registry(None)
-        self.matching: Matching = match_program(program, registry)
+        self._registry: Registry = attachment.registry if attachment is not None else make_registry(None)
+        self.matching: Matching = match_program(program, self._registry)
         """The program's probes, each with the clauses enabled at it."""
         check_matches(self.matching, options)
         check_records(program, options)
@@ -139,8 +140,9 @@ class Run:
     def events(self, seconds: float | None = None) -> Iterator[Event]:
         """Run the program until ``exit()``, a signal, or until ``seconds`` have passed. Then restore the guest and end.
 
-        The guest is also restored when the reader stops early, and when an error ends the run.
-        Raises :class:`probekit.errors.ProbekitError`.
+        When the first event comes, all probes are live. The guest is also restored when the reader stops early, and
+        when an error ends the run. Raises :class:`probekit.session.checks.NoMatchError` for a probe that cannot be
+        enabled, before the guest is changed, and other :class:`probekit.errors.ProbekitError`.
         """
         with self._interrupts:
             try:
@@ -156,6 +158,11 @@ class Run:
         with self._interrupts:
             self._disable()
 
+    def send_heartbeat(self) -> None:
+        """Send the guest's watchdog a heartbeat, if one is due: for a reader that takes long between two events."""
+        if self._guest is not None:
+            self._guest.send_heartbeat()
+
     def aggregations(self) -> list[model.Aggregation]:
         """Return all aggregations as they are now, or as they were at the end, merged over CPUs and sorted."""
         return self._stream.aggregations()
@@ -167,22 +174,32 @@ class Run:
     # -- start -------------------------------------------------------------------------------------------------------
 
     def _start(self) -> Iterator[Event]:
+        """Fire BEGIN and make the sites live. Every event comes after that, so that it tells that they are live.
+
+        Where they cannot be enabled, BEGIN's records are shown all the same, before the error is raised.
+        """
         begin = time.monotonic()
-        sites: dict[int, model.ProbeIdentity] = self._guest.find(self.matching) if self._guest is not None else {}
-        named = self._host.name_sites(sites)
+        guest, options = self._guest, self._stream.options
+        sites: dict[int, model.ProbeIdentity] = guest.find(self.matching) if guest is not None else {}
+        allowed = check_refused(self._program, self._registry, self.refused, options)
         refused = len({r.probe.id for r in self.refused if not r.partial})
         probes = len(self.matching.ecbs) - refused
-        yield model.Attached(what=self._name, probes=probes, refused=refused)
-        self._stream.begin(named)
+        first = _attached(self._name, probes, refused, allowed)
+        self._stream.begin(self._host.name_sites(sites))
         self._host.fire("begin")
-        if not self.state.exit_called:
-            if self._stream.options.bufpolicy == "switch":
-                yield from self._switch()
-            if self._guest is not None:
-                self._guest.enable(self._host.globals_.values, self._host.probes.state, self._host.speculations)
+        try:
+            if guest is not None and not self.state.exit_called:
+                guest.enable(self._host.globals_.values, self._host.probes.state, self._host.speculations)
+        except Exception:
+            yield from first
+            yield from self._stream.of_host(last=True)
+            raise
         self.stats |= {"probes": probes, "enable_s": time.monotonic() - begin}
-        if self._guest is not None:
-            self.stats |= self._guest.stats | {"first_data_s": _age_of_process()}
+        if guest is not None:
+            self.stats |= guest.stats | {"first_data_s": _age_of_process()}
+        yield from first
+        if options.bufpolicy == "switch" and not self.state.exit_called:
+            yield from self._switch()
         if self._started is not None:
             self._started()
         self._host.start_timers()
@@ -200,7 +217,7 @@ class Run:
                 yield from self._switch()
             if guest is not None:
                 guest.attachment.check_alive()
-            timeout = self._seconds_to_wait(end)
+            timeout = _seconds_to_wait(self._stream.options, self._host.due_in(), end)
             self.state.idle()
             if guest is not None and guest.live:
                 yield from self._stream.of_guest(guest.poll(timeout))
@@ -228,18 +245,6 @@ class Run:
         ):
             return True
         return self._ended is not None and self._ended()
-
-    def _seconds_to_wait(self, end: float | None) -> float:
-        """Return how many seconds :meth:`_consume` may wait: until the next reading, timed probe or end."""
-        limits = [_LONGEST_WAIT]
-        if self._stream.options.switchrate_ns:
-            limits.append(self._stream.options.switchrate_ns / 1e9)
-        due = self._host.due_in()
-        if due is not None:
-            limits.append(due)
-        if end is not None:
-            limits.append(end - time.monotonic())
-        return max(min(limits), 0.0)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -284,6 +289,24 @@ class Run:
             problems = [f"restoring the guest failed too: {second.message}"]
         for problem in problems:
             error.add_note(problem)
+
+
+def _seconds_to_wait(options: Options, due: float | None, end: float | None) -> float:
+    """Return how many seconds a run may wait: until the next reading, timed probe (``due``: in seconds) or end."""
+    limits = [_LONGEST_WAIT]
+    if options.switchrate_ns:
+        limits.append(options.switchrate_ns / 1e9)
+    if due is not None:
+        limits.append(due)
+    if end is not None:
+        limits.append(end - time.monotonic())
+    return max(min(limits), 0.0)
+
+
+def _attached(name: str, probes: int, refused: int, allowed: str) -> tuple[Event, ...]:
+    """Return the first events. ``allowed``: the message about descriptions of refused probes, which ``-Z`` allows."""
+    attached = model.Attached(what=name, probes=probes, refused=refused)
+    return (attached, model.Message(allowed)) if allowed else (attached,)
 
 
 def _age_of_process() -> float:
