@@ -33,8 +33,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--nmis", type=int, default=10_000, help="how many non-maskable interrupts are injected, in all guests"
     )
     group.addoption("--soak", type=float, default=30, help="seconds of everything at once under a mixed load")
-    group.addoption("--activations", type=int, default=400, help="how often a marker is switched under full speed")
-    group.addoption("--kills", type=int, default=20, help="how many times probekit is killed at a random moment")
+    group.addoption(
+        "--activations", type=int, default=600, help="how often a marker is switched under full speed, in all guests"
+    )
+    group.addoption(
+        "--kills", type=int, default=12, help="how many times probekit is killed at a random moment, in all guests"
+    )
 
 
 def _scope(nodeid: str) -> str:
