@@ -30,6 +30,8 @@ __all__ = (
     "SPECULATION_ACTIVE",
     "SPECULATION_ENDED",
     "SPECULATION_FREE",
+    "SPECULATION_HOST",
+    "SPECULATION_MANY",
     "THREAD_HEAD",
     "DynamicTable",
     "Extent",
@@ -42,8 +44,13 @@ __all__ = (
 HASH_MULTIPLIER = 0x9E3779B97F4A7C15
 """2**64 / golden ratio, odd: Knuth's multiplicative hashing (The Art of Computer Programming, 6.4)."""
 
-SPECULATION_FREE, SPECULATION_ACTIVE, SPECULATION_ENDED = 0, 1, 2
-"""The values of a speculation's word. The host frees an ended speculation after it has processed its records."""
+SPECULATION_FREE, SPECULATION_ACTIVE, SPECULATION_ENDED, SPECULATION_MANY, SPECULATION_HOST = range(5)
+"""The values of a speculation's word, as DTrace has them (``dtrace_speculation_state_t``).
+
+``ACTIVE``: it is taken, and has no record. The address of a CPU's block: only that CPU has speculated. ``HOST``: only
+the host's own probes have. ``MANY``: more than one of these have. One that ends with the records of the CPU that ends
+it, or with none, is free at once. Any other is ``ENDED``, and the host frees it after it has processed its records.
+"""
 
 RUN_TIME = -1
 """The number of a thread variable that no script has: it holds the thread's highest ``vtimestamp``."""

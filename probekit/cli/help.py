@@ -33,7 +33,7 @@ what to do with it:
   -v                  report stability and argument types; refused probes; what things took, and each clause
   -V                  print the version
   -w                  allow destructive actions
-  -Z                  allow probe descriptions that match nothing
+  -Z                  allow probe descriptions that match nothing, or nothing that can be enabled
   -c COMMAND          run a command, end when it ends; $target is its process
   -p PID              end when this process of the host ends; $target is it
 

@@ -102,7 +102,7 @@ class RunRenderer:
         """
         output = process_output()
         out = stack.enter_context(open_output(self._arguments.output))
-        effects = HostEffects(out, hurry=lambda: self._run.must_restore)
+        effects = HostEffects(out, hurry=lambda: self._run.must_restore, waiting=self._run.send_heartbeat)
         stack.callback(effects.close)
         renderer = self._renderer(out, effects)
         renderer.header()

@@ -78,9 +78,11 @@ class _TraceCommand:
             return 0
         self._stack.enter_context(run)
         compiled = required(self._compiled, "the program to run")
-        return RunRenderer(run, compiled, arguments, self._options, progress, argument_types(guest)).render(
-            self._outputs
-        )
+        renderer = RunRenderer(run, compiled, arguments, self._options, progress, argument_types(guest))
+        try:
+            return renderer.render(self._outputs)
+        except NoMatchError as error:
+            raise _no_match(error, compiled, errtags=self._options.errtags) from error
 
     def _prepare(self, guest: Attachment | None, progress: Progress, interrupts: Interrupts) -> Run | None:
         """Compile what needs the guest, and match the probes. Returns None when nothing runs: after ``-l``, ``-e``."""

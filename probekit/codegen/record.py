@@ -204,7 +204,7 @@ def _speculative_actions(record: RecordPlan, record_address: str, emit: EmitCont
     """Write the code that commits, discards or marks a record as speculative, before the record is published.
 
     ``record_address``: the operand that holds the record's address; ``lost``: the label for a record that nobody will
-    ever see. The number in a commit or discard that does nothing becomes 0 for the host.
+    ever see. The number in a commit or discard becomes what ``speculation_end`` has to tell the host.
     """
     for action in record.actions:
         if not isinstance(action, Commit | Discard | Speculate):
@@ -217,13 +217,9 @@ def _speculative_actions(record: RecordPlan, record_address: str, emit: EmitCont
             yield emit.call_routine("speculation_active")
             yield f"jne {lost}"
         else:
-            label = emit.new_label()
             yield emit.call_routine("speculation_end")
-            yield "test eax, eax"
-            yield f"jnz {label}"
             yield f"mov rdi, {record_address}"
-            yield f"mov {number}, 0"
-            yield f"{label}:"
+            yield f"mov {number}, {'eax' if narrow else 'rax'}"
 
 
 def _speculation_field(record: RecordPlan, action: Commit | Discard | Speculate) -> tuple[int, bool]:

@@ -9,21 +9,24 @@ a :class:`~probekit.consumer.events.Drop`:
 
 from __future__ import annotations
 
-from probekit.consumer.events import Drop, DropKind
+from probekit.consumer.events import Drop, DropKind, ProbeIdentity
 
 __all__ = ("DropMeter",)
+
+_Counter = tuple[DropKind, int | None, ProbeIdentity | None]
+"""What a counter counts: the kind of loss, the CPU and the probe that it belongs to, if any."""
 
 
 class DropMeter:
     """Remembers the last value of each counter. The counters are in guest memory, so they may have any value."""
 
     def __init__(self) -> None:
-        self._last: dict[tuple[DropKind, int | None], int] = {}
-        self._total: dict[tuple[DropKind, int | None], int] = {}
+        self._last: dict[_Counter, int] = {}
+        self._total: dict[_Counter, int] = {}
 
-    def update(self, kind: DropKind, *, cpu: int | None, total: int) -> Drop | None:
+    def update(self, kind: DropKind, *, cpu: int | None, total: int, probe: ProbeIdentity | None = None) -> Drop | None:
         """Return what was lost since the last reading of a counter, or None. ``total``: its value now."""
-        counter = (kind, cpu)
+        counter = (kind, cpu, probe)
         last = self._last.get(counter, 0)
         self._last[counter] = total
         # A counter that has decreased was restarted, so its whole value is new.
@@ -31,11 +34,11 @@ class DropMeter:
 
     def add(self, kind: DropKind, *, cpu: int | None, count: int) -> Drop | None:
         """Return a drop of ``count`` more items, whose loss the host itself has found; None for 0."""
-        return self._count((kind, cpu), count)
+        return self._count((kind, cpu, None), count)
 
-    def _count(self, counter: tuple[DropKind, int | None], count: int) -> Drop | None:
+    def _count(self, counter: _Counter, count: int) -> Drop | None:
         if count <= 0:
             return None
         self._total[counter] = self._total.get(counter, 0) + count
-        kind, cpu = counter
-        return Drop(kind=kind, cpu=cpu, count=count, total=self._total[counter])
+        kind, cpu, probe = counter
+        return Drop(kind=kind, cpu=cpu, count=count, total=self._total[counter], probe=probe)

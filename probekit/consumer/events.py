@@ -374,11 +374,13 @@ DropKind = Literal[
     "unseen",
     "undecoded",
     "steps",
+    "missed",
 ]
 """The kinds of lost data. The text of each drop message is in :data:`probekit.consumer.text.drops.DROP_WORDS`.
 
 The first eight are DTrace's. ``recursion``: a probe fired while its CPU was already inside a clause. ``corrupt``: a
-record was malformed. ``silenced``: the guest's watchdog turned the clauses off. Only the stop engine has the others.
+record was malformed. ``silenced``: the guest's watchdog turned the clauses off. ``missed``: a ``tick-N`` or
+``profile-N`` probe was late by whole periods, on each CPU that it fires for. Only the stop engine has the others.
 ``unseen``: watched memory changed, but no stop reported it. ``undecoded``: of an access only the range is known.
 ``steps``: the trap of a single step was lost.
 """
@@ -395,6 +397,8 @@ class Drop:
     """How many items were lost since the last report."""
     total: int
     """How many items were lost since tracing began."""
+    probe: ProbeIdentity | None = None
+    """The probe that has missed firings; None for all other losses."""
 
 
 @record
@@ -424,7 +428,7 @@ class ExitRequested:
 
 @record
 class Attached:
-    """Tracing begins."""
+    """Tracing begins: all probes are live."""
 
     what: str
     """The program: ``description 'x'`` or ``script 'x.d'``."""

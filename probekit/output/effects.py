@@ -60,17 +60,32 @@ class NoEffects:
         return style
 
 
+_LONGEST_WAIT = 0.5  # seconds that a command is waited for at a time
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
 class HostEffects:
     """Uses this host's shell and files."""
 
-    def __init__(self, first: TextStream, hurry: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        first: TextStream,
+        *,
+        hurry: Callable[[], bool] = lambda: False,
+        waiting: Callable[[], None] = _nothing,
+    ) -> None:
         """Prepare.
 
         ``first``: the first output stream, to which an empty path of ``freopen()`` returns. ``hurry``: returns whether
-        to leave a command of ``system()`` to itself, because the guest is to be restored now.
+        to leave a command of ``system()`` to itself, because the guest is to be restored now. ``waiting``: is called
+        again and again while a command runs.
         """
         self._first = first
         self._hurry = hurry
+        self._waiting = waiting
         self._opened: OutputStream | None = None
         self._left: list[subprocess.Popen[bytes]] = []
 
@@ -91,6 +106,7 @@ class HostEffects:
                 if self._hurry():
                     self._left.append(child)  # close() waits for it
                     return
+                self._waiting()
 
     def reopen(self, path: str) -> TextStream:
         """See :class:`Effects`."""

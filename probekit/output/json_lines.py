@@ -115,8 +115,9 @@ def event_json(event: Event) -> Json:
             rows = [_row(row.key, row.value, row.normal) for row in event.rows]
             return {"type": "aggregation", "name": name, "func": func, "data": rows}
         case Drop(kind=kind, cpu=cpu, count=count, total=total):
-            message = drop_text(event)
-            return _known(type="drop", kind=kind, cpu=cpu, count=count, total=total, message=message)
+            drop = _known(type="drop", kind=kind, cpu=cpu, count=count, total=total, message=drop_text(event))
+            probe = event.probe
+            return drop if probe is None else drop | {"id": probe.id, "probe": probe_json(probe.name)}
         case Fault():
             return _fault(event)
         case ExitRequested(status=status):

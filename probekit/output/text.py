@@ -95,7 +95,7 @@ class TextRenderer:
             case Fault():
                 self._say(escape_controls(fault_text(event)))
             case Attached():
-                if not self._style.quiet:
+                if event.refused or not self._style.quiet:
                     self._say(_attached_text(event))
             case Message(text=text):
                 self._say(escape_controls(text))
@@ -185,8 +185,9 @@ def _stats_lines(values: Mapping[str, float | int]) -> Iterator[str]:
 
 
 def _attached_text(attached: Attached) -> str:
-    """Return ``description 'x' matched 3 probes``."""
-    return f"{attached.what} matched {attached.probes} probe{'' if attached.probes == 1 else 's'}"
+    """Return ``description 'x' matched 3 probes``, and how many more there are that cannot be enabled."""
+    matched = f"{attached.what} matched {attached.probes} probe{'' if attached.probes == 1 else 's'}"
+    return f"{matched}, {attached.refused} not available (-l -v says why)" if attached.refused else matched
 
 
 def _columns(fired: ProbeFired, style: TextStyle) -> str:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from probekit.records import record
 
-__all__ = ("DescriptionError", "ProbeDescription", "ProbeName", "glob_regex", "is_glob")
+__all__ = ("DescriptionError", "ProbeDescription", "ProbeName", "glob_regex", "has_wildcard", "is_glob")
 
 _GLOB_CHARS = frozenset("*?[\\")
 
@@ -83,6 +83,12 @@ class ProbeDescription:
 def is_glob(pattern: str) -> bool:
     """Tell whether the pattern may match more than its own text: it is empty or has a glob character."""
     return not pattern or any(c in _GLOB_CHARS for c in pattern)
+
+
+def has_wildcard(description: ProbeDescription) -> bool:
+    """Tell whether a field has a glob character. An empty field, which matches everything, is not counted."""
+    fields = (description.provider, description.module, description.function, description.name)
+    return any(c in _GLOB_CHARS for field in fields for c in field)
 
 
 @lru_cache(maxsize=4096)

@@ -25,6 +25,7 @@ from probekit.consumer.record_order import RecordOrder
 from probekit.consumer.symbols import SymbolAt, Symbols
 from probekit.consumer.text.printf import FormatContext
 from probekit.enabling.host.probes import record_integer
+from probekit.enabling.speculation import CpuRecord
 from probekit.ir.ops import Program
 from probekit.providers.dtrace import ERROR
 from probekit.records import replaced
@@ -120,6 +121,8 @@ class EventStream:
         self._next_drops_ns = now + _DROPS_NS
         for kind, cpu, total in self._host.losses():
             yield from _present(self._host_drops.update(kind, cpu=cpu, total=total))
+        for probe, total in self._host.missed():
+            yield from _present(self._host_drops.update("missed", cpu=None, total=total, probe=probe))
 
     def of_fired(self, records: CpuRecords) -> Iterator[Event]:
         """Yield the events of these records of the host's own probes."""
@@ -138,7 +141,9 @@ class EventStream:
         """
         longest = max(_HELD_S, _HELD_READINGS * (self.options.switchrate_ns or 0) / 1e9)
         ordered = self._order.add(drained.records, drained.complete_until, now=time.monotonic(), longest=longest)
-        plain = self._not_speculative(ordered) + self._host.speculations.settle()
+        plain = self._not_speculative(ordered)
+        if self._speculative:
+            plain += self._host.speculations.settle()
         yield from self._events_of(plain, ticks_per_ns=self._ticks_per_ns, late=last)
         if drained.filled:
             self._state.fill_ring()
@@ -151,7 +156,9 @@ class EventStream:
 
     def _not_speculative(self, records: CpuRecords) -> list[tuple[int, RawRecord]]:
         """Carry out the speculation actions of guest records, in order. Returns the records that are shown."""
-        return [item for item in records if item[1].clause not in self._speculative or not self._speculate(*item)]
+        if not self._speculative:
+            return list(records)
+        return [shown for item in records for shown in self._speculate(*item)]
 
     def _drops_of_guest(self, drained: Drained) -> Iterator[Drop]:
         """Yield a drop for each counter that has grown."""
@@ -177,21 +184,29 @@ class EventStream:
             yield from _present(self._drops.update(kind, cpu=None, total=total))
         yield from _present(self._drops.add("corrupt", cpu=None, count=drained.corrupt))
 
-    def _speculate(self, cpu: int, record: RawRecord) -> bool:
-        """Carry out the speculation actions of a guest record. Returns whether the record itself is speculative."""
-        if record.fault:
-            return False
+    def _speculate(self, cpu: int, record: RawRecord) -> CpuRecords:
+        """Carry out the speculation actions of a guest record.
+
+        Returns the records to be shown now: those that it has committed, and itself unless it is speculative.
+        """
+        if record.fault or record.clause not in self._speculative:
+            return [(cpu, record)]
+        speculations = self._host.speculations
+        committed: list[CpuRecord] = []
         plan = self._reader.clauses[record.clause].plan
         for action in plan.actions:
             match action:
                 case acts.Speculate(field=number):
-                    self._host.speculations.hold(record_integer(plan, record, number), cpu, record)
-                    return True
+                    speculations.hold(record_integer(plan, record, number), cpu, record)
+                    return []
                 case acts.Commit(field=number) | acts.Discard(field=number):
-                    # 0: the speculation was not active; only the guest knows that for certain.
-                    if ended := record_integer(plan, record, number):
-                        self._host.speculations.ended(ended, keep=isinstance(action, acts.Commit))
-        return False
+                    # Only the guest knows what became of it: see probekit.codegen.runtime.speculation.
+                    ended, keep = record_integer(plan, record, number, signed=True), isinstance(action, acts.Commit)
+                    if ended < 0:
+                        committed += speculations.ended_at_once(-ended, cpu, keep=keep)
+                    elif ended > 0:
+                        speculations.ended(ended, keep=keep)
+        return [*committed, (cpu, record)]
 
     # -- records to events -------------------------------------------------------------------------------------------
 

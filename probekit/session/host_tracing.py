@@ -34,6 +34,16 @@ class _Timer:
     ecb: Ecb
     due_ns: int
     """When it fires next, in monotonic nanoseconds."""
+    cpus: int = 1
+    """How many CPUs it fires for."""
+    missed: int = 0
+    """Firings that were left out, on all these CPUs, because it was late by whole periods; only grows."""
+
+    def skip(self, now: int) -> int:
+        """Return how many whole periods have passed since it was due, and make the next one due."""
+        late = (now - self.due_ns) // self.ecb.probe.period_ns
+        self.due_ns += (late + 1) * self.ecb.probe.period_ns
+        return late
 
 
 class HostTracing:
@@ -57,6 +67,7 @@ class HostTracing:
         self._matching = matching
         self._attachment = attachment
         self._in_guest = in_guest
+        self._run = state
         self._site_of: dict[int, int] = {}
         self._timers: list[_Timer] = []
         self.sites: set[int] = set()
@@ -116,24 +127,45 @@ class HostTracing:
         return (min(t.due_ns for t in self._timers) - time.monotonic_ns()) / 1e9
 
     def fire_due(self) -> None:
-        """Fire each timed probe that is due, once. Periods that passed without a firing are skipped."""
+        """Fire each timed probe that is due, once. Periods that passed without a firing are skipped, and counted.
+
+        They would have come after this firing, so there are none when it calls ``exit()``.
+        """
         now = time.monotonic_ns()
         for timer in sorted(self._timers, key=lambda t: t.due_ns):
             if timer.due_ns > now:
                 return
-            missed = (now - timer.due_ns) // timer.ecb.probe.period_ns
-            timer.due_ns += (missed + 1) * timer.ecb.probe.period_ns
+            late = timer.skip(now)
             if self._attachment is not None and is_sampling(timer.ecb.probe):
-                self._sample(timer.ecb, self._attachment)
+                timer.cpus = self._sample(timer.ecb, self._attachment)
             else:
                 self.probes.fire(timer.ecb)
+            self._miss(timer, late)
 
-    def _sample(self, ecb: Ecb, attachment: Attachment) -> None:
-        """Fire a profile probe for each CPU of the guest."""
+    def _sample(self, ecb: Ecb, attachment: Attachment) -> int:
+        """Fire a profile probe for each CPU of the guest. Returns how many there are."""
         from probekit.session.sampling import samples  # not imported in a run without a guest
 
+        cpus = 0
         for cpu, world in samples(attachment):
             self.probes.fire(ecb, world=world, cpu=cpu)
+            cpus += 1
+        return cpus
+
+    def stop_timers(self) -> None:
+        """Count the whole periods that have passed until now, when tracing ends, since a timed probe was due."""
+        now = time.monotonic_ns()
+        for timer in self._timers:
+            if timer.due_ns <= now:
+                self._miss(timer, timer.skip(now))
+
+    def _miss(self, timer: _Timer, periods: int) -> None:
+        if not self._run.exit_called:
+            timer.missed += periods * timer.cpus
+
+    def missed(self) -> tuple[tuple[model.ProbeIdentity, int], ...]:
+        """Return how many firings each timed probe has missed so far, on all CPUs that it fires for."""
+        return tuple((model.ProbeIdentity(t.ecb.probe.id, t.ecb.probe.name), t.missed) for t in self._timers)
 
     def losses(self) -> tuple[tuple[DropKind, int | None, int], ...]:
         """Return the drops of the host's clauses so far: the kind, the CPU (None for all CPUs), and the number."""

@@ -107,7 +107,7 @@ class Options:
     """Whether functions are patched in stages while the guest runs, instead of in one pause."""
     scratchsize: int = 1 << 16
     specsize: int = 32 << 10
-    """Bytes of each speculation."""
+    """Bytes of each speculation on each CPU."""
     stackframes: int = 20
     stackindent: int = 14
     stdc: str = "a"

@@ -24,7 +24,7 @@ from probekit.enabling.ecb import Matching, match_program
 from probekit.errors import Cancelled, DetachedError, GuestGone, ProbekitError, TargetLost
 from probekit.ir.ops import Program
 from probekit.providers.registry import Registry, make_registry
-from probekit.session.checks import check_matches, check_records
+from probekit.session.checks import check_matches, check_records, check_refused
 from probekit.session.event_stream import EventStream
 from probekit.session.exclusive import ExclusiveSteps
 from probekit.session.host_tracing import HostTracing
@@ -73,11 +73,12 @@ class Run:
         self._reader: weakref.ref[ExclusiveSteps[Event]] | None = None
         self._started = started
         self._name = name
+        self._program = program
         self._interrupts = interrupts or (attachment.interrupts if attachment is not None else Interrupts())
         self.state = RunState()
         """The state that the parts of the run share."""
-        registry: Registry = attachment.registry if attachment is not None else make_registry(None)
-        self.matching: Matching = match_program(program, registry)
+        self._registry: Registry = attachment.registry if attachment is not None else make_registry(None)
+        self.matching: Matching = match_program(program, self._registry)
         """The program's probes, each with the clauses enabled at it."""
         check_matches(self.matching, options)
         check_records(program, options)
@@ -140,9 +141,10 @@ class Run:
     def events(self, seconds: float | None = None) -> Iterator[Event]:
         """Run the program until ``exit()``, a signal, or until ``seconds`` have passed. Then restore the guest and end.
 
-        The guest is also restored when the reader stops early, and when an error ends the run.
-        Raises :class:`probekit.errors.InUseError` when another trace of this guest is live, or another reader reads
-        this one, and any other :class:`probekit.errors.ProbekitError`.
+        When the first event comes, all probes are live. The guest is also restored when the reader stops early, and
+        when an error ends the run. Raises :class:`probekit.session.checks.NoMatchError` for a probe that cannot be
+        enabled, before the guest is changed, :class:`probekit.errors.InUseError` when another trace of this guest is
+        live, or another reader reads this one, and other :class:`probekit.errors.ProbekitError`.
         """
         steps = ExclusiveSteps(self._events(seconds), self._check_attached)
         self._reader = weakref.ref(steps)
@@ -190,6 +192,12 @@ class Run:
         if reader is not None:
             reader.close()
 
+    def send_heartbeat(self) -> None:
+        """Send the guest's watchdog a heartbeat, if one is due: for a reader that takes long between two events."""
+        with self._turn() as is_open:
+            if is_open and self._guest is not None:
+                self._guest.send_heartbeat()
+
     def aggregations(self) -> list[model.Aggregation]:
         """Return all aggregations as they are now, or as they were at the end, merged over CPUs and sorted."""
         with self._turn():
@@ -202,33 +210,43 @@ class Run:
     # -- start -------------------------------------------------------------------------------------------------------
 
     def _start(self) -> Iterator[Event]:
+        """Fire BEGIN and make the sites live. Every event comes after that, so that it tells that they are live.
+
+        Where they cannot be enabled, BEGIN's records are shown all the same, before the error is raised.
+        """
         begin = time.monotonic()
+        guest, options = self._guest, self._stream.options
         with self._exclusive(), self._interrupts.interruptible():
-            sites: dict[int, model.ProbeIdentity] = self._guest.find(self.matching) if self._guest is not None else {}
-        named = self._host.name_sites(sites)
+            sites: dict[int, model.ProbeIdentity] = guest.find(self.matching) if guest is not None else {}
+        allowed = check_refused(self._program, self._registry, self.refused, options)
         refused = len({r.probe.id for r in self.refused if not r.partial})
         probes = len(self.matching.ecbs) - refused
-        yield model.Attached(what=self._name, probes=probes, refused=refused)
-        self._stream.begin(named)
+        first = _attached(self._name, probes, refused, allowed)
+        self._stream.begin(self._host.name_sites(sites))
         with self._turn():
             self._host.fire("begin")
-        if not self.state.exit_called:
-            if self._stream.options.bufpolicy == "switch":
-                yield from self._switch()
-            if self._guest is not None and not self.state.output_lost:
-                try:
-                    with self._turn() as is_open:
-                        if not is_open:
-                            return
-                        self._guest.enable(self._host.globals_.values, self._host.probes.state, self._host.speculations)
-                except Cancelled as error:
-                    # BEGIN has fired, so END fires too, and what both have recorded is shown.
-                    self.state.exited(self._interrupts.exit_code)
-                    yield from (model.Message(text) for text in (error.message, *getattr(error, "__notes__", ())))
-                    return
+        try:
+            if guest is not None and not self.state.exit_called:
+                with self._turn() as is_open:
+                    if not is_open:
+                        return
+                    guest.enable(self._host.globals_.values, self._host.probes.state, self._host.speculations)
+        except Cancelled as error:
+            # BEGIN has fired, so END fires too, and what both have recorded is shown.
+            self.state.exited(self._interrupts.exit_code)
+            yield from first
+            yield from (model.Message(text) for text in (error.message, *getattr(error, "__notes__", ())))
+            return
+        except Exception:
+            yield from first
+            yield from self._stream.of_host(last=True)
+            raise
         self.stats |= {"probes": probes, "enable_s": time.monotonic() - begin}
-        if self._guest is not None:
-            self.stats |= self._guest.stats | {"first_data_s": _age_of_process()}
+        if guest is not None:
+            self.stats |= guest.stats | {"first_data_s": _age_of_process()}
+        yield from first
+        if options.bufpolicy == "switch" and not self.state.exit_called:
+            yield from self._switch()
         if self._started is not None:
             self._started()
         self._host.start_timers()
@@ -281,6 +299,7 @@ class Run:
 
         ``lost``: how the guest was lost, if it was. Raises that at the very end, or how it was lost now.
         """
+        self._host.stop_timers()
         drained, problems = self._restoring.restore() if lost is None else self._restoring.salvage(lost)
         lost = lost or (self._guest.lost if self._guest is not None else None)
         waiting = self._host.probes.take()
@@ -339,6 +358,12 @@ def _guest_tracing(
         engine = "stop"  # the hypervisor watches the memory, and each access stops the guest
     refuse_for_guest(program, matching, engine)
     return GuestTracing(attachment, program, options, engine=engine, cancelled=cancelled, measure=measure)
+
+
+def _attached(name: str, probes: int, refused: int, allowed: str) -> tuple[Event, ...]:
+    """Return the first events. ``allowed``: the message about descriptions of refused probes, which ``-Z`` allows."""
+    attached = model.Attached(what=name, probes=probes, refused=refused)
+    return (attached, model.Message(allowed)) if allowed else (attached,)
 
 
 def _age_of_process() -> float:

@@ -223,4 +223,4 @@ def test_a_reader_that_goes_away_is_no_error(none: Probekit) -> None:
     os.read(ours, 10)
     os.close(ours)
     done = running.finish()
-    assert (done.status, done.stderr) == (0, "")
+    assert (done.status, done.said) == (0, [])

@@ -34,5 +34,6 @@ def test_a_script_prints_what_its_case_says(
     status = main(["-r", "none", "-xerrtags", "-s", "t.d", *shlex.split(first)])
     out, err = capfd.readouterr()
     shown = out + ("" if out.endswith("\n") or not out else "\n")
-    shown += "".join(f"! {line}\n" for line in err.splitlines())
+    # How late ticks were depends on how busy this machine is.
+    shown += "".join(f"! {line}\n" for line in err.splitlines() if " missed firing" not in line)
     check_case(case, shown + (f"status {status}\n" if status else ""), request)

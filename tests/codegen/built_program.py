@@ -99,6 +99,7 @@ class BuiltProgram:
     strsize: int | None = None
     measured: bool = False
     user_okay: bool = True
+    empty_is_0: bool = False
     services: bool = True
     entry: SyscallEntry = SYSCALLS
     program: Program = field(init=False)

@@ -170,6 +170,7 @@ bad:
     ret
 """
 
+# strncpy_from_user_nofault: the bytes with the NUL, but for an empty string 0 or 1.
 _USER_TEXT = f"""
     {_ALIGNED}
     xor r8d, r8d
@@ -181,6 +182,7 @@ next:
     test al, al
     jnz next
     mov rax, r8
+    {{empty}}
     jmp out
 cut:
     mov byte ptr [rdi - 1], 0
@@ -265,12 +267,16 @@ def kernel_services() -> KernelServices:
     )
 
 
-def kernel_code(readable: Sequence[tuple[int, int]], *, user_okay: bool) -> dict[int, bytes]:
-    """The kernel's functions by address. ``readable``: start and length of the memory that loads may read."""
+def kernel_code(readable: Sequence[tuple[int, int]], *, user_okay: bool, empty_is_0: bool) -> dict[int, bytes]:
+    """The kernel's functions by address. ``readable``: start and length of the memory that loads may read.
+
+    ``empty_is_0``: what ``strncpy_from_user_nofault`` returns for an empty string is 0, not 1.
+    """
+    user_text = _USER_TEXT.format(empty="cmp rax, 1; jne out; xor eax, eax" if empty_is_0 else "")
     pieces = {G: assemble("mov rax, 0x77; ret", G), RETURN_THUNK: b"\xc3", CLOCK: assemble(_CLOCK, CLOCK)}
     pieces |= {WALL: assemble(_CLOCK.replace(hex(TIME), hex(WALL_TIME)), WALL)}
     pieces |= {at: assemble(_load_function(size, readable), at) for size, at in LOADS.items()}
-    pieces |= {at: assemble(text, at) for at, text in ((USER_COPY, _USER_COPY), (USER_TEXT, _USER_TEXT))}
+    pieces |= {at: assemble(text, at) for at, text in ((USER_COPY, _USER_COPY), (USER_TEXT, user_text))}
     pieces |= {UNWIND: assemble(_UNWIND, UNWIND), TO_USER: assemble(_TO_USER, TO_USER), PANIC: b"\xf4"}  # hlt
     pieces |= {SEND_SIGNAL: assemble(_SEND_SIGNAL, SEND_SIGNAL)}
     pieces |= {USER_OKAY: assemble(_clobber() + f"; mov eax, {0x5A00 | user_okay:#x}; ret", USER_OKAY)}

@@ -91,7 +91,8 @@ class Machine(BuiltProgram):
         maps |= {USER: USER_SIZE}
         for addr, length in {**maps, slot_page: PAGE, facts_page: PAGE}.items():
             uc.mem_map(addr, length)
-        pieces = kernel_code([(addr, maps[addr]) for addr in (DATA, TASK, KMEM, STACK)], user_okay=self.user_okay)
+        readable = [(addr, maps[addr]) for addr in (DATA, TASK, KMEM, STACK)]
+        pieces = kernel_code(readable, user_okay=self.user_okay, empty_is_0=self.empty_is_0)
         for index, function in enumerate(self.functions):
             pieces[function_addr(index)] = bytes.fromhex(function.code)
         for addr, piece in pieces.items():

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from probekit.consumer.drop_meter import DropMeter
-from probekit.consumer.events import Drop
+from probekit.consumer.events import Drop, ProbeIdentity
+from probekit.probe.names import ProbeName
 
 
 def test_only_growth_is_reported() -> None:
@@ -19,6 +20,14 @@ def test_only_growth_is_reported() -> None:
     assert meter.update("principal", cpu=0, total=15) == Drop("principal", 0, 3, 15)
     assert meter.update("principal", cpu=1, total=2) == Drop("principal", 1, 2, 2)
     assert meter.update("aggregation", cpu=0, total=1) == Drop("aggregation", 0, 1, 1)
+
+
+def test_each_probe_has_a_counter_of_its_own() -> None:
+    meter = DropMeter()
+    fast, slow = (ProbeIdentity(n, ProbeName("profile", "", "", f"tick-{n}")) for n in (100, 1))
+    assert meter.update("missed", cpu=None, total=3, probe=fast) == Drop("missed", None, 3, 3, fast)
+    assert meter.update("missed", cpu=None, total=1, probe=slow) == Drop("missed", None, 1, 1, slow)
+    assert meter.update("missed", cpu=None, total=3, probe=fast) is None
 
 
 def test_a_counter_that_went_back_started_anew() -> None:

@@ -56,8 +56,13 @@ class Outcome:
         ]
 
     def trouble(self) -> list[model.Event]:
-        """Drops, faults and messages."""
-        return [event for event in self.events if isinstance(event, model.Drop | model.Fault | model.Message)]
+        """Drops, faults and messages. How late ticks were on a busy machine is left out."""
+        found = [event for event in self.events if isinstance(event, model.Drop | model.Fault | model.Message)]
+        return [event for event in found if not (isinstance(event, model.Drop) and event.kind == "missed")]
+
+    def missed(self) -> int:
+        """How many firings timed probes have missed, on all CPUs."""
+        return sum(event.count for event in self.events if isinstance(event, model.Drop) and event.kind == "missed")
 
 
 def trace(

@@ -105,7 +105,7 @@ def test_a_second_probekit_names_the_first(guest: Guest, probekit: Probekit) -> 
     again = Probekit(f"unix:{Path(path).parent}/./{Path(path).name}", probekit.env)
     refused(again.run(*PROBE), str(first.process.pid))
     done = first.finish(signal.SIGINT)
-    assert done.status == 0 and done.of("drop") == []
+    assert done.status == 0 and done.lost == []
     _works(probekit, guest)
 
 

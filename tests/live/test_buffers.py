@@ -99,6 +99,20 @@ def test_speculation(guest: Guest, homes: object) -> None:
     assert done.trouble() == []
 
 
+def test_one_speculation_is_free_again_after_each_commit(guest: Guest, homes: object) -> None:
+    """A program that stays on its CPU, with one speculation: each of its failing calls in a row is shown."""
+    script = """
+        fbt::do_sys_openat2:entry /execname == "cat"/ { self->s = speculation(); }
+        fbt::do_sys_openat2:entry /self->s/ { speculate(self->s); printf("%s", copyinstr(arg1)); }
+        fbt::do_sys_openat2:return /self->s && arg1 >> 63/ { commit(self->s); self->s = 0; }
+        fbt::do_sys_openat2:return /self->s/ { discard(self->s); self->s = 0; }
+    """
+    names = [f"/nosuch/{n}" for n in range(40)]
+    done = trace(guest, script, lines(guest, f"taskset 1 cat {' '.join(names)} 2>/dev/null; true"))
+    assert [text for text in done.texts() if text] == names
+    assert done.trouble() == []
+
+
 def test_speculations_that_there_are_none_of(guest: Guest, homes: object) -> None:
     script = f"""
         fbt::sys_getppid:entry {MINE} {{ this->s = speculation(); @[this->s > 0] = count(); }}

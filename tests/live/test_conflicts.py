@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from probekit.session.checks import NoMatchError
+from probekit.session.options import Options
 from tests.guest_fixtures import Kind, only
 from tests.live.inprocess import trace
 from tests.live.work import lines
@@ -44,11 +46,15 @@ def busy(request: pytest.FixtureRequest, guest: Guest) -> Iterator[None]:
 
 def test_a_function_that_the_guest_traces(guest: Guest, homes: object, busy: None) -> None:
     script = 'fbt::vfs_read:entry, fbt::vfs_write:entry /execname == "dd"/ { @[probefunc] = count(); }'
-    done = trace(guest, script, lines(guest, "dd if=/dev/zero of=/dev/null bs=1 count=20 2>/dev/null"))
+    work = lines(guest, "dd if=/dev/zero of=/dev/null bs=1 count=20 2>/dev/null")
+    with pytest.raises(NoMatchError, match=r"fbt::vfs_read:entry .* are available: site is already changed"):
+        trace(guest, script, work)
+    done = trace(guest, script, work, options=Options(zdefs=True))
     (refused,) = done.refused
     assert refused.probe.name.function == "vfs_read" and not refused.partial
     assert "changed" in refused.reason or "ftrace" in refused.reason
-    assert done.trouble() == []
+    (message,) = done.trouble()
+    assert "fbt::vfs_read:entry" in str(message) and refused.reason in str(message)
     assert ("vfs_read",) not in done.table() and done.table()[("vfs_write",)] >= 20
     # And the guest's own tracing goes on as before.
     assert int(guest.check(LOOK)) >= 3

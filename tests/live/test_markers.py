@@ -18,6 +18,7 @@ from probekit.kernel.c_types import display
 from probekit.patch.edits import Edit
 from probekit.probe.names import ProbeDescription
 from probekit.session.attach import Attachment, attach
+from probekit.session.checks import NoMatchError
 from probekit.session.options import Options
 from probekit.session.recover import recover
 from probekit.session.run import Run
@@ -155,7 +156,9 @@ def test_a_marker_that_is_on_already_is_left_alone(guest: Guest, homes: object) 
     try:
         script = "marker:pk_demo::hot, marker:pk_demo::generic { @[probename] = count(); }"
         work = lines(guest, "echo hot 9 >/proc/pk_demo; echo generic 3 >/proc/pk_demo")
-        done = trace(guest, script, work)
+        with pytest.raises(NoMatchError, match="another listener in the guest uses it already"):
+            trace(guest, script, work)
+        done = trace(guest, script, work, options=Options(zdefs=True))
         assert done.table() == {("generic",): 3}
         assert [(r.probe.name.name, r.reason) for r in done.refused] == [
             ("hot", "another listener in the guest uses it already")

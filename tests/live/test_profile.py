@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from probekit.consumer import events as model
+from tests.guest_fixtures import K61, only
 from tests.live.inprocess import trace
 from tests.live.work import getppid_on_each_cpu, lines
 from vm.guest import Guest
@@ -35,6 +37,19 @@ def test_samples_of_every_cpu(guest: Guest, homes: object) -> None:
     assert ("vmlinux",) in done.table("functions")
     assert set(done.table("state")) == {(0,)}  # no kernel thread
     assert done.table("calls")[()] == CALLS * guest.smp
+
+
+@only(K61)
+def test_every_sample_is_taken_or_counted_as_missed(guest: Guest, homes: object) -> None:
+    """At a rate that the stops of the guest cannot keep up with."""
+    seconds = 2
+    done = trace(guest, "profile-4999 { @ = count(); } tick-5000 { @ticks = count(); }", limit=seconds)
+    names = {str(e.probe.name.name): e.total for e in done.events if isinstance(e, model.Drop) and e.probe is not None}
+    assert names.keys() == {"profile-4999", "tick-5000"} and done.trouble() == []
+    assert sum(done.table().values()) % guest.smp == names["profile-4999"] % guest.smp == 0
+    # The last one may be due when the time is over.
+    assert sum(done.table().values()) + names["profile-4999"] >= guest.smp * (seconds * 4999 - 1)
+    assert sum(done.table("ticks").values()) + names["tick-5000"] >= seconds * 5000 - 1
 
 
 def test_callers_are_those_that_the_kernel_finds(guest: Guest, homes: object) -> None:

@@ -50,5 +50,4 @@ def test_it_says_what_it_promises(guest: Guest, probekit: Probekit, script: str)
     path = data_dir("scripts") / script
     done = probekit.run("-s", str(path), "-n", "tick-800ms { exit(0); }", *arguments)
     assert done.status == 0 and re.search(expected, done.stdout), (done.stdout[-3000:], done.stderr)
-    said = [line for line in done.stderr.splitlines() if " matched " not in line]
-    assert said == []
+    assert [line for line in done.said if " matched " not in line] == []

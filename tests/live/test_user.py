@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from probekit import attach
+from probekit.consumer.events import Attached
 from tests.guest_fixtures import K61, only
+from tests.live import refusal
 from tests.live.tool import Probekit
 from vm.guest import Guest
 
@@ -82,10 +85,60 @@ def test_begin_ticks_and_guest_share_variables(guest: Guest, probekit: Probekit)
     )
     guest.check("syscalls 1000 0")
     done = running.finish(signal.SIGINT)
-    assert done.status == 0 and done.of("drop") == []
+    assert done.status == 0 and done.lost == []
     (end,) = done.fired("END")
     assert end["text"].split()[:2] == ["3000", "1000"]
     assert done.table("top") == {(): 2000}
+
+
+@only(K61)
+@pytest.mark.parametrize("json", [False, True])
+def test_what_begin_says_is_seen_when_all_probes_are_live(guest: Guest, probekit: Probekit, json: bool) -> None:
+    """The work begins as soon as "go" is read, and each of its calls is counted. Enabling takes its time."""
+    flags = ("--json",) if json else ("-q",)
+    begin = ("-n", 'BEGIN { printf("go\\n"); }') if not json else ()
+    calls = (f'{GETPPID} {{ @["calls"] = count(); }}', "fbt:::entry { @every = count(); }")
+    running = probekit.start(*flags, *begin, *(word for clause in calls for word in ("-n", clause)))
+    running.wait_line('"attached"' if json else "go")
+    guest.check("syscalls 1234 0")
+    done = running.finish(signal.SIGINT)
+    assert done.status == 0, done.stderr
+    if json:
+        (found,) = [e["data"][0]["value"] for e in done.of("aggregation") if e["data"][0]["key"]]
+    else:
+        found = int(next(line.split()[1] for line in done.stdout.splitlines() if "calls" in line))
+    assert found == 1234
+
+
+@only(K61)
+def test_the_first_event_comes_when_all_probes_are_live(guest: Guest, homes: object) -> None:
+    with (
+        attach(guest.gdb) as ours,
+        ours.trace(f"{GETPPID} {{ @ = count(); }} fbt:::entry {{ @every = count(); }}") as run,
+    ):
+        events = run.events(seconds=60)
+        assert isinstance(next(events), Attached)
+        guest.check("syscalls 1234 0")
+        events.close()
+        found = {aggregation.name: aggregation.rows[0].value for aggregation in run.aggregations()}
+    assert found[""] == 1234 and found["every"] > 1234
+
+
+@only(K61)
+def test_probes_that_cannot_be_enabled_are_told(guest: Guest, probekit: Probekit) -> None:
+    """In each form: a name, with and without -Z, and a glob; the guest is not changed for a name."""
+    for name, reason in (
+        ("fbt::do_exit:return", "it never returns"),
+        ("kinst::sys_getppid:9999", "outside the function"),
+    ):
+        done = probekit.run("-xerrtags", "-n", "BEGIN { }", "-n", f"{name} {{ }}")
+        refusal.refused(done, f"[D_PDESC_ZERO] line 1: probe description {name} ", reason, "-Z")
+    ends = ("-n", "tick-50ms { exit(3); }")
+    allowed = probekit.run("-Z", "-q", "-n", "fbt::do_exit:return { }", *ends)
+    assert allowed.status == 3 and "do_exit:return does not match any probes that are available: it" in allowed.stderr
+    glob = probekit.run("-q", "-n", "fbt::do_exit:* { }", *ends)
+    assert glob.status == 3
+    assert "'fbt::do_exit:* ' matched 1 probe, 1 not available (-l -v says why)" in glob.stderr
 
 
 @only(K61)
@@ -133,7 +186,7 @@ def test_small_buffers_drop_and_say_so(guest: Guest, probekit: Probekit) -> None
     done = running.finish(signal.SIGINT)
     assert done.status == 0
     drops: Counter[str] = Counter()
-    for drop in done.of("drop"):
+    for drop in done.lost:
         drops[drop["kind"]] += drop["count"]
     printed = sum("text" in event for event in done.fired("entry"))
     # Nothing is lost without a word.

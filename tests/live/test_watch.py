@@ -90,7 +90,7 @@ def test_runs_without_another_option(guest: Guest, probekit: Probekit) -> None:
         *("-n", "fbt::sys_getppid:entry { n++; } END { trace(n); }"),
     )
     assert done.status == 1, done.stderr
-    assert done.of("drop") == []
+    assert done.lost == []
     ticks = done.table("j")
     assert set(ticks) == {(1,)} and ticks[1,] > 2
     (end,) = done.fired("END")

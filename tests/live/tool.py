@@ -48,6 +48,16 @@ class Result:
         return [e for e in self.of("probe") if e["probe"]["name"] != _PERIOD and name in ("", e["probe"]["name"])]
 
     @property
+    def said(self) -> list[str]:
+        """The lines of standard error. How late ticks were on a busy machine is left out."""
+        return [line for line in self.stderr.splitlines() if " missed firing" not in line]
+
+    @property
+    def lost(self) -> list[dict[str, Any]]:
+        """The drops. How late ticks were on a busy machine is left out."""
+        return [drop for drop in self.of("drop") if drop["kind"] != "missed"]
+
+    @property
     def stats(self) -> dict[str, Any]:
         """What it took."""
         (found,) = self.of("stats")
@@ -92,6 +102,13 @@ class Running:
             assert self.process.poll() is None, f"ended early: {self.process.returncode}\n{''.join(self.errors)}"
             assert time.monotonic() < deadline, f"does not trace\n{''.join(self.errors)}"
         return self
+
+    def wait_line(self, text: str, limit: float = LIMIT) -> None:
+        """Until a line of its output contains ``text``."""
+        deadline = time.monotonic() + limit
+        while not any(text in line for line in [*self.lines]):
+            assert self.process.poll() is None and time.monotonic() < deadline, "".join(self.errors)
+            time.sleep(0.001)
 
     def wait_said(self, text: str, limit: float = LIMIT) -> None:
         """Until a line of its error output contains ``text`` (progress, with ``-v``)."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from probekit.errors import ProbekitError
+from probekit.output import effects as module
 from probekit.output.api import TextStyle
 from probekit.output.effects import HostEffects, NoEffects
 
@@ -50,6 +51,20 @@ def test_ftruncate_empties_a_file_and_leaves_what_is_none_alone(tmp_path: Path) 
     pipe = _Pipe("kept")
     effects.truncate(pipe)
     assert pipe.getvalue() == "kept"
+
+
+def test_while_a_command_runs_it_is_waited_for_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the guest's watchdog hears of us while a script's command takes long."""
+    monkeypatch.setattr(module, "_LONGEST_WAIT", 0.01)
+    go, turns = tmp_path / "go", []
+
+    def waiting() -> None:
+        turns.append(None)
+        if len(turns) == 3:
+            go.touch()
+
+    HostEffects(io.StringIO(), waiting).run(f"while ! test -e {go}; do sleep 0.01; done")
+    assert len(turns) >= 3
 
 
 def test_a_command_runs_in_a_shell(tmp_path: Path) -> None:

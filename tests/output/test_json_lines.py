@@ -90,6 +90,7 @@ def test_the_rest() -> None:
         Attached("description 'x'", 3, refused=1),
         Drop("principal", 0, 12, 20),
         Drop("dynamic", None, 1, 1),
+        Drop("missed", None, 5, 6, READ),
         Fault(READ, 1, cpu=0, value=16, clause="clause 1", where="line 2", timestamp=9),
         ExitRequested(3),
         Message("hello"),
@@ -104,6 +105,15 @@ def test_the_rest() -> None:
             "message": "12 drops on CPU 0",
         },
         {"type": "drop", "kind": "dynamic", "count": 1, "total": 1, "message": "1 dynamic variable drop"},
+        {
+            "type": "drop",
+            "kind": "missed",
+            "count": 5,
+            "total": 6,
+            "id": 51234,
+            "probe": READ_NAME,
+            "message": "5 missed firings of fbt:vmlinux:vfs_read:entry",
+        },
         {
             "type": "fault",
             "fault": "invalid address",

@@ -131,6 +131,14 @@ def test_messages_go_to_the_other_stream_under_our_name() -> None:
     assert written(events[0], events[2], style=QUIET) == ("", "probekit: 12 drops on CPU 0\n")
 
 
+def test_probes_that_are_not_available_are_told_with_quiet_too() -> None:
+    for style in (TextStyle(), QUIET):
+        assert written(Attached("description 'fbt:::entry'", 30, refused=2), style=style) == (
+            "",
+            "probekit: description 'fbt:::entry' matched 30 probes, 2 not available (-l -v says why)\n",
+        )
+
+
 def agg(kinds: tuple[KeyKind, ...], *rows: Row, normal: int = 1) -> Aggregation:
     scaled = tuple(Row(row.key, row.value, normal) for row in rows)
     return Aggregation(name="a", func="sum", keys=kinds, rows=scaled)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probekit.probe.names import DescriptionError, ProbeDescription, ProbeName, glob_regex, is_glob
+from probekit.probe.names import DescriptionError, ProbeDescription, ProbeName, glob_regex, has_wildcard, is_glob
 
 READ = ProbeName("fbt", "vmlinux", "vfs_read", "entry")
 
@@ -100,6 +100,12 @@ def test_any_text_is_a_glob(pattern: str) -> None:
 def test_is_glob() -> None:
     assert all(map(is_glob, ("", "a*", "?", "[a]", "a\\b")))
     assert not is_glob("vfs_read")
+
+
+def test_fields_that_are_left_out_are_no_wildcards() -> None:
+    parse = ProbeDescription.parse
+    assert not any(map(has_wildcard, map(parse, ("fbt::vfs_read:entry", "fbt:::", "BEGIN", "42", ":::"))))
+    assert all(map(has_wildcard, map(parse, ("fbt::vfs_*:entry", "f?t:::", "::[a]:", "::a\\b:"))))
 
 
 def test_names_print_and_sort() -> None:

@@ -10,14 +10,20 @@ from probekit.buffers import actions as acts
 from probekit.buffers.aggs import AggPlan
 from probekit.buffers.formats import parse_format
 from probekit.buffers.layout import RawRecord
-from probekit.consumer.events import Event, ProbeIdentity
+from probekit.consumer.events import Event, ProbeFired, ProbeIdentity, TraceInt
 from probekit.enabling.api import Drained
+from probekit.enabling.ecb import match_program
+from probekit.enabling.speculation import Ending
 from probekit.errors import GuestError, ProbekitError
 from probekit.ir import ops
 from probekit.ir.build import compile_program
 from probekit.probe.names import ProbeName
+from probekit.providers.registry import make_registry
+from probekit.session.event_stream import EventStream
+from probekit.session.host_tracing import HostTracing
 from probekit.session.options import Options
 from probekit.session.run import Run
+from probekit.session.run_state import RunState
 
 from .programs import aggregate, clause, printed, program, run
 
@@ -99,6 +105,83 @@ def test_a_speculation_shows_its_records_when_it_is_committed() -> None:
     with Run(None, made, Options(quiet=True)) as trace:
         assert trace._host.speculations.acquire() == 1
         assert printed(list(trace.events())) == "first\nkept\n"
+
+
+class _FromGuest:
+    """A program whose clauses run in a guest, and the records that they leave."""
+
+    def __init__(self, script: str, nspec: int = 1) -> None:
+        self.program = compile_program(script, allow_bare=True)
+        registry, options, state = make_registry(None), Options(nspec=nspec), RunState()
+        matching = match_program(self.program, registry)
+        self.host = HostTracing(self.program, matching, options, state, attachment=None, in_guest=lambda: None)
+        self.stream = EventStream(self.program, options, self.host, None, state)
+        self.stream.begin({0: ProbeIdentity(9, ProbeName("fbt", "vmlinux", "f", "entry"))})
+        self.host.speculations.share(self)
+        self.released: list[int] = []
+
+    def release(self, number: int) -> None:
+        """See :class:`probekit.enabling.speculation.SharedNumbers`."""
+        self.released.append(number)
+
+    def acquire(self) -> int:
+        raise AssertionError
+
+    def speculate(self, number: int) -> bool:
+        raise AssertionError
+
+    def end(self, number: int) -> Ending:
+        raise AssertionError
+
+    def record(self, cpu: int, at: int, clause: int, *values: int) -> tuple[int, RawRecord]:
+        """A record of a clause whose integers are these."""
+        plan = self.program.clauses[clause].record
+        assert plan is not None
+        payload = bytearray(plan.size)
+        for field, value in zip(plan.fields, values, strict=True):
+            payload[field.offset : field.offset + field.size] = (value & (1 << 8 * field.size) - 1).to_bytes(
+                field.size, "little"
+            )
+        return cpu, RawRecord(clause, at, 0, 0, bytes(payload))
+
+    def shown(self, *records: tuple[int, RawRecord]) -> list[tuple[int, ...]]:
+        """CPU and values of each record that one reading shows."""
+        events = self.stream.of_guest(Drained(records, {}, {}, {}))
+        fired = [event for event in events if isinstance(event, ProbeFired)]
+        return [(e.cpu, *(i.value for i in e.items if isinstance(i, TraceInt))) for e in fired if e.items]
+
+
+SPECULATES = (
+    "fbt::: { speculate((int)arg0); trace((int)arg1); } fbt::: { commit((int)arg0); } fbt::: { trace((int)arg0); }"
+)
+
+
+def test_a_commit_that_frees_at_once_shows_what_its_cpu_has_speculated() -> None:
+    guest = _FromGuest(SPECULATES)
+    record = guest.record
+    assert guest.shown(
+        *(record(0, 1, 0, 1, 11), record(0, 3, 1, -1), record(0, 5, 0, 1, 12), record(0, 6, 1, -1)),
+        *(record(1, 2, 2, 70), record(1, 4, 2, 71)),
+    ) == [(1, 70), (0, 11), (1, 71), (0, 12)]
+    assert guest.released == []
+
+
+def test_the_next_use_of_a_number_is_kept_apart() -> None:
+    """CPU 1 has it after CPU 0, and CPU 0's ring was read before that."""
+    guest = _FromGuest(SPECULATES)
+    record = guest.record
+    assert guest.shown(record(0, 1, 0, 1, 11), record(1, 5, 0, 1, 21)) == []
+    assert guest.shown(record(0, 2, 1, -1)) == [(0, 11)]
+    assert guest.shown(record(1, 7, 1, -1)) == [(1, 21)]
+
+
+def test_a_commit_of_several_cpus_waits_for_one_more_reading() -> None:
+    guest = _FromGuest(SPECULATES)
+    record = guest.record
+    assert guest.shown(record(0, 1, 0, 1, 11), record(0, 4, 1, 1), record(0, 5, 1, 0)) == []
+    assert guest.released == []
+    assert guest.shown(record(1, 2, 0, 1, 21), record(1, 3, 2, 70)) == [(1, 70), (0, 11), (1, 21)]
+    assert guest.released == [1]
 
 
 def test_a_full_buffer_drops_or_ends_or_forgets() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from probekit.consumer.events import ProbeIdentity
 from probekit.enabling.ecb import match_program
+from probekit.enabling.host.firing import HostWorld
 from probekit.ir.build import compile_program
 from probekit.probe.names import ProbeName
 from probekit.providers.registry import make_registry
@@ -63,14 +67,63 @@ def test_a_timer_is_due_after_its_period(clock: _Clock) -> None:
     assert host.due_in() == 1.0
 
 
-def test_periods_that_were_missed_altogether_are_left_out(clock: _Clock) -> None:
-    host = _tracing("tick-1s { trace(1); }")
+def _missed(host: HostTracing) -> dict[str, int]:
+    return {probe.name.name: count for probe, count in host.missed()}
+
+
+def test_periods_that_were_missed_altogether_are_left_out_and_counted(clock: _Clock) -> None:
+    host = _tracing("tick-1s { trace(1); } tick-2s { }")
     host.start_timers()
+    assert _missed(host) == {"tick-1s": 0, "tick-2s": 0}
     clock.now += 3 * SECOND + SECOND // 2
     assert host.due_in() == -2.5
     host.fire_due()
-    assert len(host.probes.take()) == 1
+    assert [record.clause for _, record in host.probes.take()] == [0, 1]
     assert host.due_in() == 0.5  # the rhythm is kept
+    assert _missed(host) == {"tick-1s": 2, "tick-2s": 0}
+    clock.now += 2 * SECOND
+    host.fire_due()
+    assert _missed(host) == {"tick-1s": 3, "tick-2s": 0}
+
+
+def test_what_would_have_come_after_exit_was_not_missed(clock: _Clock) -> None:
+    host = _tracing("tick-1s { exit(0); }")
+    host.start_timers()
+    clock.now += 9 * SECOND
+    host.fire_due()
+    assert _missed(host) == {"tick-1s": 0}
+    host.stop_timers()
+    assert _missed(host) == {"tick-1s": 0}
+
+
+def test_whole_periods_before_the_end_are_missed(clock: _Clock) -> None:
+    host = _tracing("tick-1s { } tick-4s { }")
+    host.start_timers()
+    clock.now += 3 * SECOND + SECOND // 2
+    host.stop_timers()  # it was due three times, and the last one is late by less than a period
+    assert _missed(host) == {"tick-1s": 2, "tick-4s": 0}
+
+
+def test_a_sample_that_is_missed_is_missed_on_every_cpu(clock: _Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("probekit.session.sampling.samples", lambda _: ((cpu, HostWorld()) for cpu in range(3)))
+    program = compile_program("profile-100ms { @ = count(); }")
+    attachment: Any = SimpleNamespace(safe_loads=SimpleNamespace(read=None, invalidate=lambda: None))
+    host = HostTracing(
+        program,
+        match_program(program, make_registry(None)),
+        Options(),
+        RunState(),
+        attachment=attachment,
+        in_guest=lambda: None,
+    )
+    host.name_sites({})
+    host.start_timers()
+    clock.now += SECOND
+    host.fire_due()
+    assert dict(host.aggregations.table(0)) == {(): (3,)} and _missed(host) == {"profile-100ms": 3 * 9}
+    clock.now += SECOND // 2
+    host.stop_timers()
+    assert _missed(host) == {"profile-100ms": 3 * (9 + 4)}
 
 
 def test_begin_sets_globals_of_the_host() -> None:

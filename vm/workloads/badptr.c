@@ -1,5 +1,6 @@
 /*
- * badptr N: make N rounds of system calls with user pointers that are bad, end too early, or have no page yet.
+ * badptr N: make N rounds of system calls with user pointers that are bad, end too early or just in time, or have no
+ * page yet.
  *
  * Every result comes from the kernel's exception fix-ups for a fault while it
  * copies from or to user memory. One JSON line is printed: each call with its results
@@ -41,6 +42,8 @@ static long uname_bad(void) { return syscall(SYS_uname, bad); }
 static long uname_cut(void) { return syscall(SYS_uname, cut()); }
 static long open_bad(void) { return syscall(SYS_open, bad, O_RDONLY); }
 static long open_cut(void) { memset(cut(), '/', CUT); return syscall(SYS_open, cut(), O_RDONLY); }
+static long open_end(void) { strcpy(edge + PAGE - 8, "no/such"); return syscall(SYS_open, edge + PAGE - 8, O_RDONLY); }
+static long open_empty(void) { edge[PAGE - 1] = 0; return syscall(SYS_open, edge + PAGE - 1, O_RDONLY); }
 static long read_bad(void) { return syscall(SYS_read, zero, bad, 64); }
 static long read_cut(void) { return syscall(SYS_read, zero, cut(), PAGE); }
 static long pread_cut(void) { return syscall(SYS_pread64, file, cut(), 2 * PAGE, 3); }
@@ -75,7 +78,8 @@ static const struct {
 	long (*call)(void);
 } calls[] = {
 	{ "nanosleep_bad", nanosleep_bad }, { "nanosleep_cut", nanosleep_cut }, { "uname_bad", uname_bad },
-	{ "uname_cut", uname_cut }, { "open_bad", open_bad }, { "open_cut", open_cut }, { "read_bad", read_bad },
+	{ "uname_cut", uname_cut }, { "open_bad", open_bad }, { "open_cut", open_cut }, { "open_end", open_end },
+	{ "open_empty", open_empty }, { "read_bad", read_bad },
 	{ "read_cut", read_cut }, { "pread_cut", pread_cut }, { "pwrite_bad", pwrite_bad },
 	{ "pwrite_cut", pwrite_cut }, { "pipe_bad", pipe_bad }, { "futex_bad", futex_bad },
 	{ "writev_bad", writev_bad }, { "read_fresh", read_fresh }, { "pipe_fresh", pipe_fresh },

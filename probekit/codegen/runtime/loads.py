@@ -138,22 +138,58 @@ def _copy_from_user(context: CodegenContext, _address_of: AddressOf) -> str:
 
 
 def _string_from_user(context: CodegenContext, _address_of: AddressOf) -> str:
-    """Copy by the kernel's function, which ends a string that it cuts with a NUL."""
+    """Copy by the kernel's function, which ends a string that it cuts with a NUL, and returns the bytes with the NUL.
+
+    For an empty string some kernels return 1 and others 0. A fault is below 0. Where the byte after the last one that
+    is wanted cannot be read, these bytes are copied without it: they may be the last ones of a page.
+    """
     function = kernel_function(context.kernel.user_text, "strncpy_from_user_nofault")
     return f"""
         mov {spill(context)}, rsi
+        mov {spill(context, 1)}, rdi
+        mov {spill(context, 2)}, rcx
         mov rdx, rcx
         sub rsp, 8
         call {function:#x}
         add rsp, 8
         test rax, rax
-        jle fault
+        js fault
+        jnz done
+        mov rdi, {spill(context, 1)}
+        mov byte ptr [rdi], 0
+    done:
         clc
         ret
     fault:
+        {_copy_without_the_end(context)}
         mov rax, {spill(context)}
         stc
         ret
+    """
+
+
+def _copy_without_the_end(context: CodegenContext) -> str:
+    """Write the second try of ``string_from_user``, which does not read the last byte but writes a NUL for it."""
+    function = context.kernel.user_copy
+    if function is None:
+        return ""
+    return f"""
+        mov rdx, {spill(context, 2)}
+        dec rdx
+        jz missing
+        mov rsi, {spill(context)}
+        mov rdi, {spill(context, 1)}
+        sub rsp, 8
+        call {function:#x}
+        add rsp, 8
+        test rax, rax
+        jnz missing
+        mov rdi, {spill(context, 1)}
+        mov rcx, {spill(context, 2)}
+        mov byte ptr [rdi + rcx - 1], 0
+        clc
+        ret
+    missing:
     """
 
 

@@ -1,23 +1,27 @@
 """Take and end speculations. Speculative records go through the ring like all others; the host keeps them apart.
 
 speculation         -> rax: the number of a speculation that was free, or 0 after counting that there was none
-speculation_active  rax: number   -> zero flag when that speculation is active
-speculation_end     rax: number   -> eax: 1 when that speculation was active and is ended now, else 0
+speculation_active  rax: number   -> zero flag when that speculation is active; it notes that this CPU has a record
+speculation_end     rax: number   -> rax: what the host has to know: 0 when that speculation was not active, the
+                    number when it is ended now, the number negated when it is ended and free already
 
-The guest only knows of each speculation whether it is free, active, or ended but not yet processed by the host: a word
-of the data memory each, changed by compare-and-exchange.
+The guest only knows of each speculation who has speculated (:data:`probekit.buffers.variables.SPECULATION_FREE` and
+after it): a word of the data memory each, changed by compare-and-exchange. Where only this CPU has, all its records are
+in this CPU's ring before the one that ends it, and the host cannot confuse them with those of the next use.
 """
 
 from __future__ import annotations
 
 from probekit.buffers.layout import HeaderWord
-from probekit.buffers.variables import SPECULATION_ACTIVE, SPECULATION_ENDED
+from probekit.buffers.variables import SPECULATION_ACTIVE, SPECULATION_ENDED, SPECULATION_FREE, SPECULATION_MANY
 from probekit.codegen.context import CodegenContext
 from probekit.codegen.runtime.core import header
 from probekit.codegen.runtime.registry import AddressOf, Routine
 from probekit.errors import required
 
 __all__ = ("ROUTINES",)
+
+_TRIES = 64  # a try fails when another CPU has changed the word in the few nanoseconds since it was read
 
 
 def _words(context: CodegenContext) -> tuple[int, int]:
@@ -62,6 +66,44 @@ def _acquire(context: CodegenContext, _address_of: AddressOf) -> str:
 
 
 def _end(context: CodegenContext, _address_of: AddressOf) -> str:
+    """End an active speculation. r10: the result."""
+    first, count = _words(context)
+    return f"""
+        mov r9, rax
+        dec rax
+        cmp rax, {count:#x}
+        jae never
+        mov rdx, {first:#x}
+        lea rdx, [rdx + rax*8]
+        mov rax, qword ptr [rdx]
+        mov r8d, {_TRIES}
+    next:
+        mov r10, r9
+        neg r10
+        mov ecx, {SPECULATION_FREE}
+        cmp rax, {SPECULATION_ACTIVE}
+        je change
+        cmp rax, rbx
+        je change
+        cmp rax, {SPECULATION_ENDED}
+        jbe never
+        mov r10, r9
+        mov ecx, {SPECULATION_ENDED}
+    change:
+        lock cmpxchg qword ptr [rdx], rcx
+        je done
+        dec r8d
+        jnz next
+    never:
+        xor r10d, r10d
+    done:
+        mov rax, r10
+        ret
+    """
+
+
+def _active(context: CodegenContext, _address_of: AddressOf) -> str:
+    """Note that this CPU has a record, in a word that says that nobody has, or that somebody else has."""
     first, count = _words(context)
     return f"""
         dec rax
@@ -69,29 +111,29 @@ def _end(context: CodegenContext, _address_of: AddressOf) -> str:
         jae never
         mov rdx, {first:#x}
         lea rdx, [rdx + rax*8]
-        mov eax, {SPECULATION_ACTIVE}
-        mov ecx, {SPECULATION_ENDED}
+        mov rax, qword ptr [rdx]
+        mov r8d, {_TRIES}
+    next:
+        cmp rax, rbx
+        je active
+        cmp rax, {SPECULATION_MANY}
+        je active
+        mov rcx, rbx
+        cmp rax, {SPECULATION_ACTIVE}
+        je change
+        cmp rax, {SPECULATION_ENDED}
+        jbe never
+        mov ecx, {SPECULATION_MANY}
+    change:
         lock cmpxchg qword ptr [rdx], rcx
-        jnz never
-        mov eax, 1
-        ret
-    never:
-        xor eax, eax
-        ret
-    """
-
-
-def _active(context: CodegenContext, _address_of: AddressOf) -> str:
-    first, count = _words(context)
-    return f"""
-        dec rax
-        cmp rax, {count:#x}
-        jae never
-        mov rdx, {first:#x}
-        cmp qword ptr [rdx + rax*8], {SPECULATION_ACTIVE}
-        ret
+        je active
+        dec r8d
+        jnz next
     never:
         test rsp, rsp
+        ret
+    active:
+        xor eax, eax
         ret
     """
 

@@ -35,6 +35,7 @@ DROP_WORDS: dict[DropKind, _Words] = {
     "unseen": _Words("unseen change", " of watched memory"),
     "undecoded": _Words("unknown instruction", " at watched memory"),
     "steps": _Words("single step", " without a trap"),
+    "missed": _Words("missed firing"),
 }
 """The words of the message for each kind of drop."""
 
@@ -44,4 +45,5 @@ def drop_text(drop: Drop) -> str:
     words = DROP_WORDS[drop.kind]
     plural = "" if drop.count == 1 else "s"
     cpu = "" if drop.cpu is None else f" on CPU {drop.cpu}"
-    return f"{drop.count} {words.noun}{plural}{words.suffix}{cpu}"
+    probe = "" if drop.probe is None else f" of {drop.probe.name}"
+    return f"{drop.count} {words.noun}{plural}{words.suffix}{probe}{cpu}"

@@ -17,12 +17,15 @@ from probekit.buffers.variables import (
     SPECULATION_ACTIVE,
     SPECULATION_ENDED,
     SPECULATION_FREE,
+    SPECULATION_HOST,
+    SPECULATION_MANY,
     DynamicTable,
     Extent,
     hash_words,
     round8,
 )
 from probekit.codegen.storage import Storage
+from probekit.enabling.speculation import Ending
 from probekit.errors import GuestError, InternalError, required
 from probekit.guest.memory import DataMemory
 from probekit.interp.state import Value
@@ -233,7 +236,7 @@ class GuestVariables:
 class GuestSpeculations:
     """Reads and writes the words of a program's speculations: a :class:`probekit.enabling.speculation.SharedNumbers`.
 
-    Each is FREE, ACTIVE or ENDED (:mod:`probekit.buffers.variables`).
+    :data:`probekit.buffers.variables.SPECULATION_FREE` has their values.
     """
 
     def __init__(
@@ -259,19 +262,37 @@ class GuestSpeculations:
             self._set(number, SPECULATION_ACTIVE)
         return number
 
-    def end(self, number: int) -> bool:
-        """Mark an active speculation as ended. Returns False, and does nothing, for any other."""
+    def speculate(self, number: int) -> bool:
+        """Note that the host's own probes have speculated. Returns False for a number that is not active."""
+        if self._word(number) in (SPECULATION_HOST, SPECULATION_MANY):
+            return True
         with self._no_clause_running():
-            words = self._words()
-            if not 0 < number <= len(words) or words[number - 1] != SPECULATION_ACTIVE:
+            word = self._word(number)
+            if word in (SPECULATION_FREE, SPECULATION_ENDED):
                 return False
-            self._set(number, SPECULATION_ENDED)
+            only_host = word in (SPECULATION_ACTIVE, SPECULATION_HOST)
+            self._set(number, SPECULATION_HOST if only_host else SPECULATION_MANY)
         return True
+
+    def end(self, number: int) -> Ending:
+        """Mark an active speculation as free, or as ended where a CPU has speculated. Does nothing for any other."""
+        with self._no_clause_running():
+            word = self._word(number)
+            if word in (SPECULATION_FREE, SPECULATION_ENDED):
+                return Ending.NOTHING
+            only_host = word in (SPECULATION_ACTIVE, SPECULATION_HOST)
+            self._set(number, SPECULATION_FREE if only_host else SPECULATION_ENDED)
+        return Ending.AT_ONCE if only_host else Ending.LATER
 
     def release(self, number: int) -> None:
         """Mark an ended speculation as free. The guest does not touch it until then."""
         if 0 < number <= self._size // 8:
             self._set(number, SPECULATION_FREE)
+
+    def _word(self, number: int) -> int:
+        """Return the word of a number, ``SPECULATION_FREE`` where there is none."""
+        words = self._words()
+        return words[number - 1] if 0 < number <= len(words) else SPECULATION_FREE
 
     def _words(self) -> list[int]:
         return list(struct.unpack(f"<{self._size // 8}Q", self._memory().read(self._addr, self._size)))

@@ -180,7 +180,7 @@ class HostProbes:
         for action in plan.actions:
             match action:
                 case acts.Speculate(field=number):
-                    self._speculations.hold(record_integer(plan, record, number), cpu, record)
+                    self._speculations.speculate(record_integer(plan, record, number), cpu, record)
                     return
                 case acts.Commit(field=number):
                     for its_cpu, committed in self._speculations.commit(record_integer(plan, record, number)):
@@ -216,11 +216,11 @@ def _size(record: RawRecord) -> int:
     return RECORD_HEADER.size + len(record.payload)
 
 
-def record_integer(plan: RecordPlan, record: RawRecord, number: int) -> int:
-    """Return the integer in one of a record's fields."""
+def record_integer(plan: RecordPlan, record: RawRecord, number: int, *, signed: bool = False) -> int:
+    """Return the integer in one of a record's fields. ``signed``: whatever its type says."""
     field = plan.fields[number]
     data = record.payload[field.offset : field.offset + field.size]
-    return int.from_bytes(data, "little", signed=field.kind == "int")
+    return int.from_bytes(data, "little", signed=signed or field.kind == "int")
 
 
 def _act(action: Action, plan: RecordPlan, record: RawRecord) -> None:

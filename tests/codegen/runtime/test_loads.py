@@ -71,3 +71,40 @@ def test_user_memory_is_copied_or_a_fault() -> None:
         assert [fault(r)[:2] for r in guest.drain()] == [(FaultKind.BADADDR, bad)] * 2
     guest.fire(rdi=USER, rsi=1 << 40)
     assert [r.fault for r in guest.drain()] == [0, FaultKind.NOSCRATCH]
+
+
+@pytest.mark.parametrize("empty_is_0", [False, True])
+def test_an_empty_string_of_a_process_is_no_fault_on_any_kernel(empty_is_0: bool) -> None:
+    """Kernels differ in what their function returns for it."""
+    script = "fbt::: { trace(copyinstr(arg0)); trace(copyinstr(arg0, 3)); trace(copyinstr(arg0, 0)); }"
+    guest = Machine(script, empty_is_0=empty_is_0)
+    guest.write(USER + 16, b"something longer\0")
+    assert fired(guest, rdi=USER + 16).payload[:17] == b"something longer\0"
+    guest.write(USER + 16, b"\0x")
+    for at in (USER + 16, USER + USER_SIZE - 1):
+        guest.write(USER + USER_SIZE - 1, b"\0")
+        record = fired(guest, rdi=at)
+        assert (record.fault, record.payload) == (0, bytes(3 * 256))
+    assert fault(fired(guest, rdi=USER + USER_SIZE))[:2] == (FaultKind.BADADDR, USER + USER_SIZE)
+
+
+@pytest.mark.parametrize("empty_is_0", [False, True])
+def test_a_string_of_a_process_may_end_where_its_memory_ends(empty_is_0: bool) -> None:
+    """With its NUL as the last byte, or with as many bytes as are asked for and none after them."""
+    guest = Machine(
+        "fbt::: { trace(copyinstr(arg0)); } fbt::: { trace(copyinstr(arg0, arg1)); }", empty_is_0=empty_is_0
+    )
+    end = USER + USER_SIZE
+    guest.write(end - 6, b"hello\0")
+    guest.fire(rdi=end - 6, rsi=5)
+    assert [record.payload[:6] for record in guest.drain()] == [b"hello\0"] * 2
+    guest.write(end - 6, b"mellow")
+    guest.fire(rdi=end - 6, rsi=6)
+    whole, part = guest.drain()
+    assert fault(whole)[:2] == (FaultKind.BADADDR, end - 6)
+    assert (part.fault, part.payload[:7]) == (0, b"mellow\0")
+    for size in (7, 300):
+        guest.fire(rdi=end - 6, rsi=size)
+        assert [fault(record)[:2] for record in guest.drain()] == [(FaultKind.BADADDR, end - 6)] * 2
+    guest.fire(rdi=end - 6, rsi=4)
+    assert guest.drain()[1].payload[:5] == b"mell\0"

@@ -6,8 +6,9 @@ from typing import get_args
 
 import pytest
 
-from probekit.consumer.events import Drop, DropKind
+from probekit.consumer.events import Drop, DropKind, ProbeIdentity
 from probekit.consumer.text.drops import DROP_WORDS, drop_text
+from probekit.probe.names import ProbeName
 
 
 @pytest.mark.parametrize(
@@ -33,10 +34,16 @@ from probekit.consumer.text.drops import DROP_WORDS, drop_text
         ("steps", None, 2, "2 single steps without a trap"),
         ("recursion", 0, 2, "2 recursion drops on CPU 0"),
         ("corrupt", 0, 1, "1 corrupt record on CPU 0"),
+        ("missed", None, 3, "3 missed firings"),
     ],
 )
 def test_words(kind: DropKind, cpu: int | None, count: int, expected: str) -> None:
     assert drop_text(Drop(kind, cpu, count, count)) == expected
+
+
+def test_missed_firings_name_their_probe() -> None:
+    probe = ProbeIdentity(7, ProbeName("profile", "", "", "profile-997"))
+    assert drop_text(Drop("missed", None, 1, 4, probe)) == "1 missed firing of profile:::profile-997"
 
 
 def test_every_kind_has_words() -> None:
