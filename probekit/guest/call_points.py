@@ -3,8 +3,9 @@
 A *safe point* is the entry of a function that always runs in process context,
 with interrupts on, without a lock and where it may sleep: system calls, and the
 work functions that the kernel runs by itself even in an idle guest. All of
-them begin with ``endbr64`` or the 5-byte nop, so that a task which only passes
-by can be moved past the breakpoint by changing its instruction pointer alone.
+them begin with ``endbr64``, with what a kernel puts in its place, or with the 5-byte
+nop, so that a task which only passes by can be moved past the breakpoint by changing
+its instruction pointer alone.
 
 A called function returns to the *landing*: two bytes ``eb fe`` somewhere in
 kernel text, which the processor executes as ``jmp .`` whatever instruction they are
@@ -38,6 +39,9 @@ _MAX_LANDINGS = 8
 
 PADS = {
     b"\xf3\x0f\x1e\xfa": 4,  # endbr64
+    # nop word ptr [rax]: instead of endbr64 where a kernel with IBT calls the function directly only
+    # (gen_endbr_poison() in arch/x86/include/asm/ibt.h)
+    b"\x66\x0f\x1f\x00": 4,
     b"\x0f\x1f\x44\x00\x00": 5,  # nop dword ptr [rax + rax]
 }
 """The first bytes of a function that a task may skip, with their number."""

@@ -31,18 +31,25 @@ def test_landings_are_found_in_chunks_and_only_the_first_few() -> None:
 
 
 def test_only_functions_that_begin_with_a_pad_are_safe_points() -> None:
-    symbols = {"x64_sys_call": 0x1000, "__x64_sys_read": 0x2000, "__x64_sys_write": 0x3000, "vmstat_update": 0x4000}
+    symbols = {
+        "x64_sys_call": 0x1000,
+        "__x64_sys_read": 0x2000,
+        "__x64_sys_write": 0x3000,
+        "vmstat_update": 0x4000,
+        "extfrag_for_order": 0x5000,
+    }
     code = {
         0x1000: b"\xf3\x0f\x1e\xfa\x55",  # endbr64; push rbp
         0x2000: b"\x0f\x1f\x44\x00\x00",  # nop dword ptr [rax + rax]
         0x3000: b"\xe8\x11\x22\x33\x44",  # call: somebody traces it
+        0x5000: b"\x66\x0f\x1f\x00\x0f",  # nop word ptr [rax]: a sealed endbr64
     }
 
     def read_many(ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
         assert all(size == 5 for _, size in ranges)
         return [code.get(addr) for addr, _ in ranges]
 
-    assert safe_point_candidates(symbols.get, read_many) == {0x1000: 4, 0x2000: 5}
+    assert safe_point_candidates(symbols.get, read_many) == {0x1000: 4, 0x2000: 5, 0x5000: 4}
     assert safe_point_candidates({}.get, read_many) == {}
     assert all(len(pad) == size for pad, size in PADS.items())
 

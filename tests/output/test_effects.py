@@ -63,7 +63,7 @@ def test_while_a_command_runs_it_is_waited_for_in_turns(tmp_path: Path, monkeypa
         if len(turns) == 3:
             go.touch()
 
-    HostEffects(io.StringIO(), waiting).run(f"while ! test -e {go}; do sleep 0.01; done")
+    HostEffects(io.StringIO(), waiting=waiting).run(f"while ! test -e {go}; do sleep 0.01; done")
     assert len(turns) >= 3
 
 

@@ -18,8 +18,10 @@ class _Guest:
     def __init__(self, fails: Exception | None = None) -> None:
         self.fails = fails
         self.stats = {"disable_s": 0.5}
+        self.silenced: bool | None = None
 
-    def disable(self, keep: Any) -> tuple[Any, list[str]]:
+    def disable(self, keep: Any, *, silence: bool) -> tuple[Any, list[str]]:
+        self.silenced = silence
         keep(0, 7)
         if self.fails is not None:
             raise self.fails
@@ -56,13 +58,12 @@ def test_without_a_guest_there_is_nothing_to_do() -> None:
     assert restoring.salvage(GuestGone("gone")) == (None, [])
 
 
-def test_records_after_an_exit_on_the_host_are_not_shown() -> None:
-    restoring, state, _, _ = made(_Guest())
+def test_after_an_exit_clauses_do_nothing_more_and_what_they_recorded_before_is_shown() -> None:
+    guest = _Guest()
+    assert made(guest)[0].restore()[0] == "drained" and guest.silenced is False
+    restoring, state, _, _ = made(guest)
     state.exited(3)
-    assert restoring.restore()[0] is None
-    restoring, state, _, _ = made(_Guest())
-    state.exited(3, at=100)
-    assert restoring.restore()[0] == "drained"
+    assert restoring.restore()[0] == "drained" and guest.silenced is True
 
 
 def test_failures_after_an_error_are_notes_on_it() -> None:
