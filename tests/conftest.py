@@ -33,10 +33,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--nmis", type=int, default=10_000, help="how many non-maskable interrupts are injected, in all guests"
     )
     group.addoption("--soak", type=float, default=30, help="seconds of everything at once under a mixed load")
-    group.addoption("--activations", type=int, default=400, help="how often a marker is switched under full speed")
+    group.addoption(
+        "--activations", type=int, default=600, help="how often a marker is switched under full speed, in all guests"
+    )
+    group.addoption(
+        "--kills", type=int, default=12, help="how many times probekit is killed at a random moment, in all guests"
+    )
     group.addoption("--faults", type=int, default=20, help="how many system calls are the last or fail")
     group.addoption("--fault-seed", type=int, default=None, help="choose the same points again")
-    group.addoption("--kills", type=int, default=20, help="how many times probekit is killed at a random moment")
 
 
 def _scope(nodeid: str) -> str:

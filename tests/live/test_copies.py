@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from iced_x86 import Code, Decoder, Instruction, OpKind, Register
+from iced_x86 import Code, Decoder, Instruction, InstructionInfoFactory, OpKind, Register
 
 from probekit.isa.relocate import RelocateError
 from probekit.patch.detours import copied_slot
@@ -36,7 +36,9 @@ _LEFT_OUT = frozenset(
 )
 _CONTROL = frozenset(range(Register.CR0, Register.CR15 + 1)) | frozenset(range(Register.DR0, Register.DR15 + 1))
 _SEGMENTS = frozenset((Register.ES, Register.CS, Register.SS, Register.DS, Register.FS, Register.GS))
+_VECTORS = range(Register.XMM0, Register.ZMM31 + 1)
 _NAMES = {getattr(Register, name.upper()): name for name in REGISTERS}
+_INFO = InstructionInfoFactory()
 _MASK = (1 << 64) - 1
 
 
@@ -45,13 +47,20 @@ def _forms(functions: list[tuple[int, bytes]], chance: random.Random) -> list[tu
     seen: Counter[tuple[int, ...]] = Counter()
     kept: list[tuple[int, bytes]] = []
     rest: list[tuple[int, bytes]] = []
+    often: Counter[bytes] = Counter()
     chance.shuffle(functions)
     for start, code in functions:
         for insn in Decoder(64, code, ip=start):
             if insn.code == Code.INVALID:
                 break
+            at = insn.ip - start
+            place = (insn.ip, code[at : at + insn.len])
+            often[place[1]] += 1
+            if often[place[1]] > OF_EACH_FORM:  # its form has been seen as often
+                if chance.random() < 0.02:
+                    rest.append(place)
+                continue
             form = _form(insn)
-            place = (insn.ip, code[insn.ip - start : insn.ip - start + insn.len])
             if seen[form] < OF_EACH_FORM:
                 seen[form] += 1
                 kept.append(place)
@@ -75,7 +84,8 @@ def _wanted(insn: Instruction, name: str) -> bool:
 
 
 def _states(insn: Instruction, chance: random.Random) -> Iterator[State]:
-    """Registers by chance, but such that memory operands are likely to be mapped."""
+    """Registers by chance, but such that memory operands are likely to be mapped; vectors only where they are used."""
+    vectors = 16 if any(used.register in _VECTORS for used in _INFO.info(insn).used_registers()) else 0
     for _ in range(2):
         regs = {name: chance.choice((0, 1, 7, 1 << 63, chance.getrandbits(64))) for name in REGISTERS}
         regs["rsp"] = STACK_TOP - chance.randrange(0, 64, 8)
@@ -91,7 +101,7 @@ def _states(insn: Instruction, chance: random.Random) -> Iterator[State]:
             far = not -0x8000 < ((displacement + (1 << 63)) & _MASK) - (1 << 63) < 0x8000
             regs[base] = (aim - displacement) & _MASK if far else aim
         flags = chance.choice((0, 0x8D5, chance.getrandbits(12) & 0x8D5))
-        yield State(regs, flags, tuple(chance.getrandbits(128) for _ in range(16)))
+        yield State(regs, flags, tuple(chance.getrandbits(128) for _ in range(vectors)))
 
 
 def test_copies_do_what_the_originals_do(guest: Guest, homes: object) -> None:

@@ -11,7 +11,6 @@ from probekit.kernel.open_kernel import open_kernel
 from probekit.target.api import Target
 from probekit.target.connect import connect
 from tests.guest_fixtures import PTI, PTI612, only
-from tests.kernel.conftest import kallsyms_rows
 from tests.live.inprocess import trace
 from tests.live.tool import Probekit
 from tests.live.work import getppid_on_each_cpu
@@ -84,8 +83,13 @@ def test_with_every_vcpu_in_user_space(guest: Guest, probekit: Probekit, spinnin
 
 @only(PTI, PTI612)
 def test_every_symbol_is_found_with_every_vcpu_in_user_space(guest: Guest, request: pytest.FixtureRequest) -> None:
-    theirs = sorted((addr, name, module) for addr, _, name, module in kallsyms_rows(guest))
-    request.getfixturevalue("spinning")  # not earlier: the guest would take its time for its own list
+    """It is what is found while they are in the kernel, which other tests compare with the guest's own list."""
+    target = connect(guest.gdb)
+    try:
+        theirs = sorted((s.addr, s.name, s.module) for s in open_kernel(target, cache=False).symbols)
+    finally:
+        target.detach()
+    request.getfixturevalue("spinning")
     target = connect(guest.gdb)
     try:
         _stop_in_user_mode(target)

@@ -36,7 +36,7 @@ _MASK = (1 << 64) - 1
 
 @dataclass(frozen=True)
 class State:
-    """Registers by name, flags, and the low halves of xmm0..15."""
+    """Registers by name, flags, and xmm0..15 (empty: they stay 0, and are not looked at)."""
 
     regs: dict[str, int]
     flags: int
@@ -77,6 +77,8 @@ class Stepper:
         uc.reg_write(x86.UC_X86_REG_GS_BASE, PERCPU)
         uc.reg_write(x86.UC_X86_REG_FS_BASE, SCRATCH)
         self._clean = uc.context_save()
+        self._begin = uc.context_save()
+        self._state: State | None = None
         self._old: dict[int, int] = {}
         self._range = range(0)
         uc.hook_add(unicorn.UC_HOOK_MEM_WRITE, self._on_write)
@@ -85,12 +87,7 @@ class Stepper:
     def run(self, addr: int, size: int, state: State) -> Effect:
         """Execute from ``addr`` until control leaves its ``size`` bytes; memory is then what it was before."""
         uc = self._uc
-        uc.context_restore(self._clean)
-        for number, name in zip(_GENERAL, REGISTERS, strict=True):
-            uc.reg_write(number, state.regs[name])
-        for number, value in zip(_XMM, state.xmm, strict=True):
-            uc.reg_write(number, value)
-        uc.reg_write(_FLAGS, state.flags | 2)
+        self._load(state)
         self._range, self._old = range(addr, addr + size), {}
         fault = 0
         try:
@@ -100,7 +97,7 @@ class Stepper:
         stored = {at: uc.mem_read(at, 1)[0] for at in self._old}
         effect = Effect(
             regs=tuple(uc.reg_read(number) for number in _GENERAL),
-            xmm=tuple(uc.reg_read(number) for number in _XMM),
+            xmm=tuple(uc.reg_read(number) for number in _XMM[: len(state.xmm)]),
             flags=uc.reg_read(_FLAGS) & _COMPARED_FLAGS,
             rip=uc.reg_read(_RIP),
             fault=fault,
@@ -109,6 +106,21 @@ class Stepper:
         for at, byte in self._old.items():
             uc.mem_write(at, bytes((byte,)))
         return effect
+
+    def _load(self, state: State) -> None:
+        """Set all registers. The same state again costs one copy: to write registers one by one takes unicorn long."""
+        uc = self._uc
+        if state is self._state:
+            uc.context_restore(self._begin)
+            return
+        uc.context_restore(self._clean)
+        for number, name in zip(_GENERAL, REGISTERS, strict=True):
+            uc.reg_write(number, state.regs[name])
+        for number, value in zip(_XMM, state.xmm, strict=bool(state.xmm)):
+            uc.reg_write(number, value)
+        uc.reg_write(_FLAGS, state.flags | 2)
+        uc.context_update(self._begin)
+        self._state = state
 
     def put_slot(self, code: bytes) -> None:
         """The copy at ``SLOT``; int3 behind it."""
