@@ -74,3 +74,29 @@ def test_interruptible_work_ends_where_it_looks() -> None:
             os.kill(os.getpid(), signal.SIGHUP)
             check_interrupted()
         check_interrupted()
+
+
+def test_left_in_another_thread_than_it_was_entered_in() -> None:
+    """Only the main thread can put handlers back: the next signal does it, and has the effect that it had before."""
+    before = signal.getsignal(signal.SIGINT)
+    interrupts = Interrupts()
+    interrupts.__enter__()
+    failed: list[BaseException] = []
+
+    def leave() -> None:
+        try:
+            interrupts.__exit__(None, None, None)
+        except BaseException as error:  # noqa: BLE001 - whatever it is
+            failed.append(error)
+
+    thread = threading.Thread(target=leave)
+    thread.start()
+    thread.join(10)
+    assert failed == []
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    assert interrupts.pending == 0
+    assert signal.getsignal(signal.SIGINT) is before
+    with interrupts:
+        os.kill(os.getpid(), signal.SIGINT)
+    assert interrupts.pending == signal.SIGINT and signal.getsignal(signal.SIGINT) is before
