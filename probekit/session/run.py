@@ -235,6 +235,7 @@ class Run:
             # BEGIN has fired, so END fires too, and what both have recorded is shown.
             self.state.exited(self._interrupts.exit_code)
             yield from first
+            yield from self._stream.of_host()
             yield from (model.Message(text) for text in (error.message, *getattr(error, "__notes__", ())))
             return
         except Exception:

@@ -42,22 +42,31 @@ class Interrupts:
         self._answer = answer
         self._waiting = ""
         self._depth = 0
+        self._count = threading.Lock()
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupts:
-        self._depth += 1
-        if self._depth == 1 and threading.current_thread() is threading.main_thread():
+        with self._count:
+            self._depth += 1
+            first = self._depth == 1
+        if first and _in_main_thread() and not self._before:
             self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._depth -= 1
-        if self._depth == 0:
-            for number, handler in self._before.items():
-                signal.signal(number, handler)
-            self._before = {}
+        with self._count:
+            self._depth -= 1
+            last = self._depth == 0
+        if last and _in_main_thread():
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """Put back the handlers that were there before. Only the main thread can do that."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
 
     def request(self, number: int = signal.SIGINT) -> None:
         """Ask the run to end, as a signal does. Any thread may call this."""
@@ -92,6 +101,14 @@ class Interrupts:
             self._waiting = before
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._depth == 0:  # another thread was the last to leave: the signal is not for us
+            self._give_back()
+            signal.raise_signal(number)
+            return
         self.request(number)
         if self._waiting:
             self._answer(f"{self._waiting}; kill -9 would leave that to `probekit recover`")
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -118,8 +118,10 @@ class _Guest:
         self.refused = refused
         self.live = False
         self.stats: dict[str, float] = {}
-        self.globals_ = self.costs = None
-        self.attachment = SimpleNamespace(check_alive=lambda: None)
+        self.globals_ = self.costs = self.lost = None
+        self.attachment = SimpleNamespace(
+            life=SimpleNamespace(check=lambda: False), target=SimpleNamespace(paused=False)
+        )
 
     def find(self, matching: object) -> dict[int, model.ProbeIdentity]:
         self.log.append("find")
@@ -130,7 +132,7 @@ class _Guest:
         if self.fails is not None:
             raise self.fails
 
-    def disable(self, keep: object) -> tuple[None, list[str]]:
+    def disable(self, keep: object, *, silence: bool) -> tuple[None, list[str]]:
         self.log.append("disable")
         return None, []
 
@@ -146,7 +148,7 @@ def _with_guest(
     seen: list[model.Event] = []
     guest: Any = _Guest(log, fails=fails, refused=refused)
     with Run(None, program(*clauses), Options(**options), started=lambda: log.append("started")) as trace:
-        trace._guest = guest
+        trace._guest = trace._restoring._guest = guest
         try:
             for event in trace.events():
                 seen.append(event)
@@ -162,13 +164,22 @@ def test_nobody_sees_anything_before_the_sites_are_live() -> None:
     assert log[:6] == ["find", "enable", "Attached", "go", "started", "disable"] and "tick" in log
 
 
-@pytest.mark.parametrize("fails", [GuestError("no room"), Cancelled("stopped")])
 @pytest.mark.parametrize("policy", ["switch", "fill", "ring"])
-def test_begin_is_shown_when_the_sites_cannot_be_enabled(fails: Exception, policy: str) -> None:
+def test_begin_is_shown_when_the_sites_cannot_be_enabled(policy: str) -> None:
+    fails = GuestError("no room")
     log, _, error = _with_guest(
         clause(0, "BEGIN", [say("go")]), clause(1, "END", [say("never")]), fails=fails, bufpolicy=policy
     )
     assert log == ["find", "enable", "Attached", "go", "disable", "disable"] and error is fails
+
+
+def test_begin_and_end_are_shown_when_a_signal_ends_the_enabling() -> None:
+    clauses = clause(0, "BEGIN", [say("go")]), clause(1, "END", [say("end")])
+    log, _, error = _with_guest(*clauses, fails=Cancelled("stopped"))
+    assert [each for each in log if each != "Stats"] == [
+        *("find", "enable", "Attached", "go", "Message", "disable", "end", "disable")
+    ]
+    assert error is None
 
 
 def test_after_exit_in_begin_nothing_is_enabled() -> None:

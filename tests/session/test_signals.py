@@ -82,3 +82,29 @@ def test_the_exit_status_is_that_of_a_command_which_the_signal_ended() -> None:
         interrupts = Interrupts()
         interrupts.request(number)
         assert interrupts.exit_code == status
+
+
+def test_left_in_another_thread_than_it_was_entered_in() -> None:
+    """Only the main thread can put handlers back: the next signal does it, and has the effect that it had before."""
+    before = signal.getsignal(signal.SIGINT)
+    interrupts = Interrupts()
+    interrupts.__enter__()
+    failed: list[BaseException] = []
+
+    def leave() -> None:
+        try:
+            interrupts.__exit__(None, None, None)
+        except BaseException as error:  # noqa: BLE001 - whatever it is
+            failed.append(error)
+
+    thread = threading.Thread(target=leave)
+    thread.start()
+    thread.join(10)
+    assert failed == []
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    assert interrupts.pending == 0
+    assert signal.getsignal(signal.SIGINT) is before
+    with interrupts:
+        os.kill(os.getpid(), signal.SIGINT)
+    assert interrupts.pending == signal.SIGINT and signal.getsignal(signal.SIGINT) is before
