@@ -10,12 +10,12 @@ import atexit
 import threading
 import weakref
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from typing import Generic, Protocol, TypeVar
 
 from probekit.errors import DetachedError, InUseError, ProbekitError
 
-__all__ = ("ExclusiveSteps", "ExclusiveUse", "detach_at_exit")
+__all__ = ("ExclusiveSteps", "ExclusiveUse", "TraceTurns", "detach_at_exit")
 
 _T = TypeVar("_T")
 
@@ -76,6 +76,49 @@ class ExclusiveUse:
                 self._detached = True
                 self._live = None
                 let_go()
+
+
+class TraceTurns:
+    """Keeps when one trace may use its guest. Without a guest it always may."""
+
+    def __init__(self, use: ExclusiveUse | None, trace: _Closable) -> None:
+        self._use = use
+        self._trace = trace
+        self._begun = False
+        self.closed = False
+        """Whether the trace was closed, perhaps by another thread."""
+
+    def begin(self) -> None:
+        """Note that the trace is about to change the guest. Raises :class:`InUseError`, :class:`DetachedError`."""
+        if self._use is not None:
+            self._use.begin(self._trace)
+        self._begun = True
+
+    def end(self) -> None:
+        """Note that the guest is restored."""
+        if self._use is not None:
+            self._use.end(self._trace)
+
+    def check(self) -> None:
+        """Raise :class:`DetachedError` when the guest was detached before the trace began."""
+        if not (self._begun or self.closed):
+            with self.exclusive():
+                pass
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Keep other threads from the guest for the body of a ``with``. Raises :class:`DetachedError`."""
+        return self._use.turn() if self._use is not None else nullcontext()
+
+    @contextmanager
+    def turn(self) -> Iterator[bool]:
+        """Do the same, also after the guest was detached.
+
+        Yields whether the trace is open: another thread may just have closed it, or detached from the guest.
+        """
+        with ExitStack() as stack:
+            with suppress(DetachedError):
+                stack.enter_context(self.exclusive())
+            yield not self.closed
 
 
 class ExclusiveSteps(Generic[_T]):

@@ -12,8 +12,6 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -21,12 +19,12 @@ from typing import TYPE_CHECKING
 from probekit.consumer import events as model
 from probekit.consumer.events import Event
 from probekit.enabling.ecb import Matching, match_program
-from probekit.errors import Cancelled, DetachedError, GuestGone, ProbekitError, TargetLost
+from probekit.errors import Cancelled, GuestGone, ProbekitError, TargetLost
 from probekit.ir.ops import Program
 from probekit.providers.registry import Registry, make_registry
 from probekit.session.checks import check_matches, check_records, check_refused
 from probekit.session.event_stream import EventStream
-from probekit.session.exclusive import ExclusiveSteps
+from probekit.session.exclusive import ExclusiveSteps, TraceTurns
 from probekit.session.host_tracing import HostTracing
 from probekit.session.options import EngineName, Options
 from probekit.session.restoring import Restoring
@@ -68,8 +66,7 @@ class Run:
         :class:`~probekit.consumer.events.Costs` are among the last events.
         Raises :class:`probekit.errors.ProbekitError` for a program that cannot be run here.
         """
-        self._use = attachment.use if attachment is not None else None
-        self._closed = self._begun = False
+        self._turns = TraceTurns(attachment.use if attachment is not None else None, self)
         self._reader: weakref.ref[ExclusiveSteps[Event]] | None = None
         self._started = started
         self._name = name
@@ -100,9 +97,9 @@ class Run:
             in_guest=lambda: guest.globals_ if guest is not None else None,
         )
         self._stream = EventStream(program, options, self._host, guest, self.state)
-        over = (lambda: None) if self._use is None else partial(self._use.end, self)
+        turns = self._turns
         self._restoring = Restoring(
-            guest, self.state, self.stats, keep=self._host.globals_.store, turn=self._turn, over=over
+            guest, self.state, self.stats, keep=self._host.globals_.store, turn=turns.turn, over=turns.end
         )
         self._limits = RunLimits(self.state, self._interrupts, options, self._host, guest, ended)
         self._next_switch_ns = 0
@@ -146,22 +143,14 @@ class Run:
         enabled, before the guest is changed, :class:`probekit.errors.InUseError` when another trace of this guest is
         live, or another reader reads this one, and other :class:`probekit.errors.ProbekitError`.
         """
-        steps = ExclusiveSteps(self._events(seconds), self._check_attached)
+        steps = ExclusiveSteps(self._events(seconds), self._turns.check)
         self._reader = weakref.ref(steps)
         return steps
 
-    def _check_attached(self) -> None:
-        """Raise :class:`probekit.errors.DetachedError` when the guest was detached before this run began."""
-        if not (self._begun or self._closed):
-            with self._exclusive():
-                pass
-
     def _events(self, seconds: float | None) -> Generator[Event]:
-        if self._closed:
+        if self._turns.closed:
             return
-        if self._use is not None:
-            self._use.begin(self)
-        self._begun = True
+        self._turns.begin()
         with self._interrupts:
             lost: GuestGone | TargetLost | None = None
             try:
@@ -185,7 +174,7 @@ class Run:
 
     def close(self) -> None:
         """Restore the guest if the reader of :meth:`events` stopped early, and end that reader. Safe to call twice."""
-        self._closed = True
+        self._turns.closed = True
         with self._interrupts:
             self._restoring.restore()
         reader = self._reader() if self._reader is not None else None
@@ -194,13 +183,13 @@ class Run:
 
     def send_heartbeat(self) -> None:
         """Send the guest's watchdog a heartbeat, if one is due: for a reader that takes long between two events."""
-        with self._turn() as is_open:
+        with self._turns.turn() as is_open:
             if is_open and self._guest is not None:
                 self._guest.send_heartbeat()
 
     def aggregations(self) -> list[model.Aggregation]:
         """Return all aggregations as they are now, or as they were at the end, merged over CPUs and sorted."""
-        with self._turn():
+        with self._turns.turn():
             return self._stream.aggregations()
 
     def unprinted(self) -> list[model.Aggregation]:
@@ -216,18 +205,18 @@ class Run:
         """
         begin = time.monotonic()
         guest, options = self._guest, self._stream.options
-        with self._exclusive(), self._interrupts.interruptible():
+        with self._turns.exclusive(), self._interrupts.interruptible():
             sites: dict[int, model.ProbeIdentity] = guest.find(self.matching) if guest is not None else {}
         allowed = check_refused(self._program, self._registry, self.refused, options)
         refused = len({r.probe.id for r in self.refused if not r.partial})
         probes = len(self.matching.ecbs) - refused
         first = _attached(self._name, probes, refused, allowed)
         self._stream.begin(self._host.name_sites(sites))
-        with self._turn():
+        with self._turns.turn():
             self._host.fire("begin")
         try:
             if guest is not None and not self.state.exit_called:
-                with self._turn() as is_open:
+                with self._turns.turn() as is_open:
                     if not is_open:
                         return
                     guest.enable(self._host.globals_.values, self._host.probes.state, self._host.speculations)
@@ -257,22 +246,22 @@ class Run:
     def _consume(self, seconds: float | None) -> Iterator[Event]:
         guest, limits = self._guest, self._limits
         limits.begin(seconds)
-        while not self._closed and not limits.over():
-            with self._turn():
+        while not self._turns.closed and not limits.over():
+            with self._turns.turn():
                 self._host.fire_due()
             if self.state.exit_called:
                 return
             if self._stream.options.bufpolicy == "switch" and time.monotonic_ns() >= self._next_switch_ns:
                 yield from self._switch()
             if guest is not None:
-                with self._turn() as is_open:
+                with self._turns.turn() as is_open:
                     if is_open and guest.attachment.life.check():
                         guest.keep_copy()
                 yield from self._note_pause(guest.attachment)
             timeout = limits.seconds_to_wait()
             self.state.idle()
             if guest is not None and guest.live:
-                with self._turn() as is_open:
+                with self._turns.turn() as is_open:
                     drained = guest.poll(timeout) if is_open else None
                 if drained is not None:
                     yield from self._stream.of_guest(drained)
@@ -321,21 +310,6 @@ class Run:
         self.ended = True
         if lost is not None:
             raise lost
-
-    def _exclusive(self) -> AbstractContextManager[None]:
-        """Keep other threads from the guest for the body of a ``with``. Raises :class:`DetachedError`."""
-        return self._use.turn() if self._use is not None else nullcontext()
-
-    @contextmanager
-    def _turn(self) -> Iterator[bool]:
-        """Do the same, also after the guest was detached.
-
-        Yields whether the run is open: another thread may just have closed it, or detached from the guest.
-        """
-        with ExitStack() as stack:
-            with suppress(DetachedError):
-                stack.enter_context(self._exclusive())
-            yield not self._closed
 
 
 def _guest_tracing(

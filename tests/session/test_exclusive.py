@@ -16,7 +16,7 @@ import pytest
 from probekit.errors import DetachedError, InUseError
 from probekit.ir.build import compile_program
 from probekit.session import attach
-from probekit.session.exclusive import ExclusiveSteps, ExclusiveUse, detach_at_exit
+from probekit.session.exclusive import ExclusiveSteps, ExclusiveUse, TraceTurns, detach_at_exit
 from probekit.session.opening import AttachOptions
 from probekit.session.options import Options
 from probekit.session.run import Run
@@ -213,3 +213,35 @@ def test_it_is_not_kept_alive() -> None:
     detach_at_exit(attachment)
     del attachment
     gc.collect()
+
+
+def test_the_turns_of_a_trace() -> None:
+    use = ExclusiveUse()
+    first, second = TraceTurns(use, Trace(use)), TraceTurns(use, Trace(use))
+    first.begin()
+    with pytest.raises(InUseError):
+        second.begin()
+    with first.turn() as is_open:
+        assert is_open
+    first.closed = True
+    with first.turn() as is_open:
+        assert not is_open
+    first.end()
+    second.begin()
+    use.detach(lambda: None)
+    second.check()  # it had begun: its reader ends without an error
+    with second.turn() as is_open:
+        assert is_open
+    with pytest.raises(DetachedError), second.exclusive():
+        pass
+    with pytest.raises(DetachedError):
+        TraceTurns(use, Trace(use)).check()
+
+
+def test_a_trace_without_a_guest_waits_for_nobody() -> None:
+    turns = TraceTurns(None, Trace(ExclusiveUse()))
+    turns.check()
+    turns.begin()
+    with turns.exclusive(), turns.turn() as is_open:
+        assert is_open
+    turns.end()
