@@ -39,7 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--faults", type=int, default=20, help="how many system calls are the last or fail")
     group.addoption("--fault-seed", type=int, default=None, help="choose the same points again")
     group.addoption(
-        "--kills", type=int, default=12, help="how many times probekit is killed at a random moment, in all guests"
+        "--kills", type=int, default=6, help="how many times probekit is killed at a random moment, in all guests"
     )
 
 

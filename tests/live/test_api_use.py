@@ -15,12 +15,12 @@ import pytest
 import probekit as api
 from probekit.errors import BusyError, DetachedError, InUseError
 from probekit.session.recover import recover
-from tests.guest_fixtures import share
+from tests.guest_fixtures import K61, only
 from tests.live.work import our_memory
 from vm.guest import Guest
 from vm.kernel_code import KernelCode, differences
 
-pytestmark = pytest.mark.guest
+pytestmark = [pytest.mark.guest, only(K61)]  # nothing of it depends on the kernel
 
 SCRIPT = "fbt::vfs_read:entry, fbt::vfs_read:return { @[probename] = count(); } tick-20ms { trace(1); }"
 
@@ -183,7 +183,7 @@ EXITS = ("", "sys.exit(3)", "1 / 0", "raise KeyboardInterrupt", "keep = globals(
 
 
 def test_the_interpreter_ends_without_close(guest: Guest, homes: dict[str, str]) -> None:
-    for turn in share(guest, len(EXITS)):
+    for turn in range(len(EXITS)):
         done = subprocess.run(
             [sys.executable, "-c", PROGRAM.format(script=SCRIPT, end=EXITS[turn]), guest.gdb],
             env={**os.environ, **homes},

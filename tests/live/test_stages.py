@@ -54,8 +54,8 @@ def test_switched_again_and_again_at_full_speed(guest: Guest, homes: object) -> 
 def test_killed_between_any_two_stages(guest: Guest, probekit: Probekit) -> None:
     text = KernelCode.locate(guest)
     before = text.read()
-    # Eight moments, from early to late in enabling and in restoring; the matrix shares them, as each takes 10 s.
-    for turn in share(guest, 8, together=2):
+    # Six moments, from early to late in enabling and in restoring; the matrix shares them, as each takes 10 s.
+    for turn in share(guest, 6, together=2):
         running = probekit.start(
             "-v",
             "-x",
