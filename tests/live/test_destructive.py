@@ -14,7 +14,7 @@ from probekit.ir.build import compile_program
 from probekit.session.attach import AttachOptions, attach
 from probekit.session.options import Options
 from probekit.session.run import Run
-from tests.guest_fixtures import Kind
+from tests.guest_fixtures import K61, Kind
 from tests.live.inprocess import trace
 from tests.live.refusal import PROBE, refused
 from tests.live.test_engines import ENGINES
