@@ -24,7 +24,6 @@ import pytest
 from pytest import PytestWarning
 
 from probekit.session.recover import recover
-from probekit.target.qmp import Qmp
 from tests.live.snapshot import TextSnapshot
 from tests.live.tool import Probekit
 from tests.reporting import FAILED
@@ -33,10 +32,6 @@ from vm.guest import Guest
 from vm.kernel_code import KernelCode, differences
 
 __all__ = ("K61", "K61RT", "K612", "KERNELS", "PTI", "PTI612", "SINGLE", "Kind", "only", "share")
-
-
-_VCPU_NICE = 5
-"""A load in a guest takes what is left of the host's processors, and not the time of other tests or of the stub."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +55,7 @@ class Kind:
             return self._start()
 
     def _start(self) -> Guest:
-        guest = Guest.start(kernel=self.kernel, append=self.append, tcg=self.tcg)  # type: ignore[arg-type]
-        with Qmp(guest.qmp2.removeprefix("unix:")) as qmp:
-            vcpus = qmp.execute("query-cpus-fast")
-        assert isinstance(vcpus, list)
-        for thread in {vcpu["thread-id"] for vcpu in vcpus}:
-            os.setpriority(os.PRIO_PROCESS, thread, _VCPU_NICE)
-        return guest
+        return Guest.start(kernel=self.kernel, append=self.append, tcg=self.tcg)  # type: ignore[arg-type]
 
 
 K61 = Kind("6.1-cloud")
