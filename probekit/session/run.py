@@ -81,9 +81,8 @@ class Run:
         check_records(program, options)
         self._guest: GuestTracing | None = None
         if attachment is not None:
-            cancelled = lambda: self._interrupts.wanted() or self.state.output_lost  # noqa: E731
             self._guest = _guest_tracing(
-                attachment, program, self.matching, options, engine, cancelled=cancelled, measure=measure
+                attachment, program, self.matching, options, engine, cancelled=self._cancelled, measure=measure
             )
         self.stats: dict[str, float | int] = {}
         """How long each step took, and other figures, by name: see :class:`probekit.consumer.events.Stats`."""
@@ -114,6 +113,10 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _cancelled(self) -> bool:
+        """Return whether to give up waiting for the guest: a signal has arrived, or output is lost."""
+        return self._interrupts.wanted() or self.state.output_lost
 
     @property
     def status(self) -> int:
